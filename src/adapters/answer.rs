@@ -1,0 +1,1 @@
+//! What every vendor's answers have in common before their bodies are read.

@@ -1,0 +1,1 @@
+//! One suite over all adapters: the ways in which any vendor can answer wrongly.

@@ -1,0 +1,240 @@
+//! The job model that every other module speaks: which job, what one answer
+//! said about it, and what watchers were told.
+//!
+//! Nothing here knows gRPC, HTTP or a clock.
+
+use std::{fmt, hash::Hash, sync::Arc};
+
+use bytes::Bytes;
+use jiff::Timestamp;
+
+mod fingerprint;
+mod resume;
+
+pub use fingerprint::{Fingerprint, Lens};
+pub use resume::{InvalidResumeToken, ResumeToken};
+
+/// Names one job on one configured backend. Clones are cheap.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct JobRef {
+    /// Key of the backend in the configuration.
+    pub backend: Arc<str>,
+    /// The vendor's identifier, verbatim and opaque.
+    pub id: Arc<str>,
+    /// Kinetica's job tag, which is valid across clusters.
+    pub tag: Option<Arc<str>>,
+}
+
+impl JobRef {
+    /// A job without a tag.
+    pub fn new(backend: impl Into<Arc<str>>, id: impl Into<Arc<str>>) -> Self {
+        Self { backend: backend.into(), id: id.into(), tag: None }
+    }
+
+    /// The same job with a tag.
+    #[must_use]
+    pub fn with_tag(self, tag: impl Into<Arc<str>>) -> Self {
+        Self { tag: Some(tag.into()), ..self }
+    }
+}
+
+/// `backend/id`, as the command line takes it.
+impl fmt::Display for JobRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.backend, self.id)
+    }
+}
+
+impl fmt::Debug for JobRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.tag {
+            Some(tag) => write!(f, "{self} ({tag})"),
+            None => write!(f, "{self}"),
+        }
+    }
+}
+
+/// One vendor-neutral life cycle; the numbers are those of the contract.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum JobState {
+    /// A word that this version does not know. Not terminal.
+    Unknown = 0,
+    /// Accepted, not started.
+    Pending = 1,
+    /// Executing.
+    Running = 2,
+    /// An attempt failed; the vendor tries again by itself.
+    Retrying = 3,
+    /// Asked to stop, still executing.
+    Cancelling = 4,
+    /// Finished without error.
+    Succeeded = 5,
+    /// Finished with an error.
+    Failed = 6,
+    /// Stopped on request.
+    Cancelled = 7,
+    /// Given up by the vendor because it took too long.
+    Expired = 8,
+}
+
+impl JobState {
+    /// Whether no later observation can differ.
+    pub fn is_terminal(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled | Self::Expired)
+    }
+}
+
+/// What one upstream answer said about one job.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Observation {
+    /// Where the job is in its life cycle.
+    pub state: JobState,
+    /// The vendor's word for it, verbatim.
+    pub vendor_state: String,
+    /// Absent where the vendor reports none.
+    pub progress: Option<Progress>,
+    /// The job's output.
+    pub result: Option<JobResult>,
+    /// Why the job or its last attempt failed.
+    pub error: Option<JobError>,
+    /// Files the job has produced so far.
+    pub artifacts: Vec<Artifact>,
+    /// The vendor's type of job or endpoint; empty where unknown.
+    pub job_type: String,
+    /// One line for people; empty where unknown.
+    pub description: String,
+    /// The job's page in the vendor's user interface; empty where unknown.
+    pub vendor_url: String,
+    /// Whoever started the job; empty where unknown.
+    pub owner: String,
+    /// When the vendor accepted it.
+    pub create_time: Option<Timestamp>,
+    /// When it began to execute.
+    pub start_time: Option<Timestamp>,
+    /// When it ended, as the vendor says.
+    pub end_time: Option<Timestamp>,
+    /// The vendor's job object as it came, UTF-8 JSON.
+    pub vendor_payload: Bytes,
+}
+
+impl Observation {
+    /// An observation of which only the state is known.
+    pub fn new(state: JobState, vendor_state: impl Into<String>) -> Self {
+        Self {
+            state,
+            vendor_state: vendor_state.into(),
+            progress: None,
+            result: None,
+            error: None,
+            artifacts: Vec::new(),
+            job_type: String::new(),
+            description: String::new(),
+            vendor_url: String::new(),
+            owner: String::new(),
+            create_time: None,
+            start_time: None,
+            end_time: None,
+            vendor_payload: Bytes::new(),
+        }
+    }
+}
+
+/// Progress in whichever form the vendor reports it; nothing is derived from it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Progress {
+    /// 0 to 100.
+    pub percent: Option<f64>,
+    /// Steps done.
+    pub completed_steps: Option<i64>,
+    /// Steps in all; may be 0.
+    pub total_steps: Option<i64>,
+    /// Name of the step being executed; empty where unknown.
+    pub current_step: String,
+}
+
+/// A job's output, bytes exactly as the vendor returned them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobResult {
+    /// The output itself.
+    pub data: Bytes,
+    /// What the bytes are.
+    pub content_type: ContentType,
+}
+
+/// What a result's bytes are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ContentType {
+    /// UTF-8 JSON.
+    Json,
+    /// UTF-8 text.
+    Text,
+    /// Avro binary encoding, schema not included.
+    Avro,
+}
+
+impl ContentType {
+    /// The media type that the contract names.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::Text => "text/plain; charset=utf-8",
+            Self::Avro => "avro/binary",
+        }
+    }
+}
+
+/// Why a job failed, in the vendor's words.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct JobError {
+    /// For people.
+    pub message: String,
+    /// Everything else the vendor said about it, UTF-8 JSON; may be empty.
+    pub details: Bytes,
+}
+
+/// A file that belongs to a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Artifact {
+    /// Names the file within its job.
+    pub id: String,
+    /// The vendor's category.
+    pub category: String,
+    /// Last segment of the location.
+    pub file_name: String,
+    /// The vendor's location, as it came.
+    pub vendor_uri: String,
+}
+
+/// An observation as published to watchers. Shared, never changed.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// The job, as it was asked for.
+    pub job: JobRef,
+    /// What was observed.
+    pub observation: Observation,
+    fingerprints: fingerprint::Sections,
+}
+
+impl Snapshot {
+    /// Publishes what was observed.
+    pub fn new(job: JobRef, observation: Observation) -> Self {
+        let fingerprints = fingerprint::Sections::of(&observation);
+        Self { job, observation, fingerprints }
+    }
+
+    /// Equal for two snapshots exactly when they look the same through `lens`.
+    pub fn fingerprint(&self, lens: Lens) -> Fingerprint {
+        self.fingerprints.through(lens)
+    }
+
+    /// Whether anything at all differs from `other`.
+    pub fn differs_from(&self, other: &Self) -> bool {
+        self.fingerprints != other.fingerprints
+    }
+
+    /// Whether no later observation can differ.
+    pub fn is_terminal(&self) -> bool {
+        self.observation.state.is_terminal()
+    }
+}

@@ -1,0 +1,9 @@
+#![doc = include_str!("../README.md")]
+
+pub mod adapters;
+pub mod config;
+pub mod job;
+pub mod proto;
+pub mod server;
+#[cfg(feature = "demo")]
+pub mod simulators;

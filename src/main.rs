@@ -1,0 +1,2 @@
+//! The `jobwatch` program.
+fn main() {}

@@ -1,0 +1,10 @@
+//! The generated contract.
+
+/// Package `jobwatch.v1`.
+#[allow(missing_docs, clippy::pedantic, clippy::doc_markdown)]
+pub mod v1 {
+    tonic::include_proto!("jobwatch.v1");
+}
+
+/// Descriptors of the contract and all that it imports.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/jobwatch.v1.bin"));

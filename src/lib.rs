@@ -2,8 +2,12 @@
 
 pub mod adapters;
 pub mod config;
+pub mod hub;
 pub mod job;
+pub mod pacing;
+pub mod poller;
 pub mod proto;
 pub mod server;
 #[cfg(feature = "demo")]
 pub mod simulators;
+pub mod transport;

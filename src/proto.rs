@@ -1,7 +1,7 @@
 //! The generated contract.
 
 /// Package `jobwatch.v1`.
-#[allow(missing_docs, clippy::pedantic, clippy::doc_markdown)]
+#[allow(missing_docs, clippy::all, clippy::pedantic)]
 pub mod v1 {
     tonic::include_proto!("jobwatch.v1");
 }

@@ -1,0 +1,188 @@
+//! The table of followed jobs: who may ask for which, what is fresh enough, and
+//! when a watch ends.
+//!
+//! One path serves every call. A get follows its job, has it asked about at once
+//! and leaves at the first answer that is fresh enough; a batch is many of those;
+//! a watch stays. Terminal statuses are answered from memory.
+
+use std::{collections::BTreeMap, fmt, num::NonZeroUsize, sync::Arc, time::Duration};
+
+use thiserror::Error;
+use tokio::{sync::Semaphore, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    adapters::{BackendFault, InvalidJobRef},
+    config::Poll,
+    job::{InvalidResumeToken, JobRef},
+    pacing::{Backoff, Cadence, Gate},
+    poller::{self, Ended, Latest, Plan, Roster, Upstream},
+};
+
+mod inquiry;
+mod watch;
+
+pub use inquiry::Ask;
+pub use watch::{Event, Update, Watch, WatchOptions};
+
+/// Terminal statuses kept: bytes.
+const ENDED_BYTES: u64 = 64 << 20;
+
+/// Terminal statuses kept: age. A vendor may let a cancelled job go on (Immuta's
+/// queue can), so they are not kept for ever.
+const ENDED_AGE: Duration = Duration::from_mins(15);
+
+/// Checks whether a vendor could know a job of this name.
+pub type Check = Box<dyn Fn(&JobRef) -> Result<(), InvalidJobRef> + Send + Sync>;
+
+/// What the hub needs to know of a backend.
+pub struct BackendSetup {
+    /// Its key in the configuration.
+    pub name: Arc<str>,
+    /// Checks a job ref before anything is asked.
+    pub check: Check,
+    /// Most jobs in one request.
+    pub max_batch: NonZeroUsize,
+    /// Who is asked.
+    pub upstream: Arc<dyn Upstream>,
+    /// How it is asked.
+    pub poll: Poll,
+}
+
+/// The table of followed jobs of all backends.
+pub struct Hub {
+    backends: BTreeMap<Arc<str>, Backend>,
+    ended: Ended,
+    watches: Arc<Semaphore>,
+    most_watches: usize,
+    shutdown: CancellationToken,
+}
+
+struct Backend {
+    check: Check,
+    roster: Arc<Roster>,
+    grace: Duration,
+}
+
+/// The hub's background tasks; they end when this is dropped.
+pub struct Pollers {
+    _tasks: JoinSet<()>,
+    stop: CancellationToken,
+}
+
+impl Drop for Pollers {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl fmt::Debug for Hub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hub").field("backends", &self.backends.keys()).finish_non_exhaustive()
+    }
+}
+
+/// Why a call or a watch ended without what it asked for.
+#[derive(Clone, Debug, Error)]
+pub enum Failure {
+    /// No backend of this name is configured.
+    #[error("no backend has this name")]
+    UnknownBackend,
+    /// The vendor can't know a job of this name.
+    #[error(transparent)]
+    InvalidJob(#[from] InvalidJobRef),
+    /// Not a resume token of this watch.
+    #[error("resume_token {0}")]
+    InvalidResumeToken(#[from] InvalidResumeToken),
+    /// The vendor does not know the job.
+    #[error("the vendor does not know this job")]
+    NotFound,
+    /// The vendor knew the job and no longer does.
+    #[error("the vendor no longer knows this job")]
+    Gone {
+        /// Its last status, where this server saw it.
+        last: Option<Box<Latest>>,
+    },
+    /// The backend can't be asked.
+    #[error("{fault}")]
+    Backend {
+        /// Why.
+        fault: BackendFault,
+        /// How long until it is asked again.
+        retry_in: Duration,
+    },
+    /// The caller's deadline has passed.
+    #[error("the deadline passed before the vendor answered")]
+    Deadline,
+    /// The server stops.
+    #[error("the server is shutting down; call again")]
+    ShuttingDown,
+    /// As many watches are open as may be.
+    #[error("{limit} watches are open already")]
+    TooManyWatches {
+        /// How many may be.
+        limit: usize,
+    },
+}
+
+impl Failure {
+    /// The vendor itself says that no job can have this id.
+    fn refused_id(message: &str) -> Self {
+        Self::InvalidJob(InvalidJobRef {
+            field: "job_id",
+            reason: format!("the vendor refuses it: {message}"),
+        })
+    }
+}
+
+impl Hub {
+    /// Starts a poller for each backend. Watches end when `shutdown` is
+    /// cancelled; the pollers go on until [`Pollers`] is dropped.
+    pub fn start(
+        backends: Vec<BackendSetup>,
+        window: Duration,
+        most_watches: usize,
+        shutdown: CancellationToken,
+    ) -> (Self, Pollers) {
+        let ended = Ended::new(ENDED_BYTES, ENDED_AGE);
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        let mut table = BTreeMap::new();
+        for BackendSetup { name, check, max_batch, upstream, poll } in backends {
+            let plan = Plan {
+                cadence: Cadence { min: poll.min_interval, max: poll.max_interval },
+                // Company is worth waiting for only where a request can be shared.
+                window: if max_batch == NonZeroUsize::MIN { Duration::ZERO } else { window },
+                max_batch: max_batch.get(),
+            };
+            let gate = Gate::new(Backoff { min: poll.min_interval, max: poll.max_backoff });
+            let roster = Arc::new(Roster::new(plan, gate, ended.clone()));
+            let limits =
+                poller::Limits { concurrency: poll.max_concurrency, per_second: poll.requests_per_second };
+            tasks.spawn(poller::run(Arc::clone(&name), Arc::clone(&roster), upstream, limits, stop.clone()));
+            table.insert(name, Backend { check, roster, grace: poll.not_found_grace });
+        }
+        let most_watches = most_watches.min(Semaphore::MAX_PERMITS);
+        let watches = Arc::new(Semaphore::new(most_watches));
+        (Self { backends: table, ended, watches, most_watches, shutdown }, Pollers { _tasks: tasks, stop })
+    }
+
+    /// The configured name, shared, so that a job ref costs no copy of it.
+    pub fn backend_name(&self, name: &str) -> Option<Arc<str>> {
+        self.backends.get_key_value(name).map(|(name, _)| Arc::clone(name))
+    }
+
+    /// Jobs followed now at a backend.
+    pub fn followed(&self, backend: &str) -> usize {
+        self.backends.get(backend).map_or(0, |backend| backend.roster.len())
+    }
+
+    fn backend_of(&self, job: &JobRef) -> Result<&Backend, Failure> {
+        let backend = self.backends.get(&job.backend).ok_or(Failure::UnknownBackend)?;
+        (backend.check)(job)?;
+        Ok(backend)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,278 @@
+//! Follows one job for one caller, from its current status to its end.
+//!
+//! [`State`] decides what to say next, as a function of the newest news and the
+//! time. [`Watch`] adds the clock and the mailbox: it looks only when the reader
+//! asks for the next update, so a slow reader gets the newest state and nothing
+//! is queued for it.
+
+use std::{mem, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{Instant, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{Failure, Hub};
+use crate::{
+    job::{JobRef, Lens, ResumeToken},
+    poller::{Follow, Interest, Interruption, Latest, Mailbox, News, Standing},
+};
+
+/// How a caller wants to follow a job.
+#[derive(Clone, Debug)]
+pub struct WatchOptions {
+    /// What the caller is shown: nothing else counts as a change.
+    pub lens: Lens,
+    /// From an earlier watch; empty for none.
+    pub resume_token: String,
+    /// Longest time between two observations that the caller is content with.
+    pub interval: Option<Duration>,
+    /// Longest silence.
+    pub heartbeat: Duration,
+    /// When the watch ends in any case.
+    pub deadline: Option<Instant>,
+}
+
+/// What a watch says, and how to go on after it.
+#[derive(Clone, Debug)]
+pub struct Update {
+    /// What it says.
+    pub event: Event,
+    /// Resumes after this update; empty where no status was sent yet.
+    pub resume_token: String,
+}
+
+/// What a watch says.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The job as first seen, or after a change.
+    Status(Latest),
+    /// Nothing changed.
+    Heartbeat {
+        /// When the job was last observed.
+        observed: Option<Timestamp>,
+    },
+    /// The vendor can't be asked.
+    Interruption {
+        /// Why, and when it is asked next.
+        interruption: Arc<Interruption>,
+        /// When the job was last observed.
+        observed: Option<Timestamp>,
+    },
+}
+
+/// Follows one job until it ends.
+#[derive(Debug)]
+pub struct Watch {
+    job: JobRef,
+    source: Source,
+    state: State,
+    mailbox: Arc<Mailbox>,
+    heartbeat: Duration,
+    deadline: Option<Instant>,
+    spoke: Instant,
+    over: bool,
+    shutdown: CancellationToken,
+    _permit: OwnedSemaphorePermit,
+}
+
+#[derive(Debug)]
+enum Source {
+    /// The job had ended before the watch began.
+    Ended(Latest),
+    Following(Follow),
+}
+
+/// What a watch has said and seen.
+#[derive(Debug)]
+struct State {
+    lens: Lens,
+    sent: Option<ResumeToken>,
+    /// Interrupted in this way, and the caller knows.
+    told: Option<Interrupted>,
+    grace_ends: Instant,
+    /// Attempts and observations there were when the watch began.
+    attempts: u64,
+    answers: u64,
+    /// Whether the caller has been told of the job's end.
+    ended: bool,
+}
+
+/// Interruptions of one kind are told once.
+type Interrupted = (mem::Discriminant<crate::adapters::FaultKind>, Option<u16>);
+
+/// What to do next.
+#[derive(Debug)]
+enum Step {
+    Say(Event),
+    End(Option<Failure>),
+    Wait,
+}
+
+impl Hub {
+    /// Follows a job.
+    ///
+    /// # Errors
+    /// Where it can't be followed at all.
+    pub fn watch(&self, job: &JobRef, options: &WatchOptions) -> Result<Watch, Failure> {
+        let backend = self.backend_of(job)?;
+        let sent = match options.resume_token.as_str() {
+            "" => None,
+            text => Some(ResumeToken::decode(text, job)?),
+        };
+        let permit = Arc::clone(&self.watches)
+            .try_acquire_owned()
+            .map_err(|_| Failure::TooManyWatches { limit: self.most_watches })?;
+        let mailbox = Arc::new(Mailbox::default());
+        let source = match self.ended.get(job) {
+            Some(last) => Source::Ended(last),
+            None => Source::Following(backend.roster.join(
+                job,
+                Interest { mailbox: Arc::clone(&mailbox), slot: 0, eager: false, interval: options.interval },
+            )),
+        };
+        let now = Instant::now();
+        let news = source.news();
+        let state = State {
+            lens: options.lens,
+            sent,
+            told: None,
+            grace_ends: now + backend.grace,
+            attempts: news.attempts,
+            answers: news.answers,
+            ended: false,
+        };
+        if let Source::Following(follow) = &source
+            && news.latest.is_some_and(|latest| !state.accepts(&latest, news.answers))
+        {
+            // What is known here is older than what the caller has seen elsewhere.
+            follow.hurry();
+        }
+        Ok(Watch {
+            job: job.clone(),
+            source,
+            state,
+            mailbox,
+            heartbeat: options.heartbeat,
+            deadline: options.deadline,
+            spoke: now,
+            over: false,
+            shutdown: self.shutdown.clone(),
+            _permit: permit,
+        })
+    }
+}
+
+impl Watch {
+    /// The next update; `None` after the terminal status or a failure.
+    /// Cancel-safe.
+    pub async fn next(&mut self) -> Option<Result<Update, Failure>> {
+        while !self.over {
+            let now = Instant::now();
+            let stopping = self.shutdown.is_cancelled();
+            match self.state.step(&self.source.news(), now) {
+                Step::Say(event) => return Some(Ok(self.say(event, now))),
+                Step::End(failure) => {
+                    self.over = true;
+                    return failure.map(Err);
+                }
+                Step::Wait if stopping => {
+                    self.over = true;
+                    return Some(Err(Failure::ShuttingDown));
+                }
+                Step::Wait if self.deadline.is_some_and(|deadline| deadline <= now) => {
+                    self.over = true;
+                    return Some(Err(Failure::Deadline));
+                }
+                Step::Wait => {}
+            }
+            let heartbeat = self.spoke + self.heartbeat;
+            let wake = self.deadline.map_or(heartbeat, |deadline| deadline.min(heartbeat));
+            tokio::select! {
+                biased;
+                _ = self.mailbox.next() => {}
+                () = self.shutdown.cancelled() => {}
+                () = sleep_until(wake) => if heartbeat <= wake {
+                    let event = State::alive(&self.source.news());
+                    return Some(Ok(self.say(event, Instant::now())));
+                }
+            }
+        }
+        None
+    }
+
+    fn say(&mut self, event: Event, now: Instant) -> Update {
+        self.spoke = now;
+        let resume_token = self.state.sent.map_or_else(String::new, |sent| sent.encode(&self.job));
+        Update { event, resume_token }
+    }
+}
+
+impl Source {
+    fn news(&self) -> News {
+        match self {
+            Self::Following(follow) => follow.news(),
+            Self::Ended(last) => {
+                News { latest: Some(last.clone()), standing: Standing::Observed, attempts: 0, answers: 0 }
+            }
+        }
+    }
+}
+
+impl State {
+    fn step(&mut self, news: &News, now: Instant) -> Step {
+        if self.ended {
+            return Step::End(None);
+        }
+        if let Some(latest) = news.latest.as_ref().filter(|latest| self.accepts(latest, news.answers)) {
+            let fingerprint = latest.snapshot.fingerprint(self.lens);
+            let differs = self.sent.is_none_or(|sent| sent.fingerprint != fingerprint);
+            self.sent = Some(ResumeToken { fingerprint, observed_at: latest.time });
+            self.ended = latest.snapshot.is_terminal();
+            if differs {
+                self.told = None;
+                return Step::Say(Event::Status(latest.clone()));
+            }
+            if self.ended {
+                return Step::End(None);
+            }
+        }
+        let attempted = news.attempts > self.attempts;
+        match &news.standing {
+            Standing::Missing if attempted && (news.latest.is_some() || self.sent.is_some()) => {
+                Step::End(Some(Failure::Gone { last: news.latest.clone().map(Box::new) }))
+            }
+            Standing::Missing if attempted && now >= self.grace_ends => Step::End(Some(Failure::NotFound)),
+            Standing::Invalid(message) => Step::End(Some(Failure::refused_id(message))),
+            Standing::Interrupted(interruption) => {
+                let kind = (mem::discriminant(&interruption.fault.kind), interruption.fault.http_status);
+                if self.told.replace(kind) == Some(kind) { Step::Wait } else { Step::Say(Self::alive(news)) }
+            }
+            Standing::Observed if self.told.take().is_some() => Step::Say(Self::alive(news)),
+            Standing::Unasked | Standing::Observed | Standing::Missing => Step::Wait,
+        }
+    }
+
+    /// Whether an observation may follow what the caller has seen. One that was
+    /// made after the watch began always may; the clocks of replicas differ, so
+    /// times are compared only for what was known before. A terminal one always
+    /// may: there is none after it.
+    fn accepts(&self, latest: &Latest, answers: u64) -> bool {
+        answers > self.answers
+            || latest.snapshot.is_terminal()
+            || self.sent.is_none_or(|sent| latest.time > sent.observed_at)
+    }
+
+    /// That the watch is alive: an interruption that lasts is told again.
+    fn alive(news: &News) -> Event {
+        let observed = news.latest.as_ref().map(|latest| latest.time);
+        match &news.standing {
+            Standing::Interrupted(interruption) => {
+                Event::Interruption { interruption: Arc::clone(interruption), observed }
+            }
+            _ => Event::Heartbeat { observed },
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! When to ask a vendor: cadence, back-off and circuit, as functions of plain
+//! state. Clocks and dice come in from outside.
+//!
+//! A job is asked about at its *cadence*, which grows while nothing changes. A
+//! backend that fails is asked less by *back-off*. The [`Gate`] of a backend says
+//! whether it may be asked at all:
+//!
+//! ```text
+//!          five failures in a row            hold runs out
+//!   open ------------------------> held ---------------------> half-open
+//!    ^  \------ Retry-After -----> held --(fewer failures)--> open |
+//!    |                              ^                              | one probe
+//!    +------------ success ---------|------------------------------+
+//!                                   +----------- failure ----------+
+//! ```
+
+use std::{collections::VecDeque, mem, num::NonZeroU32, time::Duration};
+
+use tokio::time::Instant;
+
+use crate::adapters::{BackendFault, FaultKind};
+
+/// Failures in a row after which a backend is only probed.
+const CIRCUIT_OPENS_AFTER: u32 = 5;
+
+/// Longest Retry-After that is believed, so that one wrong header can't switch a
+/// backend off for days.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_hours(1);
+
+/// How often a job is asked about.
+#[derive(Clone, Copy, Debug)]
+pub struct Cadence {
+    /// After a change.
+    pub min: Duration,
+    /// After a long time without one.
+    pub max: Duration,
+}
+
+impl Cadence {
+    /// How long after an observation the next one is due, for a job that has not
+    /// changed for `unchanged`: a tenth of that, so that a change is noticed late
+    /// by at most a tenth of the time it took. `wanted` is the longest wait that
+    /// the job's watchers are content with.
+    pub fn interval(&self, unchanged: Duration, wanted: Option<Duration>) -> Duration {
+        let longest = wanted.map_or(self.max, |wanted| wanted.clamp(self.min, self.max));
+        (unchanged / 10).clamp(self.min, longest)
+    }
+}
+
+/// How long to leave something alone that failed.
+#[derive(Clone, Copy, Debug)]
+pub struct Backoff {
+    /// Shortest wait.
+    pub min: Duration,
+    /// Longest wait.
+    pub max: Duration,
+}
+
+impl Backoff {
+    /// The wait after `failures` (at least one) in a row: anywhere between the
+    /// shortest wait and that doubled for each failure, at most the longest;
+    /// `dice` in `0.0..1.0` says where.
+    pub fn wait(&self, failures: u32, dice: f64) -> Duration {
+        let doubled = self.min.saturating_mul(2_u32.saturating_pow(failures));
+        let span = doubled.min(self.max).saturating_sub(self.min);
+        self.min.min(self.max) + span.mul_f64(dice.clamp(0.0, 1.0))
+    }
+}
+
+/// Whether a backend may be asked now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// As often as its limits allow.
+    Open,
+    /// Once; the answer decides.
+    Probe,
+    /// A probe is on its way.
+    Probing,
+    /// Not before this time, for this reason.
+    Held(Hold),
+}
+
+/// Why and until when a backend is left alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// When it may be asked again.
+    pub until: Instant,
+    /// What it failed with.
+    pub fault: BackendFault,
+    /// Whether the vendor itself named the time. Then a success in between does
+    /// not lift it.
+    asked_for: bool,
+}
+
+/// Guards one backend: its consecutive failures, its Retry-After, its circuit.
+#[derive(Debug)]
+pub struct Gate {
+    backoff: Backoff,
+    failures: u32,
+    hold: Option<Hold>,
+    probing: bool,
+}
+
+impl Gate {
+    /// An open gate.
+    pub fn new(backoff: Backoff) -> Self {
+        Self { backoff, failures: 0, hold: None, probing: false }
+    }
+
+    /// Whether the backend may be asked at `now`.
+    pub fn admission(&self, now: Instant) -> Admission {
+        match &self.hold {
+            Some(hold) if hold.until > now => Admission::Held(hold.clone()),
+            _ if self.failures < CIRCUIT_OPENS_AFTER => Admission::Open,
+            _ if self.probing => Admission::Probing,
+            _ => Admission::Probe,
+        }
+    }
+
+    /// How failures are paced.
+    pub fn backoff(&self) -> Backoff {
+        self.backoff
+    }
+
+    /// Failures in a row.
+    pub fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// A probe is sent.
+    pub fn probe_begins(&mut self) {
+        self.probing = true;
+    }
+
+    /// The probe is over, answered or given up.
+    pub fn probe_ends(&mut self) {
+        self.probing = false;
+    }
+
+    /// The vendor answered. Returns whether that ends a series of failures.
+    pub fn succeeded(&mut self, now: Instant) -> bool {
+        if self.hold.as_ref().is_some_and(|hold| !hold.asked_for || hold.until <= now) {
+            self.hold = None;
+        }
+        mem::take(&mut self.failures) > 0
+    }
+
+    /// The vendor failed. Returns when what was asked may be asked again.
+    pub fn failed(&mut self, fault: &BackendFault, now: Instant, dice: f64) -> Instant {
+        self.failures = self.failures.saturating_add(1);
+        let wait = self.backoff.wait(self.failures, dice);
+        let (wait, asked_for, held) = match fault.kind {
+            FaultKind::Unavailable { retry_after: Some(asked), .. }
+            | FaultKind::Throttled { retry_after: Some(asked) } => {
+                (asked.min(LONGEST_RETRY_AFTER).max(self.backoff.min), true, true)
+            }
+            FaultKind::Throttled { retry_after: None } => (wait, false, true),
+            _ => (wait, false, self.failures >= CIRCUIT_OPENS_AFTER),
+        };
+        let until = now + wait;
+        if held && self.hold.as_ref().is_none_or(|hold| hold.until < until) {
+            self.hold = Some(Hold { until, fault: fault.clone(), asked_for });
+        }
+        self.hold.as_ref().map_or(until, |hold| hold.until.max(until))
+    }
+}
+
+/// Holds a backend's requests to so many in any one second. Remembers when the
+/// last of them were sent, so that the limit is exact: no burst, no drift.
+#[derive(Debug)]
+pub struct Rate {
+    per_second: usize,
+    sent: VecDeque<Instant>,
+}
+
+impl Rate {
+    /// At most `per_second` requests in any one second.
+    pub fn new(per_second: NonZeroU32) -> Self {
+        let per_second = usize::try_from(per_second.get()).unwrap_or(usize::MAX);
+        Self { per_second, sent: VecDeque::new() }
+    }
+
+    /// Takes leave to send one request at `now`.
+    ///
+    /// # Errors
+    /// When to ask again.
+    pub fn take(&mut self, now: Instant) -> Result<(), Instant> {
+        if self.sent.len() >= self.per_second {
+            match self.sent.front() {
+                Some(&oldest) if oldest + Duration::from_secs(1) > now => {
+                    return Err(oldest + Duration::from_secs(1));
+                }
+                _ => self.sent.pop_front(),
+            };
+        }
+        self.sent.push_back(now);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const CADENCE: Cadence = Cadence { min: SECOND, max: Duration::from_secs(10) };
+    const BACKOFF: Backoff = Backoff { min: SECOND, max: Duration::from_secs(30) };
+
+    fn down() -> BackendFault {
+        FaultKind::Unavailable { retry_after: None, why: "down".into() }.into()
+    }
+
+    fn throttled(seconds: u64) -> BackendFault {
+        FaultKind::Throttled { retry_after: Some(Duration::from_secs(seconds)) }.into()
+    }
+
+    #[test]
+    fn the_cadence_grows_without_change_and_falls_back_upon_one() {
+        let at = |unchanged| CADENCE.interval(Duration::from_secs(unchanged), None).as_secs();
+        assert_eq!([0, 5, 30, 100, 9999].map(at), [1, 1, 3, 10, 10]);
+    }
+
+    #[test]
+    fn a_watcher_may_ask_for_a_faster_cadence_within_the_bounds() {
+        let at = |wanted| CADENCE.interval(Duration::from_hours(1), Some(Duration::from_millis(wanted)));
+        assert_eq!([1, 2500, 60_000].map(|wanted| at(wanted).as_millis()), [1000, 2500, 10_000]);
+    }
+
+    #[test]
+    fn five_failures_in_a_row_open_the_circuit_and_a_success_closes_it() {
+        let mut gate = Gate::new(BACKOFF);
+        let now = Instant::now();
+        for _ in 0..4 {
+            gate.failed(&down(), now, 0.5);
+            assert_eq!(gate.admission(now), Admission::Open);
+        }
+        let until = gate.failed(&down(), now, 0.5);
+        assert!(matches!(gate.admission(now), Admission::Held(hold) if hold.until == until));
+        assert_eq!(gate.admission(until), Admission::Probe);
+        gate.probe_begins();
+        assert_eq!(gate.admission(until), Admission::Probing);
+        gate.probe_ends();
+        let until = gate.failed(&down(), until, 0.5);
+        assert!(matches!(gate.admission(until - SECOND / 2), Admission::Held(_)));
+        assert!(gate.succeeded(until));
+        assert_eq!(gate.admission(now), Admission::Open);
+    }
+
+    #[test]
+    fn a_success_between_failures_starts_the_count_anew() {
+        let mut gate = Gate::new(BACKOFF);
+        let now = Instant::now();
+        for _ in 0..100 {
+            for _ in 0..4 {
+                gate.failed(&down(), now, 0.0);
+            }
+            gate.succeeded(now);
+        }
+        assert_eq!(gate.admission(now), Admission::Open);
+    }
+
+    #[test]
+    fn retry_after_wins_over_everything() {
+        let mut gate = Gate::new(BACKOFF);
+        let now = Instant::now();
+        let until = gate.failed(&throttled(20), now, 0.0);
+        assert_eq!(until, now + 20 * SECOND);
+        assert_eq!(gate.failed(&down(), now, 0.0), until, "a shorter back-off does not shorten it");
+        gate.succeeded(now);
+        assert!(matches!(gate.admission(now), Admission::Held(_)), "nor does an answer in between");
+        assert_eq!(gate.admission(until), Admission::Open);
+    }
+
+    #[test]
+    fn a_retry_after_of_years_is_an_hour_and_of_nothing_the_shortest_wait() {
+        let now = Instant::now();
+        assert_eq!(Gate::new(BACKOFF).failed(&throttled(u64::MAX), now, 0.0), now + LONGEST_RETRY_AFTER);
+        assert_eq!(Gate::new(BACKOFF).failed(&throttled(0), now, 0.0), now + SECOND);
+    }
+
+    proptest! {
+        #[test]
+        fn no_second_ever_holds_more_requests_than_allowed(
+            steps in proptest::collection::vec(0..400_u64, 1..200),
+            limit in 1..6_u32,
+        ) {
+            let mut rate = Rate::new(NonZeroU32::new(limit).unwrap());
+            let mut now = Instant::now();
+            let mut sent: Vec<Instant> = Vec::new();
+            for step in steps {
+                now += Duration::from_millis(step);
+                match rate.take(now) {
+                    Ok(()) => sent.push(now),
+                    Err(at) => prop_assert!(at > now),
+                }
+            }
+            for (index, &at) in sent.iter().enumerate() {
+                let within = sent[index..].iter().filter(|&&other| other < at + SECOND).count();
+                prop_assert!(within <= limit as usize);
+            }
+        }
+
+        #[test]
+        fn back_off_stays_within_its_bounds(failures in 1..u32::MAX, dice in 0.0..1.0_f64) {
+            let wait = BACKOFF.wait(failures, dice);
+            prop_assert!(BACKOFF.min <= wait && wait <= BACKOFF.max);
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! Asks one backend about the jobs that are followed there.
+//!
+//! The [`Roster`] says which jobs are due; [`run`] is the one task that takes
+//! them, in batches, within the backend's limits, and starts a flight for each
+//! batch. A flight asks the [`Upstream`], publishes what it says, and ends early
+//! when nobody follows any of its jobs.
+
+use std::{
+    collections::HashSet,
+    future::Future,
+    num::{NonZeroU32, NonZeroUsize},
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use jiff::Timestamp;
+use tokio::{sync::Semaphore, task::JoinSet, time::Instant};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::{
+    adapters::{BackendFault, FaultKind, Interpretation},
+    job::{JobRef, JobState, Snapshot},
+    pacing::{Hold, Rate},
+};
+
+mod ended;
+mod mailbox;
+mod roster;
+
+pub use ended::Ended;
+pub use mailbox::Mailbox;
+pub use roster::{Batch, Follow, Interest, Plan, Readiness, Roster, Taken};
+
+/// Most unknown words of a vendor that are logged, once each.
+const UNKNOWN_WORDS_LOGGED: usize = 64;
+
+/// Answers about jobs: a vendor's backend, or a script in a test.
+pub trait Upstream: Send + Sync + 'static {
+    /// Asks about at most as many jobs as the backend's batch holds. Dropping the
+    /// future gives the request up.
+    fn ask<'a>(&'a self, jobs: &'a [JobRef]) -> Pin<Box<dyn Future<Output = Interpretation> + Send + 'a>>;
+}
+
+/// What a follower sees of a job.
+#[derive(Clone, Debug, Default)]
+pub struct News {
+    /// The newest observation.
+    pub latest: Option<Latest>,
+    /// What the newest attempt came to.
+    pub standing: Standing,
+    /// Attempts that have ended, in an observation or otherwise.
+    pub attempts: u64,
+    /// Attempts that ended in an observation.
+    pub answers: u64,
+}
+
+/// A job's newest observation.
+#[derive(Clone, Debug)]
+pub struct Latest {
+    /// What was observed.
+    pub snapshot: Arc<Snapshot>,
+    /// When the answer arrived.
+    pub time: Timestamp,
+    /// The same on the clock that only goes forward.
+    pub at: Instant,
+}
+
+/// What the newest attempt to observe a job came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Standing {
+    /// There was none yet.
+    #[default]
+    Unasked,
+    /// An observation.
+    Observed,
+    /// The vendor does not know the job.
+    Missing,
+    /// The vendor knows that no job can have this name.
+    Invalid(Arc<str>),
+    /// The backend can't be asked.
+    Interrupted(Arc<Interruption>),
+}
+
+/// A time in which a backend can't be asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interruption {
+    /// Why.
+    pub fault: BackendFault,
+    /// When it is asked next.
+    pub until: Instant,
+    /// The same for people.
+    pub retry_time: Timestamp,
+}
+
+impl Interruption {
+    fn new(hold: &Hold, now: Instant) -> Arc<Self> {
+        Self::until(hold.fault.clone(), hold.until, now)
+    }
+
+    fn until(fault: BackendFault, until: Instant, now: Instant) -> Arc<Self> {
+        let wait = until.saturating_duration_since(now);
+        let retry_time = Timestamp::now().checked_add(wait).unwrap_or(Timestamp::MAX);
+        Arc::new(Self { fault, until, retry_time })
+    }
+}
+
+/// What a backend bears.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Most requests at once.
+    pub concurrency: NonZeroUsize,
+    /// Most requests a second.
+    pub per_second: NonZeroU32,
+}
+
+/// Asks `upstream` about the jobs on `roster` until `stop` is cancelled; then
+/// gives up what is under way and returns.
+pub async fn run(
+    name: Arc<str>,
+    roster: Arc<Roster>,
+    upstream: Arc<dyn Upstream>,
+    limits: Limits,
+    stop: CancellationToken,
+) {
+    let poller = Arc::new(Poller {
+        name,
+        upstream,
+        rate: Mutex::new(Rate::new(limits.per_second)),
+        unknown_words: Mutex::default(),
+    });
+    let permits = Arc::new(Semaphore::new(limits.concurrency.get()));
+    let mut flights = JoinSet::new();
+    let next = async {
+        loop {
+            match roster.prepare(Instant::now()) {
+                Readiness::Ready => {}
+                Readiness::Idle => {
+                    roster.changed().await;
+                    continue;
+                }
+                Readiness::At(at) => {
+                    tokio::select! {
+                        () = tokio::time::sleep_until(at) => {}
+                        () = roster.changed() => {}
+                    }
+                    continue;
+                }
+            }
+            let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
+            poller.leave_to_send().await;
+            if let Some(batch) = roster.take(Instant::now()) {
+                while flights.try_join_next().is_some() {}
+                let poller = Arc::clone(&poller);
+                flights.spawn(async move {
+                    let given_up = batch.given_up();
+                    tokio::select! {
+                        () = given_up.cancelled() => {}
+                        () = poller.fly(batch) => {}
+                    }
+                    drop(permit);
+                });
+            }
+        }
+    };
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = next => {}
+    }
+}
+
+struct Poller {
+    name: Arc<str>,
+    upstream: Arc<dyn Upstream>,
+    rate: Mutex<Rate>,
+    unknown_words: Mutex<HashSet<String>>,
+}
+
+impl Poller {
+    async fn leave_to_send(&self) {
+        loop {
+            let leave = self.rate.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now());
+            match leave {
+                Ok(()) => return,
+                Err(at) => tokio::time::sleep_until(at).await,
+            }
+        }
+    }
+
+    /// Asks about a batch. Where the vendor refuses the whole for what may be one
+    /// job's fault, asks about its halves, until the culprit stands alone.
+    async fn fly(&self, mut batch: Batch) {
+        let mut parts = vec![batch.open()];
+        let mut sent = 0;
+        while let Some(mut part) = parts.pop() {
+            batch.still_followed(&mut part);
+            if part.is_empty() {
+                continue;
+            }
+            if sent > 0 {
+                self.leave_to_send().await;
+            }
+            sent += 1;
+            let jobs: Vec<JobRef> = part.iter().map(|taken| taken.job().clone()).collect();
+            let fault = match self.upstream.ask(&jobs).await {
+                Ok(answers) => {
+                    for observation in answers.iter().flatten() {
+                        self.note_unknown_word(observation.state, &observation.vendor_state);
+                    }
+                    if batch.answered(&part, answers, rand::random()) {
+                        info!(backend = %self.name, "the backend answers again");
+                    }
+                    continue;
+                }
+                Err(fault) => fault,
+            };
+            if may_be_one_jobs_fault(&fault.kind) {
+                if part.len() > 1 {
+                    let half = part.split_off(part.len() / 2);
+                    parts.extend([half, part]);
+                    continue;
+                }
+                if batch.refused(&part[0], &fault, rand::random()) {
+                    warn!(backend = %self.name, job_id = %part[0].job().id, error = %fault, "a job can't be asked about");
+                    continue;
+                }
+            }
+            let failures = batch.failed(&fault, rand::random());
+            warn!(backend = %self.name, error = %fault, failures, "the backend can't be asked");
+            return;
+        }
+    }
+
+    fn note_unknown_word(&self, state: JobState, word: &str) {
+        if state == JobState::Unknown {
+            let mut words = self.unknown_words.lock().unwrap_or_else(PoisonError::into_inner);
+            if words.len() < UNKNOWN_WORDS_LOGGED && words.insert(word.to_owned()) {
+                warn!(backend = %self.name, vendor_state = word, "the vendor reported a state that is not known");
+            }
+        }
+    }
+}
+
+/// Whether a vendor may have refused a whole batch because of one of its jobs.
+fn may_be_one_jobs_fault(kind: &FaultKind) -> bool {
+    match kind {
+        FaultKind::Rejected { .. } | FaultKind::Malformed { .. } | FaultKind::Forbidden => true,
+        FaultKind::Unavailable { .. } | FaultKind::Throttled { .. } | FaultKind::CredentialsRejected => false,
+    }
+}
+
+#[cfg(test)]
+mod tests;

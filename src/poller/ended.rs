@@ -1,0 +1,53 @@
+//! Terminal statuses, which can't change any more and are never asked for again
+//! while they are here.
+
+use std::{mem, sync::Arc, time::Duration};
+
+use moka::sync::Cache;
+
+use super::Latest;
+use crate::job::{JobRef, Observation, Snapshot};
+
+/// Terminal statuses of all backends, bounded by number, bytes and age. Clones
+/// share one store.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    statuses: Cache<JobRef, Latest>,
+}
+
+impl Ended {
+    /// Keeps statuses that take at most `bytes` together, each for at most `age`.
+    /// Every status counts with what it takes beside its texts, too, which bounds
+    /// their number.
+    pub fn new(bytes: u64, age: Duration) -> Self {
+        let statuses = Cache::builder()
+            .max_capacity(bytes)
+            .time_to_live(age)
+            .weigher(|_, latest: &Latest| u32::try_from(weight(&latest.snapshot)).unwrap_or(u32::MAX))
+            .build();
+        Self { statuses }
+    }
+
+    /// The terminal status of a job, if it is here.
+    pub fn get(&self, job: &JobRef) -> Option<Latest> {
+        self.statuses.get(job)
+    }
+
+    pub(super) fn insert(&self, latest: Latest) {
+        self.statuses.insert(latest.snapshot.job.clone(), latest);
+    }
+}
+
+fn weight(snapshot: &Arc<Snapshot>) -> usize {
+    let Observation { result, error, artifacts, description, vendor_url, vendor_payload, .. } =
+        &snapshot.observation;
+    // The cache's own bookkeeping takes about as much again as the bare snapshot.
+    2 * mem::size_of::<Snapshot>()
+        + snapshot.job.id.len()
+        + result.as_ref().map_or(0, |result| result.data.len())
+        + error.as_ref().map_or(0, |error| error.message.len() + error.details.len())
+        + artifacts.iter().map(|file| 96 + file.id.len() + file.vendor_uri.len()).sum::<usize>()
+        + description.len()
+        + vendor_url.len()
+        + vendor_payload.len()
+}

@@ -2,6 +2,7 @@
 
 pub mod adapters;
 pub mod config;
+pub mod grpc;
 pub mod hub;
 pub mod job;
 pub mod pacing;

@@ -1,27 +1,144 @@
 //! The gRPC server: services, layers, drain.
 
-use std::io;
+use std::{error::Error as _, io, sync::Arc, time::Duration};
 
 use thiserror::Error;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, time::timeout};
 use tokio_util::sync::CancellationToken;
+use tonic::transport::{self, Certificate, Identity, Server, ServerTlsConfig, server::TcpIncoming};
+use tracing::{info, warn};
 
-use crate::config::Config;
+use crate::{
+    config::{Config, Tls},
+    grpc::Service,
+    hub::{BackendSetup, Hub},
+    proto::{self, v1::job_status_service_server::JobStatusServiceServer},
+    transport::{Endpoint, SetupError},
+};
+
+/// How long open calls may go on after the shutdown began. Calls that wait for a
+/// vendor are ended by then, so only a client that does not read is cut off.
+const DRAIN: Duration = Duration::from_secs(8);
+
+/// How often an idle connection is asked whether it is alive, and how long it may
+/// take to say so. A watch of a client that vanished ends with its connection.
+const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
 
 /// Why the server can't start or go on.
 #[derive(Debug, Error)]
 pub enum ServeError {
     /// A file of the configuration can't be read.
-    #[error("{0}")]
-    Io(#[from] io::Error),
+    #[error("{path} can't be read: {error}")]
+    File {
+        /// The file.
+        path: String,
+        /// Why.
+        error: io::Error,
+    },
+    /// The socket failed.
+    #[error(transparent)]
+    Socket(#[from] io::Error),
+    /// A backend can't be set up.
+    #[error("backends.{backend}: {error}")]
+    Backend {
+        /// Its key in the configuration.
+        backend: Arc<str>,
+        /// Why.
+        error: SetupError,
+    },
+    /// Reflection can't be set up.
+    #[error(transparent)]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// TLS can't be set up, or the transport failed.
+    #[error("{}", with_cause(.0))]
+    Transport(#[from] transport::Error),
+}
+
+fn with_cause(error: &transport::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
 }
 
 /// Serves `config` on `listener` until `shutdown` is cancelled, then lets open
 /// calls end. Returns within ten seconds of the cancellation.
 pub async fn run(
-    _listener: TcpListener,
-    _shutdown: CancellationToken,
-    _config: Config,
+    listener: TcpListener,
+    shutdown: CancellationToken,
+    config: Config,
 ) -> Result<(), ServeError> {
-    todo!()
+    let Config { server, limits, backends, .. } = config;
+    let mut setups = Vec::with_capacity(backends.len());
+    for backend in backends {
+        let name = Arc::clone(&backend.name);
+        let endpoint = Endpoint::new(&backend)
+            .map_err(|error| ServeError::Backend { backend: Arc::clone(&name), error })?;
+        let adapter = Arc::clone(endpoint.adapter());
+        setups.push(BackendSetup {
+            name,
+            max_batch: adapter.max_batch(),
+            check: Box::new(move |job| adapter.check(job)),
+            upstream: Arc::new(endpoint),
+            poll: backend.poll,
+        });
+    }
+    let names: Vec<String> = setups.iter().map(|setup| setup.name.to_string()).collect();
+    let (hub, pollers) = Hub::start(setups, server.collection_window, limits.watches, shutdown.clone());
+    let service = Service::new(Arc::new(hub), limits.batch_size, server.batch_deadline);
+
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<JobStatusServiceServer<Service>>().await;
+
+    let mut builder = Server::builder()
+        .tcp_nodelay(true)
+        .http2_keepalive_interval(Some(KEEPALIVE.0))
+        .http2_keepalive_timeout(Some(KEEPALIVE.1))
+        .max_concurrent_streams(Some(limits.streams_per_connection));
+    if let Some(tls) = &server.tls {
+        builder = builder.tls_config(tls_config(tls)?)?;
+    }
+    let address = listener.local_addr()?;
+    let router = builder
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?)
+        .add_service(health_service)
+        .add_service(JobStatusServiceServer::new(service));
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let serving = router.serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned());
+    let mut serving = std::pin::pin!(serving);
+    info!(%address, backends = names.join(","), tls = server.tls.is_some(), "listening on {address}");
+
+    tokio::select! {
+        outcome = &mut serving => return Ok(outcome?),
+        () = shutdown.cancelled() => {}
+    }
+    info!("shutting down: open calls get {} s to end", DRAIN.as_secs());
+    health.set_not_serving::<JobStatusServiceServer<Service>>().await;
+    if let Ok(outcome) = timeout(DRAIN, serving).await {
+        outcome?;
+    } else {
+        warn!("some calls did not end and were cut off");
+    }
+    drop(pollers);
+    info!("stopped");
+    Ok(())
+}
+
+/// Everything that a client may want to decode: health, and the rich details of
+/// errors.
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+}
+
+fn tls_config(tls: &Tls) -> Result<ServerTlsConfig, ServeError> {
+    let read = |path: &std::path::Path| {
+        std::fs::read(path).map_err(|error| ServeError::File { path: path.display().to_string(), error })
+    };
+    let Tls { cert, key, client_ca } = tls;
+    let config = ServerTlsConfig::new().identity(Identity::from_pem(read(cert)?, read(key)?));
+    Ok(match client_ca {
+        Some(ca) => config.client_ca_root(Certificate::from_pem(read(ca)?)),
+        None => config,
+    })
 }

@@ -1,0 +1,208 @@
+//! The contract on the wire: validates a request, asks the hub, converts.
+
+use std::{fmt, pin::Pin, sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+use tokio_stream::{Stream, StreamExt};
+use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap};
+
+use crate::{
+    hub::{Ask, Failure, Hub, WatchOptions},
+    job::{JobRef, Lens},
+    proto::v1::{
+        self as pb, job_status_result::Outcome, job_status_service_server::JobStatusService,
+        watch_job_response,
+    },
+};
+
+mod convert;
+mod request;
+mod status;
+
+use convert::View;
+use request::Invalid;
+
+/// Longest silence of a watch where the caller names none.
+const HEARTBEAT: Duration = Duration::from_secs(30);
+
+/// Shortest heartbeat that a caller gets, however short it asks.
+const SHORTEST_HEARTBEAT: Duration = Duration::from_millis(10);
+
+/// Answers `jobwatch.v1.JobStatusService`.
+#[derive(Clone)]
+pub struct Service {
+    hub: Arc<Hub>,
+    batch_size: usize,
+    batch_deadline: Duration,
+}
+
+impl fmt::Debug for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Service").field("hub", &self.hub).finish_non_exhaustive()
+    }
+}
+
+impl Service {
+    /// A service over `hub`, with at most `batch_size` jobs in a batch, which has
+    /// `batch_deadline` to be answered where the caller set no deadline.
+    pub fn new(hub: Arc<Hub>, batch_size: usize, batch_deadline: Duration) -> Self {
+        Self { hub, batch_size, batch_deadline }
+    }
+
+    fn job(&self, job: Option<pb::JobRef>, field: &str) -> Result<JobRef, Status> {
+        let job = job.ok_or_else(|| Invalid::new(field, "is required"))?;
+        let name = job.backend.as_str();
+        if name.is_empty() {
+            let field = format!("{field}.backend");
+            return Err(Invalid::new(field, "is required; write the key of a configured backend").into());
+        }
+        let backend = self.hub.backend_name(name);
+        Ok(request::job(job, backend))
+    }
+
+    fn failure(failure: &Failure, job: &JobRef, field: &str) -> Status {
+        status::of_failure(failure, job, field)
+    }
+}
+
+type Events<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl JobStatusService for Service {
+    type WatchJobStream = Events<pb::WatchJobResponse>;
+    type WatchJobsStream = Events<pb::WatchJobsResponse>;
+    type DownloadArtifactStream = Events<pb::DownloadArtifactResponse>;
+
+    async fn get_job_status(
+        &self,
+        request: Request<pb::GetJobStatusRequest>,
+    ) -> Result<Response<pb::GetJobStatusResponse>, Status> {
+        let deadline = deadline(request.metadata());
+        let pb::GetJobStatusRequest { job, view, max_age, wait } = request.into_inner();
+        let job = self.job(job, "job")?;
+        let view = View::from_request(view)?;
+        let ask = Ask {
+            max_age: request::duration(max_age, "max_age")?,
+            wait: request::duration(wait, "wait")?.unwrap_or_default(),
+            deadline,
+        };
+        let answer = self.hub.get(std::slice::from_ref(&job), ask).await.remove(0);
+        let latest = answer.map_err(|failure| Self::failure(&failure, &job, "job"))?;
+        Ok(Response::new(pb::GetJobStatusResponse { status: Some(convert::status(&latest, view)) }))
+    }
+
+    async fn batch_get_statuses(
+        &self,
+        request: Request<pb::BatchGetStatusesRequest>,
+    ) -> Result<Response<pb::BatchGetStatusesResponse>, Status> {
+        let arrived = Instant::now();
+        let deadline = deadline(request.metadata());
+        let pb::BatchGetStatusesRequest { jobs, view, max_age, wait } = request.into_inner();
+        if jobs.is_empty() || jobs.len() > self.batch_size {
+            let reason = format!("holds {} jobs; ask for 1 to {}", jobs.len(), self.batch_size);
+            return Err(Invalid::new("jobs", &reason).into());
+        }
+        let view = View::from_request(view)?;
+        let wait = request::duration(wait, "wait")?.unwrap_or_default();
+        let ask = Ask {
+            max_age: request::duration(max_age, "max_age")?,
+            wait,
+            deadline: match deadline {
+                // What is known by then has to reach the caller before the deadline.
+                Some(deadline) => Some(deadline - margin(deadline.saturating_duration_since(arrived))),
+                None => arrived.checked_add(self.batch_deadline.saturating_add(wait)),
+            },
+        };
+        let refs: Vec<Result<JobRef, Status>> = jobs
+            .iter()
+            .enumerate()
+            .map(|(index, job)| self.job(Some(job.clone()), &format!("jobs[{index}]")))
+            .collect();
+        let good: Vec<JobRef> = refs.iter().filter_map(|job| job.as_ref().ok().cloned()).collect();
+        let mut answers = self.hub.get(&good, ask).await.into_iter();
+        let results = jobs.into_iter().zip(refs).enumerate().map(|(index, (asked, job))| {
+            let outcome = job.and_then(|job| match answers.next() {
+                Some(Ok(latest)) => Ok(convert::status(&latest, view)),
+                Some(Err(failure)) => Err(Self::failure(&failure, &job, &format!("jobs[{index}]"))),
+                None => Err(Status::internal("a job was not answered")),
+            });
+            let outcome = match outcome {
+                Ok(status) => Outcome::Status(status),
+                Err(error) => Outcome::Error(status::to_proto(&error)),
+            };
+            pb::JobStatusResult { job: Some(asked), outcome: Some(outcome) }
+        });
+        Ok(Response::new(pb::BatchGetStatusesResponse { results: results.collect() }))
+    }
+
+    async fn watch_job(
+        &self,
+        request: Request<pb::WatchJobRequest>,
+    ) -> Result<Response<Self::WatchJobStream>, Status> {
+        let deadline = deadline(request.metadata());
+        let pb::WatchJobRequest {
+            job,
+            view,
+            resume_token,
+            poll_interval,
+            heartbeat_interval,
+            state_changes_only,
+        } = request.into_inner();
+        let job = self.job(job, "job")?;
+        let view = View::from_request(view)?;
+        let heartbeat = request::positive_duration(heartbeat_interval, "heartbeat_interval")?;
+        let options = WatchOptions {
+            lens: Lens { progress: !state_changes_only, ..view.lens() },
+            resume_token,
+            interval: request::positive_duration(poll_interval, "poll_interval")?,
+            heartbeat: heartbeat.unwrap_or(HEARTBEAT).max(SHORTEST_HEARTBEAT),
+            deadline,
+        };
+        let watch = self.hub.watch(&job, &options).map_err(|failure| Self::failure(&failure, &job, "job"))?;
+        let updates = futures_util::stream::unfold(watch, |mut watch| async move {
+            watch.next().await.map(|update| (update, watch))
+        });
+        let events = updates.map(move |update| match update {
+            Ok(update) => Ok(convert::update(&job, update, view)),
+            Err(failure) => Err(Self::failure(&failure, &job, "job")),
+        });
+        Ok(Response::new(Box::pin(events)))
+    }
+
+    async fn watch_jobs(
+        &self,
+        _request: Request<Streaming<pb::WatchJobsRequest>>,
+    ) -> Result<Response<Self::WatchJobsStream>, Status> {
+        Err(Status::unimplemented("WatchJobs is not available in this version; open a WatchJob for each job"))
+    }
+
+    async fn download_artifact(
+        &self,
+        _request: Request<pb::DownloadArtifactRequest>,
+    ) -> Result<Response<Self::DownloadArtifactStream>, Status> {
+        Err(Status::unimplemented("DownloadArtifact is not available in this version"))
+    }
+
+    async fn list_backends(
+        &self,
+        _request: Request<pb::ListBackendsRequest>,
+    ) -> Result<Response<pb::ListBackendsResponse>, Status> {
+        Err(Status::unimplemented("ListBackends is not available in this version"))
+    }
+}
+
+/// When the caller gives up, from the `grpc-timeout` header.
+fn deadline(metadata: &MetadataMap) -> Option<Instant> {
+    let timeout = metadata.get("grpc-timeout")?.to_str().ok()?;
+    Instant::now().checked_add(request::grpc_timeout(timeout)?)
+}
+
+/// How long before its deadline a batch is answered with what is known.
+fn margin(left: Duration) -> Duration {
+    (left / 10).min(Duration::from_millis(250))
+}
+
+/// The one event of an update.
+fn event(event: watch_job_response::Event, resume_token: String) -> pb::WatchJobResponse {
+    pb::WatchJobResponse { event: Some(event), resume_token }
+}

@@ -1,0 +1,95 @@
+//! Reads what callers send, or says which field is wrong and what to write.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{job::JobRef, proto::v1 as pb};
+
+/// Longest duration that is taken as it is; a longer one can't outlive a server.
+const LONGEST: Duration = Duration::from_hours(24 * 365);
+
+/// A field of a request that can't be used.
+#[derive(Debug)]
+pub(super) struct Invalid {
+    /// Path of the field.
+    pub(super) field: String,
+    /// What is wrong and what to write instead.
+    pub(super) reason: String,
+}
+
+impl Invalid {
+    pub(super) fn new(field: impl Into<String>, reason: &str) -> Self {
+        Self { field: field.into(), reason: reason.to_owned() }
+    }
+}
+
+/// The job, with the backend's own name where it is a configured one. An empty
+/// tag is none.
+pub(super) fn job(job: pb::JobRef, backend: Option<Arc<str>>) -> JobRef {
+    let pb::JobRef { backend: name, job_id, job_tag } = job;
+    let job = JobRef::new(backend.unwrap_or_else(|| name.into()), job_id);
+    if job_tag.is_empty() { job } else { job.with_tag(job_tag) }
+}
+
+/// A duration that may be zero.
+pub(super) fn duration(
+    duration: Option<prost_types::Duration>,
+    field: &'static str,
+) -> Result<Option<Duration>, Invalid> {
+    let Some(given) = duration else { return Ok(None) };
+    let duration = Duration::try_from(given)
+        .map_err(|_| Invalid::new(field, "is negative; write zero or more, or leave it out"))?;
+    Ok(Some(duration.min(LONGEST)))
+}
+
+/// A duration that may not be zero.
+pub(super) fn positive_duration(
+    given: Option<prost_types::Duration>,
+    field: &'static str,
+) -> Result<Option<Duration>, Invalid> {
+    match duration(given, field)? {
+        Some(Duration::ZERO) => Err(Invalid::new(field, "is zero; write more than zero, or leave it out")),
+        given => Ok(given),
+    }
+}
+
+/// Reads a `grpc-timeout` header: at most eight digits and a unit.
+pub(super) fn grpc_timeout(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let number: u64 = digits.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(number * 3600),
+        "M" => Duration::from_secs(number * 60),
+        "S" => Duration::from_secs(number),
+        "m" => Duration::from_millis(number),
+        "u" => Duration::from_micros(number),
+        "n" => Duration::from_nanos(number),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grpc_timeout_is_digits_and_a_unit() {
+        assert_eq!(grpc_timeout("250m"), Some(Duration::from_millis(250)));
+        assert_eq!(grpc_timeout("99999999H"), Some(Duration::from_hours(99_999_999)));
+        for text in ["", "S", "1", "-1S", "1.5S", "123456789S", "1x", "1é"] {
+            assert_eq!(grpc_timeout(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_duration_is_refused_with_the_fields_name() {
+        let given = |seconds, nanos| Some(prost_types::Duration { seconds, nanos });
+        assert_eq!(duration(given(1, 500_000_000), "wait").unwrap(), Some(Duration::from_millis(1500)));
+        assert_eq!(duration(None, "wait").unwrap(), None);
+        assert_eq!(duration(given(i64::MAX, 0), "wait").unwrap(), Some(LONGEST));
+        assert_eq!(duration(given(-1, 0), "wait").unwrap_err().field, "wait");
+        assert_eq!(positive_duration(given(0, 0), "poll_interval").unwrap_err().field, "poll_interval");
+    }
+}

@@ -1,0 +1,145 @@
+//! Every error of the contract: its code, its reason, its details. Nothing else
+//! in the crate builds a [`tonic::Status`] with details.
+
+use std::{collections::HashMap, time::Duration};
+
+use prost::Message;
+use tokio::time::Instant;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use super::request::Invalid;
+use crate::{
+    adapters::{BackendFault, FaultKind, InvalidJobRef},
+    hub::Failure,
+    job::JobRef,
+    poller::{Interruption, Latest},
+};
+
+/// Domain of every ErrorInfo.
+const DOMAIN: &str = "jobwatch";
+
+/// What a caller is asked to wait before calling a server that stops again.
+const SHUTDOWN_RETRY: Duration = Duration::from_secs(1);
+
+impl From<Invalid> for Status {
+    fn from(invalid: Invalid) -> Self {
+        let Invalid { field, reason } = invalid;
+        let message = format!("{field} {reason}");
+        let mut details = info("INVALID_REQUEST", HashMap::new());
+        details.add_bad_request_violation(field, reason);
+        Self::with_error_details(Code::InvalidArgument, message, details)
+    }
+}
+
+/// The status of a call that failed; `field` is the path of the job in the
+/// request.
+pub(super) fn of_failure(failure: &Failure, job: &JobRef, field: &str) -> Status {
+    let metadata = metadata(job);
+    let (code, mut details) = match failure {
+        Failure::UnknownBackend => {
+            let mut details = info("UNKNOWN_BACKEND", metadata);
+            details.set_resource_info("backend", &*job.backend, "", "not in the server's configuration");
+            (Code::NotFound, details)
+        }
+        Failure::InvalidJob(InvalidJobRef { field: part, reason }) => {
+            let mut details = info("INVALID_JOB_ID", metadata);
+            details.add_bad_request_violation(format!("{field}.{part}"), reason);
+            return Status::with_error_details(
+                Code::InvalidArgument,
+                format!("{field}.{part}: {reason}"),
+                details,
+            );
+        }
+        Failure::InvalidResumeToken(error) => {
+            let mut details = info("INVALID_RESUME_TOKEN", metadata);
+            details.add_bad_request_violation("resume_token", error.to_string());
+            (Code::InvalidArgument, details)
+        }
+        Failure::NotFound => return missing("JOB_NOT_FOUND", failure.to_string(), job, metadata),
+        Failure::Gone { last } => {
+            let last = last.as_deref().map(last_status).unwrap_or_default();
+            return missing("JOB_GONE", format!("{failure}{last}"), job, metadata);
+        }
+        Failure::Backend { fault, retry_in } => return of_fault(fault, *retry_in, job),
+        Failure::Deadline => (Code::DeadlineExceeded, info("DEADLINE_EXCEEDED", metadata)),
+        Failure::ShuttingDown => {
+            let mut details = info("SHUTTING_DOWN", metadata);
+            details.set_retry_info(Some(SHUTDOWN_RETRY));
+            (Code::Unavailable, details)
+        }
+        Failure::TooManyWatches { limit } => {
+            let mut details = info("TOO_MANY_WATCHES", metadata);
+            details.add_quota_failure_violation(
+                "limits.watches",
+                format!("{limit} watches may be open at once"),
+            );
+            (Code::ResourceExhausted, details)
+        }
+    };
+    if details.error_info().is_none() {
+        details.set_error_info("INTERNAL", DOMAIN, HashMap::new());
+    }
+    Status::with_error_details(code, failure.to_string(), details)
+}
+
+/// Why a watch is interrupted.
+pub(super) fn of_interruption(interruption: &Interruption, job: &JobRef) -> Status {
+    let retry_in = interruption.until.saturating_duration_since(Instant::now());
+    of_fault(&interruption.fault, retry_in, job)
+}
+
+/// The same as a message, for an element of a batch or an event.
+pub(super) fn to_proto(status: &Status) -> tonic_types::Status {
+    tonic_types::Status::decode(status.details()).unwrap_or_else(|_| tonic_types::Status {
+        code: status.code() as i32,
+        message: status.message().to_owned(),
+        details: Vec::new(),
+    })
+}
+
+fn of_fault(fault: &BackendFault, retry_in: Duration, job: &JobRef) -> Status {
+    let mut metadata = metadata(job);
+    if let Some(status) = fault.http_status {
+        metadata.insert("http_status".into(), status.to_string());
+    }
+    let (code, reason, retry) = match &fault.kind {
+        FaultKind::Unavailable { .. } => (Code::Unavailable, "BACKEND_UNAVAILABLE", true),
+        FaultKind::Throttled { .. } => (Code::Unavailable, "BACKEND_THROTTLED", true),
+        FaultKind::CredentialsRejected => (Code::FailedPrecondition, "BACKEND_CREDENTIALS_REJECTED", false),
+        FaultKind::Forbidden => (Code::FailedPrecondition, "BACKEND_FORBIDDEN", false),
+        FaultKind::Rejected { message } => {
+            metadata.insert("vendor_message".into(), message.clone());
+            (Code::FailedPrecondition, "BACKEND_REJECTED", false)
+        }
+        FaultKind::Malformed { .. } => (Code::Internal, "BACKEND_MALFORMED", false),
+    };
+    let mut details = info(reason, metadata);
+    if retry {
+        details.set_retry_info(Some(retry_in));
+    }
+    Status::with_error_details(code, fault.to_string(), details)
+}
+
+fn missing(reason: &str, message: String, job: &JobRef, metadata: HashMap<String, String>) -> Status {
+    let mut details = info(reason, metadata);
+    details.set_resource_info("job", job.to_string(), "", message.clone());
+    Status::with_error_details(Code::NotFound, message, details)
+}
+
+fn last_status(last: &Latest) -> String {
+    let observation = &last.snapshot.observation;
+    format!("; it was last seen {:?} ({:?}) at {}", observation.state, observation.vendor_state, last.time)
+}
+
+fn info(reason: &str, metadata: HashMap<String, String>) -> ErrorDetails {
+    ErrorDetails::with_error_info(reason, DOMAIN, metadata)
+}
+
+fn metadata(job: &JobRef) -> HashMap<String, String> {
+    [("backend", &job.backend), ("job_id", &job.id)]
+        .into_iter()
+        .filter(|(_, value)| !value.is_empty())
+        .map(|(key, value)| (key.to_owned(), value.to_string()))
+        .collect()
+}

@@ -1,25 +1,21 @@
 //! Datasaur: `getJobs` over GraphQL, many jobs a request.
 //!
-//! Elements of the answer are matched by `id`, never by position, and every one
-//! is read by itself, so that no job's data reaches another or spoils it. Data
+//! Elements of the answer are matched by `id`, not by position, and every one is
+//! read by itself, so that no job's data reaches another or spoils it. Data
 //! and errors can come together: what there is of the data is used, and an error
 //! speaks only for the jobs that have none.
 //!
 //! | `status` | state |
 //! | --- | --- |
-//! | QUEUED, NONE | pending |
-//! | IN_PROGRESS | running |
-//! | DELIVERED | succeeded |
-//! | FAILED | failed |
+//! | `QUEUED`, `NONE` | pending |
+//! | `IN_PROGRESS` | running |
+//! | `DELIVERED` | succeeded |
+//! | `FAILED` | failed |
 //!
 //! Follows docs.datasaur.ai, Check Job, and the published schema. The cURL
 //! example of that page would start a job; its readable form is the query.
 
-use std::{
-    borrow::Cow,
-    collections::{HashMap, hash_map::Entry},
-    num::NonZeroUsize,
-};
+use std::num::NonZeroUsize;
 
 use bytes::Bytes;
 use http::{Method, Request, Response, header};
@@ -27,16 +23,16 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{
-    Adapter, BaseUrl, FaultKind, Interpretation, InvalidJobRef, JobFault, TokenExchange, answer, json,
-};
+use super::{Adapter, BaseUrl, Interpretation, InvalidJobRef, JobFault, TokenExchange, answer, json};
 use crate::job::{ContentType, JobError, JobRef, JobResult, JobState, Observation};
 
+mod elements;
 mod errors;
 #[cfg(test)]
 mod tests;
 mod token;
 
+use elements::Elements;
 use errors::GraphqlErrors;
 use token::Client;
 pub use token::ClientAuth;
@@ -81,7 +77,7 @@ impl Adapter for Datasaur {
     }
 
     fn request(&self, jobs: &[JobRef]) -> Request<Bytes> {
-        let body = Query {
+        let body = GetJobs {
             operation_name: "GetJobs",
             variables: Variables { job_ids: jobs.iter().map(|job| &*job.id).collect() },
             query: GET_JOBS,
@@ -127,7 +123,7 @@ impl Adapter for Datasaur {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Query<'a> {
+struct GetJobs<'a> {
     operation_name: &'a str,
     variables: Variables<'a>,
     query: &'a str,
@@ -151,77 +147,6 @@ struct Body<'a> {
 struct Data<'a> {
     #[serde(borrow, default)]
     result: Option<Vec<&'a RawValue>>,
-}
-
-/// The list that came back, by id.
-struct Elements<'a> {
-    by_id: HashMap<Cow<'a, str>, Result<&'a RawValue, JobFault>>,
-    /// The id at each position; none where the element is null.
-    ids: Vec<Option<Cow<'a, str>>>,
-    /// Whether there is an element that is neither null nor has an id.
-    unreadable: bool,
-}
-
-impl<'a> Elements<'a> {
-    fn read(list: Vec<&'a RawValue>) -> Self {
-        #[derive(Deserialize)]
-        struct Identified<'a> {
-            #[serde(borrow)]
-            id: Cow<'a, str>,
-        }
-        let mut elements = Self { by_id: HashMap::new(), ids: Vec::new(), unreadable: false };
-        for element in list {
-            let id = json::object::<Identified>(element.get()).map(|element| element.id);
-            elements.unreadable |= id.is_none() && element.get() != "null";
-            elements.ids.push(id.clone());
-            match id.map(|id| elements.by_id.entry(id)) {
-                None => {}
-                Some(Entry::Vacant(entry)) => {
-                    entry.insert(Ok(element));
-                }
-                // Nothing says which of the two is right.
-                Some(Entry::Occupied(mut entry)) => {
-                    if entry.get().as_ref().is_ok_and(|first| first.get() != element.get()) {
-                        entry.insert(Err(JobFault::Malformed { why: "it came twice and differs" }));
-                    }
-                }
-            }
-        }
-        elements
-    }
-
-    fn answers(&self, jobs: &[JobRef], errors: &GraphqlErrors) -> Interpretation {
-        let answer = |(index, job): (usize, &JobRef)| match self.by_id.get(&*job.id) {
-            Some(Ok(element)) => Ok(observe(element)),
-            Some(Err(fault)) => Ok(Err(fault.clone())),
-            None => self.absence(jobs, index, errors).map(Err),
-        };
-        jobs.iter().enumerate().map(answer).collect()
-    }
-
-    /// Why there is no element for the job at `index`: an error says so, or it is
-    /// not known. It is only called missing where nothing else can explain it.
-    fn absence(
-        &self,
-        jobs: &[JobRef],
-        index: usize,
-        errors: &GraphqlErrors,
-    ) -> Result<JobFault, super::BackendFault> {
-        // A null has no id, but where all others stand at their job's position,
-        // it stands at its own.
-        let in_order = self.ids.len() == jobs.len()
-            && self.ids.iter().zip(jobs).all(|(id, job)| id.as_ref().is_none_or(|id| **id == *job.id));
-        let speaks_for_it = |position: Option<usize>| match position {
-            None => true,
-            Some(position) if in_order => position == index,
-            Some(position) => self.ids.get(position).is_none_or(Option::is_none),
-        };
-        match errors.of_one(speaks_for_it, &jobs[index])? {
-            Some(fault) => Ok(fault),
-            None if self.unreadable => Ok(JobFault::Malformed { why: "an element has no readable id" }),
-            None => Ok(JobFault::NotFound),
-        }
-    }
 }
 
 /// What state rests on has a type; the rest may be anything. `updatedAt` is not

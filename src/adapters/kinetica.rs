@@ -7,11 +7,11 @@
 //!
 //! | `job_status` | state |
 //! | --- | --- |
-//! | RUNNING | running |
-//! | DONE | succeeded |
-//! | ERROR | failed |
-//! | CANCELLED, `running` true | cancelling: "cancellation was requested" |
-//! | CANCELLED | cancelled |
+//! | `RUNNING` | running |
+//! | `DONE` | succeeded |
+//! | `ERROR` | failed |
+//! | `CANCELLED`, `running` true | cancelling: "cancellation was requested" |
+//! | `CANCELLED` | cancelled |
 //!
 //! Follows docs.kinetica.com, REST API, `/get/job`.
 

@@ -4,7 +4,10 @@ use secrecy::SecretString;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::{adapters::BackendFault, job::Progress};
+use crate::{
+    adapters::{BackendFault, FaultKind},
+    job::Progress,
+};
 
 const ID: &str = "AutoLabelQueue:dcbf6ed3-3841-46c1-8f6a-2affb53ac637";
 

@@ -171,13 +171,13 @@ mod tests {
             answer(200, &format!(r#"{{"access_token":"{TOKEN}","token_type":"bearer","expires_in":3600}}"#))
                 .unwrap();
         assert_eq!(token.value.expose_secret(), TOKEN);
-        assert_eq!(token.expiry, Some(Expiry::After(Duration::from_secs(3600))));
+        assert_eq!(token.expiry, Some(Expiry::After(Duration::from_hours(1))));
         assert!(!format!("{token:?}").contains(TOKEN));
     }
 
     #[test]
     fn a_lifetime_is_a_number_or_its_text_or_none() {
-        let hour = Some(Expiry::After(Duration::from_secs(3600)));
+        let hour = Some(Expiry::After(Duration::from_hours(1)));
         for (expires_in, expiry) in [
             ("\"3600\"", hour),
             ("3600.0", hour),

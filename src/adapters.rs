@@ -20,7 +20,9 @@ mod answer;
 mod claret;
 mod datasaur;
 mod immuta;
+mod json;
 mod kinetica;
+mod refusal;
 
 pub use claret::Claret;
 pub use datasaur::{ClientAuth, Datasaur};

@@ -250,4 +250,6 @@ fn may_be_one_jobs_fault(kind: &FaultKind) -> bool {
 }
 
 #[cfg(test)]
+pub(crate) mod script;
+#[cfg(test)]
 mod tests;

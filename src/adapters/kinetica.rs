@@ -204,7 +204,7 @@ fn observe(wrapper: &Wrapper) -> Result<Observation, JobFault> {
     };
     let observation = Observation {
         progress: json::percent(record.progress),
-        result: if state == JobState::Succeeded { result(&record)? } else { None },
+        result: if state == JobState::Succeeded { result(&record) } else { None },
         error: record.status_map.filter(|_| state == JobState::Failed).and_then(error),
         job_type: json::lenient(record.endpoint).unwrap_or_default(),
         ..Observation::new(state, record.job_status)
@@ -212,21 +212,16 @@ fn observe(wrapper: &Wrapper) -> Result<Observation, JobFault> {
     Ok(Observation { vendor_payload: text.into(), ..observation })
 }
 
-/// The output, from the field that the encoding names. An encoding that is not
-/// documented gives none, rather than bytes with a guessed type; they are still
-/// in the payload.
-fn result(record: &Record) -> Result<Option<JobResult>, JobFault> {
-    const UNREADABLE: JobFault = JobFault::Malformed { why: "its result is not the documented string" };
-    let read = |field: Option<&RawValue>| match field {
-        Some(field) => serde_json::from_str::<String>(field.get()).map_err(|_| UNREADABLE),
-        None => Ok(String::new()),
+/// The output, from the field that the encoding names. An encoding or a value
+/// that is not as documented gives none, rather than bytes with a guessed type:
+/// the job has ended all the same, and they are still in the payload.
+fn result(record: &Record) -> Option<JobResult> {
+    let (data, content_type) = match json::lenient::<String>(record.response_encoding)?.as_str() {
+        "json" => (Bytes::from(json::lenient::<String>(record.job_response_str)?), ContentType::Json),
+        "binary" => (from_latin1(&json::lenient::<String>(record.job_response)?)?, ContentType::Avro),
+        _ => return None,
     };
-    let (data, content_type) = match json::lenient::<String>(record.response_encoding).as_deref() {
-        Some("json") => (Bytes::from(read(record.job_response_str)?), ContentType::Json),
-        Some("binary") => (from_latin1(&read(record.job_response)?).ok_or(UNREADABLE)?, ContentType::Avro),
-        _ => return Ok(None),
-    };
-    Ok((!data.is_empty()).then_some(JobResult { data, content_type }))
+    (!data.is_empty()).then_some(JobResult { data, content_type })
 }
 
 /// Bytes in JSON are one code point each, U+0000 to U+00FF, as in Avro's JSON

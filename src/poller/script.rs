@@ -1,0 +1,139 @@
+//! A vendor that answers as a test tells it, and remembers what it was asked.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::Upstream;
+use crate::{
+    adapters::{BackendFault, FaultKind, Interpretation, JobFault},
+    job::{JobRef, JobState, Observation},
+};
+
+/// Answers from a table of jobs.
+#[derive(Default)]
+pub(crate) struct Script {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    jobs: BTreeMap<String, Observation>,
+    poison: BTreeSet<String>,
+    fault: Option<BackendFault>,
+    latency: Duration,
+    panics: bool,
+    calls: Vec<Call>,
+    under_way: usize,
+    most_under_way: usize,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Call {
+    pub(crate) at: Instant,
+    pub(crate) ids: Vec<String>,
+}
+
+impl Script {
+    pub(crate) fn new(latency: Duration) -> Arc<Self> {
+        let script = Self::default();
+        script.inner.lock().unwrap().latency = latency;
+        Arc::new(script)
+    }
+
+    pub(crate) fn set(&self, id: &str, state: JobState) {
+        self.set_word(id, state, &format!("{state:?}"));
+    }
+
+    pub(crate) fn set_word(&self, id: &str, state: JobState, word: &str) {
+        self.inner.lock().unwrap().jobs.insert(id.into(), Observation::new(state, word));
+    }
+
+    pub(crate) fn remove(&self, id: &str) {
+        self.inner.lock().unwrap().jobs.remove(id);
+    }
+
+    pub(crate) fn poison(&self, id: &str) {
+        self.inner.lock().unwrap().poison.insert(id.into());
+    }
+
+    pub(crate) fn fail(&self, fault: impl Into<BackendFault>) {
+        self.inner.lock().unwrap().fault = Some(fault.into());
+    }
+
+    pub(crate) fn go_down(&self) {
+        self.fail(FaultKind::Unavailable { retry_after: None, why: "down".into() });
+    }
+
+    pub(crate) fn come_back(&self) {
+        self.inner.lock().unwrap().fault = None;
+    }
+
+    pub(crate) fn panics(&self, panics: bool) {
+        self.inner.lock().unwrap().panics = panics;
+    }
+
+    pub(crate) fn calls(&self) -> Vec<Call> {
+        self.inner.lock().unwrap().calls.clone()
+    }
+
+    pub(crate) fn forget_calls(&self) {
+        self.inner.lock().unwrap().calls.clear();
+    }
+
+    pub(crate) fn most_under_way(&self) -> usize {
+        self.inner.lock().unwrap().most_under_way
+    }
+
+    pub(crate) fn under_way(&self) -> usize {
+        self.inner.lock().unwrap().under_way
+    }
+
+    fn answer(&self, jobs: &[JobRef]) -> Interpretation {
+        let inner = self.inner.lock().unwrap();
+        if inner.panics {
+            drop(inner);
+            panic!("the script panics");
+        }
+        if let Some(fault) = &inner.fault {
+            return Err(fault.clone());
+        }
+        if jobs.iter().any(|job| inner.poison.contains(&*job.id)) {
+            return Err(FaultKind::Rejected { message: "bad id".into() }.into());
+        }
+        Ok(jobs.iter().map(|job| inner.jobs.get(&*job.id).cloned().ok_or(JobFault::NotFound)).collect())
+    }
+}
+
+/// Counts a request as under way for as long as it lives.
+struct UnderWay<'a>(&'a Script);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.inner.lock().unwrap().under_way -= 1;
+    }
+}
+
+impl Upstream for Script {
+    fn ask<'a>(&'a self, jobs: &'a [JobRef]) -> Pin<Box<dyn Future<Output = Interpretation> + Send + 'a>> {
+        Box::pin(async move {
+            let latency = {
+                let mut inner = self.inner.lock().unwrap();
+                let ids = jobs.iter().map(|job| job.id.to_string()).collect();
+                inner.calls.push(Call { at: Instant::now(), ids });
+                inner.under_way += 1;
+                inner.most_under_way = inner.most_under_way.max(inner.under_way);
+                inner.latency
+            };
+            let _under_way = UnderWay(self);
+            tokio::time::sleep(latency).await;
+            self.answer(jobs)
+        })
+    }
+}

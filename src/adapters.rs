@@ -20,6 +20,7 @@ mod answer;
 mod claret;
 mod datasaur;
 mod immuta;
+mod json;
 mod kinetica;
 
 pub use claret::Claret;
@@ -99,6 +100,31 @@ pub struct InvalidJobRef {
     pub field: &'static str,
     /// What is wrong and what to write instead; lower case, no full stop.
     pub reason: String,
+}
+
+impl InvalidJobRef {
+    /// Refuses a tag, which only Kinetica has.
+    fn refuse_tag(job: &JobRef) -> Result<(), Self> {
+        match job.tag {
+            Some(_) => Err(Self {
+                field: "job_tag",
+                reason: "must be empty: this backend's jobs have no tags".to_owned(),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses an id that is not 1 to 512 bytes of text without control
+    /// characters, which is all that is known of an opaque one.
+    fn unless_opaque_id(job: &JobRef) -> Result<(), Self> {
+        let reason = match job.id.len() {
+            0 => "must not be empty",
+            1..=512 if job.id.contains(char::is_control) => "must not have control characters",
+            1..=512 => return Ok(()),
+            _ => "must be at most 512 bytes long",
+        };
+        Err(Self { field: "job_id", reason: reason.to_owned() })
+    }
 }
 
 /// Why an answer has no observation for one job.

@@ -19,8 +19,8 @@ use crate::job::{JobRef, Observation};
 mod answer;
 mod claret;
 mod datasaur;
+mod document;
 mod immuta;
-mod json;
 mod kinetica;
 
 pub use claret::Claret;
@@ -263,6 +263,8 @@ impl FromStr for BaseUrl {
         if url.query().is_some() || url.fragment().is_some() {
             return Err(InvalidBaseUrl::QueryOrFragment);
         }
+        // A URL may hold characters, in its host above all, that a request can't.
+        let _: http::Uri = url.as_str().parse().map_err(|_| InvalidBaseUrl::NotAUrl)?;
         Ok(Self(url))
     }
 }
@@ -305,6 +307,17 @@ mod tests {
             ("https://vendor.example/?a=b", InvalidBaseUrl::QueryOrFragment),
         ] {
             assert_eq!(text.parse::<BaseUrl>(), Err(error));
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_path_goes_behind_any_base_url(rest in "[ -~]{0,24}|\\PC{0,12}") {
+            for text in [format!("https://vendor.example/{rest}"), format!("http://{rest}"), rest] {
+                if let Ok(base) = text.parse::<BaseUrl>() {
+                    proptest::prop_assert!(base.join("/a").path().ends_with("/a"));
+                }
+            }
         }
     }
 

@@ -5,8 +5,6 @@
 //! rejected. The application is written in PHP: an empty map is an empty list
 //! there, and a list with gaps is a map.
 
-use std::collections::{HashMap, HashSet};
-
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use secrecy::{ExposeSecret, SecretString};
@@ -15,10 +13,12 @@ use serde_json::value::RawValue;
 use super::{
     Adapter, BackendFault, BaseUrl, FaultKind, Interpretation, InvalidJobRef, JobFault, Token, TokenExchange,
     answer,
-    json::{self, Object},
+    document::{self, Object},
     vendor_message,
 };
-use crate::job::{Artifact, JobError, JobRef, JobState, Observation, Progress};
+use crate::job::{JobError, JobRef, JobState, Observation, Progress};
+
+mod files;
 
 /// The adapter for one Claret tenant.
 #[derive(Debug)]
@@ -161,22 +161,22 @@ fn refusal(response: &Response<Bytes>) -> Result<JobFault, BackendFault> {
     let status = response.status();
     let Some(body) = Object::parse(response.body()) else { return Err(answer::rejected("", status)) };
     let message = body.text("message").unwrap_or_default();
-    let rejected = |reason: &str| match message.contains(reason) {
-        true => answer::rejected(&message, status),
-        false => answer::rejected(&format!("{message} {reason}"), status),
+    let rejected = |reason: &str| {
+        let reason = if message.contains(reason) { "" } else { reason };
+        answer::rejected(&format!("{message} {reason}"), status)
     };
     if status != StatusCode::UNPROCESSABLE_ENTITY {
         return Err(rejected(""));
     }
     // The endpoint's own refusal has an `error`, a failed validation has `errors`.
-    let reason = body.get("error").and_then(json::message).unwrap_or_default();
+    let reason = body.get("error").and_then(document::message).unwrap_or_default();
     let errors = body.get("errors").and_then(Object::of).filter(|_| reason.is_empty());
     let Some(errors) = errors else {
         let missing = tells_it_is_missing(&message) || tells_it_is_missing(&reason);
         return if missing { Ok(JobFault::NotFound) } else { Err(rejected(&reason)) };
     };
     let first = |field: &RawValue| {
-        json::text(field).or_else(|| json::elements(field).into_iter().find_map(json::text))
+        document::text(field).or_else(|| document::elements(field).into_iter().find_map(document::text))
     };
     match errors.get("job_log_id").and_then(first) {
         Some(reason) if tells_it_is_missing(&reason) => Ok(JobFault::NotFound),
@@ -195,7 +195,7 @@ fn tells_it_is_missing(words: &str) -> bool {
 
 fn observe(asked: &str, job: &Object<'_>, content: &RawValue) -> Result<Observation, JobFault> {
     let malformed = |why| JobFault::Malformed { why };
-    if job.get("job_log_id").is_some_and(|own| json::identifier(own).as_deref() != Some(asked)) {
+    if job.get("job_log_id").is_some_and(|own| document::identifier(own).as_deref() != Some(asked)) {
         return Err(malformed("it is about another job"));
     }
     let word = job.text("status").filter(|word| !word.is_empty()).ok_or(malformed("no status"))?;
@@ -211,14 +211,14 @@ fn observe(asked: &str, job: &Object<'_>, content: &RawValue) -> Result<Observat
     Ok(Observation {
         progress: job.get("progress").and_then(progress),
         error: if state == JobState::Failed { error(job) } else { None },
-        artifacts: job.get("files").map(artifacts).unwrap_or_default(),
+        artifacts: job.get("files").map(files::artifacts).unwrap_or_default(),
         job_type: job.text("type").unwrap_or_default(),
         description: job.text("description").unwrap_or_default(),
         vendor_url: job.text("job_status_link").unwrap_or_default(),
-        owner: job.get("user_id").and_then(json::identifier).unwrap_or_default(),
+        owner: job.get("user_id").and_then(document::identifier).unwrap_or_default(),
         start_time: time("started_at"),
         end_time: time("completed_at"),
-        vendor_payload: json::bytes(content),
+        vendor_payload: document::bytes(content),
         ..Observation::new(state, word)
     })
 }
@@ -227,8 +227,8 @@ fn progress(value: &RawValue) -> Option<Progress> {
     let value = Object::of(value)?;
     let progress = Progress {
         percent: None,
-        completed_steps: value.get("completed_steps").and_then(json::integer),
-        total_steps: value.get("total_steps").and_then(json::integer),
+        completed_steps: value.get("completed_steps").and_then(document::integer),
+        total_steps: value.get("total_steps").and_then(document::integer),
         current_step: value.text("current_step").unwrap_or_default(),
     };
     (progress != Progress::default()).then_some(progress)
@@ -238,41 +238,7 @@ fn progress(value: &RawValue) -> Option<Progress> {
 /// only about the call.
 fn error(job: &Object<'_>) -> Option<JobError> {
     let reasons = ["error", "error_message", "message"].into_iter().filter_map(|name| job.get(name));
-    reasons.into_iter().map(json::error).find(|error| !error.message.is_empty())
-}
-
-/// The documented categories in the order in which a job fills them, then any
-/// other in document order.
-fn artifacts(files: &RawValue) -> Vec<Artifact> {
-    const ORDER: [&str; 4] = ["input", "staging", "output", "errors"];
-    let Some(files) = Object::of(files) else { return Vec::new() };
-    let mut categories: Vec<_> = files.members().collect();
-    categories.sort_by_key(|(name, _)| ORDER.iter().position(|known| known == name).unwrap_or(ORDER.len()));
-
-    let (mut counts, mut taken) = (HashMap::<String, usize>::new(), HashSet::new());
-    let mut artifacts = Vec::new();
-    for (category, paths) in categories {
-        for uri in json::elements(paths).into_iter().filter_map(json::text).filter(|uri| !uri.is_empty()) {
-            let file_name = file_name(&uri).to_owned();
-            let name = format!("{category}/{file_name}");
-            let count = counts.entry(name.clone()).or_default();
-            let id = loop {
-                *count += 1;
-                let id = if *count == 1 { name.clone() } else { format!("{name}#{count}") };
-                if taken.insert(id.clone()) {
-                    break id;
-                }
-            };
-            artifacts.push(Artifact { id, category: category.to_owned(), file_name, vendor_uri: uri });
-        }
-    }
-    artifacts
-}
-
-/// The last segment of the path, without a query.
-fn file_name(uri: &str) -> &str {
-    let path = uri.split('?').next().unwrap_or(uri);
-    path.rsplit('/').find(|segment| !segment.is_empty()).unwrap_or(uri)
+    reasons.into_iter().map(document::error).find(|error| !error.message.is_empty())
 }
 
 #[cfg(test)]

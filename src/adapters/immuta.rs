@@ -15,7 +15,7 @@ use serde_json::{json, value::RawValue};
 use super::{
     Adapter, BackendFault, BaseUrl, Expiry, FaultKind, Interpretation, InvalidJobRef, JobFault, Token,
     TokenExchange, answer,
-    json::{self, Object},
+    document::{self, Object},
     vendor_message,
 };
 use crate::job::{ContentType, JobRef, JobResult, JobState, Observation};
@@ -23,7 +23,7 @@ use crate::job::{ContentType, JobRef, JobResult, JobState, Observation};
 /// The adapter for one Immuta tenant.
 #[derive(Debug)]
 pub struct Immuta {
-    statuses: Uri,
+    base_url: BaseUrl,
     max_batch: NonZeroUsize,
     exchange: Option<ApiKeyExchange>,
 }
@@ -32,8 +32,8 @@ impl Immuta {
     /// The adapter for the tenant at `base_url`. With `exchange` the API key is
     /// traded for a token, otherwise it (or a bearer token) is sent as it is.
     pub fn new(base_url: BaseUrl, max_batch: NonZeroUsize, exchange: bool) -> Self {
-        let exchange = exchange.then(|| ApiKeyExchange { uri: base_url.join("/bim/apikey/authenticate") });
-        Self { statuses: base_url.join("/jobs/statuses"), max_batch, exchange }
+        let exchange = exchange.then(|| ApiKeyExchange { base_url: base_url.clone() });
+        Self { base_url, max_batch, exchange }
     }
 }
 
@@ -49,7 +49,7 @@ impl Adapter for Immuta {
 
     fn request(&self, jobs: &[JobRef]) -> Request<Bytes> {
         let ids: Vec<&str> = jobs.iter().map(|job| &*job.id).collect();
-        post(&self.statuses, &json!({ "jobIds": ids, "wait": 0 }))
+        post(self.base_url.join("/jobs/statuses"), &json!({ "jobIds": ids, "wait": 0 }))
     }
 
     fn interpret(&self, jobs: &[JobRef], response: &Response<Bytes>) -> Interpretation {
@@ -63,14 +63,14 @@ impl Adapter for Immuta {
             serde_json::from_slice(response.body()).map_err(|_| not_jobs())?;
         // That a job is missing can only be told by an answer that is about jobs,
         // which an object with nothing but, say, a `message` is not.
-        let is_job = |element: &&RawValue| element.get().starts_with('{') || json::is_null(element);
+        let is_job = |element: &&RawValue| element.get().starts_with('{') || document::is_null(element);
         if !jobs.iter().any(|job| elements.contains_key(&*job.id)) && !elements.values().all(is_job) {
             return Err(not_jobs());
         }
         Ok(jobs
             .iter()
             .map(|job| match elements.get(&*job.id) {
-                Some(element) if !json::is_null(element) => observe(&job.id, element),
+                Some(element) if !document::is_null(element) => observe(&job.id, element),
                 _ => Err(JobFault::NotFound),
             })
             .collect())
@@ -84,12 +84,12 @@ impl Adapter for Immuta {
 /// `POST /bim/apikey/authenticate` trades an API key for a token that expires.
 #[derive(Debug)]
 struct ApiKeyExchange {
-    uri: Uri,
+    base_url: BaseUrl,
 }
 
 impl TokenExchange for ApiKeyExchange {
     fn request(&self, secret: &SecretString) -> Request<Bytes> {
-        post(&self.uri, &json!({ "apikey": secret.expose_secret() }))
+        post(self.base_url.join("/bim/apikey/authenticate"), &json!({ "apikey": secret.expose_secret() }))
     }
 
     fn interpret(&self, response: &Response<Bytes>) -> Result<Token, BackendFault> {
@@ -111,11 +111,11 @@ impl TokenExchange for ApiKeyExchange {
     }
 }
 
-fn post(uri: &Uri, body: &serde_json::Value) -> Request<Bytes> {
+fn post(uri: Uri, body: &serde_json::Value) -> Request<Bytes> {
     const JSON: HeaderValue = HeaderValue::from_static("application/json");
     let mut request = Request::new(Bytes::from(body.to_string()));
     *request.method_mut() = Method::POST;
-    *request.uri_mut() = uri.clone();
+    *request.uri_mut() = uri;
     request.headers_mut().insert(header::CONTENT_TYPE, JSON);
     request.headers_mut().insert(header::ACCEPT, JSON);
     request
@@ -124,7 +124,7 @@ fn post(uri: &Uri, body: &serde_json::Value) -> Request<Bytes> {
 fn observe(id: &str, element: &RawValue) -> Result<Observation, JobFault> {
     let malformed = |why| JobFault::Malformed { why };
     let job = Object::of(element).ok_or(malformed("not an object"))?;
-    if job.get("id").is_some_and(|own| json::identifier(own).as_deref() != Some(id)) {
+    if job.get("id").is_some_and(|own| document::identifier(own).as_deref() != Some(id)) {
         return Err(malformed("it is about another job"));
     }
     let word = job.get("state").and_then(state_word).ok_or(malformed("no state"))?;
@@ -140,26 +140,31 @@ fn observe(id: &str, element: &RawValue) -> Result<Observation, JobFault> {
     };
     let output = job.get("output");
     let (error, result) = match state {
-        JobState::Failed | JobState::Retrying => (output.map(json::error), None),
+        JobState::Failed | JobState::Retrying => (output.map(document::error), None),
         _ => (None, output.map(result)),
     };
-    Ok(Observation { error, result, vendor_payload: json::bytes(element), ..Observation::new(state, word) })
+    Ok(Observation {
+        error,
+        result,
+        vendor_payload: document::bytes(element),
+        ..Observation::new(state, word)
+    })
 }
 
 /// The page's table calls the state an array of strings, its example shows a
 /// string.
 fn state_word(state: &RawValue) -> Option<String> {
     let word = match serde_json::from_str::<[&RawValue; 1]>(state.get()) {
-        Ok([only]) => json::text(only)?,
-        Err(_) => json::text(state)?,
+        Ok([only]) => document::text(only)?,
+        Err(_) => document::text(state)?,
     };
     (!word.is_empty()).then_some(word)
 }
 
 fn result(output: &RawValue) -> JobResult {
-    match json::text(output) {
+    match document::text(output) {
         Some(text) => JobResult { data: text.into(), content_type: ContentType::Text },
-        None => JobResult { data: json::bytes(output), content_type: ContentType::Json },
+        None => JobResult { data: document::bytes(output), content_type: ContentType::Json },
     }
 }
 
@@ -207,7 +212,7 @@ fn words(response: &Response<Bytes>) -> String {
         return if plain { String::from_utf8_lossy(response.body()).into_owned() } else { String::new() };
     };
     let first_validation = || {
-        let first = json::elements(body.get("validation")?).into_iter().next()?;
+        let first = document::elements(body.get("validation")?).into_iter().next()?;
         let first = Object::of(first)?;
         first.text("message").or_else(|| first.text("code"))
     };

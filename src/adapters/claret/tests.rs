@@ -5,6 +5,7 @@ use super::{
     super::conformance::{answer, html, jobs, json},
     *,
 };
+use crate::job::Artifact;
 
 /// The answer on the vendor's page.
 const COMPLETED: &str = r#"{

@@ -233,7 +233,7 @@ fn a_404_about_a_job_is_that_jobs_fault_only_when_it_was_asked_for_alone() {
 }
 
 fn exchange(response: &Response<Bytes>) -> Result<Token, BackendFault> {
-    let immuta = Immuta { exchange: Some(ApiKeyExchange { uri: Uri::default() }), ..immuta() };
+    let immuta = Immuta::new("https://immuta.example".parse().unwrap(), NonZeroUsize::MIN, true);
     immuta.token_exchange().unwrap().interpret(response)
 }
 

@@ -1,4 +1,4 @@
-//! JSON as it came: a value is found without being decoded, so that numbers of
+//! A JSON document as it came: a value is found without being decoded, so that numbers of
 //! any size survive and an odd value spoils nothing but itself.
 //!
 //! Readers here are lenient and total. None of them recurses with its input,

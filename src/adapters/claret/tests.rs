@@ -283,6 +283,7 @@ fn a_job_that_is_missing_or_hidden_is_not_found() {
         }"#,
         r#"{"error": "You do not have access"}"#,
         r#"{"message": "Job not found or you do not have access to this job."}"#,
+        r#"{"error": "Job log ID does not exist", "errors": {"job_log_id": ["is wrong"]}}"#,
         r#"{"message": "The given data was invalid.", "errors": {"job_log_id": ["Job log ID does not exist"]}}"#,
     ] {
         assert_eq!(ask(&json(422, body)), Ok(Err(JobFault::NotFound)), "{body}");

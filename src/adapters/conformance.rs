@@ -63,6 +63,30 @@ fn rows() -> Vec<Row> {
                 "user_id": 42, "error": {"message": "bad rows"}}}"#,
             has_a_login_page: true,
         },
+        Row {
+            vendor: "kinetica",
+            adapter: Box::new(Kinetica::new(base())),
+            asked: &["4611686018427387907"],
+            strangers: &[],
+            answer: r#"{"status": "OK", "message": "", "data_type": "get_job_response", "data": "",
+                "data_str": "{\"endpoint\":\"/alter/table\",\"job_status\":\"DONE\",\"running\":false,\"progress\":100,\"successful\":true,\"response_encoding\":\"json\",\"job_response\":\"\",\"job_response_str\":\"{\\\"table_name\\\":\\\"t\\\"}\",\"status_map\":{},\"info\":{}}"}"#,
+            has_a_login_page: false,
+        },
+        Row {
+            vendor: "datasaur",
+            adapter: Box::new(Datasaur::new(
+                base(),
+                NonZeroUsize::new(200).unwrap(),
+                Some(("id".into(), ClientAuth::Form)),
+            )),
+            asked: &["AutoLabelQueue:a", "b"],
+            strangers: &["c"],
+            answer: r#"{"data": {"result": [
+                {"id": "AutoLabelQueue:a", "status": "DELIVERED", "progress": 100, "errors": [], "result": {"n": 1}},
+                {"id": "b", "status": "FAILED", "progress": 3, "errors": [{"id": "1", "stack": "boom", "args": null}]}
+            ]}, "extensions": {}}"#,
+            has_a_login_page: false,
+        },
     ]
 }
 

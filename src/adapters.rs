@@ -19,6 +19,7 @@ use crate::job::{JobRef, Observation};
 mod answer;
 mod claret;
 mod datasaur;
+mod document;
 mod immuta;
 mod json;
 mod kinetica;
@@ -101,6 +102,31 @@ pub struct InvalidJobRef {
     pub field: &'static str,
     /// What is wrong and what to write instead; lower case, no full stop.
     pub reason: String,
+}
+
+impl InvalidJobRef {
+    /// Refuses a tag, which only Kinetica has.
+    fn refuse_tag(job: &JobRef) -> Result<(), Self> {
+        match job.tag {
+            Some(_) => Err(Self {
+                field: "job_tag",
+                reason: "must be empty: this backend's jobs have no tags".to_owned(),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses an id that is not 1 to 512 bytes of text without control
+    /// characters, which is all that is known of an opaque one.
+    fn unless_opaque_id(job: &JobRef) -> Result<(), Self> {
+        let reason = match job.id.len() {
+            0 => "must not be empty",
+            1..=512 if job.id.contains(char::is_control) => "must not have control characters",
+            1..=512 => return Ok(()),
+            _ => "must be at most 512 bytes long",
+        };
+        Err(Self { field: "job_id", reason: reason.to_owned() })
+    }
 }
 
 /// Why an answer has no observation for one job.
@@ -239,6 +265,8 @@ impl FromStr for BaseUrl {
         if url.query().is_some() || url.fragment().is_some() {
             return Err(InvalidBaseUrl::QueryOrFragment);
         }
+        // A URL may hold characters, in its host above all, that a request can't.
+        let _: http::Uri = url.as_str().parse().map_err(|_| InvalidBaseUrl::NotAUrl)?;
         Ok(Self(url))
     }
 }
@@ -281,6 +309,17 @@ mod tests {
             ("https://vendor.example/?a=b", InvalidBaseUrl::QueryOrFragment),
         ] {
             assert_eq!(text.parse::<BaseUrl>(), Err(error));
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_path_goes_behind_any_base_url(rest in "[ -~]{0,24}|\\PC{0,12}") {
+            for text in [format!("https://vendor.example/{rest}"), format!("http://{rest}"), rest] {
+                if let Ok(base) = text.parse::<BaseUrl>() {
+                    proptest::prop_assert!(base.join("/a").path().ends_with("/a"));
+                }
+            }
         }
     }
 

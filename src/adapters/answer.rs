@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode, header};
 use jiff::fmt::rfc2822::DateTimeParser;
 
-use super::{BackendFault, FaultKind, vendor_message};
+use super::{BackendFault, Expiry, FaultKind, Token, vendor_message};
 
 /// The fault that the HTTP status alone tells, at any vendor: 401, 403, 429,
 /// every 5xx whatever its body, a redirect (which is never followed) and 204.
@@ -69,6 +69,17 @@ pub(super) fn rejected(message: &str, status: StatusCode) -> BackendFault {
 /// What the body told; a 2xx status is not part of the failure.
 pub(super) fn judged(kind: FaultKind, status: StatusCode) -> BackendFault {
     if status.is_success() { kind.into() } else { kind.with_status(status) }
+}
+
+/// The token of a successful exchange, which has to fit into a header.
+pub(super) fn token(value: Option<String>, expiry: Option<Expiry>) -> Result<Token, BackendFault> {
+    match value {
+        Some(value) if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_graphic()) => {
+            Ok(Token { value: value.into(), expiry })
+        }
+        Some(_) => Err(FaultKind::Malformed { why: "a token that no header can hold" }.into()),
+        None => Err(FaultKind::Malformed { why: "no token" }.into()),
+    }
 }
 
 /// The wait that the vendor asks for: seconds, or a date, which is read against

@@ -1,33 +1,245 @@
-//! Claret.
+//! Claret: `GET /{tenant}/api/v1/imports/status/{id}` asks for one import.
+//!
+//! A session that is missing or over may answer with a redirect to the login
+//! page or with that page itself, so both mean that the credentials are
+//! rejected. The application is written in PHP: an empty map is an empty list
+//! there, and a list with gaps is a map.
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::value::RawValue;
 
-use super::{Adapter, BaseUrl, Interpretation, InvalidJobRef};
-use crate::job::JobRef;
+use super::{
+    Adapter, BackendFault, BaseUrl, FaultKind, Interpretation, InvalidJobRef, JobFault, Token, TokenExchange,
+    answer,
+    document::{self, Object},
+    vendor_message,
+};
+use crate::job::{JobError, JobRef, JobState, Observation, Progress};
 
-/// Claret.
+mod files;
+
+/// The adapter for one Claret tenant.
 #[derive(Debug)]
-pub struct Claret;
-
-impl Adapter for Claret {
-    fn check(&self, _job: &JobRef) -> Result<(), InvalidJobRef> {
-        todo!()
-    }
-
-    fn request(&self, _jobs: &[JobRef]) -> Request<Bytes> {
-        todo!()
-    }
-
-    fn interpret(&self, _jobs: &[JobRef], _response: &Response<Bytes>) -> Interpretation {
-        todo!()
-    }
+pub struct Claret {
+    base_url: BaseUrl,
+    /// Begins with a slash, has no slash at its end, needs no escaping.
+    api: String,
+    login: Option<Login>,
 }
 
 impl Claret {
     /// The adapter for `tenant`. With an `email` the secret is its password and
     /// is traded for a token.
-    pub fn new(_base_url: BaseUrl, _tenant: &str, _email: Option<String>) -> Self {
-        todo!()
+    pub fn new(base_url: BaseUrl, tenant: &str, email: Option<String>) -> Self {
+        let api = format!("/{}/api/v1", percent_encoded(tenant));
+        let login = email.map(|email| Login { base_url: base_url.clone(), api: api.clone(), email });
+        Self { base_url, api, login }
     }
 }
+
+impl Adapter for Claret {
+    fn check(&self, job: &JobRef) -> Result<(), InvalidJobRef> {
+        InvalidJobRef::refuse_tag(job)?;
+        match job.id.parse::<i64>() {
+            Ok(id) if id > 0 && *id.to_string() == *job.id => Ok(()),
+            _ => Err(InvalidJobRef {
+                field: "job_id",
+                reason: "must be a positive integer without sign or leading zeros, such as \"12345\"".into(),
+            }),
+        }
+    }
+
+    fn request(&self, jobs: &[JobRef]) -> Request<Bytes> {
+        let id = jobs.first().map_or("", |job| &job.id);
+        let path = format!("{}/imports/status/{}", self.api, percent_encoded(id));
+        request(Method::GET, &self.base_url, &path)
+    }
+
+    fn interpret(&self, jobs: &[JobRef], response: &Response<Bytes>) -> Interpretation {
+        check_session(response)?;
+        answer::check_status(response)?;
+        let status = response.status();
+        if !status.is_success() {
+            let fault = refusal(response)?;
+            return Ok(jobs.iter().map(|_| Err(fault.clone())).collect());
+        }
+        answer::check_json(response)?;
+        let body = Object::parse(response.body()).ok_or(answer::malformed("not an object", status))?;
+        let content = body.get("content").ok_or(answer::malformed("no content member", status))?;
+        let job = Object::of(content).ok_or(answer::malformed("content is not an object", status))?;
+        Ok(jobs.iter().map(|asked| observe(&asked.id, &job, content)).collect())
+    }
+
+    fn token_exchange(&self) -> Option<&dyn TokenExchange> {
+        self.login.as_ref().map(|login| login as &dyn TokenExchange)
+    }
+}
+
+/// `POST /{tenant}/api/v1/tokens/create` trades an email and its password, both
+/// documented as query parameters, for a token whose end the vendor doesn't say.
+#[derive(Debug)]
+struct Login {
+    base_url: BaseUrl,
+    api: String,
+    email: String,
+}
+
+impl TokenExchange for Login {
+    fn request(&self, secret: &SecretString) -> Request<Bytes> {
+        let email = percent_encoded(&self.email);
+        let password = percent_encoded(secret.expose_secret());
+        let path = format!("{}/tokens/create?email={email}&password={password}", self.api);
+        let mut request = request(Method::POST, &self.base_url, &path);
+        request.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+        request
+    }
+
+    fn interpret(&self, response: &Response<Bytes>) -> Result<Token, BackendFault> {
+        let status = response.status();
+        check_session(response)?;
+        if matches!(status, StatusCode::FORBIDDEN | StatusCode::UNPROCESSABLE_ENTITY) {
+            return Err(FaultKind::CredentialsRejected.with_status(status));
+        }
+        answer::check_status(response)?;
+        let body = Object::parse(response.body());
+        if !status.is_success() {
+            let words = body.and_then(|body| body.text("message")).unwrap_or_default();
+            return Err(answer::rejected(&words, status));
+        }
+        answer::check_json(response)?;
+        let body = body.ok_or(answer::malformed("not an object", status))?;
+        answer::token(body.text("token"), None)
+    }
+}
+
+fn request(method: Method, base_url: &BaseUrl, path: &str) -> Request<Bytes> {
+    let mut request = Request::new(Bytes::new());
+    *request.method_mut() = method;
+    *request.uri_mut() = base_url.join(path);
+    // Both: with either alone, some versions of the application's framework
+    // answer a rejected token with the login page instead of a JSON 401.
+    let headers = request.headers_mut();
+    headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+    headers.insert("x-requested-with", HeaderValue::from_static("XMLHttpRequest"));
+    request
+}
+
+/// RFC 3986, section 2.1: everything but the unreserved characters.
+fn percent_encoded(text: &str) -> String {
+    const HEX: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F'];
+    let mut encoded = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(byte.into()),
+            _ => encoded.extend(['%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]),
+        }
+    }
+    encoded
+}
+
+/// The answers that stand for "log in first": a redirect, a page expired (419),
+/// and HTML where it is neither a failure nor throttling.
+fn check_session(response: &Response<Bytes>) -> Result<(), BackendFault> {
+    let status = response.status();
+    let html = match answer::content_type(response.headers()) {
+        Some(kind) => kind.contains("html"),
+        None => response.body().trim_ascii_start().starts_with(b"<"),
+    };
+    let page = html && status != StatusCode::TOO_MANY_REQUESTS && !status.is_server_error();
+    if page || status.is_redirection() || status.as_u16() == 419 {
+        let kind = FaultKind::CredentialsRejected;
+        return Err(if status.is_success() { kind.into() } else { kind.with_status(status) });
+    }
+    Ok(())
+}
+
+/// A 4xx that the status alone does not explain: the job's fault, or else the
+/// backend's.
+fn refusal(response: &Response<Bytes>) -> Result<JobFault, BackendFault> {
+    let status = response.status();
+    let Some(body) = Object::parse(response.body()) else { return Err(answer::rejected("", status)) };
+    let message = body.text("message").unwrap_or_default();
+    let rejected = |reason: &str| {
+        let reason = if message.contains(reason) { "" } else { reason };
+        answer::rejected(&format!("{message} {reason}"), status)
+    };
+    if status != StatusCode::UNPROCESSABLE_ENTITY {
+        return Err(rejected(""));
+    }
+    // The endpoint's own refusal has an `error`, a failed validation has `errors`.
+    let reason = body.get("error").and_then(document::message).unwrap_or_default();
+    let errors = body.get("errors").and_then(Object::of).filter(|_| reason.is_empty());
+    let Some(errors) = errors else {
+        let missing = tells_it_is_missing(&message) || tells_it_is_missing(&reason);
+        return if missing { Ok(JobFault::NotFound) } else { Err(rejected(&reason)) };
+    };
+    let first = |field: &RawValue| {
+        document::text(field).or_else(|| document::elements(field).into_iter().find_map(document::text))
+    };
+    match errors.get("job_log_id").and_then(first) {
+        Some(reason) if tells_it_is_missing(&reason) => Ok(JobFault::NotFound),
+        Some(reason) => Ok(JobFault::Invalid { message: vendor_message(&reason) }),
+        None => {
+            let reason = errors.members().find_map(|(_, field)| first(field)).unwrap_or_default();
+            Err(rejected(&reason))
+        }
+    }
+}
+
+fn tells_it_is_missing(words: &str) -> bool {
+    let words = words.to_ascii_lowercase();
+    ["does not exist", "not found", "not have access"].iter().any(|phrase| words.contains(phrase))
+}
+
+fn observe(asked: &str, job: &Object<'_>, content: &RawValue) -> Result<Observation, JobFault> {
+    let malformed = |why| JobFault::Malformed { why };
+    if job.get("job_log_id").is_some_and(|own| document::identifier(own).as_deref() != Some(asked)) {
+        return Err(malformed("it is about another job"));
+    }
+    let word = job.text("status").filter(|word| !word.is_empty()).ok_or(malformed("no status"))?;
+    let state = match word.as_str() {
+        "pending" => JobState::Pending,
+        "in_progress" => JobState::Running,
+        "completed" => JobState::Succeeded,
+        "failed" => JobState::Failed,
+        _ => JobState::Unknown,
+    };
+    let timestamps = job.get("timestamps").and_then(Object::of);
+    let time = |name| timestamps.as_ref()?.text(name)?.parse().ok();
+    Ok(Observation {
+        progress: job.get("progress").and_then(progress),
+        error: if state == JobState::Failed { error(job) } else { None },
+        artifacts: job.get("files").map(files::artifacts).unwrap_or_default(),
+        job_type: job.text("type").unwrap_or_default(),
+        description: job.text("description").unwrap_or_default(),
+        vendor_url: job.text("job_status_link").unwrap_or_default(),
+        owner: job.get("user_id").and_then(document::identifier).unwrap_or_default(),
+        start_time: time("started_at"),
+        end_time: time("completed_at"),
+        vendor_payload: document::bytes(content),
+        ..Observation::new(state, word)
+    })
+}
+
+fn progress(value: &RawValue) -> Option<Progress> {
+    let value = Object::of(value)?;
+    let progress = Progress {
+        percent: None,
+        completed_steps: value.get("completed_steps").and_then(document::integer),
+        total_steps: value.get("total_steps").and_then(document::integer),
+        current_step: value.text("current_step").unwrap_or_default(),
+    };
+    (progress != Progress::default()).then_some(progress)
+}
+
+/// Why the job failed, where the job itself says so. The `message` beside it is
+/// only about the call.
+fn error(job: &Object<'_>) -> Option<JobError> {
+    let reasons = ["error", "error_message", "message"].into_iter().filter_map(|name| job.get(name));
+    reasons.into_iter().map(document::error).find(|error| !error.message.is_empty())
+}
+
+#[cfg(test)]
+mod tests;

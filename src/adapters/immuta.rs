@@ -1,33 +1,223 @@
-//! Immuta.
+//! Immuta: `POST /jobs/statuses` asks for many jobs at once and answers with an
+//! object keyed by job id.
+//!
+//! The states are those of the queue behind it, pg-boss: `retry` is not an end
+//! and may go back to `active`. A job that failed or waits for another attempt
+//! has its error in `output`.
+
+use std::{collections::HashMap, num::NonZeroUsize};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::{json, value::RawValue};
 
-use super::{Adapter, BaseUrl, Interpretation, InvalidJobRef};
-use crate::job::JobRef;
+use super::{
+    Adapter, BackendFault, BaseUrl, Expiry, FaultKind, Interpretation, InvalidJobRef, JobFault, Token,
+    TokenExchange, answer,
+    document::{self, Object},
+    vendor_message,
+};
+use crate::job::{ContentType, JobRef, JobResult, JobState, Observation};
 
-/// Immuta.
+/// The adapter for one Immuta tenant.
 #[derive(Debug)]
-pub struct Immuta;
-
-impl Adapter for Immuta {
-    fn check(&self, _job: &JobRef) -> Result<(), InvalidJobRef> {
-        todo!()
-    }
-
-    fn request(&self, _jobs: &[JobRef]) -> Request<Bytes> {
-        todo!()
-    }
-
-    fn interpret(&self, _jobs: &[JobRef], _response: &Response<Bytes>) -> Interpretation {
-        todo!()
-    }
+pub struct Immuta {
+    base_url: BaseUrl,
+    max_batch: NonZeroUsize,
+    exchange: Option<ApiKeyExchange>,
 }
 
 impl Immuta {
     /// The adapter for the tenant at `base_url`. With `exchange` the API key is
     /// traded for a token, otherwise it (or a bearer token) is sent as it is.
-    pub fn new(_base_url: BaseUrl, _max_batch: std::num::NonZeroUsize, _exchange: bool) -> Self {
-        todo!()
+    pub fn new(base_url: BaseUrl, max_batch: NonZeroUsize, exchange: bool) -> Self {
+        let exchange = exchange.then(|| ApiKeyExchange { base_url: base_url.clone() });
+        Self { base_url, max_batch, exchange }
     }
 }
+
+impl Adapter for Immuta {
+    fn check(&self, job: &JobRef) -> Result<(), InvalidJobRef> {
+        InvalidJobRef::refuse_tag(job)?;
+        InvalidJobRef::unless_opaque_id(job)
+    }
+
+    fn max_batch(&self) -> NonZeroUsize {
+        self.max_batch
+    }
+
+    fn request(&self, jobs: &[JobRef]) -> Request<Bytes> {
+        let ids: Vec<&str> = jobs.iter().map(|job| &*job.id).collect();
+        post(self.base_url.join("/jobs/statuses"), &json!({ "jobIds": ids, "wait": 0 }))
+    }
+
+    fn interpret(&self, jobs: &[JobRef], response: &Response<Bytes>) -> Interpretation {
+        answer::check_status(response)?;
+        if !response.status().is_success() {
+            return refusal(jobs, response);
+        }
+        answer::check_json(response)?;
+        let not_jobs = || answer::malformed("not an object of jobs", response.status());
+        let elements: HashMap<String, &RawValue> =
+            serde_json::from_slice(response.body()).map_err(|_| not_jobs())?;
+        // That a job is missing can only be told by an answer that is about jobs,
+        // which an object with nothing but, say, a `message` is not.
+        let is_job = |element: &&RawValue| element.get().starts_with('{') || document::is_null(element);
+        if !jobs.iter().any(|job| elements.contains_key(&*job.id)) && !elements.values().all(is_job) {
+            return Err(not_jobs());
+        }
+        Ok(jobs
+            .iter()
+            .map(|job| match elements.get(&*job.id) {
+                Some(element) if !document::is_null(element) => observe(&job.id, element),
+                _ => Err(JobFault::NotFound),
+            })
+            .collect())
+    }
+
+    fn token_exchange(&self) -> Option<&dyn TokenExchange> {
+        self.exchange.as_ref().map(|exchange| exchange as &dyn TokenExchange)
+    }
+}
+
+/// `POST /bim/apikey/authenticate` trades an API key for a token that expires.
+#[derive(Debug)]
+struct ApiKeyExchange {
+    base_url: BaseUrl,
+}
+
+impl TokenExchange for ApiKeyExchange {
+    fn request(&self, secret: &SecretString) -> Request<Bytes> {
+        post(self.base_url.join("/bim/apikey/authenticate"), &json!({ "apikey": secret.expose_secret() }))
+    }
+
+    fn interpret(&self, response: &Response<Bytes>) -> Result<Token, BackendFault> {
+        let status = response.status();
+        if matches!(status, StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN) {
+            return Err(FaultKind::CredentialsRejected.with_status(status));
+        }
+        answer::check_status(response)?;
+        if !status.is_success() {
+            return Err(answer::rejected(&words(response), status));
+        }
+        answer::check_json(response)?;
+        let body = Object::parse(response.body()).ok_or(answer::malformed("not an object", status))?;
+        if body.get("authenticated").is_some_and(|value| value.get() == "false") {
+            return Err(FaultKind::CredentialsRejected.into());
+        }
+        let expiry = body.text("tokenExpiration").and_then(|time| time.parse().ok()).map(Expiry::At);
+        answer::token(body.text("token"), expiry)
+    }
+}
+
+fn post(uri: Uri, body: &serde_json::Value) -> Request<Bytes> {
+    const JSON: HeaderValue = HeaderValue::from_static("application/json");
+    let mut request = Request::new(Bytes::from(body.to_string()));
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = uri;
+    request.headers_mut().insert(header::CONTENT_TYPE, JSON);
+    request.headers_mut().insert(header::ACCEPT, JSON);
+    request
+}
+
+fn observe(id: &str, element: &RawValue) -> Result<Observation, JobFault> {
+    let malformed = |why| JobFault::Malformed { why };
+    let job = Object::of(element).ok_or(malformed("not an object"))?;
+    if job.get("id").is_some_and(|own| document::identifier(own).as_deref() != Some(id)) {
+        return Err(malformed("it is about another job"));
+    }
+    let word = job.get("state").and_then(state_word).ok_or(malformed("no state"))?;
+    let state = match word.as_str() {
+        "created" => JobState::Pending,
+        "active" => JobState::Running,
+        "retry" => JobState::Retrying,
+        "completed" => JobState::Succeeded,
+        "failed" => JobState::Failed,
+        "cancelled" => JobState::Cancelled,
+        "expired" => JobState::Expired,
+        _ => JobState::Unknown,
+    };
+    let output = job.get("output");
+    let (error, result) = match state {
+        JobState::Failed | JobState::Retrying => (output.map(document::error), None),
+        _ => (None, output.map(result)),
+    };
+    Ok(Observation {
+        error,
+        result,
+        vendor_payload: document::bytes(element),
+        ..Observation::new(state, word)
+    })
+}
+
+/// The page's table calls the state an array of strings, its example shows a
+/// string.
+fn state_word(state: &RawValue) -> Option<String> {
+    let word = match serde_json::from_str::<[&RawValue; 1]>(state.get()) {
+        Ok([only]) => document::text(only)?,
+        Err(_) => document::text(state)?,
+    };
+    (!word.is_empty()).then_some(word)
+}
+
+fn result(output: &RawValue) -> JobResult {
+    match document::text(output) {
+        Some(text) => JobResult { data: text.into(), content_type: ContentType::Text },
+        None => JobResult { data: document::bytes(output), content_type: ContentType::Json },
+    }
+}
+
+/// A 4xx that the status alone does not explain. One that many jobs were asked
+/// with is a refusal of them all: only alone can the culprit be told.
+fn refusal(jobs: &[JobRef], response: &Response<Bytes>) -> Interpretation {
+    let status = response.status();
+    let words = words(response);
+    let fault = match (status, jobs) {
+        (StatusCode::NOT_FOUND, [_]) if is_about_a_job(response) => JobFault::NotFound,
+        (StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY, [job])
+            if names_the_id(response, &job.id) =>
+        {
+            JobFault::Invalid { message: vendor_message(&words) }
+        }
+        _ => return Err(answer::rejected(&words, status)),
+    };
+    Ok(vec![Err(fault)])
+}
+
+/// Whether a 404 is the endpoint's own rather than a router's, be it hapi's
+/// `Not Found` or that of a gateway before it.
+fn is_about_a_job(response: &Response<Bytes>) -> bool {
+    let message = Object::parse(response.body()).and_then(|body| body.text("message"));
+    message.is_some_and(|message| {
+        let message = message.trim().to_ascii_lowercase();
+        !message.is_empty() && message != "not found" && !message.contains("route")
+    })
+}
+
+fn names_the_id(response: &Response<Bytes>, id: &str) -> bool {
+    let Some(body) = Object::parse(response.body()) else { return false };
+    let message = body.text("message").unwrap_or_default();
+    let validation = body.get("validation").map_or("", RawValue::get);
+    let text = format!("{message} {validation}").to_ascii_lowercase();
+    ["jobids", "jobid", "job id"].iter().any(|name| text.contains(name))
+        || message.contains(&format!("\"{id}\""))
+}
+
+/// The vendor's words for a refusal: the `message` of hapi's error object, or of
+/// its first `validation`, or a plain text.
+fn words(response: &Response<Bytes>) -> String {
+    let Some(body) = Object::parse(response.body()) else {
+        let plain = answer::content_type(response.headers()).is_some_and(|kind| kind == "text/plain");
+        return if plain { String::from_utf8_lossy(response.body()).into_owned() } else { String::new() };
+    };
+    let first_validation = || {
+        let first = document::elements(body.get("validation")?).into_iter().next()?;
+        let first = Object::of(first)?;
+        first.text("message").or_else(|| first.text("code"))
+    };
+    body.text("message").filter(|message| !message.is_empty()).or_else(first_validation).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

@@ -67,7 +67,7 @@ pub enum Event {
 #[derive(Debug)]
 pub struct Watch {
     job: JobRef,
-    source: Source,
+    pub(super) source: Source,
     state: State,
     mailbox: Arc<Mailbox>,
     heartbeat: Duration,
@@ -79,7 +79,7 @@ pub struct Watch {
 }
 
 #[derive(Debug)]
-enum Source {
+pub(super) enum Source {
     /// The job had ended before the watch began.
     Ended(Latest),
     Following(Follow),

@@ -359,7 +359,7 @@ async fn an_outage_is_told_once_and_its_end_too() {
     assert_eq!(said(&mut watch).await, "Running");
     rig.script.go_down();
     assert_eq!(said(&mut watch).await, "interrupted: the vendor can't be reached: down");
-    pass(20 * SECOND).await;
+    pass(2 * SECOND).await;
     rig.script.come_back();
     assert_eq!(said(&mut watch).await, "heartbeat", "nothing changed, and that is known again");
     rig.script.go_down();

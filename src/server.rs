@@ -1,6 +1,6 @@
 //! The gRPC server: services, layers, drain.
 
-use std::io;
+use std::{io, sync::Arc};
 
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -23,5 +23,10 @@ pub async fn run(
     _shutdown: CancellationToken,
     _config: Config,
 ) -> Result<(), ServeError> {
+    todo!()
+}
+
+/// Tries every backend's credentials; why not, where they don't work.
+pub async fn check_backends(_config: &Config) -> Vec<(Arc<str>, Result<(), String>)> {
     todo!()
 }

@@ -44,7 +44,7 @@ impl Row {
         if let Some(status) = &self.failed {
             let code = format!("{:<10}", "NO STATUS");
             let why = format!("{}: {}", fault::code(status.code()), one_line(status.message()));
-            return format!("{} {name}  {}         {}", paint.red("✘"), paint.red(&code), paint.red(&why));
+            return format!("{} {name}  {}  {:7}  {}", paint.red("✘"), paint.red(&code), "", paint.red(&why));
         }
         let Some(status) = &self.status else {
             let spinner = paint.dim(SPINNER[tick % SPINNER.len()]);
@@ -243,7 +243,7 @@ mod tests {
     #[test]
     fn a_job_that_cant_be_followed_says_why() {
         let row = Row { failed: Some(Status::not_found("no such job")), ..row(None) };
-        assert_eq!(line(&row), "✘ claret/42   NO STATUS           NOT_FOUND: no such job");
+        assert_eq!(line(&row), "✘ claret/42   NO STATUS            NOT_FOUND: no such job");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::{
 
 use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage, Value};
+use prost_types::{DescriptorProto, FileDescriptorSet};
 
 use crate::proto::FILE_DESCRIPTOR_SET;
 
@@ -14,8 +15,15 @@ use crate::proto::FILE_DESCRIPTOR_SET;
 static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
     let mut pool =
         DescriptorPool::decode(FILE_DESCRIPTOR_SET).expect("the build wrote a valid descriptor set");
-    pool.decode_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
-        .expect("the error details import nothing that is not there");
+    let details = FileDescriptorSet::decode(tonic_types::pb::FILE_DESCRIPTOR_SET)
+        .expect("tonic-types brings a valid descriptor set");
+    // It has google.rpc.Status under another file name, which would clash.
+    let new = details.file.into_iter().filter(|file| {
+        let name = |message: &DescriptorProto| format!("{}.{}", file.package(), message.name());
+        !file.message_type.iter().any(|message| pool.get_message_by_name(&name(message)).is_some())
+    });
+    let new: Vec<_> = new.collect();
+    pool.add_file_descriptor_protos(new).expect("the error details import nothing that is not there");
     pool
 });
 

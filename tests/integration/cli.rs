@@ -12,8 +12,8 @@ use std::{
 use futures_util::{Stream, StreamExt, stream};
 use jobwatch::proto::v1::{
     BatchGetStatusesRequest, BatchGetStatusesResponse, DownloadArtifactRequest, DownloadArtifactResponse,
-    GetJobStatusRequest, GetJobStatusResponse, Heartbeat, Interruption, JobError, JobRef, JobState, JobStatus,
-    JobStatusResult, ListBackendsRequest, ListBackendsResponse, WatchJobRequest, WatchJobResponse,
+    GetJobStatusRequest, GetJobStatusResponse, Heartbeat, Interruption, JobError, JobRef, JobState,
+    JobStatus, JobStatusResult, ListBackendsRequest, ListBackendsResponse, WatchJobRequest, WatchJobResponse,
     WatchJobsRequest, WatchJobsResponse, job_status_result,
     job_status_service_server::{JobStatusService, JobStatusServiceServer},
     watch_job_response::Event,
@@ -37,6 +37,8 @@ struct Scripted {
     watches: Mutex<VecDeque<Replies>>,
     asked: Mutex<Vec<WatchJobRequest>>,
     got: Mutex<Vec<GetJobStatusRequest>>,
+    /// Whether a watch stays open after its script.
+    stays_open: bool,
 }
 
 fn status(job: &JobRef) -> Result<JobStatus, Status> {
@@ -69,7 +71,7 @@ fn said(id: &str, resume_token: &str) -> Result<WatchJobResponse, Status> {
 }
 
 #[tonic::async_trait]
-impl JobStatusService for Arc<Scripted> {
+impl JobStatusService for Scripted {
     type WatchJobStream = Pin<Box<dyn Stream<Item = Result<WatchJobResponse, Status>> + Send>>;
     type WatchJobsStream = stream::Empty<Result<WatchJobsResponse, Status>>;
     type DownloadArtifactStream = stream::Empty<Result<DownloadArtifactResponse, Status>>;
@@ -109,7 +111,8 @@ impl JobStatusService for Arc<Scripted> {
         self.asked.lock().unwrap().push(request.into_inner());
         let replies = self.watches.lock().unwrap().pop_front();
         let replies = replies.ok_or_else(|| Status::not_found("the script is over"))?;
-        Ok(Response::new(stream::iter(replies).boxed()))
+        let rest = stream::pending().take(if self.stays_open { 1 } else { 0 });
+        Ok(Response::new(stream::iter(replies).chain(rest).boxed()))
     }
 
     async fn watch_jobs(
@@ -148,16 +151,17 @@ impl Drop for Gateway {
 
 impl Gateway {
     async fn start(watches: Vec<Replies>) -> Self {
+        Self::serve(Scripted { watches: Mutex::new(watches.into()), ..Scripted::default() }).await
+    }
+
+    async fn serve(script: Scripted) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let script = Arc::new(Scripted { watches: Mutex::new(watches.into()), ..Scripted::default() });
+        let script = Arc::new(script);
         let stop = CancellationToken::new();
         let server = Server::builder()
-            .add_service(JobStatusServiceServer::new(script.clone()))
-            .serve_with_incoming_shutdown(
-                TcpListenerStream::new(listener),
-                stop.clone().cancelled_owned(),
-            );
+            .add_service(JobStatusServiceServer::from_arc(script.clone()))
+            .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.clone().cancelled_owned());
         tokio::spawn(server);
         Self { address, script, stop }
     }
@@ -291,12 +295,9 @@ async fn a_watch_prints_each_change_and_exits_by_the_end() {
 #[tokio::test]
 async fn a_watch_that_is_cut_goes_on_from_its_last_token() {
     let cut = Err(Status::unavailable("shutting down"));
-    let gateway = Gateway::start(vec![
-        vec![said("running", "first"), cut],
-        Vec::new(),
-        vec![said("done", "last")],
-    ])
-    .await;
+    let gateway =
+        Gateway::start(vec![vec![said("running", "first"), cut], Vec::new(), vec![said("done", "last")]])
+            .await;
     let ran = gateway.run(&["watch", "immuta/x"]).await;
     assert_eq!(ran.code, Some(0), "{}", ran.err);
     assert_eq!(ran.json().len(), 2);
@@ -334,19 +335,9 @@ async fn several_jobs_are_watched_at_once() {
 
 #[tokio::test]
 async fn each_line_is_written_as_soon_as_it_is_known_and_ctrl_c_exits_130() {
-    let gateway = Gateway::start(Vec::new()).await;
-    // A watch that says one thing and then nothing.
-    let script = Arc::new(Scripted::default());
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let service = Silent(script);
-    tokio::spawn(
-        Server::builder()
-            .add_service(JobStatusServiceServer::new(service))
-            .serve_with_incoming(TcpListenerStream::new(listener)),
-    );
-    drop(gateway);
-    let mut child = jobwatch(&["watch", "immuta/x", "--server", &address.to_string()])
+    let watches = Mutex::new(vec![vec![said("running", "a")]].into());
+    let gateway = Gateway::serve(Scripted { watches, stays_open: true, ..Scripted::default() }).await;
+    let mut child = jobwatch(&["watch", "immuta/x", "--server", &gateway.address.to_string()])
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -363,7 +354,8 @@ async fn a_gateway_that_isnt_there_is_one_sentence_and_exit_code_3() {
     let address = listener.local_addr().unwrap();
     drop(listener);
     for command in ["get", "batch", "watch"] {
-        let output = jobwatch(&[command, "immuta/1", "--server", &address.to_string()]).output().await.unwrap();
+        let output =
+            jobwatch(&[command, "immuta/1", "--server", &address.to_string()]).output().await.unwrap();
         let ran = Ran::of(&output);
         assert_eq!(ran.code, Some(3));
         let expected = format!("error: can't reach a gateway at http://{address}: Connection refused");

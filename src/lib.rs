@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod adapters;
+pub mod cli;
 pub mod config;
 pub mod grpc;
 pub mod hub;
@@ -11,4 +12,5 @@ pub mod proto;
 pub mod server;
 #[cfg(feature = "demo")]
 pub mod simulators;
+pub mod telemetry;
 pub mod transport;

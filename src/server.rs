@@ -122,6 +122,19 @@ pub async fn run(
     Ok(())
 }
 
+/// Asks every backend about a job that does not exist; says why where its
+/// address or credentials don't work.
+pub async fn check_backends(config: &Config) -> Vec<(Arc<str>, Result<(), String>)> {
+    let checks = config.backends.iter().map(|backend| async {
+        let outcome = match Endpoint::new(backend) {
+            Ok(endpoint) => endpoint.probe().await.map_err(|fault| fault.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        (Arc::clone(&backend.name), outcome)
+    });
+    futures_util::future::join_all(checks).await
+}
+
 /// Everything that a client may want to decode: health, and the rich details of
 /// errors.
 fn reflection() -> tonic_reflection::server::Builder<'static> {

@@ -88,7 +88,7 @@ fn step(word: &str) -> usize {
 }
 
 async fn run(operations: Vec<Operation>) {
-    let mut rig = rig();
+    let rig = rig();
     let mut steps = [0; JOBS.len()];
     let mut readers: Vec<Reader> = Vec::new();
     for id in JOBS {

@@ -276,3 +276,6 @@ impl World {
         (token, lifetime)
     }
 }
+
+#[cfg(test)]
+mod tests;

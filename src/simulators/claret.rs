@@ -251,3 +251,6 @@ pub(super) fn job_ids(parts: &Parts) -> Vec<String> {
     let after = parts.uri.path().split_once("/imports/status/");
     after.map(|(_, id)| id.to_owned()).into_iter().collect()
 }
+
+#[cfg(test)]
+mod tests;

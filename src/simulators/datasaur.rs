@@ -3,7 +3,8 @@
 //! Its own choices, where nothing is published: a request that is no valid GraphQL
 //! is answered with HTTP 400; errors of the token endpoint have the form of npm's
 //! oauth2-server 2; an unknown export is NONE; times are ISO 8601. A held job can
-//! only have a state of the schema: another word shows as IN_PROGRESS.
+//! only have a state of the schema: another word shows as
+//! `IN_PROGRESS`.
 
 mod schema;
 
@@ -59,7 +60,7 @@ async fn graphql(
 ) -> Response {
     if !is_authorized(&world, &headers) {
         let extensions = json!({ "type": "AuthenticationError" });
-        return Json(Refused::new("Unauthorized", extensions)).into_response();
+        return Json(Refused::new("Unauthorized", &extensions)).into_response();
     }
     if !is(&headers, "application/json") {
         return bad_request("POST body missing, invalid Content-Type, or JSON object has no keys.");
@@ -96,18 +97,18 @@ struct Refused {
 }
 
 impl Refused {
-    fn new(message: &str, extensions: serde_json::Value) -> Self {
+    fn new(message: &str, extensions: &serde_json::Value) -> Self {
         let error = json!({ "message": message, "locations": [], "path": [], "extensions": extensions });
         Self { errors: [error], data: () }
     }
 }
 
 pub(super) fn refusal(message: &str) -> Response {
-    Json(Refused::new(message, json!({ "code": "INTERNAL_SERVER_ERROR" }))).into_response()
+    Json(Refused::new(message, &json!({ "code": "INTERNAL_SERVER_ERROR" }))).into_response()
 }
 
 fn bad_request(message: &str) -> Response {
-    let refused = Refused::new(message, json!({ "code": "BAD_REQUEST" }));
+    let refused = Refused::new(message, &json!({ "code": "BAD_REQUEST" }));
     (StatusCode::BAD_REQUEST, Json(refused)).into_response()
 }
 
@@ -140,7 +141,7 @@ async fn token(State(world): State<Arc<World>>, headers: HeaderMap, body: Bytes)
         None => oauth_error("invalid_client", "Invalid or missing client_id parameter"),
         Some((id, secret)) if id == credentials::DATASAUR_CLIENT_ID && world.gate.knows_secret(&secret) => {
             let (token, lifetime) = world.issue_token();
-            let answer = Token { access_token: token, token_type: "bearer", expires_in: lifetime.as_secs() };
+            let answer = Token { access: token, kind: "bearer", expires_in: lifetime.as_secs() };
             ([(header::CACHE_CONTROL, "no-store")], Json(answer)).into_response()
         }
         Some(_) => oauth_error("invalid_client", "Client credentials are invalid"),
@@ -149,8 +150,10 @@ async fn token(State(world): State<Arc<World>>, headers: HeaderMap, body: Bytes)
 
 #[derive(Serialize)]
 struct Token {
-    access_token: String,
-    token_type: &'static str,
+    #[serde(rename = "access_token")]
+    access: String,
+    #[serde(rename = "token_type")]
+    kind: &'static str,
     expires_in: u64,
 }
 
@@ -210,3 +213,6 @@ fn collect_arguments(field: &Field, variables: &Variables, ids: &mut Vec<String>
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

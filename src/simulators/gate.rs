@@ -9,7 +9,7 @@ use std::{
 use tokio::time::Instant;
 
 /// How long a token lives unless a test says otherwise.
-const LIFETIME: Duration = Duration::from_secs(3600);
+const LIFETIME: Duration = Duration::from_hours(1);
 
 #[derive(Debug)]
 pub(super) struct Gate(Mutex<State>);
@@ -71,7 +71,7 @@ impl Gate {
     }
 
     pub(super) fn set_secret(&self, secret: &str) {
-        self.state().secret = secret.to_owned();
+        secret.clone_into(&mut self.state().secret);
     }
 
     pub(super) fn reject_all(&self, rejecting: bool) {

@@ -78,8 +78,8 @@ pub(super) fn job_ids(body: &[u8]) -> Vec<String> {
 }
 
 async fn statuses(State(world): State<Arc<World>>, headers: HeaderMap, body: Bytes) -> Response {
-    if let Err(refused) = authorize(&world, &headers) {
-        return refused;
+    if let Err(message) = authorize(&world, &headers) {
+        return boom(StatusCode::UNAUTHORIZED, message);
     }
     if !is_json(&headers) {
         return boom(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Unsupported Media Type");
@@ -140,15 +140,15 @@ fn raw(value: &impl Serialize) -> Box<RawValue> {
 }
 
 /// An API key or a token, with or without `Bearer`.
-fn authorize(world: &World, headers: &HeaderMap) -> Result<(), Response> {
+fn authorize(world: &World, headers: &HeaderMap) -> Result<(), &'static str> {
     let Some(given) = authorization(headers) else {
-        return Err(boom(StatusCode::UNAUTHORIZED, "Missing authentication"));
+        return Err("Missing authentication");
     };
     let given = given.strip_prefix("Bearer ").unwrap_or(given);
     if world.gate.knows_secret(given) || world.gate.knows_token(given) {
         Ok(())
     } else {
-        Err(boom(StatusCode::UNAUTHORIZED, "Invalid authentication"))
+        Err("Invalid authentication")
     }
 }
 
@@ -211,3 +211,6 @@ fn sealed(mut response: Response) -> Response {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     response
 }
+
+#[cfg(test)]
+mod tests;

@@ -154,9 +154,9 @@ fn alter_jobs(world: &World, request: &Record) -> Result<Fields, String> {
         return Err(format!("Invalid action: {action} (Simulator/J:4)"));
     }
     let ids = request.longs("job_ids");
-    let cancel = |id: &i64| match world.jobs.cancel(&id.to_string(), CANCELLED_RUNS_FOR) {
-        true => Value::String("CANCELLED".to_owned()),
-        false => Value::String("NOT_FOUND".to_owned()),
+    let cancel = |id: &i64| {
+        let cancelled = world.jobs.cancel(&id.to_string(), CANCELLED_RUNS_FOR);
+        Value::String(if cancelled { "CANCELLED" } else { "NOT_FOUND" }.to_owned())
     };
     Ok(vec![
         ("job_ids", list(ids.iter().copied(), Value::Long)),
@@ -237,3 +237,6 @@ pub(super) fn job_ids(parts: &Parts, body: &[u8]) -> Vec<String> {
 pub(super) fn refusal(headers: &HeaderMap, message: &str) -> Response {
     Encoding::of(headers).unwrap_or(Encoding::Json).error(message)
 }
+
+#[cfg(test)]
+mod tests;

@@ -60,7 +60,7 @@ pub(super) async fn receive(
         Some(Effect::HugeBody(bytes)) => huge(bytes),
         Some(Effect::Refuse(message)) => world.vendor.refusal(&parts, &message),
         Some(Effect::GraphQlError(error)) if !error.with_data => {
-            (status(error.status.unwrap_or(200)), axum::Json(with_error(None, error))).into_response()
+            (status(error.status.unwrap_or(200)), axum::Json(with_error(None, &error))).into_response()
         }
         after => {
             if let Some(Effect::IgnoreRange) = after {
@@ -87,7 +87,7 @@ async fn spoil(mut response: Response, effect: Option<Effect>) -> Response {
             let code = status(error.status.unwrap_or(200));
             let body = to_bytes(response.into_body(), usize::MAX).await.unwrap_or_default();
             let answer = serde_json::from_slice(&body).unwrap_or_default();
-            (code, axum::Json(with_error(Some(answer), error))).into_response()
+            (code, axum::Json(with_error(Some(answer), &error))).into_response()
         }
         _ => response,
     }
@@ -119,7 +119,7 @@ fn huge(bytes: Option<u64>) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], Body::from_stream(body)).into_response()
 }
 
-fn with_error(answer: Option<Value>, error: GraphQlError) -> Value {
+fn with_error(answer: Option<Value>, error: &GraphQlError) -> Value {
     let mut answer = answer.unwrap_or_else(|| json!({ "data": null }));
     let first =
         json!({ "message": error.message, "locations": [], "path": [], "extensions": error.extensions });

@@ -24,6 +24,7 @@ pub(super) fn schema(world: Arc<World>) -> Served {
 pub(super) struct Query;
 
 #[Object]
+#[allow(clippy::unused_async, reason = "the macro wants it")]
 impl Query {
     async fn get_export_delivery_status(
         &self,

@@ -270,10 +270,9 @@ pub(super) fn list<T>(items: impl IntoIterator<Item = T>, of: impl Fn(T) -> Valu
 }
 
 fn to_avro(schema: &Schema, value: Value) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let written =
-        GenericDatumWriter::builder(schema).build().and_then(|writer| writer.write_value(&mut bytes, value));
-    written.map(|_| bytes).expect("the answer has the fields of its schema")
+    let writer = GenericDatumWriter::builder(schema).build();
+    let written = writer.and_then(|writer| writer.write_value_to_vec(value));
+    written.expect("the answer has the fields of its schema")
 }
 
 fn from_avro(endpoint: &Endpoint, mut body: &[u8]) -> Result<Value, String> {
@@ -335,6 +334,22 @@ impl<'de> Deserialize<'de> for Ordered {
     }
 }
 
+/// A JSON string of one code point a byte, in ASCII: its own Python client reads
+/// the body as Latin-1 and so gets every byte right.
+fn escaped(bytes: &[u8]) -> serde_json::Result<Box<RawValue>> {
+    let plain = |byte: u8| (byte.is_ascii_graphic() || byte == b' ') && !b"\"\\".contains(&byte);
+    let mut text = String::from('"');
+    for byte in bytes {
+        if plain(*byte) {
+            text.push(char::from(*byte));
+        } else {
+            text.push_str(&format!("\\u{byte:04x}"));
+        }
+    }
+    text.push('"');
+    RawValue::from_string(text)
+}
+
 /// Writes a record's fields in its order, and bytes as one code point each.
 struct InOrder<'a>(&'a Value);
 
@@ -345,9 +360,7 @@ impl Serialize for InOrder<'_> {
             Value::Int(value) => to.serialize_i32(*value),
             Value::Long(value) => to.serialize_i64(*value),
             Value::String(value) => to.serialize_str(value),
-            Value::Bytes(bytes) => {
-                to.serialize_str(&bytes.iter().map(|byte| char::from(*byte)).collect::<String>())
-            }
+            Value::Bytes(bytes) => escaped(bytes).map_err(S::Error::custom)?.serialize(to),
             Value::Array(items) => to.collect_seq(items.iter().map(InOrder)),
             Value::Map(map) => {
                 let mut entries: Vec<_> = map.iter().collect();

@@ -21,6 +21,7 @@ mod host;
 mod immuta;
 mod jobs;
 mod kinetica;
+mod life;
 mod plan;
 mod reception;
 mod vendor;

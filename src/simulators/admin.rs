@@ -12,6 +12,7 @@
 //! | `POST faults` | a [`Fault`] | injects it |
 //! | `POST poison/{id}` | | refuses any request about this job |
 //! | `DELETE faults` | | heals all faults and poison |
+//! | `POST tokens` | | answers `{"token": ..}`, a bearer token that is good now |
 //! | `PUT credentials` | `{"reject": bool, "expire_tokens": bool, "secret": .., "token_lifetime_ms": n}`, each optional | |
 
 use std::{sync::Arc, time::Duration};
@@ -44,6 +45,7 @@ pub(super) fn routes(world: Arc<World>) -> Router {
         .route("/calls", get(calls).delete(clear_calls))
         .route("/faults", post(inject).delete(clear_faults))
         .route("/poison/{id}", post(poison))
+        .route("/tokens", post(issue_token))
         .route("/credentials", put(credentials))
         .with_state(world);
     Router::new().nest("/_simulator", routes)
@@ -118,6 +120,11 @@ async fn clear_faults(State(world): Room) -> StatusCode {
 async fn poison(State(world): Room, Path(id): Path<String>) -> StatusCode {
     world.faults.poison(&id);
     StatusCode::NO_CONTENT
+}
+
+async fn issue_token(State(world): Room) -> Response {
+    let (token, _) = world.issue_token();
+    (StatusCode::CREATED, Json(json!({ "token": token }))).into_response()
 }
 
 #[derive(Deserialize)]

@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     World,
-    jobs::{Phase, View, Words},
+    life::{Phase, View, Words},
     plan::Outcome,
 };
 

@@ -264,3 +264,21 @@ async fn the_fleet_starts_jobs_and_a_configuration_that_reaches_them() {
     }
     assert!(jobs.iter().all(|job| job.tag.is_some() == (job.backend == "kinetica")));
 }
+
+#[test]
+fn simulators_know_no_other_module_of_the_crate() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut rooms = vec![root.join("simulators")];
+    let mut files = vec![root.join("simulators.rs")];
+    while let Some(room) = rooms.pop() {
+        for entry in std::fs::read_dir(room).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { rooms.push(path) } else { files.push(path) }
+        }
+    }
+    let stranger = concat!("crate", "::");
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap().replace(concat!("crate", "::simulators"), "");
+        assert!(!text.contains(stranger), "{}", file.display());
+    }
+}

@@ -1,19 +1,5 @@
 //! The simulator's own routes below `/_simulator`, for people who write clients in
 //! other languages. They need no credentials and are not in the call log.
-//!
-//! | request | body | does |
-//! | --- | --- | --- |
-//! | `POST jobs` | a [`Plan`] | starts a job; answers `{"id": .., "tag": ..}` |
-//! | `PUT jobs/{id}/state` | `{"state": word}` | holds the job in this state |
-//! | `PUT jobs/{id}/progress` | `{"percent": n}` | of a held job |
-//! | `POST jobs/{id}/finish` | an [`End`], or none | ends the job now |
-//! | `DELETE jobs/{id}` | | makes the job unknown |
-//! | `GET calls`, `DELETE calls` | | reads, empties the call log |
-//! | `POST faults` | a [`Fault`] | injects it |
-//! | `POST poison/{id}` | | refuses any request about this job |
-//! | `DELETE faults` | | heals all faults and poison |
-//! | `POST tokens` | | answers `{"token": ..}`, a bearer token that is good now |
-//! | `PUT credentials` | `{"reject": bool, "expire_tokens": bool, "secret": .., "token_lifetime_ms": n}`, each optional | |
 
 use std::{sync::Arc, time::Duration};
 

@@ -6,7 +6,7 @@ use axum::{Router, http::request::Parts, response::Response};
 use rand::Rng;
 use uuid::Uuid;
 
-use super::{World, claret, credentials, datasaur, immuta, jobs::Words, kinetica};
+use super::{World, claret, credentials, datasaur, immuta, kinetica, life::Words};
 
 /// Whose API a simulator imitates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -76,6 +76,7 @@ pub async fn run(
         let adapter = Arc::clone(endpoint.adapter());
         setups.push(BackendSetup {
             name,
+            vendor: backend.vendor.name(),
             max_batch: adapter.max_batch(),
             check: Box::new(move |job| adapter.check(job)),
             upstream: Arc::new(endpoint),

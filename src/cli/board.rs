@@ -34,8 +34,8 @@ pub(super) struct Row {
 
 impl Row {
     /// A job that nothing is known about yet.
-    pub(super) fn new(name: String, title: &'static str, since: Timestamp) -> Self {
-        Self { name: one_line(&name), title, since, status: None, trouble: None, failed: None }
+    pub(super) fn new(name: &str, title: &'static str, since: Timestamp) -> Self {
+        Self { name: one_line(name), title, since, status: None, trouble: None, failed: None }
     }
 
     /// The row, with its columns aligned to names of `width`.
@@ -185,7 +185,7 @@ mod tests {
     use crate::proto::v1::{Artifact, JobError, Progress};
 
     fn row(status: Option<JobStatus>) -> Row {
-        Row { status, ..Row::new("claret/42".to_owned(), "", Timestamp::UNIX_EPOCH) }
+        Row { status, ..Row::new("claret/42", "", Timestamp::UNIX_EPOCH) }
     }
 
     fn line(row: &Row) -> String {

@@ -61,7 +61,10 @@ pub(super) async fn present(mut following: Following, rows: &mut [Row], reader: 
     match board {
         // The one job's details follow, which say all that its row does.
         Some(board) if rows.len() == 1 => board.clear(),
-        Some(board) => board.leave(rows),
+        Some(board) => {
+            board.leave(rows);
+            writeln!(io::stdout())?;
+        }
         None => {}
     }
     Ok(rows.iter().map(exit).max().unwrap_or(Exit::Succeeded))

@@ -214,7 +214,7 @@ impl Board {
 impl Drop for Board {
     /// The moving rows are cut to the terminal's height; the ones that stay are not.
     fn drop(&mut self) {
-        let rows: String = self.lines.iter().map(|line| format!("{line}{CLEAR_LINE}\n")).collect();
+        let rows: String = self.lines.iter().flat_map(|line| [line.as_str(), CLEAR_LINE, "\n"]).collect();
         // Nothing is left to do about a terminal that is gone.
         let _ = write_out(&(self.back() + &rows + CLEAR_BELOW));
     }
@@ -313,8 +313,8 @@ mod tests {
 
     #[test]
     fn a_long_name_keeps_both_its_ends() {
-        let long = Row::new(&format!("immuta/{}end", "x".repeat(500)), "", Timestamp::UNIX_EPOCH);
-        let name = shortened(&long.name, name_width(&[long], 80));
+        let long = [Row::new(&format!("immuta/{}end", "x".repeat(500)), "", Timestamp::UNIX_EPOCH)];
+        let name = shortened(&long[0].name, name_width(&long, 80));
         assert_eq!(name.chars().count(), 26);
         assert!(name.starts_with("immuta/x") && name.ends_with("xend"));
     }

@@ -495,3 +495,20 @@ async fn check_names_every_problem_and_exits_2() {
     assert!(ran.err.contains("error: backends.claret.credentials.password is the variable CLARET_PASSWORD"));
     assert!(ran.err.contains("error: limits.watches (set by JOBWATCH__LIMITS__WATCHES) is \"many\""));
 }
+
+#[tokio::test]
+async fn a_port_that_is_taken_stops_the_start() {
+    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("jobwatch.toml");
+    std::fs::write(&config, "[backends.db]\nvendor = \"kinetica\"\nbase_url = \"http://127.0.0.1:1\"")
+        .unwrap();
+    let mut command = jobwatch(&["serve", "--config", config.to_str().unwrap()]);
+    command.env("JOBWATCH__SERVER__LISTEN", &address);
+    let ran = Ran::of(&command.output().await.unwrap());
+    assert_eq!((ran.code, &*ran.out), (Some(2), ""));
+    assert!(
+        ran.err.contains(&format!("server.listen {address} can't be listened on: Address already in use"))
+    );
+}

@@ -19,7 +19,7 @@ pub(super) struct Args {
     config: PathBuf,
 
     /// How log lines are written. What is logged: `JOBWATCH_LOG` or `RUST_LOG`.
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
     log_format: telemetry::Format,
 }
 

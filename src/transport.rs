@@ -34,7 +34,7 @@ pub struct Endpoint {
 
 /// Why an endpoint can't be set up.
 #[derive(Debug, thiserror::Error)]
-#[error("the HTTP client can't be set up: {0}")]
+#[error("{0}")]
 pub struct SetupError(String);
 
 impl Endpoint {
@@ -53,7 +53,8 @@ impl Endpoint {
                     config::Credentials::Login { email, .. } => Some(email.clone()),
                     _ => None,
                 };
-                Arc::new(Claret::new(base_url, tenant, email))
+                let claret = Claret::new(base_url, tenant, email);
+                Arc::new(claret.map_err(|error| SetupError(error.to_string()))?)
             }
             (Vendor::Datasaur, credentials) => {
                 let client = match credentials {
@@ -135,7 +136,7 @@ impl Http {
             .timeout(poll.timeout)
             .tcp_nodelay(true)
             .build()
-            .map_err(|error| SetupError(reason(&error)))?;
+            .map_err(|error| SetupError(format!("the HTTP client can't be set up: {}", reason(&error))))?;
         Ok(Self { client, timeout: poll.timeout, max_response_bytes: poll.max_response_bytes })
     }
 

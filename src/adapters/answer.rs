@@ -36,6 +36,19 @@ pub(super) fn check_status(response: &Response<Bytes>) -> Result<(), BackendFaul
     Err(kind.with_status(status))
 }
 
+/// Like [`check_status`] for the answer to a token exchange: 403 and the
+/// vendor's own `refusals` mean the secret itself, not something asked for.
+pub(super) fn check_exchange(
+    response: &Response<Bytes>,
+    refusals: &[StatusCode],
+) -> Result<(), BackendFault> {
+    let status = response.status();
+    if status == StatusCode::FORBIDDEN || refusals.contains(&status) {
+        return Err(FaultKind::CredentialsRejected.with_status(status));
+    }
+    check_status(response)
+}
+
 /// The fault of a 2xx or 4xx answer whose content type is not JSON. A missing
 /// type is let through: the parser decides then.
 pub(super) fn check_json(response: &Response<Bytes>) -> Result<(), BackendFault> {

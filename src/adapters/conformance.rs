@@ -51,7 +51,7 @@ fn rows() -> Vec<Row> {
         },
         Row {
             vendor: "claret",
-            adapter: Box::new(Claret::new(base(), "demo", Some("me@example.com".into()))),
+            adapter: Box::new(Claret::new(base(), "demo", Some("me@example.com".into())).unwrap()),
             asked: &["12345"],
             strangers: &["12346"],
             answer: r#"{"message": "Job status retrieved successfully", "content": {
@@ -209,7 +209,7 @@ impl Places {
         let start = value.get().as_ptr() as usize - text.as_ptr() as usize;
         let end = start + value.get().len();
         self.values.push((start, end));
-        if let Some(object) = super::document::Object::of(value) {
+        if let Some(object) = super::json::Object::of(value) {
             for (name, member) in object.members() {
                 self.visit(text, member);
                 let at = member.get().as_ptr() as usize - text.as_ptr() as usize;
@@ -217,7 +217,7 @@ impl Places {
                 self.members.push((name, at + member.get().len()));
             }
         } else {
-            for element in super::document::elements(value) {
+            for element in super::json::elements(value) {
                 self.visit(text, element);
             }
         }
@@ -498,7 +498,7 @@ fn a_missing_member_is_survived() {
 fn a_token_exchange_tells_a_refusal_from_an_outage() {
     for row in rows() {
         let Some(exchange) = row.adapter.token_exchange() else { continue };
-        let request = exchange.request(&SecretString::from("s3cret"));
+        let request = exchange.request(&SecretString::from("s3cret")).unwrap();
         assert!(request.uri().to_string().starts_with("https://vendor.example/"), "{}", row.vendor);
 
         let fault = |response: Response<Bytes>| exchange.interpret(&response).unwrap_err().kind;

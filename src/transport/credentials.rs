@@ -114,9 +114,10 @@ impl Credentials {
             Err(_) => {}
         }
         let fetched = match adapter.token_exchange() {
-            Some(exchange) => {
-                http.send(exchange.request(secret)).await.and_then(|answer| exchange.interpret(&answer))
-            }
+            Some(exchange) => match exchange.request(secret) {
+                Ok(request) => http.send(request).await.and_then(|answer| exchange.interpret(&answer)),
+                Err(fault) => Err(fault),
+            },
             None => Err(FaultKind::CredentialsRejected.into()),
         };
         trade.fetched(fetched)

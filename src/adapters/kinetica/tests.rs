@@ -1,4 +1,4 @@
-use http::HeaderMap;
+use http::{HeaderMap, Method};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 

@@ -24,6 +24,7 @@ mod json;
 mod kinetica;
 mod refusal;
 
+pub(crate) use base_url::percent_encoded;
 pub use base_url::{BaseUrl, InvalidBaseUrl};
 pub use claret::{Claret, InvalidTenant};
 pub use datasaur::{ClientAuth, Datasaur};

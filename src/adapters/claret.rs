@@ -15,7 +15,7 @@ use super::{
     Adapter, BackendFault, BaseUrl, FaultKind, Interpretation, InvalidJobRef, JobFault, Token, TokenExchange,
     answer, canonical_integer,
     json::{self, Object},
-    vendor_message,
+    percent_encoded, vendor_message,
 };
 use crate::job::{JobError, JobRef, JobState, Observation, Progress};
 
@@ -134,19 +134,6 @@ fn request(method: Method, uri: Uri) -> Request<Bytes> {
     headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
     headers.insert("x-requested-with", HeaderValue::from_static("XMLHttpRequest"));
     request
-}
-
-/// RFC 3986, section 2.1: everything but the unreserved characters.
-fn percent_encoded(text: &str) -> String {
-    const HEX: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F'];
-    let mut encoded = String::new();
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(byte.into()),
-            _ => encoded.extend(['%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]),
-        }
-    }
-    encoded
 }
 
 /// The answers that stand for "log in first": a redirect, a page expired (419),

@@ -163,7 +163,8 @@ impl Http {
     /// Sends a request and reads the head of the answer. A kept connection that
     /// the vendor closes just as the request goes out says nothing about the
     /// vendor, so the request is sent once more. The client below does so itself
-    /// only where it knows of the end before it writes.
+    /// only where it knows of the end before it writes, and does not tell whether
+    /// a part of the head had come; no request here starts or changes a job.
     async fn begin(&self, request: reqwest::Request) -> reqwest::Result<reqwest::Response> {
         let again = request.try_clone();
         let once = CONNECTED.scope(Cell::new(false), async {

@@ -144,7 +144,7 @@ fn check_session(response: &Response<Bytes>) -> Result<(), BackendFault> {
         Some(kind) => kind.contains("html"),
         None => response.body().trim_ascii_start().starts_with(b"<"),
     };
-    let page = html && status != StatusCode::TOO_MANY_REQUESTS && !status.is_server_error();
+    let page = html && status != StatusCode::TOO_MANY_REQUESTS && status.as_u16() < 500;
     if page || status.is_redirection() || status.as_u16() == 419 {
         return Err(answer::judged(FaultKind::CredentialsRejected, status));
     }

@@ -283,6 +283,7 @@ fn an_answer_that_is_not_a_json_object_is_malformed() {
         row.assert_malformed(&answer(200, "", ""));
         row.assert_malformed(&json(204, ""));
         row.assert_malformed(&answer(204, "", ""));
+        row.assert_malformed(&json(101, row.answer));
     }
 }
 
@@ -380,7 +381,7 @@ fn throttling_has_the_wait_that_the_vendor_asks_for() {
 #[test]
 fn any_5xx_is_an_outage_whatever_its_body() {
     for row in rows() {
-        for status in [500, 502, 503, 504, 520, 599] {
+        for status in [500, 502, 503, 504, 520, 599, 600, 999] {
             for body in ["", "{}", r#"{"message": "Job not found"}"#, row.answer] {
                 for response in [json(status, body), html(status), answer(status, "", body)] {
                     for wait in [None, Some(20)] {
@@ -425,7 +426,44 @@ fn an_answer_about_other_jobs_says_nothing_of_the_one_asked_for() {
 }
 
 #[test]
+fn more_or_fewer_elements_than_asked_for_change_no_answer() {
+    for row in rows().into_iter().filter(|row| row.adapter.max_batch().get() > 1) {
+        let response = json(200, row.answer);
+        let whole = row.ask(&response).unwrap();
+        let all: Vec<&str> = [row.asked, row.strangers].concat();
+        for (chosen, backwards) in (1..1_u32 << all.len()).flat_map(|set| [(set, false), (set, true)]) {
+            let is_chosen = |at: &usize| chosen & 1 << at != 0;
+            let mut places: Vec<usize> = (0..all.len()).filter(is_chosen).collect();
+            if backwards {
+                places.reverse();
+            }
+            let ids: Vec<&str> = places.iter().map(|place| all[*place]).collect();
+            for (place, answer) in places.iter().zip(row.ask_for(&ids, &response).unwrap()) {
+                match whole.get(*place) {
+                    Some(known) => assert_eq!(answer, *known, "{}: {ids:?}", row.vendor),
+                    None => assert_eq!(answer, Err(JobFault::NotFound), "{}: {ids:?}", row.vendor),
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_word_that_is_not_json_spoils_the_whole_answer() {
+    let words =
+        ["NaN", "Infinity", "-Infinity", "undefined", "01", "+1", ".5", "'x'", "[1,]", "1 /**/", "\"\t\""];
+    for row in rows() {
+        for place in Places::of(row.answer).values {
+            for word in words {
+                row.assert_malformed(&json(200, spliced(row.answer, place, word)));
+            }
+        }
+    }
+}
+
+#[test]
 fn any_value_in_the_place_of_another_is_survived() {
+    let long = format!("\"{}\"", "x".repeat(1 << 20));
     let deep = format!("{}{}", "[".repeat(3000), "]".repeat(3000));
     let deep_objects = format!("{}1{}", "{\"value\":".repeat(3000), "}".repeat(3000));
     let values = [
@@ -448,6 +486,7 @@ fn any_value_in_the_place_of_another_is_survived() {
         "1e999",
         "9223372036854775808",
         "123456789012345678901234567890",
+        &long,
         &deep,
         &deep_objects,
     ];

@@ -284,6 +284,8 @@ async fn an_answer_over_the_limit_is_malformed() {
     let json = "Content-Type: application/json\r\n";
     let head = |headers: &str| format!("HTTP/1.1 200 OK\r\n{json}{headers}\r\n");
     for reply in [
+        // A text of 100 MB.
+        Reply::raw(format!("{}{{\"a\":\"{}", head(""), "x".repeat(100 << 20))).then_close(),
         // Only declared: not a byte of it is waited for.
         Reply::raw(head("Content-Length: 1000000000000\r\n")).then_stall(),
         Reply::with("200 OK", json, &over),

@@ -543,6 +543,8 @@ fn a_token_exchange_tells_a_refusal_from_an_outage() {
         let fault = |response: Response<Bytes>| exchange.interpret(&response).unwrap_err().kind;
         assert_eq!(fault(json(401, "{}")), FaultKind::CredentialsRejected, "{}", row.vendor);
         assert_eq!(fault(html(401)), FaultKind::CredentialsRejected, "{}", row.vendor);
+        // What is forbidden is the secret itself.
+        assert_eq!(fault(json(403, "{}")), FaultKind::CredentialsRejected, "{}", row.vendor);
         assert!(matches!(fault(json(500, "{}")), FaultKind::Unavailable { .. }), "{}", row.vendor);
         assert!(matches!(fault(html(503)), FaultKind::Unavailable { .. }), "{}", row.vendor);
         assert!(matches!(fault(json(429, "{}")), FaultKind::Throttled { .. }), "{}", row.vendor);

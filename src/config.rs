@@ -171,6 +171,8 @@ pub struct Poll {
     pub max_backoff: Duration,
     /// Largest answer in bytes.
     pub max_response_bytes: usize,
+    /// Whether the vendor is asked to hold requests while few jobs are followed.
+    pub long_poll: bool,
 }
 
 /// Why a configuration can't be used: everything that is wrong with it.
@@ -295,6 +297,7 @@ impl Default for Poll {
             not_found_grace: Duration::from_secs(10),
             max_backoff: Duration::from_secs(30),
             max_response_bytes: 8 * 1024 * 1024,
+            long_poll: false,
         }
     }
 }

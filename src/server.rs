@@ -9,7 +9,7 @@ use tonic::transport::{self, Certificate, Identity, Server, ServerTlsConfig};
 use tracing::{info, warn};
 
 use crate::{
-    config::{Config, Tls},
+    config::{Config, Tls, Vendor},
     grpc::Service,
     hub::{BackendSetup, Hub, WatchLimits},
     proto::{self, v1::job_status_service_server::JobStatusServiceServer},
@@ -83,6 +83,7 @@ pub async fn run(
             name,
             vendor: backend.vendor.name(),
             max_batch: adapter.max_batch(),
+            long_poll: backend.poll.long_poll && backend.vendor == Vendor::Immuta,
             check: Box::new(move |job| adapter.check(job)),
             upstream: Arc::new(endpoint),
             poll: backend.poll,

@@ -1,16 +1,32 @@
 //! What an operator decides, validated: every value here can be used as it is.
+//!
+//! A configuration is a TOML file in which the environment may replace any key.
+//! It is read in three steps, each in a module of its own: `overrides` puts the
+//! environment's values into the file's table, `schema` refuses keys that do not
+//! exist, and `file` (with `credentials` and `reader`) turns the table into the types below. All of them collect
+//! what is wrong instead of stopping at the first problem.
 
 use std::{
-    net::SocketAddr,
+    fmt,
+    net::{Ipv4Addr, SocketAddr},
     num::{NonZeroU32, NonZeroUsize},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
 use secrecy::SecretString;
+use thiserror::Error;
 
 use crate::adapters::{BaseUrl, ClientAuth};
+
+mod credentials;
+mod file;
+mod overrides;
+mod reader;
+mod schema;
+
+pub use reader::parse_duration;
 
 /// A whole configuration.
 #[derive(Clone, Debug)]
@@ -30,8 +46,8 @@ pub struct Server {
     pub listen: SocketAddr,
     /// TLS, where the server ends it itself.
     pub tls: Option<Tls>,
-    /// How long after a BatchGetStatuses without a deadline its unanswered
-    /// elements become DEADLINE_EXCEEDED.
+    /// How long after a `BatchGetStatuses` without a deadline its unanswered
+    /// elements become `DEADLINE_EXCEEDED`.
     pub batch_deadline: Duration,
     /// How long a poll waits for others to share its upstream request.
     pub collection_window: Duration,
@@ -48,11 +64,15 @@ pub struct Tls {
     pub client_ca: Option<PathBuf>,
 }
 
-/// What callers may use at most; past any of them RESOURCE_EXHAUSTED.
+/// What callers may use at most; past any of them `RESOURCE_EXHAUSTED`.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Watches open at once.
     pub watches: usize,
+    /// Watches open at once by one caller, told by its address.
+    pub watches_per_caller: usize,
+    /// Watches open at once in one WatchJobs.
+    pub watches_per_call: usize,
     /// Jobs in one batch.
     pub batch_size: usize,
     /// HTTP/2 streams on one connection.
@@ -152,3 +172,164 @@ pub struct Poll {
     /// Largest answer in bytes.
     pub max_response_bytes: usize,
 }
+
+/// Why a configuration can't be used: everything that is wrong with it.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub struct InvalidConfig {
+    /// At least one.
+    pub problems: Vec<Problem>,
+}
+
+/// One problem a line.
+impl fmt::Display for InvalidConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, problem) in self.problems.iter().enumerate() {
+            let line_break = if n == 0 { "" } else { "\n" };
+            write!(f, "{line_break}{problem}")?;
+        }
+        Ok(())
+    }
+}
+
+/// One thing that is wrong with a configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The key's full path, such as `backends.claret.tenant`; or the file or the
+    /// environment variable, where the problem lies there.
+    pub subject: String,
+    /// What is wrong with it and what to write instead; never a secret.
+    pub text: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.subject, self.text)
+    }
+}
+
+impl Config {
+    /// Reads a configuration file; `env` replaces keys and holds secrets.
+    ///
+    /// # Errors
+    /// Every problem at once.
+    pub fn load(path: &Path, env: impl IntoIterator<Item = (String, String)>) -> Result<Self, InvalidConfig> {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            let subject = path.display().to_string();
+            InvalidConfig { problems: vec![Problem { subject, text: format!("can't be read: {error}") }] }
+        })?;
+        Self::parse(&text, env)
+    }
+
+    /// Reads the text of a configuration file; `env` replaces keys and holds
+    /// secrets.
+    ///
+    /// # Errors
+    /// Every problem at once.
+    pub fn parse(text: &str, env: impl IntoIterator<Item = (String, String)>) -> Result<Self, InvalidConfig> {
+        file::read(text, &env.into_iter().collect())
+    }
+
+    /// What works and is probably not meant; one line each.
+    pub fn warnings(&self) -> Vec<String> {
+        let exposed = |backend: &&Backend| {
+            !matches!(backend.credentials, Credentials::None)
+                && !backend.base_url.is_https()
+                && !backend.base_url.is_loopback()
+        };
+        let mut warnings: Vec<_> = self
+            .backends
+            .iter()
+            .filter(exposed)
+            .map(|backend| {
+                format!(
+                    "backends.{}.base_url is {}: credentials travel unencrypted; write an https:// URL",
+                    backend.name,
+                    backend.base_url.as_str()
+                )
+            })
+            .collect();
+        if self.server.tls.is_none() && !self.server.listen.ip().is_loopback() {
+            warnings.push(format!(
+                "server.listen is {} without server.tls: anyone who reaches it can ask for every backend's jobs",
+                self.server.listen
+            ));
+        }
+        warnings
+    }
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            listen: (Ipv4Addr::LOCALHOST, 50051).into(),
+            tls: None,
+            batch_deadline: Duration::from_secs(30),
+            collection_window: Duration::from_millis(5),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            watches: 2_000_000,
+            watches_per_caller: 2_000_000,
+            watches_per_call: 1_000_000,
+            batch_size: 1000,
+            streams_per_connection: 10_000,
+            connections: 10_000,
+        }
+    }
+}
+
+impl Default for Poll {
+    fn default() -> Self {
+        Self {
+            min_interval: Duration::from_secs(1),
+            max_interval: Duration::from_secs(10),
+            timeout: Duration::from_secs(15),
+            connect_timeout: Duration::from_secs(5),
+            max_batch: NonZeroUsize::new(200).expect("200 is not 0"),
+            max_concurrency: NonZeroUsize::new(8).expect("8 is not 0"),
+            requests_per_second: NonZeroU32::new(20).expect("20 is not 0"),
+            not_found_grace: Duration::from_secs(10),
+            max_backoff: Duration::from_secs(30),
+            max_response_bytes: 8 * 1024 * 1024,
+        }
+    }
+}
+
+impl Vendor {
+    /// The vendor's name, as people write it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Immuta => "Immuta",
+            Self::Kinetica => "Kinetica",
+            Self::Claret { .. } => "Claret",
+            Self::Datasaur => "Datasaur",
+        }
+    }
+
+    /// Whether one request can ask for many jobs.
+    pub fn batches(&self) -> bool {
+        matches!(self, Self::Immuta | Self::Datasaur)
+    }
+}
+
+impl Credentials {
+    /// What they are, in words; no secret.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::None => "no credentials",
+            Self::ApiKey(_) => "API key",
+            Self::ApiKeyExchange(_) => "API key, exchanged",
+            Self::Bearer(_) => "bearer token",
+            Self::Basic { .. } => "user name and password",
+            Self::Login { .. } => "email and password",
+            Self::OAuthClient { .. } => "OAuth client",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

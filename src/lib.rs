@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod adapters;
+pub mod cli;
 pub mod config;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
@@ -14,4 +15,5 @@ pub mod proto;
 pub mod server;
 #[cfg(feature = "demo")]
 pub mod simulators;
+pub mod telemetry;
 pub mod transport;

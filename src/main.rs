@@ -1,2 +1,10 @@
 //! The `jobwatch` program.
-fn main() {}
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use jobwatch::cli::Cli;
+
+fn main() -> ExitCode {
+    Cli::parse().run()
+}

@@ -34,6 +34,7 @@ tokio::task_local! {
 /// One backend on the network.
 #[derive(Debug)]
 pub struct Endpoint {
+    vendor: Vendor,
     adapter: Arc<dyn Adapter>,
     credentials: Credentials,
     http: Http,
@@ -73,12 +74,30 @@ impl Endpoint {
                 Arc::new(Datasaur::new(base_url, poll.max_batch, client))
             }
         };
-        Ok(Self { adapter, credentials: Credentials::new(credentials)?, http: Http::new(poll)? })
+        Ok(Self {
+            vendor: vendor.clone(),
+            adapter,
+            credentials: Credentials::new(credentials)?,
+            http: Http::new(poll)?,
+        })
     }
 
     /// The vendor's translation.
     pub fn adapter(&self) -> &Arc<dyn Adapter> {
         &self.adapter
+    }
+
+    /// Asks about a job that does not exist, to see whether address and
+    /// credentials work.
+    pub async fn probe(&self) -> Result<(), BackendFault> {
+        let uuid = uuid::Uuid::new_v4();
+        let id = match self.vendor {
+            Vendor::Immuta => uuid.to_string(),
+            Vendor::Datasaur => format!("AutoLabelQueue:{uuid}"),
+            Vendor::Kinetica => i64::MAX.to_string(),
+            Vendor::Claret { .. } => i32::MAX.to_string(),
+        };
+        self.ask(&[JobRef::new("probe", id)]).await.map(drop)
     }
 
     /// Asks about jobs: sends a request with credentials and reads the answer.

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Uri, header};
 use thiserror::Error;
-use url::Url;
+use url::{Host, Url};
 
 /// Longest URL in bytes. A URI of the `http` crate holds 65,534 in all, so this
 /// leaves room for any path and most queries.
@@ -86,6 +86,21 @@ impl BaseUrl {
     /// The URL as it was given.
     pub fn as_str(&self) -> &str {
         self.0.as_str()
+    }
+
+    /// Whether what is sent there is encrypted.
+    pub fn is_https(&self) -> bool {
+        self.0.scheme() == "https"
+    }
+
+    /// Whether the host is this machine.
+    pub fn is_loopback(&self) -> bool {
+        match self.0.host() {
+            Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+            Some(Host::Ipv4(ip)) => ip.is_loopback(),
+            Some(Host::Ipv6(ip)) => ip.is_loopback(),
+            None => false,
+        }
     }
 }
 

@@ -1,0 +1,105 @@
+//! The command line: `serve` and `check` for operators, `get`, `watch` and
+//! `batch` for anyone who has a job to follow, `demo` for the first minute.
+//!
+//! The clients print for people on a terminal and one proto-JSON object per line
+//! everywhere else. What a command found out is its exit code; see [`Exit`].
+
+use std::{future::Future, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+mod batch;
+mod board;
+mod check;
+mod client;
+#[cfg(feature = "demo")]
+mod demo;
+mod exit;
+mod fault;
+mod follow;
+mod get;
+mod json;
+mod present;
+mod render;
+mod serve;
+mod watch;
+
+pub use exit::Exit;
+use exit::Failure;
+
+/// One gRPC contract over every vendor's asynchronous-job API.
+#[derive(Debug, Parser)]
+#[command(name = "jobwatch", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes:
+  0    the job succeeded (with several jobs, all of them)
+  1    it ended otherwise
+  2    usage or configuration
+  3    the call failed
+  4    not terminal (get, batch)
+  130  interrupted";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway.
+    Serve(serve::Args),
+    /// Validate a configuration, naming every problem.
+    Check(check::Args),
+    /// Show the status of jobs.
+    Get(get::Args),
+    /// Follow jobs until they end.
+    Watch(watch::Args),
+    /// Show the statuses of many jobs, asked for in one call.
+    Batch(batch::Args),
+    /// Show everything, with simulated vendors: nothing to install or configure.
+    #[cfg(feature = "demo")]
+    Demo(demo::Args),
+}
+
+impl Cli {
+    /// Does what was asked for and says how it went.
+    pub fn run(self) -> ExitCode {
+        let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                eprintln!("error: can't start: {error}");
+                return Exit::Misused.into();
+            }
+        };
+        let done = runtime.block_on(self.command.run());
+        // A task that still blocks must not hold the process.
+        runtime.shutdown_background();
+        done.unwrap_or_else(Failure::report).into()
+    }
+}
+
+impl Command {
+    async fn run(self) -> Result<Exit, Failure> {
+        match self {
+            Self::Serve(args) => args.run().await,
+            Self::Check(args) => args.run().await,
+            Self::Get(args) => until_interrupted(args.run()).await,
+            Self::Watch(args) => until_interrupted(args.run()).await,
+            Self::Batch(args) => until_interrupted(args.run()).await,
+            #[cfg(feature = "demo")]
+            Self::Demo(args) => args.run().await,
+        }
+    }
+}
+
+async fn until_interrupted(work: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {
+    tokio::select! {
+        done = work => done,
+        Ok(()) = tokio::signal::ctrl_c() => Ok(Exit::Interrupted),
+    }
+}
+
+/// The environment, as far as it is text.
+fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}

@@ -1,0 +1,83 @@
+//! `jobwatch check`: whether a configuration can be served.
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+};
+
+use super::{
+    environment,
+    exit::{Exit, Failure},
+    render::Paint,
+};
+use crate::{
+    config::{Backend, Config},
+    server,
+};
+
+/// Validates a configuration.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The configuration, in TOML.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+
+    /// Try each backend's credentials at the vendor, too.
+    #[arg(long)]
+    connect: bool,
+}
+
+impl Args {
+    pub(super) async fn run(self) -> Result<Exit, Failure> {
+        let config = Config::load(&self.config, environment())?;
+        for warning in config.warnings() {
+            eprintln!("warning: {warning}");
+        }
+        let results = if self.connect {
+            server::check_backends(&config).await
+        } else {
+            config.backends.iter().map(|backend| (backend.name.clone(), Ok(()))).collect()
+        };
+        let width = config.backends.iter().map(|backend| backend.name.len()).max().unwrap_or_default();
+        let mut exit = Exit::Succeeded;
+        let mut out = io::stdout().lock();
+        for backend in &config.backends {
+            let tried = results.iter().find(|(name, _)| *name == backend.name);
+            let failure = tried.and_then(|(_, result)| result.as_ref().err());
+            if failure.is_some() {
+                exit = Exit::Failed;
+            }
+            let text = line(backend, width, failure.map(String::as_str), Paint::stdout());
+            writeln!(out, "{text}")?;
+        }
+        Ok(exit)
+    }
+}
+
+fn line(backend: &Backend, width: usize, failure: Option<&str>, paint: Paint) -> String {
+    let verdict = if failure.is_some() { paint.red("FAILED") } else { paint.green("OK    ") };
+    let Backend { name, vendor, base_url, credentials, .. } = backend;
+    let about = format!("{} at {}, {}", vendor.name(), base_url.as_str(), credentials.kind());
+    let about = paint.dim(&about);
+    match failure {
+        None => format!("{verdict}  {name:width$}  {about}"),
+        Some(failure) => format!("{verdict}  {name:width$}  {failure}  {about}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backend_is_one_line() {
+        let text = "[backends.db]\nvendor = \"kinetica\"\nbase_url = \"http://127.0.0.1:9191\"";
+        let config = Config::parse(text, []).unwrap();
+        let line = |failure| line(&config.backends[0], 4, failure, Paint::NONE);
+        assert_eq!(line(None), "OK      db    Kinetica at http://127.0.0.1:9191/, no credentials");
+        assert_eq!(
+            line(Some("no connection")),
+            "FAILED  db    no connection  Kinetica at http://127.0.0.1:9191/, no credentials"
+        );
+    }
+}

@@ -1,0 +1,289 @@
+//! What `get`, `watch` and `batch` have in common: jobs, options, connection.
+
+use std::{
+    error::Error,
+    io::{self, IsTerminal, Write},
+    path::PathBuf,
+    time::Duration,
+};
+
+use clap::{Args, ValueEnum};
+use tonic::{
+    codec::CompressionEncoding,
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
+};
+
+use super::exit::Failure;
+use crate::{
+    config,
+    proto::v1::{JobRef, JobStatusView, job_status_service_client::JobStatusServiceClient},
+};
+
+/// A connected client.
+pub(super) type Client = JobStatusServiceClient<Channel>;
+
+/// A batch of 1000 jobs may hold much more than gRPC's usual 4 MiB.
+const MAX_MESSAGE: usize = 1 << 30;
+
+/// Where the gateway is.
+#[derive(Debug, Args)]
+pub(super) struct Connection {
+    /// The gateway's address; without a scheme, http:// is meant.
+    #[arg(long, value_name = "URL", env = "JOBWATCH_SERVER", default_value = "http://127.0.0.1:50051")]
+    server: String,
+
+    /// PEM file of authorities to trust instead of the system's, for https://.
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+}
+
+/// Which jobs, and what to show of them.
+#[derive(Debug, Args)]
+pub(super) struct Jobs {
+    /// The jobs; the backend's name ends at the first slash.
+    #[arg(required = true, value_name = "BACKEND/JOB_ID", value_parser = parse_job)]
+    asked: Vec<JobRef>,
+
+    /// The job's tag, at Kinetica; for one job only.
+    #[arg(long)]
+    tag: Option<String>,
+
+    /// How much to show.
+    #[arg(long, value_enum, default_value_t)]
+    view: View,
+
+    /// Print one proto-JSON object per line, as is done without a terminal.
+    #[arg(long)]
+    json: bool,
+}
+
+/// How much of a status is shown.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum View {
+    /// No result.
+    Basic,
+    /// Everything but the vendor's payload.
+    #[default]
+    Standard,
+    /// Everything.
+    Full,
+}
+
+/// How fresh an answer has to be, and how long to wait for it.
+#[derive(Debug, Args)]
+pub(super) struct Freshness {
+    /// Wait until the job has ended, but no longer than this: "30s", "5m".
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    wait: Option<Duration>,
+
+    /// Be content with an observation up to this old.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    max_age: Option<Duration>,
+}
+
+impl Connection {
+    /// To a gateway on this machine.
+    #[cfg(feature = "demo")]
+    pub(super) fn to(address: std::net::SocketAddr) -> Self {
+        Self { server: address.to_string(), ca: None }
+    }
+
+    /// A client that is connected, and connects again by itself later.
+    pub(super) async fn open(&self) -> Result<Client, Failure> {
+        let endpoint = self.endpoint()?;
+        let channel = endpoint.connect().await.map_err(|error| {
+            Failure::Connect(format!(
+                "can't reach a gateway at {}: {}",
+                url(&self.server),
+                root_cause(&error)
+            ))
+        })?;
+        Ok(JobStatusServiceClient::new(channel)
+            .max_decoding_message_size(MAX_MESSAGE)
+            .accept_compressed(CompressionEncoding::Gzip))
+    }
+
+    fn endpoint(&self) -> Result<Endpoint, Failure> {
+        let url = url(&self.server);
+        let usage = |why: &str| Failure::Usage(format!("--server {url} {why}"));
+        let endpoint = Endpoint::from_shared(url.clone())
+            .ok()
+            .filter(|endpoint| {
+                let uri = endpoint.uri();
+                uri.host().is_some_and(|host| !host.is_empty())
+                    && matches!(uri.scheme_str(), Some("http" | "https"))
+            })
+            .ok_or_else(|| usage("is not a URL; write one such as http://127.0.0.1:50051"))?
+            .connect_timeout(Duration::from_secs(10))
+            .user_agent(concat!("jobwatch/", env!("CARGO_PKG_VERSION")))
+            .map_err(|error| usage(&error.to_string()))?;
+        if endpoint.uri().scheme_str() != Some("https") {
+            return match self.ca {
+                None => Ok(endpoint),
+                Some(_) => Err(usage("is not encrypted, so that --ca has no use; write an https:// URL")),
+            };
+        }
+        let tls = match &self.ca {
+            None => ClientTlsConfig::new().with_native_roots(),
+            Some(file) => {
+                let pem = std::fs::read(file).map_err(|error| {
+                    Failure::Usage(format!("--ca {} can't be read: {error}", file.display()))
+                })?;
+                ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem))
+            }
+        };
+        endpoint.tls_config(tls).map_err(|error| Failure::Usage(format!("TLS: {}", root_cause(&error))))
+    }
+}
+
+impl Jobs {
+    /// The jobs in the order given.
+    pub(super) fn refs(&self) -> Result<Vec<JobRef>, Failure> {
+        let mut jobs = self.asked.clone();
+        match (&self.tag, &mut jobs[..]) {
+            (None, _) => {}
+            (Some(tag), [job]) => job.job_tag.clone_from(tag),
+            (Some(_), _) => {
+                return Err(Failure::Usage("--tag belongs to one job; ask for one at a time".to_owned()));
+            }
+        }
+        Ok(jobs)
+    }
+
+    /// How much to ask for.
+    pub(super) fn view(&self) -> JobStatusView {
+        match self.view {
+            View::Basic => JobStatusView::Basic,
+            View::Standard => JobStatusView::Standard,
+            View::Full => JobStatusView::Full,
+        }
+    }
+
+    /// A blank line between two jobs' blocks, for people.
+    pub(super) fn separate(&self, already_shown: usize) -> io::Result<()> {
+        if already_shown > 0 && self.for_people() {
+            writeln!(io::stdout())?;
+        }
+        Ok(())
+    }
+
+    /// Whether a person reads the output.
+    pub(super) fn for_people(&self) -> bool {
+        !self.json && io::stdout().is_terminal()
+    }
+}
+
+impl Freshness {
+    pub(super) fn wait(&self) -> Option<prost_types::Duration> {
+        self.wait.map(proto_duration)
+    }
+
+    pub(super) fn max_age(&self) -> Option<prost_types::Duration> {
+        self.max_age.map(proto_duration)
+    }
+}
+
+/// Reads a duration of the command line.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    config::parse_duration(text).ok_or_else(|| "write a duration such as 500ms, 30s or 5m".to_owned())
+}
+
+/// A duration as the contract has it.
+pub(super) fn proto_duration(duration: Duration) -> prost_types::Duration {
+    // What doesn't fit is longer than anyone waits.
+    duration.try_into().unwrap_or(prost_types::Duration { seconds: i64::from(i32::MAX), nanos: 0 })
+}
+
+/// `BACKEND/JOB_ID`, as it is written on the command line.
+pub(super) fn name(job: &JobRef) -> String {
+    format!("{}/{}", job.backend, job.job_id)
+}
+
+fn parse_job(text: &str) -> Result<JobRef, String> {
+    match text.split_once('/') {
+        None => Err("write BACKEND/JOB_ID, such as immuta-prod/42".to_owned()),
+        Some(("", _)) => Err("the backend before the slash is missing".to_owned()),
+        Some((_, "")) => Err("the job id after the slash is missing".to_owned()),
+        Some((backend, id)) => {
+            Ok(JobRef { backend: backend.to_owned(), job_id: id.to_owned(), ..Default::default() })
+        }
+    }
+}
+
+fn url(server: &str) -> String {
+    if server.contains("://") { server.to_owned() } else { format!("http://{server}") }
+}
+
+/// The innermost error, which says what happened rather than to whom.
+fn root_cause(error: &dyn Error) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connection(server: &str) -> Connection {
+        Connection { server: server.to_owned(), ca: None }
+    }
+
+    #[test]
+    fn the_backend_ends_at_the_first_slash() {
+        let job = parse_job("immuta-prod/a/b?c").unwrap();
+        assert_eq!((&*job.backend, &*job.job_id), ("immuta-prod", "a/b?c"));
+        assert_eq!(name(&job), "immuta-prod/a/b?c");
+    }
+
+    #[test]
+    fn half_a_job_is_refused() {
+        for text in ["immuta", "/42", "immuta/", ""] {
+            assert!(parse_job(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_tag_belongs_to_one_job() {
+        let jobs = |count| Jobs {
+            asked: vec![parse_job("kinetica/1").unwrap(); count],
+            tag: Some("t".to_owned()),
+            view: View::Basic,
+            json: true,
+        };
+        assert_eq!(jobs(1).refs().unwrap()[0].job_tag, "t");
+        assert!(matches!(jobs(2).refs(), Err(Failure::Usage(_))));
+    }
+
+    #[test]
+    fn an_address_without_a_scheme_is_plain_http() {
+        assert_eq!(connection("gateway:50051").endpoint().unwrap().uri(), "http://gateway:50051/");
+        assert_eq!(connection("[::1]:50051").endpoint().unwrap().uri(), "http://[::1]:50051/");
+    }
+
+    #[test]
+    fn an_address_that_cant_be_called_is_refused() {
+        for server in ["", "ftp://gateway", "http://", "two words"] {
+            assert!(matches!(connection(server).endpoint(), Err(Failure::Usage(_))), "{server}");
+        }
+    }
+
+    #[test]
+    fn an_authority_without_tls_is_refused() {
+        let connection = Connection { server: "gateway:1".to_owned(), ca: Some("ca.pem".into()) };
+        assert!(matches!(connection.endpoint(), Err(Failure::Usage(_))));
+    }
+
+    #[tokio::test]
+    async fn a_refused_connection_is_said_in_one_sentence() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        let Err(Failure::Connect(message)) = connection(&address.to_string()).open().await else { panic!() };
+        assert!(
+            message.starts_with(&format!("can't reach a gateway at http://{address}: Connection refused"))
+        );
+    }
+}

@@ -1,0 +1,227 @@
+//! `jobwatch demo`: simulated vendors, a gateway for them, and their jobs.
+
+use std::{
+    collections::HashSet,
+    io::{self, IsTerminal, Write},
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    board::Row,
+    client::{self, Connection},
+    exit::{Exit, Failure},
+    follow::Following,
+    present::{Reader, present},
+    render::Paint,
+    serve::signalled,
+};
+use crate::{
+    config::Config,
+    proto::v1::{JobRef, WatchJobRequest},
+    server::{self, ServeError},
+    simulators::{DemoJob, Fleet},
+    telemetry,
+};
+
+/// Where the demo listens if nobody says otherwise.
+const LISTEN: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 50051);
+const SERVICE: &str = "jobwatch.v1.JobStatusService";
+
+/// Shows everything.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Where the gateway listens [default: 127.0.0.1:50051, or a free port if
+    /// that one is taken].
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+
+    /// End once all jobs have ended.
+    #[arg(long)]
+    exit_when_done: bool,
+}
+
+impl Args {
+    pub(super) async fn run(self) -> Result<Exit, Failure> {
+        telemetry::init(telemetry::Format::Text, &telemetry::filter("error"))
+            .map_err(|error| Failure::Usage(error.to_string()))?;
+        let fleet = Fleet::start()
+            .await
+            .map_err(|error| Failure::Usage(format!("the simulated vendors can't start: {error}")))?;
+        let config = Config::parse(&fleet.config(), [])?;
+        let listener = listen(self.listen)
+            .await
+            .map_err(|error| Failure::Usage(format!("the gateway can't listen: {error}")))?;
+        let address = callable(listener.local_addr()?);
+
+        let shutdown = CancellationToken::new();
+        // Whichever way this ends, the server is asked to stop.
+        let _stop = shutdown.clone().drop_guard();
+        let mut server = tokio::spawn(server::run(listener, shutdown.clone(), config));
+        let exit = tokio::select! {
+            exit = self.show(&fleet, address) => exit?,
+            // It is how people end a demo.
+            () = signalled() => Exit::Succeeded,
+            ended = &mut server => return stopped(ended),
+        };
+        shutdown.cancel();
+        stop(server).await.map(|_| exit)
+    }
+
+    async fn show(&self, fleet: &Fleet, address: SocketAddr) -> Result<Exit, Failure> {
+        let client = Connection::to(address).open().await?;
+        let jobs = fleet.start_demo_jobs();
+        let mut out = io::stdout();
+        write!(out, "{}", introduction(address, &jobs, Paint::stdout()))?;
+        out.flush()?;
+
+        let now = Timestamp::now();
+        let mut rows: Vec<_> =
+            jobs.iter().map(|job| Row::new(&client::name(&reference(job)), job.title, now)).collect();
+        let watches = jobs
+            .iter()
+            .map(|job| WatchJobRequest { job: Some(reference(job)), ..Default::default() })
+            .collect();
+        let following = Following::begin(&client, watches, Duration::from_secs(30));
+        let reader = if out.is_terminal() { Reader::Terminal } else { Reader::Log };
+        let exit = present(following, &mut rows, reader).await?;
+        if !self.exit_when_done {
+            writeln!(out, "\nAll jobs have ended. The gateway answers until you press Ctrl-C.")?;
+            std::future::pending::<()>().await;
+        }
+        // That some jobs fail is what the demo shows.
+        Ok(if exit == Exit::Failed { Exit::Failed } else { Exit::Succeeded })
+    }
+}
+
+/// The address that was asked for; or the usual one, or a free port beside it.
+async fn listen(asked: Option<SocketAddr>) -> io::Result<TcpListener> {
+    if let Some(address) = asked {
+        return TcpListener::bind(address).await;
+    }
+    match TcpListener::bind(LISTEN).await {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => TcpListener::bind((LISTEN.0, 0)).await,
+        bound => bound,
+    }
+}
+
+/// An address that listens everywhere is called on this machine.
+fn callable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(Ipv4Addr::LOCALHOST.into());
+    }
+    address
+}
+
+async fn stop(server: JoinHandle<Result<(), ServeError>>) -> Result<Exit, Failure> {
+    match tokio::time::timeout(Duration::from_secs(10), server).await {
+        Ok(ended) => stopped(ended),
+        Err(_) => Ok(Exit::Succeeded),
+    }
+}
+
+fn stopped(ended: Result<Result<(), ServeError>, tokio::task::JoinError>) -> Result<Exit, Failure> {
+    match ended {
+        Ok(Ok(())) => Ok(Exit::Succeeded),
+        Ok(Err(error)) => Err(Failure::Usage(format!("the gateway can't go on: {error}"))),
+        Err(error) => Err(Failure::Usage(format!("the gateway ended: {error}"))),
+    }
+}
+
+fn reference(job: &DemoJob) -> JobRef {
+    JobRef {
+        backend: job.backend.to_owned(),
+        job_id: job.id.clone(),
+        job_tag: job.tag.clone().unwrap_or_default(),
+    }
+}
+
+/// What runs where, and what to paste into another terminal.
+fn introduction(address: SocketAddr, jobs: &[DemoJob], paint: Paint) -> String {
+    let mut seen = HashSet::new();
+    let one_each: Vec<_> = jobs.iter().filter(|job| seen.insert(job.backend)).collect();
+    let backends = one_each.iter().map(|job| job.backend).collect::<Vec<_>>().join(", ");
+    let mut text = format!(
+        "{} listens on {address}, with simulated vendors behind it: {backends}.\n\nPaste into another terminal:\n\n",
+        paint.bold("jobwatch"),
+    );
+    for line in grpcurl(address, &one_each) {
+        text = text + "  " + &paint.cyan(&line) + "\n";
+    }
+    text.push('\n');
+    text
+}
+
+fn grpcurl(address: SocketAddr, jobs: &[&DemoJob]) -> Vec<String> {
+    let as_json = |job: &DemoJob| match &job.tag {
+        None => json!({ "backend": job.backend, "job_id": job.id }),
+        Some(tag) => json!({ "backend": job.backend, "job_id": job.id, "job_tag": tag }),
+    };
+    let call = |method: &str, request: &Value| {
+        let request = request.to_string().replace('\'', r"'\''");
+        format!("grpcurl -plaintext -d '{request}' {address} {SERVICE}/{method}")
+    };
+    let mut lines = vec![
+        format!("grpcurl -plaintext {address} list"),
+        format!("grpcurl -plaintext {address} describe {SERVICE}"),
+    ];
+    if let (Some(first), Some(last)) = (jobs.first(), jobs.last()) {
+        lines.push(call("GetJobStatus", &json!({ "job": as_json(first) })));
+        let all: Vec<_> = jobs.iter().map(|job| as_json(job)).collect();
+        lines.push(call("BatchGetStatuses", &json!({ "jobs": all })));
+        lines.push(call("WatchJob", &json!({ "job": as_json(last) })));
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(backend: &'static str, id: &str, tag: Option<&str>) -> DemoJob {
+        DemoJob { backend, id: id.to_owned(), tag: tag.map(str::to_owned), title: "" }
+    }
+
+    #[test]
+    fn the_grpcurl_lines_can_be_pasted() {
+        let jobs = [job("immuta", "it's", None), job("kinetica", "7", Some("t"))];
+        let jobs: Vec<_> = jobs.iter().collect();
+        assert_eq!(
+            grpcurl(LISTEN.into(), &jobs),
+            [
+                r"grpcurl -plaintext 127.0.0.1:50051 list",
+                r"grpcurl -plaintext 127.0.0.1:50051 describe jobwatch.v1.JobStatusService",
+                r#"grpcurl -plaintext -d '{"job":{"backend":"immuta","job_id":"it'\''s"}}' 127.0.0.1:50051 jobwatch.v1.JobStatusService/GetJobStatus"#,
+                r#"grpcurl -plaintext -d '{"jobs":[{"backend":"immuta","job_id":"it'\''s"},{"backend":"kinetica","job_id":"7","job_tag":"t"}]}' 127.0.0.1:50051 jobwatch.v1.JobStatusService/BatchGetStatuses"#,
+                r#"grpcurl -plaintext -d '{"job":{"backend":"kinetica","job_id":"7","job_tag":"t"}}' 127.0.0.1:50051 jobwatch.v1.JobStatusService/WatchJob"#,
+            ]
+        );
+    }
+
+    #[test]
+    fn the_introduction_shows_one_job_of_each_backend() {
+        let jobs = [job("immuta", "1", None), job("immuta", "2", None), job("claret", "3", None)];
+        let text = introduction(LISTEN.into(), &jobs, Paint::NONE);
+        assert!(text.contains("simulated vendors behind it: immuta, claret.\n"), "{text}");
+        assert!(!text.contains("\"2\""));
+    }
+
+    #[tokio::test]
+    async fn a_taken_port_is_an_error_only_where_it_was_asked_for() {
+        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        assert!(listen(Some(taken.local_addr().unwrap())).await.is_err());
+        // Whether or not the usual port is free, one is found.
+        assert!(listen(None).await.is_ok());
+    }
+
+    #[test]
+    fn an_address_that_listens_everywhere_is_called_here() {
+        assert_eq!(callable("0.0.0.0:7".parse().unwrap()).to_string(), "127.0.0.1:7");
+        assert_eq!(callable("[::]:7".parse().unwrap()).to_string(), "127.0.0.1:7");
+    }
+}

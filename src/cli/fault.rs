@@ -1,0 +1,131 @@
+//! How a failed call looks to people: what happened, and what to do about it.
+
+use std::time::Duration;
+
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+use super::render::{Paint, one_line};
+
+/// Code, message, reason and advice; several lines, the last with its line break.
+pub(super) fn render(subject: &str, status: &Status, paint: Paint) -> String {
+    let head = paint.red("error:");
+    let message = one_line(status.message());
+    let mut text = format!("{head} {subject}: {}: {message}\n", paint.bold(&code(status.code())));
+    let mut row = |label: &str, value: &str| {
+        if !value.is_empty() {
+            let label = paint.dim(&format!("{label:<9}"));
+            text = format!("{text}  {label}  {value}\n");
+        }
+    };
+    let info = status.get_details_error_info();
+    if let Some(info) = &info {
+        row("reason", &one_line(&info.reason));
+        row("vendor", &info.metadata.get("vendor_message").map(|words| one_line(words)).unwrap_or_default());
+        row("HTTP", &info.metadata.get("http_status").map(|code| one_line(code)).unwrap_or_default());
+    }
+    for violation in status.get_details_bad_request().into_iter().flat_map(|request| request.field_violations)
+    {
+        row("field", &format!("{}: {}", one_line(&violation.field), one_line(&violation.description)));
+    }
+    let retry = retry_delay(status).map(|delay| format!(" in {}", seconds(delay))).unwrap_or_default();
+    let reason = info.as_ref().map(|info| info.reason.as_str()).unwrap_or_default();
+    let advice = advice(reason, status.code());
+    row("do", &advice.replace("{in}", &retry));
+    text
+}
+
+/// How long the server asks to wait.
+pub(super) fn retry_delay(status: &Status) -> Option<Duration> {
+    status.get_details_retry_info().and_then(|info| info.retry_delay)
+}
+
+/// A short wait in words.
+pub(super) fn seconds(delay: Duration) -> String {
+    format!("{:.1} s", delay.as_secs_f64())
+}
+
+/// The code as gRPC spells it.
+pub(super) fn code(code: Code) -> String {
+    let mut text = String::new();
+    for c in format!("{code:?}").chars() {
+        if c.is_ascii_uppercase() && !text.is_empty() {
+            text.push('_');
+        }
+        text.push(c.to_ascii_uppercase());
+    }
+    text
+}
+
+/// What the person at the terminal can do.
+fn advice(reason: &str, code: Code) -> &'static str {
+    match reason {
+        "INVALID_REQUEST" | "INVALID_JOB_ID" => "correct what the message names",
+        "INVALID_RESUME_TOKEN" => "begin a new watch, without a resume token",
+        "UNKNOWN_BACKEND" => "check the name before the slash: it is a key of the gateway's configuration",
+        "JOB_NOT_FOUND" => "check the id and the backend; a vendor may have forgotten an old job",
+        "JOB_GONE" => "ask the vendor: it knew the job before and doesn't any more",
+        "ARTIFACT_NOT_FOUND" => "check the file's id against the job's files",
+        "CALLER_UNAUTHENTICATED" => "show the gateway credentials that it knows",
+        "BACKEND_NOT_ALLOWED" => "ask the gateway's operator for the use of this backend",
+        "BACKEND_CREDENTIALS_REJECTED" => "have the gateway's operator correct this backend's credentials",
+        "BACKEND_FORBIDDEN" => "have the gateway's account given the permission at the vendor",
+        "BACKEND_REJECTED" => "have the gateway's operator check this backend's base_url and settings",
+        "BACKEND_UNAVAILABLE" => "try again{in}; the job itself is not affected",
+        "BACKEND_THROTTLED" => "try again{in}; the vendor asks for fewer calls",
+        "BACKEND_MALFORMED" => "have the gateway's operator look at its log",
+        "TOO_MANY_WATCHES" | "TOO_MANY_JOBS" => "use fewer at once, or have the operator raise the limit",
+        "SHUTTING_DOWN" => "try again{in}; the gateway is being stopped",
+        _ => match code {
+            Code::Unavailable => "try again{in}",
+            Code::DeadlineExceeded => "try again, or allow more time",
+            Code::Unimplemented => "check that a jobwatch gateway of this version answers at --server",
+            _ => "",
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic_types::ErrorDetails;
+
+    use super::*;
+
+    #[test]
+    fn an_error_says_code_message_reason_and_what_to_do() {
+        let mut details = ErrorDetails::with_retry_info(Some(Duration::from_secs(2)));
+        details.set_error_info(
+            "BACKEND_THROTTLED",
+            "jobwatch",
+            [("http_status".to_owned(), "429".to_owned())],
+        );
+        let status = Status::with_error_details(Code::Unavailable, "the vendor is throttling", details);
+        let expected = "\
+error: immuta/1: UNAVAILABLE: the vendor is throttling
+  reason     BACKEND_THROTTLED
+  HTTP       429
+  do         try again in 2.0 s; the vendor asks for fewer calls
+";
+        assert_eq!(render("immuta/1", &status, Paint::NONE), expected);
+    }
+
+    #[test]
+    fn the_wrong_field_is_named() {
+        let details = ErrorDetails::with_bad_request_violation("job.job_id", "write a decimal number");
+        let status = Status::with_error_details(Code::InvalidArgument, "no", details);
+        let text = render("kinetica/x", &status, Paint::NONE);
+        assert!(text.contains("  field      job.job_id: write a decimal number\n"), "{text}");
+    }
+
+    #[test]
+    fn codes_are_spelt_as_grpc_spells_them() {
+        assert_eq!(code(Code::NotFound), "NOT_FOUND");
+        assert_eq!(code(Code::Ok), "OK");
+    }
+
+    #[test]
+    fn an_error_without_details_is_one_line() {
+        let text = render("a/b", &Status::internal("x\ny"), Paint::NONE);
+        assert_eq!(text, "error: a/b: INTERNAL: x y\n");
+    }
+}

@@ -1,0 +1,324 @@
+//! How a status looks to people: pure functions of the status, the time and
+//! whether colours are wanted.
+
+use std::{
+    fmt::Write,
+    io::{self, IsTerminal},
+};
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::client::name;
+use crate::proto::v1::{Artifact, JobResult, JobState, JobStatus, Progress};
+
+/// Longest preview of a result, an error's details or a payload.
+const PREVIEW_LINES: usize = 12;
+const PREVIEW_CHARS: usize = 1000;
+
+/// Colours, where they are wanted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Paint(bool);
+
+impl Paint {
+    /// No colours at all.
+    #[cfg(test)]
+    pub(super) const NONE: Self = Self(false);
+
+    pub(super) fn stdout() -> Self {
+        Self(io::stdout().is_terminal() && Self::allowed())
+    }
+
+    pub(super) fn stderr() -> Self {
+        Self(io::stderr().is_terminal() && Self::allowed())
+    }
+
+    /// See <https://no-color.org>.
+    fn allowed() -> bool {
+        std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+            && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+    }
+
+    fn with(self, code: &str, text: &str) -> String {
+        if self.0 && !text.is_empty() { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    pub(super) fn bold(self, text: &str) -> String {
+        self.with("1", text)
+    }
+
+    pub(super) fn dim(self, text: &str) -> String {
+        self.with("2", text)
+    }
+
+    pub(super) fn red(self, text: &str) -> String {
+        self.with("31", text)
+    }
+
+    pub(super) fn green(self, text: &str) -> String {
+        self.with("32", text)
+    }
+
+    pub(super) fn yellow(self, text: &str) -> String {
+        self.with("33", text)
+    }
+
+    pub(super) fn cyan(self, text: &str) -> String {
+        self.with("36", text)
+    }
+
+    /// The colour of a state.
+    pub(super) fn state(self, state: JobState, text: &str) -> String {
+        match state {
+            JobState::Succeeded => self.green(text),
+            JobState::Failed | JobState::Expired => self.red(text),
+            JobState::Cancelled | JobState::Cancelling | JobState::Retrying => self.yellow(text),
+            JobState::Running => self.cyan(text),
+            JobState::Pending | JobState::Unspecified => self.dim(text),
+        }
+    }
+}
+
+/// The state in one word.
+pub(super) fn word(state: JobState) -> &'static str {
+    match state {
+        JobState::Unspecified => "UNKNOWN",
+        state => state.as_str_name().trim_start_matches("JOB_STATE_"),
+    }
+}
+
+/// One sign for the state, one column wide.
+pub(super) fn sign(state: JobState) -> &'static str {
+    match state {
+        JobState::Succeeded => "✔",
+        JobState::Failed | JobState::Expired => "✘",
+        JobState::Cancelled => "■",
+        JobState::Cancelling => "□",
+        JobState::Retrying => "↻",
+        JobState::Running => "▶",
+        JobState::Pending => "·",
+        JobState::Unspecified => "?",
+    }
+}
+
+/// One line of text that a vendor wrote: nothing in it moves the cursor.
+pub(super) fn one_line(text: &str) -> String {
+    let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    clean.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// A span of time, as a clock shows it.
+pub(super) fn clock(duration: SignedDuration) -> String {
+    let seconds = duration.as_secs().max(0);
+    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    if hours > 0 { format!("{hours}:{minutes:02}:{seconds:02}") } else { format!("{minutes}:{seconds:02}") }
+}
+
+/// A time of the contract, where it is one.
+pub(super) fn time(timestamp: Option<&prost_types::Timestamp>) -> Option<Timestamp> {
+    timestamp.and_then(|timestamp| Timestamp::new(timestamp.seconds, timestamp.nanos).ok())
+}
+
+/// When the job began, as far as the vendor says.
+pub(super) fn begun(status: &JobStatus) -> Option<Timestamp> {
+    time(status.start_time.as_ref()).or_else(|| time(status.create_time.as_ref()))
+}
+
+/// Progress in words: "step 3 of 5", "40 %".
+pub(super) fn progress(progress: &Progress) -> String {
+    let steps = match (progress.completed_steps, progress.total_steps) {
+        (Some(done), Some(total)) => format!("{done} of {total} steps"),
+        (Some(done), None) => format!("{done} steps"),
+        (None, Some(total)) => format!("of {total} steps"),
+        (None, None) => String::new(),
+    };
+    let percent = progress.percent.map(|percent| format!("{percent:.0} %")).unwrap_or_default();
+    join(&[&percent, &steps, &one_line(&progress.current_step)])
+}
+
+/// A job's result in words: "application/json, 120 bytes".
+pub(super) fn result(result: &JobResult) -> String {
+    let kind = if result.content_type.is_empty() { "bytes" } else { &result.content_type };
+    let count = result.data.len();
+    format!("{}, {count} {}", one_line(kind), if count == 1 { "byte" } else { "bytes" })
+}
+
+/// The parts that are not empty.
+pub(super) fn join(parts: &[&str]) -> String {
+    let parts: Vec<_> = parts.iter().filter(|part| !part.is_empty()).copied().collect();
+    parts.join(" · ")
+}
+
+/// Everything about one status; several lines, the last with its line break.
+pub(super) fn details(status: &JobStatus, paint: Paint) -> String {
+    let job = status.job.as_ref().map(name).unwrap_or_default();
+    let state = status.state();
+    let head = paint.state(state, &format!("{} {}", sign(state), word(state)));
+    let mut block = Block { text: format!("{head}  {}", paint.bold(&one_line(&job))), paint };
+    if status.vendor_state != word(state) {
+        block.text += &paint.dim(&format!("  {}", one_line(&status.vendor_state)));
+    }
+    block.text.push('\n');
+
+    block.row("job", &join(&[&one_line(&status.job_type), &one_line(&status.description)]));
+    block.row("progress", &status.progress.as_ref().map(progress).unwrap_or_default());
+    let (create, start, end) =
+        (time(status.create_time.as_ref()), time(status.start_time.as_ref()), time(status.end_time.as_ref()));
+    let shown = |time: Option<Timestamp>| time.map(|time| format!("{time:.0}")).unwrap_or_default();
+    block.row("created", &shown(create));
+    block.row("started", &shown(start));
+    let took =
+        end.zip(begun(status)).map(|(end, begun)| format!("after {}", clock(end.duration_since(begun))));
+    block.row("ended", &join(&[&shown(end), &took.unwrap_or_default()]));
+    block.row("owner", &one_line(&status.owner));
+    block.row("link", &one_line(&status.vendor_url));
+    if let Some(error) = &status.error {
+        let message = if error.message.is_empty() { "(the vendor gives no message)" } else { &error.message };
+        block.lines("error", message, |line| paint.red(line));
+        block.preview("", &error.details);
+    }
+    if let Some(output) = &status.result {
+        block.row("result", &result(output));
+        if output.content_type != "avro/binary" {
+            block.preview("", &output.data);
+        }
+    }
+    let width = status.artifacts.iter().map(|artifact| artifact.category.chars().count()).max().unwrap_or(0);
+    for (n, Artifact { category, file_name, vendor_uri, artifact_id: _ }) in
+        status.artifacts.iter().enumerate()
+    {
+        let label = if n == 0 { "files" } else { "" };
+        let file = format!("{:width$}  {}", one_line(category), one_line(file_name));
+        block.row(label, &format!("{file}  {}", paint.dim(&one_line(vendor_uri))));
+    }
+    block.preview("payload", &status.vendor_payload);
+    block.text
+}
+
+/// Labelled lines below a heading.
+struct Block {
+    text: String,
+    paint: Paint,
+}
+
+impl Block {
+    fn row(&mut self, label: &str, value: &str) {
+        if !value.is_empty() {
+            let label = self.paint.dim(&format!("{label:<9}"));
+            writeln!(self.text, "  {label}  {value}").expect("a String takes any text");
+        }
+    }
+
+    fn lines(&mut self, label: &str, text: &str, paint: impl Fn(&str) -> String) {
+        for (n, line) in text.lines().filter(|line| !line.trim().is_empty()).take(PREVIEW_LINES).enumerate() {
+            let line: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+            self.row(if n == 0 { label } else { "" }, &paint(&line));
+        }
+    }
+
+    /// The beginning of a text or JSON document, the latter laid out.
+    fn preview(&mut self, label: &str, data: &[u8]) {
+        let Ok(text) = std::str::from_utf8(data) else { return };
+        let laid_out = serde_json::from_str::<serde_json::Value>(text)
+            .ok()
+            .filter(|_| text.len() <= PREVIEW_CHARS)
+            .and_then(|json| serde_json::to_string_pretty(&json).ok());
+        let text =
+            laid_out.filter(|json| json.lines().count() <= PREVIEW_LINES).unwrap_or_else(|| text.to_owned());
+        let start: String = text.chars().take(PREVIEW_CHARS).collect();
+        self.lines(label, &start, str::to_owned);
+        if start.len() < text.len() || text.lines().count() > PREVIEW_LINES {
+            let rest = format!("… {} bytes in all; --json shows them", text.len());
+            self.row("", &self.paint.dim(&rest));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prost_types::Timestamp as Time;
+
+    use super::*;
+    use crate::proto::v1::{JobError, JobRef};
+
+    fn at(seconds: i64) -> Time {
+        Time { seconds, nanos: 0 }
+    }
+
+    #[test]
+    fn a_finished_job_shows_everything_that_is_known() {
+        let status = JobStatus {
+            job: Some(JobRef { backend: "claret".into(), job_id: "42".into(), ..Default::default() }),
+            state: JobState::Failed.into(),
+            vendor_state: "failed".into(),
+            terminal: true,
+            progress: Some(Progress { completed_steps: Some(2), total_steps: Some(5), ..Default::default() }),
+            error: Some(JobError { message: "no such column: sku\nin row 7".into(), details: "".into() }),
+            result: Some(JobResult { data: "{\"a\":1}".into(), content_type: "application/json".into() }),
+            artifacts: vec![Artifact {
+                category: "errors".into(),
+                file_name: "e.csv".into(),
+                vendor_uri: "s3://b/e.csv".into(),
+                ..Default::default()
+            }],
+            job_type: "import".into(),
+            description: "Stock".into(),
+            create_time: Some(at(1_700_000_000)),
+            start_time: Some(at(1_700_000_001)),
+            end_time: Some(at(1_700_000_063)),
+            ..Default::default()
+        };
+        let expected = "\
+✘ FAILED  claret/42  failed
+  job        import · Stock
+  progress   2 of 5 steps
+  created    2023-11-14T22:13:20Z
+  started    2023-11-14T22:13:21Z
+  ended      2023-11-14T22:14:23Z · after 1:02
+  error      no such column: sku
+             in row 7
+  result     application/json, 7 bytes
+             {
+               \"a\": 1
+             }
+  files      errors  e.csv  s3://b/e.csv
+";
+        assert_eq!(details(&status, Paint::NONE), expected);
+    }
+
+    #[test]
+    fn a_vendors_text_cant_move_the_cursor() {
+        let status = JobStatus {
+            description: "a\x1b[2Jb\r\nc\u{9b}1m".into(),
+            error: Some(JobError { message: "x\x1b]0;t\x07\n\x1b[1A".into(), details: "".into() }),
+            result: Some(JobResult { data: "\x1b[2J".into(), content_type: "text/\x1bplain".into() }),
+            ..Default::default()
+        };
+        let text = details(&status, Paint::NONE);
+        assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
+    }
+
+    #[test]
+    fn a_long_result_is_cut_and_says_so() {
+        let data = "line\n".repeat(100);
+        let result = Some(JobResult { data: data.into(), content_type: "text/plain".into() });
+        let text = details(&JobStatus { result, ..Default::default() }, Paint::NONE);
+        assert!(text.lines().count() < 20);
+        assert!(text.ends_with("… 500 bytes in all; --json shows them\n"), "{text}");
+    }
+
+    #[test]
+    fn a_clock_grows_an_hour_when_it_needs_one() {
+        for (seconds, shown) in [(-3, "0:00"), (7, "0:07"), (62, "1:02"), (3662, "1:01:02")] {
+            assert_eq!(clock(SignedDuration::from_secs(seconds)), shown);
+        }
+    }
+
+    #[test]
+    fn every_state_has_one_sign_of_one_column() {
+        for number in 0..=8 {
+            let state = JobState::try_from(number).unwrap();
+            assert_eq!(sign(state).chars().count(), 1);
+            assert!(word(state).len() <= 10);
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! `jobwatch serve`: the gateway itself.
+
+use std::path::PathBuf;
+
+use tokio::{net::TcpListener, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    environment,
+    exit::{Exit, Failure},
+};
+use crate::{config::Config, server, telemetry};
+
+/// Runs the gateway.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The configuration, in TOML.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+
+    /// How log lines are written. What is logged: `JOBWATCH_LOG` or `RUST_LOG`.
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
+    log_format: telemetry::Format,
+}
+
+impl Args {
+    pub(super) async fn run(self) -> Result<Exit, Failure> {
+        telemetry::init(self.log_format, &telemetry::filter("info"))
+            .map_err(|error| Failure::Usage(error.to_string()))?;
+        let config = Config::load(&self.config, environment())?;
+        for warning in config.warnings() {
+            tracing::warn!("{warning}");
+        }
+        let listener = TcpListener::bind(config.server.listen).await.map_err(|error| {
+            Failure::Usage(format!("server.listen {} can't be listened on: {error}", config.server.listen))
+        })?;
+        let shutdown = CancellationToken::new();
+        let signals = tokio::spawn(stop_on_signal(shutdown.clone()));
+        let served = server::run(listener, shutdown, config).await;
+        signals.abort();
+        served.map(|()| Exit::Succeeded).map_err(|error| Failure::Usage(error.to_string()))
+    }
+}
+
+/// The first SIGTERM or SIGINT asks the server to stop, the second one insists.
+pub(super) async fn stop_on_signal(shutdown: CancellationToken) {
+    signalled().await;
+    tracing::info!("stopping");
+    shutdown.cancel();
+    signalled().await;
+    std::process::exit(Exit::Interrupted.code().into());
+}
+
+/// Ends at SIGTERM or SIGINT.
+pub(super) async fn signalled() {
+    #[cfg(unix)]
+    if let Ok(mut term) = signal::unix::signal(signal::unix::SignalKind::terminate()) {
+        tokio::select! {
+            _ = term.recv() => return,
+            Ok(()) = signal::ctrl_c() => return,
+        }
+    }
+    if signal::ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}

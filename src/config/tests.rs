@@ -1,0 +1,397 @@
+use proptest::prelude::*;
+use secrecy::ExposeSecret;
+
+use super::*;
+
+const SECRETS: [(&str, &str); 4] = [
+    ("IMMUTA_API_KEY", "immuta-hush"),
+    ("KINETICA_PASSWORD", "kinetica-hush"),
+    ("CLARET_PASSWORD", "claret-hush"),
+    ("DATASAUR_CLIENT_SECRET", "datasaur-hush"),
+];
+
+fn env(more: &[(&str, &str)]) -> Vec<(String, String)> {
+    SECRETS.iter().chain(more).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+fn problems(text: &str, more: &[(&str, &str)]) -> Vec<String> {
+    match Config::parse(text, env(more)) {
+        Ok(_) => Vec::new(),
+        Err(invalid) => invalid.problems.iter().map(Problem::to_string).collect(),
+    }
+}
+
+const IMMUTA: &str = r#"
+    [backends.immuta-prod]
+    vendor = "immuta"
+    base_url = "https://immuta.example"
+    credentials = { api_key = { env = "IMMUTA_API_KEY" } }
+"#;
+
+fn one(backend: &str) -> Backend {
+    Config::parse(backend, env(&[])).unwrap().backends.remove(0)
+}
+
+#[test]
+fn the_example_configuration_is_accepted() {
+    let config = Config::parse(include_str!("../../jobwatch.example.toml"), env(&[])).unwrap();
+    let names: Vec<_> = config.backends.iter().map(|backend| &*backend.name).collect();
+    assert_eq!(names, ["claret", "datasaur", "immuta-prod", "kinetica"]);
+    assert!(config.warnings().is_empty());
+}
+
+#[test]
+fn the_example_shows_the_true_defaults() {
+    let example = include_str!("../../jobwatch.example.toml");
+    let shown: String = example
+        .lines()
+        .map(|line| match line.strip_prefix("# ") {
+            Some(rest) if rest.split_once(" = ").is_some_and(|(key, _)| default_shown(key)) => rest,
+            _ => line,
+        })
+        .fold(String::new(), |text, line| text + line + "\n");
+    assert_ne!(shown, example);
+    let (shown, unset) =
+        (Config::parse(&shown, env(&[])).unwrap(), Config::parse(example, env(&[])).unwrap());
+    assert_eq!(format!("{shown:?}"), format!("{unset:?}"));
+}
+
+fn default_shown(key: &str) -> bool {
+    key.chars().all(|c| c.is_ascii_lowercase() || c == '_') && !matches!(key, "tls" | "allow_inline_secrets")
+}
+
+#[test]
+fn what_is_not_set_has_the_documented_default() {
+    let config = Config::parse(IMMUTA, env(&[])).unwrap();
+    assert_eq!(config.server.listen.to_string(), "127.0.0.1:50051");
+    assert_eq!(config.server.batch_deadline, Duration::from_secs(30));
+    assert_eq!(config.server.collection_window, Duration::from_millis(5));
+    assert_eq!(config.limits.watches, 2_000_000);
+    let poll = &config.backends[0].poll;
+    assert_eq!(poll.min_interval, Duration::from_secs(1));
+    assert_eq!(poll.max_batch.get(), 200);
+    assert_eq!(poll.max_response_bytes, 8 << 20);
+}
+
+#[test]
+fn a_vendor_without_a_batch_call_is_asked_for_one_job_at_a_time() {
+    let backend = one("[backends.k]\nvendor = \"kinetica\"\nbase_url = \"http://db:9191\"");
+    assert_eq!(backend.poll.max_batch.get(), 1);
+    assert!(matches!(backend.credentials, Credentials::None));
+}
+
+#[test]
+fn each_mistake_is_named_with_its_key_and_what_to_write() {
+    let inline = "allow_inline_secrets = true\n";
+    for (text, expected) in [
+        ("", "backends is missing; write at least one backend, such as [backends.immuta-prod]"),
+        ("nonsense", "the file (line 1, column 9) is not TOML: key with no value, expected `=`"),
+        (
+            "[backends.claret]\nvendor = \"claret\"\nbase_url = \"https://plan.claret.app\"\ncredentials.bearer.env = \"CLARET_PASSWORD\"",
+            "backends.claret.tenant is missing; write the tenant's name, the first path segment, such as \"demo\"",
+        ),
+        (
+            "[backends.claret]\nvendor = \"claret\"\nbase_url = \"https://plan.claret.app\"\ntenant = \"a/b\"\ncredentials.bearer.env = \"CLARET_PASSWORD\"",
+            "backends.claret.tenant is \"a/b\"; write the tenant's name, the first path segment, such as \"demo\", of letters, digits, '-' and '_'",
+        ),
+        (
+            "[backends.x]\nvendor = \"kinetika\"\nbase_url = \"http://db\"",
+            "backends.x.vendor is \"kinetika\"; did you mean kinetica?",
+        ),
+        (
+            "[backends.x]\nvendor = \"kinetica\"\nbase_url = \"db:9191\"",
+            "backends.x.base_url must begin with http:// or https://",
+        ),
+        (
+            "[backends.x]\nvendor = \"kinetica\"\nbase_url = \"http://db\"\ntenant = \"a\"",
+            "backends.x.tenant is only for Claret, not for Kinetica; remove it",
+        ),
+        (
+            "[backends.x]\nvendor = \"kinetica\"\nbase_url = \"http://db\"\npoll.max_batch = 2",
+            "backends.x.poll.max_batch is 2, but Kinetica is asked for one job at a time; remove it",
+        ),
+        (
+            "[backends.\"A b\"]\nvendor = \"kinetica\"\nbase_url = \"http://db\"",
+            "backends.\"A b\" is not a name for a backend; write 1 to 63 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit",
+        ),
+        (
+            "[backends.x]\nvendor = \"immuta\"\nbase_url = \"http://db\"",
+            "backends.x.credentials is missing; write { api_key = { env = \"IMMUTA_API_KEY\" } } or { bearer = { env = \"NAME\" } }",
+        ),
+        (
+            "[backends.x]\nvendor = \"immuta\"\nbase_url = \"http://db\"\ncredentials = {}",
+            "backends.x.credentials is empty; write { api_key = { env = \"IMMUTA_API_KEY\" } } or { bearer = { env = \"NAME\" } }",
+        ),
+        (
+            "[backends.x]\nvendor = \"immuta\"\nbase_url = \"http://db\"\ncredentials = { api_key.env = \"IMMUTA_API_KEY\", bearer.env = \"IMMUTA_API_KEY\" }",
+            "backends.x.credentials holds both api_key and bearer; keep one way to sign in",
+        ),
+        (
+            "[backends.x]\nvendor = \"immuta\"\nbase_url = \"http://db\"\ncredentials = { api_key.env = \"NOT_THERE\" }",
+            "backends.x.credentials.api_key is the variable NOT_THERE, which is not set; set it",
+        ),
+        (
+            "[backends.x]\nvendor = \"immuta\"\nbase_url = \"http://db\"\ncredentials = { api_key.file = \"/no/such/file\" }",
+            "backends.x.credentials.api_key is the file /no/such/file, which can't be read: No such file or directory (os error 2)",
+        ),
+        (
+            "[backends.x]\nvendor = \"immuta\"\nbase_url = \"http://db\"\ncredentials = { api_key = \"literal\" }",
+            "backends.x.credentials.api_key is a secret in the file; write { env = \"NAME\" } or { file = \"/path\" }, or allow_inline_secrets = true at the top",
+        ),
+        (
+            "[backends.x]\nvendor = \"kinetica\"\nbase_url = \"http://db\"\ncredentials = { username = \"a:b\", password.env = \"KINETICA_PASSWORD\" }",
+            "backends.x.credentials.username holds a colon, which HTTP Basic can't carry; write a user name without one",
+        ),
+        (
+            "[backends.x]\nvendor = \"kinetica\"\nbase_url = \"http://db\"\ncredentials = { username = \"admin\" }",
+            "backends.x.credentials.password is missing; write { env = \"NAME\" } or { file = \"/path\" }",
+        ),
+        (
+            "[backends.x]\nvendor = \"kinetica\"\nbase_url = \"http://db\"\ncredentials = { api_key.env = \"IMMUTA_API_KEY\" }",
+            "backends.x.credentials.api_key is not how Kinetica knows its callers; write { username = \"..\", password = { env = \"KINETICA_PASSWORD\" } }, { bearer = { env = \"NAME\" } } or \"none\"",
+        ),
+        (
+            "[backends.x]\nvendor = \"datasaur\"\nbase_url = \"http://db\"\ncredentials = { client_id = \"a\", client_secret.env = \"IMMUTA_API_KEY\", client_auth = \"post\" }",
+            "backends.x.credentials.client_auth is \"post\"; write \"form\" or \"basic\"",
+        ),
+    ] {
+        assert_eq!(problems(text, &[]), [expected], "of {text}");
+    }
+    let immuta = "[backends.x]\nvendor = \"immuta\"\nbase_url = \"http://127.0.0.1\"\n";
+    for (secret, expected) in [
+        ("", "is empty; write the secret, or where it is"),
+        ("a\\nb", "holds a line break or another control character; write the secret alone"),
+        ("a b", "holds white space, which a header can't carry; write the secret alone"),
+        ("Bearer a", "begins with \"Bearer \"; write the token alone"),
+    ] {
+        let text = format!("{inline}{immuta}credentials = {{ bearer = \"{secret}\" }}");
+        assert_eq!(problems(&text, &[]), [format!("backends.x.credentials.bearer {expected}")]);
+    }
+}
+
+#[test]
+fn each_key_outside_the_backends_is_named_too() {
+    for (text, expected) in [
+        (
+            "server.listen = \"localhost:1\"",
+            "server.listen is \"localhost:1\"; write an IP address and a port, such as \"127.0.0.1:50051\"",
+        ),
+        (
+            "server.listen = 50051",
+            "server.listen is not a text; write an IP address and a port, such as \"127.0.0.1:50051\"",
+        ),
+        ("server.lisen = \"\"", "server.lisen is not a key here; did you mean listen?"),
+        (
+            "server.colour = \"\"",
+            "server.colour is not a key here; write one of listen, tls, batch_deadline, collection_window",
+        ),
+        ("server = 1", "server is not a table; write [server]"),
+        (
+            "server.batch_deadline = \"0s\"",
+            "server.batch_deadline is \"0s\"; write a duration from 1ms to 1h",
+        ),
+        (
+            "server.tls = { cert = \"/none\" }",
+            "server.tls.key is missing; write the path of the PEM private key",
+        ),
+        (
+            "limits.watches = \"many\"",
+            "limits.watches is \"many\"; write a whole number from 1 to 1000000000",
+        ),
+        ("limits.batch_size = 1001", "limits.batch_size is 1001; write a whole number from 1 to 1000"),
+        (
+            "limits.watches_per_call = 0",
+            "limits.watches_per_call is 0; write a whole number from 1 to 1000000000",
+        ),
+        ("admin.listen = \"127.0.0.1:9464\"", "admin is not supported by this version; remove it"),
+        ("cluster.nats = \"nats://x\"", "cluster is not supported by this version; remove it"),
+        ("allow_inline_secrets = 1", "allow_inline_secrets is neither true nor false; write one of them"),
+        (
+            "backends.immuta-prod.standby_urls = []",
+            "backends.immuta-prod.standby_urls is not supported by this version; remove it",
+        ),
+        (
+            "backends.immuta-prod.poll.long_poll = \"off\"",
+            "backends.immuta-prod.poll.long_poll is not supported by this version; remove it",
+        ),
+        (
+            "backends.immuta-prod.poll.min_interval = \"soon\"",
+            "backends.immuta-prod.poll.min_interval is \"soon\"; write a duration such as \"250ms\", \"1s\" or \"1m 30s\"",
+        ),
+        (
+            "backends.immuta-prod.poll.min_interval = 1",
+            "backends.immuta-prod.poll.min_interval is 1; write a duration such as \"250ms\", \"1s\" or \"1m 30s\"",
+        ),
+        (
+            "backends.immuta-prod.poll.min_interval = \"0s\"",
+            "backends.immuta-prod.poll.min_interval is \"0s\"; write a duration from 1ms to 24h",
+        ),
+        (
+            "backends.immuta-prod.poll.max_interval = \"500ms\"",
+            "backends.immuta-prod.poll.max_interval is \"500ms\"; write a duration from 1s to 24h",
+        ),
+        (
+            "backends.immuta-prod.poll.timeout = \"0s\"",
+            "backends.immuta-prod.poll.timeout is \"0s\"; write a duration from 1ms to 1h",
+        ),
+        (
+            "backends.immuta-prod.poll.max_batch = 0",
+            "backends.immuta-prod.poll.max_batch is 0; write a whole number from 1 to 1000",
+        ),
+        (
+            "backends.immuta-prod.poll.requests_per_second = 0",
+            "backends.immuta-prod.poll.requests_per_second is 0; write a whole number from 1 to 1000000",
+        ),
+        (
+            "backends.immuta-prod.poll.max_concurrency = -1",
+            "backends.immuta-prod.poll.max_concurrency is -1; write a whole number from 1 to 10000",
+        ),
+    ] {
+        let text = match text.strip_prefix("backends.immuta-prod.") {
+            Some(key) => format!("{IMMUTA}\n{key}"),
+            None => format!("{text}\n{IMMUTA}"),
+        };
+        let found = problems(&text, &[]);
+        assert!(found.contains(&expected.to_owned()), "{text} gave {found:#?}");
+    }
+}
+
+#[test]
+fn all_problems_are_reported_at_once() {
+    let text = "server.lisen = \"\"\n[backends.a]\nvendor = \"claret\"\n[backends.b]\nvendor = \"immuta\"\nbase_url = \"x\"";
+    assert_eq!(problems(text, &[("JOBWATCH__LIMITS__WATCH", "1")]).len(), 7, "{:#?}", problems(text, &[]));
+}
+
+#[test]
+fn the_environment_replaces_any_key() {
+    let config = Config::parse(
+        IMMUTA,
+        env(&[
+            ("JOBWATCH__SERVER__LISTEN", "[::1]:0"),
+            ("JOBWATCH__LIMITS__WATCHES", "12"),
+            ("JOBWATCH__BACKENDS__IMMUTA_PROD__BASE_URL", "https://other.example"),
+            ("JOBWATCH__BACKENDS__IMMUTA_PROD__CREDENTIALS__API_KEY", "direct"),
+            ("JOBWATCH__BACKENDS__IMMUTA_PROD__CREDENTIALS__EXCHANGE", "true"),
+            ("JOBWATCH__BACKENDS__IMMUTA_PROD__POLL__MIN_INTERVAL", "250ms"),
+            ("JOBWATCH_SERVER", "not ours"),
+        ]),
+    )
+    .unwrap();
+    assert_eq!(config.server.listen.to_string(), "[::1]:0");
+    assert_eq!(config.limits.watches, 12);
+    let backend = &config.backends[0];
+    assert_eq!(backend.base_url.as_str(), "https://other.example/");
+    assert_eq!(backend.poll.min_interval, Duration::from_millis(250));
+    let Credentials::ApiKeyExchange(key) = &backend.credentials else { panic!("{:?}", backend.credentials) };
+    assert_eq!(key.expose_secret(), "direct");
+}
+
+#[test]
+fn the_environment_can_say_where_a_secret_is() {
+    let variable = "JOBWATCH__BACKENDS__IMMUTA_PROD__CREDENTIALS__API_KEY__ENV";
+    let config = Config::parse(IMMUTA, env(&[(variable, "CLARET_PASSWORD")])).unwrap();
+    let Credentials::ApiKey(key) = &config.backends[0].credentials else { panic!() };
+    assert_eq!(key.expose_secret(), "claret-hush");
+}
+
+#[test]
+fn a_variable_that_names_no_key_is_refused() {
+    for (variable, value, expected) in [
+        (
+            "JOBWATCH__SEVER__LISTEN",
+            "x",
+            "JOBWATCH__SEVER__LISTEN names no key: the configuration has no \"sever\"; did you mean server?",
+        ),
+        (
+            "JOBWATCH__SERVER__PORT",
+            "x",
+            "JOBWATCH__SERVER__PORT names no key: server has no \"port\"; write one of listen, tls, batch_deadline, collection_window",
+        ),
+        (
+            "JOBWATCH__BACKENDS__OTHER__VENDOR",
+            "x",
+            "JOBWATCH__BACKENDS__OTHER__VENDOR names no backend of the file; it has immuta-prod",
+        ),
+        (
+            "JOBWATCH__BACKENDS__IMMUTA_PROD",
+            "x",
+            "JOBWATCH__BACKENDS__IMMUTA_PROD names the table backends.immuta-prod; name one of its keys",
+        ),
+        (
+            "JOBWATCH__SERVER__LISTEN__PORT",
+            "x",
+            "JOBWATCH__SERVER__LISTEN__PORT goes too deep: server.listen is no table",
+        ),
+        (
+            "JOBWATCH__LIMITS__WATCHES",
+            "many",
+            "limits.watches (set by JOBWATCH__LIMITS__WATCHES) is \"many\"; write a whole number from 1 to 1000000000",
+        ),
+    ] {
+        assert_eq!(problems(IMMUTA, &[(variable, value)]), [expected]);
+    }
+}
+
+#[test]
+fn a_file_gives_its_secret_without_the_last_line_break() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("key");
+    std::fs::write(&path, "from-file\r\n").unwrap();
+    let text = IMMUTA.replace("{ env = \"IMMUTA_API_KEY\" }", &format!("{{ file = {path:?} }}"));
+    let Credentials::ApiKey(key) = one(&text).credentials else { panic!() };
+    assert_eq!(key.expose_secret(), "from-file");
+    std::fs::write(&path, "\n").unwrap();
+    let expected = "which is empty; write the secret there";
+    assert!(problems(&text, &[])[0].ends_with(expected));
+}
+
+#[test]
+fn a_configuration_never_shows_a_secret() {
+    let config = Config::parse(include_str!("../../jobwatch.example.toml"), env(&[])).unwrap();
+    assert!(!format!("{config:#?}").contains("hush"));
+}
+
+#[test]
+fn a_problem_never_shows_a_secret() {
+    for text in [
+        "allow_inline_secrets = true\n[backends.x]\nvendor = \"immuta\"\nbase_url = \"http://x\"\ncredentials = { bearer = \"hush hush\" }",
+        "[backends.x]\nvendor = \"immuta\"\nbase_url = \"http://x\"\ncredentials = { bearer = \"hush\" }",
+        "[backends.x]\nvendor = \"immuta\"\nbase_url = \"http://me:hush@x\"\ncredentials = { bearer = \"hush\"",
+        "[backends.x]\nvendor = \"immuta\"\nbase_url = \"http://me:hush@x\"\ncredentials = \"hush\"",
+    ] {
+        let problems = problems(text, &[]);
+        assert!(!problems.is_empty() && !problems.concat().contains("hush"), "{problems:#?}");
+    }
+}
+
+#[test]
+fn credentials_over_plain_http_to_another_host_are_a_warning() {
+    let config = Config::parse(&IMMUTA.replace("https", "http"), env(&[])).unwrap();
+    assert_eq!(config.warnings().len(), 1);
+    let config =
+        Config::parse(&IMMUTA.replace("https://immuta.example", "http://localhost:1"), env(&[])).unwrap();
+    assert!(config.warnings().is_empty());
+}
+
+#[test]
+fn a_longest_wait_that_is_not_set_is_never_the_shorter_one() {
+    let backend = one(&format!("{IMMUTA}\npoll.min_interval = \"1m\""));
+    assert_eq!(backend.poll.max_interval, Duration::from_mins(1));
+    assert_eq!(backend.poll.max_backoff, Duration::from_mins(1));
+}
+
+proptest! {
+    #[test]
+    fn any_text_and_any_variable_give_a_configuration_or_problems(
+        text in ".{0,200}",
+        segments in proptest::collection::vec("[A-Z_]{0,12}|SERVER|BACKENDS|IMMUTA_PROD|CREDENTIALS|API_KEY|POLL", 0..6),
+        value in ".{0,20}",
+    ) {
+        let variable = format!("JOBWATCH__{}", segments.join("__"));
+        let _ = Config::parse(&text, env(&[(&variable, &value)]));
+        let result = Config::parse(IMMUTA, env(&[(&variable, &value)]));
+        if let Err(invalid) = result {
+            prop_assert!(!invalid.problems.is_empty());
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! What all simulators have in common, and what their tests share.
+
+use std::time::Duration;
+
+use reqwest::{Client, Method, RequestBuilder, Response, redirect::Policy};
+use serde_json::{Value, json};
+use tokio::time::{Instant, timeout};
+
+use super::{
+    Authorization, Effect, End, Fault, Fleet, GraphQlError, Outcome, Plan, Simulator, Vendor, credentials,
+};
+
+/// A client that follows nothing and keeps what it is told.
+pub(super) fn client() -> Client {
+    Client::builder().redirect(Policy::none()).timeout(Duration::from_secs(10)).build().unwrap()
+}
+
+/// A request with a JSON body.
+pub(super) fn send(simulator: &Simulator, method: Method, path: &str, body: &Value) -> RequestBuilder {
+    let url = format!("{}{path}", simulator.base_url());
+    client().request(method, url).header("content-type", "application/json").body(body.to_string())
+}
+
+pub(super) async fn body(response: Response) -> Value {
+    serde_json::from_str(&response.text().await.unwrap()).unwrap()
+}
+
+fn ask(simulator: &Simulator, ids: &[&str]) -> RequestBuilder {
+    let request = send(simulator, Method::POST, "/jobs/statuses", &json!({ "jobIds": ids }));
+    request.header("authorization", credentials::IMMUTA_API_KEY)
+}
+
+async fn immuta() -> Simulator {
+    Simulator::start(Vendor::Immuta).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_job_lives_as_planned() {
+    let simulator = immuta().await;
+    let hour = Duration::from_hours(1);
+    let plans = [
+        (Plan::default().queued_for(hour), Some("created")),
+        (Plan::default().running_for(hour), Some("active")),
+        (Plan::default(), Some("completed")),
+        (Plan::fails("no"), Some("failed")),
+        (Plan::is_cancelled(Duration::ZERO), Some("cancelled")),
+        (Plan::is_cancelled(hour), Some("active")),
+        (Plan::expires(), Some("expired")),
+        (Plan::default().appears_after(hour), None),
+        (Plan::default().vanishes_after(Duration::ZERO), None),
+        (Plan::fixed("retry"), Some("retry")),
+        (Plan::fixed("a new word"), Some("a new word")),
+    ];
+    for (plan, wanted) in plans {
+        let job = simulator.start_job(plan.clone());
+        let answer = body(ask(&simulator, &[&job.id]).send().await.unwrap()).await;
+        assert_eq!(answer[&job.id]["state"].as_str(), wanted, "{plan:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retried_job_runs_waits_and_runs_again() {
+    let jobs = super::Jobs::new(Vendor::Immuta.words());
+    jobs.start(
+        "j".into(),
+        "t".into(),
+        Plan::default().running_for(Duration::from_secs(30)).retried_after("no"),
+    );
+    let mut seen = Vec::new();
+    for _ in 0..4 {
+        let view = jobs.view("j").unwrap();
+        seen.push((view.word, view.retried_after.is_some()));
+        tokio::time::advance(Duration::from_millis(10_500)).await;
+    }
+    let wanted = [("active", false), ("retry", true), ("active", true), ("completed", true)];
+    assert_eq!(seen, wanted.map(|(word, retried)| (word.to_owned(), retried)));
+}
+
+#[tokio::test]
+async fn a_test_moves_a_job_at_will() {
+    let simulator = immuta().await;
+    let job =
+        simulator.start_job(Plan::fixed("created").ends(End::Failure { message: "out of space".into() }));
+    let state = async || body(ask(&simulator, &[&job.id]).send().await.unwrap()).await[&job.id].clone();
+    assert_eq!(state().await["state"], "created");
+    assert!(simulator.set_state(&job.id, "active"));
+    assert_eq!(state().await["state"], "active");
+    assert!(simulator.finish(&job.id));
+    assert_eq!(state().await["output"]["message"], "out of space");
+    assert!(simulator.finish_with(&job.id, End::Success(Outcome::Text("done".into()))));
+    assert_eq!(state().await["output"], "done");
+    assert!(simulator.forget(&job.id));
+    assert_eq!(state().await, Value::Null);
+    assert!(!simulator.set_state(&job.id, "active"));
+}
+
+#[tokio::test]
+async fn the_log_names_the_jobs_but_not_the_secret() {
+    let simulator = immuta().await;
+    ask(&simulator, &["a", "b"]).send().await.unwrap();
+    let unknown = send(&simulator, Method::POST, "/elsewhere", &json!({})).bearer_auth("t");
+    unknown.send().await.unwrap();
+    timeout(Duration::from_secs(5), simulator.wait_for_answers("/", 2)).await.unwrap();
+    let calls = simulator.calls();
+    assert_eq!(calls[0].job_ids, ["a", "b"]);
+    assert_eq!((calls[0].authorization, calls[0].status), (Authorization::Raw, Some(200)));
+    assert_eq!((calls[1].authorization, calls[1].status), (Authorization::Bearer, Some(404)));
+    assert!(!format!("{calls:?}").contains(credentials::IMMUTA_API_KEY));
+    assert_eq!((simulator.count("/jobs"), simulator.count("")), (1, 2));
+    simulator.clear_calls();
+    assert_eq!(simulator.count(""), 0);
+}
+
+#[tokio::test]
+async fn a_fault_hits_only_its_path_its_job_and_its_number_of_times() {
+    let simulator = immuta().await;
+    simulator.inject(Fault::new(Effect::retry_after(503, 7)).at("/jobs").for_job("a").times(1));
+    simulator.inject(Fault::new(Effect::status(429, "{}")).for_job("a").times(1));
+    let status = async |id| ask(&simulator, &[id]).send().await.unwrap();
+    assert_eq!(status("b").await.status(), 200);
+    let first = status("a").await;
+    assert_eq!((first.status().as_u16(), &first.headers()["retry-after"]), (503, &"7".parse().unwrap()));
+    assert_eq!(status("a").await.status(), 429);
+    assert_eq!(status("a").await.status(), 200);
+}
+
+#[tokio::test]
+async fn every_effect_does_what_it_says() {
+    let simulator = immuta().await;
+    let answer = async |effect| {
+        simulator.clear_faults();
+        simulator.inject(Fault::new(effect));
+        ask(&simulator, &[]).send().await
+    };
+    assert!(answer(Effect::Reset).await.is_err());
+    assert_eq!(answer(Effect::Empty204).await.unwrap().status(), 204);
+    let html = answer(Effect::Html(200)).await.unwrap();
+    assert!(html.headers()["content-type"].to_str().unwrap().starts_with("text/html"));
+    let redirect = answer(Effect::Redirect("/login".into())).await.unwrap();
+    assert_eq!(
+        (redirect.status().as_u16(), &redirect.headers()["location"]),
+        (302, &"/login".parse().unwrap())
+    );
+    let odd = answer(Effect::WrongContentType("text/csv".into())).await.unwrap();
+    assert_eq!(
+        (&odd.headers()["content-type"], odd.content_length()),
+        (&"text/csv".parse().unwrap(), Some(2))
+    );
+    let huge = answer(Effect::HugeBody(Some(1_000_000))).await.unwrap();
+    assert_eq!(huge.bytes().await.unwrap().len(), 1_000_000);
+    assert_eq!(body(answer(Effect::Refuse("no".into())).await.unwrap()).await["message"], "no");
+    let mut cut = answer(Effect::Truncate(1)).await.unwrap();
+    assert_eq!(cut.content_length(), Some(2));
+    assert_eq!(cut.chunk().await.unwrap().unwrap(), "{");
+    assert!(cut.chunk().await.is_err());
+    let since = Instant::now();
+    answer(Effect::Delay(Duration::from_millis(30))).await.unwrap();
+    assert!(since.elapsed() >= Duration::from_millis(30));
+    let error = GraphQlError { message: "partly".into(), with_data: true, ..GraphQlError::default() };
+    let answered = answer(Effect::GraphQlError(error)).await.unwrap();
+    assert_eq!(body(answered).await["errors"][0]["message"], "partly");
+}
+
+#[tokio::test]
+async fn a_call_that_hangs_is_in_the_log_without_a_status() {
+    let simulator = immuta().await;
+    simulator.inject(Fault::new(Effect::Hang));
+    let call = tokio::spawn(ask(&simulator, &["a"]).send());
+    timeout(Duration::from_secs(5), simulator.wait_for_calls("/jobs", 1)).await.unwrap();
+    assert_eq!(simulator.calls()[0].status, None);
+    call.abort();
+}
+
+#[tokio::test]
+async fn a_vendor_that_goes_down_cuts_its_calls_and_keeps_its_jobs() {
+    let simulator = immuta().await;
+    let job = simulator.start_job(Plan::default());
+    simulator.inject(Fault::new(Effect::Hang).times(1));
+    let held = tokio::spawn(ask(&simulator, &[&job.id]).send());
+    timeout(Duration::from_secs(5), simulator.wait_for_calls("/jobs", 1)).await.unwrap();
+    simulator.go_down().await;
+    assert!(timeout(Duration::from_secs(5), held).await.unwrap().unwrap().is_err());
+    assert!(ask(&simulator, &[&job.id]).send().await.unwrap_err().is_connect());
+    simulator.come_back().await.unwrap();
+    let answer = body(ask(&simulator, &[&job.id]).send().await.unwrap()).await;
+    assert_eq!(answer[&job.id]["state"], "completed");
+}
+
+#[tokio::test]
+async fn a_dropped_simulator_ends() {
+    let simulator = immuta().await;
+    let addr = simulator.addr();
+    drop(simulator);
+    let gone = async {
+        while tokio::net::TcpStream::connect(addr).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(Duration::from_secs(5), gone).await.unwrap();
+}
+
+#[tokio::test]
+async fn everything_is_also_at_hand_over_http() {
+    let simulator = immuta().await;
+    let admin = async |method, path: &str, body| {
+        send(&simulator, method, &format!("/_simulator/{path}"), &body).send().await.unwrap()
+    };
+    let plan = json!({ "id": "a/b", "running_for_ms": 3_600_000, "end": { "failure": { "message": "no" } } });
+    let started = admin(Method::POST, "jobs", plan).await;
+    assert_eq!(started.status(), 201);
+    assert_eq!(body(started).await, json!({ "id": "a/b", "tag": null }));
+    let state = async || body(ask(&simulator, &["a/b"]).send().await.unwrap()).await["a/b"]["state"].clone();
+    assert_eq!(state().await, "active");
+    assert_eq!(admin(Method::PUT, "jobs/a%2Fb/state", json!({ "state": "retry" })).await.status(), 204);
+    assert_eq!(state().await, "retry");
+    let end = json!({ "success": { "json": [1e2, 9_007_199_254_740_993_u64] } });
+    assert_eq!(admin(Method::POST, "jobs/a%2Fb/finish", end).await.status(), 204);
+    assert_eq!(state().await, "completed");
+    let fault = json!({ "effect": { "status": { "code": 503 } }, "path": "/jobs", "times": 1 });
+    assert_eq!(admin(Method::POST, "faults", fault).await.status(), 204);
+    assert_eq!(ask(&simulator, &[]).send().await.unwrap().status(), 503);
+    assert_eq!(admin(Method::POST, "poison/a%2Fb", json!({})).await.status(), 204);
+    assert_eq!(ask(&simulator, &["a/b"]).send().await.unwrap().status(), 400);
+    assert_eq!(admin(Method::DELETE, "faults", json!({})).await.status(), 204);
+    assert_eq!(admin(Method::PUT, "credentials", json!({ "reject": true })).await.status(), 204);
+    assert_eq!(ask(&simulator, &[]).send().await.unwrap().status(), 401);
+    assert_eq!(body(admin(Method::GET, "calls", json!({})).await).await.as_array().unwrap().len(), 6);
+    assert_eq!(admin(Method::POST, "faults", json!({ "effect": "nonsense" })).await.status(), 422);
+    assert_eq!(admin(Method::DELETE, "jobs/nobody", json!({})).await.status(), 404);
+}
+
+#[tokio::test]
+async fn every_effect_can_be_written_in_json() {
+    for effect in [
+        json!("hang"),
+        json!("reset"),
+        json!("empty204"),
+        json!("ignore_range"),
+        json!({ "delay": 5 }),
+        json!({ "truncate": 5 }),
+        json!({ "html": 502 }),
+        json!({ "redirect": "/login" }),
+        json!({ "wrong_content_type": "text/csv" }),
+        json!({ "huge_body": null }),
+        json!({ "refuse": "no" }),
+        json!({ "status": { "code": 429, "headers": { "retry-after": "3" } } }),
+        json!({ "graphql_error": { "message": "no", "extensions": { "code": "X" } } }),
+    ] {
+        serde_json::from_value::<Fault>(json!({ "effect": effect })).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn the_fleet_starts_jobs_and_a_configuration_that_reaches_them() {
+    let fleet = Fleet::start().await.unwrap();
+    let jobs = fleet.start_demo_jobs();
+    let config: toml::Table = fleet.config().parse().unwrap();
+    assert_eq!(config["allow_inline_secrets"].as_bool(), Some(true));
+    for vendor in Vendor::ALL {
+        let backend = &config["backends"][vendor.name()];
+        assert_eq!(backend["base_url"].as_str(), Some(&*fleet.simulator(vendor).base_url()));
+        assert_eq!(backend["poll"]["max_interval"].as_str(), Some("2s"));
+        assert!((3..=4).contains(&jobs.iter().filter(|job| job.backend == vendor.name()).count()));
+    }
+    assert!(jobs.iter().all(|job| job.tag.is_some() == (job.backend == "kinetica")));
+}
+
+#[test]
+fn demo_jobs_end_in_every_way_within_a_minute() {
+    let plans: Vec<_> = Vendor::ALL.into_iter().flat_map(super::fleet::demo_plans).collect();
+    for (title, plan) in &plans {
+        let runs_on = match plan.end {
+            End::Cancelled { still_running_for } => still_running_for,
+            _ => Duration::ZERO,
+        };
+        let total = plan.queued_for + plan.running_for + runs_on;
+        assert!((Duration::from_secs(5)..=Duration::from_mins(1)).contains(&total), "{title}");
+    }
+    let one = |wanted: fn(&Plan) -> bool| plans.iter().any(|(_, plan)| wanted(plan));
+    assert!(one(|plan| matches!(plan.end, End::Success(Outcome::Json(_)))));
+    assert!(one(|plan| matches!(plan.end, End::Success(Outcome::Text(_)))));
+    assert!(one(|plan| matches!(plan.end, End::Success(Outcome::Binary(_)))));
+    assert!(one(|plan| matches!(plan.end, End::Failure { .. })));
+    assert!(one(|plan| matches!(plan.end, End::Cancelled { .. })));
+    assert!(one(|plan| matches!(plan.end, End::Expired)));
+    assert!(one(|plan| plan.retried_after.is_some()));
+    assert!(one(|plan| plan.appears_after > Duration::ZERO));
+    assert!(one(|plan| !plan.files.is_empty()));
+}
+
+#[test]
+fn simulators_know_no_other_module_of_the_crate() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut rooms = vec![root.join("simulators")];
+    let mut files = vec![root.join("simulators.rs")];
+    while let Some(room) = rooms.pop() {
+        for entry in std::fs::read_dir(room).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { rooms.push(path) } else { files.push(path) }
+        }
+    }
+    let stranger = concat!("crate", "::");
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap().replace(concat!("crate", "::simulators"), "");
+        assert!(!text.contains(stranger), "{}", file.display());
+    }
+}

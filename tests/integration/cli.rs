@@ -1,0 +1,514 @@
+//! The built program against a scripted gateway: what it prints where, and how
+//! it exits.
+
+use std::{
+    collections::VecDeque,
+    net::SocketAddr,
+    pin::Pin,
+    process::{Output, Stdio},
+    sync::{Arc, Mutex},
+};
+
+use futures_util::{Stream, StreamExt, stream};
+use jobwatch::proto::v1::{
+    BatchGetStatusesRequest, BatchGetStatusesResponse, DownloadArtifactRequest, DownloadArtifactResponse,
+    GetJobStatusRequest, GetJobStatusResponse, Heartbeat, Interruption, JobError, JobRef, JobState,
+    JobStatus, JobStatusResult, ListBackendsRequest, ListBackendsResponse, WatchJobRequest, WatchJobResponse,
+    WatchJobsRequest, WatchJobsResponse, job_status_result,
+    job_status_service_server::{JobStatusService, JobStatusServiceServer},
+    watch_job_response::Event,
+};
+use serde_json::Value;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader, copy_bidirectional},
+    net::{TcpListener, TcpStream},
+    process::Command,
+    sync::Notify,
+};
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    Code, Request, Response, Status, Streaming,
+    transport::{Identity, Server, ServerTlsConfig},
+};
+use tonic_types::{ErrorDetails, StatusExt};
+
+type Replies = Vec<Result<WatchJobResponse, Status>>;
+
+/// Answers by the job's id; each call of a watch takes the next script.
+#[derive(Debug, Default)]
+struct Scripted {
+    watches: Mutex<VecDeque<Replies>>,
+    asked: Mutex<Vec<WatchJobRequest>>,
+    got: Mutex<Vec<GetJobStatusRequest>>,
+    /// Whether a watch stays open after its script.
+    stays_open: bool,
+}
+
+fn status(job: &JobRef) -> Result<JobStatus, Status> {
+    let (state, word, terminal) = match &*job.job_id {
+        "done" => (JobState::Succeeded, "completed", true),
+        "failed" => (JobState::Failed, "failed", true),
+        "running" => (JobState::Running, "active", false),
+        _ => {
+            let details = ErrorDetails::with_error_info("JOB_NOT_FOUND", "jobwatch", []);
+            return Err(Status::with_error_details(Code::NotFound, "no such job", details));
+        }
+    };
+    let error = (state == JobState::Failed)
+        .then(|| JobError { message: "no such column".to_owned(), ..Default::default() });
+    Ok(JobStatus {
+        job: Some(job.clone()),
+        state: state.into(),
+        vendor_state: word.to_owned(),
+        terminal,
+        error,
+        observe_time: Some(prost_types::Timestamp { seconds: 1_700_000_000, nanos: 0 }),
+        ..Default::default()
+    })
+}
+
+#[allow(clippy::unnecessary_wraps, clippy::result_large_err, reason = "a script is a list of results")]
+fn said(id: &str, resume_token: &str) -> Result<WatchJobResponse, Status> {
+    let job = JobRef { backend: "immuta".to_owned(), job_id: id.to_owned(), ..Default::default() };
+    let event = Some(Event::Status(status(&job).unwrap()));
+    Ok(WatchJobResponse { event, resume_token: resume_token.to_owned() })
+}
+
+#[tonic::async_trait]
+impl JobStatusService for Scripted {
+    type WatchJobStream = Pin<Box<dyn Stream<Item = Result<WatchJobResponse, Status>> + Send>>;
+    type WatchJobsStream = stream::Empty<Result<WatchJobsResponse, Status>>;
+    type DownloadArtifactStream = stream::Empty<Result<DownloadArtifactResponse, Status>>;
+
+    async fn get_job_status(
+        &self,
+        request: Request<GetJobStatusRequest>,
+    ) -> Result<Response<GetJobStatusResponse>, Status> {
+        let request = request.into_inner();
+        let answer = status(request.job.as_ref().unwrap());
+        self.got.lock().unwrap().push(request);
+        answer.map(|status| Response::new(GetJobStatusResponse { status: Some(status) }))
+    }
+
+    async fn batch_get_statuses(
+        &self,
+        request: Request<BatchGetStatusesRequest>,
+    ) -> Result<Response<BatchGetStatusesResponse>, Status> {
+        let result = |job: JobRef| {
+            let outcome = match status(&job) {
+                Ok(status) => job_status_result::Outcome::Status(status),
+                Err(error) => {
+                    let error = prost::Message::decode(error.details()).unwrap();
+                    job_status_result::Outcome::Error(error)
+                }
+            };
+            JobStatusResult { job: Some(job), outcome: Some(outcome) }
+        };
+        let results = request.into_inner().jobs.into_iter().map(result).collect();
+        Ok(Response::new(BatchGetStatusesResponse { results }))
+    }
+
+    async fn watch_job(
+        &self,
+        request: Request<WatchJobRequest>,
+    ) -> Result<Response<Self::WatchJobStream>, Status> {
+        self.asked.lock().unwrap().push(request.into_inner());
+        let replies = self.watches.lock().unwrap().pop_front();
+        let replies = replies.ok_or_else(|| Status::not_found("the script is over"))?;
+        let rest = stream::pending().take(usize::from(self.stays_open));
+        Ok(Response::new(stream::iter(replies).chain(rest).boxed()))
+    }
+
+    async fn watch_jobs(
+        &self,
+        _: Request<Streaming<WatchJobsRequest>>,
+    ) -> Result<Response<Self::WatchJobsStream>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
+    async fn download_artifact(
+        &self,
+        _: Request<DownloadArtifactRequest>,
+    ) -> Result<Response<Self::DownloadArtifactStream>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
+    async fn list_backends(
+        &self,
+        _: Request<ListBackendsRequest>,
+    ) -> Result<Response<ListBackendsResponse>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
+}
+
+struct Gateway {
+    address: SocketAddr,
+    script: Arc<Scripted>,
+    stop: CancellationToken,
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl Gateway {
+    async fn start(watches: Vec<Replies>) -> Self {
+        Self::serve(Scripted { watches: Mutex::new(watches.into()), ..Scripted::default() }).await
+    }
+
+    async fn serve(script: Scripted) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let script = Arc::new(script);
+        let stop = CancellationToken::new();
+        let server = Server::builder()
+            .add_service(JobStatusServiceServer::from_arc(script.clone()))
+            .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.clone().cancelled_owned());
+        tokio::spawn(server);
+        Self { address, script, stop }
+    }
+
+    async fn run(&self, args: &[&str]) -> Ran {
+        let mut command = jobwatch(args);
+        command.env("JOBWATCH_SERVER", self.address.to_string());
+        Ran::of(&command.output().await.unwrap())
+    }
+}
+
+fn jobwatch(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_jobwatch"));
+    command.args(args).env_clear().stdin(Stdio::null()).kill_on_drop(true);
+    command
+}
+
+struct Ran {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+impl Ran {
+    fn of(output: &Output) -> Self {
+        Self {
+            code: output.status.code(),
+            out: String::from_utf8(output.stdout.clone()).unwrap(),
+            err: String::from_utf8(output.stderr.clone()).unwrap(),
+        }
+    }
+
+    /// One JSON object a line.
+    fn json(&self) -> Vec<Value> {
+        self.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+}
+
+#[tokio::test]
+async fn get_prints_one_line_of_proto_json_and_exits_by_the_jobs_end() {
+    let gateway = Gateway::start(Vec::new()).await;
+    for (job, code, state) in [
+        ("immuta/done", 0, "JOB_STATE_SUCCEEDED"),
+        ("immuta/failed", 1, "JOB_STATE_FAILED"),
+        ("immuta/running", 4, "JOB_STATE_RUNNING"),
+    ] {
+        let ran = gateway.run(&["get", job]).await;
+        assert_eq!(ran.code, Some(code), "{}", ran.err);
+        let [status] = &ran.json()[..] else { panic!("{}", ran.out) };
+        assert_eq!(status["state"], state);
+        assert_eq!(status["job"]["backend"], "immuta");
+        assert_eq!(status["observeTime"], "2023-11-14T22:13:20Z");
+        assert_eq!(ran.err, "");
+    }
+}
+
+#[tokio::test]
+async fn of_several_jobs_the_worst_is_the_exit_code() {
+    let gateway = Gateway::start(Vec::new()).await;
+    for (jobs, code) in [
+        (["immuta/done", "immuta/done"], 0),
+        (["immuta/done", "immuta/running"], 4),
+        (["immuta/failed", "immuta/running"], 1),
+        (["immuta/none", "immuta/failed"], 3),
+    ] {
+        for command in ["get", "batch"] {
+            let ran = gateway.run(&[command, jobs[0], jobs[1]]).await;
+            assert_eq!(ran.code, Some(code), "{command} {jobs:?}: {}", ran.err);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_failed_get_says_code_message_reason_and_what_to_do() {
+    let gateway = Gateway::start(Vec::new()).await;
+    let ran = gateway.run(&["get", "immuta/none"]).await;
+    assert_eq!((ran.code, &*ran.out), (Some(3), ""));
+    assert!(ran.err.starts_with("error: immuta/none: NOT_FOUND: no such job\n  reason     JOB_NOT_FOUND\n"));
+    assert!(ran.err.contains("  do         check the id"), "{}", ran.err);
+}
+
+#[tokio::test]
+async fn a_batch_prints_every_element_in_order_with_its_error_decoded() {
+    let gateway = Gateway::start(Vec::new()).await;
+    let ran = gateway.run(&["batch", "--json", "immuta/done", "immuta/none", "immuta/done"]).await;
+    let results = ran.json();
+    assert_eq!(results.len(), 3);
+    assert_eq!(results[0], results[2]);
+    assert_eq!(results[0]["status"]["state"], "JOB_STATE_SUCCEEDED");
+    let detail = &results[1]["error"]["details"][0];
+    assert_eq!(detail["@type"], "type.googleapis.com/google.rpc.ErrorInfo");
+    assert_eq!(detail["reason"], "JOB_NOT_FOUND");
+}
+
+#[tokio::test]
+async fn tag_wait_and_age_reach_the_gateway() {
+    let gateway = Gateway::start(Vec::new()).await;
+    let ran = gateway
+        .run(&["get", "k/done", "--tag", "t", "--wait", "1m", "--max-age", "250ms", "--view", "full"])
+        .await;
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    let request = gateway.script.got.lock().unwrap().remove(0);
+    assert_eq!(request.job.unwrap().job_tag, "t");
+    assert_eq!(request.wait, Some(prost_types::Duration { seconds: 60, nanos: 0 }));
+    assert_eq!(request.max_age, Some(prost_types::Duration { seconds: 0, nanos: 250_000_000 }));
+    assert_eq!(request.view, 3);
+}
+
+#[tokio::test]
+async fn a_watch_prints_each_change_and_exits_by_the_end() {
+    let heartbeat = WatchJobResponse {
+        event: Some(Event::Heartbeat(Heartbeat::default())),
+        resume_token: "a".to_owned(),
+    };
+    let interruption = WatchJobResponse {
+        event: Some(Event::Interruption(Interruption::default())),
+        resume_token: "a".to_owned(),
+    };
+    let script = vec![said("running", "a"), Ok(heartbeat), Ok(interruption), said("failed", "b")];
+    let gateway = Gateway::start(vec![script]).await;
+    let ran = gateway.run(&["watch", "immuta/x"]).await;
+    assert_eq!(ran.code, Some(1), "{}", ran.err);
+    let events = ran.json();
+    assert_eq!(events.len(), 3, "{}", ran.out);
+    assert_eq!(events[0]["status"]["state"], "JOB_STATE_RUNNING");
+    assert_eq!(events[0]["resumeToken"], "a");
+    assert!(events[1]["interruption"].is_object());
+    assert_eq!(events[2]["status"]["error"]["message"], "no such column");
+}
+
+#[tokio::test]
+async fn a_watch_that_is_cut_goes_on_from_its_last_token() {
+    let cut = Err(Status::unavailable("shutting down"));
+    let gateway =
+        Gateway::start(vec![vec![said("running", "first"), cut], Vec::new(), vec![said("done", "last")]])
+            .await;
+    let ran = gateway.run(&["watch", "immuta/x"]).await;
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    assert_eq!(ran.json().len(), 2);
+    let asked = gateway.script.asked.lock().unwrap();
+    let tokens: Vec<_> = asked.iter().map(|request| &*request.resume_token).collect();
+    assert_eq!(tokens, ["", "first", "first"]);
+    assert!(ran.err.starts_with("immuta/x: connection lost; trying again in "), "{}", ran.err);
+    assert!(ran.err.contains("(UNAVAILABLE: shutting down)"), "{}", ran.err);
+}
+
+#[tokio::test]
+async fn a_watch_gives_up_when_it_was_told_to() {
+    let gateway = Gateway::start(vec![vec![Err(Status::unavailable("shutting down"))]]).await;
+    let ran = gateway.run(&["watch", "immuta/x", "--reconnect", "0s"]).await;
+    assert_eq!(ran.code, Some(3), "{}", ran.err);
+    assert_eq!(gateway.script.asked.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_watch_that_fails_for_the_jobs_own_reason_is_not_tried_again() {
+    let gateway = Gateway::start(vec![vec![Err(Status::not_found("no such job"))]]).await;
+    let ran = gateway.run(&["watch", "immuta/x"]).await;
+    assert_eq!(ran.code, Some(3));
+    assert!(ran.err.starts_with("error: immuta/x: NOT_FOUND: no such job\n"), "{}", ran.err);
+    assert_eq!(gateway.script.asked.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn several_jobs_are_watched_at_once() {
+    let gateway =
+        Gateway::start(vec![vec![said("running", "a"), said("done", "b")], vec![said("done", "c")]]).await;
+    let ran = gateway.run(&["watch", "immuta/x", "immuta/y"]).await;
+    assert_eq!((ran.code, ran.json().len()), (Some(0), 3), "{}", ran.err);
+}
+
+#[tokio::test]
+async fn each_line_is_written_as_soon_as_it_is_known_and_ctrl_c_exits_130() {
+    let watches = Mutex::new(vec![vec![said("running", "a")]].into());
+    let gateway = Gateway::serve(Scripted { watches, stays_open: true, ..Scripted::default() }).await;
+    let mut child = jobwatch(&["watch", "immuta/x", "--server", &gateway.address.to_string()])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.next_line().await.unwrap().unwrap().contains("JOB_STATE_RUNNING"));
+    let pid = child.id().unwrap().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().await.unwrap().success());
+    assert_eq!(child.wait().await.unwrap().code(), Some(130));
+}
+
+/// Passes connections on to a gateway, until it is told to cut them.
+async fn wire_to(gateway: SocketAddr, cut: Arc<Notify>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut client, _) = listener.accept().await.unwrap();
+            let cut = cut.clone();
+            tokio::spawn(async move {
+                let mut server = TcpStream::connect(gateway).await.unwrap();
+                tokio::select! {
+                    _ = copy_bidirectional(&mut client, &mut server) => {}
+                    () = cut.notified() => {}
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_watch_outlives_its_connection() {
+    let script = Scripted {
+        watches: Mutex::new(vec![vec![said("running", "a")], vec![said("done", "b")]].into()),
+        stays_open: true,
+        ..Scripted::default()
+    };
+    let gateway = Gateway::serve(script).await;
+    let cut = Arc::new(Notify::new());
+    let address = wire_to(gateway.address, cut.clone()).await;
+    let mut child = jobwatch(&["watch", "immuta/x", "--server", &address.to_string()])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.next_line().await.unwrap().unwrap().contains("JOB_STATE_RUNNING"));
+    cut.notify_waiters();
+    let next = lines.next_line().await.unwrap();
+    let ran = Ran::of(&child.wait_with_output().await.unwrap());
+    assert!(next.is_some_and(|line| line.contains("JOB_STATE_SUCCEEDED")), "{}", ran.err);
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    assert!(ran.err.contains("connection lost"), "{}", ran.err);
+}
+
+#[tokio::test]
+async fn an_https_gateway_is_called_with_the_authority_given() {
+    let rcgen::CertifiedKey { cert, signing_key } =
+        rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let ca = dir.path().join("ca.pem");
+    std::fs::write(&ca, cert.pem()).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+    let identity = Identity::from_pem(cert.pem(), signing_key.serialize_pem());
+    let server = Server::builder()
+        .tls_config(ServerTlsConfig::new().identity(identity))
+        .unwrap()
+        .add_service(JobStatusServiceServer::new(Scripted::default()))
+        .serve_with_incoming(TcpListenerStream::new(listener));
+    tokio::spawn(server);
+
+    let args = ["get", "immuta/done", "--server", &url];
+    let trusting = [&args[..], &["--ca", ca.to_str().unwrap()]].concat();
+    let ran = Ran::of(&jobwatch(&trusting).output().await.unwrap());
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    let ran = Ran::of(&jobwatch(&args).output().await.unwrap());
+    assert_eq!(ran.code, Some(3));
+    assert!(ran.err.starts_with(&format!("error: can't reach a gateway at {url}: ")), "{}", ran.err);
+    assert!(ran.err.contains("certificate"), "{}", ran.err);
+}
+
+#[tokio::test]
+async fn a_gateway_that_isnt_there_is_one_sentence_and_exit_code_3() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    for command in ["get", "batch", "watch"] {
+        let output =
+            jobwatch(&[command, "immuta/1", "--server", &address.to_string()]).output().await.unwrap();
+        let ran = Ran::of(&output);
+        assert_eq!(ran.code, Some(3));
+        let expected = format!("error: can't reach a gateway at http://{address}: Connection refused");
+        assert!(ran.err.starts_with(&expected) && ran.err.lines().count() == 1, "{}", ran.err);
+    }
+}
+
+#[tokio::test]
+async fn a_reader_that_goes_away_ends_the_program_quietly() {
+    let many = (0..2000).map(|n| said("running", &n.to_string())).collect();
+    let gateway = Gateway::start(vec![many]).await;
+    let mut child = jobwatch(&["watch", "immuta/x", "--server", &gateway.address.to_string()])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let ran = Ran::of(&child.wait_with_output().await.unwrap());
+    assert_eq!((ran.code, &*ran.err), (Some(141), ""));
+}
+
+#[tokio::test]
+async fn a_misused_command_exits_2() {
+    for args in [
+        &["get"][..],
+        &["get", "immuta"],
+        &["get", "immuta/1", "immuta/2", "--tag", "t"],
+        &["get", "immuta/1", "--wait", "soon"],
+        &["get", "immuta/1", "--server", "ftp://x"],
+        &["serve", "--config", "/no/such/file"],
+        &["check", "--config", "/no/such/file"],
+        &["frobnicate"],
+    ] {
+        let output = jobwatch(args).output().await.unwrap();
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(output.stdout.is_empty() && !output.stderr.is_empty());
+    }
+}
+
+const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/jobwatch.example.toml");
+
+#[tokio::test]
+async fn check_accepts_the_example_given_its_secrets() {
+    let mut command = jobwatch(&["check", "--config", EXAMPLE]);
+    for name in ["IMMUTA_API_KEY", "KINETICA_PASSWORD", "CLARET_PASSWORD", "DATASAUR_CLIENT_SECRET"] {
+        command.env(name, "hush");
+    }
+    let ran = Ran::of(&command.output().await.unwrap());
+    assert_eq!((ran.code, &*ran.err), (Some(0), ""));
+    assert_eq!(ran.out.lines().filter(|line| line.starts_with("OK ")).count(), 4, "{}", ran.out);
+}
+
+#[tokio::test]
+async fn check_names_every_problem_and_exits_2() {
+    let mut command = jobwatch(&["check", "--config", EXAMPLE]);
+    command.env("JOBWATCH__LIMITS__WATCHES", "many");
+    let ran = Ran::of(&command.output().await.unwrap());
+    assert_eq!((ran.code, &*ran.out), (Some(2), ""));
+    assert_eq!(ran.err.lines().count(), 5, "{}", ran.err);
+    assert!(ran.err.contains("error: backends.claret.credentials.password is the variable CLARET_PASSWORD"));
+    assert!(ran.err.contains("error: limits.watches (set by JOBWATCH__LIMITS__WATCHES) is \"many\""));
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_stops_the_start() {
+    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("jobwatch.toml");
+    std::fs::write(&config, "[backends.db]\nvendor = \"kinetica\"\nbase_url = \"http://127.0.0.1:1\"")
+        .unwrap();
+    let mut command = jobwatch(&["serve", "--config", config.to_str().unwrap()]);
+    command.env("JOBWATCH__SERVER__LISTEN", &address);
+    let ran = Ran::of(&command.output().await.unwrap());
+    assert_eq!((ran.code, &*ran.out), (Some(2), ""));
+    assert!(
+        ran.err.contains(&format!("server.listen {address} can't be listened on: Address already in use"))
+    );
+}

@@ -1,3 +1,9 @@
-//! Integration tests.
+//! Integration tests: a real gateway over sockets, in front of simulated vendors.
 
+#![allow(clippy::unwrap_used, reason = "in a test it is an assertion")]
+
+mod batches;
 mod cli;
+mod credentials;
+mod harness;
+mod vendors;

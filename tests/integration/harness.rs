@@ -129,7 +129,8 @@ impl Backend {
     /// Asks at exactly this interval.
     pub(crate) fn every(self, interval: Duration) -> Self {
         let interval = format!("\"{}ms\"", interval.as_millis());
-        self.poll("min_interval", &interval).poll("max_interval", &interval)
+        let backend = self.poll("min_interval", &interval).poll("max_interval", &interval);
+        backend.poll("max_backoff", &interval)
     }
 
     fn toml(&self) -> String {

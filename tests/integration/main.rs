@@ -5,5 +5,10 @@
 mod batches;
 mod cli;
 mod credentials;
+mod errors;
 mod harness;
+mod outages;
+mod resume;
+mod slow_readers;
 mod vendors;
+mod watches;

@@ -82,7 +82,8 @@ async fn an_id_that_the_vendor_refuses_is_the_callers_fault_too() {
     let simulator = simulator(Vendor::Claret).await;
     let gateway = Gateway::start([Backend::of(&simulator)]).await;
     let client = gateway.client();
-    simulator.inject(Fault::new(Effect::Refuse("The job log id is invalid.".to_owned())));
+    let refused = Effect::Refuse("The job log id is invalid.".to_owned());
+    simulator.inject(Fault::new(refused).at("/imports/status"));
     let bad = job("claret", "77");
     let mut watch = Watch::of(&client, &bad).await;
     for status in [get(&client, &bad).await.unwrap_err(), watch.end().await.unwrap_err()] {

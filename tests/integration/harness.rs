@@ -101,6 +101,10 @@ impl Backend {
         Self::at(vendor, format!("http://{}", listener.local_addr().unwrap()))
     }
 
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     pub(crate) fn named(mut self, name: &str) -> Self {
         name.clone_into(&mut self.name);
         self

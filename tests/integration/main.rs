@@ -2,13 +2,19 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test it is an assertion")]
 
+mod architecture;
 mod batches;
 mod cli;
 mod credentials;
+mod deadlines;
 mod errors;
 mod harness;
 mod outages;
+mod program;
 mod resume;
+mod secrets;
+mod services;
+mod shutdown;
 mod slow_readers;
 mod vendors;
 mod watches;

@@ -3,7 +3,11 @@
 
 use std::time::Duration;
 
-use jobwatch::simulators::{Effect, Fault, Plan, Simulator, Vendor};
+use jobwatch::{
+    proto::v1::GetJobStatusRequest,
+    simulators::{Effect, Fault, Plan, Simulator, Vendor},
+};
+use prost::Message;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -25,15 +29,34 @@ async fn hanging(vendor: Vendor) -> Simulator {
     simulator
 }
 
+/// The gRPC status that the server itself answers a get with whose deadline
+/// passes. A client of the usual kind would end such a call by its own clock.
+async fn servers_answer(gateway: &Gateway, timeout: &str, request: &GetJobStatusRequest) -> String {
+    let message = request.encode_to_vec();
+    let mut frame = vec![0];
+    frame.extend_from_slice(&u32::try_from(message.len()).unwrap().to_be_bytes());
+    frame.extend_from_slice(&message);
+    let url = format!("http://{}/jobwatch.v1.JobStatusService/GetJobStatus", gateway.address);
+    let client = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
+    let request = client.post(url).header("content-type", "application/grpc").header("te", "trailers");
+    let answer = guard(request.header("grpc-timeout", timeout).body(frame).send()).await.unwrap();
+    answer.headers()["grpc-status"].to_str().unwrap().to_owned()
+}
+
 #[tokio::test]
 async fn a_get_ends_at_its_deadline() {
     let simulator = hanging(Vendor::Kinetica).await;
     let gateway = Gateway::start([Backend::of(&simulator)]).await;
-    let since = Instant::now();
-    let request = within(ms(300), get_request(&job("kinetica", "1")));
-    let error = ask(&gateway.client(), request).await.unwrap_err();
-    assert_eq!(error.code(), Code::DeadlineExceeded, "{error:?}");
-    assert!(since.elapsed() < ms(3000));
+    let mut request = get_request(&job("kinetica", "1"));
+    for wait in [None, Some(proto_ms(60_000))] {
+        request.wait = wait;
+        for timeout in ["100m", "50m", "77777u", "3m", "1n"] {
+            let since = Instant::now();
+            let code = servers_answer(&gateway, timeout, &request).await;
+            assert_eq!(code, "4", "DEADLINE_EXCEEDED after {timeout}");
+            assert!(since.elapsed() < ms(3000));
+        }
+    }
 }
 
 #[tokio::test]
@@ -42,8 +65,7 @@ async fn a_wait_is_cut_by_the_deadline() {
     let gateway = Gateway::start([Backend::of(&simulator)]).await;
     let mut request = get_request(&job_at(&simulator, &simulator.start_job(Plan::fixed("RUNNING"))));
     request.wait = Some(proto_ms(60_000));
-    let error = ask(&gateway.client(), within(ms(300), request)).await.unwrap_err();
-    assert_eq!(error.code(), Code::DeadlineExceeded, "{error:?}");
+    assert_eq!(servers_answer(&gateway, "300m", &request).await, "4");
 }
 
 #[tokio::test]
@@ -155,7 +177,7 @@ async fn a_get_past_its_deadline_ends_the_upstream_request() {
     let call =
         tokio::spawn(async move { ask(&client, within(ms(500), get_request(&job("kinetica", "7")))).await });
     let upstream = silent.asked("7").await;
-    assert_eq!(call.await.unwrap().unwrap_err().code(), Code::DeadlineExceeded);
+    assert!(call.await.unwrap().is_err());
     is_closed(upstream).await;
 }
 

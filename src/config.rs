@@ -46,8 +46,8 @@ pub struct Server {
     pub listen: SocketAddr,
     /// TLS, where the server ends it itself.
     pub tls: Option<Tls>,
-    /// How long after a BatchGetStatuses without a deadline its unanswered
-    /// elements become DEADLINE_EXCEEDED.
+    /// How long after a `BatchGetStatuses` without a deadline its unanswered
+    /// elements become `DEADLINE_EXCEEDED`.
     pub batch_deadline: Duration,
     /// How long a poll waits for others to share its upstream request.
     pub collection_window: Duration,
@@ -64,11 +64,15 @@ pub struct Tls {
     pub client_ca: Option<PathBuf>,
 }
 
-/// What callers may use at most; past any of them RESOURCE_EXHAUSTED.
+/// What callers may use at most; past any of them `RESOURCE_EXHAUSTED`.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Watches open at once.
     pub watches: usize,
+    /// Watches open at once by one caller, told by its address.
+    pub watches_per_caller: usize,
+    /// Watches open at once in one WatchJobs.
+    pub watches_per_call: usize,
     /// Jobs in one batch.
     pub batch_size: usize,
     /// HTTP/2 streams on one connection.
@@ -267,7 +271,14 @@ impl Default for Server {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { watches: 2_000_000, batch_size: 1000, streams_per_connection: 10_000, connections: 10_000 }
+        Self {
+            watches: 2_000_000,
+            watches_per_caller: 2_000_000,
+            watches_per_call: 1_000_000,
+            batch_size: 1000,
+            streams_per_connection: 10_000,
+            connections: 10_000,
+        }
     }
 }
 

@@ -8,7 +8,7 @@
 use std::{collections::BTreeMap, fmt, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use thiserror::Error;
-use tokio::{sync::Semaphore, task::JoinSet};
+use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -16,14 +16,20 @@ use crate::{
     config::Poll,
     job::{InvalidResumeToken, JobRef},
     pacing::{Backoff, Cadence, Gate},
-    poller::{self, Ended, Latest, Plan, Roster, Upstream},
+    poller::{self, Ended, Latest, Plan, Report, Roster, Upstream},
 };
 
 mod inquiry;
+mod quota;
 mod watch;
+mod watches;
 
 pub use inquiry::Ask;
+pub use quota::{Caller, WatchLimits};
 pub use watch::{Event, Update, Watch, WatchOptions};
+pub use watches::{End, Outcome, Watches};
+
+use quota::Quotas;
 
 /// Terminal statuses kept: bytes.
 const ENDED_BYTES: u64 = 64 << 20;
@@ -39,6 +45,8 @@ pub type Check = Box<dyn Fn(&JobRef) -> Result<(), InvalidJobRef> + Send + Sync>
 pub struct BackendSetup {
     /// Its key in the configuration.
     pub name: Arc<str>,
+    /// Whose API it is: "immuta", ...
+    pub vendor: &'static str,
     /// Checks a job ref before anything is asked.
     pub check: Check,
     /// Most jobs in one request.
@@ -53,12 +61,26 @@ pub struct BackendSetup {
 pub struct Hub {
     backends: BTreeMap<Arc<str>, Backend>,
     ended: Ended,
-    watches: Arc<Semaphore>,
-    most_watches: usize,
+    quotas: Quotas,
     shutdown: CancellationToken,
 }
 
+/// How a backend is doing.
+#[derive(Clone, Debug)]
+pub struct BackendReport {
+    /// Its key in the configuration.
+    pub name: Arc<str>,
+    /// Whose API it is.
+    pub vendor: &'static str,
+    /// Most jobs in one request.
+    pub max_batch: NonZeroUsize,
+    /// How it is doing.
+    pub report: Report,
+}
+
 struct Backend {
+    vendor: &'static str,
+    max_batch: NonZeroUsize,
     check: Check,
     roster: Arc<Roster>,
     grace: Duration,
@@ -114,12 +136,22 @@ pub enum Failure {
     /// The caller's deadline has passed.
     #[error("the deadline passed before the vendor answered")]
     Deadline,
+    /// A field of the request can't be used.
+    #[error("{field} {reason}")]
+    InvalidRequest {
+        /// Path of the field.
+        field: String,
+        /// What is wrong with it and what to write instead.
+        reason: String,
+    },
     /// The server stops.
     #[error("the server is shutting down; call again")]
     ShuttingDown,
     /// As many watches are open as may be.
-    #[error("{limit} watches are open already")]
+    #[error("as many watches are open as may be: {key} is {limit}")]
     TooManyWatches {
+        /// The key of the configuration.
+        key: &'static str,
         /// How many may be.
         limit: usize,
     },
@@ -141,14 +173,14 @@ impl Hub {
     pub fn start(
         backends: Vec<BackendSetup>,
         window: Duration,
-        most_watches: usize,
+        limits: WatchLimits,
         shutdown: CancellationToken,
     ) -> (Self, Pollers) {
         let ended = Ended::new(ENDED_BYTES, ENDED_AGE);
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let mut table = BTreeMap::new();
-        for BackendSetup { name, check, max_batch, upstream, poll } in backends {
+        for BackendSetup { name, vendor, check, max_batch, upstream, poll } in backends {
             let plan = Plan {
                 cadence: Cadence { min: poll.min_interval, max: poll.max_interval },
                 // Company is worth waiting for only where a request can be shared.
@@ -160,11 +192,10 @@ impl Hub {
             let limits =
                 poller::Limits { concurrency: poll.max_concurrency, per_second: poll.requests_per_second };
             tasks.spawn(poller::run(Arc::clone(&name), Arc::clone(&roster), upstream, limits, stop.clone()));
-            table.insert(name, Backend { check, roster, grace: poll.not_found_grace });
+            table.insert(name, Backend { vendor, max_batch, check, roster, grace: poll.not_found_grace });
         }
-        let most_watches = most_watches.min(Semaphore::MAX_PERMITS);
-        let watches = Arc::new(Semaphore::new(most_watches));
-        (Self { backends: table, ended, watches, most_watches, shutdown }, Pollers { _tasks: tasks, stop })
+        let quotas = Quotas::new(limits);
+        (Self { backends: table, ended, quotas, shutdown }, Pollers { _tasks: tasks, stop })
     }
 
     /// The configured name, shared, so that a job ref costs no copy of it.
@@ -172,9 +203,16 @@ impl Hub {
         self.backends.get_key_value(name).map(|(name, _)| Arc::clone(name))
     }
 
-    /// Jobs followed now at a backend.
-    pub fn followed(&self, backend: &str) -> usize {
-        self.backends.get(backend).map_or(0, |backend| backend.roster.len())
+    /// How each backend is doing, sorted by name.
+    pub fn report(&self) -> Vec<BackendReport> {
+        let now = Instant::now();
+        let report = |(name, backend): (&Arc<str>, &Backend)| BackendReport {
+            name: Arc::clone(name),
+            vendor: backend.vendor,
+            max_batch: backend.max_batch,
+            report: backend.roster.report(now),
+        };
+        self.backends.iter().map(report).collect()
     }
 
     fn backend_of(&self, job: &JobRef) -> Result<&Backend, Failure> {

@@ -5,16 +5,18 @@ use std::{error::Error as _, io, sync::Arc, time::Duration};
 use thiserror::Error;
 use tokio::{net::TcpListener, time::timeout};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{self, Certificate, Identity, Server, ServerTlsConfig, server::TcpIncoming};
+use tonic::transport::{self, Certificate, Identity, Server, ServerTlsConfig};
 use tracing::{info, warn};
 
 use crate::{
     config::{Config, Tls},
     grpc::Service,
-    hub::{BackendSetup, Hub},
+    hub::{BackendSetup, Hub, WatchLimits},
     proto::{self, v1::job_status_service_server::JobStatusServiceServer},
     transport::{Endpoint, SetupError},
 };
+
+mod incoming;
 
 /// How long open calls may go on after the shutdown began. Calls that wait for a
 /// vendor are ended by then, so only a client that does not read is cut off.
@@ -23,6 +25,11 @@ const DRAIN: Duration = Duration::from_secs(8);
 /// How often an idle connection is asked whether it is alive, and how long it may
 /// take to say so. A watch of a client that vanished ends with its connection.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
+
+/// HTTP/2 ends a connection that sends more small frames than its window allows
+/// for before they are read: a WatchJobs may begin with thousands of requests, each
+/// in a frame of its own.
+const CONNECTION_WINDOW: u32 = 64 << 20;
 
 /// Why the server can't start or go on.
 #[derive(Debug, Error)]
@@ -74,6 +81,7 @@ pub async fn run(
         let adapter = Arc::clone(endpoint.adapter());
         setups.push(BackendSetup {
             name,
+            vendor: backend.vendor.name(),
             max_batch: adapter.max_batch(),
             check: Box::new(move |job| adapter.check(job)),
             upstream: Arc::new(endpoint),
@@ -81,16 +89,21 @@ pub async fn run(
         });
     }
     let names: Vec<String> = setups.iter().map(|setup| setup.name.to_string()).collect();
-    let (hub, pollers) = Hub::start(setups, server.collection_window, limits.watches, shutdown.clone());
+    let watch_limits = WatchLimits {
+        total: limits.watches,
+        per_caller: limits.watches_per_caller,
+        per_call: limits.watches_per_call,
+    };
+    let (hub, pollers) = Hub::start(setups, server.collection_window, watch_limits, shutdown.clone());
     let service = Service::new(Arc::new(hub), limits.batch_size, server.batch_deadline);
 
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<JobStatusServiceServer<Service>>().await;
 
     let mut builder = Server::builder()
-        .tcp_nodelay(true)
         .http2_keepalive_interval(Some(KEEPALIVE.0))
         .http2_keepalive_timeout(Some(KEEPALIVE.1))
+        .initial_connection_window_size(Some(CONNECTION_WINDOW))
         .max_concurrent_streams(Some(limits.streams_per_connection));
     if let Some(tls) = &server.tls {
         builder = builder.tls_config(tls_config(tls)?)?;
@@ -101,7 +114,7 @@ pub async fn run(
         .add_service(reflection().build_v1alpha()?)
         .add_service(health_service)
         .add_service(JobStatusServiceServer::new(service));
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let incoming = incoming::incoming(listener, limits.connections);
     let serving = router.serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned());
     let mut serving = std::pin::pin!(serving);
     info!(%address, backends = names.join(","), tls = server.tls.is_some(), "listening on {address}");

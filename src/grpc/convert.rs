@@ -3,42 +3,19 @@
 
 use jiff::Timestamp;
 
-use super::{event, request::Invalid, status};
+use super::status;
 use crate::{
-    hub::{Event, Update},
+    hub::{BackendReport, Event, Update},
     job::{Artifact, JobError, JobRef, JobResult, Lens, Observation, Progress},
-    poller::Latest,
+    poller::{Health, Latest, Report},
     proto::v1::{self as pb, watch_job_response},
 };
 
-/// How much of a status a caller wants.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum View {
-    Basic,
-    Standard,
-    Full,
-}
-
-impl View {
-    pub(super) fn from_request(view: i32) -> Result<Self, Invalid> {
-        match pb::JobStatusView::try_from(view) {
-            Ok(pb::JobStatusView::Unspecified | pb::JobStatusView::Standard) => Ok(Self::Standard),
-            Ok(pb::JobStatusView::Basic) => Ok(Self::Basic),
-            Ok(pb::JobStatusView::Full) => Ok(Self::Full),
-            Err(_) => Err(Invalid::new("view", "is not a JobStatusView; write BASIC, STANDARD or FULL")),
-        }
-    }
-
-    pub(super) fn lens(self) -> Lens {
-        Lens { result: self != Self::Basic, payload: self == Self::Full, progress: true }
-    }
-}
-
 /// One event of a watch of `job`.
-pub(super) fn update(job: &JobRef, update: Update, view: View) -> pb::WatchJobResponse {
-    let Update { event: said, resume_token } = update;
+pub(super) fn update(job: &JobRef, update: Update) -> pb::WatchJobResponse {
+    let Update { event: said, lens, resume_token } = update;
     let said = match said {
-        Event::Status(latest) => watch_job_response::Event::Status(self::status(&latest, view)),
+        Event::Status(latest) => watch_job_response::Event::Status(self::status(&latest, lens)),
         Event::Heartbeat { observed } => {
             watch_job_response::Event::Heartbeat(pb::Heartbeat { observe_time: observed.map(timestamp) })
         }
@@ -50,11 +27,11 @@ pub(super) fn update(job: &JobRef, update: Update, view: View) -> pb::WatchJobRe
             })
         }
     };
-    event(said, resume_token)
+    pb::WatchJobResponse { event: Some(said), resume_token }
 }
 
-/// What was observed, as much as `view` shows.
-pub(super) fn status(latest: &Latest, view: View) -> pb::JobStatus {
+/// What was observed, as much as `lens` shows.
+pub(super) fn status(latest: &Latest, lens: Lens) -> pb::JobStatus {
     let Observation {
         state,
         vendor_state,
@@ -71,7 +48,7 @@ pub(super) fn status(latest: &Latest, view: View) -> pb::JobStatus {
         end_time,
         vendor_payload,
     } = &latest.snapshot.observation;
-    let Lens { result: show_result, payload: show_payload, progress: _ } = view.lens();
+    let Lens { result: show_result, payload: show_payload, progress: _ } = lens;
     pb::JobStatus {
         job: Some(job_ref(&latest.snapshot.job)),
         state: i32::from(*state as u8),
@@ -114,6 +91,27 @@ pub(super) fn status(latest: &Latest, view: View) -> pb::JobStatus {
     }
 }
 
+/// How a backend is doing.
+pub(super) fn backend(backend: BackendReport) -> pb::Backend {
+    let BackendReport { name, vendor, max_batch, report } = backend;
+    let Report { health, last_fault, last_answer, followed } = report;
+    pb::Backend {
+        last_error: last_fault.map(|fault| status::to_proto(&status::of_last_fault(&fault, &name))),
+        name: name.as_ref().into(),
+        vendor: vendor.into(),
+        health: match health {
+            Health::Unknown => pb::BackendHealth::Unspecified,
+            Health::Healthy => pb::BackendHealth::Healthy,
+            Health::Degraded => pb::BackendHealth::Degraded,
+            Health::Unavailable => pb::BackendHealth::Unavailable,
+        }
+        .into(),
+        last_success_time: last_answer.map(timestamp),
+        watched_jobs: i64::try_from(followed).unwrap_or(i64::MAX),
+        max_batch_size: i32::try_from(max_batch.get()).unwrap_or(i32::MAX),
+    }
+}
+
 fn job_ref(job: &JobRef) -> pb::JobRef {
     let JobRef { backend, id, tag } = job;
     pb::JobRef {
@@ -141,19 +139,5 @@ mod tests {
     fn a_time_before_the_epoch_counts_its_nanoseconds_forward() {
         let time = Timestamp::from_nanosecond(-1).unwrap();
         assert_eq!(timestamp(time), prost_types::Timestamp { seconds: -1, nanos: 999_999_999 });
-    }
-
-    #[test]
-    fn the_standard_view_leaves_out_nothing_but_the_payload() {
-        assert_eq!(
-            View::from_request(0).unwrap().lens(),
-            Lens { result: true, payload: false, progress: true }
-        );
-        assert_eq!(
-            View::from_request(1).unwrap().lens(),
-            Lens { result: false, payload: false, progress: true }
-        );
-        assert_eq!(View::from_request(3).unwrap().lens(), Lens::FULL);
-        assert_eq!(View::from_request(9).unwrap_err().field, "view");
     }
 }

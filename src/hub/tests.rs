@@ -9,15 +9,16 @@ use std::{
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{Ask, BackendSetup, Event, Failure, Hub, Pollers, Watch, WatchOptions};
+use super::{Ask, BackendSetup, Caller, Event, Failure, Hub, Pollers, Watch, WatchLimits, WatchOptions};
 use crate::{
     adapters::{FaultKind, InvalidJobRef},
     config::Poll,
     job::{JobRef, JobState, Lens},
-    poller::script::Script,
+    poller::{Health, script::Script},
 };
 
 mod model;
+mod watches;
 
 const SECOND: Duration = Duration::from_secs(1);
 const LATENCY: Duration = Duration::from_millis(50);
@@ -25,7 +26,7 @@ const LATENCY: Duration = Duration::from_millis(50);
 struct Rig {
     script: Arc<Script>,
     other: Arc<Script>,
-    hub: Hub,
+    hub: Arc<Hub>,
     shutdown: CancellationToken,
     _pollers: Pollers,
 }
@@ -49,6 +50,7 @@ fn rig() -> Rig {
     let (script, other) = (Script::new(LATENCY), Script::new(LATENCY));
     let setup = |name: &str, max_batch, script: &Arc<Script>| BackendSetup {
         name: name.into(),
+        vendor: "immuta",
         check: Box::new(|job: &JobRef| {
             if &*job.id == "bad id" {
                 return Err(InvalidJobRef { field: "job_id", reason: "must not be bad".into() });
@@ -63,10 +65,10 @@ fn rig() -> Rig {
     let (hub, pollers) = Hub::start(
         vec![setup("vendor", 200, &script), setup("other", 1, &other)],
         Duration::from_millis(5),
-        3,
+        WatchLimits { total: 4, per_caller: 3, per_call: 2 },
         shutdown.clone(),
     );
-    Rig { script, other, hub, shutdown, _pollers: pollers }
+    Rig { script, other, hub: Arc::new(hub), shutdown, _pollers: pollers }
 }
 
 fn job(id: &str) -> JobRef {
@@ -84,17 +86,21 @@ fn options() -> WatchOptions {
 }
 
 impl Rig {
+    fn followed(&self) -> usize {
+        self.hub.report()[1].report.followed
+    }
+
     async fn get(&self, id: &str, ask: Ask) -> Result<JobState, Failure> {
         let answer = self.hub.get(&[job(id)], ask).await.remove(0);
         answer.map(|latest| latest.snapshot.observation.state)
     }
 
     fn watch(&self, id: &str) -> Watch {
-        self.hub.watch(&job(id), &options()).unwrap()
+        self.hub.watch(&job(id), None, &options()).unwrap()
     }
 
     fn resume(&self, id: &str, token: &str) -> Watch {
-        self.hub.watch(&job(id), &WatchOptions { resume_token: token.into(), ..options() }).unwrap()
+        self.hub.watch(&job(id), None, &WatchOptions { resume_token: token.into(), ..options() }).unwrap()
     }
 }
 
@@ -158,7 +164,7 @@ async fn a_get_that_is_given_up_costs_nothing_more() {
     rig.script.set("a", JobState::Running);
     assert!(timeout(LATENCY / 2, rig.get("a", Ask::default())).await.is_err());
     pass(LATENCY / 10).await;
-    assert_eq!((rig.script.under_way(), rig.hub.followed("vendor")), (0, 0));
+    assert_eq!((rig.script.under_way(), rig.followed()), (0, 0));
     pass(60 * SECOND).await;
     assert_eq!(rig.script.calls().len(), 1);
 }
@@ -288,6 +294,7 @@ async fn what_a_dead_backend_did_not_answer_by_the_deadline_spoils_nothing_else(
         vec![
             BackendSetup {
                 name: "vendor".into(),
+                vendor: "immuta",
                 check: Box::new(|_| Ok(())),
                 max_batch: NonZeroUsize::MIN,
                 upstream: Arc::clone(&rig.script) as Arc<_>,
@@ -295,6 +302,7 @@ async fn what_a_dead_backend_did_not_answer_by_the_deadline_spoils_nothing_else(
             },
             BackendSetup {
                 name: "dead".into(),
+                vendor: "immuta",
                 check: Box::new(|_| Ok(())),
                 max_batch: NonZeroUsize::MIN,
                 upstream: slow,
@@ -302,7 +310,7 @@ async fn what_a_dead_backend_did_not_answer_by_the_deadline_spoils_nothing_else(
             },
         ],
         Duration::ZERO,
-        1,
+        WatchLimits { total: 1, per_caller: 1, per_call: 1 },
         CancellationToken::new(),
     );
     let ask = Ask { deadline: Some(Instant::now() + 30 * SECOND), ..Ask::default() };
@@ -467,7 +475,7 @@ async fn a_resume_token_of_another_job_or_none_at_all_is_refused() {
     let (_, token) = next(&mut rig.watch("a")).await;
     for (id, token) in [("b", token.as_str()), ("a", "not a token")] {
         let options = WatchOptions { resume_token: token.into(), ..options() };
-        assert!(matches!(rig.hub.watch(&job(id), &options), Err(Failure::InvalidResumeToken(_))));
+        assert!(matches!(rig.hub.watch(&job(id), None, &options), Err(Failure::InvalidResumeToken(_))));
     }
 }
 
@@ -503,10 +511,18 @@ async fn at_shutdown_a_get_that_waits_is_told_and_one_that_does_not_is_answered(
 async fn more_watches_than_allowed_are_refused_until_one_ends() {
     let rig = rig();
     rig.script.set("a", JobState::Running);
-    let mut watches: Vec<Watch> = (0..3).map(|_| rig.watch("a")).collect();
-    assert!(matches!(rig.hub.watch(&job("a"), &options()), Err(Failure::TooManyWatches { limit: 3 })));
-    watches.pop();
-    assert!(rig.hub.watch(&job("a"), &options()).is_ok());
+    let from = |last| -> Caller { Some([127, 0, 0, last].into()) };
+    let watch = |caller| rig.hub.watch(&job("a"), caller, &options());
+    let refused = |caller| match watch(caller) {
+        Err(Failure::TooManyWatches { key, .. }) => key,
+        other => panic!("{other:?}"),
+    };
+    let mut first: Vec<Watch> = (0..3).map(|_| watch(from(1)).unwrap()).collect();
+    assert_eq!(refused(from(1)), "limits.watches_per_caller");
+    let _other = watch(from(2)).unwrap();
+    assert_eq!(refused(from(3)), "limits.watches");
+    first.pop();
+    assert!(watch(from(1)).is_ok());
 }
 
 #[tokio::test(start_paused = true)]
@@ -514,7 +530,30 @@ async fn a_watch_ends_at_its_deadline() {
     let rig = rig();
     rig.script.set("a", JobState::Running);
     let options = WatchOptions { deadline: Some(Instant::now() + 5 * SECOND), ..options() };
-    let mut watch = rig.hub.watch(&job("a"), &options).unwrap();
+    let mut watch = rig.hub.watch(&job("a"), None, &options).unwrap();
     assert_eq!(said(&mut watch).await, "Running");
     assert!(matches!(watch.next().await, Some(Err(Failure::Deadline))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_report_follows_the_circuit() {
+    let rig = rig();
+    let health = || {
+        let report = rig.hub.report().remove(1);
+        assert_eq!(&*report.name, "vendor");
+        (report.report.health, report.report.last_fault.is_some(), report.report.followed)
+    };
+    assert_eq!(health(), (Health::Unknown, false, 0));
+    rig.script.set("a", JobState::Running);
+    let _watch = rig.watch("a");
+    pass(SECOND / 2).await;
+    assert_eq!(health(), (Health::Healthy, false, 1));
+    rig.script.go_down();
+    pass(SECOND).await;
+    assert_eq!(health(), (Health::Degraded, true, 1));
+    pass(120 * SECOND).await;
+    assert_eq!(health(), (Health::Unavailable, true, 1));
+    rig.script.come_back();
+    pass(31 * SECOND).await;
+    assert_eq!(health(), (Health::Healthy, false, 1));
 }

@@ -1,6 +1,7 @@
 //! What callers are told while a vendor can't be asked, and that the end of a job
 //! is not lost in it.
 
+use futures_util::future::join_all;
 use jobwatch::{
     proto::v1::{JobState as S, WatchJobRequest, watch_job_response::Event},
     simulators::{Effect, Fault, Plan, Simulator, Vendor},
@@ -19,47 +20,49 @@ async fn alone(vendor: Vendor) -> (Simulator, Client, Gateway) {
 
 #[tokio::test]
 async fn an_end_that_came_during_an_outage_is_told_after_it() {
-    for vendor in Vendor::ALL {
-        let (simulator, client, _gateway) = alone(vendor).await;
-        let started = simulator.start_job(Plan::default().running_for(ms(1_000)));
-        let job = job_at(&simulator, &started);
-        let mut watches = Vec::new();
-        for _ in 0..5 {
-            let request = WatchJobRequest {
-                heartbeat_interval: Some(proto_ms(200)),
-                state_changes_only: true,
-                ..watch_request(&job)
-            };
-            let mut watch = Watch::open(&client, request).await.unwrap();
-            assert_eq!(watch.status().await.state(), S::Running);
-            watches.push(watch);
-        }
-        simulator.go_down().await;
-        for watch in &mut watches {
-            loop {
-                match watch.next().await.unwrap().unwrap() {
-                    Event::Heartbeat(_) => {}
-                    Event::Interruption(interruption) => {
-                        let cause = told(&from_message(interruption.cause.as_ref().unwrap()));
-                        assert_eq!((cause.code, &*cause.reason), (Code::Unavailable, "BACKEND_UNAVAILABLE"));
-                        assert!(cause.retry_delay().is_some() && interruption.retry_time.is_some());
-                        assert!(interruption.observe_time.is_some());
-                        break;
-                    }
-                    Event::Status(status) => panic!("it was down: {status:?}"),
+    join_all(Vendor::ALL.map(end_during_an_outage)).await;
+}
+
+async fn end_during_an_outage(vendor: Vendor) {
+    let (simulator, client, _gateway) = alone(vendor).await;
+    let started = simulator.start_job(Plan::default().running_for(ms(1_000)));
+    let job = job_at(&simulator, &started);
+    let mut watches = Vec::new();
+    for _ in 0..5 {
+        let request = WatchJobRequest {
+            heartbeat_interval: Some(proto_ms(200)),
+            state_changes_only: true,
+            ..watch_request(&job)
+        };
+        let mut watch = Watch::open(&client, request).await.unwrap();
+        assert_eq!(watch.status().await.state(), S::Running);
+        watches.push(watch);
+    }
+    simulator.go_down().await;
+    for watch in &mut watches {
+        loop {
+            match watch.next().await.unwrap().unwrap() {
+                Event::Heartbeat(_) => {}
+                Event::Interruption(interruption) => {
+                    let cause = told(&from_message(interruption.cause.as_ref().unwrap()));
+                    assert_eq!((cause.code, &*cause.reason), (Code::Unavailable, "BACKEND_UNAVAILABLE"));
+                    assert!(cause.retry_delay().is_some() && interruption.retry_time.is_some());
+                    assert!(interruption.observe_time.is_some());
+                    break;
                 }
+                Event::Status(status) => panic!("it was down: {status:?}"),
             }
         }
-        // An interruption that lasts is told again: two seconds of it, past the
-        // fifth failure.
-        for _ in 0..10 {
-            watches[0].interruption().await;
-        }
-        simulator.come_back().await.unwrap();
-        for watch in &mut watches {
-            assert_eq!(watch.next_status().await.state(), S::Succeeded, "{vendor}");
-            watch.end().await.unwrap();
-        }
+    }
+    // An interruption that lasts is told again: two seconds of it, past the
+    // fifth failure.
+    for _ in 0..10 {
+        watches[0].interruption().await;
+    }
+    simulator.come_back().await.unwrap();
+    for watch in &mut watches {
+        assert_eq!(watch.next_status().await.state(), S::Succeeded, "{vendor}");
+        watch.end().await.unwrap();
     }
 }
 

@@ -50,7 +50,7 @@ async fn a_get_ends_at_its_deadline() {
     let mut request = get_request(&job("kinetica", "1"));
     for wait in [None, Some(proto_ms(60_000))] {
         request.wait = wait;
-        for timeout in ["100m", "50m", "77777u", "3m", "1n"] {
+        for timeout in ["200m", "77777u"] {
             let since = Instant::now();
             let code = servers_answer(&gateway, timeout, &request).await;
             assert_eq!(code, "4", "DEADLINE_EXCEEDED after {timeout}");

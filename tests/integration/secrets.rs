@@ -130,3 +130,37 @@ async fn check(echo: bool) {
 async fn no_secret_is_in_a_log_line_or_an_error() {
     check(false).await;
 }
+
+#[tokio::test]
+async fn no_secret_is_told_that_a_vendor_repeats() {
+    check(true).await;
+}
+
+#[tokio::test]
+async fn a_token_that_was_traded_for_is_no_more_told_than_a_secret() {
+    // What this vendor hands out is known: it answers for the simulator.
+    let token = "issued-0123456789abcdef";
+    for (vendor, path, answer) in [
+        (Vendor::Immuta, "/bim/apikey/authenticate", format!(r#"{{"token":"{token}"}}"#)),
+        (Vendor::Claret, "/tokens/create", format!(r#"{{"token":"{token}"}}"#)),
+        (Vendor::Datasaur, "/oauth/token", format!(r#"{{"access_token":"{token}","expires_in":3600}}"#)),
+    ] {
+        let simulator = simulator(vendor).await;
+        simulator.inject(Fault::new(Effect::status(200, answer)).at(path));
+        simulator.inject(Fault::new(Effect::Refuse(format!("Bearer {token} may not"))));
+        let mut backend = Backend::of(&simulator);
+        if vendor == Vendor::Immuta {
+            backend = backend
+                .credentials(format!("{{ api_key = {:?}, exchange = true }}", credentials::IMMUTA_API_KEY));
+        }
+        let mut program = Program::start([backend], "trace").await;
+        let job = job_at(&simulator, &simulator.start_job(Plan::default()));
+        let error = get(&program.client(), &job).await.unwrap_err();
+        assert!(told(&error).message.contains("may not"), "{error:?}");
+        assert!(!visible(&error).contains(token), "{error:?}");
+        program.signal("TERM").await;
+        program.exit_code().await;
+        let log = program.log();
+        assert!(!log.contains(token), "{}", &log[log.find(token).unwrap_or(0).saturating_sub(300)..]);
+    }
+}

@@ -10,7 +10,7 @@ use tracing::{info, warn};
 
 use crate::{
     config::{Config, Tls, Vendor},
-    grpc::Service,
+    grpc::{self, Service},
     hub::{BackendSetup, Hub, WatchLimits},
     proto::{self, v1::job_status_service_server::JobStatusServiceServer},
     transport::{Endpoint, SetupError},
@@ -114,7 +114,7 @@ pub async fn run(
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
         .add_service(health_service)
-        .add_service(JobStatusServiceServer::new(service));
+        .add_service(JobStatusServiceServer::with_interceptor(service, grpc::note_deadline));
     let incoming = incoming::incoming(listener, limits.connections);
     let serving = router.serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned());
     let mut serving = std::pin::pin!(serving);

@@ -135,13 +135,15 @@ pub async fn check_backends(config: &Config) -> Vec<(Arc<str>, Result<(), String
     futures_util::future::join_all(checks).await
 }
 
-/// Everything that a client may want to decode: health, and the rich details of
-/// errors.
+/// Everything that a client may want to list or decode: both versions of
+/// reflection, health, and the rich details of errors.
 fn reflection() -> tonic_reflection::server::Builder<'static> {
     tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET)
 }
 
 fn tls_config(tls: &Tls) -> Result<ServerTlsConfig, ServeError> {

@@ -1,16 +1,16 @@
 // Calls a gateway with grpc-js, from proto/ as it is.
 //
-//     node tests/clients/grpc_node.js GATEWAY PROTO_DIRECTORY BACKEND JOB_ID
+//     node tests/clients/grpc_node.js GATEWAY PROTO_DIRECTORY SIMULATOR
 //
-// The job runs for a moment and then succeeds. Prints a line for each check and
-// exits with 1 if any failed.
+// SIMULATOR is the URL of the gateway's simulated Immuta. Prints a line for each
+// check and exits with 1 if any failed.
 
 const assert = require("node:assert");
 const grpc = require("@grpc/grpc-js");
 const loader = require("@grpc/proto-loader");
 
-const [address, proto, backend, jobId] = process.argv.slice(2);
-const job = { backend, jobId, jobTag: "" };
+const [address, proto, simulator] = process.argv.slice(2);
+const backend = "immuta";
 
 let failures = 0;
 function check(title, got, wanted) {
@@ -39,21 +39,37 @@ function getJobStatus(request) {
   });
 }
 
-function watchJob(request) {
+function watchJob(request, seen) {
   return new Promise((resolve) => {
     const events = [];
     const call = client.WatchJob(request, deadline());
-    call.on("data", (event) => events.push(event));
+    call.on("data", (event) => {
+      events.push(event);
+      seen(event);
+    });
     call.on("error", () => {});
     call.on("status", ({ code }) => resolve({ events, code }));
   });
 }
 
+async function startJob() {
+  const plan = { method: "POST", headers: { "content-type": "application/json" }, body: '{"held":"active"}' };
+  const response = await fetch(`${simulator}/_simulator/jobs`, plan);
+  return { backend, jobId: (await response.json()).id };
+}
+
+function finishJob({ jobId }) {
+  return fetch(`${simulator}/_simulator/jobs/${jobId}/finish`, { method: "POST" });
+}
+
 async function main() {
+  const job = await startJob();
   const { answer } = await getJobStatus({ job });
   check("a get answers for its job", { ...answer?.status?.job }, job);
 
-  const { events, code } = await watchJob({ job });
+  const { events, code } = await watchJob({ job }, ({ status }) => {
+    if (status?.state === "JOB_STATE_RUNNING") finishJob(job);
+  });
   const states = events.filter(({ event }) => event === "status").map(({ status }) => status.state);
   check("a watch shows how it goes on", states, ["JOB_STATE_RUNNING", "JOB_STATE_SUCCEEDED"]);
   check("its last status is terminal", events.at(-1)?.status?.terminal, true);

@@ -94,7 +94,7 @@ def fails(title, code):
         check(title, error.code().name, code.name)
         rich = rpc_status.from_call(error)
         if rich:
-            got.update(details(rich), message=rich.message)
+            got.update(details(rich))
 
 
 def check_reflection(gateway):

@@ -64,10 +64,14 @@ impl Gateway {
         json!({ "backend": vendor.name(), "jobId": self.simulator(vendor).start_job(plan).id })
     }
 
-    /// grpcurl's arguments for a call of one of the service's methods.
+    /// Calls one of the service's methods with grpcurl.
     async fn grpcurl(&self, method: &str, request: &Value) -> Ran {
+        Ran::of(self.grpcurl_command(method, request)).await
+    }
+
+    fn grpcurl_command(&self, method: &str, request: &Value) -> Command {
         let (method, address) = (format!("{SERVICE}/{method}"), self.address.to_string());
-        grpcurl(&["-d", &request.to_string(), &address, &method]).await
+        grpcurl_command(&["-d", &request.to_string(), &address, &method])
     }
 }
 
@@ -80,6 +84,10 @@ fn tool(path: &str) -> PathBuf {
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn contract() -> String {
+    root().join("proto").display().to_string()
 }
 
 fn client(script: &str) -> PathBuf {
@@ -142,9 +150,13 @@ impl Ran {
 }
 
 async fn grpcurl(args: &[&str]) -> Ran {
+    Ran::of(grpcurl_command(args)).await
+}
+
+fn grpcurl_command(args: &[&str]) -> Command {
     let mut command = command(tool("python/bin/grpcurl"));
     command.args(["-plaintext", "-format-error", "-max-time", "30"]).args(args);
-    Ran::of(command).await
+    command
 }
 
 /// Runs one of our scripts, which says what failed, and shows what it said.
@@ -178,7 +190,8 @@ async fn grpcurl_lists_and_describes_the_service() {
         [HEALTH, "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection", SERVICE]
     );
     let service = grpcurl(&[&address, "describe", SERVICE]).await.succeeded().out;
-    let watch = "rpc WatchJob ( .jobwatch.v1.WatchJobRequest ) returns ( stream .jobwatch.v1.WatchJobResponse );";
+    let watch =
+        "rpc WatchJob ( .jobwatch.v1.WatchJobRequest ) returns ( stream .jobwatch.v1.WatchJobResponse );";
     assert!(service.contains(watch), "{service}");
     assert_eq!(service.matches("rpc ").count(), 6, "{service}");
     let message = grpcurl(&[&address, "describe", "jobwatch.v1.JobRef"]).await.succeeded().out;
@@ -222,9 +235,23 @@ async fn grpcurl_gets_a_batch_and_decodes_the_error_of_an_element() {
 #[tokio::test]
 async fn grpcurl_watches_to_the_end() {
     let gateway = Gateway::start().await;
-    let plan = Plan::default().queued_for(Duration::from_secs(1)).running_for(Duration::from_secs(1));
-    let job = gateway.start_job(Vendor::Immuta, plan);
-    let events = gateway.grpcurl("WatchJob", &json!({ "job": job })).await.answers();
+    let job = gateway.start_job(Vendor::Immuta, Plan::fixed("created"));
+    let id = job["jobId"].as_str().unwrap();
+    let mut watch = gateway.grpcurl_command("WatchJob", &json!({ "job": job }));
+    let mut watch = watch.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    let mut seen = String::new();
+    while let Some(line) = timeout(PATIENCE, lines.next_line()).await.expect("the watch goes on").unwrap() {
+        if line.contains("JOB_STATE_PENDING") {
+            gateway.simulator(Vendor::Immuta).set_state(id, "active");
+        } else if line.contains("JOB_STATE_RUNNING") {
+            gateway.simulator(Vendor::Immuta).finish(id);
+        }
+        seen += &line;
+    }
+    assert!(watch.wait().await.unwrap().success());
+    let events: Vec<Value> =
+        serde_json::Deserializer::from_str(&seen).into_iter().map(Result::unwrap).collect();
     let states: Vec<_> = events.iter().map(|event| event["status"]["state"].as_str().unwrap()).collect();
     assert_eq!(states, ["JOB_STATE_PENDING", "JOB_STATE_RUNNING", "JOB_STATE_SUCCEEDED"]);
     assert!(events.iter().all(|event| event["resumeToken"].is_string()));
@@ -293,17 +320,12 @@ async fn python_needs_nothing_but_reflection() {
     passes(python("grpc_python.py"), args).await;
 }
 
-/// The gateway, the contract and a job that runs this long.
-fn arguments(gateway: &Gateway, running_for: Duration) -> [String; 4] {
-    let job = gateway.simulator(Vendor::Immuta).start_job(Plan::default().running_for(running_for));
-    let proto = root().join("proto").display().to_string();
-    [gateway.address.to_string(), proto, Vendor::Immuta.name().to_owned(), job.id]
-}
-
 #[tokio::test]
 async fn python_can_be_generated_from_the_contract_alone() {
     let gateway = Gateway::start().await;
-    passes(python("grpc_generated.py"), arguments(&gateway, Duration::ZERO)).await;
+    let job = gateway.simulator(Vendor::Immuta).start_job(Plan::default());
+    let args = [gateway.address.to_string(), contract(), Vendor::Immuta.to_string(), job.id];
+    passes(python("grpc_generated.py"), args).await;
 }
 
 #[tokio::test]
@@ -311,7 +333,8 @@ async fn node_gets_and_watches_from_the_contract_alone() {
     let gateway = Gateway::start().await;
     let mut node = command("node");
     node.env("NODE_PATH", tool("node/node_modules")).arg(client("grpc_node.js"));
-    passes(node, arguments(&gateway, Duration::from_secs(3))).await;
+    let simulator = gateway.simulator(Vendor::Immuta).base_url();
+    passes(node, [gateway.address.to_string(), contract(), simulator]).await;
 }
 
 #[tokio::test]

@@ -73,7 +73,7 @@ impl Cli {
         let done = runtime.block_on(self.command.run());
         // A task that still blocks must not hold the process.
         runtime.shutdown_background();
-        done.unwrap_or_else(|failure| failure.report()).into()
+        done.unwrap_or_else(Failure::report).into()
     }
 }
 

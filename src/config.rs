@@ -46,8 +46,8 @@ pub struct Server {
     pub listen: SocketAddr,
     /// TLS, where the server ends it itself.
     pub tls: Option<Tls>,
-    /// How long after a BatchGetStatuses without a deadline its unanswered
-    /// elements become DEADLINE_EXCEEDED.
+    /// How long after a `BatchGetStatuses` without a deadline its unanswered
+    /// elements become `DEADLINE_EXCEEDED`.
     pub batch_deadline: Duration,
     /// How long a poll waits for others to share its upstream request.
     pub collection_window: Duration,
@@ -64,7 +64,7 @@ pub struct Tls {
     pub client_ca: Option<PathBuf>,
 }
 
-/// What callers may use at most; past any of them RESOURCE_EXHAUSTED.
+/// What callers may use at most; past any of them `RESOURCE_EXHAUSTED`.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Watches open at once.

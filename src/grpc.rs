@@ -187,7 +187,8 @@ impl JobStatusService for Service {
         &self,
         _request: Request<pb::ListBackendsRequest>,
     ) -> Result<Response<pb::ListBackendsResponse>, Status> {
-        Err(Status::unimplemented("ListBackends is not available in this version"))
+        let backends = self.hub.report().into_iter().map(convert::backend).collect();
+        Ok(Response::new(pb::ListBackendsResponse { backends }))
     }
 }
 

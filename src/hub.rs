@@ -8,7 +8,7 @@
 use std::{collections::BTreeMap, fmt, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use thiserror::Error;
-use tokio::{sync::Semaphore, task::JoinSet};
+use tokio::{sync::Semaphore, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
     config::Poll,
     job::{InvalidResumeToken, JobRef},
     pacing::{Backoff, Cadence, Gate},
-    poller::{self, Ended, Latest, Plan, Roster, Upstream},
+    poller::{self, Ended, Latest, Plan, Report, Roster, Upstream},
 };
 
 mod inquiry;
@@ -39,6 +39,8 @@ pub type Check = Box<dyn Fn(&JobRef) -> Result<(), InvalidJobRef> + Send + Sync>
 pub struct BackendSetup {
     /// Its key in the configuration.
     pub name: Arc<str>,
+    /// Whose API it is: "immuta", ...
+    pub vendor: &'static str,
     /// Checks a job ref before anything is asked.
     pub check: Check,
     /// Most jobs in one request.
@@ -58,7 +60,22 @@ pub struct Hub {
     shutdown: CancellationToken,
 }
 
+/// How a backend is doing.
+#[derive(Clone, Debug)]
+pub struct BackendReport {
+    /// Its key in the configuration.
+    pub name: Arc<str>,
+    /// Whose API it is.
+    pub vendor: &'static str,
+    /// Most jobs in one request.
+    pub max_batch: NonZeroUsize,
+    /// How it is doing.
+    pub report: Report,
+}
+
 struct Backend {
+    vendor: &'static str,
+    max_batch: NonZeroUsize,
     check: Check,
     roster: Arc<Roster>,
     grace: Duration,
@@ -148,7 +165,7 @@ impl Hub {
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let mut table = BTreeMap::new();
-        for BackendSetup { name, check, max_batch, upstream, poll } in backends {
+        for BackendSetup { name, vendor, check, max_batch, upstream, poll } in backends {
             let plan = Plan {
                 cadence: Cadence { min: poll.min_interval, max: poll.max_interval },
                 // Company is worth waiting for only where a request can be shared.
@@ -160,7 +177,7 @@ impl Hub {
             let limits =
                 poller::Limits { concurrency: poll.max_concurrency, per_second: poll.requests_per_second };
             tasks.spawn(poller::run(Arc::clone(&name), Arc::clone(&roster), upstream, limits, stop.clone()));
-            table.insert(name, Backend { check, roster, grace: poll.not_found_grace });
+            table.insert(name, Backend { vendor, max_batch, check, roster, grace: poll.not_found_grace });
         }
         let most_watches = most_watches.min(Semaphore::MAX_PERMITS);
         let watches = Arc::new(Semaphore::new(most_watches));
@@ -172,9 +189,16 @@ impl Hub {
         self.backends.get_key_value(name).map(|(name, _)| Arc::clone(name))
     }
 
-    /// Jobs followed now at a backend.
-    pub fn followed(&self, backend: &str) -> usize {
-        self.backends.get(backend).map_or(0, |backend| backend.roster.len())
+    /// How each backend is doing, sorted by name.
+    pub fn report(&self) -> Vec<BackendReport> {
+        let now = Instant::now();
+        let report = |(name, backend): (&Arc<str>, &Backend)| BackendReport {
+            name: Arc::clone(name),
+            vendor: backend.vendor,
+            max_batch: backend.max_batch,
+            report: backend.roster.report(now),
+        };
+        self.backends.iter().map(report).collect()
     }
 
     fn backend_of(&self, job: &JobRef) -> Result<&Backend, Failure> {

@@ -111,7 +111,7 @@ impl Gate {
     pub fn admission(&self, now: Instant) -> Admission {
         match &self.hold {
             Some(hold) if hold.until > now => Admission::Held(hold.clone()),
-            _ if self.failures < CIRCUIT_OPENS_AFTER => Admission::Open,
+            _ if !self.is_broken() => Admission::Open,
             _ if self.probing => Admission::Probing,
             _ => Admission::Probe,
         }
@@ -120,6 +120,11 @@ impl Gate {
     /// How failures are paced.
     pub fn backoff(&self) -> Backoff {
         self.backoff
+    }
+
+    /// Whether the circuit is open: the backend is only probed.
+    pub fn is_broken(&self) -> bool {
+        self.failures >= CIRCUIT_OPENS_AFTER
     }
 
     /// Failures in a row.
@@ -155,7 +160,7 @@ impl Gate {
                 (asked.min(LONGEST_RETRY_AFTER).max(self.backoff.min), true, true)
             }
             FaultKind::Throttled { retry_after: None } => (wait, false, true),
-            _ => (wait, false, self.failures >= CIRCUIT_OPENS_AFTER),
+            _ => (wait, false, self.is_broken()),
         };
         let until = now + wait;
         if held && self.hold.as_ref().is_none_or(|hold| hold.until < until) {

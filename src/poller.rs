@@ -30,7 +30,7 @@ mod roster;
 
 pub use ended::Ended;
 pub use mailbox::Mailbox;
-pub use roster::{Batch, Follow, Interest, Plan, Readiness, Roster, Taken};
+pub use roster::{Batch, Follow, Health, Interest, Plan, Readiness, Report, Roster, Taken};
 
 /// Most unknown words of a vendor that are logged, once each.
 const UNKNOWN_WORDS_LOGGED: usize = 64;

@@ -5,7 +5,7 @@ use std::{error::Error as _, io, sync::Arc, time::Duration};
 use thiserror::Error;
 use tokio::{net::TcpListener, time::timeout};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{self, Certificate, Identity, Server, ServerTlsConfig, server::TcpIncoming};
+use tonic::transport::{self, Certificate, Identity, Server, ServerTlsConfig};
 use tracing::{info, warn};
 
 use crate::{
@@ -15,6 +15,8 @@ use crate::{
     proto::{self, v1::job_status_service_server::JobStatusServiceServer},
     transport::{Endpoint, SetupError},
 };
+
+mod incoming;
 
 /// How long open calls may go on after the shutdown began. Calls that wait for a
 /// vendor are ended by then, so only a client that does not read is cut off.
@@ -74,6 +76,7 @@ pub async fn run(
         let adapter = Arc::clone(endpoint.adapter());
         setups.push(BackendSetup {
             name,
+            vendor: backend.vendor.name(),
             max_batch: adapter.max_batch(),
             check: Box::new(move |job| adapter.check(job)),
             upstream: Arc::new(endpoint),
@@ -88,7 +91,6 @@ pub async fn run(
     health.set_serving::<JobStatusServiceServer<Service>>().await;
 
     let mut builder = Server::builder()
-        .tcp_nodelay(true)
         .http2_keepalive_interval(Some(KEEPALIVE.0))
         .http2_keepalive_timeout(Some(KEEPALIVE.1))
         .max_concurrent_streams(Some(limits.streams_per_connection));
@@ -101,7 +103,7 @@ pub async fn run(
         .add_service(reflection().build_v1alpha()?)
         .add_service(health_service)
         .add_service(JobStatusServiceServer::new(service));
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let incoming = incoming::incoming(listener, limits.connections);
     let serving = router.serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned());
     let mut serving = std::pin::pin!(serving);
     info!(%address, backends = names.join(","), tls = server.tls.is_some(), "listening on {address}");

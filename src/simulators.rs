@@ -2,13 +2,33 @@
 //! wire behaviour and know nothing of the adapters.
 //!
 //! A [`Simulator`] is one vendor with jobs that follow a [`Plan`], a log of the
-//! [`Call`]s that it got, and [`Fault`]s that it shows on demand. Each is also at
-//! hand over HTTP, below `/_simulator`. What no public page says of a vendor is
-//! this simulator's choice, and the vendor's module names it.
+//! [`Call`]s that it got, and [`Fault`]s that it shows on demand. What no public page
+//! says of a vendor is this simulator's choice, and the vendor's module names it.
 //!
 //! ```text
 //! listener (host) -> call log, faults (reception) -> the vendor's routes -> jobs
 //! ```
+//!
+//! All of it is also at hand over HTTP below `/_simulator`, for people who write
+//! clients in other languages, without credentials and in JSON:
+//!
+//! | request | body | does |
+//! | --- | --- | --- |
+//! | `POST jobs` | a [`Plan`] | starts a job; answers `{"id": .., "tag": ..}` |
+//! | `PUT jobs/{id}/state` | `{"state": word}` | holds the job in this state |
+//! | `PUT jobs/{id}/progress` | `{"percent": n}` | of a held job |
+//! | `POST jobs/{id}/finish` | an [`End`], or none | ends the job now |
+//! | `DELETE jobs/{id}` | | makes the job unknown |
+//! | `GET calls`, `DELETE calls` | | reads, empties the call log |
+//! | `POST faults` | a [`Fault`] | injects it |
+//! | `POST poison/{id}` | | refuses any request about this job |
+//! | `DELETE faults` | | heals all faults and poison |
+//! | `POST tokens` | | answers `{"token": ..}`, a bearer token that is good now |
+//! | `PUT credentials` | `{"reject": bool, "expire_tokens": bool, "secret": .., "token_lifetime_ms": n}`, each optional | |
+//!
+//! Names of enum variants are in snake case there and durations in milliseconds:
+//! `{"effect": {"status": {"code": 503}}, "path": "/jobs", "times": 1}` is a fault,
+//! `{"running_for_ms": 5000, "end": {"success": {"json": [1, 2]}}}` a plan.
 
 mod admin;
 mod calls;
@@ -21,6 +41,7 @@ mod host;
 mod immuta;
 mod jobs;
 mod kinetica;
+mod life;
 mod plan;
 mod reception;
 mod vendor;

@@ -58,3 +58,15 @@ pub fn filter(default: &str) -> String {
     let set = |name| std::env::var(name).ok().filter(|filter| !filter.trim().is_empty());
     set("JOBWATCH_LOG").or_else(|| set("RUST_LOG")).unwrap_or_else(|| default.to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_that_cant_be_read_is_shown_with_what_to_write() {
+        let error = init(Format::Text, "jobwatch=loud").unwrap_err().to_string();
+        assert!(error.starts_with("the log filter \"jobwatch=loud\" can't be read: "), "{error}");
+        assert!(error.ends_with("; write one such as \"info\" or \"jobwatch=debug\""), "{error}");
+    }
+}

@@ -40,7 +40,8 @@ impl Args {
             }
         };
         let mut exit = Exit::Succeeded;
-        for result in results {
+        for (n, result) in results.into_iter().enumerate() {
+            self.jobs.separate(n)?;
             exit = exit.max(show(result, self.jobs.for_people())?);
         }
         Ok(exit)

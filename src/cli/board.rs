@@ -1,7 +1,9 @@
 //! Jobs on a terminal, one row each: what a row says is a pure function of what
 //! is known about its job, and only [`Board`] touches the terminal.
 
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::{self, Write};
+
+use console::{Term, truncate_str};
 use jiff::Timestamp;
 use tonic::Status;
 
@@ -14,6 +16,7 @@ use crate::proto::v1::{JobState, JobStatus};
 const SPINNER: [&str; 10] = ["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"];
 const BAR: usize = 20;
 const LONGEST_NAME: usize = 44;
+const SHORTEST_NAME: usize = 16;
 
 /// What is known about one job.
 #[derive(Debug)]
@@ -34,20 +37,22 @@ pub(super) struct Row {
 
 impl Row {
     /// A job that nothing is known about yet.
-    pub(super) fn new(name: String, title: &'static str, since: Timestamp) -> Self {
-        Self { name: one_line(&name), title, since, status: None, trouble: None, failed: None }
+    pub(super) fn new(name: &str, title: &'static str, since: Timestamp) -> Self {
+        Self { name: one_line(name), title, since, status: None, trouble: None, failed: None }
     }
 
-    /// The row, with its columns aligned to names of `width`.
-    pub(super) fn line(&self, width: usize, now: Timestamp, tick: usize, paint: Paint) -> String {
-        let name = format!("{:width$}", shortened(&self.name));
+    /// The row, with its columns aligned to names of `width`; with a `tick` it
+    /// moves, without one it is a line of a log.
+    pub(super) fn line(&self, width: usize, now: Timestamp, tick: Option<usize>, paint: Paint) -> String {
+        let spinner = tick.map(|tick| SPINNER[tick % SPINNER.len()]);
+        let name = format!("{:width$}", shortened(&self.name, width));
         if let Some(status) = &self.failed {
             let code = format!("{:<10}", "NO STATUS");
             let why = format!("{}: {}", fault::code(status.code()), one_line(status.message()));
             return format!("{} {name}  {}  {:7}  {}", paint.red("✘"), paint.red(&code), "", paint.red(&why));
         }
         let Some(status) = &self.status else {
-            let spinner = paint.dim(SPINNER[tick % SPINNER.len()]);
+            let spinner = paint.dim(spinner.unwrap_or(" "));
             let said = self.trouble.as_deref().map(|trouble| paint.yellow(trouble)).unwrap_or_default();
             return format!("{spinner} {name}  {:<10}  {}  {said}", "", self.elapsed(None, now))
                 .trim_end()
@@ -58,11 +63,15 @@ impl Row {
             _ if status.terminal => sign(state),
             _ if self.trouble.is_some() => "!",
             JobState::Pending => sign(state),
-            _ => SPINNER[tick % SPINNER.len()],
+            _ => spinner.unwrap_or(sign(state)),
         };
         let sign = if self.trouble.is_some() { paint.yellow(sign) } else { paint.state(state, sign) };
         let word = paint.state(state, &format!("{:<10}", word(state)));
-        let said = if status.terminal { self.ending(status, paint) } else { self.going(status, paint) };
+        let said = if status.terminal {
+            self.ending(status, paint)
+        } else {
+            self.going(status, tick.is_some(), paint)
+        };
         format!("{sign} {name}  {word}  {}  {said}", self.elapsed(Some(status), now)).trim_end().to_owned()
     }
 
@@ -74,12 +83,13 @@ impl Row {
         format!("{:>7}", clock(to.duration_since(from)))
     }
 
-    fn going(&self, status: &JobStatus, paint: Paint) -> String {
-        let bar = status.progress.as_ref().and_then(fraction).map(|fraction| bar(fraction, paint));
+    fn going(&self, status: &JobStatus, with_bar: bool, paint: Paint) -> String {
+        let fraction = status.progress.as_ref().filter(|_| with_bar).and_then(fraction);
+        let bar = fraction.map(|fraction| bar(fraction, paint));
         let words = status.progress.as_ref().map(progress).unwrap_or_default();
         let error = status.error.as_ref().map(|error| one_line(&error.message)).unwrap_or_default();
         let trouble = self.trouble.as_deref().unwrap_or_default();
-        let said = join(&[&words, &paint.yellow(&error), &paint.yellow(trouble), &paint.dim(self.title)]);
+        let said = join(&[&paint.yellow(trouble), &words, &paint.yellow(&error), &paint.dim(self.title)]);
         match bar {
             Some(bar) => format!("{bar}  {said}"),
             None => said,
@@ -99,19 +109,21 @@ impl Row {
     }
 }
 
-/// The columns that the rows' names need.
-pub(super) fn name_width(rows: &[Row]) -> usize {
-    rows.iter().map(|row| shortened(&row.name).chars().count()).max().unwrap_or_default()
+/// The columns for the rows' names: what they need, but no more than a third of
+/// all `columns`.
+pub(super) fn name_width(rows: &[Row], columns: usize) -> usize {
+    let longest = rows.iter().map(|row| row.name.chars().count()).max().unwrap_or_default();
+    longest.min(LONGEST_NAME).min((columns / 3).max(SHORTEST_NAME))
 }
 
 /// The two ends of a long name, which tell names apart best.
-fn shortened(name: &str) -> String {
+fn shortened(name: &str, width: usize) -> String {
     let count = name.chars().count();
-    if count <= LONGEST_NAME {
+    if count <= width {
         return name.to_owned();
     }
-    let end = LONGEST_NAME / 3;
-    let head: String = name.chars().take(LONGEST_NAME - end - 1).collect();
+    let end = width / 3;
+    let head: String = name.chars().take((width - end).saturating_sub(1)).collect();
     let tail: String = name.chars().skip(count - end).collect();
     format!("{head}…{tail}")
 }
@@ -135,48 +147,86 @@ fn bar(fraction: f64, paint: Paint) -> String {
     format!("{}{}", paint.cyan(&"━".repeat(full)), paint.dim(&"─".repeat(BAR - full)))
 }
 
-/// The rows on the terminal.
+/// The rows that `room` lines show: all of them, or those of jobs still going
+/// before the others and the number of the rest.
+fn fitting(rows: &[Row], room: usize) -> (Vec<usize>, usize) {
+    let mut chosen: Vec<_> = (0..rows.len()).collect();
+    if rows.len() > room {
+        let over =
+            |row: &Row| row.failed.is_some() || row.status.as_ref().is_some_and(|status| status.terminal);
+        chosen.sort_by_key(|at| over(&rows[*at]));
+        chosen.truncate(room.saturating_sub(1));
+        chosen.sort_unstable();
+    }
+    let rest = rows.len() - chosen.len();
+    (chosen, rest)
+}
+
+/// The rows on the terminal. However it ends, they stay there as they were last.
+///
+/// The cursor rests below them, where a terminal may echo a ^C, and each drawing
+/// is one write over the one before, so that nothing flickers.
 #[derive(Debug)]
 pub(super) struct Board {
-    area: MultiProgress,
-    bars: Vec<ProgressBar>,
+    lines: Vec<String>,
+    /// How many lines up the rows begin.
+    drawn: usize,
     paint: Paint,
 }
 
 impl Board {
-    /// Room for so many rows, below what stands there.
-    pub(super) fn new(rows: usize) -> Self {
-        let area = MultiProgress::with_draw_target(ProgressDrawTarget::stdout());
-        let style =
-            ProgressStyle::with_template("{wide_msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
-        let bars = (0..rows).map(|_| area.add(ProgressBar::no_length().with_style(style.clone()))).collect();
-        Self { area, bars, paint: Paint::stdout() }
+    /// No rows yet.
+    pub(super) fn new() -> Self {
+        Self { lines: Vec::new(), drawn: 0, paint: Paint::stdout() }
     }
 
     /// Shows all rows as they are now.
-    pub(super) fn draw(&self, rows: &[Row], tick: usize) {
-        let (width, now) = (name_width(rows), Timestamp::now());
-        for (bar, row) in self.bars.iter().zip(rows) {
-            bar.set_message(row.line(width, now, tick, self.paint));
+    pub(super) fn draw(&mut self, rows: &[Row], tick: usize) -> io::Result<()> {
+        let (height, columns) = Term::stdout().size();
+        // A row that wraps can't be taken back.
+        let columns = usize::from(columns).saturating_sub(1);
+        let (width, now) = (name_width(rows, columns), Timestamp::now());
+        let line = |row: &Row| row.line(width, now, Some(tick), self.paint);
+        self.lines = rows.iter().map(|row| truncate_str(&line(row), columns, "…").into_owned()).collect();
+        let (shown, rest) = fitting(rows, usize::from(height).saturating_sub(1));
+        let mut text = self.back();
+        for at in &shown {
+            text = text + &self.lines[*at] + CLEAR_LINE + "\n";
         }
-    }
-
-    /// Leaves the rows where they are and ends.
-    pub(super) fn leave(self, rows: &[Row]) {
-        self.draw(rows, 0);
-        for bar in &self.bars {
-            bar.abandon();
+        if rest > 0 {
+            text = text + &self.paint.dim(&format!("  … and {rest} more")) + CLEAR_LINE + "\n";
         }
+        self.drawn = shown.len() + usize::from(rest > 0);
+        write_out(&(text + CLEAR_BELOW))
     }
 
     /// Takes the rows away and ends.
-    pub(super) fn clear(self) {
-        for bar in &self.bars {
-            bar.finish_and_clear();
-        }
-        // A terminal that can't be cleared shows the last rows, which are true.
-        let _ = self.area.clear();
+    pub(super) fn clear(mut self) {
+        self.lines.clear();
     }
+
+    /// To the beginning of the first row.
+    fn back(&self) -> String {
+        if self.drawn == 0 { String::new() } else { format!("\x1b[{}A\r", self.drawn) }
+    }
+}
+
+impl Drop for Board {
+    /// The moving rows are cut to the terminal's height; the ones that stay are not.
+    fn drop(&mut self) {
+        let rows: String = self.lines.iter().flat_map(|line| [line.as_str(), CLEAR_LINE, "\n"]).collect();
+        // Nothing is left to do about a terminal that is gone.
+        let _ = write_out(&(self.back() + &rows + CLEAR_BELOW));
+    }
+}
+
+const CLEAR_LINE: &str = "\x1b[K";
+const CLEAR_BELOW: &str = "\x1b[J";
+
+fn write_out(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
 }
 
 #[cfg(test)]
@@ -185,11 +235,11 @@ mod tests {
     use crate::proto::v1::{Artifact, JobError, Progress};
 
     fn row(status: Option<JobStatus>) -> Row {
-        Row { status, ..Row::new("claret/42".to_owned(), "", Timestamp::UNIX_EPOCH) }
+        Row { status, ..Row::new("claret/42", "", Timestamp::UNIX_EPOCH) }
     }
 
     fn line(row: &Row) -> String {
-        row.line(10, Timestamp::from_second(75).unwrap(), 0, Paint::NONE)
+        row.line(10, Timestamp::from_second(75).unwrap(), Some(0), Paint::NONE)
     }
 
     fn running() -> JobStatus {
@@ -214,6 +264,12 @@ mod tests {
     }
 
     #[test]
+    fn a_line_of_a_log_has_nothing_that_moves() {
+        let line = row(Some(running())).line(10, Timestamp::from_second(75).unwrap(), None, Paint::NONE);
+        assert_eq!(line, "▶ claret/42   RUNNING        1:15  1 of 4 steps · staging");
+    }
+
+    #[test]
     fn a_job_without_a_status_yet_shows_that_it_is_being_asked_for() {
         assert_eq!(line(&row(None)), "⠋ claret/42                  1:15");
     }
@@ -223,7 +279,7 @@ mod tests {
         let row = Row { trouble: Some("can't be asked".to_owned()), ..row(Some(running())) };
         assert_eq!(
             line(&row),
-            "! claret/42   RUNNING        1:15  ━━━━━───────────────  1 of 4 steps · staging · can't be asked"
+            "! claret/42   RUNNING        1:15  ━━━━━───────────────  can't be asked · 1 of 4 steps · staging"
         );
     }
 
@@ -247,9 +303,19 @@ mod tests {
     }
 
     #[test]
+    fn jobs_still_going_are_shown_first_where_room_is_short() {
+        let ended = JobStatus { terminal: true, ..running() };
+        let rows = [row(Some(ended.clone())), row(None), row(Some(ended)), row(Some(running()))];
+        assert_eq!(fitting(&rows, 4), (vec![0, 1, 2, 3], 0));
+        assert_eq!(fitting(&rows, 3), (vec![1, 3], 2));
+        assert_eq!(fitting(&rows, 0), (vec![], 4));
+    }
+
+    #[test]
     fn a_long_name_keeps_both_its_ends() {
-        let name = shortened(&format!("immuta/{}end", "x".repeat(500)));
-        assert_eq!(name.chars().count(), LONGEST_NAME);
+        let long = [Row::new(&format!("immuta/{}end", "x".repeat(500)), "", Timestamp::UNIX_EPOCH)];
+        let name = shortened(&long[0].name, name_width(&long, 80));
+        assert_eq!(name.chars().count(), 26);
         assert!(name.starts_with("immuta/x") && name.ends_with("xend"));
     }
 

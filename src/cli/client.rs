@@ -1,6 +1,11 @@
 //! What `get`, `watch` and `batch` have in common: jobs, options, connection.
 
-use std::{error::Error, io::IsTerminal, path::PathBuf, time::Duration};
+use std::{
+    error::Error,
+    io::{self, IsTerminal, Write},
+    path::PathBuf,
+    time::Duration,
+};
 
 use clap::{Args, ValueEnum};
 use tonic::{
@@ -37,7 +42,7 @@ pub(super) struct Connection {
 pub(super) struct Jobs {
     /// The jobs; the backend's name ends at the first slash.
     #[arg(required = true, value_name = "BACKEND/JOB_ID", value_parser = parse_job)]
-    jobs: Vec<JobRef>,
+    asked: Vec<JobRef>,
 
     /// The job's tag, at Kinetica; for one job only.
     #[arg(long)]
@@ -134,7 +139,7 @@ impl Connection {
 impl Jobs {
     /// The jobs in the order given.
     pub(super) fn refs(&self) -> Result<Vec<JobRef>, Failure> {
-        let mut jobs = self.jobs.clone();
+        let mut jobs = self.asked.clone();
         match (&self.tag, &mut jobs[..]) {
             (None, _) => {}
             (Some(tag), [job]) => job.job_tag.clone_from(tag),
@@ -154,9 +159,17 @@ impl Jobs {
         }
     }
 
+    /// A blank line between two jobs' blocks, for people.
+    pub(super) fn separate(&self, already_shown: usize) -> io::Result<()> {
+        if already_shown > 0 && self.for_people() {
+            writeln!(io::stdout())?;
+        }
+        Ok(())
+    }
+
     /// Whether a person reads the output.
     pub(super) fn for_people(&self) -> bool {
-        !self.json && std::io::stdout().is_terminal()
+        !self.json && io::stdout().is_terminal()
     }
 }
 
@@ -235,7 +248,7 @@ mod tests {
     #[test]
     fn a_tag_belongs_to_one_job() {
         let jobs = |count| Jobs {
-            jobs: vec![parse_job("kinetica/1").unwrap(); count],
+            asked: vec![parse_job("kinetica/1").unwrap(); count],
             tag: Some("t".to_owned()),
             view: View::Basic,
             json: true,

@@ -82,7 +82,7 @@ impl Args {
 
         let now = Timestamp::now();
         let mut rows: Vec<_> =
-            jobs.iter().map(|job| Row::new(client::name(&reference(job)), job.title, now)).collect();
+            jobs.iter().map(|job| Row::new(&client::name(&reference(job)), job.title, now)).collect();
         let watches = jobs
             .iter()
             .map(|job| WatchJobRequest { job: Some(reference(job)), ..Default::default() })
@@ -151,7 +151,7 @@ fn introduction(address: SocketAddr, jobs: &[DemoJob], paint: Paint) -> String {
         paint.bold("jobwatch"),
     );
     for line in grpcurl(address, &one_each) {
-        text += &format!("  {}\n", paint.cyan(&line));
+        text = text + "  " + &paint.cyan(&line) + "\n";
     }
     text.push('\n');
     text

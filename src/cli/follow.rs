@@ -27,7 +27,7 @@ use crate::proto::v1::{WatchJobRequest, WatchJobResponse, watch_job_response};
 /// How often an idle server says that it is alive.
 const HEARTBEAT: Duration = Duration::from_secs(20);
 /// Silence that is longer than this means that nobody is there.
-const SILENCE: Duration = Duration::from_secs(60);
+const SILENCE: Duration = Duration::from_mins(1);
 /// First and longest wait before calling again.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
 

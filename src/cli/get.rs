@@ -45,7 +45,10 @@ impl Args {
             })
             .buffered(AT_ONCE);
         let mut exit = Exit::Succeeded;
+        let mut shown = 0;
         while let Some((job, answer)) = answers.next().await {
+            self.jobs.separate(shown)?;
+            shown += 1;
             exit = exit.max(show(&job, &answer, self.jobs.for_people())?);
         }
         Ok(exit)

@@ -33,11 +33,11 @@ pub(super) enum Reader {
 
 /// Follows until all jobs are over, updating their rows. Returns the worst end.
 pub(super) async fn present(mut following: Following, rows: &mut [Row], reader: Reader) -> io::Result<Exit> {
-    let board = (reader == Reader::Terminal).then(|| Board::new(rows.len()));
+    let mut board = (reader == Reader::Terminal).then(Board::new);
     let mut ticks = interval(Duration::from_millis(100));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut tick = 0;
-    let width = name_width(rows);
+    let width = name_width(rows, usize::MAX);
     loop {
         tokio::select! {
             news = following.next() => match news {
@@ -52,8 +52,8 @@ pub(super) async fn present(mut following: Following, rows: &mut [Row], reader: 
             },
             _ = ticks.tick(), if board.is_some() => {
                 tick += 1;
-                if let Some(board) = &board {
-                    board.draw(rows, tick);
+                if let Some(board) = &mut board {
+                    board.draw(rows, tick)?;
                 }
             }
         }
@@ -61,7 +61,7 @@ pub(super) async fn present(mut following: Following, rows: &mut [Row], reader: 
     match board {
         // The one job's details follow, which say all that its row does.
         Some(board) if rows.len() == 1 => board.clear(),
-        Some(board) => board.leave(rows),
+        Some(mut board) => board.draw(rows, 0)?,
         None => {}
     }
     Ok(rows.iter().map(exit).max().unwrap_or(Exit::Succeeded))
@@ -123,6 +123,6 @@ fn headline(row: &Row) -> impl PartialEq + use<> {
 
 fn log(row: &Row, width: usize) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    writeln!(out, "{}", row.line(width, Timestamp::now(), 0, Paint::stdout()))?;
+    writeln!(out, "{}", row.line(width, Timestamp::now(), None, Paint::stdout()))?;
     out.flush()
 }

@@ -240,8 +240,8 @@ mod tests {
     use super::*;
     use crate::proto::v1::{JobError, JobRef};
 
-    fn at(seconds: i64) -> Option<Time> {
-        Some(Time { seconds, nanos: 0 })
+    fn at(seconds: i64) -> Time {
+        Time { seconds, nanos: 0 }
     }
 
     #[test]
@@ -262,9 +262,9 @@ mod tests {
             }],
             job_type: "import".into(),
             description: "Stock".into(),
-            create_time: at(1_700_000_000),
-            start_time: at(1_700_000_001),
-            end_time: at(1_700_000_063),
+            create_time: Some(at(1_700_000_000)),
+            start_time: Some(at(1_700_000_001)),
+            end_time: Some(at(1_700_000_063)),
             ..Default::default()
         };
         let expected = "\

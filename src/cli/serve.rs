@@ -18,8 +18,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
 
-    /// How log lines are written. What is logged: JOBWATCH_LOG or RUST_LOG.
-    #[arg(long, value_enum, default_value_t)]
+    /// How log lines are written. What is logged: `JOBWATCH_LOG` or `RUST_LOG`.
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
     log_format: telemetry::Format,
 }
 

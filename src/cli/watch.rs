@@ -41,7 +41,7 @@ impl Args {
         let jobs = self.jobs.refs()?;
         let client = self.connection.open().await?;
         let now = Timestamp::now();
-        let mut rows: Vec<_> = jobs.iter().map(|job| Row::new(name(job), "", now)).collect();
+        let mut rows: Vec<_> = jobs.iter().map(|job| Row::new(&name(job), "", now)).collect();
         let watches = jobs.into_iter().map(|job| WatchJobRequest {
             job: Some(job),
             view: self.jobs.view().into(),
@@ -53,13 +53,18 @@ impl Args {
         let exit = present(following, &mut rows, reader).await?;
         for (n, row) in rows.iter().enumerate() {
             if let (Reader::Terminal, Some(status)) = (reader, &row.status) {
-                let gap = if n > 0 || rows.len() > 1 { "\n" } else { "" };
-                write!(io::stdout(), "{gap}{}", render::details(status, Paint::stdout()))?;
+                write!(io::stdout(), "{}{}", gap(n, rows.len()), render::details(status, Paint::stdout()))?;
             }
             if let Some(status) = &row.failed {
-                eprint!("{}", fault::render(&row.name, status, Paint::stderr()));
+                let gap = if reader == Reader::Terminal { gap(n, rows.len()) } else { "" };
+                eprint!("{gap}{}", fault::render(&row.name, status, Paint::stderr()));
             }
         }
         Ok(exit)
     }
+}
+
+/// What separates the details of several jobs from their rows and each other.
+fn gap(n: usize, count: usize) -> &'static str {
+    if n > 0 || count > 1 { "\n" } else { "" }
 }

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::adapters::BaseUrl;
 
-const HOUR: Duration = Duration::from_secs(3600);
+const HOUR: Duration = Duration::from_hours(1);
 const LEAST: Duration = Duration::from_millis(1);
 
 /// Reads a whole file.

@@ -80,7 +80,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A text that may be absent.
+    /// A text that may be absent, which is not a problem.
+    #[allow(clippy::option_option, reason = "what is absent and what is wrong end differently")]
     pub(super) fn text(&mut self, section: &Section<'_>, key: &str, example: &str) -> Option<Option<String>> {
         match section.get(key) {
             None => Some(None),

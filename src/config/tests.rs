@@ -157,7 +157,7 @@ fn each_mistake_is_named_with_its_key_and_what_to_write() {
     ] {
         assert_eq!(problems(text, &[]), [expected], "of {text}");
     }
-    let immuta = format!("[backends.x]\nvendor = \"immuta\"\nbase_url = \"http://127.0.0.1\"\n");
+    let immuta = "[backends.x]\nvendor = \"immuta\"\nbase_url = \"http://127.0.0.1\"\n";
     for (secret, expected) in [
         ("", "is empty; write the secret, or where it is"),
         ("a\\nb", "holds a line break or another control character; write the secret alone"),
@@ -376,8 +376,8 @@ fn credentials_over_plain_http_to_another_host_are_a_warning() {
 #[test]
 fn a_longest_wait_that_is_not_set_is_never_the_shorter_one() {
     let backend = one(&format!("{IMMUTA}\npoll.min_interval = \"1m\""));
-    assert_eq!(backend.poll.max_interval, Duration::from_secs(60));
-    assert_eq!(backend.poll.max_backoff, Duration::from_secs(60));
+    assert_eq!(backend.poll.max_interval, Duration::from_mins(1));
+    assert_eq!(backend.poll.max_backoff, Duration::from_mins(1));
 }
 
 proptest! {

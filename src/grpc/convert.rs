@@ -5,9 +5,9 @@ use jiff::Timestamp;
 
 use super::{event, request::Invalid, status};
 use crate::{
-    hub::{Event, Update},
+    hub::{BackendReport, Event, Update},
     job::{Artifact, JobError, JobRef, JobResult, Lens, Observation, Progress},
-    poller::Latest,
+    poller::{Health, Latest, Report},
     proto::v1::{self as pb, watch_job_response},
 };
 
@@ -111,6 +111,27 @@ pub(super) fn status(latest: &Latest, view: View) -> pb::JobStatus {
         end_time: end_time.map(timestamp),
         observe_time: Some(timestamp(latest.time)),
         vendor_payload: if show_payload { vendor_payload.clone() } else { bytes::Bytes::new() },
+    }
+}
+
+/// How a backend is doing.
+pub(super) fn backend(backend: BackendReport) -> pb::Backend {
+    let BackendReport { name, vendor, max_batch, report } = backend;
+    let Report { health, last_fault, last_answer, followed } = report;
+    pb::Backend {
+        last_error: last_fault.map(|fault| status::to_proto(&status::of_last_fault(&fault, &name))),
+        name: name.as_ref().into(),
+        vendor: vendor.into(),
+        health: match health {
+            Health::Unknown => pb::BackendHealth::Unspecified,
+            Health::Healthy => pb::BackendHealth::Healthy,
+            Health::Degraded => pb::BackendHealth::Degraded,
+            Health::Unavailable => pb::BackendHealth::Unavailable,
+        }
+        .into(),
+        last_success_time: last_answer.map(timestamp),
+        watched_jobs: i64::try_from(followed).unwrap_or(i64::MAX),
+        max_batch_size: i32::try_from(max_batch.get()).unwrap_or(i32::MAX),
     }
 }
 

@@ -61,7 +61,7 @@ pub(super) fn of_failure(failure: &Failure, job: &JobRef, field: &str) -> Status
             let last = last.as_deref().map(last_status).unwrap_or_default();
             return missing("JOB_GONE", format!("{failure}{last}"), job, metadata);
         }
-        Failure::Backend { fault, retry_in } => return of_fault(fault, *retry_in, job),
+        Failure::Backend { fault, retry_in } => return of_fault(fault, Some(*retry_in), metadata),
         Failure::Deadline => (Code::DeadlineExceeded, info("DEADLINE_EXCEEDED", metadata)),
         Failure::ShuttingDown => {
             let mut details = info("SHUTTING_DOWN", metadata);
@@ -86,7 +86,12 @@ pub(super) fn of_failure(failure: &Failure, job: &JobRef, field: &str) -> Status
 /// Why a watch is interrupted.
 pub(super) fn of_interruption(interruption: &Interruption, job: &JobRef) -> Status {
     let retry_in = interruption.until.saturating_duration_since(Instant::now());
-    of_fault(&interruption.fault, retry_in, job)
+    of_fault(&interruption.fault, Some(retry_in), metadata(job))
+}
+
+/// What a backend's last request failed with.
+pub(super) fn of_last_fault(fault: &BackendFault, backend: &str) -> Status {
+    of_fault(fault, None, HashMap::from([("backend".to_owned(), backend.to_owned())]))
 }
 
 /// The same as a message, for an element of a batch or an event.
@@ -98,8 +103,11 @@ pub(super) fn to_proto(status: &Status) -> tonic_types::Status {
     })
 }
 
-fn of_fault(fault: &BackendFault, retry_in: Duration, job: &JobRef) -> Status {
-    let mut metadata = metadata(job);
+fn of_fault(
+    fault: &BackendFault,
+    retry_in: Option<Duration>,
+    mut metadata: HashMap<String, String>,
+) -> Status {
     if let Some(status) = fault.http_status {
         metadata.insert("http_status".into(), status.to_string());
     }
@@ -115,8 +123,8 @@ fn of_fault(fault: &BackendFault, retry_in: Duration, job: &JobRef) -> Status {
         FaultKind::Malformed { .. } => (Code::Internal, "BACKEND_MALFORMED", false),
     };
     let mut details = info(reason, metadata);
-    if retry {
-        details.set_retry_info(Some(retry_in));
+    if retry && retry_in.is_some() {
+        details.set_retry_info(retry_in);
     }
     Status::with_error_details(code, fault.to_string(), details)
 }

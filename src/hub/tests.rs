@@ -14,7 +14,7 @@ use crate::{
     adapters::{FaultKind, InvalidJobRef},
     config::Poll,
     job::{JobRef, JobState, Lens},
-    poller::script::Script,
+    poller::{Health, script::Script},
 };
 
 mod model;
@@ -49,6 +49,7 @@ fn rig() -> Rig {
     let (script, other) = (Script::new(LATENCY), Script::new(LATENCY));
     let setup = |name: &str, max_batch, script: &Arc<Script>| BackendSetup {
         name: name.into(),
+        vendor: "immuta",
         check: Box::new(|job: &JobRef| {
             if &*job.id == "bad id" {
                 return Err(InvalidJobRef { field: "job_id", reason: "must not be bad".into() });
@@ -84,6 +85,10 @@ fn options() -> WatchOptions {
 }
 
 impl Rig {
+    fn followed(&self) -> usize {
+        self.hub.report()[1].report.followed
+    }
+
     async fn get(&self, id: &str, ask: Ask) -> Result<JobState, Failure> {
         let answer = self.hub.get(&[job(id)], ask).await.remove(0);
         answer.map(|latest| latest.snapshot.observation.state)
@@ -158,7 +163,7 @@ async fn a_get_that_is_given_up_costs_nothing_more() {
     rig.script.set("a", JobState::Running);
     assert!(timeout(LATENCY / 2, rig.get("a", Ask::default())).await.is_err());
     pass(LATENCY / 10).await;
-    assert_eq!((rig.script.under_way(), rig.hub.followed("vendor")), (0, 0));
+    assert_eq!((rig.script.under_way(), rig.followed()), (0, 0));
     pass(60 * SECOND).await;
     assert_eq!(rig.script.calls().len(), 1);
 }
@@ -288,6 +293,7 @@ async fn what_a_dead_backend_did_not_answer_by_the_deadline_spoils_nothing_else(
         vec![
             BackendSetup {
                 name: "vendor".into(),
+                vendor: "immuta",
                 check: Box::new(|_| Ok(())),
                 max_batch: NonZeroUsize::MIN,
                 upstream: Arc::clone(&rig.script) as Arc<_>,
@@ -295,6 +301,7 @@ async fn what_a_dead_backend_did_not_answer_by_the_deadline_spoils_nothing_else(
             },
             BackendSetup {
                 name: "dead".into(),
+                vendor: "immuta",
                 check: Box::new(|_| Ok(())),
                 max_batch: NonZeroUsize::MIN,
                 upstream: slow,
@@ -517,4 +524,27 @@ async fn a_watch_ends_at_its_deadline() {
     let mut watch = rig.hub.watch(&job("a"), &options).unwrap();
     assert_eq!(said(&mut watch).await, "Running");
     assert!(matches!(watch.next().await, Some(Err(Failure::Deadline))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_report_follows_the_circuit() {
+    let rig = rig();
+    let health = || {
+        let report = rig.hub.report().remove(1);
+        assert_eq!(&*report.name, "vendor");
+        (report.report.health, report.report.last_fault.is_some(), report.report.followed)
+    };
+    assert_eq!(health(), (Health::Unknown, false, 0));
+    rig.script.set("a", JobState::Running);
+    let _watch = rig.watch("a");
+    pass(SECOND / 2).await;
+    assert_eq!(health(), (Health::Healthy, false, 1));
+    rig.script.go_down();
+    pass(SECOND).await;
+    assert_eq!(health(), (Health::Degraded, true, 1));
+    pass(120 * SECOND).await;
+    assert_eq!(health(), (Health::Unavailable, true, 1));
+    rig.script.come_back();
+    pass(31 * SECOND).await;
+    assert_eq!(health(), (Health::Healthy, false, 1));
 }

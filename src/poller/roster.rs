@@ -83,6 +83,8 @@ struct Table {
     gate: Gate,
     /// Jobs refused one by one since the vendor last answered about any.
     refused: Vec<Arc<Entry>>,
+    last_fault: Option<BackendFault>,
+    last_answer: Option<Timestamp>,
 }
 
 #[derive(Debug)]
@@ -132,6 +134,32 @@ pub struct Follow {
     held: Option<Hold>,
 }
 
+/// How a backend is doing.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Whether it answers.
+    pub health: Health,
+    /// What the last request failed with, if it failed.
+    pub last_fault: Option<BackendFault>,
+    /// When it last answered.
+    pub last_answer: Option<Timestamp>,
+    /// Jobs followed now.
+    pub followed: usize,
+}
+
+/// Whether a backend answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// Nothing has been asked yet.
+    Unknown,
+    /// It answers.
+    Healthy,
+    /// Some requests fail, or it is throttling.
+    Degraded,
+    /// Its circuit is open.
+    Unavailable,
+}
+
 /// What there is to do.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Readiness {
@@ -176,6 +204,8 @@ impl Roster {
             due: BTreeSet::new(),
             gate,
             refused: Vec::new(),
+            last_fault: None,
+            last_answer: None,
         };
         Self { plan, ended, table: Mutex::new(table), changed: Notify::new() }
     }
@@ -239,14 +269,22 @@ impl Roster {
         self.changed.notified().await;
     }
 
-    /// Jobs followed now.
-    pub fn len(&self) -> usize {
-        self.lock().rows.len()
-    }
-
-    /// Whether nobody follows any job.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+    /// How the backend is doing at `now`.
+    pub fn report(&self, now: Instant) -> Report {
+        let table = self.lock();
+        let health = match table.gate.admission(now) {
+            _ if table.gate.is_broken() => Health::Unavailable,
+            Admission::Open if table.gate.failures() == 0 && table.last_fault.is_none() => {
+                table.last_answer.map_or(Health::Unknown, |_| Health::Healthy)
+            }
+            _ => Health::Degraded,
+        };
+        Report {
+            health,
+            last_fault: table.last_fault.clone(),
+            last_answer: table.last_answer,
+            followed: table.rows.len(),
+        }
     }
 
     /// Says what there is to do. While the backend is held, tells the followers
@@ -507,6 +545,7 @@ impl Batch {
         let table = &mut *guard;
         let recovered = table.gate.succeeded(now);
         table.refused.clear();
+        (table.last_fault, table.last_answer) = (None, Some(time));
         let backoff = table.gate.backoff();
         let mut ended = Vec::new();
         for (taken, answer) in part.iter().zip(answers) {
@@ -570,6 +609,7 @@ impl Batch {
             table.refused.push(Arc::clone(&taken.entry));
         }
         table.gate.succeeded(now);
+        table.last_fault = Some(fault.clone());
         let backoff = table.gate.backoff();
         if let Some(row) = table.asked(taken) {
             row.alone = true;
@@ -591,6 +631,7 @@ impl Batch {
         let mut guard = roster.lock();
         let table = &mut *guard;
         let at = table.gate.failed(fault, now, dice);
+        table.last_fault = Some(fault.clone());
         let interruption = Interruption::until(fault.clone(), at, now);
         for taken in mem::take(&mut self.open) {
             if let Some(row) = table.asked(&taken) {

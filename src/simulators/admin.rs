@@ -1,18 +1,5 @@
 //! The simulator's own routes below `/_simulator`, for people who write clients in
 //! other languages. They need no credentials and are not in the call log.
-//!
-//! | request | body | does |
-//! | --- | --- | --- |
-//! | `POST jobs` | a [`Plan`] | starts a job; answers `{"id": .., "tag": ..}` |
-//! | `PUT jobs/{id}/state` | `{"state": word}` | holds the job in this state |
-//! | `PUT jobs/{id}/progress` | `{"percent": n}` | of a held job |
-//! | `POST jobs/{id}/finish` | an [`End`], or none | ends the job now |
-//! | `DELETE jobs/{id}` | | makes the job unknown |
-//! | `GET calls`, `DELETE calls` | | reads, empties the call log |
-//! | `POST faults` | a [`Fault`] | injects it |
-//! | `POST poison/{id}` | | refuses any request about this job |
-//! | `DELETE faults` | | heals all faults and poison |
-//! | `PUT credentials` | `{"reject": bool, "expire_tokens": bool, "secret": .., "token_lifetime_ms": n}`, each optional | |
 
 use std::{sync::Arc, time::Duration};
 
@@ -44,6 +31,7 @@ pub(super) fn routes(world: Arc<World>) -> Router {
         .route("/calls", get(calls).delete(clear_calls))
         .route("/faults", post(inject).delete(clear_faults))
         .route("/poison/{id}", post(poison))
+        .route("/tokens", post(issue_token))
         .route("/credentials", put(credentials))
         .with_state(world);
     Router::new().nest("/_simulator", routes)
@@ -118,6 +106,11 @@ async fn clear_faults(State(world): Room) -> StatusCode {
 async fn poison(State(world): Room, Path(id): Path<String>) -> StatusCode {
     world.faults.poison(&id);
     StatusCode::NO_CONTENT
+}
+
+async fn issue_token(State(world): Room) -> Response {
+    let (token, _) = world.issue_token();
+    (StatusCode::CREATED, Json(json!({ "token": token }))).into_response()
 }
 
 #[derive(Deserialize)]

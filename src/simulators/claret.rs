@@ -22,7 +22,7 @@ use serde_json::json;
 
 use super::{
     World, credentials,
-    jobs::{Phase, View, Words},
+    life::{Phase, View, Words},
 };
 
 pub(super) const WORDS: Words = &[

@@ -32,7 +32,7 @@ use serde_json::json;
 use self::schema::Served;
 use super::{
     World, credentials,
-    jobs::{Phase, Words},
+    life::{Phase, Words},
 };
 
 pub(super) const WORDS: Words = &[

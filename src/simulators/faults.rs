@@ -59,6 +59,7 @@ pub enum Effect {
     /// The vendor refuses the request with this message, in its own form.
     Refuse(String),
     /// A GraphQL error (Datasaur).
+    #[serde(rename = "graphql_error")]
     GraphQlError(GraphQlError),
     /// The vendor ignores a Range header.
     IgnoreRange,

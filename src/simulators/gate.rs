@@ -18,7 +18,8 @@ struct State {
     secret: String,
     lifetime: Duration,
     rejecting: bool,
-    tokens: HashMap<String, Instant>,
+    /// Until when each is good; for ever if no clock can count so far.
+    tokens: HashMap<String, Option<Instant>>,
 }
 
 /// The secrets stay out of every log.
@@ -49,16 +50,15 @@ impl Gate {
 
     pub(super) fn knows_token(&self, token: &str) -> bool {
         let state = self.state();
-        !state.rejecting && state.tokens.get(token).is_some_and(|until| Instant::now() < *until)
+        !state.rejecting && state.tokens.get(token).is_some_and(|until| is_good(*until))
     }
 
     /// Makes `token` good for the time that it returns.
     pub(super) fn admit(&self, token: String) -> Duration {
         let mut state = self.state();
-        let now = Instant::now();
-        state.tokens.retain(|_, until| now < *until);
+        state.tokens.retain(|_, until| is_good(*until));
         let lifetime = state.lifetime;
-        state.tokens.insert(token, now + lifetime);
+        state.tokens.insert(token, Instant::now().checked_add(lifetime));
         lifetime
     }
 
@@ -77,4 +77,8 @@ impl Gate {
     pub(super) fn reject_all(&self, rejecting: bool) {
         self.state().rejecting = rejecting;
     }
+}
+
+fn is_good(until: Option<Instant>) -> bool {
+    until.is_none_or(|until| Instant::now() < until)
 }

@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     World,
-    jobs::{Phase, View, Words},
+    life::{Phase, View, Words},
     plan::Outcome,
 };
 
@@ -98,8 +98,9 @@ async fn statuses(State(world): State<Arc<World>>, headers: HeaderMap, body: Byt
     if let Some(message) = world.faults.poisoned(&asked.job_ids) {
         return refusal(&message);
     }
-    // -1 waits for ever.
-    let until = u64::try_from(asked.wait).ok().map(|wait| Instant::now() + Duration::from_secs(wait));
+    // -1 waits for ever, and so does what no clock can count.
+    let wait = u64::try_from(asked.wait).ok().map(Duration::from_secs);
+    let until = wait.and_then(|wait| Instant::now().checked_add(wait));
     loop {
         let views: Vec<_> = asked.job_ids.iter().filter_map(|id| world.jobs.view(id)).collect();
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));

@@ -4,6 +4,7 @@
 //! job is an error of HTTP 400; a created job runs for a second and gives back the
 //! data that it was created with, in the encoding of its request.
 
+mod records;
 mod wire;
 
 use std::{sync::Arc, time::Duration};
@@ -19,10 +20,13 @@ use axum::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 
-use self::wire::{ENDPOINTS, Encoding, Endpoint, Record, list, map};
+use self::{
+    records::{ENDPOINTS, Endpoint, Record, list, map},
+    wire::Encoding,
+};
 use super::{
     World, credentials,
-    jobs::{Phase, View, Words},
+    life::{Phase, View, Words},
     plan::{Outcome, Plan},
 };
 
@@ -45,7 +49,10 @@ const DEFAULT_ENDPOINT: &str = "/alter/table";
 /// Served at the root, and below the prefixes of a proxied deployment.
 pub(super) fn routes(world: Arc<World>) -> Router {
     let endpoints = ENDPOINTS.iter().fold(Router::new(), |router, endpoint| {
-        router.route(endpoint.path, post(move |world, headers, body| serve(world, headers, body, endpoint)))
+        let serve = async |State(world): State<Arc<World>>, headers, body: Bytes| {
+            serve(&world, &headers, &body, endpoint)
+        };
+        router.route(endpoint.path, post(serve))
     });
     let endpoints = endpoints.with_state(world);
     Router::new()
@@ -60,19 +67,14 @@ async fn not_found(uri: Uri) -> Response {
     (StatusCode::NOT_FOUND, format!("Endpoint not found: {}\n", uri.path())).into_response()
 }
 
-async fn serve(
-    State(world): State<Arc<World>>,
-    headers: HeaderMap,
-    body: Bytes,
-    endpoint: &'static Endpoint,
-) -> Response {
-    if !is_authorized(&world, &headers) {
+fn serve(world: &World, headers: &HeaderMap, body: &[u8], endpoint: &Endpoint) -> Response {
+    if !is_authorized(world, headers) {
         return unauthorized();
     }
-    let Some(encoding) = Encoding::of(&headers) else {
+    let Some(encoding) = Encoding::of(headers) else {
         return Encoding::Json.error("Unsupported content type (Simulator/HTTP:1)");
     };
-    let request = match encoding.read(endpoint, &body) {
+    let request = match encoding.read(endpoint, body) {
         Ok(request) => request,
         Err(message) => return encoding.error(&message),
     };
@@ -80,10 +82,10 @@ async fn serve(
         return encoding.error(&message);
     }
     let fields = match endpoint.name {
-        "get_job" => get_job(&world, &request),
-        "create_job" => create_job(&world, &request),
-        "admin_alter_jobs" => alter_jobs(&world, &request),
-        "admin_show_jobs" => Ok(show_jobs(&world, &request)),
+        "get_job" => get_job(world, &request),
+        "create_job" => create_job(world, &request),
+        "admin_alter_jobs" => alter_jobs(world, &request),
+        "admin_show_jobs" => Ok(show_jobs(world, &request)),
         "show_system_status" => Ok(system_status()),
         _ => Ok(system_properties()),
     };
@@ -102,6 +104,7 @@ fn get_job(world: &World, request: &Record) -> Result<Fields, String> {
     let by_id = world.jobs.view(&id.to_string());
     let found = by_id.or_else(|| tag.and_then(|tag| world.jobs.view_by_tag(tag)));
     let view = found.ok_or_else(|| format!("Job id {id} not found (Simulator/J:404)"))?;
+    let progress = if view.phase == Phase::Succeeded { 100 } else { view.progress };
     let (encoding, bytes, text) = match view.outcome() {
         Outcome::Binary(bytes) => ("binary", bytes.clone(), String::new()),
         Outcome::Json(value) => ("json", Vec::new(), value.get().to_owned()),
@@ -116,7 +119,7 @@ fn get_job(world: &World, request: &Record) -> Result<Fields, String> {
         ("endpoint", Value::String(endpoint_of(&view))),
         ("job_status", Value::String(view.word.clone())),
         ("running", Value::Boolean(!view.phase.has_ended())),
-        ("progress", Value::Int(view.progress.into())),
+        ("progress", Value::Int(progress.into())),
         ("successful", Value::Boolean(view.phase == Phase::Succeeded)),
         ("response_encoding", Value::String(encoding.to_owned())),
         ("job_response", Value::Bytes(bytes)),

@@ -244,7 +244,7 @@ async fn every_effect_can_be_written_in_json() {
         json!({ "huge_body": null }),
         json!({ "refuse": "no" }),
         json!({ "status": { "code": 429, "headers": { "retry-after": "3" } } }),
-        json!({ "graph_ql_error": { "message": "no", "extensions": { "code": "X" } } }),
+        json!({ "graphql_error": { "message": "no", "extensions": { "code": "X" } } }),
     ] {
         serde_json::from_value::<Fault>(json!({ "effect": effect })).unwrap();
     }
@@ -263,4 +263,45 @@ async fn the_fleet_starts_jobs_and_a_configuration_that_reaches_them() {
         assert!((3..=4).contains(&jobs.iter().filter(|job| job.backend == vendor.name()).count()));
     }
     assert!(jobs.iter().all(|job| job.tag.is_some() == (job.backend == "kinetica")));
+}
+
+#[test]
+fn demo_jobs_end_in_every_way_within_a_minute() {
+    let plans: Vec<_> = Vendor::ALL.into_iter().flat_map(super::fleet::demo_plans).collect();
+    for (title, plan) in &plans {
+        let runs_on = match plan.end {
+            End::Cancelled { still_running_for } => still_running_for,
+            _ => Duration::ZERO,
+        };
+        let total = plan.queued_for + plan.running_for + runs_on;
+        assert!((Duration::from_secs(5)..=Duration::from_mins(1)).contains(&total), "{title}");
+    }
+    let one = |wanted: fn(&Plan) -> bool| plans.iter().any(|(_, plan)| wanted(plan));
+    assert!(one(|plan| matches!(plan.end, End::Success(Outcome::Json(_)))));
+    assert!(one(|plan| matches!(plan.end, End::Success(Outcome::Text(_)))));
+    assert!(one(|plan| matches!(plan.end, End::Success(Outcome::Binary(_)))));
+    assert!(one(|plan| matches!(plan.end, End::Failure { .. })));
+    assert!(one(|plan| matches!(plan.end, End::Cancelled { .. })));
+    assert!(one(|plan| matches!(plan.end, End::Expired)));
+    assert!(one(|plan| plan.retried_after.is_some()));
+    assert!(one(|plan| plan.appears_after > Duration::ZERO));
+    assert!(one(|plan| !plan.files.is_empty()));
+}
+
+#[test]
+fn simulators_know_no_other_module_of_the_crate() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut rooms = vec![root.join("simulators")];
+    let mut files = vec![root.join("simulators.rs")];
+    while let Some(room) = rooms.pop() {
+        for entry in std::fs::read_dir(room).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { rooms.push(path) } else { files.push(path) }
+        }
+    }
+    let stranger = concat!("crate", "::");
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap().replace(concat!("crate", "::simulators"), "");
+        assert!(!text.contains(stranger), "{}", file.display());
+    }
 }

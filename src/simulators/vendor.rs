@@ -3,10 +3,9 @@
 use std::{fmt, str::FromStr, sync::Arc};
 
 use axum::{Router, http::request::Parts, response::Response};
-use rand::Rng;
 use uuid::Uuid;
 
-use super::{World, claret, credentials, datasaur, immuta, jobs::Words, kinetica};
+use super::{World, claret, credentials, datasaur, immuta, kinetica, life::Words};
 
 /// Whose API a simulator imitates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -87,7 +86,7 @@ impl Vendor {
         match self {
             Self::Immuta => Uuid::new_v4().to_string(),
             // Beyond 2^53, so that a client which reads numbers as doubles is found out.
-            Self::Kinetica => rand::rng().random_range(1_i64 << 60..1 << 62).to_string(),
+            Self::Kinetica => rand::random_range(1_i64 << 60..1 << 62).to_string(),
             Self::Claret => count.to_string(),
             Self::Datasaur => format!("AutoLabelQueue:{}", Uuid::new_v4()),
         }
@@ -107,7 +106,7 @@ impl Vendor {
         match self {
             Self::Immuta | Self::Kinetica => one,
             // The form of Laravel Sanctum: an id, a bar, forty characters.
-            Self::Claret => format!("{}|{one}{}", rand::rng().random_range(1..100), &other[..8]),
+            Self::Claret => format!("{}|{one}{}", rand::random_range(1..100), &other[..8]),
             Self::Datasaur => format!("{one}{}", &other[..8]),
         }
     }

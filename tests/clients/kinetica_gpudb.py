@@ -131,6 +131,11 @@ def check_failures(url, encoding):
 
     raises(f"{encoding}: a bad password is refused", gpudb.GPUdbException, "nauthorized",
            lambda: connect(url, encoding, username=USER, password="wrong"))
+    token = admin(url, "tokens")["token"]
+    answer = connect(url, encoding, oauth_token=token).get_job(999)
+    check(f"{encoding}: a bearer token passes", status(answer)[0], "ERROR")
+    raises(f"{encoding}: another is refused", gpudb.GPUdbException, "nauthorized",
+           lambda: connect(url, encoding, oauth_token="undefined"))
     prefixed = connect(f"{url}/gpudb-0", encoding)
     check(f"{encoding}: a path prefix is served", status(prefixed.get_job(999))[0], "ERROR")
 

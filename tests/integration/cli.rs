@@ -20,13 +20,17 @@ use jobwatch::proto::v1::{
 };
 use serde_json::Value;
 use tokio::{
-    io::{AsyncBufReadExt, BufReader},
-    net::TcpListener,
+    io::{AsyncBufReadExt, BufReader, copy_bidirectional},
+    net::{TcpListener, TcpStream},
     process::Command,
+    sync::Notify,
 };
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Request, Response, Status, Streaming, transport::Server};
+use tonic::{
+    Code, Request, Response, Status, Streaming,
+    transport::{Identity, Server, ServerTlsConfig},
+};
 use tonic_types::{ErrorDetails, StatusExt};
 
 type Replies = Vec<Result<WatchJobResponse, Status>>;
@@ -64,6 +68,7 @@ fn status(job: &JobRef) -> Result<JobStatus, Status> {
     })
 }
 
+#[allow(clippy::unnecessary_wraps, clippy::result_large_err, reason = "a script is a list of results")]
 fn said(id: &str, resume_token: &str) -> Result<WatchJobResponse, Status> {
     let job = JobRef { backend: "immuta".to_owned(), job_id: id.to_owned(), ..Default::default() };
     let event = Some(Event::Status(status(&job).unwrap()));
@@ -111,7 +116,7 @@ impl JobStatusService for Scripted {
         self.asked.lock().unwrap().push(request.into_inner());
         let replies = self.watches.lock().unwrap().pop_front();
         let replies = replies.ok_or_else(|| Status::not_found("the script is over"))?;
-        let rest = stream::pending().take(if self.stays_open { 1 } else { 0 });
+        let rest = stream::pending().take(usize::from(self.stays_open));
         Ok(Response::new(stream::iter(replies).chain(rest).boxed()))
     }
 
@@ -348,6 +353,78 @@ async fn each_line_is_written_as_soon_as_it_is_known_and_ctrl_c_exits_130() {
     assert_eq!(child.wait().await.unwrap().code(), Some(130));
 }
 
+/// Passes connections on to a gateway, until it is told to cut them.
+async fn wire_to(gateway: SocketAddr, cut: Arc<Notify>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut client, _) = listener.accept().await.unwrap();
+            let cut = cut.clone();
+            tokio::spawn(async move {
+                let mut server = TcpStream::connect(gateway).await.unwrap();
+                tokio::select! {
+                    _ = copy_bidirectional(&mut client, &mut server) => {}
+                    () = cut.notified() => {}
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_watch_outlives_its_connection() {
+    let script = Scripted {
+        watches: Mutex::new(vec![vec![said("running", "a")], vec![said("done", "b")]].into()),
+        stays_open: true,
+        ..Scripted::default()
+    };
+    let gateway = Gateway::serve(script).await;
+    let cut = Arc::new(Notify::new());
+    let address = wire_to(gateway.address, cut.clone()).await;
+    let mut child = jobwatch(&["watch", "immuta/x", "--server", &address.to_string()])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.next_line().await.unwrap().unwrap().contains("JOB_STATE_RUNNING"));
+    cut.notify_waiters();
+    let next = lines.next_line().await.unwrap();
+    let ran = Ran::of(&child.wait_with_output().await.unwrap());
+    assert!(next.is_some_and(|line| line.contains("JOB_STATE_SUCCEEDED")), "{}", ran.err);
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    assert!(ran.err.contains("connection lost"), "{}", ran.err);
+}
+
+#[tokio::test]
+async fn an_https_gateway_is_called_with_the_authority_given() {
+    let rcgen::CertifiedKey { cert, signing_key } =
+        rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let ca = dir.path().join("ca.pem");
+    std::fs::write(&ca, cert.pem()).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+    let identity = Identity::from_pem(cert.pem(), signing_key.serialize_pem());
+    let server = Server::builder()
+        .tls_config(ServerTlsConfig::new().identity(identity))
+        .unwrap()
+        .add_service(JobStatusServiceServer::new(Scripted::default()))
+        .serve_with_incoming(TcpListenerStream::new(listener));
+    tokio::spawn(server);
+
+    let args = ["get", "immuta/done", "--server", &url];
+    let trusting = [&args[..], &["--ca", ca.to_str().unwrap()]].concat();
+    let ran = Ran::of(&jobwatch(&trusting).output().await.unwrap());
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    let ran = Ran::of(&jobwatch(&args).output().await.unwrap());
+    assert_eq!(ran.code, Some(3));
+    assert!(ran.err.starts_with(&format!("error: can't reach a gateway at {url}: ")), "{}", ran.err);
+    assert!(ran.err.contains("certificate"), "{}", ran.err);
+}
+
 #[tokio::test]
 async fn a_gateway_that_isnt_there_is_one_sentence_and_exit_code_3() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -417,4 +494,21 @@ async fn check_names_every_problem_and_exits_2() {
     assert_eq!(ran.err.lines().count(), 5, "{}", ran.err);
     assert!(ran.err.contains("error: backends.claret.credentials.password is the variable CLARET_PASSWORD"));
     assert!(ran.err.contains("error: limits.watches (set by JOBWATCH__LIMITS__WATCHES) is \"many\""));
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_stops_the_start() {
+    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("jobwatch.toml");
+    std::fs::write(&config, "[backends.db]\nvendor = \"kinetica\"\nbase_url = \"http://127.0.0.1:1\"")
+        .unwrap();
+    let mut command = jobwatch(&["serve", "--config", config.to_str().unwrap()]);
+    command.env("JOBWATCH__SERVER__LISTEN", &address);
+    let ran = Ran::of(&command.output().await.unwrap());
+    assert_eq!((ran.code, &*ran.out), (Some(2), ""));
+    assert!(
+        ran.err.contains(&format!("server.listen {address} can't be listened on: Address already in use"))
+    );
 }

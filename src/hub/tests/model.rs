@@ -134,7 +134,7 @@ async fn run(operations: Vec<Operation>) {
             .filter(|reader| !matches!(reader.watch.source, super::super::watch::Source::Ended(_)))
             .map(|reader| reader.job)
             .collect();
-        assert_eq!(rig.hub.followed("vendor"), followed.len(), "a row for each followed job, and no other");
+        assert_eq!(rig.followed(), followed.len(), "a row for each followed job, and no other");
     }
     // Whatever happened: once the vendor answers, everyone learns the end.
     rig.script.come_back();
@@ -148,7 +148,7 @@ async fn run(operations: Vec<Operation>) {
         assert!(reader.ended, "the terminal status always arrives");
     }
     drop(readers);
-    assert_eq!(rig.hub.followed("vendor"), 0);
+    assert_eq!(rig.followed(), 0);
     rig.script.forget_calls();
     pass(60 * SECOND).await;
     assert!(rig.script.calls().is_empty(), "nothing is asked for nobody");

@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use super::{View, World, kind, not_found};
 use crate::simulators::{
-    jobs::Phase,
+    life::Phase,
     plan::{Category, Content, File},
 };
 

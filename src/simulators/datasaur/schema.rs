@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::simulators::{
     World,
-    jobs::{Phase, View},
+    life::{Phase, View},
     plan::Outcome,
 };
 

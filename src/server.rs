@@ -6,13 +6,17 @@ use thiserror::Error;
 use tokio::{net::TcpListener, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{self, Certificate, Identity, Server, ServerTlsConfig};
+use tonic_health::ServingStatus;
 use tracing::{info, warn};
 
 use crate::{
     config::{Config, Tls},
     grpc::Service,
     hub::{BackendSetup, Hub},
-    proto::{self, v1::job_status_service_server::JobStatusServiceServer},
+    proto::{
+        self,
+        v1::job_status_service_server::{JobStatusServiceServer, SERVICE_NAME},
+    },
     transport::{Endpoint, SetupError},
 };
 
@@ -87,7 +91,7 @@ pub async fn run(
     let (hub, pollers) = Hub::start(setups, server.collection_window, limits.watches, shutdown.clone());
     let service = Service::new(Arc::new(hub), limits.batch_size, server.batch_deadline);
 
-    let (health, health_service) = tonic_health::server::health_reporter();
+    let (mut health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<JobStatusServiceServer<Service>>().await;
 
     let mut builder = Server::builder()
@@ -113,7 +117,11 @@ pub async fn run(
         () = shutdown.cancelled() => {}
     }
     info!("shutting down: open calls get {} s to end", DRAIN.as_secs());
-    health.set_not_serving::<JobStatusServiceServer<Service>>().await;
+    // Who watches the health is told, and then let go: its call would never end.
+    for service in ["", SERVICE_NAME] {
+        health.set_service_status(service, ServingStatus::NotServing).await;
+        health.clear_service_status(service).await;
+    }
     if let Ok(outcome) = timeout(DRAIN, serving).await {
         outcome?;
     } else {

@@ -353,6 +353,14 @@ def check_cancellation(gateway, url):
     check("a job that nobody watches is not polled", [given_up in asked() for _ in range(5)], [False] * 5)
 
 
+def check_backends(gateway):
+    """Last of the vendors' checks: by then each has answered."""
+    backends = gateway.ListBackends().backends
+    check("the backends are listed", [(backend.name, backend.vendor) for backend in backends],
+          [(name, name) for name in ["claret", "datasaur", "immuta", "kinetica"]])
+    check("each has answered", [backend.HasField("last_success_time") for backend in backends], [True] * 4)
+
+
 def check_health(gateway):
     health = health_pb2_grpc.HealthStub(gateway.channel)
     for service in ["", SERVICE]:
@@ -384,6 +392,7 @@ def main(address, *simulators):
     check_errors(gateway, urls)
     check_deadlines(gateway, urls)
     check_cancellation(gateway, urls["immuta"])
+    check_backends(gateway)
     check_health(gateway)
     finish()
 

@@ -17,9 +17,9 @@ use jobwatch::{
 };
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, BufReader},
+    io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines},
     net::TcpListener,
-    process::Command,
+    process::{ChildStdout, Command},
     time::timeout,
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -28,13 +28,13 @@ const SERVICE: &str = "jobwatch.v1.JobStatusService";
 const HEALTH: &str = "grpc.health.v1.Health";
 
 /// Longest time that any one client may take.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// The real server before simulated vendors that it asks often.
 struct Gateway {
     fleet: Fleet,
     address: SocketAddr,
-    _stop: DropGuard,
+    stop: DropGuard,
 }
 
 impl Gateway {
@@ -52,7 +52,7 @@ impl Gateway {
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
         tokio::spawn(server::run(listener, stop.clone(), config));
-        Self { fleet, address, _stop: stop.drop_guard() }
+        Self { fleet, address, stop: stop.drop_guard() }
     }
 
     fn simulator(&self, vendor: Vendor) -> &Simulator {
@@ -297,6 +297,40 @@ async fn grpcurl_checks_the_health() {
         let answer = grpcurl(&["-d", &request, &address, &check]).await.answer();
         assert_eq!(answer, json!({ "status": "SERVING" }));
     }
+}
+
+#[tokio::test]
+async fn the_health_is_not_serving_once_the_shutdown_began_and_does_not_delay_it() {
+    let gateway = Gateway::start().await;
+    let (address, watch) = (gateway.address.to_string(), format!("{HEALTH}/Watch"));
+    let mut watches = [SERVICE, ""].map(|service| {
+        let request = json!({ "service": service }).to_string();
+        let mut watch = grpcurl_command(&["-d", &request, &address, &watch]);
+        let mut watch = watch.stdout(Stdio::piped()).spawn().unwrap();
+        (BufReader::new(watch.stdout.take().unwrap()).lines(), watch)
+    });
+    for (lines, _) in &mut watches {
+        shows(lines, "\"SERVING\"").await;
+    }
+    drop(gateway.stop);
+    for (lines, watch) in &mut watches {
+        shows(lines, "\"NOT_SERVING\"").await;
+        let ended = timeout(PATIENCE, watch.wait()).await.expect("it ends").unwrap();
+        assert!(ended.success(), "{ended}");
+    }
+}
+
+/// Reads on until a line contains `text`.
+async fn shows(lines: &mut Lines<BufReader<ChildStdout>>, text: &str) {
+    let read = async {
+        while let Some(line) = lines.next_line().await.unwrap() {
+            if line.contains(text) {
+                return;
+            }
+        }
+        panic!("it ended without {text}");
+    };
+    timeout(PATIENCE, read).await.expect("it goes on");
 }
 
 #[tokio::test]

@@ -69,6 +69,10 @@ pub struct Tls {
 pub struct Limits {
     /// Watches open at once.
     pub watches: usize,
+    /// Watches open at once by one caller, told by its address.
+    pub watches_per_caller: usize,
+    /// Watches open at once in one WatchJobs.
+    pub watches_per_call: usize,
     /// Jobs in one batch.
     pub batch_size: usize,
     /// HTTP/2 streams on one connection.
@@ -267,7 +271,14 @@ impl Default for Server {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { watches: 2_000_000, batch_size: 1000, streams_per_connection: 10_000, connections: 10_000 }
+        Self {
+            watches: 2_000_000,
+            watches_per_caller: 2_000_000,
+            watches_per_call: 1_000_000,
+            batch_size: 1000,
+            streams_per_connection: 10_000,
+            connections: 10_000,
+        }
     }
 }
 
@@ -296,6 +307,16 @@ impl Vendor {
             Self::Kinetica => "Kinetica",
             Self::Claret { .. } => "Claret",
             Self::Datasaur => "Datasaur",
+        }
+    }
+
+    /// The vendor's name, as the configuration and the contract write it.
+    pub fn key(&self) -> &'static str {
+        match self {
+            Self::Immuta => "immuta",
+            Self::Kinetica => "kinetica",
+            Self::Claret { .. } => "claret",
+            Self::Datasaur => "datasaur",
         }
     }
 

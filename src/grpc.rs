@@ -3,23 +3,20 @@
 use std::{fmt, pin::Pin, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
-use tokio_stream::{Stream, StreamExt};
+use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap};
 
 use crate::{
-    hub::{Ask, Failure, Hub, WatchOptions},
+    hub::{Ask, Caller, Hub, WatchOptions},
     job::{JobRef, Lens},
-    proto::v1::{
-        self as pb, job_status_result::Outcome, job_status_service_server::JobStatusService,
-        watch_job_response,
-    },
+    proto::v1::{self as pb, job_status_result::Outcome, job_status_service_server::JobStatusService},
 };
 
 mod convert;
 mod request;
 mod status;
+mod watch;
 
-use convert::View;
 use request::Invalid;
 
 /// Longest silence of a watch where the caller names none.
@@ -49,19 +46,42 @@ impl Service {
         Self { hub, batch_size, batch_deadline }
     }
 
-    fn job(&self, job: Option<pb::JobRef>, field: &str) -> Result<JobRef, Status> {
+    fn job(&self, job: Option<pb::JobRef>, field: &str) -> Result<JobRef, Invalid> {
         let job = job.ok_or_else(|| Invalid::new(field, "is required"))?;
         let name = job.backend.as_str();
         if name.is_empty() {
             let field = format!("{field}.backend");
-            return Err(Invalid::new(field, "is required; write the key of a configured backend").into());
+            return Err(Invalid::new(field, "is required; write the key of a configured backend"));
         }
         let backend = self.hub.backend_name(name);
         Ok(request::job(job, backend))
     }
 
-    fn failure(failure: &Failure, job: &JobRef, field: &str) -> Status {
-        status::of_failure(failure, job, field)
+    /// Reads what a watch asks for; `at` is the path of the request.
+    fn watch_request(
+        &self,
+        request: pb::WatchJobRequest,
+        deadline: Option<Instant>,
+        at: &str,
+    ) -> Result<(JobRef, WatchOptions), Invalid> {
+        let pb::WatchJobRequest {
+            job,
+            view,
+            resume_token,
+            poll_interval,
+            heartbeat_interval,
+            state_changes_only,
+        } = request;
+        let job = self.job(job, &format!("{at}job"))?;
+        let heartbeat = request::positive_duration(heartbeat_interval, "heartbeat_interval")?;
+        let options = WatchOptions {
+            lens: Lens { progress: !state_changes_only, ..request::lens(view)? },
+            resume_token,
+            interval: request::positive_duration(poll_interval, "poll_interval")?,
+            heartbeat: heartbeat.unwrap_or(HEARTBEAT).max(SHORTEST_HEARTBEAT),
+            deadline,
+        };
+        Ok((job, options))
     }
 }
 
@@ -80,15 +100,15 @@ impl JobStatusService for Service {
         let deadline = deadline(request.metadata());
         let pb::GetJobStatusRequest { job, view, max_age, wait } = request.into_inner();
         let job = self.job(job, "job")?;
-        let view = View::from_request(view)?;
+        let lens = request::lens(view)?;
         let ask = Ask {
             max_age: request::duration(max_age, "max_age")?,
             wait: request::duration(wait, "wait")?.unwrap_or_default(),
             deadline,
         };
         let answer = self.hub.get(std::slice::from_ref(&job), ask).await.remove(0);
-        let latest = answer.map_err(|failure| Self::failure(&failure, &job, "job"))?;
-        Ok(Response::new(pb::GetJobStatusResponse { status: Some(convert::status(&latest, view)) }))
+        let latest = answer.map_err(|failure| status::of_failure(&failure, &job, "job"))?;
+        Ok(Response::new(pb::GetJobStatusResponse { status: Some(convert::status(&latest, lens)) }))
     }
 
     async fn batch_get_statuses(
@@ -102,7 +122,7 @@ impl JobStatusService for Service {
             let reason = format!("holds {} jobs; ask for 1 to {}", jobs.len(), self.batch_size);
             return Err(Invalid::new("jobs", &reason).into());
         }
-        let view = View::from_request(view)?;
+        let lens = request::lens(view)?;
         let wait = request::duration(wait, "wait")?.unwrap_or_default();
         let ask = Ask {
             max_age: request::duration(max_age, "max_age")?,
@@ -116,14 +136,14 @@ impl JobStatusService for Service {
         let refs: Vec<Result<JobRef, Status>> = jobs
             .iter()
             .enumerate()
-            .map(|(index, job)| self.job(Some(job.clone()), &format!("jobs[{index}]")))
+            .map(|(index, job)| Ok(self.job(Some(job.clone()), &format!("jobs[{index}]"))?))
             .collect();
         let good: Vec<JobRef> = refs.iter().filter_map(|job| job.as_ref().ok().cloned()).collect();
         let mut answers = self.hub.get(&good, ask).await.into_iter();
         let results = jobs.into_iter().zip(refs).enumerate().map(|(index, (asked, job))| {
             let outcome = job.and_then(|job| match answers.next() {
-                Some(Ok(latest)) => Ok(convert::status(&latest, view)),
-                Some(Err(failure)) => Err(Self::failure(&failure, &job, &format!("jobs[{index}]"))),
+                Some(Ok(latest)) => Ok(convert::status(&latest, lens)),
+                Some(Err(failure)) => Err(status::of_failure(&failure, &job, &format!("jobs[{index}]"))),
                 None => Err(Status::internal("a job was not answered")),
             });
             let outcome = match outcome {
@@ -139,41 +159,20 @@ impl JobStatusService for Service {
         &self,
         request: Request<pb::WatchJobRequest>,
     ) -> Result<Response<Self::WatchJobStream>, Status> {
+        let caller = caller(&request);
         let deadline = deadline(request.metadata());
-        let pb::WatchJobRequest {
-            job,
-            view,
-            resume_token,
-            poll_interval,
-            heartbeat_interval,
-            state_changes_only,
-        } = request.into_inner();
-        let job = self.job(job, "job")?;
-        let view = View::from_request(view)?;
-        let heartbeat = request::positive_duration(heartbeat_interval, "heartbeat_interval")?;
-        let options = WatchOptions {
-            lens: Lens { progress: !state_changes_only, ..view.lens() },
-            resume_token,
-            interval: request::positive_duration(poll_interval, "poll_interval")?,
-            heartbeat: heartbeat.unwrap_or(HEARTBEAT).max(SHORTEST_HEARTBEAT),
-            deadline,
-        };
-        let watch = self.hub.watch(&job, &options).map_err(|failure| Self::failure(&failure, &job, "job"))?;
-        let updates = futures_util::stream::unfold(watch, |mut watch| async move {
-            watch.next().await.map(|update| (update, watch))
-        });
-        let events = updates.map(move |update| match update {
-            Ok(update) => Ok(convert::update(&job, update, view)),
-            Err(failure) => Err(Self::failure(&failure, &job, "job")),
-        });
-        Ok(Response::new(Box::pin(events)))
+        let (job, options) = self.watch_request(request.into_inner(), deadline, "")?;
+        let watch = self.hub.watch(&job, caller, &options);
+        let watch = watch.map_err(|failure| status::of_failure(&failure, &job, "job"))?;
+        Ok(Response::new(watch::events(watch, job)))
     }
 
     async fn watch_jobs(
         &self,
-        _request: Request<Streaming<pb::WatchJobsRequest>>,
+        request: Request<Streaming<pb::WatchJobsRequest>>,
     ) -> Result<Response<Self::WatchJobsStream>, Status> {
-        Err(Status::unimplemented("WatchJobs is not available in this version; open a WatchJob for each job"))
+        let watches = self.hub.watches(caller(&request), deadline(request.metadata()));
+        Ok(Response::new(watch::call_events(self.clone(), watches, request.into_inner())))
     }
 
     async fn download_artifact(
@@ -203,7 +202,7 @@ fn margin(left: Duration) -> Duration {
     (left / 10).min(Duration::from_millis(250))
 }
 
-/// The one event of an update.
-fn event(event: watch_job_response::Event, resume_token: String) -> pb::WatchJobResponse {
-    pb::WatchJobResponse { event: Some(event), resume_token }
+/// Where the call comes from.
+fn caller<T>(request: &Request<T>) -> Caller {
+    request.remote_addr().map(|address| address.ip())
 }

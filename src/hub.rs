@@ -8,7 +8,7 @@
 use std::{collections::BTreeMap, fmt, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use thiserror::Error;
-use tokio::{sync::Semaphore, task::JoinSet, time::Instant};
+use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -20,10 +20,16 @@ use crate::{
 };
 
 mod inquiry;
+mod quota;
 mod watch;
+mod watches;
 
 pub use inquiry::Ask;
+pub use quota::{Caller, WatchLimits};
 pub use watch::{Event, Update, Watch, WatchOptions};
+pub use watches::{End, Outcome, Watches};
+
+use quota::Quotas;
 
 /// Terminal statuses kept: bytes.
 const ENDED_BYTES: u64 = 64 << 20;
@@ -55,8 +61,7 @@ pub struct BackendSetup {
 pub struct Hub {
     backends: BTreeMap<Arc<str>, Backend>,
     ended: Ended,
-    watches: Arc<Semaphore>,
-    most_watches: usize,
+    quotas: Quotas,
     shutdown: CancellationToken,
 }
 
@@ -131,12 +136,22 @@ pub enum Failure {
     /// The caller's deadline has passed.
     #[error("the deadline passed before the vendor answered")]
     Deadline,
+    /// A field of the request can't be used.
+    #[error("{field} {reason}")]
+    InvalidRequest {
+        /// Path of the field.
+        field: String,
+        /// What is wrong with it and what to write instead.
+        reason: String,
+    },
     /// The server stops.
     #[error("the server is shutting down; call again")]
     ShuttingDown,
     /// As many watches are open as may be.
-    #[error("{limit} watches are open already")]
+    #[error("as many watches are open as may be: {key} is {limit}")]
     TooManyWatches {
+        /// The key of the configuration.
+        key: &'static str,
         /// How many may be.
         limit: usize,
     },
@@ -158,7 +173,7 @@ impl Hub {
     pub fn start(
         backends: Vec<BackendSetup>,
         window: Duration,
-        most_watches: usize,
+        limits: WatchLimits,
         shutdown: CancellationToken,
     ) -> (Self, Pollers) {
         let ended = Ended::new(ENDED_BYTES, ENDED_AGE);
@@ -179,9 +194,8 @@ impl Hub {
             tasks.spawn(poller::run(Arc::clone(&name), Arc::clone(&roster), upstream, limits, stop.clone()));
             table.insert(name, Backend { vendor, max_batch, check, roster, grace: poll.not_found_grace });
         }
-        let most_watches = most_watches.min(Semaphore::MAX_PERMITS);
-        let watches = Arc::new(Semaphore::new(most_watches));
-        (Self { backends: table, ended, watches, most_watches, shutdown }, Pollers { _tasks: tasks, stop })
+        let quotas = Quotas::new(limits);
+        (Self { backends: table, ended, quotas, shutdown }, Pollers { _tasks: tasks, stop })
     }
 
     /// The configured name, shared, so that a job ref costs no copy of it.

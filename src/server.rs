@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use crate::{
     config::{Config, Tls},
     grpc::Service,
-    hub::{BackendSetup, Hub},
+    hub::{BackendSetup, Hub, WatchLimits},
     proto::{
         self,
         v1::job_status_service_server::{JobStatusServiceServer, SERVICE_NAME},
@@ -29,6 +29,11 @@ const DRAIN: Duration = Duration::from_secs(8);
 /// How often an idle connection is asked whether it is alive, and how long it may
 /// take to say so. A watch of a client that vanished ends with its connection.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
+
+/// HTTP/2 ends a connection that sends more small frames than its window allows
+/// for before they are read: a WatchJobs may begin with thousands of requests, each
+/// in a frame of its own.
+const CONNECTION_WINDOW: u32 = 64 << 20;
 
 /// Why the server can't start or go on.
 #[derive(Debug, Error)]
@@ -80,7 +85,7 @@ pub async fn run(
         let adapter = Arc::clone(endpoint.adapter());
         setups.push(BackendSetup {
             name,
-            vendor: backend.vendor.name(),
+            vendor: backend.vendor.key(),
             max_batch: adapter.max_batch(),
             check: Box::new(move |job| adapter.check(job)),
             upstream: Arc::new(endpoint),
@@ -88,7 +93,12 @@ pub async fn run(
         });
     }
     let names: Vec<String> = setups.iter().map(|setup| setup.name.to_string()).collect();
-    let (hub, pollers) = Hub::start(setups, server.collection_window, limits.watches, shutdown.clone());
+    let watch_limits = WatchLimits {
+        total: limits.watches,
+        per_caller: limits.watches_per_caller,
+        per_call: limits.watches_per_call,
+    };
+    let (hub, pollers) = Hub::start(setups, server.collection_window, watch_limits, shutdown.clone());
     let service = Service::new(Arc::new(hub), limits.batch_size, server.batch_deadline);
 
     let (mut health, health_service) = tonic_health::server::health_reporter();
@@ -97,6 +107,7 @@ pub async fn run(
     let mut builder = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE.0))
         .http2_keepalive_timeout(Some(KEEPALIVE.1))
+        .initial_connection_window_size(Some(CONNECTION_WINDOW))
         .max_concurrent_streams(Some(limits.streams_per_connection));
     if let Some(tls) = &server.tls {
         builder = builder.tls_config(tls_config(tls)?)?;

@@ -112,12 +112,18 @@ impl Reader<'_> {
     fn limits(&mut self, section: &Section<'_>) -> Option<Limits> {
         let default = Limits::default();
         let watches = self.number(section, "watches", default.watches, 1..=1_000_000_000);
+        let watches_per_caller =
+            self.number(section, "watches_per_caller", default.watches_per_caller, 1..=1_000_000_000);
+        let watches_per_call =
+            self.number(section, "watches_per_call", default.watches_per_call, 1..=1_000_000_000);
         let batch_size = self.number(section, "batch_size", default.batch_size, 1..=1000);
         let streams =
             self.number(section, "streams_per_connection", default.streams_per_connection, 1..=1_000_000);
         let connections = self.number(section, "connections", default.connections, 1..=1_000_000);
         Some(Limits {
             watches: watches?,
+            watches_per_caller: watches_per_caller?,
+            watches_per_call: watches_per_call?,
             batch_size: batch_size?,
             streams_per_connection: streams?,
             connections: connections?,

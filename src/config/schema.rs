@@ -53,11 +53,11 @@ const TLS: &[Key] = &[key("cert", Kind::Text), key("key", Kind::Text), key("clie
 
 const LIMITS: &[Key] = &[
     key("watches", Kind::Value),
+    key("watches_per_caller", Kind::Value),
+    key("watches_per_call", Kind::Value),
     key("batch_size", Kind::Value),
     key("streams_per_connection", Kind::Value),
     key("connections", Kind::Value),
-    key("watches_per_caller", Kind::Later),
-    key("watches_per_call", Kind::Later),
 ];
 
 const BACKEND: &[Key] = &[

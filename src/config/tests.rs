@@ -200,8 +200,8 @@ fn each_key_outside_the_backends_is_named_too() {
         ),
         ("limits.batch_size = 1001", "limits.batch_size is 1001; write a whole number from 1 to 1000"),
         (
-            "limits.watches_per_call = 5",
-            "limits.watches_per_call is not supported by this version; remove it",
+            "limits.watches_per_call = 0",
+            "limits.watches_per_call is 0; write a whole number from 1 to 1000000000",
         ),
         ("admin.listen = \"127.0.0.1:9464\"", "admin is not supported by this version; remove it"),
         ("cluster.nats = \"nats://x\"", "cluster is not supported by this version; remove it"),

@@ -3,7 +3,7 @@
 
 use jiff::Timestamp;
 
-use super::{event, request::Invalid, status};
+use super::status;
 use crate::{
     hub::{BackendReport, Event, Update},
     job::{Artifact, JobError, JobRef, JobResult, Lens, Observation, Progress},
@@ -11,34 +11,11 @@ use crate::{
     proto::v1::{self as pb, watch_job_response},
 };
 
-/// How much of a status a caller wants.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum View {
-    Basic,
-    Standard,
-    Full,
-}
-
-impl View {
-    pub(super) fn from_request(view: i32) -> Result<Self, Invalid> {
-        match pb::JobStatusView::try_from(view) {
-            Ok(pb::JobStatusView::Unspecified | pb::JobStatusView::Standard) => Ok(Self::Standard),
-            Ok(pb::JobStatusView::Basic) => Ok(Self::Basic),
-            Ok(pb::JobStatusView::Full) => Ok(Self::Full),
-            Err(_) => Err(Invalid::new("view", "is not a JobStatusView; write BASIC, STANDARD or FULL")),
-        }
-    }
-
-    pub(super) fn lens(self) -> Lens {
-        Lens { result: self != Self::Basic, payload: self == Self::Full, progress: true }
-    }
-}
-
 /// One event of a watch of `job`.
-pub(super) fn update(job: &JobRef, update: Update, view: View) -> pb::WatchJobResponse {
-    let Update { event: said, resume_token } = update;
+pub(super) fn update(job: &JobRef, update: Update) -> pb::WatchJobResponse {
+    let Update { event: said, lens, resume_token } = update;
     let said = match said {
-        Event::Status(latest) => watch_job_response::Event::Status(self::status(&latest, view)),
+        Event::Status(latest) => watch_job_response::Event::Status(self::status(&latest, lens)),
         Event::Heartbeat { observed } => {
             watch_job_response::Event::Heartbeat(pb::Heartbeat { observe_time: observed.map(timestamp) })
         }
@@ -50,11 +27,11 @@ pub(super) fn update(job: &JobRef, update: Update, view: View) -> pb::WatchJobRe
             })
         }
     };
-    event(said, resume_token)
+    pb::WatchJobResponse { event: Some(said), resume_token }
 }
 
-/// What was observed, as much as `view` shows.
-pub(super) fn status(latest: &Latest, view: View) -> pb::JobStatus {
+/// What was observed, as much as `lens` shows.
+pub(super) fn status(latest: &Latest, lens: Lens) -> pb::JobStatus {
     let Observation {
         state,
         vendor_state,
@@ -71,7 +48,7 @@ pub(super) fn status(latest: &Latest, view: View) -> pb::JobStatus {
         end_time,
         vendor_payload,
     } = &latest.snapshot.observation;
-    let Lens { result: show_result, payload: show_payload, progress: _ } = view.lens();
+    let Lens { result: show_result, payload: show_payload, progress: _ } = lens;
     pb::JobStatus {
         job: Some(job_ref(&latest.snapshot.job)),
         state: i32::from(*state as u8),
@@ -162,19 +139,5 @@ mod tests {
     fn a_time_before_the_epoch_counts_its_nanoseconds_forward() {
         let time = Timestamp::from_nanosecond(-1).unwrap();
         assert_eq!(timestamp(time), prost_types::Timestamp { seconds: -1, nanos: 999_999_999 });
-    }
-
-    #[test]
-    fn the_standard_view_leaves_out_nothing_but_the_payload() {
-        assert_eq!(
-            View::from_request(0).unwrap().lens(),
-            Lens { result: true, payload: false, progress: true }
-        );
-        assert_eq!(
-            View::from_request(1).unwrap().lens(),
-            Lens { result: false, payload: false, progress: true }
-        );
-        assert_eq!(View::from_request(3).unwrap().lens(), Lens::FULL);
-        assert_eq!(View::from_request(9).unwrap_err().field, "view");
     }
 }

@@ -2,7 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::{job::JobRef, proto::v1 as pb};
+use crate::{
+    hub::Failure,
+    job::{JobRef, Lens},
+    proto::v1 as pb,
+};
 
 /// Longest duration that is taken as it is; a longer one can't outlive a server.
 const LONGEST: Duration = Duration::from_hours(24 * 365);
@@ -22,12 +26,33 @@ impl Invalid {
     }
 }
 
+impl From<Invalid> for Failure {
+    fn from(Invalid { field, reason }: Invalid) -> Self {
+        Self::InvalidRequest { field, reason }
+    }
+}
+
 /// The job, with the backend's own name where it is a configured one. An empty
 /// tag is none.
 pub(super) fn job(job: pb::JobRef, backend: Option<Arc<str>>) -> JobRef {
     let pb::JobRef { backend: name, job_id, job_tag } = job;
     let job = JobRef::new(backend.unwrap_or_else(|| name.into()), job_id);
     if job_tag.is_empty() { job } else { job.with_tag(job_tag) }
+}
+
+/// What a caller wants to be shown.
+pub(super) fn lens(view: i32) -> Result<Lens, Invalid> {
+    use pb::JobStatusView as View;
+    let (result, payload) = match View::try_from(view) {
+        Ok(View::Basic) => (false, false),
+        Ok(View::Unspecified | View::Standard) => (true, false),
+        Ok(View::Full) => (true, true),
+        Err(_) => {
+            let reason = "is not a JobStatusView; write JOB_STATUS_VIEW_BASIC, _STANDARD or _FULL";
+            return Err(Invalid::new("view", reason));
+        }
+    };
+    Ok(Lens { result, payload, progress: true })
 }
 
 /// A duration that may be zero.
@@ -81,6 +106,16 @@ mod tests {
         for text in ["", "S", "1", "-1S", "1.5S", "123456789S", "1x", "1é"] {
             assert_eq!(grpc_timeout(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn the_standard_view_leaves_out_nothing_but_the_payload() {
+        let shown = |view| lens(view).map(|lens| (lens.result, lens.payload));
+        assert_eq!(shown(0).unwrap(), (true, false));
+        assert_eq!(shown(1).unwrap(), (false, false));
+        assert_eq!(shown(2).unwrap(), (true, false));
+        assert_eq!(lens(3).unwrap(), Lens::FULL);
+        assert_eq!(lens(9).unwrap_err().field, "view");
     }
 
     #[test]

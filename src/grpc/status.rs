@@ -63,17 +63,15 @@ pub(super) fn of_failure(failure: &Failure, job: &JobRef, field: &str) -> Status
         }
         Failure::Backend { fault, retry_in } => return of_fault(fault, Some(*retry_in), metadata),
         Failure::Deadline => (Code::DeadlineExceeded, info("DEADLINE_EXCEEDED", metadata)),
+        Failure::InvalidRequest { field, reason } => return Invalid::new(field, reason).into(),
         Failure::ShuttingDown => {
             let mut details = info("SHUTTING_DOWN", metadata);
             details.set_retry_info(Some(SHUTDOWN_RETRY));
             (Code::Unavailable, details)
         }
-        Failure::TooManyWatches { limit } => {
+        Failure::TooManyWatches { key, limit } => {
             let mut details = info("TOO_MANY_WATCHES", metadata);
-            details.add_quota_failure_violation(
-                "limits.watches",
-                format!("{limit} watches may be open at once"),
-            );
+            details.add_quota_failure_violation(*key, format!("{limit} watches may be open at once"));
             (Code::ResourceExhausted, details)
         }
     };
@@ -81,6 +79,12 @@ pub(super) fn of_failure(failure: &Failure, job: &JobRef, field: &str) -> Status
         details.set_error_info("INTERNAL", DOMAIN, HashMap::new());
     }
     Status::with_error_details(code, failure.to_string(), details)
+}
+
+/// The status of a call of many watches that failed as a whole, or of a watch
+/// whose job could not be read.
+pub(super) fn of_call(failure: &Failure) -> Status {
+    of_failure(failure, &JobRef::new("", ""), "job")
 }
 
 /// Why a watch is interrupted.

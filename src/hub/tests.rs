@@ -9,7 +9,7 @@ use std::{
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{Ask, BackendSetup, Event, Failure, Hub, Pollers, Watch, WatchOptions};
+use super::{Ask, BackendSetup, Caller, Event, Failure, Hub, Pollers, Watch, WatchLimits, WatchOptions};
 use crate::{
     adapters::{FaultKind, InvalidJobRef},
     config::Poll,
@@ -18,6 +18,7 @@ use crate::{
 };
 
 mod model;
+mod watches;
 
 const SECOND: Duration = Duration::from_secs(1);
 const LATENCY: Duration = Duration::from_millis(50);
@@ -25,7 +26,7 @@ const LATENCY: Duration = Duration::from_millis(50);
 struct Rig {
     script: Arc<Script>,
     other: Arc<Script>,
-    hub: Hub,
+    hub: Arc<Hub>,
     shutdown: CancellationToken,
     _pollers: Pollers,
 }
@@ -64,10 +65,10 @@ fn rig() -> Rig {
     let (hub, pollers) = Hub::start(
         vec![setup("vendor", 200, &script), setup("other", 1, &other)],
         Duration::from_millis(5),
-        3,
+        WatchLimits { total: 4, per_caller: 3, per_call: 2 },
         shutdown.clone(),
     );
-    Rig { script, other, hub, shutdown, _pollers: pollers }
+    Rig { script, other, hub: Arc::new(hub), shutdown, _pollers: pollers }
 }
 
 fn job(id: &str) -> JobRef {
@@ -95,11 +96,11 @@ impl Rig {
     }
 
     fn watch(&self, id: &str) -> Watch {
-        self.hub.watch(&job(id), &options()).unwrap()
+        self.hub.watch(&job(id), None, &options()).unwrap()
     }
 
     fn resume(&self, id: &str, token: &str) -> Watch {
-        self.hub.watch(&job(id), &WatchOptions { resume_token: token.into(), ..options() }).unwrap()
+        self.hub.watch(&job(id), None, &WatchOptions { resume_token: token.into(), ..options() }).unwrap()
     }
 }
 
@@ -309,7 +310,7 @@ async fn what_a_dead_backend_did_not_answer_by_the_deadline_spoils_nothing_else(
             },
         ],
         Duration::ZERO,
-        1,
+        WatchLimits { total: 1, per_caller: 1, per_call: 1 },
         CancellationToken::new(),
     );
     let ask = Ask { deadline: Some(Instant::now() + 30 * SECOND), ..Ask::default() };
@@ -474,7 +475,7 @@ async fn a_resume_token_of_another_job_or_none_at_all_is_refused() {
     let (_, token) = next(&mut rig.watch("a")).await;
     for (id, token) in [("b", token.as_str()), ("a", "not a token")] {
         let options = WatchOptions { resume_token: token.into(), ..options() };
-        assert!(matches!(rig.hub.watch(&job(id), &options), Err(Failure::InvalidResumeToken(_))));
+        assert!(matches!(rig.hub.watch(&job(id), None, &options), Err(Failure::InvalidResumeToken(_))));
     }
 }
 
@@ -510,10 +511,18 @@ async fn at_shutdown_a_get_that_waits_is_told_and_one_that_does_not_is_answered(
 async fn more_watches_than_allowed_are_refused_until_one_ends() {
     let rig = rig();
     rig.script.set("a", JobState::Running);
-    let mut watches: Vec<Watch> = (0..3).map(|_| rig.watch("a")).collect();
-    assert!(matches!(rig.hub.watch(&job("a"), &options()), Err(Failure::TooManyWatches { limit: 3 })));
-    watches.pop();
-    assert!(rig.hub.watch(&job("a"), &options()).is_ok());
+    let from = |last| -> Caller { Some([127, 0, 0, last].into()) };
+    let watch = |caller| rig.hub.watch(&job("a"), caller, &options());
+    let refused = |caller| match watch(caller) {
+        Err(Failure::TooManyWatches { key, .. }) => key,
+        other => panic!("{other:?}"),
+    };
+    let mut first: Vec<Watch> = (0..3).map(|_| watch(from(1)).unwrap()).collect();
+    assert_eq!(refused(from(1)), "limits.watches_per_caller");
+    let _other = watch(from(2)).unwrap();
+    assert_eq!(refused(from(3)), "limits.watches");
+    first.pop();
+    assert!(watch(from(1)).is_ok());
 }
 
 #[tokio::test(start_paused = true)]
@@ -521,7 +530,7 @@ async fn a_watch_ends_at_its_deadline() {
     let rig = rig();
     rig.script.set("a", JobState::Running);
     let options = WatchOptions { deadline: Some(Instant::now() + 5 * SECOND), ..options() };
-    let mut watch = rig.hub.watch(&job("a"), &options).unwrap();
+    let mut watch = rig.hub.watch(&job("a"), None, &options).unwrap();
     assert_eq!(said(&mut watch).await, "Running");
     assert!(matches!(watch.next().await, Some(Err(Failure::Deadline))));
 }

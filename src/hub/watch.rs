@@ -8,13 +8,10 @@
 use std::{mem, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use tokio::{
-    sync::OwnedSemaphorePermit,
-    time::{Instant, sleep_until},
-};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::{Failure, Hub};
+use super::{Caller, Failure, Hub, quota::Permit};
 use crate::{
     job::{JobRef, Lens, ResumeToken},
     poller::{Follow, Interest, Interruption, Latest, Mailbox, News, Standing},
@@ -40,6 +37,8 @@ pub struct WatchOptions {
 pub struct Update {
     /// What it says.
     pub event: Event,
+    /// What the caller wants to be shown of it.
+    pub lens: Lens,
     /// Resumes after this update; empty where no status was sent yet.
     pub resume_token: String,
 }
@@ -66,16 +65,12 @@ pub enum Event {
 /// Follows one job until it ends.
 #[derive(Debug)]
 pub struct Watch {
-    job: JobRef,
-    pub(super) source: Source,
-    state: State,
+    pub(super) open: Open,
     mailbox: Arc<Mailbox>,
-    heartbeat: Duration,
     deadline: Option<Instant>,
     spoke: Instant,
     over: bool,
     shutdown: CancellationToken,
-    _permit: OwnedSemaphorePermit,
 }
 
 #[derive(Debug)]
@@ -87,7 +82,7 @@ pub(super) enum Source {
 
 /// What a watch has said and seen.
 #[derive(Debug)]
-struct State {
+pub(super) struct State {
     lens: Lens,
     sent: Option<ResumeToken>,
     /// Interrupted in this way, and the caller knows.
@@ -105,10 +100,20 @@ type Interrupted = (mem::Discriminant<crate::adapters::FaultKind>, Option<u16>);
 
 /// What to do next.
 #[derive(Debug)]
-enum Step {
+pub(super) enum Step {
     Say(Event),
     End(Option<Failure>),
     Wait,
+}
+
+/// One watch, apart from when it speaks.
+#[derive(Debug)]
+pub(super) struct Open {
+    pub(super) job: JobRef,
+    pub(super) source: Source,
+    pub(super) state: State,
+    pub(super) heartbeat: Duration,
+    _permit: Permit,
 }
 
 impl Hub {
@@ -116,30 +121,45 @@ impl Hub {
     ///
     /// # Errors
     /// Where it can't be followed at all.
-    pub fn watch(&self, job: &JobRef, options: &WatchOptions) -> Result<Watch, Failure> {
+    pub fn watch(&self, job: &JobRef, caller: Caller, options: &WatchOptions) -> Result<Watch, Failure> {
+        let mailbox = Arc::new(Mailbox::default());
+        let open = self.open(job, caller, options, &mailbox, 0)?;
+        Ok(Watch {
+            open,
+            mailbox,
+            deadline: options.deadline,
+            spoke: Instant::now(),
+            over: false,
+            shutdown: self.shutdown.clone(),
+        })
+    }
+
+    pub(super) fn open(
+        &self,
+        job: &JobRef,
+        caller: Caller,
+        options: &WatchOptions,
+        mailbox: &Arc<Mailbox>,
+        slot: u32,
+    ) -> Result<Open, Failure> {
         let backend = self.backend_of(job)?;
         let sent = match options.resume_token.as_str() {
             "" => None,
             text => Some(ResumeToken::decode(text, job)?),
         };
-        let permit = Arc::clone(&self.watches)
-            .try_acquire_owned()
-            .map_err(|_| Failure::TooManyWatches { limit: self.most_watches })?;
-        let mailbox = Arc::new(Mailbox::default());
+        let permit = self.quotas.permit(caller)?;
+        let interest =
+            Interest { mailbox: Arc::clone(mailbox), slot, eager: false, interval: options.interval };
         let source = match self.ended.get(job) {
             Some(last) => Source::Ended(last),
-            None => Source::Following(backend.roster.join(
-                job,
-                Interest { mailbox: Arc::clone(&mailbox), slot: 0, eager: false, interval: options.interval },
-            )),
+            None => Source::Following(backend.roster.join(job, interest)),
         };
-        let now = Instant::now();
         let news = source.news();
         let state = State {
             lens: options.lens,
             sent,
             told: None,
-            grace_ends: now + backend.grace,
+            grace_ends: Instant::now() + backend.grace,
             attempts: news.attempts,
             answers: news.answers,
             ended: false,
@@ -150,18 +170,25 @@ impl Hub {
             // What is known here is older than what the caller has seen elsewhere.
             follow.hurry();
         }
-        Ok(Watch {
-            job: job.clone(),
-            source,
-            state,
-            mailbox,
-            heartbeat: options.heartbeat,
-            deadline: options.deadline,
-            spoke: now,
-            over: false,
-            shutdown: self.shutdown.clone(),
-            _permit: permit,
-        })
+        Ok(Open { job: job.clone(), source, state, heartbeat: options.heartbeat, _permit: permit })
+    }
+}
+
+impl Open {
+    /// What to do next.
+    pub(super) fn step(&mut self, now: Instant) -> Step {
+        self.state.step(&self.source.news(), now)
+    }
+
+    /// That the watch is alive.
+    pub(super) fn alive(&self) -> Event {
+        State::alive(&self.source.news())
+    }
+
+    /// The event, with what resumes after it.
+    pub(super) fn update(&self, event: Event) -> Update {
+        let resume_token = self.state.sent.map_or_else(String::new, |sent| sent.encode(&self.job));
+        Update { event, lens: self.state.lens, resume_token }
     }
 }
 
@@ -172,7 +199,7 @@ impl Watch {
         while !self.over {
             let now = Instant::now();
             let stopping = self.shutdown.is_cancelled();
-            match self.state.step(&self.source.news(), now) {
+            match self.open.step(now) {
                 Step::Say(event) => return Some(Ok(self.say(event, now))),
                 Step::End(failure) => {
                     self.over = true;
@@ -188,15 +215,14 @@ impl Watch {
                 }
                 Step::Wait => {}
             }
-            let heartbeat = self.spoke + self.heartbeat;
+            let heartbeat = self.spoke + self.open.heartbeat;
             let wake = self.deadline.map_or(heartbeat, |deadline| deadline.min(heartbeat));
             tokio::select! {
                 biased;
                 _ = self.mailbox.next() => {}
                 () = self.shutdown.cancelled() => {}
                 () = sleep_until(wake) => if heartbeat <= wake {
-                    let event = State::alive(&self.source.news());
-                    return Some(Ok(self.say(event, Instant::now())));
+                    return Some(Ok(self.say(self.open.alive(), Instant::now())));
                 }
             }
         }
@@ -205,8 +231,7 @@ impl Watch {
 
     fn say(&mut self, event: Event, now: Instant) -> Update {
         self.spoke = now;
-        let resume_token = self.state.sent.map_or_else(String::new, |sent| sent.encode(&self.job));
-        Update { event, resume_token }
+        self.open.update(event)
     }
 }
 

@@ -47,8 +47,13 @@ impl Mailbox {
             if let Some(slot) = self.try_next() {
                 return slot;
             }
-            self.arrived.notified().await;
+            self.arrived().await;
         }
+    }
+
+    /// Waits until something may have arrived since the mailbox was last empty.
+    pub async fn arrived(&self) {
+        self.arrived.notified().await;
     }
 
     /// The next slot with news, if there is one now.

@@ -131,7 +131,7 @@ async fn run(operations: Vec<Operation>) {
         }
         let followed: std::collections::BTreeSet<usize> = readers
             .iter()
-            .filter(|reader| !matches!(reader.watch.source, super::super::watch::Source::Ended(_)))
+            .filter(|reader| !matches!(reader.watch.open.source, super::super::watch::Source::Ended(_)))
             .map(|reader| reader.job)
             .collect();
         assert_eq!(rig.followed(), followed.len(), "a row for each followed job, and no other");

@@ -1,0 +1,82 @@
+//! The two streams of watches.
+//!
+//! Both are pulled: nothing is asked of a watch until the client has room for
+//! another message, so what is sent is what is newest then.
+
+use futures_util::stream;
+use tokio_stream::StreamExt;
+use tokio_util::task::AbortOnDropHandle;
+use tonic::Streaming;
+
+use super::{Events, Service, convert, request::Invalid, status};
+use crate::{
+    hub::{End, Outcome, Watch, Watches},
+    job::JobRef,
+    proto::v1::{self as pb, watch_jobs_request::Request, watch_jobs_response},
+};
+
+/// What one watch says.
+pub(super) fn events(watch: Watch, job: JobRef) -> Events<pb::WatchJobResponse> {
+    Box::pin(stream::unfold((watch, job), |(mut watch, job)| async move {
+        let event = match watch.next().await? {
+            Ok(update) => Ok(convert::update(&job, update)),
+            Err(failure) => Err(status::of_failure(&failure, &job, "job")),
+        };
+        Some((event, (watch, job)))
+    }))
+}
+
+/// What the watches of one call say, while its requests are taken in.
+pub(super) fn call_events(
+    service: Service,
+    watches: Watches,
+    requests: Streaming<pb::WatchJobsRequest>,
+) -> Events<pb::WatchJobsResponse> {
+    let intake = AbortOnDropHandle::new(tokio::spawn(take_in(service, watches.clone(), requests)));
+    Box::pin(stream::unfold(Some((watches, intake)), |call| async move {
+        let (watches, intake) = call?;
+        match watches.next().await? {
+            Ok((watch_id, outcome)) => {
+                let outcome = Some(to_proto(outcome));
+                Some((Ok(pb::WatchJobsResponse { watch_id, outcome }), Some((watches, intake))))
+            }
+            Err(failure) => Some((Err(status::of_call(&failure)), None)),
+        }
+    }))
+}
+
+async fn take_in(service: Service, watches: Watches, mut requests: Streaming<pb::WatchJobsRequest>) {
+    // An error here is the connection's, and ends the call by itself.
+    while let Some(Ok(pb::WatchJobsRequest { request })) = requests.next().await {
+        match request {
+            Some(Request::Add(pb::AddWatch { watch_id, watch })) => {
+                let read = watch
+                    .ok_or_else(|| Invalid::new("add.watch", "is required"))
+                    .and_then(|watch| service.watch_request(watch, None, "add.watch."));
+                match read {
+                    Ok((job, options)) => watches.add(watch_id, &job, &options).await,
+                    Err(invalid) => watches.refuse(watch_id, invalid.into()).await,
+                }
+            }
+            Some(Request::Remove(pb::RemoveWatch { watch_id })) => watches.remove(watch_id).await,
+            None => {
+                let invalid = Invalid::new("request", "is required; write add or remove");
+                watches.refuse(0, invalid.into()).await;
+            }
+        }
+    }
+    watches.complete();
+}
+
+fn to_proto(outcome: Outcome) -> watch_jobs_response::Outcome {
+    match outcome {
+        Outcome::Update(job, update) => watch_jobs_response::Outcome::Event(convert::update(&job, update)),
+        Outcome::End(End { failure, job }) => watch_jobs_response::Outcome::End(match (failure, job) {
+            (None, _) => tonic_types::Status::default(),
+            (Some(failure), Some(job)) => {
+                status::to_proto(&status::of_failure(&failure, &job, "add.watch.job"))
+            }
+            (Some(failure), None) => status::to_proto(&status::of_call(&failure)),
+        }),
+    }
+}

@@ -1,0 +1,85 @@
+//! How many watches may be open, in all and for each caller.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use super::Failure;
+
+/// Who calls, as far as the server can tell: where the connection comes from.
+pub type Caller = Option<IpAddr>;
+
+/// How many watches may be open at once.
+#[derive(Clone, Copy, Debug)]
+pub struct WatchLimits {
+    /// In all.
+    pub total: usize,
+    /// For one caller.
+    pub per_caller: usize,
+    /// In one WatchJobs.
+    pub per_call: usize,
+}
+
+/// Counts open watches.
+#[derive(Clone, Debug)]
+pub(super) struct Quotas {
+    limits: WatchLimits,
+    open: Arc<Mutex<Open>>,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    total: usize,
+    callers: HashMap<Caller, usize>,
+}
+
+/// Counts as one open watch until dropped.
+#[derive(Debug)]
+pub(super) struct Permit {
+    open: Arc<Mutex<Open>>,
+    caller: Caller,
+}
+
+impl Quotas {
+    pub(super) fn new(limits: WatchLimits) -> Self {
+        Self { limits, open: Arc::default() }
+    }
+
+    pub(super) fn limits(&self) -> WatchLimits {
+        self.limits
+    }
+
+    pub(super) fn permit(&self, caller: Caller) -> Result<Permit, Failure> {
+        let mut open = lock(&self.open);
+        if open.total >= self.limits.total {
+            return Err(Failure::TooManyWatches { key: "limits.watches", limit: self.limits.total });
+        }
+        let own = open.callers.entry(caller).or_default();
+        if *own >= self.limits.per_caller {
+            let limit = self.limits.per_caller;
+            return Err(Failure::TooManyWatches { key: "limits.watches_per_caller", limit });
+        }
+        *own += 1;
+        open.total += 1;
+        Ok(Permit { open: Arc::clone(&self.open), caller })
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let mut open = lock(&self.open);
+        open.total -= 1;
+        if let Entry::Occupied(mut own) = open.callers.entry(self.caller) {
+            *own.get_mut() -= 1;
+            if *own.get() == 0 {
+                own.remove();
+            }
+        }
+    }
+}
+
+fn lock(open: &Mutex<Open>) -> MutexGuard<'_, Open> {
+    open.lock().unwrap_or_else(PoisonError::into_inner)
+}

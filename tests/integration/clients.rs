@@ -82,6 +82,11 @@ fn tool(path: &str) -> PathBuf {
     path
 }
 
+/// Where a shell finds grpcurl before anything else.
+fn path() -> String {
+    format!("{}:/usr/bin:/bin", tool("python/bin/grpcurl").parent().unwrap().display())
+}
+
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -372,6 +377,38 @@ async fn node_gets_and_watches_from_the_contract_alone() {
 }
 
 #[tokio::test]
+async fn the_examples_follow_a_job_and_exit_by_its_end() {
+    let gateway = Gateway::start().await;
+    let out = tempfile::tempdir().unwrap();
+    let run = async |program: &OsStr, args: &[&str]| {
+        let mut command = command(program);
+        command.args(args).current_dir(out.path()).env("PATH", path());
+        Ran::of(command).await
+    };
+    let python = tool("python/bin/python");
+    let files = ["google/rpc/status.proto", "jobwatch/v1/job.proto", "jobwatch/v1/job_status_service.proto"];
+    let contract = format!("-I{}", contract());
+    let generate = ["-m", "grpc_tools.protoc", &contract, "--python_out=.", "--grpc_python_out=."];
+    run(python.as_os_str(), &[&generate[..], &files].concat()).await.succeeded();
+
+    let address = gateway.address.to_string();
+    let script = |name: &str| root().join("examples").join(name).display().to_string();
+    for (plan, code, state) in
+        [(Plan::default(), 0, "SUCCEEDED"), (Plan::fails("no such column"), 1, "FAILED")]
+    {
+        let id = gateway.simulator(Vendor::Immuta).start_job(plan).id;
+        let job = format!("immuta/{id}");
+        let by_python = run(python.as_os_str(), &["-B", &script("watch.py"), &address, &job]).await;
+        let by_shell = run(OsStr::new("sh"), &[&script("wait.sh"), &address, "immuta", &id]).await;
+        for ran in [by_python, by_shell] {
+            assert_eq!(ran.output.status.code(), Some(code), "{}{}", ran.out, ran.err);
+            assert_eq!(ran.out.lines().count(), 1, "{}", ran.out);
+            assert!(ran.out.contains(state), "{}", ran.out);
+        }
+    }
+}
+
+#[tokio::test]
 async fn kineticas_own_client_takes_the_simulator_for_kinetica() {
     let simulator = Simulator::start(Vendor::Kinetica).await.unwrap();
     passes(python("kinetica_gpudb.py"), [simulator.base_url()]).await;
@@ -388,10 +425,9 @@ async fn what_the_demo_prints_can_be_pasted() {
         let line = printed.next_line().await.unwrap().expect("the demo prints what to paste");
         lines.extend(line.trim().starts_with("grpcurl ").then(|| line.trim().to_owned()));
     }
-    let path = tool("python/bin/grpcurl").parent().unwrap().display().to_string();
     let shell = |line: &str| {
         let mut shell = command("sh");
-        shell.args(["-c", &format!("exec {line}")]).env("PATH", format!("{path}:/usr/bin:/bin"));
+        shell.args(["-c", &format!("exec {line}")]).env("PATH", path());
         shell
     };
     let watch = lines.pop().unwrap();

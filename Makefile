@@ -39,7 +39,7 @@ $(PYTHON_STAMP): export PIP_BUILD_CONSTRAINT = $(CLIENTS)/requirements.txt
 $(PYTHON_STAMP):
 	rm -rf $(TOOLS)/python $(TOOLS)/python-*
 	$(PYTHON) -m venv $(TOOLS)/python
-	$(BIN)/pip install --quiet --disable-pip-version-check -r $(CLIENTS)/requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --use-pep517 -r $(CLIENTS)/requirements.txt
 	touch $@
 
 $(NODE_STAMP):

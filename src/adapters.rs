@@ -5,27 +5,28 @@
 //! are added by the transport; where a vendor trades a secret for a short-lived
 //! token, the adapter writes and reads that exchange too.
 
-use std::{fmt::Debug, num::NonZeroUsize, str::FromStr, time::Duration};
+use std::{fmt::Debug, num::NonZeroUsize, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response};
 use jiff::Timestamp;
 use secrecy::SecretString;
 use thiserror::Error;
-use url::{Host, Url};
 
 use crate::job::{JobRef, Observation};
 
 mod answer;
+mod base_url;
 mod claret;
 mod datasaur;
-mod document;
 mod immuta;
 mod json;
 mod kinetica;
 mod refusal;
 
-pub use claret::Claret;
+pub(crate) use base_url::percent_encoded;
+pub use base_url::{BaseUrl, InvalidBaseUrl};
+pub use claret::{Claret, InvalidTenant};
 pub use datasaur::{ClientAuth, Datasaur};
 pub use immuta::Immuta;
 pub use kinetica::Kinetica;
@@ -67,7 +68,10 @@ pub trait Adapter: Debug + Send + Sync + 'static {
 /// Trades a secret for a short-lived token.
 pub trait TokenExchange: Debug + Send + Sync {
     /// Asks for a token. The request holds the secret: it is never logged.
-    fn request(&self, secret: &SecretString) -> Request<Bytes>;
+    ///
+    /// # Errors
+    /// [`FaultKind::Rejected`] where no request can hold the secret.
+    fn request(&self, secret: &SecretString) -> Result<Request<Bytes>, BackendFault>;
 
     /// Reads the answer. Total, like [`Adapter::interpret`].
     ///
@@ -127,6 +131,12 @@ impl InvalidJobRef {
         };
         Err(Self { field: "job_id", reason: reason.to_owned() })
     }
+}
+
+/// The number that an id is, if it is written in the one canonical way, so that
+/// one job has one name.
+fn canonical_integer(id: &str) -> Option<i64> {
+    id.parse().ok().filter(|number: &i64| *number.to_string() == *id)
 }
 
 /// Why an answer has no observation for one job.
@@ -230,113 +240,12 @@ pub fn vendor_message(text: &str) -> String {
     words
 }
 
-/// Where a backend is: an http or https URL that a path can be appended to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BaseUrl(Url);
-
-/// Why a text is not a [`BaseUrl`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum InvalidBaseUrl {
-    /// Not a URL at all.
-    #[error("is not a URL; write one such as \"https://vendor.example\"")]
-    NotAUrl,
-    /// Neither http nor https.
-    #[error("must begin with http:// or https://")]
-    Scheme,
-    /// User and password do not belong in a URL.
-    #[error("must not hold a user name or password; use credentials")]
-    UserInfo,
-    /// A query or fragment would be lost.
-    #[error("must not have a query or fragment")]
-    QueryOrFragment,
-}
-
-impl FromStr for BaseUrl {
-    type Err = InvalidBaseUrl;
-
-    fn from_str(text: &str) -> Result<Self, InvalidBaseUrl> {
-        let url = Url::parse(text).map_err(|_| InvalidBaseUrl::NotAUrl)?;
-        if !matches!(url.scheme(), "http" | "https") {
-            return Err(InvalidBaseUrl::Scheme);
-        }
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err(InvalidBaseUrl::UserInfo);
-        }
-        if url.query().is_some() || url.fragment().is_some() {
-            return Err(InvalidBaseUrl::QueryOrFragment);
-        }
-        // A URL may hold characters, in its host above all, that a request can't.
-        let _: http::Uri = url.as_str().parse().map_err(|_| InvalidBaseUrl::NotAUrl)?;
-        Ok(Self(url))
-    }
-}
-
-impl BaseUrl {
-    /// The URL with `path` after its own; `path` begins with a slash and needs
-    /// no escaping.
-    pub fn join(&self, path: &str) -> http::Uri {
-        let base = self.0.as_str().trim_end_matches('/');
-        format!("{base}{path}").parse().expect("a parsed URL with a clean path is a URI")
-    }
-
-    /// The URL as it was given.
-    pub fn as_str(&self) -> &str {
-        self.0.as_str()
-    }
-
-    /// Whether what is sent there is encrypted.
-    pub fn is_https(&self) -> bool {
-        self.0.scheme() == "https"
-    }
-
-    /// Whether the host is this machine.
-    pub fn is_loopback(&self) -> bool {
-        match self.0.host() {
-            Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-            Some(Host::Ipv4(ip)) => ip.is_loopback(),
-            Some(Host::Ipv6(ip)) => ip.is_loopback(),
-            None => false,
-        }
-    }
-}
-
 #[cfg(test)]
 mod conformance;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_path_goes_behind_the_base_urls_own() {
-        for base in ["http://db:8082/gpudb-0", "http://db:8082/gpudb-0/"] {
-            let base: BaseUrl = base.parse().unwrap();
-            assert_eq!(base.join("/get/job"), "http://db:8082/gpudb-0/get/job");
-        }
-    }
-
-    #[test]
-    fn a_base_url_that_would_lose_something_is_refused() {
-        for (text, error) in [
-            ("vendor.example", InvalidBaseUrl::NotAUrl),
-            ("ftp://vendor.example", InvalidBaseUrl::Scheme),
-            ("https://me:pw@vendor.example", InvalidBaseUrl::UserInfo),
-            ("https://vendor.example/?a=b", InvalidBaseUrl::QueryOrFragment),
-        ] {
-            assert_eq!(text.parse::<BaseUrl>(), Err(error));
-        }
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn a_path_goes_behind_any_base_url(rest in "[ -~]{0,24}|\\PC{0,12}") {
-            for text in [format!("https://vendor.example/{rest}"), format!("http://{rest}"), rest] {
-                if let Ok(base) = text.parse::<BaseUrl>() {
-                    proptest::prop_assert!(base.join("/a").path().ends_with("/a"));
-                }
-            }
-        }
-    }
 
     #[test]
     fn a_vendors_words_become_one_short_line() {

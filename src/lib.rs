@@ -3,6 +3,9 @@
 pub mod adapters;
 pub mod cli;
 pub mod config;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod grpc;
 pub mod hub;
 pub mod job;

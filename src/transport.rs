@@ -5,11 +5,12 @@
 //! Redirects are never followed. No secret reaches a log or an error: errors name
 //! what failed, never a URL, a header or a body.
 
-use std::{error::Error, fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{cell::Cell, error::Error, fmt, future::Future, io, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use http::{Request, Response, header};
 use reqwest::{Client, redirect};
+use tower::util::MapRequestLayer;
 
 use crate::{
     adapters::{Adapter, BackendFault, Claret, Datasaur, FaultKind, Immuta, Interpretation, Kinetica},
@@ -19,10 +20,16 @@ use crate::{
 };
 
 mod credentials;
+mod redaction;
 
 use credentials::Credentials;
 
 const USER_AGENT: &str = concat!("jobwatch/", env!("CARGO_PKG_VERSION"));
+
+tokio::task_local! {
+    /// Whether the request that the task sends had to open a connection.
+    static CONNECTED: Cell<bool>;
+}
 
 /// One backend on the network.
 #[derive(Debug)]
@@ -35,7 +42,7 @@ pub struct Endpoint {
 
 /// Why an endpoint can't be set up.
 #[derive(Debug, thiserror::Error)]
-#[error("the HTTP client can't be set up: {0}")]
+#[error("{0}")]
 pub struct SetupError(String);
 
 impl Endpoint {
@@ -54,7 +61,8 @@ impl Endpoint {
                     config::Credentials::Login { email, .. } => Some(email.clone()),
                     _ => None,
                 };
-                Arc::new(Claret::new(base_url, tenant, email))
+                let claret = Claret::new(base_url, tenant, email);
+                Arc::new(claret.map_err(|error| SetupError(error.to_string()))?)
             }
             (Vendor::Datasaur, credentials) => {
                 let client = match credentials {
@@ -79,13 +87,6 @@ impl Endpoint {
         &self.adapter
     }
 
-    /// Asks about jobs.
-    pub async fn ask(&self, jobs: &[JobRef]) -> Interpretation {
-        let outcome =
-            self.exchange(|| self.adapter.request(jobs), |response| self.adapter.interpret(jobs, response));
-        outcome.await.map_err(|fault| self.credentials.redact(fault))
-    }
-
     /// Asks about a job that does not exist, to see whether address and
     /// credentials work.
     pub async fn probe(&self) -> Result<(), BackendFault> {
@@ -99,28 +100,24 @@ impl Endpoint {
         self.ask(&[JobRef::new("probe", id)]).await.map(drop)
     }
 
-    /// Sends a request with credentials and reads the answer. Where the vendor
-    /// rejects a token that was traded for, trades for another and sends the
-    /// request once more.
-    async fn exchange<T>(
-        &self,
-        request: impl Fn() -> Request<Bytes>,
-        interpret: impl Fn(&Response<Bytes>) -> Result<T, BackendFault>,
-    ) -> Result<T, BackendFault> {
+    /// Asks about jobs: sends a request with credentials and reads the answer.
+    /// Where the vendor rejects a token that was traded for, trades for another
+    /// and asks once more.
+    pub async fn ask(&self, jobs: &[JobRef]) -> Interpretation {
         let mut renewed = false;
         loop {
             let authorization = self.credentials.authorization(&*self.adapter, &self.http).await?;
-            let mut request = request();
-            if let Some(value) = authorization.header {
-                request.headers_mut().insert(header::AUTHORIZATION, value);
+            let mut request = self.adapter.request(jobs);
+            if let Some(value) = &authorization.header {
+                request.headers_mut().insert(header::AUTHORIZATION, value.clone());
             }
-            match interpret(&self.http.send(request).await?) {
+            match self.adapter.interpret(jobs, &self.http.send(request).await?) {
                 Err(BackendFault { kind: FaultKind::CredentialsRejected, .. })
                     if !renewed && self.credentials.forget(authorization.issue) =>
                 {
                     renewed = true;
                 }
-                outcome => return outcome,
+                outcome => return self.credentials.redact(outcome, &authorization),
             }
         }
     }
@@ -153,15 +150,16 @@ impl Http {
             .connect_timeout(poll.connect_timeout)
             .timeout(poll.timeout)
             .tcp_nodelay(true)
+            .connector_layer(MapRequestLayer::new(note_connecting))
             .build()
-            .map_err(|error| SetupError(reason(&error)))?;
+            .map_err(|error| SetupError(format!("the HTTP client can't be set up: {}", reason(&error))))?;
         Ok(Self { client, timeout: poll.timeout, max_response_bytes: poll.max_response_bytes })
     }
 
     /// Sends a request and reads the whole answer, decompressed, up to the limit.
     async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, BackendFault> {
         let request = request.try_into().map_err(|error| self.unavailable(&error))?;
-        let mut answer = self.client.execute(request).await.map_err(|error| self.unavailable(&error))?;
+        let mut answer = self.begin(request).await.map_err(|error| self.unavailable(&error))?;
         let too_large =
             || BackendFault::from(FaultKind::Malformed { why: "it is larger than max_response_bytes" });
         let announced = answer.content_length().unwrap_or(0);
@@ -181,6 +179,23 @@ impl Http {
         Ok(response)
     }
 
+    /// Sends a request and reads the head of the answer. A kept connection that
+    /// the vendor closes just as the request goes out says nothing about the
+    /// vendor, so the request is sent once more. The client below does so itself
+    /// only where it knows of the end before it writes, and does not tell whether
+    /// a part of the head had come; no request here starts or changes a job.
+    async fn begin(&self, request: reqwest::Request) -> reqwest::Result<reqwest::Response> {
+        let again = request.try_clone();
+        let once = CONNECTED.scope(Cell::new(false), async {
+            let answer = self.client.execute(request).await;
+            (answer, CONNECTED.with(Cell::get))
+        });
+        match (once.await, again) {
+            ((Err(error), false), Some(again)) if was_closed(&error) => self.client.execute(again).await,
+            ((answer, _), _) => answer,
+        }
+    }
+
     fn unavailable(&self, error: &reqwest::Error) -> BackendFault {
         let why = if error.is_timeout() && error.is_connect() {
             "connecting took too long".to_owned()
@@ -193,6 +208,26 @@ impl Http {
         };
         FaultKind::Unavailable { retry_after: None, why }.into()
     }
+}
+
+/// Runs as a part of connecting, in the task of the request that needs it.
+fn note_connecting<T>(destination: T) -> T {
+    // Outside of a first try, nobody wants to know.
+    let _ = CONNECTED.try_with(|connected| connected.set(true));
+    destination
+}
+
+/// Whether the connection ended before there was an answer.
+fn was_closed(error: &reqwest::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    let is_an_end = |cause: &(dyn Error + 'static)| {
+        let io = cause.downcast_ref().map(io::Error::kind);
+        cause.downcast_ref().is_some_and(hyper::Error::is_incomplete_message)
+            || matches!(io, Some(BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof))
+    };
+    let mut causes =
+        std::iter::successors(error.source(), |cause: &&(dyn Error + 'static)| (**cause).source());
+    !error.is_timeout() && !error.is_connect() && causes.any(is_an_end)
 }
 
 /// The innermost cause, which names neither URL nor header.

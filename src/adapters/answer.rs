@@ -12,7 +12,9 @@ use jiff::fmt::rfc2822::DateTimeParser;
 use super::{BackendFault, Expiry, FaultKind, Token, vendor_message};
 
 /// The fault that the HTTP status alone tells, at any vendor: 401, 403, 429,
-/// every 5xx whatever its body, a redirect (which is never followed) and 204.
+/// every 5xx whatever its body, a redirect (which is never followed) and one
+/// without content. A status that HTTP does not have counts as a 5xx, after RFC
+/// 9110, section 15.
 ///
 /// Every other status is left to the adapter.
 pub(super) fn check_status(response: &Response<Bytes>) -> Result<(), BackendFault> {
@@ -23,17 +25,32 @@ pub(super) fn check_status(response: &Response<Bytes>) -> Result<(), BackendFaul
         StatusCode::TOO_MANY_REQUESTS => {
             FaultKind::Throttled { retry_after: retry_after(response.headers()) }
         }
-        _ if status.is_server_error() => FaultKind::Unavailable {
+        _ if status.as_u16() >= 500 => FaultKind::Unavailable {
             retry_after: retry_after(response.headers()),
             why: format!("it answered HTTP {}", status.as_u16()),
         },
         _ if status.is_redirection() => {
             FaultKind::Rejected { message: format!("a redirect (HTTP {})", status.as_u16()) }
         }
-        StatusCode::NO_CONTENT => FaultKind::Malformed { why: "no content" },
+        _ if status.is_informational() || status == StatusCode::NO_CONTENT => {
+            FaultKind::Malformed { why: "no content" }
+        }
         _ => return Ok(()),
     };
     Err(kind.with_status(status))
+}
+
+/// Like [`check_status`] for the answer to a token exchange: 403 and the
+/// vendor's own `refusals` mean the secret itself, not something asked for.
+pub(super) fn check_exchange(
+    response: &Response<Bytes>,
+    refusals: &[StatusCode],
+) -> Result<(), BackendFault> {
+    let status = response.status();
+    if status == StatusCode::FORBIDDEN || refusals.contains(&status) {
+        return Err(FaultKind::CredentialsRejected.with_status(status));
+    }
+    check_status(response)
 }
 
 /// The fault of a 2xx or 4xx answer whose content type is not JSON. A missing

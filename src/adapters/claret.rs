@@ -6,15 +6,16 @@
 //! there, and a list with gaps is a map.
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::value::RawValue;
+use thiserror::Error;
 
 use super::{
     Adapter, BackendFault, BaseUrl, FaultKind, Interpretation, InvalidJobRef, JobFault, Token, TokenExchange,
-    answer,
-    document::{self, Object},
-    vendor_message,
+    answer, canonical_integer,
+    json::{self, Object},
+    percent_encoded, vendor_message,
 };
 use crate::job::{JobError, JobRef, JobState, Observation, Progress};
 
@@ -29,21 +30,32 @@ pub struct Claret {
     login: Option<Login>,
 }
 
+/// Why a text is not the name of a tenant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("the tenant must be 1 to 255 bytes long and neither \".\" nor \"..\"")]
+pub struct InvalidTenant;
+
 impl Claret {
     /// The adapter for `tenant`. With an `email` the secret is its password and
     /// is traded for a token.
-    pub fn new(base_url: BaseUrl, tenant: &str, email: Option<String>) -> Self {
+    ///
+    /// # Errors
+    /// A tenant that can't be a segment of a path.
+    pub fn new(base_url: BaseUrl, tenant: &str, email: Option<String>) -> Result<Self, InvalidTenant> {
+        if !(1..=255).contains(&tenant.len()) || matches!(tenant, "." | "..") {
+            return Err(InvalidTenant);
+        }
         let api = format!("/{}/api/v1", percent_encoded(tenant));
         let login = email.map(|email| Login { base_url: base_url.clone(), api: api.clone(), email });
-        Self { base_url, api, login }
+        Ok(Self { base_url, api, login })
     }
 }
 
 impl Adapter for Claret {
     fn check(&self, job: &JobRef) -> Result<(), InvalidJobRef> {
         InvalidJobRef::refuse_tag(job)?;
-        match job.id.parse::<i64>() {
-            Ok(id) if id > 0 && *id.to_string() == *job.id => Ok(()),
+        match canonical_integer(&job.id) {
+            Some(1..) => Ok(()),
             _ => Err(InvalidJobRef {
                 field: "job_id",
                 reason: "must be a positive integer without sign or leading zeros, such as \"12345\"".into(),
@@ -54,7 +66,7 @@ impl Adapter for Claret {
     fn request(&self, jobs: &[JobRef]) -> Request<Bytes> {
         let id = jobs.first().map_or("", |job| &job.id);
         let path = format!("{}/imports/status/{}", self.api, percent_encoded(id));
-        request(Method::GET, &self.base_url, &path)
+        request(Method::GET, self.base_url.join(&path))
     }
 
     fn interpret(&self, jobs: &[JobRef], response: &Response<Bytes>) -> Interpretation {
@@ -87,22 +99,20 @@ struct Login {
 }
 
 impl TokenExchange for Login {
-    fn request(&self, secret: &SecretString) -> Request<Bytes> {
+    fn request(&self, secret: &SecretString) -> Result<Request<Bytes>, BackendFault> {
         let email = percent_encoded(&self.email);
         let password = percent_encoded(secret.expose_secret());
         let path = format!("{}/tokens/create?email={email}&password={password}", self.api);
-        let mut request = request(Method::POST, &self.base_url, &path);
+        let too_long = || FaultKind::Rejected { message: "email and password are too long for a URL".into() };
+        let mut request = request(Method::POST, self.base_url.join_any(&path).ok_or_else(too_long)?);
         request.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
-        request
+        Ok(request)
     }
 
     fn interpret(&self, response: &Response<Bytes>) -> Result<Token, BackendFault> {
         let status = response.status();
         check_session(response)?;
-        if matches!(status, StatusCode::FORBIDDEN | StatusCode::UNPROCESSABLE_ENTITY) {
-            return Err(FaultKind::CredentialsRejected.with_status(status));
-        }
-        answer::check_status(response)?;
+        answer::check_exchange(response, &[StatusCode::UNPROCESSABLE_ENTITY])?;
         let body = Object::parse(response.body());
         if !status.is_success() {
             let words = body.and_then(|body| body.text("message")).unwrap_or_default();
@@ -114,29 +124,16 @@ impl TokenExchange for Login {
     }
 }
 
-fn request(method: Method, base_url: &BaseUrl, path: &str) -> Request<Bytes> {
+fn request(method: Method, uri: Uri) -> Request<Bytes> {
     let mut request = Request::new(Bytes::new());
     *request.method_mut() = method;
-    *request.uri_mut() = base_url.join(path);
+    *request.uri_mut() = uri;
     // Both: with either alone, some versions of the application's framework
     // answer a rejected token with the login page instead of a JSON 401.
     let headers = request.headers_mut();
     headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
     headers.insert("x-requested-with", HeaderValue::from_static("XMLHttpRequest"));
     request
-}
-
-/// RFC 3986, section 2.1: everything but the unreserved characters.
-fn percent_encoded(text: &str) -> String {
-    const HEX: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F'];
-    let mut encoded = String::new();
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(byte.into()),
-            _ => encoded.extend(['%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]),
-        }
-    }
-    encoded
 }
 
 /// The answers that stand for "log in first": a redirect, a page expired (419),
@@ -147,10 +144,9 @@ fn check_session(response: &Response<Bytes>) -> Result<(), BackendFault> {
         Some(kind) => kind.contains("html"),
         None => response.body().trim_ascii_start().starts_with(b"<"),
     };
-    let page = html && status != StatusCode::TOO_MANY_REQUESTS && !status.is_server_error();
+    let page = html && status != StatusCode::TOO_MANY_REQUESTS && status.as_u16() < 500;
     if page || status.is_redirection() || status.as_u16() == 419 {
-        let kind = FaultKind::CredentialsRejected;
-        return Err(if status.is_success() { kind.into() } else { kind.with_status(status) });
+        return Err(answer::judged(FaultKind::CredentialsRejected, status));
     }
     Ok(())
 }
@@ -169,14 +165,14 @@ fn refusal(response: &Response<Bytes>) -> Result<JobFault, BackendFault> {
         return Err(rejected(""));
     }
     // The endpoint's own refusal has an `error`, a failed validation has `errors`.
-    let reason = body.get("error").and_then(document::message).unwrap_or_default();
+    let reason = body.get("error").and_then(json::message).unwrap_or_default();
     let errors = body.get("errors").and_then(Object::of).filter(|_| reason.is_empty());
     let Some(errors) = errors else {
         let missing = tells_it_is_missing(&message) || tells_it_is_missing(&reason);
         return if missing { Ok(JobFault::NotFound) } else { Err(rejected(&reason)) };
     };
     let first = |field: &RawValue| {
-        document::text(field).or_else(|| document::elements(field).into_iter().find_map(document::text))
+        json::text(field).or_else(|| json::elements(field).into_iter().find_map(json::text))
     };
     match errors.get("job_log_id").and_then(first) {
         Some(reason) if tells_it_is_missing(&reason) => Ok(JobFault::NotFound),
@@ -195,7 +191,7 @@ fn tells_it_is_missing(words: &str) -> bool {
 
 fn observe(asked: &str, job: &Object<'_>, content: &RawValue) -> Result<Observation, JobFault> {
     let malformed = |why| JobFault::Malformed { why };
-    if job.get("job_log_id").is_some_and(|own| document::identifier(own).as_deref() != Some(asked)) {
+    if job.get("job_log_id").is_some_and(|own| json::identifier(own).as_deref() != Some(asked)) {
         return Err(malformed("it is about another job"));
     }
     let word = job.text("status").filter(|word| !word.is_empty()).ok_or(malformed("no status"))?;
@@ -215,10 +211,10 @@ fn observe(asked: &str, job: &Object<'_>, content: &RawValue) -> Result<Observat
         job_type: job.text("type").unwrap_or_default(),
         description: job.text("description").unwrap_or_default(),
         vendor_url: job.text("job_status_link").unwrap_or_default(),
-        owner: job.get("user_id").and_then(document::identifier).unwrap_or_default(),
+        owner: job.get("user_id").and_then(json::identifier).unwrap_or_default(),
         start_time: time("started_at"),
         end_time: time("completed_at"),
-        vendor_payload: document::bytes(content),
+        vendor_payload: json::bytes(content),
         ..Observation::new(state, word)
     })
 }
@@ -227,8 +223,8 @@ fn progress(value: &RawValue) -> Option<Progress> {
     let value = Object::of(value)?;
     let progress = Progress {
         percent: None,
-        completed_steps: value.get("completed_steps").and_then(document::integer),
-        total_steps: value.get("total_steps").and_then(document::integer),
+        completed_steps: value.get("completed_steps").and_then(json::integer),
+        total_steps: value.get("total_steps").and_then(json::integer),
         current_step: value.text("current_step").unwrap_or_default(),
     };
     (progress != Progress::default()).then_some(progress)
@@ -238,7 +234,7 @@ fn progress(value: &RawValue) -> Option<Progress> {
 /// only about the call.
 fn error(job: &Object<'_>) -> Option<JobError> {
     let reasons = ["error", "error_message", "message"].into_iter().filter_map(|name| job.get(name));
-    reasons.into_iter().map(document::error).find(|error| !error.message.is_empty())
+    reasons.into_iter().map(json::error).find(|error| !error.message.is_empty())
 }
 
 #[cfg(test)]

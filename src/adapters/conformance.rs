@@ -51,7 +51,7 @@ fn rows() -> Vec<Row> {
         },
         Row {
             vendor: "claret",
-            adapter: Box::new(Claret::new(base(), "demo", Some("me@example.com".into()))),
+            adapter: Box::new(Claret::new(base(), "demo", Some("me@example.com".into())).unwrap()),
             asked: &["12345"],
             strangers: &["12346"],
             answer: r#"{"message": "Job status retrieved successfully", "content": {
@@ -209,7 +209,7 @@ impl Places {
         let start = value.get().as_ptr() as usize - text.as_ptr() as usize;
         let end = start + value.get().len();
         self.values.push((start, end));
-        if let Some(object) = super::document::Object::of(value) {
+        if let Some(object) = super::json::Object::of(value) {
             for (name, member) in object.members() {
                 self.visit(text, member);
                 let at = member.get().as_ptr() as usize - text.as_ptr() as usize;
@@ -217,7 +217,7 @@ impl Places {
                 self.members.push((name, at + member.get().len()));
             }
         } else {
-            for element in super::document::elements(value) {
+            for element in super::json::elements(value) {
                 self.visit(text, element);
             }
         }
@@ -283,6 +283,7 @@ fn an_answer_that_is_not_a_json_object_is_malformed() {
         row.assert_malformed(&answer(200, "", ""));
         row.assert_malformed(&json(204, ""));
         row.assert_malformed(&answer(204, "", ""));
+        row.assert_malformed(&json(101, row.answer));
     }
 }
 
@@ -380,7 +381,7 @@ fn throttling_has_the_wait_that_the_vendor_asks_for() {
 #[test]
 fn any_5xx_is_an_outage_whatever_its_body() {
     for row in rows() {
-        for status in [500, 502, 503, 504, 520, 599] {
+        for status in [500, 502, 503, 504, 520, 599, 600, 999] {
             for body in ["", "{}", r#"{"message": "Job not found"}"#, row.answer] {
                 for response in [json(status, body), html(status), answer(status, "", body)] {
                     for wait in [None, Some(20)] {
@@ -425,7 +426,44 @@ fn an_answer_about_other_jobs_says_nothing_of_the_one_asked_for() {
 }
 
 #[test]
+fn more_or_fewer_elements_than_asked_for_change_no_answer() {
+    for row in rows().into_iter().filter(|row| row.adapter.max_batch().get() > 1) {
+        let response = json(200, row.answer);
+        let whole = row.ask(&response).unwrap();
+        let all: Vec<&str> = [row.asked, row.strangers].concat();
+        for (chosen, backwards) in (1..1_u32 << all.len()).flat_map(|set| [(set, false), (set, true)]) {
+            let is_chosen = |at: &usize| chosen & 1 << at != 0;
+            let mut places: Vec<usize> = (0..all.len()).filter(is_chosen).collect();
+            if backwards {
+                places.reverse();
+            }
+            let ids: Vec<&str> = places.iter().map(|place| all[*place]).collect();
+            for (place, answer) in places.iter().zip(row.ask_for(&ids, &response).unwrap()) {
+                match whole.get(*place) {
+                    Some(known) => assert_eq!(answer, *known, "{}: {ids:?}", row.vendor),
+                    None => assert_eq!(answer, Err(JobFault::NotFound), "{}: {ids:?}", row.vendor),
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_word_that_is_not_json_spoils_the_whole_answer() {
+    let words =
+        ["NaN", "Infinity", "-Infinity", "undefined", "01", "+1", ".5", "'x'", "[1,]", "1 /**/", "\"\t\""];
+    for row in rows() {
+        for place in Places::of(row.answer).values {
+            for word in words {
+                row.assert_malformed(&json(200, spliced(row.answer, place, word)));
+            }
+        }
+    }
+}
+
+#[test]
 fn any_value_in_the_place_of_another_is_survived() {
+    let long = format!("\"{}\"", "x".repeat(1 << 20));
     let deep = format!("{}{}", "[".repeat(3000), "]".repeat(3000));
     let deep_objects = format!("{}1{}", "{\"value\":".repeat(3000), "}".repeat(3000));
     let values = [
@@ -448,6 +486,7 @@ fn any_value_in_the_place_of_another_is_survived() {
         "1e999",
         "9223372036854775808",
         "123456789012345678901234567890",
+        &long,
         &deep,
         &deep_objects,
     ];
@@ -498,12 +537,14 @@ fn a_missing_member_is_survived() {
 fn a_token_exchange_tells_a_refusal_from_an_outage() {
     for row in rows() {
         let Some(exchange) = row.adapter.token_exchange() else { continue };
-        let request = exchange.request(&SecretString::from("s3cret"));
+        let request = exchange.request(&SecretString::from("s3cret")).unwrap();
         assert!(request.uri().to_string().starts_with("https://vendor.example/"), "{}", row.vendor);
 
         let fault = |response: Response<Bytes>| exchange.interpret(&response).unwrap_err().kind;
         assert_eq!(fault(json(401, "{}")), FaultKind::CredentialsRejected, "{}", row.vendor);
         assert_eq!(fault(html(401)), FaultKind::CredentialsRejected, "{}", row.vendor);
+        // What is forbidden is the secret itself.
+        assert_eq!(fault(json(403, "{}")), FaultKind::CredentialsRejected, "{}", row.vendor);
         assert!(matches!(fault(json(500, "{}")), FaultKind::Unavailable { .. }), "{}", row.vendor);
         assert!(matches!(fault(html(503)), FaultKind::Unavailable { .. }), "{}", row.vendor);
         assert!(matches!(fault(json(429, "{}")), FaultKind::Throttled { .. }), "{}", row.vendor);

@@ -18,12 +18,14 @@
 use std::num::NonZeroUsize;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, header};
+use http::{Request, Response};
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde_json::{json, value::RawValue};
 
-use super::{Adapter, BaseUrl, Interpretation, InvalidJobRef, JobFault, TokenExchange, answer, json};
+use super::{
+    Adapter, BaseUrl, Interpretation, InvalidJobRef, JobFault, TokenExchange, answer,
+    json::{self, Object},
+};
 use crate::job::{ContentType, JobError, JobRef, JobResult, JobState, Observation};
 
 mod elements;
@@ -60,16 +62,8 @@ impl Datasaur {
 
 impl Adapter for Datasaur {
     fn check(&self, job: &JobRef) -> Result<(), InvalidJobRef> {
-        if !(1..=512).contains(&job.id.len()) || job.id.contains(char::is_control) {
-            let reason = "must be 1 to 512 bytes without control characters, such as \
-                AutoLabelQueue:dcbf6ed3-3841-46c1-8f6a-2affb53ac637";
-            return Err(InvalidJobRef { field: "job_id", reason: reason.into() });
-        }
-        if job.tag.is_some() {
-            let reason = "is for kinetica only; leave it out";
-            return Err(InvalidJobRef { field: "job_tag", reason: reason.into() });
-        }
-        Ok(())
+        InvalidJobRef::refuse_tag(job)?;
+        InvalidJobRef::unless_opaque_id(job)
     }
 
     fn max_batch(&self) -> NonZeroUsize {
@@ -77,19 +71,9 @@ impl Adapter for Datasaur {
     }
 
     fn request(&self, jobs: &[JobRef]) -> Request<Bytes> {
-        let body = GetJobs {
-            operation_name: "GetJobs",
-            variables: Variables { job_ids: jobs.iter().map(|job| &*job.id).collect() },
-            query: GET_JOBS,
-        };
-        let body = serde_json::to_vec(&body).expect("strings are JSON");
-        Request::builder()
-            .method(Method::POST)
-            .uri(self.base_url.join("/graphql"))
-            .header(header::CONTENT_TYPE, "application/json")
-            .header(header::ACCEPT, "application/json")
-            .body(body.into())
-            .expect("constant headers are valid")
+        let ids: Vec<&str> = jobs.iter().map(|job| &*job.id).collect();
+        let body = json!({ "operationName": "GetJobs", "query": GET_JOBS, "variables": { "jobIds": ids } });
+        self.base_url.post("/graphql", &body)
     }
 
     fn interpret(&self, jobs: &[JobRef], response: &Response<Bytes>) -> Interpretation {
@@ -98,18 +82,19 @@ impl Adapter for Datasaur {
         if status.is_success() {
             answer::check_json(response)?;
         }
-        let Some(body) = json::object::<Body>(response.body()) else {
+        let Some(body) = Object::parse(response.body()).and_then(Object::unambiguous) else {
             return Err(if status.is_success() {
                 answer::malformed("not a GraphQL response", status)
             } else {
                 answer::rejected("", status)
             });
         };
-        let errors = GraphqlErrors::read(body.errors);
+        let errors = GraphqlErrors::read(body.get("errors"));
         if errors.is_empty() && !status.is_success() {
             return Err(answer::rejected("", status));
         }
-        match body.data.and_then(|data| json::object::<Data>(data.get())?.result) {
+        let data = body.get("data").and_then(Object::of).and_then(Object::unambiguous);
+        match data.and_then(|data| json::list(data.get("result")?)) {
             Some(elements) => Elements::read(elements).answers(jobs, &errors),
             None if errors.is_empty() => Err(answer::malformed("no list of jobs", status)),
             None => errors.of_the_whole(jobs, status),
@@ -121,98 +106,44 @@ impl Adapter for Datasaur {
     }
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct GetJobs<'a> {
-    operation_name: &'a str,
-    variables: Variables<'a>,
-    query: &'a str,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Variables<'a> {
-    job_ids: Vec<&'a str>,
-}
-
-#[derive(Deserialize)]
-struct Body<'a> {
-    #[serde(borrow, default)]
-    data: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    errors: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-struct Data<'a> {
-    #[serde(borrow, default)]
-    result: Option<Vec<&'a RawValue>>,
-}
-
-/// What state rests on has a type; the rest may be anything. `updatedAt` is not
-/// among them: nothing says that a job isn't touched after its end.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Job<'a> {
-    status: String,
-    #[serde(borrow, default)]
-    progress: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    errors: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    result: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    created_at: Option<&'a RawValue>,
-}
-
 fn observe(element: &RawValue) -> Result<Observation, JobFault> {
-    let job: Job =
-        json::object(element.get()).ok_or(JobFault::Malformed { why: "it has no readable status" })?;
-    let state = match job.status.as_str() {
+    const UNREADABLE: JobFault = JobFault::Malformed { why: "it has no readable status" };
+    let job = Object::of(element).and_then(Object::unambiguous).ok_or(UNREADABLE)?;
+    let word = job.text("status").ok_or(UNREADABLE)?;
+    let state = match word.as_str() {
         "QUEUED" | "NONE" => JobState::Pending,
         "IN_PROGRESS" => JobState::Running,
         "DELIVERED" => JobState::Succeeded,
         "FAILED" => JobState::Failed,
         _ => JobState::Unknown,
     };
+    let result = |data| JobResult { data: json::bytes(data), content_type: ContentType::Json };
+    // `updatedAt` is no end: nothing says that a job isn't touched after it.
     Ok(Observation {
-        progress: json::percent(job.progress),
-        result: job
-            .result
-            .map(|result| JobResult { data: json::bytes(result), content_type: ContentType::Json }),
-        error: job.errors.and_then(job_error),
-        create_time: job.created_at.and_then(timestamp),
+        progress: job.get("progress").and_then(json::percent),
+        result: job.get("result").map(result),
+        error: job.get("errors").and_then(job_error),
+        create_time: job.get("createdAt").and_then(timestamp),
         vendor_payload: json::bytes(element),
-        ..Observation::new(state, job.status)
+        ..Observation::new(state, word)
     })
 }
 
 /// Why the job failed: a line of each error for people, and the whole list. An
 /// error's line is the `message` of its `args`, or the first of its `stack`.
 fn job_error(errors: &RawValue) -> Option<JobError> {
-    #[derive(Deserialize)]
-    struct Entry<'a> {
-        #[serde(borrow, default)]
-        stack: Option<&'a RawValue>,
-        #[serde(borrow, default)]
-        args: Option<&'a RawValue>,
-    }
-    #[derive(Deserialize)]
-    struct Args {
-        message: String,
-    }
-    let entries: Vec<&RawValue> = json::lenient(Some(errors)).unwrap_or_default();
-    if entries.is_empty() && errors.get().starts_with('[') {
+    let entries = json::list(errors);
+    if entries.as_ref().is_some_and(Vec::is_empty) {
         return None;
     }
-    let line = |entry: &&RawValue| {
-        let entry: Entry = json::object(entry.get())?;
-        let message = entry.args.and_then(|args| json::object::<Args>(args.get())).map(|args| args.message);
-        let stack: String = json::lenient(entry.stack).unwrap_or_default();
+    let line = |entry: &RawValue| {
+        let entry = Object::of(entry)?;
+        let message = entry.get("args").and_then(Object::of).and_then(|args| args.text("message"));
+        let stack = entry.text("stack").unwrap_or_default();
         let first_line = || stack.lines().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned);
         message.filter(|message| !message.trim().is_empty()).or_else(first_line)
     };
-    let lines: Vec<String> = entries.iter().filter_map(line).collect();
+    let lines: Vec<String> = entries.into_iter().flatten().filter_map(line).collect();
     Some(JobError { message: lines.join("\n"), details: json::bytes(errors) })
 }
 
@@ -220,7 +151,7 @@ fn job_error(errors: &RawValue) -> Option<JobError> {
 /// schema says no more than "String", so anything else is left out, and so is a
 /// number that as milliseconds would lie before 1973: its unit is another one.
 fn timestamp(created_at: &RawValue) -> Option<Timestamp> {
-    let text: String = json::lenient(Some(created_at)).unwrap_or_else(|| created_at.get().to_owned());
+    let text = json::plain(created_at);
     match text.parse::<i64>() {
         Ok(millis) if millis >= 100_000_000_000 => Timestamp::from_millisecond(millis).ok(),
         Ok(_) => None,

@@ -8,15 +8,15 @@
 use std::{collections::HashMap, num::NonZeroUsize};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http::{Request, Response, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{json, value::RawValue};
 
 use super::{
     Adapter, BackendFault, BaseUrl, Expiry, FaultKind, Interpretation, InvalidJobRef, JobFault, Token,
     TokenExchange, answer,
-    document::{self, Object},
-    vendor_message,
+    json::{self, Object},
+    refusal, vendor_message,
 };
 use crate::job::{ContentType, JobRef, JobResult, JobState, Observation};
 
@@ -49,13 +49,13 @@ impl Adapter for Immuta {
 
     fn request(&self, jobs: &[JobRef]) -> Request<Bytes> {
         let ids: Vec<&str> = jobs.iter().map(|job| &*job.id).collect();
-        post(self.base_url.join("/jobs/statuses"), &json!({ "jobIds": ids, "wait": 0 }))
+        self.base_url.post("/jobs/statuses", &json!({ "jobIds": ids, "wait": 0 }))
     }
 
     fn interpret(&self, jobs: &[JobRef], response: &Response<Bytes>) -> Interpretation {
         answer::check_status(response)?;
         if !response.status().is_success() {
-            return refusal(jobs, response);
+            return refused(jobs, response);
         }
         answer::check_json(response)?;
         let not_jobs = || answer::malformed("not an object of jobs", response.status());
@@ -63,14 +63,14 @@ impl Adapter for Immuta {
             serde_json::from_slice(response.body()).map_err(|_| not_jobs())?;
         // That a job is missing can only be told by an answer that is about jobs,
         // which an object with nothing but, say, a `message` is not.
-        let is_job = |element: &&RawValue| element.get().starts_with('{') || document::is_null(element);
+        let is_job = |element: &&RawValue| element.get().starts_with('{') || json::is_null(element);
         if !jobs.iter().any(|job| elements.contains_key(&*job.id)) && !elements.values().all(is_job) {
             return Err(not_jobs());
         }
         Ok(jobs
             .iter()
             .map(|job| match elements.get(&*job.id) {
-                Some(element) if !document::is_null(element) => observe(&job.id, element),
+                Some(element) if !json::is_null(element) => observe(&job.id, element),
                 _ => Err(JobFault::NotFound),
             })
             .collect())
@@ -88,16 +88,13 @@ struct ApiKeyExchange {
 }
 
 impl TokenExchange for ApiKeyExchange {
-    fn request(&self, secret: &SecretString) -> Request<Bytes> {
-        post(self.base_url.join("/bim/apikey/authenticate"), &json!({ "apikey": secret.expose_secret() }))
+    fn request(&self, secret: &SecretString) -> Result<Request<Bytes>, BackendFault> {
+        Ok(self.base_url.post("/bim/apikey/authenticate", &json!({ "apikey": secret.expose_secret() })))
     }
 
     fn interpret(&self, response: &Response<Bytes>) -> Result<Token, BackendFault> {
         let status = response.status();
-        if matches!(status, StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN) {
-            return Err(FaultKind::CredentialsRejected.with_status(status));
-        }
-        answer::check_status(response)?;
+        answer::check_exchange(response, &[StatusCode::BAD_REQUEST])?;
         if !status.is_success() {
             return Err(answer::rejected(&words(response), status));
         }
@@ -111,20 +108,10 @@ impl TokenExchange for ApiKeyExchange {
     }
 }
 
-fn post(uri: Uri, body: &serde_json::Value) -> Request<Bytes> {
-    const JSON: HeaderValue = HeaderValue::from_static("application/json");
-    let mut request = Request::new(Bytes::from(body.to_string()));
-    *request.method_mut() = Method::POST;
-    *request.uri_mut() = uri;
-    request.headers_mut().insert(header::CONTENT_TYPE, JSON);
-    request.headers_mut().insert(header::ACCEPT, JSON);
-    request
-}
-
 fn observe(id: &str, element: &RawValue) -> Result<Observation, JobFault> {
     let malformed = |why| JobFault::Malformed { why };
     let job = Object::of(element).ok_or(malformed("not an object"))?;
-    if job.get("id").is_some_and(|own| document::identifier(own).as_deref() != Some(id)) {
+    if job.get("id").is_some_and(|own| json::identifier(own).as_deref() != Some(id)) {
         return Err(malformed("it is about another job"));
     }
     let word = job.get("state").and_then(state_word).ok_or(malformed("no state"))?;
@@ -140,41 +127,36 @@ fn observe(id: &str, element: &RawValue) -> Result<Observation, JobFault> {
     };
     let output = job.get("output");
     let (error, result) = match state {
-        JobState::Failed | JobState::Retrying => (output.map(document::error), None),
+        JobState::Failed | JobState::Retrying => (output.map(json::error), None),
         _ => (None, output.map(result)),
     };
-    Ok(Observation {
-        error,
-        result,
-        vendor_payload: document::bytes(element),
-        ..Observation::new(state, word)
-    })
+    Ok(Observation { error, result, vendor_payload: json::bytes(element), ..Observation::new(state, word) })
 }
 
 /// The page's table calls the state an array of strings, its example shows a
 /// string.
 fn state_word(state: &RawValue) -> Option<String> {
     let word = match serde_json::from_str::<[&RawValue; 1]>(state.get()) {
-        Ok([only]) => document::text(only)?,
-        Err(_) => document::text(state)?,
+        Ok([only]) => json::text(only)?,
+        Err(_) => json::text(state)?,
     };
     (!word.is_empty()).then_some(word)
 }
 
 fn result(output: &RawValue) -> JobResult {
-    match document::text(output) {
+    match json::text(output) {
         Some(text) => JobResult { data: text.into(), content_type: ContentType::Text },
-        None => JobResult { data: document::bytes(output), content_type: ContentType::Json },
+        None => JobResult { data: json::bytes(output), content_type: ContentType::Json },
     }
 }
 
 /// A 4xx that the status alone does not explain. One that many jobs were asked
 /// with is a refusal of them all: only alone can the culprit be told.
-fn refusal(jobs: &[JobRef], response: &Response<Bytes>) -> Interpretation {
+fn refused(jobs: &[JobRef], response: &Response<Bytes>) -> Interpretation {
     let status = response.status();
     let words = words(response);
     let fault = match (status, jobs) {
-        (StatusCode::NOT_FOUND, [_]) if is_about_a_job(response) => JobFault::NotFound,
+        (StatusCode::NOT_FOUND, [job]) if refusal::says_no_such_job(&words, job) => JobFault::NotFound,
         (StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY, [job])
             if names_the_id(response, &job.id) =>
         {
@@ -183,16 +165,6 @@ fn refusal(jobs: &[JobRef], response: &Response<Bytes>) -> Interpretation {
         _ => return Err(answer::rejected(&words, status)),
     };
     Ok(vec![Err(fault)])
-}
-
-/// Whether a 404 is the endpoint's own rather than a router's, be it hapi's
-/// `Not Found` or that of a gateway before it.
-fn is_about_a_job(response: &Response<Bytes>) -> bool {
-    let message = Object::parse(response.body()).and_then(|body| body.text("message"));
-    message.is_some_and(|message| {
-        let message = message.trim().to_ascii_lowercase();
-        !message.is_empty() && message != "not found" && !message.contains("route")
-    })
 }
 
 fn names_the_id(response: &Response<Bytes>, id: &str) -> bool {
@@ -212,7 +184,7 @@ fn words(response: &Response<Bytes>) -> String {
         return if plain { String::from_utf8_lossy(response.body()).into_owned() } else { String::new() };
     };
     let first_validation = || {
-        let first = document::elements(body.get("validation")?).into_iter().next()?;
+        let first = json::elements(body.get("validation")?).into_iter().next()?;
         let first = Object::of(first)?;
         first.text("message").or_else(|| first.text("code"))
     };

@@ -16,12 +16,14 @@
 //! Follows docs.kinetica.com, REST API, `/get/job`.
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, header};
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use http::{Request, Response, StatusCode};
+use serde_json::{json, value::RawValue};
 
 use super::{
-    Adapter, BackendFault, BaseUrl, FaultKind, Interpretation, InvalidJobRef, JobFault, answer, json, refusal,
+    Adapter, BackendFault, BaseUrl, FaultKind, Interpretation, InvalidJobRef, JobFault, answer,
+    canonical_integer,
+    json::{self, Object},
+    refusal,
 };
 use crate::job::{ContentType, JobError, JobRef, JobResult, JobState, Observation};
 
@@ -58,8 +60,7 @@ impl Kinetica {
 
 impl Adapter for Kinetica {
     fn check(&self, job: &JobRef) -> Result<(), InvalidJobRef> {
-        // Only the canonical form, so that one job has one name.
-        if !job.id.parse::<i64>().is_ok_and(|id| id.to_string() == *job.id) {
+        if canonical_integer(&job.id).is_none() {
             let reason = "must be a 64-bit integer in decimal digits, such as 4611686018427387907";
             return Err(InvalidJobRef { field: "job_id", reason: reason.into() });
         }
@@ -77,18 +78,10 @@ impl Adapter for Kinetica {
 
     fn request(&self, jobs: &[JobRef]) -> Request<Bytes> {
         let job = &jobs[0];
-        let body = GetJob {
-            job_id: job.id.parse().expect("a job that passed check has a 64-bit id"),
-            options: Options { job_tag: job.tag.as_deref() },
-        };
-        let body = serde_json::to_vec(&body).expect("a number and a string are JSON");
-        Request::builder()
-            .method(Method::POST)
-            .uri(self.base_url.join("/get/job"))
-            .header(header::CONTENT_TYPE, "application/json")
-            .header(header::ACCEPT, "application/json")
-            .body(body.into())
-            .expect("constant headers are valid")
+        let id: i64 = job.id.parse().expect("a job that passed check has a 64-bit id");
+        let options = job.tag.as_ref().map_or(json!({}), |tag| json!({ "job_tag": **tag }));
+        // The server expects the fields in this order, which is the alphabet's too.
+        self.base_url.post("/get/job", &json!({ "job_id": id, "options": options }))
     }
 
     fn interpret(&self, jobs: &[JobRef], response: &Response<Bytes>) -> Interpretation {
@@ -99,49 +92,6 @@ impl Adapter for Kinetica {
             others.iter().map(|_| Err(JobFault::Malformed { why: "it was asked about another job" }));
         Ok(std::iter::once(about_the_job).chain(unasked).collect())
     }
-}
-
-/// The server expects the fields in this order.
-#[derive(Serialize)]
-struct GetJob<'a> {
-    job_id: i64,
-    options: Options<'a>,
-}
-
-#[derive(Serialize)]
-struct Options<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    job_tag: Option<&'a str>,
-}
-
-/// `data` is left out: it is a string or an object, and says nothing in JSON.
-#[derive(Deserialize)]
-struct Wrapper<'a> {
-    status: String,
-    #[serde(borrow, default)]
-    message: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    data_str: Option<&'a RawValue>,
-}
-
-/// What state and result rest on has a type; the rest may be anything.
-#[derive(Deserialize)]
-struct Record<'a> {
-    job_status: String,
-    #[serde(default)]
-    running: Option<bool>,
-    #[serde(borrow, default)]
-    endpoint: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    progress: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    response_encoding: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    job_response: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    job_response_str: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    status_map: Option<&'a RawValue>,
 }
 
 fn interpret_one(
@@ -156,18 +106,20 @@ fn interpret_one(
     if status.is_success() {
         answer::check_json(response)?;
     }
-    match json::object::<Wrapper>(response.body()) {
-        Some(wrapper) if wrapper.status == "ERROR" => refused(job, &wrapper, response).map(Err),
+    let wrapper = Object::parse(response.body()).and_then(Object::unambiguous);
+    let word = wrapper.as_ref().and_then(|wrapper| wrapper.text("status"));
+    match (wrapper, word.as_deref()) {
+        (Some(wrapper), Some("ERROR")) => refused(job, &wrapper, response).map(Err),
         _ if !status.is_success() => Err(answer::rejected("", status)),
-        Some(wrapper) if wrapper.status == "OK" => Ok(observe(&wrapper)),
-        Some(_) => Err(answer::malformed("a status other than OK and ERROR", status)),
-        None => Err(answer::malformed("not the documented wrapper", status)),
+        (Some(wrapper), Some("OK")) => Ok(observe(&wrapper)),
+        (_, Some(_)) => Err(answer::malformed("a status other than OK and ERROR", status)),
+        (_, None) => Err(answer::malformed("not the documented wrapper", status)),
     }
 }
 
 /// Why the call went wrong, which only the words of the message tell.
-fn refused(job: &JobRef, wrapper: &Wrapper, response: &Response<Bytes>) -> Result<JobFault, BackendFault> {
-    let message: String = json::lenient(wrapper.message).unwrap_or_default();
+fn refused(job: &JobRef, wrapper: &Object<'_>, response: &Response<Bytes>) -> Result<JobFault, BackendFault> {
+    let message = wrapper.text("message").unwrap_or_default();
     let lower = message.to_lowercase();
     let kind = if let Some(words) = GOING_AWAY.iter().find(|words| lower.contains(**words)) {
         let why = format!("it says \"{words}\"");
@@ -184,30 +136,31 @@ fn refused(job: &JobRef, wrapper: &Wrapper, response: &Response<Bytes>) -> Resul
     Err(answer::judged(kind, response.status()))
 }
 
-fn observe(wrapper: &Wrapper) -> Result<Observation, JobFault> {
+fn observe(wrapper: &Object<'_>) -> Result<Observation, JobFault> {
     const NO_RECORD: JobFault = JobFault::Malformed { why: "its data_str holds no job record" };
-    let data = wrapper.data_str.ok_or(NO_RECORD)?.get();
-    let text = match serde_json::from_str::<String>(data) {
-        Ok(text) => text,
-        // The documentation allows for a record that is not wrapped in a string.
-        Err(_) if data.starts_with('{') => data.to_owned(),
-        Err(_) => return Err(NO_RECORD),
+    // The documentation allows for a record that is not wrapped in a string.
+    let text = json::plain(wrapper.get("data_str").ok_or(NO_RECORD)?);
+    let record = Object::parse(text.as_bytes()).and_then(Object::unambiguous).ok_or(NO_RECORD)?;
+    let word = record.text("job_status").ok_or(NO_RECORD)?;
+    let running = match record.get("running").map(RawValue::get) {
+        None | Some("false") => false,
+        Some("true") => true,
+        Some(_) => return Err(NO_RECORD),
     };
-    let record: Record = json::object(&text).ok_or(NO_RECORD)?;
-    let state = match (record.job_status.as_str(), record.running) {
-        ("RUNNING", _) => JobState::Running,
-        ("DONE", _) => JobState::Succeeded,
-        ("ERROR", _) => JobState::Failed,
-        ("CANCELLED", Some(true)) => JobState::Cancelling,
-        ("CANCELLED", _) => JobState::Cancelled,
+    let state = match word.as_str() {
+        "RUNNING" => JobState::Running,
+        "DONE" => JobState::Succeeded,
+        "ERROR" => JobState::Failed,
+        "CANCELLED" if running => JobState::Cancelling,
+        "CANCELLED" => JobState::Cancelled,
         _ => JobState::Unknown,
     };
     let observation = Observation {
-        progress: json::percent(record.progress),
+        progress: record.get("progress").and_then(json::percent),
         result: if state == JobState::Succeeded { result(&record) } else { None },
-        error: record.status_map.filter(|_| state == JobState::Failed).and_then(error),
-        job_type: json::lenient(record.endpoint).unwrap_or_default(),
-        ..Observation::new(state, record.job_status)
+        error: record.get("status_map").filter(|_| state == JobState::Failed).and_then(error),
+        job_type: record.text("endpoint").unwrap_or_default(),
+        ..Observation::new(state, word)
     };
     Ok(Observation { vendor_payload: text.into(), ..observation })
 }
@@ -215,10 +168,10 @@ fn observe(wrapper: &Wrapper) -> Result<Observation, JobFault> {
 /// The output, from the field that the encoding names. An encoding or a value
 /// that is not as documented gives none, rather than bytes with a guessed type:
 /// the job has ended all the same, and they are still in the payload.
-fn result(record: &Record) -> Option<JobResult> {
-    let (data, content_type) = match json::lenient::<String>(record.response_encoding)?.as_str() {
-        "json" => (Bytes::from(json::lenient::<String>(record.job_response_str)?), ContentType::Json),
-        "binary" => (from_latin1(&json::lenient::<String>(record.job_response)?)?, ContentType::Avro),
+fn result(record: &Object<'_>) -> Option<JobResult> {
+    let (data, content_type) = match record.text("response_encoding")?.as_str() {
+        "json" => (record.text("job_response_str")?.into(), ContentType::Json),
+        "binary" => (from_latin1(&record.text("job_response")?)?, ContentType::Avro),
         _ => return None,
     };
     (!data.is_empty()).then_some(JobResult { data, content_type })
@@ -232,15 +185,10 @@ fn from_latin1(text: &str) -> Option<Bytes> {
 
 /// Why the job failed: `error_message` for people, and the whole map.
 fn error(status_map: &RawValue) -> Option<JobError> {
-    #[derive(Deserialize)]
-    struct StatusMap<'a> {
-        #[serde(borrow, default)]
-        error_message: Option<&'a RawValue>,
-    }
-    if status_map.get().strip_prefix('{').is_some_and(|rest| rest.trim() == "}") {
+    let map = Object::of(status_map).and_then(Object::unambiguous);
+    if map.as_ref().is_some_and(|map| map.members().next().is_none()) {
         return None;
     }
-    let message = json::object::<StatusMap>(status_map.get()).and_then(|map| map.error_message);
-    let message = json::lenient::<String>(message).or_else(|| Some(message?.get().to_owned()));
+    let message = map.and_then(|map| map.get("error_message")).map(json::plain);
     Some(JobError { message: message.unwrap_or_default(), details: json::bytes(status_map) })
 }

@@ -43,18 +43,13 @@ const NO_SUCH: &[&[&str]] = &[
 /// else does not.
 pub(super) fn says_no_such_job(message: &str, job: &JobRef) -> bool {
     let text = unquoted(&vendor_message(message));
-    let words: Vec<&str> = text
-        .split(|c: char| !c.is_alphanumeric() && !"_-:'".contains(c))
-        .map(|word| word.trim_matches([':', '\'']))
-        .filter(|word| !word.is_empty())
-        .collect();
+    let words = words(&text);
+    let (id, tag) = (job.id.to_lowercase(), job.tag.as_deref().unwrap_or_default().to_lowercase());
+    let own = [self::words(&id), self::words(&tag)].concat();
     let names = |word: &str| {
         NAMING.contains(&word)
+            || own.contains(&word)
             || word.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-')
-            || [Some(&job.id), job.tag.as_ref()]
-                .into_iter()
-                .flatten()
-                .any(|name| name.eq_ignore_ascii_case(word))
     };
     let mut at = (0..words.len()).filter(|&at| JOB.contains(&words[at]));
     at.any(|at| {
@@ -68,6 +63,13 @@ pub(super) fn says_no_such_job(message: &str, job: &JobRef) -> bool {
         ABSENT.iter().any(|phrase| after[skipped..].starts_with(phrase))
             || is_the_job && NO_SUCH.iter().any(|phrase| before.ends_with(phrase))
     })
+}
+
+fn words(text: &str) -> Vec<&str> {
+    text.split(|c: char| !c.is_alphanumeric() && !"_-:'".contains(c))
+        .map(|word| word.trim_matches([':', '\'']))
+        .filter(|word| !word.is_empty())
+        .collect()
 }
 
 /// In lower case, without what stands in quotes: names there are data. An
@@ -116,6 +118,14 @@ mod tests {
         ] {
             assert!(says(message), "{message}");
         }
+    }
+
+    #[test]
+    fn an_id_may_be_of_several_words() {
+        let job = JobRef::new("db", "Nightly/load v1.2");
+        assert!(says_no_such_job("Job Nightly/load v1.2 not found", &job));
+        assert!(says_no_such_job("Cannot find job nightly/load v1.2", &job));
+        assert!(!says_no_such_job("Job other/load v1.2 not found", &job));
     }
 
     #[test]

@@ -6,20 +6,19 @@
 //! after the vendor has rejected it.
 
 use std::{
-    fmt::Write as _,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use http::HeaderValue;
+use http::{HeaderValue, header};
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::Instant;
 
-use super::{Http, SetupError};
+use super::{Http, SetupError, redaction};
 use crate::{
-    adapters::{Adapter, BackendFault, Expiry, FaultKind, Token},
+    adapters::{Adapter, BackendFault, Expiry, FaultKind, Interpretation, Token, TokenExchange},
     config,
 };
 
@@ -59,7 +58,6 @@ struct TradeState {
 #[derive(Clone, Debug)]
 struct Issued {
     header: HeaderValue,
-    secret: SecretString,
     issue: u64,
     renew_at: Option<Instant>,
     ends_at: Option<Instant>,
@@ -114,9 +112,7 @@ impl Credentials {
             Err(_) => {}
         }
         let fetched = match adapter.token_exchange() {
-            Some(exchange) => {
-                http.send(exchange.request(secret)).await.and_then(|answer| exchange.interpret(&answer))
-            }
+            Some(exchange) => fetch(exchange, secret, http).await,
             None => Err(FaultKind::CredentialsRejected.into()),
         };
         trade.fetched(fetched)
@@ -133,19 +129,32 @@ impl Credentials {
         true
     }
 
-    /// The fault without any secret that the vendor may have repeated in it.
-    pub(super) fn redact(&self, mut fault: BackendFault) -> BackendFault {
-        if let FaultKind::Rejected { message } = &mut fault.kind {
-            let token = self.trade.as_ref().and_then(|trade| trade.lock().issued.clone());
-            for secret in self.secret.iter().chain(token.as_ref().map(|issued| &issued.secret)) {
-                let secret = secret.expose_secret();
-                if !secret.is_empty() && message.contains(secret) {
-                    *message = message.replace(secret, "[redacted]");
-                }
-            }
-        }
-        fault
+    /// What was said, without any secret of the request that `authorization` was
+    /// sent with.
+    pub(super) fn redact(&self, said: Interpretation, authorization: &Authorization) -> Interpretation {
+        let sent = authorization.header.as_ref().and_then(credential);
+        let secret = self.secret.as_ref().map(ExposeSecret::expose_secret);
+        let secrets: Vec<&str> = sent.into_iter().chain(secret).collect();
+        redaction::interpretation(said, &secrets)
     }
+}
+
+/// Trades the secret for a token.
+async fn fetch(
+    exchange: &dyn TokenExchange,
+    secret: &SecretString,
+    http: &Http,
+) -> Result<Token, BackendFault> {
+    let request = exchange.request(secret)?;
+    let header = request.headers().get(header::AUTHORIZATION).cloned();
+    let secrets = [header.as_ref().and_then(credential).unwrap_or_default(), secret.expose_secret()];
+    let answer = http.send(request).await?;
+    exchange.interpret(&answer).map_err(|fault| redaction::fault(fault, &secrets))
+}
+
+/// What follows the scheme word, or the whole where there is none.
+fn credential(header: &HeaderValue) -> Option<&str> {
+    header.to_str().ok()?.rsplit(' ').next()
 }
 
 impl Trade {
@@ -197,8 +206,7 @@ impl Trade {
 impl Issued {
     fn new(token: Token, issue: u64, now: Instant) -> Option<Self> {
         let Token { value, expiry } = token;
-        let mut text = String::from("Bearer ");
-        write!(text, "{}", value.expose_secret()).ok()?;
+        let text = format!("Bearer {}", value.expose_secret());
         let life = expiry.map(|expiry| match expiry {
             Expiry::After(life) => life,
             Expiry::At(end) => end.duration_since(Timestamp::now()).try_into().unwrap_or(Duration::ZERO),
@@ -206,7 +214,6 @@ impl Issued {
         let at = |life: Duration| now.checked_add(life);
         Some(Self {
             header: sensitive(&text)?,
-            secret: value,
             issue,
             renew_at: life.and_then(|life| at(life.saturating_sub(RENEW_BEFORE_END.min(life / 5)))),
             ends_at: life.and_then(at),

@@ -1,1 +1,566 @@
-//! Tests of transport.
+//! The transport against a vendor on loopback: real sockets, real clock.
+
+use std::{
+    collections::BTreeSet,
+    num::{NonZeroU32, NonZeroUsize},
+    time::Duration,
+};
+
+use futures_util::future::join_all;
+use secrecy::SecretString;
+use tokio::{net::TcpListener, task, time};
+
+use super::*;
+use crate::{
+    adapters::{ClientAuth, JobFault},
+    config::{Backend, Credentials as Configured, Poll},
+    job::JobState,
+};
+
+mod vendor;
+
+use vendor::{Received, Reply, Vendor as Peer};
+
+const IMMUTA_JOBS: &str = "/jobs/statuses";
+const IMMUTA_TOKENS: &str = "/bim/apikey/authenticate";
+const DATASAUR_TOKENS: &str = "/api/oauth/token";
+const TOO_LARGE: FaultKind = FaultKind::Malformed { why: "it is larger than max_response_bytes" };
+
+/// Long enough for a busy machine; only a failing test waits for it.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn poll() -> Poll {
+    Poll {
+        min_interval: Duration::from_secs(1),
+        max_interval: Duration::from_secs(10),
+        timeout: PATIENCE,
+        connect_timeout: PATIENCE,
+        max_batch: NonZeroUsize::new(200).unwrap(),
+        max_concurrency: NonZeroUsize::new(8).unwrap(),
+        requests_per_second: NonZeroU32::new(20).unwrap(),
+        not_found_grace: Duration::from_secs(10),
+        max_backoff: Duration::from_secs(30),
+        max_response_bytes: 64 << 10,
+    }
+}
+
+fn endpoint_with(vendor: Vendor, url: &str, credentials: Configured, poll: Poll) -> Endpoint {
+    let base_url = url.parse().unwrap();
+    Endpoint::new(&Backend { name: "b".into(), vendor, base_url, credentials, poll }).unwrap()
+}
+
+fn endpoint(vendor: Vendor, url: &str, credentials: Configured) -> Endpoint {
+    endpoint_with(vendor, url, credentials, poll())
+}
+
+fn immuta(url: &str) -> Endpoint {
+    endpoint(Vendor::Immuta, url, Configured::ApiKey("k3y-of-the-gateway".into()))
+}
+
+fn exchanging(url: &str) -> Endpoint {
+    endpoint(Vendor::Immuta, url, Configured::ApiKeyExchange("k3y-of-the-gateway".into()))
+}
+
+fn datasaur(url: &str) -> Endpoint {
+    let credentials = Configured::OAuthClient {
+        client_id: "client".into(),
+        client_secret: "s3cret-of-the-client".into(),
+        client_auth: ClientAuth::Basic,
+    };
+    endpoint(Vendor::Datasaur, url, credentials)
+}
+
+fn job() -> [JobRef; 1] {
+    [JobRef::new("b", "a")]
+}
+
+fn active() -> Reply {
+    Reply::json("200 OK", r#"{"a":{"id":"a","state":"active"}}"#)
+}
+
+fn rejected() -> Reply {
+    Reply::json("401 Unauthorized", "{}")
+}
+
+fn token(value: &str) -> Reply {
+    Reply::json("200 OK", &format!(r#"{{"token":"{value}"}}"#))
+}
+
+async fn ask(endpoint: &Endpoint) -> Result<JobState, FaultKind> {
+    let answer = time::timeout(PATIENCE, endpoint.ask(&job())).await.expect("an answer in time");
+    let mut answers = answer.map_err(|fault| fault.kind)?;
+    Ok(answers.remove(0).unwrap().state)
+}
+
+/// Asks, and checks that the fault is Unavailable and gives nothing away.
+async fn outage(endpoint: &Endpoint) -> String {
+    let fault = ask(endpoint).await.unwrap_err();
+    let FaultKind::Unavailable { retry_after: None, why } = &fault else { panic!("{fault:?}") };
+    for telling in ["http", "127.0.0.1", "/jobs", "k3y", "authorization", "BODY", "a secret path"] {
+        assert!(!format!("{fault} {fault:?}").contains(telling), "{fault:?}");
+    }
+    why.clone()
+}
+
+/// The task that asked has come as far as it can: everything it does is local.
+async fn settled() {
+    for _ in 0..20 {
+        task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn each_scheme_has_its_authorization_header() {
+    let secret = || SecretString::from("s3cret");
+    let basic = |username: &str| Configured::Basic { username: username.into(), password: secret() };
+    for (credentials, header) in [
+        (Configured::None, None),
+        (Configured::ApiKey(secret()), Some("s3cret")),
+        (Configured::Bearer(secret()), Some("Bearer s3cret")),
+        (basic("admin"), Some("Basic YWRtaW46czNjcmV0")),
+    ] {
+        let peer = Peer::start(|_| active()).await;
+        let endpoint = endpoint(Vendor::Immuta, &peer.url(), credentials);
+        assert_eq!(ask(&endpoint).await, Ok(JobState::Running));
+        assert_eq!(peer.received()[0].authorization.as_deref(), header);
+    }
+}
+
+#[tokio::test]
+async fn a_hundred_calls_share_one_token() {
+    let peer = Peer::start(|request| match request.path.as_str() {
+        IMMUTA_TOKENS => token("t0ken"),
+        _ => active(),
+    })
+    .await;
+    let endpoint = exchanging(&peer.url());
+    let answers = join_all((0..100).map(|_| ask(&endpoint))).await;
+    assert!(answers.iter().all(|answer| *answer == Ok(JobState::Running)));
+    let fetches = peer.received_at(IMMUTA_TOKENS);
+    assert_eq!(fetches.len(), 1);
+    assert_eq!(
+        (fetches[0].authorization.as_deref(), &*fetches[0].body),
+        (None, r#"{"apikey":"k3y-of-the-gateway"}"#)
+    );
+    let asked = peer.received_at(IMMUTA_JOBS);
+    assert_eq!(asked.len(), 100);
+    assert!(asked.iter().all(|request| request.authorization.as_deref() == Some("Bearer t0ken")));
+}
+
+#[tokio::test]
+async fn whoever_waited_for_a_token_shares_the_failure() {
+    let peer = Peer::start(|_| Reply::json("503 Busy", "{}")).await;
+    let endpoint = exchanging(&peer.url());
+    let faults = join_all((0..100).map(|_| ask(&endpoint))).await;
+    assert!(faults.iter().all(|fault| matches!(fault, Err(FaultKind::Unavailable { .. }))));
+    assert_eq!(peer.received().len(), 1);
+    // The next one tries again.
+    ask(&endpoint).await.unwrap_err();
+    assert_eq!(peer.received().len(), 2);
+}
+
+#[tokio::test]
+async fn a_call_given_up_on_leaves_the_fetch_to_the_next() {
+    let peer = Peer::start(|request| match (request.path.as_str(), request.connection) {
+        (IMMUTA_TOKENS, 0) => Reply::nothing().then_stall(),
+        (IMMUTA_TOKENS, _) => token("t0ken"),
+        _ => active(),
+    })
+    .await;
+    let endpoint = Arc::new(exchanging(&peer.url()));
+    let spawn = || {
+        let endpoint = Arc::clone(&endpoint);
+        tokio::spawn(async move { ask(&endpoint).await })
+    };
+    let first = spawn();
+    peer.requests_came(1).await;
+    let second = spawn();
+    settled().await;
+    first.abort();
+    assert_eq!(second.await.unwrap(), Ok(JobState::Running));
+}
+
+/// A Datasaur whose tokens `t1`, `t2`, .. last for a second.
+async fn short_lived(refuses_after: usize) -> Peer {
+    let fetches = std::sync::atomic::AtomicUsize::new(0);
+    Peer::start(move |request| match request.path.as_str() {
+        DATASAUR_TOKENS => {
+            let fetch = 1 + fetches.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            if fetch > refuses_after {
+                return Reply::json("400 Bad Request", r#"{"error":"invalid_client"}"#);
+            }
+            Reply::json("200 OK", &format!(r#"{{"access_token":"t{fetch}","expires_in":1}}"#))
+        }
+        _ => Reply::json("200 OK", r#"{"data":{"result":[{"id":"a","status":"QUEUED"}]}}"#),
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_token_is_replaced_before_it_expires() {
+    let peer = short_lived(usize::MAX).await;
+    let endpoint = datasaur(&peer.url());
+    let begin = time::Instant::now();
+    while peer.received_at(DATASAUR_TOKENS).len() < 2 {
+        assert_eq!(ask(&endpoint).await, Ok(JobState::Pending));
+    }
+    assert!(begin.elapsed() >= Duration::from_millis(800), "not before most of its life is over");
+    let sent: BTreeSet<_> =
+        peer.received_at("/graphql").into_iter().map(|request| request.authorization).collect();
+    assert!(sent.contains(&Some("Bearer t1".into())) && sent.len() <= 2);
+}
+
+#[tokio::test]
+async fn a_token_that_cannot_be_replaced_is_used_to_its_end() {
+    let peer = short_lived(1).await;
+    let endpoint = datasaur(&peer.url());
+    while peer.received_at(DATASAUR_TOKENS).len() < 2 {
+        assert_eq!(ask(&endpoint).await, Ok(JobState::Pending));
+    }
+    let fault = loop {
+        if let Err(fault) = ask(&endpoint).await {
+            break fault;
+        }
+    };
+    assert_eq!(fault, FaultKind::CredentialsRejected);
+    assert!(peer.received_at("/graphql").iter().all(|it| it.authorization.as_deref() == Some("Bearer t1")));
+    assert_eq!(peer.received_at(DATASAUR_TOKENS).len(), 3, "tried once more at the end, not at each call");
+}
+
+#[tokio::test]
+async fn a_rejected_token_is_replaced_once_and_the_question_asked_again() {
+    let fetches = std::sync::atomic::AtomicUsize::new(0);
+    let peer = Peer::start(move |request| match (request.path.as_str(), request.authorization.as_deref()) {
+        (IMMUTA_TOKENS, _) => {
+            token(&format!("t{}", fetches.fetch_add(1, std::sync::atomic::Ordering::Relaxed)))
+        }
+        (_, Some("Bearer t1")) => active(),
+        _ => rejected(),
+    })
+    .await;
+    let endpoint = exchanging(&peer.url());
+    let answers = join_all((0..20).map(|_| ask(&endpoint))).await;
+    assert!(answers.iter().all(|answer| *answer == Ok(JobState::Running)), "{answers:?}");
+    assert_eq!(peer.received_at(IMMUTA_TOKENS).len(), 2);
+    assert_eq!(peer.received_at(IMMUTA_JOBS).len(), 40);
+}
+
+#[tokio::test]
+async fn a_second_rejection_is_the_credentials_fault() {
+    let peer = Peer::start(|request| match request.path.as_str() {
+        IMMUTA_TOKENS => token("t"),
+        _ => rejected(),
+    })
+    .await;
+    assert_eq!(ask(&exchanging(&peer.url())).await, Err(FaultKind::CredentialsRejected));
+    assert_eq!(peer.received_at(IMMUTA_TOKENS).len(), 2);
+    assert_eq!(peer.received_at(IMMUTA_JOBS).len(), 2);
+}
+
+#[tokio::test]
+async fn a_fixed_credential_is_not_tried_again() {
+    let peer = Peer::start(|_| rejected()).await;
+    assert_eq!(ask(&immuta(&peer.url())).await, Err(FaultKind::CredentialsRejected));
+    assert_eq!(peer.received().len(), 1);
+}
+
+#[tokio::test]
+async fn a_redirect_is_not_followed() {
+    let target = Peer::start(|_| active()).await;
+    for status in ["301 Moved", "302 Found", "303 See Other", "307 Temporary", "308 Permanent"] {
+        let location = format!("Location: {}/jobs/statuses\r\n", target.url());
+        let peer = Peer::start(move |_| Reply::with(status, &location, "")).await;
+        let fault = ask(&immuta(&peer.url())).await.unwrap_err();
+        assert!(matches!(fault, FaultKind::Rejected { .. }), "{fault:?}");
+    }
+    assert_eq!(target.received().len(), 0);
+}
+
+#[tokio::test]
+async fn an_answer_over_the_limit_is_malformed() {
+    let limit = poll().max_response_bytes;
+    let over = " ".repeat(limit + 1);
+    let chunked: Vec<String> = (0..17).map(|_| format!("1000\r\n{}\r\n", " ".repeat(0x1000))).collect();
+    let json = "Content-Type: application/json\r\n";
+    let head = |headers: &str| format!("HTTP/1.1 200 OK\r\n{json}{headers}\r\n");
+    for reply in [
+        // A text of 100 MB.
+        Reply::raw(format!("{}{{\"a\":\"{}", head(""), "x".repeat(100 << 20))).then_close(),
+        // Only declared: not a byte of it is waited for.
+        Reply::raw(head("Content-Length: 1000000000000\r\n")).then_stall(),
+        Reply::with("200 OK", json, &over),
+        Reply::raw(format!("{}{}0\r\n\r\n", head("Transfer-Encoding: chunked\r\n"), chunked.concat())),
+        // Without an end.
+        Reply::raw(format!("{}{}", head("Transfer-Encoding: chunked\r\n"), chunked.concat())).then_stall(),
+        Reply::raw(format!("{}{over}", head(""))).then_stall(),
+        Reply::with("200 OK", &format!("{json}Content-Encoding: gzip\r\n"), gzip_of_spaces(limit + 1)),
+        Reply::with("200 OK", &format!("{json}Content-Encoding: gzip\r\n"), gzip_of_spaces(1 << 30)),
+    ] {
+        let peer = Peer::start(move |_| reply.clone()).await;
+        assert_eq!(ask(&immuta(&peer.url())).await, Err(TOO_LARGE));
+    }
+    let job = r#"{"a":{"id":"a","state":"active"}}"#;
+    let fits = format!("{job}{}", " ".repeat(limit - job.len()));
+    let peer = Peer::start(move |_| Reply::with("200 OK", json, &fits)).await;
+    assert_eq!(ask(&immuta(&peer.url())).await, Ok(JobState::Running));
+}
+
+/// A gzip member of `length` spaces: repeats of one deflate block (RFC 1951) of a
+/// space and 258 times 1000 more, so that a gigabyte is 130 kB or so.
+fn gzip_of_spaces(length: usize) -> Vec<u8> {
+    let mut bits = Bits::default();
+    // A block that is not the last, with the fixed codes.
+    bits.put(0b010, 3);
+    // The literal space: code 0x30 + 32, eight bits, high bit first.
+    bits.put(u32::from((0x30_u8 + 32).reverse_bits()), 8);
+    for _ in 0..length.div_ceil(258) {
+        // Length 258: code 285, 0xc5 in eight bits. Distance 1: code 0 in five.
+        bits.put(u32::from(0xc5_u8.reverse_bits()), 8);
+        bits.put(0, 5);
+    }
+    // The end of the block, code 256; an end is never reached, so no checksum.
+    bits.put(0, 7);
+    [&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff][..], &bits.bytes].concat()
+}
+
+#[derive(Default)]
+struct Bits {
+    bytes: Vec<u8>,
+    pending: u32,
+    count: u32,
+}
+
+impl Bits {
+    fn put(&mut self, value: u32, count: u32) {
+        self.pending |= value << self.count;
+        self.count += count;
+        while self.count >= 8 {
+            self.bytes.push(self.pending.to_le_bytes()[0]);
+            self.pending >>= 8;
+            self.count -= 8;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_vendor_that_does_not_listen_is_unavailable() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    assert!(outage(&immuta(&url)).await.starts_with("no connection: "));
+}
+
+#[tokio::test]
+async fn a_vendor_that_does_not_answer_in_time_is_unavailable() {
+    let short = || Poll { timeout: Duration::from_millis(150), ..poll() };
+    for reply in [Reply::nothing(), active().cut(20), active().cut(100)] {
+        let peer = Peer::start(move |_| reply.clone().then_stall()).await;
+        let key = Configured::ApiKey("k3y".into());
+        let endpoint = endpoint_with(Vendor::Immuta, &peer.url(), key, short());
+        assert_eq!(outage(&endpoint).await, "no whole answer within 150ms");
+        peer.client_closed(1).await;
+        assert_eq!(peer.received().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_an_outage_and_not_asked_for_again() {
+    let whole = Reply::json("200 OK", r#"{"a":{"id":"a","state":"active","BODY":1}}"#);
+    for end in [0, 5, 40, 80, 100] {
+        for reply in [whole.clone().cut(end).then_close(), whole.clone().cut(end).then_reset()] {
+            let peer = Peer::start(move |_| reply.clone()).await;
+            assert!(outage(&immuta(&peer.url())).await.starts_with("the connection broke: "));
+            assert_eq!(peer.received().len(), 1, "the connection was new");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_http_is_an_outage() {
+    let endless = format!("HTTP/1.1 200 OK\r\n{}", "x: BODY\r\n".repeat(100_000));
+    for bytes in ["BODY\r\n\r\n", "HTTP/9.9 BODY\r\n\r\n", "HTTP/1.1 200 OK\r\nBODY\r\n\r\n", &endless] {
+        let reply = Reply::raw(bytes).then_close();
+        let peer = Peer::start(move |_| reply.clone()).await;
+        outage(&immuta(&peer.url())).await;
+        assert_eq!(peer.received().len(), 1);
+    }
+}
+
+/// A vendor that answers the first request of its first connection well, and the
+/// second one so.
+async fn fickle(second: Reply) -> Peer {
+    Peer::start(move |request: &Received| match (request.connection, request.nth) {
+        (0, 1) => second.clone(),
+        _ => active(),
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_is_closed_under_the_request_costs_one_more() {
+    // The client can't tell half a head from none, and no request here starts or
+    // changes a job.
+    let cut = |end| [active().cut(end).then_close(), active().cut(end).then_reset()];
+    for lost in [cut(0), cut(1), cut(40)].concat() {
+        let peer = fickle(lost).await;
+        let endpoint = immuta(&peer.url());
+        assert_eq!(ask(&endpoint).await, Ok(JobState::Running));
+        assert_eq!(ask(&endpoint).await, Ok(JobState::Running));
+        let seen: Vec<_> = peer.received().iter().map(|request| (request.connection, request.nth)).collect();
+        assert_eq!(seen, [(0, 0), (0, 1), (1, 0)]);
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_was_closed_while_idle_costs_nothing() {
+    let peer = Peer::start(|request: &Received| match request.connection {
+        0 => active().then_close(),
+        _ => active(),
+    })
+    .await;
+    let endpoint = immuta(&peer.url());
+    assert_eq!(ask(&endpoint).await, Ok(JobState::Running));
+    assert_eq!(ask(&endpoint).await, Ok(JobState::Running));
+    assert_eq!(peer.received().len(), 2);
+}
+
+#[tokio::test]
+async fn a_request_is_sent_once_more_at_most() {
+    let peer = Peer::start(|request: &Received| match request.connection {
+        0 if request.nth == 0 => active(),
+        _ => Reply::nothing().then_close(),
+    })
+    .await;
+    let endpoint = immuta(&peer.url());
+    assert_eq!(ask(&endpoint).await, Ok(JobState::Running));
+    outage(&endpoint).await;
+    assert_eq!(peer.received().len(), 3);
+}
+
+#[tokio::test]
+async fn a_kept_connection_on_which_an_answer_began_is_not_asked_again() {
+    let short = Poll { timeout: Duration::from_millis(150), ..poll() };
+    let cut = |end| [active().cut(end).then_close(), active().cut(end).then_reset()];
+    let stalled = [Reply::nothing().then_stall(), active().cut(40).then_stall()];
+    for lost in [cut(90), cut(100), stalled].concat() {
+        let peer = fickle(lost).await;
+        let key = Configured::ApiKey("k3y".into());
+        let endpoint = endpoint_with(Vendor::Immuta, &peer.url(), key, short.clone());
+        assert_eq!(ask(&endpoint).await, Ok(JobState::Running));
+        outage(&endpoint).await;
+        assert_eq!(peer.received().len(), 2);
+    }
+}
+
+#[tokio::test]
+async fn a_call_given_up_on_closes_its_connection() {
+    for reply in [Reply::nothing(), active().cut(20), active().cut(100)] {
+        let peer = Peer::start(move |_| reply.clone().then_stall()).await;
+        let endpoint = immuta(&peer.url());
+        {
+            let jobs = job();
+            let call = endpoint.ask(&jobs);
+            tokio::select! {
+                answer = call => panic!("{answer:?}"),
+                () = peer.requests_came(1) => {}
+            }
+        }
+        time::timeout(PATIENCE, peer.client_closed(1)).await.expect("closed");
+    }
+}
+
+#[tokio::test]
+async fn a_secret_that_the_vendor_repeats_is_redacted() {
+    let refusal = |message: &str| Reply::json("409 Conflict", &format!(r#"{{"message":"{message}"}}"#));
+    let words = |fault| match fault {
+        Err(FaultKind::Rejected { message }) => message,
+        other => panic!("{other:?}"),
+    };
+
+    let peer = Peer::start(move |_| refusal("no k3y-of-the-gateway here")).await;
+    assert_eq!(words(ask(&immuta(&peer.url())).await), "no [redacted] here");
+    // In the exchange.
+    assert_eq!(words(ask(&exchanging(&peer.url())).await), "no [redacted] here");
+
+    let peer = Peer::start(move |request| match request.path.as_str() {
+        IMMUTA_TOKENS => token("t0ken"),
+        _ => refusal("no Bearer t0ken here, k3y-of-the-gateway"),
+    })
+    .await;
+    assert_eq!(words(ask(&exchanging(&peer.url())).await), "no Bearer [redacted] here, [redacted]");
+
+    let peer = Peer::start(move |request| refusal(request.authorization.as_deref().unwrap_or(""))).await;
+    let password = Configured::Basic { username: "admin".into(), password: "s3cret".into() };
+    assert_eq!(words(ask(&endpoint(Vendor::Immuta, &peer.url(), password)).await), "Basic [redacted]");
+
+    let peer = Peer::start(|request| {
+        let header = request.authorization.as_deref().unwrap_or("");
+        let body = format!(r#"{{"error":"invalid_request","error_description":"no {header}"}}"#);
+        Reply::json("400 Bad Request", &body)
+    })
+    .await;
+    assert_eq!(words(ask(&datasaur(&peer.url())).await), "no Basic [redacted]");
+
+    // A login is a part of the URL, which a router repeats.
+    let peer = Peer::start(move |request| {
+        Reply::json("404 Not Found", &format!(r#"{{"message":"no route {}"}}"#, request.path))
+    })
+    .await;
+    let login = Configured::Login { email: "me@example.com".into(), password: "p&w ä".into() };
+    let claret = Vendor::Claret { tenant: "demo".into() };
+    assert_eq!(
+        words(ask(&endpoint(claret, &peer.url(), login)).await),
+        "no route /demo/api/v1/tokens/create?email=me%40example.com&password=[redacted]"
+    );
+
+    let peer = Peer::start(move |_| {
+        Reply::json("400 Bad Request", r#"{"message":"jobIds: k3y-of-the-gateway may not ask"}"#)
+    })
+    .await;
+    let answers = immuta(&peer.url()).ask(&job()).await.unwrap();
+    let message = "jobIds: [redacted] may not ask".into();
+    assert_eq!(answers, [Err(JobFault::Invalid { message })]);
+}
+
+#[tokio::test]
+async fn debug_output_shows_no_secret() {
+    let peer = Peer::start(|request| match request.path.as_str() {
+        IMMUTA_TOKENS => token("t0ken"),
+        _ => active(),
+    })
+    .await;
+    let exchanging = exchanging(&peer.url());
+    ask(&exchanging).await.unwrap();
+    let login = Configured::Login { email: "me@example.com".into(), password: "s3cret".into() };
+    let basic = Configured::Basic { username: "admin".into(), password: "s3cret".into() };
+    let claret = Vendor::Claret { tenant: "demo".into() };
+    for endpoint in [
+        exchanging,
+        immuta(&peer.url()),
+        datasaur(&peer.url()),
+        endpoint(claret, &peer.url(), login),
+        endpoint(Vendor::Kinetica, &peer.url(), basic),
+        endpoint(Vendor::Immuta, &peer.url(), Configured::Bearer("s3cret".into())),
+    ] {
+        let shown = format!("{endpoint:?} {endpoint:#?}");
+        for secret in ["k3y", "s3cret", "t0ken", "YWRtaW46"] {
+            assert!(!shown.contains(secret), "{shown}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_secret_that_no_header_can_hold_stops_the_setup() {
+    let backend = |credentials| Backend {
+        name: "b".into(),
+        vendor: Vendor::Immuta,
+        base_url: "https://vendor.example".parse().unwrap(),
+        credentials,
+        poll: poll(),
+    };
+    for credentials in [Configured::ApiKey("k3y\n".into()), Configured::Bearer("k3y\0".into())] {
+        assert!(!Endpoint::new(&backend(credentials)).unwrap_err().to_string().contains("k3y"));
+    }
+    let tenant = Backend { vendor: Vendor::Claret { tenant: "..".into() }, ..backend(Configured::None) };
+    assert!(Endpoint::new(&tenant).unwrap_err().to_string().contains("tenant"));
+}

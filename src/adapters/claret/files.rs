@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use serde_json::value::RawValue;
 
 use crate::{
-    adapters::document::{self, Object},
+    adapters::json::{self, Object},
     job::Artifact,
 };
 
@@ -20,9 +20,7 @@ pub(super) fn artifacts(files: &RawValue) -> Vec<Artifact> {
     let (mut counts, mut taken) = (HashMap::<String, usize>::new(), HashSet::new());
     let mut artifacts = Vec::new();
     for (category, paths) in categories {
-        for uri in
-            document::elements(paths).into_iter().filter_map(document::text).filter(|uri| !uri.is_empty())
-        {
+        for uri in json::elements(paths).into_iter().filter_map(json::text).filter(|uri| !uri.is_empty()) {
             let file_name = file_name(&uri).to_owned();
             let name = format!("{category}/{file_name}");
             let count = counts.entry(name.clone()).or_default();

@@ -44,7 +44,7 @@ const COMPLETED: &str = r#"{
 }"#;
 
 fn claret() -> Claret {
-    Claret::new("https://plan.claret.app".parse().unwrap(), "demo", None)
+    Claret::new("https://plan.claret.app".parse().unwrap(), "demo", None).unwrap()
 }
 
 fn ask(response: &Response<Bytes>) -> Result<Result<Observation, JobFault>, BackendFault> {
@@ -67,7 +67,7 @@ fn one_import_is_asked_for_with_both_headers_that_prevent_the_login_page() {
     assert_eq!(request.headers()[header::ACCEPT], "application/json");
     assert_eq!(request.headers()["x-requested-with"], "XMLHttpRequest");
     assert!(request.body().is_empty());
-    let odd = Claret::new("https://plan.claret.app/".parse().unwrap(), "a b/ä", None);
+    let odd = Claret::new("https://plan.claret.app/".parse().unwrap(), "a b/ä", None).unwrap();
     let uri = odd.request(&jobs(&["1"])).uri().to_string();
     assert_eq!(uri, "https://plan.claret.app/a%20b%2F%C3%A4/api/v1/imports/status/1");
 }
@@ -333,7 +333,7 @@ fn whatever_leads_to_the_login_page_is_a_matter_of_credentials() {
 
 fn log_in(response: &Response<Bytes>) -> Result<Token, BackendFault> {
     let base = "https://plan.claret.app".parse().unwrap();
-    let claret = Claret::new(base, "demo", Some("me@example.com".into()));
+    let claret = Claret::new(base, "demo", Some("me@example.com".into())).unwrap();
     claret.token_exchange().unwrap().interpret(response)
 }
 
@@ -341,8 +341,8 @@ fn log_in(response: &Response<Bytes>) -> Result<Token, BackendFault> {
 fn a_login_carries_email_and_password_as_query_parameters() {
     assert!(claret().token_exchange().is_none());
     let base = "https://plan.claret.app".parse().unwrap();
-    let claret = Claret::new(base, "demo", Some("me+x@example.com".into()));
-    let request = claret.token_exchange().unwrap().request(&SecretString::from("p&w =ä%#"));
+    let claret = Claret::new(base, "demo", Some("me+x@example.com".into())).unwrap();
+    let request = claret.token_exchange().unwrap().request(&SecretString::from("p&w =ä%#")).unwrap();
     assert_eq!(request.method(), Method::POST);
     assert_eq!(request.uri().path(), "/demo/api/v1/tokens/create");
     let query = request.uri().query().unwrap();
@@ -368,5 +368,26 @@ fn a_refused_login_is_a_matter_of_credentials() {
     }
     for (status, body) in [(404, r#"{"message":"no"}"#), (400, "x"), (405, "{}")] {
         assert!(matches!(log_in(&json(status, body)).unwrap_err().kind, FaultKind::Rejected { .. }));
+    }
+}
+
+#[test]
+fn a_password_that_no_url_can_hold_is_a_clear_fault() {
+    let login = |password: String| {
+        let base = format!("{:x<2048}", "https://plan.claret.app/").parse().unwrap();
+        let claret = Claret::new(base, &"ä".repeat(127), Some("me@example.com".into())).unwrap();
+        claret.token_exchange().unwrap().request(&SecretString::from(password))
+    };
+    assert!(login("ä".repeat(10_000)).is_ok());
+    for password in ["ä".repeat(11_000), "x".repeat(65_534), "\0".repeat(1 << 20)] {
+        let message = "email and password are too long for a URL".to_owned();
+        assert_eq!(login(password).unwrap_err(), FaultKind::Rejected { message }.into());
+    }
+}
+
+#[test]
+fn a_tenant_is_one_segment_of_a_path() {
+    for tenant in ["", ".", "..", &"x".repeat(256)] {
+        assert!(Claret::new("https://plan.claret.app".parse().unwrap(), tenant, None).is_err(), "{tenant}");
     }
 }

@@ -1,37 +1,34 @@
 //! Which element of the list is which job's, and what it means that a job has
 //! none.
 
-use std::{borrow::Cow, collections::HashMap};
+use std::collections::HashMap;
 
-use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{GraphqlErrors, observe};
 use crate::{
-    adapters::{Interpretation, JobFault, json},
+    adapters::{
+        Interpretation, JobFault,
+        json::{self, Object},
+    },
     job::JobRef,
 };
 
 /// The list that came back, by id.
 pub(super) struct Elements<'a> {
-    by_id: HashMap<Cow<'a, str>, Result<&'a RawValue, JobFault>>,
+    by_id: HashMap<String, Result<&'a RawValue, JobFault>>,
     /// The id at each position; none where the element is null.
-    ids: Vec<Option<Cow<'a, str>>>,
+    ids: Vec<Option<String>>,
     /// Whether there is an element that is neither null nor has an id.
     unreadable: bool,
 }
 
 impl<'a> Elements<'a> {
     pub(super) fn read(list: Vec<&'a RawValue>) -> Self {
-        #[derive(Deserialize)]
-        struct Identified<'a> {
-            #[serde(borrow)]
-            id: Cow<'a, str>,
-        }
         let mut elements = Self { by_id: HashMap::new(), ids: Vec::new(), unreadable: false };
         for element in list {
-            let id = json::object::<Identified>(element.get()).map(|element| element.id);
-            elements.unreadable |= id.is_none() && element.get() != "null";
+            let id = own_id(element);
+            elements.unreadable |= id.is_none() && !json::is_null(element);
             elements.ids.push(id.clone());
             let Some(id) = id else { continue };
             let first = elements.by_id.entry(id).or_insert(Ok(element));
@@ -64,5 +61,15 @@ impl<'a> Elements<'a> {
             })),
         };
         jobs.iter().enumerate().map(answer).collect()
+    }
+}
+
+/// The element's id. Of two, nothing says which is right.
+fn own_id(element: &RawValue) -> Option<String> {
+    let element = Object::of(element)?;
+    let mut ids = element.members().filter(|(name, _)| *name == "id");
+    match (ids.next(), ids.next()) {
+        (Some((_, id)), None) => json::text(id),
+        _ => None,
     }
 }

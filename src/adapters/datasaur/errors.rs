@@ -5,11 +5,14 @@
 //! goes by, the `code` is what most servers send.
 
 use http::StatusCode;
-use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::{
-    adapters::{BackendFault, FaultKind, Interpretation, JobFault, answer, json, refusal},
+    adapters::{
+        BackendFault, FaultKind, Interpretation, JobFault, answer,
+        json::{self, Object},
+        refusal,
+    },
     job::JobRef,
 };
 
@@ -35,10 +38,8 @@ impl GraphqlErrors {
     /// Total: what is not a documented error is one without words.
     pub(super) fn read(errors: Option<&RawValue>) -> Self {
         let Some(errors) = errors else { return Self(Vec::new()) };
-        match serde_json::from_str::<Vec<&RawValue>>(errors.get()) {
-            Ok(list) => Self(list.into_iter().map(GraphqlError::read).collect()),
-            Err(_) => Self(vec![GraphqlError::read(errors)]),
-        }
+        let list = json::list(errors).unwrap_or_else(|| vec![errors]);
+        Self(list.into_iter().map(GraphqlError::read).collect())
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -83,28 +84,12 @@ impl GraphqlErrors {
 
 impl GraphqlError {
     fn read(error: &RawValue) -> Self {
-        #[derive(Default, Deserialize)]
-        struct Entry<'a> {
-            #[serde(borrow, default)]
-            message: Option<&'a RawValue>,
-            #[serde(borrow, default)]
-            path: Option<&'a RawValue>,
-            #[serde(borrow, default)]
-            extensions: Option<&'a RawValue>,
-        }
-        #[derive(Default, Deserialize)]
-        struct Extensions<'a> {
-            #[serde(borrow, default)]
-            code: Option<&'a RawValue>,
-            #[serde(borrow, default, rename = "type")]
-            class: Option<&'a RawValue>,
-        }
-        let entry: Entry = json::object(error.get()).unwrap_or_default();
-        let extensions: Extensions =
-            entry.extensions.and_then(|extensions| json::object(extensions.get())).unwrap_or_default();
-        let message: String = json::lenient(entry.message).unwrap_or_default();
-        let code: String = json::lenient(extensions.code).unwrap_or_default();
-        let class: String = json::lenient(extensions.class).unwrap_or_default();
+        let error = Object::of(error);
+        let part = |name| error.as_ref()?.get(name);
+        let extensions = part("extensions").and_then(Object::of);
+        let extension = |name| extensions.as_ref()?.text(name);
+        let message = part("message").and_then(json::text).unwrap_or_default();
+        let (code, class) = (extension("code").unwrap_or_default(), extension("type").unwrap_or_default());
         let kind = match (message.trim(), code.as_str(), class.as_str()) {
             ("Unauthorized", _, _) | (_, "UNAUTHENTICATED", _) | (_, _, "AuthenticationError") => {
                 Kind::Credentials
@@ -117,8 +102,8 @@ impl GraphqlError {
         };
         // A path goes through the alias to the position, and may go on to a field
         // whose null has spread to the whole element.
-        let path: Vec<&RawValue> = json::lenient(entry.path).unwrap_or_default();
-        let position = json::lenient(path.get(1).copied());
+        let path = part("path").and_then(json::list).unwrap_or_default();
+        let position = path.get(1).and_then(|position| position.get().parse().ok());
         Self { message, kind, position }
     }
 

@@ -1,4 +1,4 @@
-use http::StatusCode;
+use http::{Method, StatusCode};
 use proptest::prelude::*;
 use secrecy::SecretString;
 use serde_json::{Value, json};

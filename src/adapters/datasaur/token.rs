@@ -11,7 +11,10 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use url::form_urlencoded;
 
-use crate::adapters::{BackendFault, BaseUrl, Expiry, FaultKind, Token, TokenExchange, answer, json};
+use crate::adapters::{
+    BackendFault, BaseUrl, Expiry, FaultKind, Token, TokenExchange, answer,
+    json::{self, Object},
+};
 
 /// How the client id and secret are sent for a token.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -39,7 +42,7 @@ impl Client {
 }
 
 impl TokenExchange for Client {
-    fn request(&self, secret: &SecretString) -> Request<Bytes> {
+    fn request(&self, secret: &SecretString) -> Result<Request<Bytes>, BackendFault> {
         let mut request = Request::builder()
             .method(Method::POST)
             .uri(self.url.clone())
@@ -60,72 +63,44 @@ impl TokenExchange for Client {
             }
         }
         form.append_pair("grant_type", "client_credentials");
-        request.body(form.finish().into()).expect("constant headers are valid")
+        Ok(request.body(form.finish().into()).expect("constant headers are valid"))
     }
 
     fn interpret(&self, response: &Response<Bytes>) -> Result<Token, BackendFault> {
         let status = response.status();
-        if status == StatusCode::FORBIDDEN {
-            // What is forbidden is this client, not something that it asked for.
-            return Err(FaultKind::CredentialsRejected.with_status(status));
-        }
-        answer::check_status(response)?;
+        answer::check_exchange(response, &[])?;
         if status.is_success() {
             answer::check_json(response)?;
         }
-        match json::object::<Answer>(response.body()) {
-            Some(Answer { error: Some(error), error_description, .. }) => {
-                Err(refused(error, error_description, status))
-            }
-            _ if !status.is_success() => Err(answer::rejected("", status)),
-            Some(answer) => answer.token().map_err(|why| answer::malformed(why, status)),
-            None => Err(answer::malformed("not a token response", status)),
+        let body = Object::parse(response.body()).and_then(Object::unambiguous);
+        if let Some((body, error)) = body.as_ref().and_then(|body| Some((body, body.get("error")?))) {
+            return Err(refused(error, body.text("error_description"), status));
         }
-    }
-}
-
-#[derive(Deserialize)]
-struct Answer<'a> {
-    #[serde(default)]
-    access_token: Option<String>,
-    #[serde(borrow, default)]
-    token_type: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    expires_in: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    error: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    error_description: Option<&'a RawValue>,
-}
-
-impl Answer<'_> {
-    fn token(self) -> Result<Token, &'static str> {
-        let token = self.access_token.ok_or("no access_token")?;
-        if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err("an access_token that no header can carry");
+        if !status.is_success() {
+            return Err(answer::rejected("", status));
         }
+        let body = body.ok_or(answer::malformed("not a token response", status))?;
         // RFC 6749 section 7.1: a token of a type that isn't understood isn't used.
-        match json::lenient::<String>(self.token_type) {
-            Some(kind) if !kind.eq_ignore_ascii_case("bearer") => Err("not a bearer token"),
-            _ => Ok(Token { expiry: self.expires_in.and_then(lifetime), value: token.into() }),
+        if body.text("token_type").is_some_and(|kind| !kind.eq_ignore_ascii_case("bearer")) {
+            return Err(answer::malformed("not a bearer token", status));
         }
+        answer::token(body.text("access_token"), body.get("expires_in").and_then(lifetime))
     }
 }
 
 /// Seconds, as number or text. None that can be used is none at all.
 fn lifetime(expires_in: &RawValue) -> Option<Expiry> {
-    let text: String = json::lenient(Some(expires_in)).unwrap_or_else(|| expires_in.get().to_owned());
-    let seconds = text.trim().parse().ok().filter(|seconds| *seconds > 0.0)?;
+    let seconds = json::plain(expires_in).trim().parse().ok().filter(|seconds| *seconds > 0.0)?;
     Duration::try_from_secs_f64(seconds).ok().map(Expiry::After)
 }
 
 /// RFC 6749 section 5.2: the code says whether it is the client that is refused.
-fn refused(error: &RawValue, description: Option<&RawValue>, status: StatusCode) -> BackendFault {
-    let code: String = json::lenient(Some(error)).unwrap_or_default();
+fn refused(error: &RawValue, description: Option<String>, status: StatusCode) -> BackendFault {
+    let code = json::text(error).unwrap_or_default();
     if matches!(code.as_str(), "invalid_client" | "invalid_grant" | "unauthorized_client" | "access_denied") {
         return answer::judged(FaultKind::CredentialsRejected, status);
     }
-    let description = json::lenient(description).filter(|text: &String| !text.trim().is_empty());
+    let description = description.filter(|text| !text.trim().is_empty());
     answer::rejected(&description.unwrap_or(code), status)
 }
 
@@ -151,7 +126,7 @@ mod tests {
     #[test]
     fn the_secret_goes_into_the_form_or_into_basic_credentials() {
         let secret = SecretString::from("p+w=ä");
-        let request = client(ClientAuth::Form).request(&secret);
+        let request = client(ClientAuth::Form).request(&secret).unwrap();
         assert_eq!(request.method(), Method::POST);
         assert_eq!(request.uri(), "https://app.datasaur.ai/api/oauth/token");
         assert_eq!(request.headers()["content-type"], "application/x-www-form-urlencoded");
@@ -159,7 +134,7 @@ mod tests {
         let form = "client_id=a+b%26c&client_secret=p%2Bw%3D%C3%A4&grant_type=client_credentials";
         assert_eq!(request.body(), form);
 
-        let request = client(ClientAuth::Basic).request(&secret);
+        let request = client(ClientAuth::Basic).request(&secret).unwrap();
         assert_eq!(request.headers()["authorization"], format!("Basic {}", STANDARD.encode("a b&c:p+w=ä")));
         assert!(request.headers()["authorization"].is_sensitive());
         assert_eq!(request.body(), "grant_type=client_credentials");

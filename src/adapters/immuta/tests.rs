@@ -1,3 +1,4 @@
+use http::{Method, header};
 use secrecy::SecretString;
 use serde_json::Value;
 
@@ -242,7 +243,7 @@ fn an_api_key_is_traded_only_where_the_configuration_says_so() {
     assert!(immuta().token_exchange().is_none());
     let base = "https://immuta.example/t/".parse().unwrap();
     let immuta = Immuta::new(base, NonZeroUsize::MIN, true);
-    let request = immuta.token_exchange().unwrap().request(&SecretString::from("k\"1"));
+    let request = immuta.token_exchange().unwrap().request(&SecretString::from("k\"1")).unwrap();
     assert_eq!(request.method(), Method::POST);
     assert_eq!(request.uri(), "https://immuta.example/t/bim/apikey/authenticate");
     assert_eq!(request.headers()[header::CONTENT_TYPE], "application/json");

@@ -1,4 +1,4 @@
-use http::HeaderMap;
+use http::{HeaderMap, Method};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -245,6 +245,7 @@ fn a_record_that_cannot_be_read_is_this_jobs_fault() {
         r#"{"job_status":"DONE","job_status":"ERROR"}"#,
         r#"{"job_status":"CANCELLED","running":"yes"}"#,
         r#"{"job_status":"DONE"} x"#,
+        r#"{"job_status":"DONE","progress":NaN}"#,
         r#"["/x","DONE",true]"#,
     ] {
         assert_eq!(read_record(record), unreadable, "{record}");

@@ -1,0 +1,166 @@
+//! Where a backend is, and what is sent there.
+
+use std::str::FromStr;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Uri, header};
+use thiserror::Error;
+use url::{Host, Url};
+
+/// Longest URL in bytes. A URI of the `http` crate holds 65,534 in all, so this
+/// leaves room for any path and most queries.
+const LONGEST: usize = 2048;
+
+/// Where a backend is: an http or https URL that a path can be appended to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BaseUrl(Url);
+
+/// Why a text is not a [`BaseUrl`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum InvalidBaseUrl {
+    /// Not a URL at all.
+    #[error("is not a URL; write one such as \"https://vendor.example\"")]
+    NotAUrl,
+    /// Neither http nor https.
+    #[error("must begin with http:// or https://")]
+    Scheme,
+    /// User and password do not belong in a URL.
+    #[error("must not hold a user name or password; use credentials")]
+    UserInfo,
+    /// A query or fragment would be lost.
+    #[error("must not have a query or fragment")]
+    QueryOrFragment,
+    /// With a path behind it, it has to fit into a request.
+    #[error("must be at most 2048 bytes long")]
+    TooLong,
+}
+
+impl FromStr for BaseUrl {
+    type Err = InvalidBaseUrl;
+
+    fn from_str(text: &str) -> Result<Self, InvalidBaseUrl> {
+        let url = Url::parse(text).map_err(|_| InvalidBaseUrl::NotAUrl)?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(InvalidBaseUrl::Scheme);
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(InvalidBaseUrl::UserInfo);
+        }
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err(InvalidBaseUrl::QueryOrFragment);
+        }
+        if url.as_str().len() > LONGEST {
+            return Err(InvalidBaseUrl::TooLong);
+        }
+        // A URL may hold characters, in its host above all, that a request can't.
+        let _: Uri = url.as_str().parse().map_err(|_| InvalidBaseUrl::NotAUrl)?;
+        Ok(Self(url))
+    }
+}
+
+impl BaseUrl {
+    /// The URL with `path` after its own; `path` begins with a slash, needs no
+    /// escaping and is shorter than 60,000 bytes.
+    pub fn join(&self, path: &str) -> Uri {
+        self.join_any(path).expect("a parsed URL of at most 2048 bytes with a clean, short path is a URI")
+    }
+
+    /// Like [`join`](Self::join) for a path of any length. `None` where no
+    /// request could hold the result.
+    pub(super) fn join_any(&self, path: &str) -> Option<Uri> {
+        let base = self.0.as_str().trim_end_matches('/');
+        format!("{base}{path}").parse().ok()
+    }
+
+    /// Whether what is sent there is encrypted.
+    pub fn is_https(&self) -> bool {
+        self.0.scheme() == "https"
+    }
+
+    /// Whether the host is this machine.
+    pub fn is_loopback(&self) -> bool {
+        match self.0.host() {
+            Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+            Some(Host::Ipv4(ip)) => ip.is_loopback(),
+            Some(Host::Ipv6(ip)) => ip.is_loopback(),
+            None => false,
+        }
+    }
+
+    /// A POST of JSON for JSON to `path` after the URL's own.
+    pub(super) fn post(&self, path: &str, body: &serde_json::Value) -> Request<Bytes> {
+        const JSON: HeaderValue = HeaderValue::from_static("application/json");
+        let mut request = Request::new(Bytes::from(body.to_string()));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.join(path);
+        request.headers_mut().insert(header::CONTENT_TYPE, JSON);
+        request.headers_mut().insert(header::ACCEPT, JSON);
+        request
+    }
+
+    /// The URL as it was given.
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+}
+
+/// RFC 3986, section 2.1: everything but the unreserved characters.
+pub(crate) fn percent_encoded(text: &str) -> String {
+    const HEX: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F'];
+    let mut encoded = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(byte.into()),
+            _ => encoded.extend(['%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]),
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_goes_behind_the_base_urls_own() {
+        for base in ["http://db:8082/gpudb-0", "http://db:8082/gpudb-0/"] {
+            let base: BaseUrl = base.parse().unwrap();
+            assert_eq!(base.join("/get/job"), "http://db:8082/gpudb-0/get/job");
+        }
+    }
+
+    #[test]
+    fn a_base_url_that_would_lose_something_is_refused() {
+        for (text, error) in [
+            ("vendor.example", InvalidBaseUrl::NotAUrl),
+            ("ftp://vendor.example", InvalidBaseUrl::Scheme),
+            ("https://me:pw@vendor.example", InvalidBaseUrl::UserInfo),
+            ("https://vendor.example/?a=b", InvalidBaseUrl::QueryOrFragment),
+        ] {
+            assert_eq!(text.parse::<BaseUrl>(), Err(error));
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_path_goes_behind_any_base_url(rest in "[ -~]{0,24}|\\PC{0,12}") {
+            for text in [format!("https://vendor.example/{rest}"), format!("http://{rest}"), rest] {
+                if let Ok(base) = text.parse::<BaseUrl>() {
+                    proptest::prop_assert!(base.join("/a").path().ends_with("/a"));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_base_url_leaves_room_for_a_path() {
+        let of_length = |length: usize| format!("{:x<length$}", "https://vendor.example/").parse::<BaseUrl>();
+        let longest = of_length(2048).unwrap();
+        assert_eq!(longest.join(&format!("/{}", "x".repeat(59_998))).path().len(), 2048 - 22 + 59_999);
+        assert_eq!(longest.join_any(&format!("/{}", "x".repeat(70_000))), None);
+        assert_eq!(of_length(2049), Err(InvalidBaseUrl::TooLong));
+        // What counts is the length after escaping.
+        let escaped = format!("https://vendor.example/{}", "ä".repeat(700));
+        assert_eq!(escaped.parse::<BaseUrl>(), Err(InvalidBaseUrl::TooLong));
+    }
+}

@@ -313,6 +313,16 @@ impl Vendor {
         }
     }
 
+    /// The vendor's name, as the configuration and the contract write it.
+    pub fn key(&self) -> &'static str {
+        match self {
+            Self::Immuta => "immuta",
+            Self::Kinetica => "kinetica",
+            Self::Claret { .. } => "claret",
+            Self::Datasaur => "datasaur",
+        }
+    }
+
     /// Whether one request can ask for many jobs.
     pub fn batches(&self) -> bool {
         matches!(self, Self::Immuta | Self::Datasaur)

@@ -16,6 +16,7 @@ use super::{
     document::{self, Object},
     vendor_message,
 };
+use super::{FileFault, Part, RefusedLocation};
 use crate::job::{JobError, JobRef, JobState, Observation, Progress};
 
 mod files;
@@ -70,6 +71,14 @@ impl Adapter for Claret {
         let content = body.get("content").ok_or(answer::malformed("no content member", status))?;
         let job = Object::of(content).ok_or(answer::malformed("content is not an object", status))?;
         Ok(jobs.iter().map(|asked| observe(&asked.id, &job, content)).collect())
+    }
+
+    fn file_request(&self, location: &str) -> Result<Request<Bytes>, RefusedLocation> {
+        files::request(&self.base_url, location)
+    }
+
+    fn file_part(&self, offset: u64, head: &Response<Bytes>) -> Result<Part, FileFault> {
+        files::part(offset, head)
     }
 
     fn token_exchange(&self) -> Option<&dyn TokenExchange> {

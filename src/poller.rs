@@ -22,6 +22,7 @@ use crate::{
     adapters::{BackendFault, FaultKind, Interpretation},
     job::{JobRef, JobState, Snapshot},
     pacing::{Hold, Rate},
+    transport::Files,
 };
 
 mod ended;
@@ -40,6 +41,11 @@ pub trait Upstream: Send + Sync + 'static {
     /// Asks about at most as many jobs as the backend's batch holds. Dropping the
     /// future gives the request up.
     fn ask<'a>(&'a self, jobs: &'a [JobRef]) -> Pin<Box<dyn Future<Output = Interpretation> + Send + 'a>>;
+
+    /// Where its jobs' files can be had, if they can.
+    fn files(&self) -> Option<&dyn Files> {
+        None
+    }
 }
 
 /// What a follower sees of a job.
@@ -106,12 +112,34 @@ impl Interruption {
 }
 
 /// What a backend bears.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Limits {
     /// Most requests at once.
     pub concurrency: NonZeroUsize,
-    /// Most requests a second.
-    pub per_second: NonZeroU32,
+    /// When each may be sent.
+    pub throttle: Arc<Throttle>,
+}
+
+/// Holds all requests to one backend to so many a second.
+#[derive(Debug)]
+pub struct Throttle(Mutex<Rate>);
+
+impl Throttle {
+    /// At most `per_second` requests in any one second.
+    pub fn new(per_second: NonZeroU32) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(Rate::new(per_second))))
+    }
+
+    /// Returns when a request may be sent.
+    pub async fn leave_to_send(&self) {
+        loop {
+            let leave = self.0.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now());
+            match leave {
+                Ok(()) => return,
+                Err(at) => tokio::time::sleep_until(at).await,
+            }
+        }
+    }
 }
 
 /// Asks `upstream` about the jobs on `roster` until `stop` is cancelled; then
@@ -123,12 +151,8 @@ pub async fn run(
     limits: Limits,
     stop: CancellationToken,
 ) {
-    let poller = Arc::new(Poller {
-        name,
-        upstream,
-        rate: Mutex::new(Rate::new(limits.per_second)),
-        unknown_words: Mutex::default(),
-    });
+    let poller =
+        Arc::new(Poller { name, upstream, throttle: limits.throttle, unknown_words: Mutex::default() });
     let permits = Arc::new(Semaphore::new(limits.concurrency.get()));
     let mut flights = JoinSet::new();
     let next = async {
@@ -148,7 +172,7 @@ pub async fn run(
                 }
             }
             let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
-            poller.leave_to_send().await;
+            poller.throttle.leave_to_send().await;
             if let Some(batch) = roster.take(Instant::now()) {
                 while flights.try_join_next().is_some() {}
                 let poller = Arc::clone(&poller);
@@ -172,21 +196,11 @@ pub async fn run(
 struct Poller {
     name: Arc<str>,
     upstream: Arc<dyn Upstream>,
-    rate: Mutex<Rate>,
+    throttle: Arc<Throttle>,
     unknown_words: Mutex<HashSet<String>>,
 }
 
 impl Poller {
-    async fn leave_to_send(&self) {
-        loop {
-            let leave = self.rate.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now());
-            match leave {
-                Ok(()) => return,
-                Err(at) => tokio::time::sleep_until(at).await,
-            }
-        }
-    }
-
     /// Asks about a batch. Where the vendor refuses the whole for what may be one
     /// job's fault, asks about its halves, until the culprit stands alone.
     async fn fly(&self, mut batch: Batch) {
@@ -198,7 +212,7 @@ impl Poller {
                 continue;
             }
             if sent > 0 {
-                self.leave_to_send().await;
+                self.throttle.leave_to_send().await;
             }
             sent += 1;
             let jobs: Vec<JobRef> = part.iter().map(|taken| taken.job().clone()).collect();

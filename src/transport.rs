@@ -19,8 +19,10 @@ use crate::{
 };
 
 mod credentials;
+mod download;
 
 use credentials::Credentials;
+pub use download::{File, Files};
 
 const USER_AGENT: &str = concat!("jobwatch/", env!("CARGO_PKG_VERSION"));
 
@@ -31,6 +33,7 @@ pub struct Endpoint {
     adapter: Arc<dyn Adapter>,
     credentials: Credentials,
     http: Http,
+    files: download::FileClient,
 }
 
 /// Why an endpoint can't be set up.
@@ -71,6 +74,7 @@ impl Endpoint {
             adapter,
             credentials: Credentials::new(credentials)?,
             http: Http::new(poll)?,
+            files: download::FileClient::new(poll)?,
         })
     }
 
@@ -129,6 +133,10 @@ impl Endpoint {
 impl Upstream for Endpoint {
     fn ask<'a>(&'a self, jobs: &'a [JobRef]) -> Pin<Box<dyn Future<Output = Interpretation> + Send + 'a>> {
         Box::pin(Self::ask(self, jobs))
+    }
+
+    fn files(&self) -> Option<&dyn Files> {
+        Some(self)
     }
 }
 

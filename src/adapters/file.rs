@@ -95,9 +95,10 @@ pub(super) fn part(offset: u64, head: &Response<Bytes>) -> Result<Part, FileFaul
         }
         _ => {
             answer::check_status(head)?;
-            return Err(match status.is_success() {
-                true => malformed("it is not a file"),
-                false => answer::rejected("", status).into(),
+            return Err(if status.is_success() {
+                malformed("it is not a file")
+            } else {
+                answer::rejected("", status).into()
             });
         }
     };
@@ -156,6 +157,7 @@ mod tests {
         part(offset, &head.body(Bytes::new()).unwrap())
     }
 
+    #[allow(clippy::unnecessary_wraps, reason = "compared with what was read")]
     fn part_of(skip: u64, length: Option<u64>, size: Option<u64>) -> Result<Part, FileFault> {
         Ok(Part { skip, length, size, content_type: String::new() })
     }

@@ -158,7 +158,8 @@ impl Inquiry {
     }
 }
 
-async fn at(time: Option<Instant>) {
+/// Ends at this time, or never.
+pub(super) async fn at(time: Option<Instant>) {
     match time {
         Some(time) => sleep_until(time).await,
         None => std::future::pending().await,

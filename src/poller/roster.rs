@@ -269,6 +269,14 @@ impl Roster {
         self.changed.notified().await;
     }
 
+    /// Why the backend is left alone at `now`, if it is.
+    pub fn held(&self, now: Instant) -> Option<Hold> {
+        match self.lock().gate.admission(now) {
+            Admission::Held(hold) => Some(hold),
+            _ => None,
+        }
+    }
+
     /// How the backend is doing at `now`.
     pub fn report(&self, now: Instant) -> Report {
         let table = self.lock();

@@ -9,7 +9,7 @@ use std::{
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{Ended, Follow, Interest, Limits, Mailbox, Plan, Roster, Standing, script::Script};
+use super::{Ended, Follow, Interest, Limits, Mailbox, Plan, Roster, Standing, Throttle, script::Script};
 use crate::{
     adapters::FaultKind,
     job::{JobRef, JobState},
@@ -26,7 +26,10 @@ struct Rig {
 }
 
 fn rig(max_batch: usize) -> Rig {
-    rig_with(max_batch, Limits { concurrency: nonzero(8), per_second: NonZeroU32::new(1000).unwrap() })
+    rig_with(
+        max_batch,
+        Limits { concurrency: nonzero(8), throttle: Throttle::new(NonZeroU32::new(1000).unwrap()) },
+    )
 }
 
 fn nonzero(number: usize) -> NonZeroUsize {
@@ -320,7 +323,8 @@ async fn nothing_is_sent_while_a_retry_after_runs() {
 
 #[tokio::test(start_paused = true)]
 async fn concurrency_and_rate_stay_within_their_limits() {
-    let rig = rig_with(1, Limits { concurrency: nonzero(2), per_second: NonZeroU32::new(5).unwrap() });
+    let rig =
+        rig_with(1, Limits { concurrency: nonzero(2), throttle: Throttle::new(NonZeroU32::new(5).unwrap()) });
     let _follows: Vec<Follow> = rig.running(100).iter().map(|id| rig.follow(id)).collect();
     pass(60 * SECOND).await;
     assert!(rig.script.most_under_way() <= 2);
@@ -362,7 +366,7 @@ async fn a_missing_job_is_asked_about_at_the_shortest_cadence() {
 async fn whoever_joins_while_the_last_follower_leaves_is_still_answered() {
     let rig = Arc::new(rig_with(
         4,
-        Limits { concurrency: nonzero(64), per_second: NonZeroU32::new(u32::MAX).unwrap() },
+        Limits { concurrency: nonzero(64), throttle: Throttle::new(NonZeroU32::new(u32::MAX).unwrap()) },
     ));
     rig.running(8);
     let workers: Vec<JoinHandle<()>> = (0..8_usize)

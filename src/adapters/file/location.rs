@@ -159,7 +159,7 @@ fn escaped(path: &str) -> String {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' => escaped.push(byte.into()),
             _ if b"-._~!$&'()*+,;=:@/?".contains(&byte) => escaped.push(byte.into()),
             _ => {
-                escaped.extend(['%', HEX[usize::from(byte >> 4)].into(), HEX[usize::from(byte & 15)].into()])
+                escaped.extend(['%', HEX[usize::from(byte >> 4)].into(), HEX[usize::from(byte & 15)].into()]);
             }
         }
     }

@@ -197,3 +197,6 @@ impl Files for Endpoint {
         Box::pin(self.open_file(location, offset))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,12 +11,11 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::value::RawValue;
 
 use super::{
-    Adapter, BackendFault, BaseUrl, FaultKind, Interpretation, InvalidJobRef, JobFault, Token, TokenExchange,
-    answer,
+    Adapter, BackendFault, BaseUrl, FaultKind, FileFault, Interpretation, InvalidJobRef, JobFault, Part,
+    RefusedLocation, Token, TokenExchange, answer,
     document::{self, Object},
     vendor_message,
 };
-use super::{FileFault, Part, RefusedLocation};
 use crate::job::{JobError, JobRef, JobState, Observation, Progress};
 
 mod files;

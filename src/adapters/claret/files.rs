@@ -6,9 +6,12 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use serde_json::value::RawValue;
 
-use crate::adapters::{BaseUrl, FaultKind, FileFault, Part, RefusedLocation, answer, file};
 use crate::{
-    adapters::document::{self, Object},
+    adapters::{
+        BaseUrl, FaultKind, FileFault, Part, RefusedLocation, answer,
+        document::{self, Object},
+        file,
+    },
     job::Artifact,
 };
 

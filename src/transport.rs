@@ -22,9 +22,11 @@ use crate::{
 };
 
 mod credentials;
+mod download;
 mod redaction;
 
 use credentials::Credentials;
+pub use download::{File, Files};
 
 const USER_AGENT: &str = concat!("jobwatch/", env!("CARGO_PKG_VERSION"));
 
@@ -40,6 +42,7 @@ pub struct Endpoint {
     adapter: Arc<dyn Adapter>,
     credentials: Credentials,
     http: Http,
+    files: download::FileClient,
 }
 
 /// Why an endpoint can't be set up.
@@ -81,6 +84,7 @@ impl Endpoint {
             adapter,
             credentials: Credentials::new(credentials)?,
             http: Http::new(poll)?,
+            files: download::FileClient::new(poll)?,
         })
     }
 
@@ -136,6 +140,10 @@ impl Endpoint {
 impl Upstream for Endpoint {
     fn ask<'a>(&'a self, jobs: &'a [JobRef], wait: Duration) -> Asked<'a> {
         Box::pin(Self::ask(self, jobs, wait))
+    }
+
+    fn files(&self) -> Option<&dyn Files> {
+        Some(self)
     }
 }
 

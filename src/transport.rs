@@ -9,12 +9,13 @@ use std::{cell::Cell, error::Error, fmt, io, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use http::{Request, Response, header};
-use reqwest::{Client, redirect};
+use reqwest::{Client, ClientBuilder, redirect};
 use tower::util::MapRequestLayer;
 
 use crate::{
     adapters::{
-        Adapter, BackendFault, Claret, Datasaur, FaultKind, Immuta, Interpretation, JobFault, Kinetica,
+        Adapter, BackendFault, BaseUrl, Claret, Datasaur, FaultKind, Immuta, Interpretation, JobFault,
+        Kinetica,
     },
     config::{self, Vendor},
     job::JobRef,
@@ -54,19 +55,18 @@ impl Endpoint {
     /// Sets a backend up; connects to nothing yet.
     pub fn new(backend: &config::Backend) -> Result<Self, SetupError> {
         let config::Backend { name: _, vendor, base_url, credentials, poll } = backend;
-        let base_url = base_url.clone();
         let adapter: Arc<dyn Adapter> = match (vendor, credentials) {
             (Vendor::Immuta, credentials) => {
                 let exchange = matches!(credentials, config::Credentials::ApiKeyExchange(_));
-                Arc::new(Immuta::new(base_url, poll.max_batch, exchange))
+                Arc::new(Immuta::new(base_url.clone(), poll.max_batch, exchange))
             }
-            (Vendor::Kinetica, _) => Arc::new(Kinetica::new(base_url)),
+            (Vendor::Kinetica, _) => Arc::new(Kinetica::new(base_url.clone())),
             (Vendor::Claret { tenant }, credentials) => {
                 let email = match credentials {
                     config::Credentials::Login { email, .. } => Some(email.clone()),
                     _ => None,
                 };
-                let claret = Claret::new(base_url, tenant, email);
+                let claret = Claret::new(base_url.clone(), tenant, email);
                 Arc::new(claret.map_err(|error| SetupError(error.to_string()))?)
             }
             (Vendor::Datasaur, credentials) => {
@@ -76,15 +76,15 @@ impl Endpoint {
                     }
                     _ => None,
                 };
-                Arc::new(Datasaur::new(base_url, poll.max_batch, client))
+                Arc::new(Datasaur::new(base_url.clone(), poll.max_batch, client))
             }
         };
         Ok(Self {
             vendor: vendor.clone(),
             adapter,
             credentials: Credentials::new(credentials)?,
-            http: Http::new(poll)?,
-            files: download::FileClient::new(poll)?,
+            http: Http::new(base_url, poll)?,
+            files: download::FileClient::new(base_url, poll)?,
         })
     }
 
@@ -160,12 +160,19 @@ impl fmt::Debug for Http {
     }
 }
 
+/// What all clients of a backend have in common. The system's proxy is used,
+/// except towards this machine.
+fn client(base_url: &BaseUrl, poll: &config::Poll) -> ClientBuilder {
+    let builder = Client::builder()
+        .user_agent(USER_AGENT)
+        .redirect(redirect::Policy::none())
+        .connect_timeout(poll.connect_timeout);
+    if base_url.is_loopback() { builder.no_proxy() } else { builder }
+}
+
 impl Http {
-    fn new(poll: &config::Poll) -> Result<Self, SetupError> {
-        let client = Client::builder()
-            .user_agent(USER_AGENT)
-            .redirect(redirect::Policy::none())
-            .connect_timeout(poll.connect_timeout)
+    fn new(base_url: &BaseUrl, poll: &config::Poll) -> Result<Self, SetupError> {
+        let client = client(base_url, poll)
             .timeout(poll.timeout)
             .tcp_nodelay(true)
             .connector_layer(MapRequestLayer::new(note_connecting))

@@ -136,6 +136,8 @@ struct Row {
     /// Somebody needed an answer at once: the next wait is a plain one, so that who
     /// asks often does not have a long poll begun and cut short each time.
     cut: bool,
+    /// Everybody is told of the next answer, changed or not.
+    ask_anew: bool,
     changed_at: Instant,
     /// In a row, of this job alone.
     failures: u32,
@@ -290,6 +292,7 @@ impl Roster {
                 asked_at: None,
                 answer_at: soon,
                 cut: false,
+                ask_anew: false,
                 changed_at: now,
                 failures: 0,
                 alone: 0,
@@ -639,7 +642,8 @@ impl Row {
         if shown {
             self.changed_at = now;
         }
-        self.tell(changed || recovered);
+        let everybody = mem::take(&mut self.ask_anew) || changed || recovered;
+        self.tell(everybody);
         latest.snapshot.is_terminal().then_some(latest)
     }
 
@@ -699,6 +703,13 @@ impl Follow {
     /// What is known now.
     pub fn news(&self) -> News {
         self.entry.news().clone()
+    }
+
+    /// Like [`hurry`](Self::hurry), and has this follower told of the answer even if
+    /// it is the same as before.
+    pub fn ask_anew(&self) {
+        self.roster.lock().rows[self.key].ask_anew = true;
+        self.hurry();
     }
 
     /// Has the job asked about at once, as if its cadence had run out, unless a

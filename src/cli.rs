@@ -4,7 +4,7 @@
 //! The clients print for people on a terminal and one proto-JSON object per line
 //! everywhere else. What a command found out is its exit code; see [`Exit`].
 
-use std::{future::Future, process::ExitCode};
+use std::{future::Future, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
@@ -26,6 +26,8 @@ mod watch;
 
 pub use exit::Exit;
 use exit::Failure;
+
+use crate::config::{Config, EnvFile, Environment, InvalidConfig};
 
 /// One gRPC contract over every vendor's asynchronous-job API.
 #[derive(Debug, Parser)]
@@ -98,8 +100,28 @@ async fn until_interrupted(work: impl Future<Output = Result<Exit, Failure>>) ->
     }
 }
 
-/// The environment, as far as it is text.
-fn environment() -> impl Iterator<Item = (String, String)> {
-    std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+/// Where the configuration is.
+#[derive(Debug, clap::Args)]
+struct Configuration {
+    /// The configuration, in TOML.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+
+    /// Variables that come before those of the environment, a NAME=value in each
+    /// line. The gateway sees when a secret changes there.
+    #[arg(long, value_name = "FILE")]
+    env_file: Option<PathBuf>,
+}
+
+impl Configuration {
+    fn load(&self) -> Result<Config, InvalidConfig> {
+        // What is no text can be no value.
+        let own = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        let mut environment = Environment::from(own);
+        if let Some(file) = &self.env_file {
+            environment = environment.with_file(EnvFile::load(file)?);
+        }
+        Config::load(&self.config, environment)
+    }
 }

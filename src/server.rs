@@ -4,7 +4,7 @@ use std::{error::Error as _, io, sync::Arc, time::Duration};
 
 use thiserror::Error;
 use tokio::{net::TcpListener, time::timeout};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tonic::transport::{self, Certificate, Identity, Server, ServerTlsConfig};
 use tracing::{info, warn};
 
@@ -17,6 +17,9 @@ use crate::{
 };
 
 mod incoming;
+mod rotation;
+
+use rotation::Rotation;
 
 /// How long open calls may go on after the shutdown began. Calls that wait for a
 /// vendor are ended by then, so only a client that does not read is cut off.
@@ -74,20 +77,24 @@ pub async fn run(
 ) -> Result<(), ServeError> {
     let Config { server, limits, backends, .. } = config;
     let mut setups = Vec::with_capacity(backends.len());
+    let mut rotation = Rotation::default();
     for backend in backends {
         let name = Arc::clone(&backend.name);
         let endpoint = Endpoint::new(&backend)
             .map_err(|error| ServeError::Backend { backend: Arc::clone(&name), error })?;
+        let endpoint = Arc::new(endpoint);
+        rotation.add(&backend.credentials, &endpoint);
         let adapter = Arc::clone(endpoint.adapter());
         setups.push(BackendSetup {
             name,
             vendor: backend.vendor.name(),
             max_batch: adapter.max_batch(),
             check: Box::new(move |job| adapter.check(job)),
-            upstream: Arc::new(endpoint),
+            upstream: endpoint,
             poll: backend.poll,
         });
     }
+    let _rotation = AbortOnDropHandle::new(tokio::spawn(rotation.run(rotation::EVERY)));
     let names: Vec<String> = setups.iter().map(|setup| setup.name.to_string()).collect();
     let watch_limits = WatchLimits {
         total: limits.watches,

@@ -10,6 +10,7 @@ use std::{cell::Cell, error::Error, fmt, future::Future, io, pin::Pin, sync::Arc
 use bytes::{Bytes, BytesMut};
 use http::{Request, Response, header};
 use reqwest::{Client, redirect};
+use secrecy::SecretString;
 use tower::util::MapRequestLayer;
 
 use crate::{
@@ -82,6 +83,12 @@ impl Endpoint {
         })
     }
 
+    /// Takes another secret in place of the configured one. A request that the
+    /// vendor rejects meanwhile is sent once more, with the new one.
+    pub fn rotate(&self, secret: SecretString) -> Result<(), SetupError> {
+        self.credentials.rotate(secret)
+    }
+
     /// The vendor's translation.
     pub fn adapter(&self) -> &Arc<dyn Adapter> {
         &self.adapter
@@ -102,7 +109,7 @@ impl Endpoint {
 
     /// Asks about jobs: sends a request with credentials and reads the answer.
     /// Where the vendor rejects a token that was traded for, trades for another
-    /// and asks once more.
+    /// and asks once more; likewise where the secret was replaced meanwhile.
     pub async fn ask(&self, jobs: &[JobRef]) -> Interpretation {
         let mut renewed = false;
         loop {

@@ -1,5 +1,6 @@
 //! The command line: `serve` and `check` for operators, `get`, `watch` and
-//! `batch` for anyone who has a job to follow, `demo` for the first minute.
+//! `batch` for anyone who has a job to follow, `demo` for the first minute and
+//! `simulate` for whoever writes a client.
 //!
 //! The clients print for people on a terminal and one proto-JSON object per line
 //! everywhere else. What a command found out is its exit code; see [`Exit`].
@@ -22,6 +23,8 @@ mod json;
 mod present;
 mod render;
 mod serve;
+#[cfg(feature = "demo")]
+mod simulate;
 mod watch;
 
 pub use exit::Exit;
@@ -59,7 +62,12 @@ enum Command {
     Batch(batch::Args),
     /// Show everything, with simulated vendors: nothing to install or configure.
     #[cfg(feature = "demo")]
+    #[command(after_long_help = simulate::means())]
     Demo(demo::Args),
+    /// Run one simulated vendor, to write a client against.
+    #[cfg(feature = "demo")]
+    #[command(after_long_help = simulate::means())]
+    Simulate(simulate::Args),
 }
 
 impl Cli {
@@ -89,6 +97,8 @@ impl Command {
             Self::Batch(args) => until_interrupted(args.run()).await,
             #[cfg(feature = "demo")]
             Self::Demo(args) => args.run().await,
+            #[cfg(feature = "demo")]
+            Self::Simulate(args) => args.run().await,
         }
     }
 }

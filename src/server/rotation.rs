@@ -99,11 +99,11 @@ impl InUse {
     fn take(&mut self, configured: &Secret, found: Option<SecretString>) -> Result<(), Problem> {
         let problem = |text| Err(Problem { subject: configured.key().to_owned(), text });
         let Some(found) = found else {
-            return match self.was_there {
-                true => problem("is no longer in the environment file; write it there".to_owned()),
-                // It comes from the process's environment.
-                false => Ok(()),
-            };
+            if self.was_there {
+                return problem("is no longer in the environment file; write it there".to_owned());
+            }
+            // It comes from the process's environment.
+            return Ok(());
         };
         self.was_there = true;
         if found.expose_secret() == self.secret.expose_secret() {

@@ -17,6 +17,7 @@ mod rotation;
 mod secrets;
 mod services;
 mod shutdown;
+mod simulate;
 mod slow_readers;
 mod vendors;
 mod watches;

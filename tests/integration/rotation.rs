@@ -63,7 +63,8 @@ impl Room {
     }
 
     fn in_file(&self, kind: Kind) -> Backend {
-        self.backend(kind, &format!("{{ file = {:?} }}", self.path("key")))
+        let file = self.path("key").display().to_string();
+        self.backend(kind, &format!("{{ file = {file:?} }}"))
     }
 
     /// The vendor takes another secret, and neither the one before nor its tokens.

@@ -161,7 +161,7 @@ async fn a_variable_of_the_environment_file_is_seen() {
     let env = room.path("env").display().to_string();
     assert_eq!(room.after("env", "export KEY='new'\nOTHER=1").await.0, ["new"]);
     assert_eq!(room.after("env", "KEY=\"half").await.1, [format!("{env} line 1")]);
-    assert_eq!(room.after("env", "").await.1, [env.clone()]);
+    assert_eq!(room.after("env", "").await.1[0], env);
     assert_eq!(room.after("env", "OTHER=1").await.1, [KEY], "the process's own is not taken instead");
     fs::remove_file(room.path("env")).unwrap();
     assert_eq!(room.look().await, (vec!["new".to_owned()], vec![env]));

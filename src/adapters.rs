@@ -19,6 +19,7 @@ mod answer;
 mod base_url;
 mod claret;
 mod datasaur;
+mod file;
 mod immuta;
 mod json;
 mod kinetica;
@@ -28,6 +29,7 @@ pub(crate) use base_url::percent_encoded;
 pub use base_url::{BaseUrl, InvalidBaseUrl};
 pub use claret::{Claret, InvalidTenant};
 pub use datasaur::{ClientAuth, Datasaur};
+pub use file::{FileFault, Part, RefusedLocation};
 pub use immuta::Immuta;
 pub use kinetica::Kinetica;
 
@@ -51,12 +53,38 @@ pub trait Adapter: Debug + Send + Sync + 'static {
     /// [`check`](Self::check). Without credentials.
     fn request(&self, jobs: &[JobRef]) -> Request<Bytes>;
 
+    /// Like [`request`](Self::request), and asks the vendor to hold the answer
+    /// until all jobs have ended, at most for `wait`, which is in whole seconds.
+    /// Vendors that can't do so are asked for an answer now.
+    fn held_request(&self, jobs: &[JobRef], _wait: Duration) -> Request<Bytes> {
+        self.request(jobs)
+    }
+
     /// Reads the answer to a request for `jobs`. Total: any bytes give an answer
     /// for each job, in the order of `jobs`, or one fault; never a panic.
     ///
     /// # Errors
     /// A fault of the backend, which says nothing about the jobs.
     fn interpret(&self, jobs: &[JobRef], response: &Response<Bytes>) -> Interpretation;
+
+    /// Asks for a job's file, whole and without credentials, at the location that
+    /// the vendor gave.
+    ///
+    /// # Errors
+    /// A location to which this backend's credentials must not be sent.
+    fn file_request(&self, _location: &str) -> Result<Request<Bytes>, RefusedLocation> {
+        Err(RefusedLocation::NoFiles)
+    }
+
+    /// Reads the head of the answer to a [`file_request`](Self::file_request) that
+    /// asked for the bytes from `offset` on, by a Range header unless it is zero.
+    /// Does not look at the body. Total, like [`interpret`](Self::interpret).
+    ///
+    /// # Errors
+    /// Why the file can't be had.
+    fn file_part(&self, offset: u64, head: &Response<Bytes>) -> Result<Part, FileFault> {
+        file::part(offset, head)
+    }
 
     /// How a secret is traded for a token, where the vendor has such a call and
     /// this backend's credentials need it.
@@ -151,6 +179,9 @@ pub enum JobFault {
         /// The vendor's words, trimmed by [`vendor_message`].
         message: String,
     },
+    /// The gateway's account may not see this job; it may see the others.
+    #[error("the vendor forbids this job to the gateway's account")]
+    Forbidden,
     /// This job's part of the answer can't be understood; the others' can.
     #[error("the vendor's answer about this job can't be understood: {why}")]
     Malformed {
@@ -199,6 +230,9 @@ pub enum FaultKind {
         /// The vendor's words, trimmed by [`vendor_message`].
         message: String,
     },
+    /// Larger than the configuration allows; fewer jobs may fit.
+    #[error("the vendor's answer is larger than max_response_bytes")]
+    TooLarge,
     /// Not an answer that this version understands.
     #[error("the vendor's answer can't be understood: {why}")]
     Malformed {
@@ -214,6 +248,15 @@ impl From<FaultKind> for BackendFault {
 }
 
 impl FaultKind {
+    /// Whether the vendor can be reached and believes who asks, but does not
+    /// answer what was asked: one job may be the reason.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Rejected { .. } | Self::Malformed { .. } | Self::TooLarge | Self::Forbidden => true,
+            Self::Unavailable { .. } | Self::Throttled { .. } | Self::CredentialsRejected => false,
+        }
+    }
+
     /// The same fault, with the HTTP status that was the failure.
     #[must_use]
     pub fn with_status(self, status: http::StatusCode) -> BackendFault {

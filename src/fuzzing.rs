@@ -158,7 +158,7 @@ impl Vendor {
                             self.check_observation(job, observation);
                         }
                         Err(JobFault::Invalid { message }) => check_message(message),
-                        Err(JobFault::NotFound | JobFault::Malformed { .. }) => {}
+                        Err(JobFault::NotFound | JobFault::Forbidden | JobFault::Malformed { .. }) => {}
                     }
                 }
             }
@@ -303,6 +303,7 @@ fn check_fault(fault: &BackendFault, status: StatusCode) {
         FaultKind::Throttled { .. }
         | FaultKind::CredentialsRejected
         | FaultKind::Forbidden
+        | FaultKind::TooLarge
         | FaultKind::Malformed { .. } => {}
     }
 }

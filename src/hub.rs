@@ -16,14 +16,16 @@ use crate::{
     config::Poll,
     job::{InvalidResumeToken, JobRef},
     pacing::{Backoff, Cadence, Gate},
-    poller::{self, Ended, Latest, Plan, Report, Roster, Upstream},
+    poller::{self, Ended, Latest, Plan, Report, Roster, Throttle, Upstream},
 };
 
+mod download;
 mod inquiry;
 mod quota;
 mod watch;
 mod watches;
 
+pub use download::{Download, DownloadFailure, Fetch};
 pub use inquiry::Ask;
 pub use quota::{Caller, WatchLimits};
 pub use watch::{Event, Update, Watch, WatchOptions};
@@ -51,6 +53,8 @@ pub struct BackendSetup {
     pub check: Check,
     /// Most jobs in one request.
     pub max_batch: NonZeroUsize,
+    /// Whether the vendor is asked to hold requests.
+    pub long_poll: bool,
     /// Who is asked.
     pub upstream: Arc<dyn Upstream>,
     /// How it is asked.
@@ -84,6 +88,7 @@ struct Backend {
     check: Check,
     roster: Arc<Roster>,
     grace: Duration,
+    downloads: download::Downloads,
 }
 
 /// The hub's background tasks; they end when this is dropped.
@@ -180,19 +185,22 @@ impl Hub {
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let mut table = BTreeMap::new();
-        for BackendSetup { name, vendor, check, max_batch, upstream, poll } in backends {
+        for BackendSetup { name, vendor, check, max_batch, long_poll, upstream, poll } in backends {
             let plan = Plan {
                 cadence: Cadence { min: poll.min_interval, max: poll.max_interval },
                 // Company is worth waiting for only where a request can be shared.
                 window: if max_batch == NonZeroUsize::MIN { Duration::ZERO } else { window },
                 max_batch: max_batch.get(),
+                long_poll,
             };
             let gate = Gate::new(Backoff { min: poll.min_interval, max: poll.max_backoff });
             let roster = Arc::new(Roster::new(plan, gate, ended.clone()));
-            let limits =
-                poller::Limits { concurrency: poll.max_concurrency, per_second: poll.requests_per_second };
+            let throttle = Throttle::new(poll.requests_per_second);
+            let downloads = download::Downloads::new(Arc::clone(&upstream), Arc::clone(&throttle), &poll);
+            let limits = poller::Limits { concurrency: poll.max_concurrency, throttle };
             tasks.spawn(poller::run(Arc::clone(&name), Arc::clone(&roster), upstream, limits, stop.clone()));
-            table.insert(name, Backend { vendor, max_batch, check, roster, grace: poll.not_found_grace });
+            let grace = poll.not_found_grace;
+            table.insert(name, Backend { vendor, max_batch, check, roster, grace, downloads });
         }
         let quotas = Quotas::new(limits);
         (Self { backends: table, ended, quotas, shutdown }, Pollers { _tasks: tasks, stop })

@@ -5,7 +5,7 @@
 //! Redirects are never followed. No secret reaches a log or an error: errors name
 //! what failed, never a URL, a header or a body.
 
-use std::{cell::Cell, error::Error, fmt, future::Future, io, pin::Pin, sync::Arc, time::Duration};
+use std::{cell::Cell, error::Error, fmt, io, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use http::{Request, Response, header};
@@ -14,16 +14,20 @@ use secrecy::SecretString;
 use tower::util::MapRequestLayer;
 
 use crate::{
-    adapters::{Adapter, BackendFault, Claret, Datasaur, FaultKind, Immuta, Interpretation, Kinetica},
+    adapters::{
+        Adapter, BackendFault, Claret, Datasaur, FaultKind, Immuta, Interpretation, JobFault, Kinetica,
+    },
     config::{self, Vendor},
     job::JobRef,
-    poller::Upstream,
+    poller::{Asked, Upstream},
 };
 
 mod credentials;
+mod download;
 mod redaction;
 
 use credentials::Credentials;
+pub use download::{File, Files};
 
 const USER_AGENT: &str = concat!("jobwatch/", env!("CARGO_PKG_VERSION"));
 
@@ -39,6 +43,7 @@ pub struct Endpoint {
     adapter: Arc<dyn Adapter>,
     credentials: Credentials,
     http: Http,
+    files: download::FileClient,
 }
 
 /// Why an endpoint can't be set up.
@@ -80,6 +85,7 @@ impl Endpoint {
             adapter,
             credentials: Credentials::new(credentials)?,
             http: Http::new(poll)?,
+            files: download::FileClient::new(poll)?,
         })
     }
 
@@ -104,35 +110,48 @@ impl Endpoint {
             Vendor::Kinetica => i64::MAX.to_string(),
             Vendor::Claret { .. } => i32::MAX.to_string(),
         };
-        self.ask(&[JobRef::new("probe", id)]).await.map(drop)
+        match self.ask(&[JobRef::new("probe", id)], Duration::ZERO).await??.pop() {
+            None | Some(Ok(_) | Err(JobFault::NotFound)) => Ok(()),
+            Some(Err(JobFault::Forbidden)) => Err(FaultKind::Forbidden.into()),
+            Some(Err(JobFault::Invalid { message })) => Err(FaultKind::Rejected { message }.into()),
+            Some(Err(JobFault::Malformed { why })) => Err(FaultKind::Malformed { why }.into()),
+        }
     }
 
     /// Asks about jobs: sends a request with credentials and reads the answer.
     /// Where the vendor rejects a token that was traded for, trades for another
-    /// and asks once more; likewise where the secret was replaced meanwhile.
-    pub async fn ask(&self, jobs: &[JobRef]) -> Interpretation {
+    /// and asks once more; likewise where the secret was replaced meanwhile. With a
+    /// `wait`, asks the vendor to hold the answer.
+    ///
+    /// # Errors
+    /// Where there is no answer to read: no token, no connection.
+    pub async fn ask(&self, jobs: &[JobRef], wait: Duration) -> Result<Interpretation, BackendFault> {
         let mut renewed = false;
         loop {
             let authorization = self.credentials.authorization(&*self.adapter, &self.http).await?;
-            let mut request = self.adapter.request(jobs);
+            let mut request = self.adapter.held_request(jobs, wait);
             if let Some(value) = &authorization.header {
                 request.headers_mut().insert(header::AUTHORIZATION, value.clone());
             }
-            match self.adapter.interpret(jobs, &self.http.send(request).await?) {
+            match self.adapter.interpret(jobs, &self.http.send(request, wait).await?) {
                 Err(BackendFault { kind: FaultKind::CredentialsRejected, .. })
                     if !renewed && self.credentials.forget(authorization.issue) =>
                 {
                     renewed = true;
                 }
-                outcome => return self.credentials.redact(outcome, &authorization),
+                outcome => return Ok(self.credentials.redact(outcome, &authorization)),
             }
         }
     }
 }
 
 impl Upstream for Endpoint {
-    fn ask<'a>(&'a self, jobs: &'a [JobRef]) -> Pin<Box<dyn Future<Output = Interpretation> + Send + 'a>> {
-        Box::pin(Self::ask(self, jobs))
+    fn ask<'a>(&'a self, jobs: &'a [JobRef], wait: Duration) -> Asked<'a> {
+        Box::pin(Self::ask(self, jobs, wait))
+    }
+
+    fn files(&self) -> Option<&dyn Files> {
+        Some(self)
     }
 }
 
@@ -164,11 +183,12 @@ impl Http {
     }
 
     /// Sends a request and reads the whole answer, decompressed, up to the limit.
-    async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, BackendFault> {
-        let request = request.try_into().map_err(|error| self.unavailable(&error))?;
+    /// The vendor may hold the answer for `wait`, beside the usual time.
+    async fn send(&self, request: Request<Bytes>, wait: Duration) -> Result<Response<Bytes>, BackendFault> {
+        let mut request = reqwest::Request::try_from(request).map_err(|error| self.unavailable(&error))?;
+        *request.timeout_mut() = Some(self.timeout + wait);
         let mut answer = self.begin(request).await.map_err(|error| self.unavailable(&error))?;
-        let too_large =
-            || BackendFault::from(FaultKind::Malformed { why: "it is larger than max_response_bytes" });
+        let too_large = || BackendFault::from(FaultKind::TooLarge);
         let announced = answer.content_length().unwrap_or(0);
         if usize::try_from(announced).map_or(true, |announced| announced > self.max_response_bytes) {
             return Err(too_large());

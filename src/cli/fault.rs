@@ -74,7 +74,9 @@ fn advice(reason: &str, code: Code) -> &'static str {
         "BACKEND_UNAVAILABLE" => "try again{in}; the job itself is not affected",
         "BACKEND_THROTTLED" => "try again{in}; the vendor asks for fewer calls",
         "BACKEND_MALFORMED" => "have the gateway's operator look at its log",
-        "TOO_MANY_WATCHES" | "TOO_MANY_JOBS" => "use fewer at once, or have the operator raise the limit",
+        "TOO_MANY_WATCHES" | "TOO_MANY_JOBS" | "TOO_MANY_DOWNLOADS" => {
+            "use fewer at once, or have the operator raise the limit"
+        }
         "SHUTTING_DOWN" => "try again{in}; the gateway is being stopped",
         _ => match code {
             Code::Unavailable => "try again{in}",

@@ -11,7 +11,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 use super::request::Invalid;
 use crate::{
     adapters::{BackendFault, FaultKind, InvalidJobRef},
-    hub::Failure,
+    hub::{DownloadFailure, Failure},
     job::JobRef,
     poller::{Interruption, Latest},
 };
@@ -87,6 +87,33 @@ pub(super) fn of_call(failure: &Failure) -> Status {
     of_failure(failure, &JobRef::new("", ""), "job")
 }
 
+/// The status of a download that failed.
+pub(super) fn of_download(failure: &DownloadFailure, job: &JobRef) -> Status {
+    let mut metadata = metadata(job);
+    let (code, details) = match failure {
+        DownloadFailure::Call(failure) => return of_failure(failure, job, "job"),
+        DownloadFailure::NotFound { artifact_id, why, detail, http_status } => {
+            metadata.insert("artifact_id".into(), artifact_id.clone());
+            metadata.extend(detail.map(|detail| ("detail".to_owned(), detail.to_owned())));
+            metadata.extend(http_status.map(|status| ("http_status".to_owned(), status.to_string())));
+            let mut details = info("ARTIFACT_NOT_FOUND", metadata);
+            details.set_resource_info("artifact", format!("{job}/{artifact_id}"), "", why);
+            (Code::NotFound, details)
+        }
+        DownloadFailure::PastEnd { size } => {
+            let size = size.map(|size| format!(", which has {size} bytes")).unwrap_or_default();
+            return Invalid::new("offset", &format!("lies beyond the end of the file{size}")).into();
+        }
+        DownloadFailure::TooMany { .. } => {
+            let mut details = info("TOO_MANY_DOWNLOADS", metadata);
+            let subject = format!("backends.{}.poll.max_concurrency", job.backend);
+            details.add_quota_failure_violation(subject, failure.to_string());
+            (Code::ResourceExhausted, details)
+        }
+    };
+    Status::with_error_details(code, failure.to_string(), details)
+}
+
 /// Why a watch is interrupted.
 pub(super) fn of_interruption(interruption: &Interruption, job: &JobRef) -> Status {
     let retry_in = interruption.until.saturating_duration_since(Instant::now());
@@ -124,7 +151,7 @@ fn of_fault(
             metadata.insert("vendor_message".into(), message.clone());
             (Code::FailedPrecondition, "BACKEND_REJECTED", false)
         }
-        FaultKind::Malformed { .. } => (Code::Internal, "BACKEND_MALFORMED", false),
+        FaultKind::Malformed { .. } | FaultKind::TooLarge => (Code::Internal, "BACKEND_MALFORMED", false),
     };
     let mut details = info(reason, metadata);
     if retry && retry_in.is_some() {

@@ -319,7 +319,7 @@ async fn nobody_at_the_address_is_unavailable() {
 #[tokio::test]
 async fn a_vendors_words_are_cut_to_512_characters() {
     let simulator = simulator(Vendor::Immuta).await;
-    simulator.inject(Fault::new(Effect::Refuse("ä ".repeat(5000))));
+    simulator.inject(Fault::new(Effect::Refuse("ä".repeat(5000))));
     let gateway = Gateway::start([Backend::of(&simulator)]).await;
     let error = told(&get(&gateway.client(), &job("immuta", "1")).await.unwrap_err());
     assert_eq!(error.metadata["vendor_message"].chars().count(), 512);

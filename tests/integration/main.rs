@@ -5,8 +5,10 @@
 mod architecture;
 mod batches;
 mod cli;
+mod clients;
 mod credentials;
 mod deadlines;
+mod download;
 mod errors;
 mod harness;
 mod outages;

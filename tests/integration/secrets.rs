@@ -16,6 +16,11 @@ fn basic(user: &str, password: &str) -> String {
     BASE64_STANDARD.encode(format!("{user}:{password}"))
 }
 
+fn datasaur_basic() -> String {
+    let (id, secret) = (credentials::DATASAUR_CLIENT_ID, credentials::DATASAUR_CLIENT_SECRET);
+    format!("{{ client_id = {id:?}, client_secret = {secret:?}, client_auth = \"basic\" }}")
+}
+
 /// A secret in all the ways in which it may be written.
 fn spellings(secret: &str) -> Vec<String> {
     let in_form: String = url::form_urlencoded::byte_serialize(secret.as_bytes()).collect();
@@ -25,8 +30,7 @@ fn spellings(secret: &str) -> Vec<String> {
 /// Every backend there can be, each with what it must not tell.
 fn backends(simulator: &Simulator) -> Vec<(Backend, Vec<String>)> {
     use credentials::{
-        CLARET_PASSWORD, DATASAUR_CLIENT_ID, DATASAUR_CLIENT_SECRET, IMMUTA_API_KEY, KINETICA_PASSWORD,
-        KINETICA_USER,
+        CLARET_PASSWORD, DATASAUR_CLIENT_SECRET, IMMUTA_API_KEY, KINETICA_PASSWORD, KINETICA_USER,
     };
     let own = Backend::of(simulator);
     let token = simulator.issue_token();
@@ -44,14 +48,9 @@ fn backends(simulator: &Simulator) -> Vec<(Backend, Vec<String>)> {
         }
         Vendor::Claret => vec![(own, spellings(CLARET_PASSWORD))],
         Vendor::Datasaur => {
-            let other = format!(
-                "{{ client_id = {DATASAUR_CLIENT_ID:?}, client_secret = {DATASAUR_CLIENT_SECRET:?}, \
-                 client_auth = \"basic\" }}"
-            );
-            let mut secrets = spellings(DATASAUR_CLIENT_SECRET);
-            let form = (own.clone(), secrets.clone());
-            secrets.push(basic(DATASAUR_CLIENT_ID, DATASAUR_CLIENT_SECRET));
-            vec![form, (own.named("datasaur-basic").credentials(other), secrets)]
+            let secrets = spellings(DATASAUR_CLIENT_SECRET);
+            let other = own.clone().named("datasaur-basic").credentials(datasaur_basic());
+            vec![(other, secrets.clone()), (own, secrets)]
         }
     };
     backends.push(bearer);
@@ -113,6 +112,8 @@ async fn check(echo: bool) {
         cases.extend(backends.map(|(backend, secrets)| (simulator, backend, secrets)));
     }
     let (log, seen) = all_that_shows(&cases, echo).await;
+    let pair = basic(credentials::DATASAUR_CLIENT_ID, credentials::DATASAUR_CLIENT_SECRET);
+    assert!(!log.contains(&pair) && !seen.contains(&pair));
     for (_, backend, secrets) in cases {
         for secret in secrets {
             for (what, text) in [("the log", &log), ("an error", &seen)] {
@@ -163,4 +164,18 @@ async fn a_token_that_was_traded_for_is_no_more_told_than_a_secret() {
         let log = program.log();
         assert!(!log.contains(token), "{}", &log[log.find(token).unwrap_or(0).saturating_sub(300)..]);
     }
+}
+
+#[tokio::test]
+async fn a_client_that_the_token_endpoint_repeats_is_not_told() {
+    let pair = basic(credentials::DATASAUR_CLIENT_ID, credentials::DATASAUR_CLIENT_SECRET);
+    let words = format!("{pair} or {} may not", credentials::DATASAUR_CLIENT_SECRET);
+    let body = format!(r#"{{"error":"invalid_request","error_description":"{words}"}}"#);
+    let simulator = simulator(Vendor::Datasaur).await;
+    simulator.inject(Fault::new(Effect::status(400, body)).at("/oauth/token"));
+    let gateway = Gateway::start([Backend::of(&simulator).credentials(datasaur_basic())]).await;
+    let error = get(&gateway.client(), &job("datasaur", "1")).await.unwrap_err();
+    assert!(told(&error).metadata["vendor_message"].contains("may not"), "{error:?}");
+    let shown = visible(&error);
+    assert!(!shown.contains(&pair) && !shown.contains(credentials::DATASAUR_CLIENT_SECRET), "{shown}");
 }

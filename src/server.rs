@@ -132,8 +132,10 @@ pub async fn run(
     info!(%address, backends = names.join(","), tls = server.tls.is_some(), "listening on {address}");
 
     tokio::select! {
-        outcome = &mut serving => return Ok(outcome?),
+        biased;
+        // First, since with no call open the serving ends in the same moment.
         () = shutdown.cancelled() => {}
+        outcome = &mut serving => return Ok(outcome?),
     }
     info!("shutting down: open calls get {} s to end", DRAIN.as_secs());
     // Who watches the health is told, and then let go: its call would never end.

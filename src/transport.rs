@@ -10,6 +10,7 @@ use std::{cell::Cell, error::Error, fmt, io, sync::Arc, time::Duration};
 use bytes::{Bytes, BytesMut};
 use http::{Request, Response, header};
 use reqwest::{Client, ClientBuilder, redirect};
+use secrecy::SecretString;
 use tower::util::MapRequestLayer;
 
 use crate::{
@@ -88,6 +89,12 @@ impl Endpoint {
         })
     }
 
+    /// Takes another secret in place of the configured one. A request that the
+    /// vendor rejects meanwhile is sent once more, with the new one.
+    pub fn rotate(&self, secret: SecretString) -> Result<(), SetupError> {
+        self.credentials.rotate(secret)
+    }
+
     /// The vendor's translation.
     pub fn adapter(&self) -> &Arc<dyn Adapter> {
         &self.adapter
@@ -113,7 +120,8 @@ impl Endpoint {
 
     /// Asks about jobs: sends a request with credentials and reads the answer.
     /// Where the vendor rejects a token that was traded for, trades for another
-    /// and asks once more. With a `wait`, asks the vendor to hold the answer.
+    /// and asks once more; likewise where the secret was replaced meanwhile. With a
+    /// `wait`, asks the vendor to hold the answer.
     ///
     /// # Errors
     /// Where there is no answer to read: no token, no connection.

@@ -55,7 +55,7 @@ impl Endpoint {
                 let exchange = matches!(credentials, config::Credentials::ApiKeyExchange(_));
                 Arc::new(Immuta::new(base_url, poll.max_batch, exchange))
             }
-            (Vendor::Kinetica, _) => Arc::new(Kinetica::new(base_url)),
+            (Vendor::Kinetica { encoding, .. }, _) => Arc::new(Kinetica::new(base_url, *encoding)),
             (Vendor::Claret { tenant }, credentials) => {
                 let email = match credentials {
                     config::Credentials::Login { email, .. } => Some(email.clone()),
@@ -94,7 +94,7 @@ impl Endpoint {
         let id = match self.vendor {
             Vendor::Immuta => uuid.to_string(),
             Vendor::Datasaur => format!("AutoLabelQueue:{uuid}"),
-            Vendor::Kinetica => i64::MAX.to_string(),
+            Vendor::Kinetica { .. } => i64::MAX.to_string(),
             Vendor::Claret { .. } => i32::MAX.to_string(),
         };
         self.ask(&[JobRef::new("probe", id)]).await.map(drop)

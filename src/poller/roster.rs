@@ -30,9 +30,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Ended, Interruption, Latest, Mailbox, News, Standing};
 use crate::{
-    adapters::{BackendFault, FaultKind, JobFault},
+    adapters::{BackendFault, FaultKind, JobFault, StandbyFault::NeedsJobTag},
     job::{JobRef, Observation, Snapshot},
-    pacing::{Admission, Cadence, Gate, Hold},
+    pacing::{Admission, Backoff, Cadence, Gate, Hold},
 };
 
 /// Most rows that one step of [`Roster::prepare`] touches.
@@ -449,6 +449,14 @@ impl Row {
         self.stands(Standing::Interrupted(interruption));
     }
 
+    /// The backend answers, but not about this job. Returns when it is asked next.
+    fn failed(&mut self, fault: BackendFault, backoff: Backoff, now: Instant, dice: f64) -> Instant {
+        self.failures = self.failures.saturating_add(1);
+        let at = now + backoff.wait(self.failures, dice);
+        self.interrupted(Interruption::until(fault, at, now));
+        at
+    }
+
     fn stands(&mut self, standing: Standing) {
         let mut news = self.entry.news();
         news.standing = standing;
@@ -543,9 +551,13 @@ impl Batch {
         let roster = Arc::clone(&self.roster);
         let mut guard = roster.lock();
         let table = &mut *guard;
-        let recovered = table.gate.succeeded(now);
-        table.refused.clear();
-        (table.last_fault, table.last_answer) = (None, Some(time));
+        // A job that the backend was not asked about says nothing of the backend.
+        let heard = |answer: &Result<_, JobFault>| !matches!(answer, Err(JobFault::Standby(NeedsJobTag)));
+        let recovered = answers.iter().any(heard) && {
+            table.refused.clear();
+            (table.last_fault, table.last_answer) = (None, Some(time));
+            table.gate.succeeded(now)
+        };
         let backoff = table.gate.backoff();
         let mut ended = Vec::new();
         for (taken, answer) in part.iter().zip(answers) {
@@ -578,12 +590,9 @@ impl Batch {
                     now + roster.plan.cadence.max
                 }
                 Err(JobFault::Malformed { why }) => {
-                    row.failures = row.failures.saturating_add(1);
-                    let at = now + backoff.wait(row.failures, dice);
-                    let fault = FaultKind::Malformed { why }.into();
-                    row.interrupted(Interruption::until(fault, at, now));
-                    at
+                    row.failed(FaultKind::Malformed { why }.into(), backoff, now, dice)
                 }
+                Err(JobFault::Standby(fault)) => row.failed(fault.into(), backoff, now, dice),
             };
             table.schedule(taken.key, next);
         }

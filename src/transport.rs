@@ -16,12 +16,15 @@ use crate::{
     adapters::{Adapter, BackendFault, Claret, Datasaur, FaultKind, Immuta, Interpretation, Kinetica},
     config::{self, Vendor},
     job::JobRef,
+    pacing::Backoff,
     poller::Upstream,
 };
 
+mod clusters;
 mod credentials;
 mod redaction;
 
+use clusters::Clusters;
 use credentials::Credentials;
 
 const USER_AGENT: &str = concat!("jobwatch/", env!("CARGO_PKG_VERSION"));
@@ -36,8 +39,10 @@ tokio::task_local! {
 pub struct Endpoint {
     vendor: Vendor,
     adapter: Arc<dyn Adapter>,
-    credentials: Credentials,
-    http: Http,
+    /// Where there is more than one.
+    clusters: Option<Clusters>,
+    credentials: Arc<Credentials>,
+    http: Arc<Http>,
 }
 
 /// Why an endpoint can't be set up.
@@ -48,7 +53,7 @@ pub struct SetupError(String);
 impl Endpoint {
     /// Sets a backend up; connects to nothing yet.
     pub fn new(backend: &config::Backend) -> Result<Self, SetupError> {
-        let config::Backend { name: _, vendor, base_url, credentials, poll } = backend;
+        let config::Backend { name, vendor, base_url, credentials, poll } = backend;
         let base_url = base_url.clone();
         let adapter: Arc<dyn Adapter> = match (vendor, credentials) {
             (Vendor::Immuta, credentials) => {
@@ -74,11 +79,21 @@ impl Endpoint {
                 Arc::new(Datasaur::new(base_url, poll.max_batch, client))
             }
         };
+        let mut clusters = vec![Arc::clone(&adapter)];
+        if let Vendor::Kinetica { encoding, standby_urls } = vendor {
+            clusters.extend(
+                standby_urls
+                    .iter()
+                    .map(|url| -> Arc<dyn Adapter> { Arc::new(Kinetica::standby(url.clone(), *encoding)) }),
+            );
+        }
+        let backoff = Backoff { min: poll.min_interval, max: poll.max_backoff };
         Ok(Self {
             vendor: vendor.clone(),
             adapter,
-            credentials: Credentials::new(credentials)?,
-            http: Http::new(poll)?,
+            clusters: Clusters::new(name, clusters, backoff),
+            credentials: Arc::new(Credentials::new(credentials)?),
+            http: Arc::new(Http::new(poll)?),
         })
     }
 
@@ -88,8 +103,11 @@ impl Endpoint {
     }
 
     /// Asks about a job that does not exist, to see whether address and
-    /// credentials work.
-    pub async fn probe(&self) -> Result<(), BackendFault> {
+    /// credentials work; at each cluster, where there are several.
+    ///
+    /// # Errors
+    /// What does not work, for people.
+    pub async fn probe(&self) -> Result<(), String> {
         let uuid = uuid::Uuid::new_v4();
         let id = match self.vendor {
             Vendor::Immuta => uuid.to_string(),
@@ -97,21 +115,34 @@ impl Endpoint {
             Vendor::Kinetica { .. } => i64::MAX.to_string(),
             Vendor::Claret { .. } => i32::MAX.to_string(),
         };
-        self.ask(&[JobRef::new("probe", id)]).await.map(drop)
+        let job = [JobRef::new("probe", id)];
+        self.ask_at(&*self.adapter, &job).await.map_err(|fault| fault.to_string())?;
+        for (at, standby) in self.clusters.iter().flat_map(Clusters::standbys).enumerate() {
+            let outcome = self.ask_at(&**standby, &job).await;
+            outcome.map_err(|fault| format!("standby_urls[{at}]: {fault}"))?;
+        }
+        Ok(())
     }
 
-    /// Asks about jobs: sends a request with credentials and reads the answer.
-    /// Where the vendor rejects a token that was traded for, trades for another
-    /// and asks once more.
+    /// Asks about jobs, at a standby where the first cluster can't answer.
     pub async fn ask(&self, jobs: &[JobRef]) -> Interpretation {
+        match &self.clusters {
+            None => self.ask_at(&*self.adapter, jobs).await,
+            Some(clusters) => self.ask_around(clusters, jobs).await,
+        }
+    }
+
+    /// Sends a request with credentials and reads the answer. Where the vendor
+    /// rejects a token that was traded for, trades for another and asks once more.
+    async fn ask_at(&self, adapter: &dyn Adapter, jobs: &[JobRef]) -> Interpretation {
         let mut renewed = false;
         loop {
-            let authorization = self.credentials.authorization(&*self.adapter, &self.http).await?;
-            let mut request = self.adapter.request(jobs);
+            let authorization = self.credentials.authorization(adapter, &self.http).await?;
+            let mut request = adapter.request(jobs);
             if let Some(value) = &authorization.header {
                 request.headers_mut().insert(header::AUTHORIZATION, value.clone());
             }
-            match self.adapter.interpret(jobs, &self.http.send(request).await?) {
+            match adapter.interpret(jobs, &self.http.send(request).await?) {
                 Err(BackendFault { kind: FaultKind::CredentialsRejected, .. })
                     if !renewed && self.credentials.forget(authorization.issue) =>
                 {

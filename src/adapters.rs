@@ -56,6 +56,13 @@ pub trait Adapter: Debug + Send + Sync + 'static {
     /// [`check`](Self::check). Without credentials.
     fn request(&self, jobs: &[JobRef]) -> Request<Bytes>;
 
+    /// Like [`request`](Self::request), and asks the vendor to hold the answer
+    /// until all jobs have ended, at most for `wait`, which is in whole seconds.
+    /// Vendors that can't do so are asked for an answer now.
+    fn held_request(&self, jobs: &[JobRef], _wait: Duration) -> Request<Bytes> {
+        self.request(jobs)
+    }
+
     /// Reads the answer to a request for `jobs`. Total: any bytes give an answer
     /// for each job, in the order of `jobs`, or one fault; never a panic.
     ///
@@ -174,6 +181,9 @@ pub enum JobFault {
         /// The vendor's words, trimmed by [`vendor_message`].
         message: String,
     },
+    /// The gateway's account may not see this job; it may see the others.
+    #[error("the vendor forbids this job to the gateway's account")]
+    Forbidden,
     /// This job's part of the answer can't be understood; the others' can.
     #[error("the vendor's answer about this job can't be understood: {why}")]
     Malformed {
@@ -248,6 +258,9 @@ pub enum FaultKind {
         /// The vendor's words, trimmed by [`vendor_message`].
         message: String,
     },
+    /// Larger than the configuration allows; fewer jobs may fit.
+    #[error("the vendor's answer is larger than max_response_bytes")]
+    TooLarge,
     /// Not an answer that this version understands.
     #[error("the vendor's answer can't be understood: {why}")]
     Malformed {
@@ -270,6 +283,15 @@ impl From<StandbyFault> for BackendFault {
 }
 
 impl FaultKind {
+    /// Whether the vendor can be reached and believes who asks, but does not
+    /// answer what was asked: one job may be the reason.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Rejected { .. } | Self::Malformed { .. } | Self::TooLarge | Self::Forbidden => true,
+            Self::Unavailable { .. } | Self::Throttled { .. } | Self::CredentialsRejected => false,
+        }
+    }
+
     /// The same fault, with the HTTP status that was the failure.
     #[must_use]
     pub fn with_status(self, status: http::StatusCode) -> BackendFault {

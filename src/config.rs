@@ -176,6 +176,8 @@ pub struct Poll {
     pub max_backoff: Duration,
     /// Largest answer in bytes.
     pub max_response_bytes: usize,
+    /// Whether the vendor is asked to hold requests while few jobs are followed.
+    pub long_poll: bool,
 }
 
 /// Why a configuration can't be used: everything that is wrong with it.
@@ -303,6 +305,7 @@ impl Default for Poll {
             not_found_grace: Duration::from_secs(10),
             max_backoff: Duration::from_secs(30),
             max_response_bytes: 8 * 1024 * 1024,
+            long_poll: false,
         }
     }
 }
@@ -315,6 +318,16 @@ impl Vendor {
             Self::Kinetica { .. } => "Kinetica",
             Self::Claret { .. } => "Claret",
             Self::Datasaur => "Datasaur",
+        }
+    }
+
+    /// The vendor's name, as the configuration and the contract write it.
+    pub fn key(&self) -> &'static str {
+        match self {
+            Self::Immuta => "immuta",
+            Self::Kinetica { .. } => "kinetica",
+            Self::Claret { .. } => "claret",
+            Self::Datasaur => "datasaur",
         }
     }
 

@@ -172,7 +172,12 @@ impl Vendor {
                             self.check_observation(job, observation);
                         }
                         Err(JobFault::Invalid { message }) => check_message(message),
-                        Err(JobFault::NotFound | JobFault::Malformed { .. } | JobFault::Standby(_)) => {}
+                        Err(
+                            JobFault::NotFound
+                            | JobFault::Forbidden
+                            | JobFault::Malformed { .. }
+                            | JobFault::Standby(_),
+                        ) => {}
                     }
                 }
             }
@@ -317,6 +322,7 @@ fn check_fault(fault: &BackendFault, status: StatusCode) {
         FaultKind::Throttled { .. }
         | FaultKind::CredentialsRejected
         | FaultKind::Forbidden
+        | FaultKind::TooLarge
         | FaultKind::Malformed { .. } => {}
     }
 }

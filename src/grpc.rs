@@ -4,7 +4,7 @@ use std::{fmt, pin::Pin, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 use tokio_stream::Stream;
-use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap};
+use tonic::{Extensions, Request, Response, Status, Streaming};
 
 use crate::{
     hub::{Ask, Caller, Hub, WatchOptions},
@@ -97,7 +97,7 @@ impl JobStatusService for Service {
         &self,
         request: Request<pb::GetJobStatusRequest>,
     ) -> Result<Response<pb::GetJobStatusResponse>, Status> {
-        let deadline = deadline(request.metadata());
+        let deadline = deadline(request.extensions());
         let pb::GetJobStatusRequest { job, view, max_age, wait } = request.into_inner();
         let job = self.job(job, "job")?;
         let lens = request::lens(view)?;
@@ -116,7 +116,7 @@ impl JobStatusService for Service {
         request: Request<pb::BatchGetStatusesRequest>,
     ) -> Result<Response<pb::BatchGetStatusesResponse>, Status> {
         let arrived = Instant::now();
-        let deadline = deadline(request.metadata());
+        let deadline = deadline(request.extensions());
         let pb::BatchGetStatusesRequest { jobs, view, max_age, wait } = request.into_inner();
         if jobs.is_empty() || jobs.len() > self.batch_size {
             let reason = format!("holds {} jobs; ask for 1 to {}", jobs.len(), self.batch_size);
@@ -160,7 +160,7 @@ impl JobStatusService for Service {
         request: Request<pb::WatchJobRequest>,
     ) -> Result<Response<Self::WatchJobStream>, Status> {
         let caller = caller(&request);
-        let deadline = deadline(request.metadata());
+        let deadline = deadline(request.extensions());
         let (job, options) = self.watch_request(request.into_inner(), deadline, "")?;
         let watch = self.hub.watch(&job, caller, &options);
         let watch = watch.map_err(|failure| status::of_failure(&failure, &job, "job"))?;
@@ -171,7 +171,7 @@ impl JobStatusService for Service {
         &self,
         request: Request<Streaming<pb::WatchJobsRequest>>,
     ) -> Result<Response<Self::WatchJobsStream>, Status> {
-        let watches = self.hub.watches(caller(&request), deadline(request.metadata()));
+        let watches = self.hub.watches(caller(&request), deadline(request.extensions()));
         Ok(Response::new(watch::call_events(self.clone(), watches, request.into_inner())))
     }
 
@@ -191,10 +191,28 @@ impl JobStatusService for Service {
     }
 }
 
-/// When the caller gives up, from the `grpc-timeout` header.
-fn deadline(metadata: &MetadataMap) -> Option<Instant> {
-    let timeout = metadata.get("grpc-timeout")?.to_str().ok()?;
-    Instant::now().checked_add(request::grpc_timeout(timeout)?)
+/// Notes when the caller gives up, from the `grpc-timeout` header. Counted from the
+/// arrival of the headers, since tonic's own timer is, and less what it takes to be
+/// ahead of that: it would end the call with CANCELLED and without details.
+pub fn note_deadline(mut request: Request<()>) -> Result<Request<()>, Status> {
+    let timeout = request.metadata().get("grpc-timeout").and_then(|timeout| timeout.to_str().ok());
+    if let Some(timeout) = timeout.and_then(request::grpc_timeout)
+        && let Some(deadline) = Instant::now().checked_add(timeout.saturating_sub(AHEAD_OF_TONIC))
+    {
+        request.extensions_mut().insert(Deadline(deadline));
+    }
+    Ok(request)
+}
+
+/// Tonic's timer began a little earlier, and both count whole milliseconds.
+const AHEAD_OF_TONIC: Duration = Duration::from_millis(2);
+
+#[derive(Clone, Copy)]
+struct Deadline(Instant);
+
+/// When the caller gives up, as [`note_deadline`] has noted.
+fn deadline(extensions: &Extensions) -> Option<Instant> {
+    extensions.get().map(|Deadline(deadline)| *deadline)
 }
 
 /// How long before its deadline a batch is answered with what is known.

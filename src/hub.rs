@@ -51,6 +51,8 @@ pub struct BackendSetup {
     pub check: Check,
     /// Most jobs in one request.
     pub max_batch: NonZeroUsize,
+    /// Whether the vendor is asked to hold requests.
+    pub long_poll: bool,
     /// Who is asked.
     pub upstream: Arc<dyn Upstream>,
     /// How it is asked.
@@ -180,12 +182,13 @@ impl Hub {
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let mut table = BTreeMap::new();
-        for BackendSetup { name, vendor, check, max_batch, upstream, poll } in backends {
+        for BackendSetup { name, vendor, check, max_batch, long_poll, upstream, poll } in backends {
             let plan = Plan {
                 cadence: Cadence { min: poll.min_interval, max: poll.max_interval },
                 // Company is worth waiting for only where a request can be shared.
                 window: if max_batch == NonZeroUsize::MIN { Duration::ZERO } else { window },
                 max_batch: max_batch.get(),
+                long_poll,
             };
             let gate = Gate::new(Backoff { min: poll.min_interval, max: poll.max_backoff });
             let roster = Arc::new(Roster::new(plan, gate, ended.clone()));

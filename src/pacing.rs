@@ -91,9 +91,6 @@ pub struct Hold {
     pub until: Instant,
     /// What it failed with.
     pub fault: BackendFault,
-    /// Whether the vendor itself named the time. Then a success in between does
-    /// not lift it.
-    asked_for: bool,
 }
 
 /// Guards one backend: its consecutive failures, its Retry-After, its circuit.
@@ -101,24 +98,41 @@ pub struct Hold {
 pub struct Gate {
     backoff: Backoff,
     failures: u32,
-    hold: Option<Hold>,
+    /// When the last failure that counted was known.
+    failed_at: Option<Instant>,
+    /// The vendor itself named the time: no answer in between lifts it, nothing
+    /// shortens it.
+    asked_for: Option<Hold>,
+    /// The gateway's own back-off, which the next answer lifts.
+    own: Option<Hold>,
     probing: bool,
 }
 
 impl Gate {
     /// An open gate.
     pub fn new(backoff: Backoff) -> Self {
-        Self { backoff, failures: 0, hold: None, probing: false }
+        Self { backoff, failures: 0, failed_at: None, asked_for: None, own: None, probing: false }
     }
 
     /// Whether the backend may be asked at `now`.
     pub fn admission(&self, now: Instant) -> Admission {
-        match &self.hold {
-            Some(hold) if hold.until > now => Admission::Held(hold.clone()),
-            _ if !self.is_broken() => Admission::Open,
-            _ if self.probing => Admission::Probing,
-            _ => Admission::Probe,
+        match self.hold(now) {
+            Some(hold) => Admission::Held(hold.clone()),
+            None if !self.is_broken() => Admission::Open,
+            None if self.probing => Admission::Probing,
+            None => Admission::Probe,
         }
+    }
+
+    /// Why the backend can't be asked freely at `now`, if it can't: a hold that
+    /// runs, or, while the circuit is open, the last one.
+    pub fn trouble(&self, now: Instant) -> Option<&Hold> {
+        self.hold(now).or_else(|| self.own.as_ref().or(self.asked_for.as_ref()).filter(|_| self.is_broken()))
+    }
+
+    fn hold(&self, now: Instant) -> Option<&Hold> {
+        let running = [&self.asked_for, &self.own].into_iter().flatten().filter(|hold| hold.until > now);
+        running.max_by_key(|hold| hold.until)
     }
 
     /// How failures are paced.
@@ -147,30 +161,39 @@ impl Gate {
     }
 
     /// The vendor answered. Returns whether that ends a series of failures.
-    pub fn succeeded(&mut self, now: Instant) -> bool {
-        if self.hold.as_ref().is_some_and(|hold| !hold.asked_for || hold.until <= now) {
-            self.hold = None;
-        }
+    pub fn succeeded(&mut self) -> bool {
+        self.own = None;
         mem::take(&mut self.failures) > 0
     }
 
-    /// The vendor failed. Returns when what was asked may be asked again.
-    pub fn failed(&mut self, fault: &BackendFault, now: Instant, dice: f64) -> Instant {
-        self.failures = self.failures.saturating_add(1);
-        let wait = self.backoff.wait(self.failures, dice);
-        let (wait, asked_for, held) = match fault.kind {
+    /// The vendor failed to answer a request that began at `began`. Returns when
+    /// what was asked may be asked again. Requests that were under way together
+    /// fail together: that is one failure, not many in a row.
+    pub fn failed(&mut self, fault: &BackendFault, began: Instant, now: Instant, dice: f64) -> Instant {
+        if self.failed_at.is_none_or(|failed_at| began >= failed_at) {
+            self.failures = self.failures.saturating_add(1);
+            self.failed_at = Some(now);
+        }
+        let later = |hold: &Option<Hold>, until| hold.as_ref().is_none_or(|hold| hold.until < until);
+        let until = match fault.kind {
             FaultKind::Unavailable { retry_after: Some(asked), .. }
             | FaultKind::Throttled { retry_after: Some(asked) } => {
-                (asked.min(LONGEST_RETRY_AFTER).max(self.backoff.min), true, true)
+                let until = now + asked.min(LONGEST_RETRY_AFTER).max(self.backoff.min);
+                if later(&self.asked_for, until) {
+                    self.asked_for = Some(Hold { until, fault: fault.clone() });
+                }
+                until
             }
-            FaultKind::Throttled { retry_after: None } => (wait, false, true),
-            _ => (wait, false, self.is_broken()),
+            _ => {
+                let until = now + self.backoff.wait(self.failures.max(1), dice);
+                let holds = self.is_broken() || matches!(fault.kind, FaultKind::Throttled { .. });
+                if holds && later(&self.own, until) {
+                    self.own = Some(Hold { until, fault: fault.clone() });
+                }
+                until
+            }
         };
-        let until = now + wait;
-        if held && self.hold.as_ref().is_none_or(|hold| hold.until < until) {
-            self.hold = Some(Hold { until, fault: fault.clone(), asked_for });
-        }
-        self.hold.as_ref().map_or(until, |hold| hold.until.max(until))
+        self.hold(now).map_or(until, |hold| hold.until.max(until))
     }
 }
 
@@ -237,24 +260,30 @@ mod tests {
         assert_eq!([1, 2500, 60_000].map(|wanted| at(wanted).as_millis()), [1000, 2500, 10_000]);
     }
 
+    /// Fails a request that began just now.
+    fn fail(gate: &mut Gate, fault: &BackendFault, now: Instant, dice: f64) -> Instant {
+        gate.failed(fault, now, now, dice)
+    }
+
     #[test]
     fn five_failures_in_a_row_open_the_circuit_and_a_success_closes_it() {
         let mut gate = Gate::new(BACKOFF);
         let now = Instant::now();
         for _ in 0..4 {
-            gate.failed(&down(), now, 0.5);
+            fail(&mut gate, &down(), now, 0.5);
             assert_eq!(gate.admission(now), Admission::Open);
         }
-        let until = gate.failed(&down(), now, 0.5);
+        let until = fail(&mut gate, &down(), now, 0.5);
         assert!(matches!(gate.admission(now), Admission::Held(hold) if hold.until == until));
         assert_eq!(gate.admission(until), Admission::Probe);
+        assert_eq!(gate.trouble(until).map(|hold| &hold.fault), Some(&down()));
         gate.probe_begins();
         assert_eq!(gate.admission(until), Admission::Probing);
         gate.probe_ends();
-        let until = gate.failed(&down(), until, 0.5);
+        let until = fail(&mut gate, &down(), until, 0.5);
         assert!(matches!(gate.admission(until - SECOND / 2), Admission::Held(_)));
-        assert!(gate.succeeded(until));
-        assert_eq!(gate.admission(now), Admission::Open);
+        assert!(gate.succeeded());
+        assert_eq!((gate.admission(now), gate.trouble(now)), (Admission::Open, None));
     }
 
     #[test]
@@ -263,30 +292,46 @@ mod tests {
         let now = Instant::now();
         for _ in 0..100 {
             for _ in 0..4 {
-                gate.failed(&down(), now, 0.0);
+                fail(&mut gate, &down(), now, 0.0);
             }
-            gate.succeeded(now);
+            gate.succeeded();
         }
         assert_eq!(gate.admission(now), Admission::Open);
+    }
+
+    #[test]
+    fn requests_that_fail_together_are_one_failure() {
+        let mut gate = Gate::new(BACKOFF);
+        let began = Instant::now();
+        for answer in 1..=8 {
+            gate.failed(&down(), began, began + answer * SECOND / 100, 0.5);
+        }
+        assert_eq!(gate.failures(), 1);
     }
 
     #[test]
     fn retry_after_wins_over_everything() {
         let mut gate = Gate::new(BACKOFF);
         let now = Instant::now();
-        let until = gate.failed(&throttled(20), now, 0.0);
+        let until = fail(&mut gate, &throttled(20), now, 0.0);
         assert_eq!(until, now + 20 * SECOND);
-        assert_eq!(gate.failed(&down(), now, 0.0), until, "a shorter back-off does not shorten it");
-        gate.succeeded(now);
-        assert!(matches!(gate.admission(now), Admission::Held(_)), "nor does an answer in between");
+        assert_eq!(fail(&mut gate, &down(), now, 0.0), until, "a shorter back-off does not shorten it");
+        for _ in 0..9 {
+            fail(&mut gate, &down(), now, 0.9);
+        }
+        gate.succeeded();
+        assert!(
+            matches!(gate.admission(until - SECOND), Admission::Held(_)),
+            "nor does an answer in between"
+        );
         assert_eq!(gate.admission(until), Admission::Open);
     }
 
     #[test]
     fn a_retry_after_of_years_is_an_hour_and_of_nothing_the_shortest_wait() {
         let now = Instant::now();
-        assert_eq!(Gate::new(BACKOFF).failed(&throttled(u64::MAX), now, 0.0), now + LONGEST_RETRY_AFTER);
-        assert_eq!(Gate::new(BACKOFF).failed(&throttled(0), now, 0.0), now + SECOND);
+        let until = |seconds| fail(&mut Gate::new(BACKOFF), &throttled(seconds), now, 0.0);
+        assert_eq!([until(u64::MAX), until(0)], [now + LONGEST_RETRY_AFTER, now + SECOND]);
     }
 
     proptest! {

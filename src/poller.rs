@@ -8,9 +8,11 @@
 use std::{
     collections::HashSet,
     future::Future,
+    mem,
     num::{NonZeroU32, NonZeroUsize},
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use jiff::Timestamp;
@@ -19,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    adapters::{BackendFault, FaultKind, Interpretation},
+    adapters::{BackendFault, FaultKind, Interpretation, vendor_message},
     job::{JobRef, JobState, Snapshot},
     pacing::{Hold, Rate},
 };
@@ -30,17 +32,21 @@ mod roster;
 
 pub use ended::Ended;
 pub use mailbox::Mailbox;
-pub use roster::{Batch, Follow, Health, Interest, Plan, Readiness, Report, Roster, Taken};
+pub use roster::{Batch, Follow, Health, Interest, Plan, Readiness, Refusal, Report, Roster, Taken};
 
 /// Most unknown words of a vendor that are logged, once each.
 const UNKNOWN_WORDS_LOGGED: usize = 64;
 
 /// Answers about jobs: a vendor's backend, or a script in a test.
 pub trait Upstream: Send + Sync + 'static {
-    /// Asks about at most as many jobs as the backend's batch holds. Dropping the
-    /// future gives the request up.
-    fn ask<'a>(&'a self, jobs: &'a [JobRef]) -> Pin<Box<dyn Future<Output = Interpretation> + Send + 'a>>;
+    /// Asks about at most as many jobs as the backend's batch holds. A `wait` that
+    /// is not zero asks the vendor to hold the request until all of them have ended,
+    /// at most that long, in whole seconds. Dropping the future gives the request up.
+    fn ask<'a>(&'a self, jobs: &'a [JobRef], wait: Duration) -> Asked<'a>;
 }
+
+/// What the vendor's answer says, or why there was none to read.
+pub type Asked<'a> = Pin<Box<dyn Future<Output = Result<Interpretation, BackendFault>> + Send + 'a>>;
 
 /// What a follower sees of a job.
 #[derive(Clone, Debug, Default)]
@@ -75,7 +81,10 @@ pub enum Standing {
     /// An observation.
     Observed,
     /// The vendor does not know the job.
-    Missing,
+    Missing {
+        /// Attempts in a row that found it missing.
+        times: u32,
+    },
     /// The vendor knows that no job can have this name.
     Invalid(Arc<str>),
     /// The backend can't be asked.
@@ -149,14 +158,21 @@ pub async fn run(
             }
             let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
             poller.leave_to_send().await;
-            if let Some(batch) = roster.take(Instant::now()) {
+            if let Some(batch) = roster.take(Instant::now(), rand::random()) {
                 while flights.try_join_next().is_some() {}
                 let poller = Arc::clone(&poller);
+                // A long poll does nothing most of the time; it holds up no other.
+                let permit = batch.wait().is_zero().then_some(permit);
                 flights.spawn(async move {
-                    let given_up = batch.given_up();
-                    tokio::select! {
-                        () = given_up.cancelled() => {}
-                        () = poller.fly(batch) => {}
+                    let mut batch = batch;
+                    let (given_up, cut_short) = (batch.given_up(), batch.cut_short());
+                    let cut = tokio::select! {
+                        () = given_up.cancelled() => false,
+                        () = cut_short.cancelled() => true,
+                        () = poller.fly(&mut batch) => false,
+                    };
+                    if cut {
+                        batch.cut();
                     }
                     drop(permit);
                 });
@@ -189,21 +205,21 @@ impl Poller {
 
     /// Asks about a batch. Where the vendor refuses the whole for what may be one
     /// job's fault, asks about its halves, until the culprit stands alone.
-    async fn fly(&self, mut batch: Batch) {
+    async fn fly(&self, batch: &mut Batch) {
         let mut parts = vec![batch.open()];
-        let mut sent = 0;
+        let mut wait = batch.wait();
+        let mut first = true;
         while let Some(mut part) = parts.pop() {
             batch.still_followed(&mut part);
             if part.is_empty() {
                 continue;
             }
-            if sent > 0 {
+            if !mem::take(&mut first) {
                 self.leave_to_send().await;
             }
-            sent += 1;
             let jobs: Vec<JobRef> = part.iter().map(|taken| taken.job().clone()).collect();
-            let fault = match self.upstream.ask(&jobs).await {
-                Ok(answers) => {
+            let fault = match self.upstream.ask(&jobs, mem::take(&mut wait)).await {
+                Ok(Ok(answers)) => {
                     for observation in answers.iter().flatten() {
                         self.note_unknown_word(observation.state, &observation.vendor_state);
                     }
@@ -212,19 +228,28 @@ impl Poller {
                     }
                     continue;
                 }
-                Err(fault) => fault,
+                Ok(Err(fault)) if fault.kind.is_refusal() => {
+                    if part.len() > 1 {
+                        if fault.kind == FaultKind::TooLarge {
+                            batch.too_large(part.len());
+                        }
+                        let at = if batch.is_suspicious() { 1 } else { part.len() / 2 };
+                        let rest = part.split_off(at);
+                        parts.extend([rest, part]);
+                        continue;
+                    }
+                    match batch.refused(&part[0], &fault, rand::random()) {
+                        Refusal::Known => continue,
+                        Refusal::New => {
+                            let job_id = &*part[0].job().id;
+                            warn!(backend = %self.name, job_id, error = %fault, "a job can't be asked about");
+                            continue;
+                        }
+                        Refusal::Backends => fault,
+                    }
+                }
+                Err(fault) | Ok(Err(fault)) => fault,
             };
-            if may_be_one_jobs_fault(&fault.kind) {
-                if part.len() > 1 {
-                    let half = part.split_off(part.len() / 2);
-                    parts.extend([half, part]);
-                    continue;
-                }
-                if batch.refused(&part[0], &fault, rand::random()) {
-                    warn!(backend = %self.name, job_id = %part[0].job().id, error = %fault, "a job can't be asked about");
-                    continue;
-                }
-            }
             let failures = batch.failed(&fault, rand::random());
             warn!(backend = %self.name, error = %fault, failures, "the backend can't be asked");
             return;
@@ -234,18 +259,11 @@ impl Poller {
     fn note_unknown_word(&self, state: JobState, word: &str) {
         if state == JobState::Unknown {
             let mut words = self.unknown_words.lock().unwrap_or_else(PoisonError::into_inner);
-            if words.len() < UNKNOWN_WORDS_LOGGED && words.insert(word.to_owned()) {
+            let word = vendor_message(word);
+            if words.len() < UNKNOWN_WORDS_LOGGED && words.insert(word.clone()) {
                 warn!(backend = %self.name, vendor_state = word, "the vendor reported a state that is not known");
             }
         }
-    }
-}
-
-/// Whether a vendor may have refused a whole batch because of one of its jobs.
-fn may_be_one_jobs_fault(kind: &FaultKind) -> bool {
-    match kind {
-        FaultKind::Rejected { .. } | FaultKind::Malformed { .. } | FaultKind::Forbidden => true,
-        FaultKind::Unavailable { .. } | FaultKind::Throttled { .. } | FaultKind::CredentialsRejected => false,
     }
 }
 

@@ -6,13 +6,17 @@ use thiserror::Error;
 use tokio::{net::TcpListener, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{self, Certificate, Identity, Server, ServerTlsConfig};
+use tonic_health::ServingStatus;
 use tracing::{info, warn};
 
 use crate::{
-    config::{Config, Tls},
-    grpc::Service,
+    config::{Config, Tls, Vendor},
+    grpc::{self, Service},
     hub::{BackendSetup, Hub, WatchLimits},
-    proto::{self, v1::job_status_service_server::JobStatusServiceServer},
+    proto::{
+        self,
+        v1::job_status_service_server::{JobStatusServiceServer, SERVICE_NAME},
+    },
     transport::{Endpoint, SetupError},
 };
 
@@ -81,8 +85,9 @@ pub async fn run(
         let adapter = Arc::clone(endpoint.adapter());
         setups.push(BackendSetup {
             name,
-            vendor: backend.vendor.name(),
+            vendor: backend.vendor.key(),
             max_batch: adapter.max_batch(),
+            long_poll: backend.poll.long_poll && backend.vendor == Vendor::Immuta,
             check: Box::new(move |job| adapter.check(job)),
             upstream: Arc::new(endpoint),
             poll: backend.poll,
@@ -97,7 +102,7 @@ pub async fn run(
     let (hub, pollers) = Hub::start(setups, server.collection_window, watch_limits, shutdown.clone());
     let service = Service::new(Arc::new(hub), limits.batch_size, server.batch_deadline);
 
-    let (health, health_service) = tonic_health::server::health_reporter();
+    let (mut health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<JobStatusServiceServer<Service>>().await;
 
     let mut builder = Server::builder()
@@ -113,7 +118,7 @@ pub async fn run(
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
         .add_service(health_service)
-        .add_service(JobStatusServiceServer::new(service));
+        .add_service(JobStatusServiceServer::with_interceptor(service, grpc::note_deadline));
     let incoming = incoming::incoming(listener, limits.connections);
     let serving = router.serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned());
     let mut serving = std::pin::pin!(serving);
@@ -124,7 +129,11 @@ pub async fn run(
         () = shutdown.cancelled() => {}
     }
     info!("shutting down: open calls get {} s to end", DRAIN.as_secs());
-    health.set_not_serving::<JobStatusServiceServer<Service>>().await;
+    // Who watches the health is told, and then let go: its call would never end.
+    for service in ["", SERVICE_NAME] {
+        health.set_service_status(service, ServingStatus::NotServing).await;
+        health.clear_service_status(service).await;
+    }
     if let Ok(outcome) = timeout(DRAIN, serving).await {
         outcome?;
     } else {
@@ -148,13 +157,15 @@ pub async fn check_backends(config: &Config) -> Vec<(Arc<str>, Result<(), String
     futures_util::future::join_all(checks).await
 }
 
-/// Everything that a client may want to decode: health, and the rich details of
-/// errors.
+/// Everything that a client may want to list or decode: both versions of
+/// reflection, health, and the rich details of errors.
 fn reflection() -> tonic_reflection::server::Builder<'static> {
     tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET)
 }
 
 fn tls_config(tls: &Tls) -> Result<ServerTlsConfig, ServeError> {

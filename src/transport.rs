@@ -5,7 +5,7 @@
 //! Redirects are never followed. No secret reaches a log or an error: errors name
 //! what failed, never a URL, a header or a body.
 
-use std::{cell::Cell, error::Error, fmt, future::Future, io, pin::Pin, sync::Arc, time::Duration};
+use std::{cell::Cell, error::Error, fmt, io, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use http::{Request, Response, header};
@@ -13,11 +13,13 @@ use reqwest::{Client, redirect};
 use tower::util::MapRequestLayer;
 
 use crate::{
-    adapters::{Adapter, BackendFault, Claret, Datasaur, FaultKind, Immuta, Interpretation, Kinetica},
+    adapters::{
+        Adapter, BackendFault, Claret, Datasaur, FaultKind, Immuta, Interpretation, JobFault, Kinetica,
+    },
     config::{self, Vendor},
     job::JobRef,
     pacing::Backoff,
-    poller::Upstream,
+    poller::{Asked, Upstream},
 };
 
 mod clusters;
@@ -116,47 +118,66 @@ impl Endpoint {
             Vendor::Claret { .. } => i32::MAX.to_string(),
         };
         let job = [JobRef::new("probe", id)];
-        self.ask_at(&*self.adapter, &job).await.map_err(|fault| fault.to_string())?;
+        let told = |fault: BackendFault| fault.to_string();
+        self.try_out(&*self.adapter, &job).await.map_err(told)?;
         for (at, standby) in self.clusters.iter().flat_map(Clusters::standbys).enumerate() {
-            let outcome = self.ask_at(&**standby, &job).await;
+            let outcome = self.try_out(&**standby, &job).await;
             outcome.map_err(|fault| format!("standby_urls[{at}]: {fault}"))?;
         }
         Ok(())
     }
 
-    /// Asks about jobs, at a standby where the first cluster can't answer.
-    pub async fn ask(&self, jobs: &[JobRef]) -> Interpretation {
+    async fn try_out(&self, adapter: &dyn Adapter, job: &[JobRef]) -> Result<(), BackendFault> {
+        match self.ask_at(adapter, job, Duration::ZERO).await??.pop() {
+            None | Some(Ok(_) | Err(JobFault::NotFound | JobFault::Standby(_))) => Ok(()),
+            Some(Err(JobFault::Forbidden)) => Err(FaultKind::Forbidden.into()),
+            Some(Err(JobFault::Invalid { message })) => Err(FaultKind::Rejected { message }.into()),
+            Some(Err(JobFault::Malformed { why })) => Err(FaultKind::Malformed { why }.into()),
+        }
+    }
+
+    /// Asks about jobs, at a standby where the first cluster can't answer. With a
+    /// `wait`, asks the vendor to hold the answer.
+    ///
+    /// # Errors
+    /// Where there is no answer to read: no token, no connection.
+    pub async fn ask(&self, jobs: &[JobRef], wait: Duration) -> Result<Interpretation, BackendFault> {
         match &self.clusters {
-            None => self.ask_at(&*self.adapter, jobs).await,
-            Some(clusters) => self.ask_around(clusters, jobs).await,
+            None => self.ask_at(&*self.adapter, jobs, wait).await,
+            Some(clusters) => self.ask_around(clusters, jobs, wait).await,
         }
     }
 
     /// Sends a request with credentials and reads the answer. Where the vendor
     /// rejects a token that was traded for, trades for another and asks once more.
-    async fn ask_at(&self, adapter: &dyn Adapter, jobs: &[JobRef]) -> Interpretation {
+    async fn ask_at(
+        &self,
+        adapter: &dyn Adapter,
+        jobs: &[JobRef],
+        wait: Duration,
+    ) -> Result<Interpretation, BackendFault> {
         let mut renewed = false;
         loop {
             let authorization = self.credentials.authorization(adapter, &self.http).await?;
-            let mut request = adapter.request(jobs);
+            let mut request = adapter.held_request(jobs, wait);
             if let Some(value) = &authorization.header {
                 request.headers_mut().insert(header::AUTHORIZATION, value.clone());
             }
-            match adapter.interpret(jobs, &self.http.send(request).await?) {
+            match adapter.interpret(jobs, &self.http.send(request, wait).await?) {
                 Err(BackendFault { kind: FaultKind::CredentialsRejected, .. })
                     if !renewed && self.credentials.forget(authorization.issue) =>
                 {
                     renewed = true;
                 }
-                outcome => return self.credentials.redact(outcome, &authorization),
+                outcome => return Ok(self.credentials.redact(outcome, &authorization)),
             }
         }
     }
 }
 
 impl Upstream for Endpoint {
-    fn ask<'a>(&'a self, jobs: &'a [JobRef]) -> Pin<Box<dyn Future<Output = Interpretation> + Send + 'a>> {
-        Box::pin(Self::ask(self, jobs))
+    fn ask<'a>(&'a self, jobs: &'a [JobRef], wait: Duration) -> Asked<'a> {
+        Box::pin(Self::ask(self, jobs, wait))
     }
 }
 
@@ -188,11 +209,12 @@ impl Http {
     }
 
     /// Sends a request and reads the whole answer, decompressed, up to the limit.
-    async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, BackendFault> {
-        let request = request.try_into().map_err(|error| self.unavailable(&error))?;
+    /// The vendor may hold the answer for `wait`, beside the usual time.
+    async fn send(&self, request: Request<Bytes>, wait: Duration) -> Result<Response<Bytes>, BackendFault> {
+        let mut request = reqwest::Request::try_from(request).map_err(|error| self.unavailable(&error))?;
+        *request.timeout_mut() = Some(self.timeout + wait);
         let mut answer = self.begin(request).await.map_err(|error| self.unavailable(&error))?;
-        let too_large =
-            || BackendFault::from(FaultKind::Malformed { why: "it is larger than max_response_bytes" });
+        let too_large = || BackendFault::from(FaultKind::TooLarge);
         let announced = answer.content_length().unwrap_or(0);
         if usize::try_from(announced).map_or(true, |announced| announced > self.max_response_bytes) {
             return Err(too_large());

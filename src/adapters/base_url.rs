@@ -72,21 +72,6 @@ impl BaseUrl {
         format!("{base}{path}").parse().ok()
     }
 
-    /// Whether what is sent there is encrypted.
-    pub fn is_https(&self) -> bool {
-        self.0.scheme() == "https"
-    }
-
-    /// Whether the host is this machine.
-    pub fn is_loopback(&self) -> bool {
-        match self.0.host() {
-            Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-            Some(Host::Ipv4(ip)) => ip.is_loopback(),
-            Some(Host::Ipv6(ip)) => ip.is_loopback(),
-            None => false,
-        }
-    }
-
     /// A POST of JSON for JSON to `path` after the URL's own.
     pub(super) fn post(&self, path: &str, body: &serde_json::Value) -> Request<Bytes> {
         self.post_as("application/json", path, body.to_string())
@@ -116,6 +101,21 @@ impl BaseUrl {
     /// The URL as it was given.
     pub fn as_str(&self) -> &str {
         self.0.as_str()
+    }
+
+    /// Whether what is sent there is encrypted.
+    pub fn is_https(&self) -> bool {
+        self.0.scheme() == "https"
+    }
+
+    /// Whether the host is this machine.
+    pub fn is_loopback(&self) -> bool {
+        match self.0.host() {
+            Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+            Some(Host::Ipv4(ip)) => ip.is_loopback(),
+            Some(Host::Ipv6(ip)) => ip.is_loopback(),
+            None => false,
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 //! and may go back to `active`. A job that failed or waits for another attempt
 //! has its error in `output`.
 
-use std::{collections::HashMap, num::NonZeroUsize};
+use std::{collections::HashMap, num::NonZeroUsize, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -48,8 +48,12 @@ impl Adapter for Immuta {
     }
 
     fn request(&self, jobs: &[JobRef]) -> Request<Bytes> {
+        self.held_request(jobs, Duration::ZERO)
+    }
+
+    fn held_request(&self, jobs: &[JobRef], wait: Duration) -> Request<Bytes> {
         let ids: Vec<&str> = jobs.iter().map(|job| &*job.id).collect();
-        self.base_url.post("/jobs/statuses", &json!({ "jobIds": ids, "wait": 0 }))
+        self.base_url.post("/jobs/statuses", &json!({ "jobIds": ids, "wait": wait.as_secs() }))
     }
 
     fn interpret(&self, jobs: &[JobRef], response: &Response<Bytes>) -> Interpretation {
@@ -63,7 +67,10 @@ impl Adapter for Immuta {
             serde_json::from_slice(response.body()).map_err(|_| not_jobs())?;
         // That a job is missing can only be told by an answer that is about jobs,
         // which an object with nothing but, say, a `message` is not.
-        let is_job = |element: &&RawValue| element.get().starts_with('{') || json::is_null(element);
+        let is_job = |element: &&RawValue| {
+            json::is_null(element)
+                || Object::parse(element.get().as_bytes()).is_some_and(|job| job.get("state").is_some())
+        };
         if !jobs.iter().any(|job| elements.contains_key(&*job.id)) && !elements.values().all(is_job) {
             return Err(not_jobs());
         }

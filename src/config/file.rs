@@ -288,6 +288,7 @@ impl Reader<'_> {
         let per_second =
             self.number(section, "requests_per_second", default.requests_per_second.get(), 1..=1_000_000);
         let bytes = self.number(section, "max_response_bytes", default.max_response_bytes, 1..=1 << 30);
+        let long_poll = self.long_poll(section, vendor);
         Some(Poll {
             min_interval: min_interval?,
             max_interval: max_interval?,
@@ -299,7 +300,28 @@ impl Reader<'_> {
             not_found_grace: not_found_grace?,
             max_backoff: max_backoff?,
             max_response_bytes: bytes?,
+            long_poll: long_poll?,
         })
+    }
+
+    fn long_poll(&mut self, section: &Section<'_>, vendor: Option<&Vendor>) -> Option<bool> {
+        let vendor = vendor?;
+        let wanted = match self.text(section, "long_poll", "\"auto\" or \"off\"")? {
+            None => return Some(*vendor == Vendor::Immuta),
+            Some(wanted) => wanted,
+        };
+        if *vendor != Vendor::Immuta {
+            let text = format!("is only for Immuta, not for {}; remove it", vendor.name());
+            return self.problem(section.path_of("long_poll"), text);
+        }
+        match wanted.as_str() {
+            "auto" => Some(true),
+            "off" => Some(false),
+            _ => {
+                let text = format!("is \"{wanted}\"; write \"auto\" or \"off\"");
+                self.problem(section.path_of("long_poll"), text)
+            }
+        }
     }
 }
 

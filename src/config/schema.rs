@@ -93,7 +93,7 @@ const POLL: &[Key] = &[
     key("not_found_grace", Kind::Text),
     key("max_backoff", Kind::Text),
     key("max_response_bytes", Kind::Value),
-    key("long_poll", Kind::Later),
+    key("long_poll", Kind::Text),
 ];
 
 /// Where a secret is.

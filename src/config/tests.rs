@@ -262,8 +262,8 @@ fn each_key_outside_the_backends_is_named_too() {
             "backends.immuta-prod.encoding is only for Kinetica, not for Immuta; remove it",
         ),
         (
-            "backends.immuta-prod.poll.long_poll = \"off\"",
-            "backends.immuta-prod.poll.long_poll is not supported by this version; remove it",
+            "backends.immuta-prod.poll.long_poll = \"always\"",
+            "backends.immuta-prod.poll.long_poll is \"always\"; write \"auto\" or \"off\"",
         ),
         (
             "backends.immuta-prod.poll.min_interval = \"soon\"",

@@ -127,7 +127,7 @@ fn of_fault(
             metadata.insert("vendor_message".into(), message.clone());
             (Code::FailedPrecondition, "BACKEND_REJECTED", false)
         }
-        FaultKind::Malformed { .. } => (Code::Internal, "BACKEND_MALFORMED", false),
+        FaultKind::Malformed { .. } | FaultKind::TooLarge => (Code::Internal, "BACKEND_MALFORMED", false),
     };
     let mut details = info(reason, metadata);
     if retry && retry_in.is_some() {

@@ -58,6 +58,15 @@ impl Hub {
             answers.push(answer);
         }
 
+        // At the end of the wait, whatever is known will do.
+        let settle = |open: &[Option<Inquiry>], answers: &mut [Option<Answer>]| {
+            let now = Instant::now();
+            for (inquiry, answer) in open.iter().zip(answers) {
+                if let Some(inquiry) = inquiry {
+                    *answer = inquiry.judge(now, false);
+                }
+            }
+        };
         let wait_ends = started.checked_add(ask.wait);
         let mut waiting = !ask.wait.is_zero();
         let mut deadline = ask.deadline;
@@ -66,7 +75,10 @@ impl Hub {
         while unanswered > 0 {
             let changed = tokio::select! {
                 biased;
-                () = at(deadline) => break,
+                () = at(deadline) => {
+                    settle(&open, &mut answers);
+                    break;
+                }
                 () = self.shutdown.cancelled(), if !stopping => {
                     stopping = true;
                     if waiting {
@@ -137,7 +149,7 @@ impl Inquiry {
         };
         match (&news.standing, fresh) {
             (_, Some(latest)) if latest.snapshot.is_terminal() => Some(Ok(latest.clone())),
-            (Standing::Missing, _) if attempted => match news.latest {
+            (Standing::Missing { .. }, _) if attempted => match news.latest {
                 Some(latest) => Some(Err(Failure::Gone { last: Some(Box::new(latest)) })),
                 None if waiting && now < self.grace_ends => None,
                 None => Some(Err(Failure::NotFound)),

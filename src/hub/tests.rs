@@ -13,7 +13,7 @@ use super::{Ask, BackendSetup, Caller, Event, Failure, Hub, Pollers, Watch, Watc
 use crate::{
     adapters::{FaultKind, InvalidJobRef},
     config::Poll,
-    job::{JobRef, JobState, Lens},
+    job::{Fingerprint, JobRef, JobState, Lens, ResumeToken},
     poller::{Health, script::Script},
 };
 
@@ -43,6 +43,7 @@ fn poll(max_batch: usize) -> Poll {
         not_found_grace: 10 * SECOND,
         max_backoff: 30 * SECOND,
         max_response_bytes: 1 << 20,
+        long_poll: false,
     }
 }
 
@@ -51,6 +52,7 @@ fn rig() -> Rig {
     let setup = |name: &str, max_batch, script: &Arc<Script>| BackendSetup {
         name: name.into(),
         vendor: "immuta",
+        long_poll: false,
         check: Box::new(|job: &JobRef| {
             if &*job.id == "bad id" {
                 return Err(InvalidJobRef { field: "job_id", reason: "must not be bad".into() });
@@ -295,6 +297,7 @@ async fn what_a_dead_backend_did_not_answer_by_the_deadline_spoils_nothing_else(
             BackendSetup {
                 name: "vendor".into(),
                 vendor: "immuta",
+                long_poll: false,
                 check: Box::new(|_| Ok(())),
                 max_batch: NonZeroUsize::MIN,
                 upstream: Arc::clone(&rig.script) as Arc<_>,
@@ -303,6 +306,7 @@ async fn what_a_dead_backend_did_not_answer_by_the_deadline_spoils_nothing_else(
             BackendSetup {
                 name: "dead".into(),
                 vendor: "immuta",
+                long_poll: false,
                 check: Box::new(|_| Ok(())),
                 max_batch: NonZeroUsize::MIN,
                 upstream: slow,
@@ -556,4 +560,56 @@ async fn the_report_follows_the_circuit() {
     rig.script.come_back();
     pass(31 * SECOND).await;
     assert_eq!(health(), (Health::Healthy, false, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_that_outlasts_the_deadline_is_answered_with_what_is_known() {
+    let rig = rig();
+    rig.script.set("a", JobState::Running);
+    let deadline = Some(Instant::now() + 10 * SECOND);
+    let ask = Ask { wait: 60 * SECOND, deadline, ..Ask::default() };
+    let answers = rig.hub.get(&[job("a"), job("missing")], ask).await;
+    assert!(answers[0].is_ok() && matches!(answers[1], Err(Failure::NotFound)), "{answers:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_begins_during_a_slow_probe_is_told_of_the_outage_at_once() {
+    let rig = rig();
+    let _first = rig.watch("a");
+    rig.script.go_down();
+    pass(400 * SECOND).await;
+    rig.script.set_latency(15 * SECOND);
+    while rig.script.under_way() == 0 {
+        pass(SECOND / 10).await;
+    }
+    let started = Instant::now();
+    let mut second = rig.watch("b");
+    assert!(said(&mut second).await.starts_with("interrupted"));
+    assert!(started.elapsed() < SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_of_a_replica_whose_clock_is_behind_brings_nothing_older() {
+    let rig = rig();
+    rig.script.set("a", JobState::Pending);
+    let mut stale = rig.watch("a");
+    assert_eq!(said(&mut stale).await, "Pending");
+    // Another replica, whose clock is a minute behind, has told the next state.
+    rig.script.set("a", JobState::Running);
+    let observed_at = jiff::Timestamp::now() - 60 * SECOND;
+    let token = ResumeToken { fingerprint: Fingerprint(1), observed_at };
+    let mut resumed = rig.resume("a", &token.encode(&job("a")));
+    assert_eq!(said(&mut resumed).await, "Running");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_answer_without_the_job_ends_no_watch() {
+    let rig = rig();
+    rig.script.set("a", JobState::Running);
+    let mut watch = rig.watch("a");
+    assert_eq!(said(&mut watch).await, "Running");
+    rig.script.remove("a");
+    pass(SECOND + LATENCY).await;
+    rig.script.set("a", JobState::Succeeded);
+    assert_eq!([said(&mut watch).await, said(&mut watch).await], ["Succeeded", "end"]);
 }

@@ -254,7 +254,8 @@ impl State {
         if let Some(latest) = news.latest.as_ref().filter(|latest| self.accepts(latest, news.answers)) {
             let fingerprint = latest.snapshot.fingerprint(self.lens);
             let differs = self.sent.is_none_or(|sent| sent.fingerprint != fingerprint);
-            self.sent = Some(ResumeToken { fingerprint, observed_at: latest.time });
+            let seen_at = self.sent.map_or(latest.time, |sent| sent.observed_at.max(latest.time));
+            self.sent = Some(ResumeToken { fingerprint, observed_at: seen_at });
             self.ended = latest.snapshot.is_terminal();
             if differs {
                 self.told = None;
@@ -266,28 +267,36 @@ impl State {
         }
         let attempted = news.attempts > self.attempts;
         match &news.standing {
-            Standing::Missing if attempted && (news.latest.is_some() || self.sent.is_some()) => {
-                Step::End(Some(Failure::Gone { last: news.latest.clone().map(Box::new) }))
+            Standing::Missing { times } if news.latest.is_some() || self.sent.is_some() => {
+                // One answer without the job may be a slip of the vendor's.
+                if attempted && *times >= 2 {
+                    Step::End(Some(Failure::Gone { last: news.latest.clone().map(Box::new) }))
+                } else {
+                    Step::Wait
+                }
             }
-            Standing::Missing if attempted && now >= self.grace_ends => Step::End(Some(Failure::NotFound)),
+            Standing::Missing { .. } if attempted && now >= self.grace_ends => {
+                Step::End(Some(Failure::NotFound))
+            }
             Standing::Invalid(message) => Step::End(Some(Failure::refused_id(message))),
             Standing::Interrupted(interruption) => {
                 let kind = (mem::discriminant(&interruption.fault.kind), interruption.fault.http_status);
                 if self.told.replace(kind) == Some(kind) { Step::Wait } else { Step::Say(Self::alive(news)) }
             }
             Standing::Observed if self.told.take().is_some() => Step::Say(Self::alive(news)),
-            Standing::Unasked | Standing::Observed | Standing::Missing => Step::Wait,
+            Standing::Unasked | Standing::Observed | Standing::Missing { .. } => Step::Wait,
         }
     }
 
     /// Whether an observation may follow what the caller has seen. One that was
-    /// made after the watch began always may; the clocks of replicas differ, so
-    /// times are compared only for what was known before. A terminal one always
-    /// may: there is none after it.
+    /// made after the watch began always may, and so may a terminal one: there is
+    /// none after it. What was known before may only if the caller has seen nothing
+    /// yet, or the same: it may be older than what another replica has told, and the
+    /// clocks of replicas differ.
     fn accepts(&self, latest: &Latest, answers: u64) -> bool {
         answers > self.answers
             || latest.snapshot.is_terminal()
-            || self.sent.is_none_or(|sent| latest.time > sent.observed_at)
+            || self.sent.is_none_or(|sent| sent.fingerprint == latest.snapshot.fingerprint(self.lens))
     }
 
     /// That the watch is alive: an interruption that lasts is told again.

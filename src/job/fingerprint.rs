@@ -21,6 +21,8 @@ pub struct Lens {
 }
 
 impl Lens {
+    /// All that the vendor documents; its payload may hold more.
+    pub const SHOWN: Self = Self { result: true, payload: false, progress: true };
     /// Everything shows, everything counts.
     pub const FULL: Self = Self { result: true, payload: true, progress: true };
 }

@@ -9,12 +9,20 @@
 //!                   +---- not terminal ---------+---- terminal ----> ended
 //! ```
 //!
+//! Where the vendor can hold a request until its jobs have ended, and only a few
+//! jobs are followed, a wait between two requests becomes a *long poll*: the request
+//! that would be sent at the end of the wait is sent at its beginning and held that
+//! long. So an end is known as soon as the vendor notices it, any other change at the
+//! same time as without, and there are no more requests. There is one long poll a
+//! backend at a time. It does not count against the concurrency limit, and it is cut
+//! short when somebody needs an answer now.
+//!
 //! One lock guards the whole roster, so that joining, leaving, taking and
 //! publishing are each one step: a job that is joined while its last follower
 //! leaves is either the old row or a new one, never a row that nobody asks about.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, btree_map},
     mem,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -31,16 +39,36 @@ use tokio_util::sync::CancellationToken;
 use super::{Ended, Interruption, Latest, Mailbox, News, Standing};
 use crate::{
     adapters::{BackendFault, FaultKind, JobFault, StandbyFault::NeedsJobTag},
-    job::{JobRef, Observation, Snapshot},
+    job::{JobRef, Lens, Observation, Snapshot},
     pacing::{Admission, Backoff, Cadence, Gate, Hold},
 };
+
+/// Most jobs that a backend may follow for its waits to become long polls: the
+/// vendor answers when all jobs of a request have ended, which gains something only
+/// where they are few.
+const FEW_JOBS: usize = 16;
+
+/// How much too late a long poll may be over, for the time it takes to send it.
+const TOLERANCE: Duration = Duration::from_millis(50);
 
 /// Most rows that one step of [`Roster::prepare`] touches.
 const MARKED_AT_ONCE: usize = 4096;
 
-/// Jobs that a vendor has to refuse one by one, with no answer in between, before
-/// the next refusal counts as the backend's own.
-const REFUSALS_OF_A_BACKEND: usize = 2;
+/// Jobs that a vendor has to refuse for the first time, one by one and with no
+/// answer in between, before the next such refusal counts as the backend's own.
+const REFUSALS_OF_A_BACKEND: usize = 3;
+
+/// Answers after which a job that was refused is asked about with others again.
+const ANSWERS_TO_BE_TRUSTED: u8 = 3;
+
+/// Where a job is put that failed, so that the next attempt is made with another.
+const BACK_OF_THE_LINE: Duration = Duration::from_millis(10);
+
+/// Answers after which a request may hold more jobs again.
+const ANSWERS_TO_RAISE_THE_CEILING: usize = 100;
+
+/// Most due jobs that one look for the next batch goes through.
+const LOOKED_AT: usize = 4096;
 
 /// How a roster plans.
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +79,8 @@ pub struct Plan {
     pub window: Duration,
     /// Most jobs in one request.
     pub max_batch: usize,
+    /// Whether the vendor can hold a request until its jobs have ended.
+    pub long_poll: bool,
 }
 
 /// Why somebody follows a job.
@@ -81,10 +111,18 @@ struct Table {
     rows: Slab<Row>,
     due: BTreeSet<(Instant, usize)>,
     gate: Gate,
-    /// Jobs refused one by one since the vendor last answered about any.
-    refused: Vec<Arc<Entry>>,
+    /// Jobs refused for the first time since the vendor last answered about any.
+    refused: usize,
+    /// Most jobs in one request, for now: fewer after an answer that was too large.
+    ceiling: usize,
+    /// The largest request whose answer was not too large.
+    fits: usize,
+    /// Answers since the ceiling was last moved.
+    answered: usize,
     last_fault: Option<BackendFault>,
     last_answer: Option<Timestamp>,
+    /// A long poll is under way.
+    long_polling: bool,
 }
 
 #[derive(Debug)]
@@ -93,13 +131,19 @@ struct Row {
     followers: Slab<Interest>,
     stage: Stage,
     asked_at: Option<Instant>,
+    /// When a request that is not held is due; a long poll may begin before.
+    answer_at: Instant,
+    /// Somebody needed an answer at once: the next wait is a plain one, so that who
+    /// asks often does not have a long poll begun and cut short each time.
+    cut: bool,
     changed_at: Instant,
     /// In a row, of this job alone.
     failures: u32,
-    /// The vendor refused a batch because of it: it is asked alone.
-    alone: bool,
-    /// Least interval of its followers.
-    wanted: Option<Duration>,
+    /// While not zero: the vendor refused a batch because of it, so it is asked
+    /// about alone, until it was answered about so often.
+    alone: u8,
+    /// The intervals that its followers are content with, and how many are of each.
+    wanted: BTreeMap<Duration, usize>,
 }
 
 #[derive(Debug)]
@@ -122,6 +166,9 @@ struct Flight {
     /// Jobs in it that are still followed.
     followed: AtomicUsize,
     given_up: CancellationToken,
+    /// How long the vendor is asked to hold it.
+    wait: Duration,
+    cut: CancellationToken,
 }
 
 /// Follows a job until dropped.
@@ -178,7 +225,19 @@ pub struct Batch {
     roster: Arc<Roster>,
     flight: Arc<Flight>,
     open: Vec<Taken>,
+    began: Instant,
     probe: bool,
+}
+
+/// What a refusal of a single job says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Nothing: it was refused before.
+    Known,
+    /// The job is the culprit.
+    New,
+    /// The backend refuses everything.
+    Backends,
 }
 
 /// One job of a [`Batch`].
@@ -203,9 +262,13 @@ impl Roster {
             rows: Slab::new(),
             due: BTreeSet::new(),
             gate,
-            refused: Vec::new(),
+            refused: 0,
+            ceiling: plan.max_batch,
+            fits: 0,
+            answered: 0,
             last_fault: None,
             last_answer: None,
+            long_polling: false,
         };
         Self { plan, ended, table: Mutex::new(table), changed: Notify::new() }
     }
@@ -225,10 +288,12 @@ impl Roster {
                 followers: Slab::with_capacity(1),
                 stage: Stage::Due(soon),
                 asked_at: None,
+                answer_at: soon,
+                cut: false,
                 changed_at: now,
                 failures: 0,
-                alone: false,
-                wanted: None,
+                alone: 0,
+                wanted: BTreeMap::new(),
             });
             table.due.insert((soon, key));
             key
@@ -236,12 +301,16 @@ impl Roster {
         let row = &mut table.rows[key];
         let interval = interest.interval;
         let follower = row.followers.insert(interest);
-        row.wanted = row.wanted.into_iter().chain(interval).min();
+        if let Some(interval) = interval {
+            *row.wanted.entry(interval).or_default() += 1;
+        }
+        let row = &table.rows[key];
+        let passes = |hold: &Hold| hold.fault.kind.is_refusal() && row.asked_at.is_none();
         let held = match table.gate.admission(now) {
-            Admission::Held(hold) => Some(hold),
+            Admission::Held(hold) if !passes(&hold) => Some(hold),
             _ => None,
         };
-        if let Some(hold) = &held {
+        if let Some(hold) = table.gate.trouble(now).filter(|hold| !passes(hold)) {
             let mut news = row.entry.news();
             if news.standing == Standing::Unasked {
                 news.standing = Standing::Interrupted(Interruption::new(hold, now));
@@ -249,11 +318,12 @@ impl Roster {
         }
         let entry = Arc::clone(&row.entry);
         let first = table.due.first().copied();
-        if let (Some(at), Some(asked), Some(_)) = (row.stage_due(), row.asked_at, interval) {
+        if let (Some(asked), Some(_)) = (row.asked_at, interval) {
             let wanted = asked + self.interval(row, now);
-            if wanted < at {
-                table.due.remove(&(at, key));
-                table.schedule(key, wanted);
+            match &row.stage {
+                Stage::Due(_) if wanted < row.answer_at => table.reschedule(key, wanted),
+                Stage::Asked(flight) if wanted < asked + flight.wait => flight.cut.cancel(),
+                _ => {}
             }
         }
         let earlier = new || table.due.first().copied() != first;
@@ -294,12 +364,16 @@ impl Roster {
         let table = &mut *guard;
         if let Admission::Held(hold) = table.gate.admission(now) {
             let interruption = Interruption::new(&hold, now);
-            for _ in 0..MARKED_AT_ONCE {
-                let Some(&(at, key)) = table.due.first().filter(|(at, _)| *at <= now) else { break };
-                table.due.remove(&(at, key));
-                table.due.insert((hold.until, key));
-                table.rows[key].stage = Stage::Due(hold.until);
+            let due = table.due.iter().take_while(|(at, _)| *at <= now).take(MARKED_AT_ONCE);
+            let fresh = |key: &usize| hold.fault.kind.is_refusal() && table.rows[*key].asked_at.is_none();
+            let (fresh, due): (Vec<usize>, Vec<usize>) = due.map(|(_, key)| *key).partition(fresh);
+            for (place, key) in (0..).zip(due) {
+                // One after the other, so that they keep their order.
+                table.reschedule(key, hold.until + Duration::from_nanos(place));
                 table.rows[key].interrupted(Arc::clone(&interruption));
+            }
+            if !fresh.is_empty() {
+                return Readiness::Ready;
             }
         }
         match table.due.first() {
@@ -316,23 +390,39 @@ impl Roster {
     /// Takes the jobs that are due, longest first, at most as many as one request
     /// can ask for. Room that is left is filled with jobs that are due soon: they
     /// cost nothing then, and stay together from then on.
-    pub fn take(self: &Arc<Self>, now: Instant) -> Option<Batch> {
+    /// While the circuit is open, takes one job; `dice` in `0.0..1.0` says which.
+    pub fn take(self: &Arc<Self>, now: Instant, dice: f64) -> Option<Batch> {
         let mut guard = self.lock();
         let table = &mut *guard;
-        let probe = match table.gate.admission(now) {
-            Admission::Open => false,
-            Admission::Probe => true,
-            Admission::Probing | Admission::Held(_) => return None,
+        let admission = table.gate.admission(now);
+        let probe = admission == Admission::Probe;
+        let (keys, wait) = if probe {
+            (table.next_probe(now, dice), Duration::ZERO)
+        } else if let Admission::Held(hold) = admission {
+            // A vendor that refuses what it was asked may well answer what it was not.
+            let fresh = if hold.fault.kind.is_refusal() { table.never_asked(now) } else { Vec::new() };
+            (fresh, Duration::ZERO)
+        } else if admission == Admission::Probing {
+            return None;
+        } else if self.plan.long_poll && table.may_long_poll() {
+            table.next_long_poll(now)
+        } else {
+            table.put_off_long_polls(now);
+            (table.next_batch(now, &self.plan), Duration::ZERO)
         };
-        let keys = table.next_batch(now, &self.plan);
         if keys.is_empty() {
             return None;
         }
         if probe {
             table.gate.probe_begins();
         }
-        let flight =
-            Arc::new(Flight { followed: AtomicUsize::new(keys.len()), given_up: CancellationToken::new() });
+        table.long_polling |= !wait.is_zero();
+        let flight = Arc::new(Flight {
+            followed: AtomicUsize::new(keys.len()),
+            given_up: CancellationToken::new(),
+            wait,
+            cut: CancellationToken::new(),
+        });
         let mut open = Vec::with_capacity(keys.len());
         for (at, key) in keys {
             table.due.remove(&(at, key));
@@ -341,7 +431,7 @@ impl Roster {
             row.asked_at = Some(now);
             open.push(Taken { key, entry: Arc::clone(&row.entry) });
         }
-        Some(Batch { roster: Arc::clone(self), flight, open, probe })
+        Some(Batch { roster: Arc::clone(self), flight, open, began: now, probe })
     }
 
     fn leave(&self, key: usize, follower: usize) {
@@ -357,13 +447,19 @@ impl Roster {
                 Stage::Asked(flight) => flight.left(),
                 Stage::Ended => {}
             }
-        } else if interest.interval.is_some() && interest.interval == row.wanted {
-            row.wanted = row.followers.iter().filter_map(|(_, other)| other.interval).min();
+        } else if let Some(interval) = interest.interval
+            && let btree_map::Entry::Occupied(mut count) = row.wanted.entry(interval)
+        {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
         }
     }
 
     fn interval(&self, row: &Row, now: Instant) -> Duration {
-        self.plan.cadence.interval(now.saturating_duration_since(row.changed_at), row.wanted)
+        let wanted = row.wanted.keys().next().copied();
+        self.plan.cadence.interval(now.saturating_duration_since(row.changed_at), wanted)
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
@@ -372,12 +468,28 @@ impl Roster {
 }
 
 impl Table {
+    /// One job that is due: any one that was not refused before, so that one job
+    /// that is always refused can't keep the circuit open for the others.
+    fn next_probe(&self, now: Instant, dice: f64) -> Vec<(Instant, usize)> {
+        let due = || self.due.iter().take_while(|(at, _)| *at <= now).take(LOOKED_AT);
+        let unsuspected = || due().filter(|(_, key)| self.rows[*key].alone == 0);
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
+        let pick = (unsuspected().count() as f64 * dice) as usize;
+        unsuspected().nth(pick).or_else(|| due().next()).copied().into_iter().collect()
+    }
+
+    /// Due jobs that nobody has asked about yet.
+    fn never_asked(&self, now: Instant) -> Vec<(Instant, usize)> {
+        let due = self.due.iter().take_while(|(at, _)| *at <= now).take(LOOKED_AT);
+        due.filter(|(_, key)| self.rows[*key].asked_at.is_none()).take(self.ceiling).copied().collect()
+    }
+
     fn next_batch(&self, now: Instant, plan: &Plan) -> Vec<(Instant, usize)> {
         let mut keys = Vec::new();
         let mut passed_over = 0;
-        for &(at, key) in &self.due {
+        for &(at, key) in self.due.iter().take(LOOKED_AT) {
             let row = &self.rows[key];
-            if row.alone {
+            if row.alone > 0 {
                 if at <= now && keys.is_empty() {
                     return vec![(at, key)];
                 }
@@ -395,11 +507,64 @@ impl Table {
             } else {
                 passed_over += 1;
             }
-            if keys.len() == plan.max_batch {
+            if keys.len() == self.ceiling {
                 break;
             }
         }
         keys
+    }
+
+    /// Whether the next request may be a long poll.
+    fn may_long_poll(&self) -> bool {
+        !self.long_polling
+            && self.gate.failures() == 0
+            && self.rows.len() <= FEW_JOBS
+            && self.rows.iter().all(|(_, row)| !row.cut && row.alone == 0)
+    }
+
+    /// Everything that is due at some time, and for how long to hold the request:
+    /// the whole seconds until the first of it needs an answer. What is left of
+    /// that time is waited for before.
+    fn next_long_poll(&mut self, now: Instant) -> (Vec<(Instant, usize)>, Duration) {
+        let keys: Vec<(Instant, usize)> = self.due.iter().copied().collect();
+        let Some(answer_at) = keys.iter().map(|(_, key)| self.rows[*key].answer_at).min() else {
+            return (keys, Duration::ZERO);
+        };
+        let wait = whole_seconds(answer_at.saturating_duration_since(now));
+        let begin = answer_at.checked_sub(wait).unwrap_or(now);
+        if begin <= now + TOLERANCE {
+            return (keys, wait);
+        }
+        for (_, key) in keys {
+            let answer_at = self.rows[key].answer_at;
+            self.reschedule(key, begin);
+            self.rows[key].answer_at = answer_at;
+        }
+        (Vec::new(), Duration::ZERO)
+    }
+
+    /// Has what is due only for a long poll wait on, where that can't be.
+    fn put_off_long_polls(&mut self, now: Instant) {
+        let waiting: Vec<usize> = self
+            .due
+            .iter()
+            .take_while(|(at, _)| *at <= now)
+            .take(FEW_JOBS)
+            .filter_map(|(_, key)| (self.rows[*key].answer_at > now).then_some(*key))
+            .collect();
+        for key in waiting {
+            self.reschedule(key, self.rows[key].answer_at);
+        }
+    }
+
+    /// Dares a little more in one request after many answers.
+    fn raise_ceiling(&mut self, jobs: usize, plan: &Plan) {
+        self.answered += 1;
+        self.fits = self.fits.max(jobs);
+        if self.ceiling < plan.max_batch && self.answered >= ANSWERS_TO_RAISE_THE_CEILING {
+            self.ceiling = (self.ceiling + self.ceiling.div_ceil(8)).min(plan.max_batch);
+            self.answered = 0;
+        }
     }
 
     /// The row of a taken job, unless its followers have left since.
@@ -408,25 +573,49 @@ impl Table {
         Arc::ptr_eq(&row.entry, &taken.entry).then_some(row)
     }
 
+    /// Has a job that is not due asked about at `at`.
     fn schedule(&mut self, key: usize, at: Instant) {
         self.rows[key].stage = Stage::Due(at);
+        self.rows[key].answer_at = at;
         self.due.insert((at, key));
     }
-}
 
-impl Row {
-    fn stage_due(&self) -> Option<Instant> {
-        match self.stage {
-            Stage::Due(at) => Some(at),
-            Stage::Asked(_) | Stage::Ended => None,
+    /// Has a job that is due asked about at another time.
+    fn reschedule(&mut self, key: usize, at: Instant) {
+        if let Stage::Due(before) = self.rows[key].stage {
+            self.due.remove(&(before, key));
+            self.schedule(key, at);
         }
     }
 
+    /// Has a job asked about after `interval`, by a long poll if that can be.
+    fn schedule_after(&mut self, key: usize, now: Instant, interval: Duration, plan: &Plan) {
+        let answer_at = now + interval;
+        self.schedule(key, answer_at);
+        let row = &mut self.rows[key];
+        let cut = mem::take(&mut row.cut);
+        if plan.long_poll && !cut && row.alone == 0 && self.rows.len() <= FEW_JOBS {
+            self.reschedule(key, now + interval.saturating_sub(whole_seconds(interval)));
+            self.rows[key].answer_at = answer_at;
+        }
+    }
+}
+
+/// What a vendor can be asked to hold a request for.
+fn whole_seconds(time: Duration) -> Duration {
+    Duration::from_secs((time + TOLERANCE).as_secs())
+}
+
+impl Row {
     /// Publishes an observation. Returns whether it is the last.
     fn observed(&mut self, observation: Observation, now: Instant, time: Timestamp) -> Option<Latest> {
         let snapshot = Snapshot::new(self.entry.job.clone(), observation);
         let mut news = self.entry.news();
         let changed = news.latest.as_ref().is_none_or(|latest| latest.snapshot.differs_from(&snapshot));
+        // What a vendor changes beside what it documents does not speed polls up.
+        let shown = news.latest.as_ref().is_none_or(|latest| {
+            latest.snapshot.fingerprint(Lens::SHOWN) != snapshot.fingerprint(Lens::SHOWN)
+        });
         let recovered = mem::replace(&mut news.standing, Standing::Observed) != Standing::Observed;
         let snapshot = match &news.latest {
             Some(latest) if !changed => Arc::clone(&latest.snapshot),
@@ -438,23 +627,32 @@ impl Row {
         news.answers += 1;
         drop(news);
         self.failures = 0;
-        if changed {
+        self.alone = self.alone.saturating_sub(1);
+        if shown {
             self.changed_at = now;
         }
         self.tell(changed || recovered);
         latest.snapshot.is_terminal().then_some(latest)
     }
 
-    fn interrupted(&mut self, interruption: Arc<Interruption>) {
-        self.stands(Standing::Interrupted(interruption));
+    fn missing(&mut self) {
+        let times = match self.entry.news().standing {
+            Standing::Missing { times } => times,
+            _ => 0,
+        };
+        self.stands(Standing::Missing { times: times.saturating_add(1) });
     }
 
-    /// The backend answers, but not about this job. Returns when it is asked next.
-    fn failed(&mut self, fault: BackendFault, backoff: Backoff, now: Instant, dice: f64) -> Instant {
+    /// It failed for itself. Returns when it is asked about again.
+    fn failed(&mut self, fault: BackendFault, backoff: &Backoff, now: Instant, dice: f64) -> Instant {
         self.failures = self.failures.saturating_add(1);
         let at = now + backoff.wait(self.failures, dice);
         self.interrupted(Interruption::until(fault, at, now));
         at
+    }
+
+    fn interrupted(&mut self, interruption: Arc<Interruption>) {
+        self.stands(Standing::Interrupted(interruption));
     }
 
     fn stands(&mut self, standing: Standing) {
@@ -481,6 +679,7 @@ impl Entry {
 }
 
 impl Flight {
+    /// One job less is waited for.
     fn left(&self) {
         if self.followed.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.given_up.cancel();
@@ -495,18 +694,22 @@ impl Follow {
     }
 
     /// Has the job asked about at once, as if its cadence had run out, unless a
-    /// request about it is under way.
+    /// request about it is under way. A long poll is cut short.
     pub fn hurry(&self) {
         let soon = Instant::now() + self.roster.plan.window;
-        let mut guard = self.roster.lock();
-        let table = &mut *guard;
-        if let Stage::Due(at) = table.rows[self.key].stage
-            && soon < at
-        {
-            table.due.remove(&(at, self.key));
-            table.schedule(self.key, soon);
-            drop(guard);
-            self.roster.changed.notify_one();
+        let mut table = self.roster.lock();
+        match &table.rows[self.key].stage {
+            Stage::Due(_) if soon < table.rows[self.key].answer_at => {
+                table.reschedule(self.key, soon);
+                table.rows[self.key].cut = true;
+                drop(table);
+                self.roster.changed.notify_one();
+            }
+            Stage::Asked(flight) if !flight.wait.is_zero() => {
+                flight.cut.cancel();
+                table.rows[self.key].cut = true;
+            }
+            _ => {}
         }
     }
 
@@ -539,6 +742,32 @@ impl Batch {
         self.flight.given_up.clone()
     }
 
+    /// How long the vendor is asked to hold the request; zero for not at all.
+    pub fn wait(&self) -> Duration {
+        self.flight.wait
+    }
+
+    /// Ends when somebody needs an answer before the long poll is over.
+    pub fn cut_short(&self) -> CancellationToken {
+        self.flight.cut.clone()
+    }
+
+    /// The long poll was cut short: its jobs are asked about as if it had not been,
+    /// those that somebody needs an answer about at once.
+    pub fn cut(&mut self) {
+        let now = Instant::now();
+        let roster = Arc::clone(&self.roster);
+        let mut guard = roster.lock();
+        let table = &mut *guard;
+        for taken in mem::take(&mut self.open) {
+            if let Some(row) = table.asked(&taken) {
+                let at = if row.cut { now + roster.plan.window } else { row.answer_at };
+                row.cut = true;
+                table.schedule(taken.key, at);
+            }
+        }
+    }
+
     /// The vendor answered about `part`. Returns whether that ended a series of
     /// failures of the backend.
     pub fn answered(
@@ -554,9 +783,10 @@ impl Batch {
         // A job that the backend was not asked about says nothing of the backend.
         let heard = |answer: &Result<_, JobFault>| !matches!(answer, Err(JobFault::Standby(NeedsJobTag)));
         let recovered = answers.iter().any(heard) && {
-            table.refused.clear();
+            table.refused = 0;
+            table.raise_ceiling(part.len(), &roster.plan);
             (table.last_fault, table.last_answer) = (None, Some(time));
-            table.gate.succeeded(now)
+            table.gate.succeeded()
         };
         let backoff = table.gate.backoff();
         let mut ended = Vec::new();
@@ -578,21 +808,26 @@ impl Batch {
                         ended.push(last);
                         continue;
                     }
-                    None => now + roster.interval(row, now),
+                    None => {
+                        let interval = roster.interval(row, now);
+                        table.schedule_after(taken.key, now, interval, &roster.plan);
+                        continue;
+                    }
                 },
                 Err(JobFault::NotFound) => {
                     row.failures = 0;
-                    row.stands(Standing::Missing);
+                    row.missing();
                     now + roster.plan.cadence.min
                 }
                 Err(JobFault::Invalid { message }) => {
                     row.stands(Standing::Invalid(message.into()));
                     now + roster.plan.cadence.max
                 }
+                Err(JobFault::Forbidden) => row.failed(FaultKind::Forbidden.into(), &backoff, now, dice),
                 Err(JobFault::Malformed { why }) => {
-                    row.failed(FaultKind::Malformed { why }.into(), backoff, now, dice)
+                    row.failed(FaultKind::Malformed { why }.into(), &backoff, now, dice)
                 }
-                Err(JobFault::Standby(fault)) => row.failed(fault.into(), backoff, now, dice),
+                Err(JobFault::Standby(fault)) => row.failed(fault.into(), &backoff, now, dice),
             };
             table.schedule(taken.key, next);
         }
@@ -605,31 +840,49 @@ impl Batch {
     }
 
     /// The vendor refused to answer about `taken` alone: from now on it is asked
-    /// about alone. Returns false, and does nothing, where the vendor has refused
-    /// so many in a row that the jobs can't be the reason.
-    pub fn refused(&mut self, taken: &Taken, fault: &BackendFault, dice: f64) -> bool {
+    /// about alone. Says whether that is known by now to be this job's own fault, or
+    /// news of it, or whether so many were refused, with no answer in between, that
+    /// the backend has to be the reason.
+    pub fn refused(&mut self, taken: &Taken, fault: &BackendFault, dice: f64) -> Refusal {
         let now = Instant::now();
         let roster = Arc::clone(&self.roster);
-        let mut table = roster.lock();
-        if !table.refused.iter().any(|entry| Arc::ptr_eq(entry, &taken.entry)) {
-            if table.refused.len() == REFUSALS_OF_A_BACKEND {
-                return false;
-            }
-            table.refused.push(Arc::clone(&taken.entry));
-        }
-        table.gate.succeeded(now);
+        let mut guard = roster.lock();
+        let table = &mut *guard;
         table.last_fault = Some(fault.clone());
         let backoff = table.gate.backoff();
+        let mut refusal = Refusal::Known;
         if let Some(row) = table.asked(taken) {
-            row.alone = true;
-            row.failures = row.failures.saturating_add(1);
-            let at = now + backoff.wait(row.failures, dice);
-            row.interrupted(Interruption::until(fault.clone(), at, now));
+            let first = row.alone == 0;
+            row.alone = ANSWERS_TO_BE_TRUSTED;
+            let at = row.failed(fault.clone(), &backoff, now, dice);
             table.schedule(taken.key, at);
+            if first {
+                table.refused += 1;
+                refusal = Refusal::New;
+            }
         }
-        drop(table);
+        if self.probe || refusal == Refusal::New && table.refused > REFUSALS_OF_A_BACKEND {
+            refusal = Refusal::Backends;
+        }
+        drop(guard);
         self.close(std::slice::from_ref(taken));
-        true
+        refusal
+    }
+
+    /// Whether so many jobs were refused that one of a refused batch is better asked
+    /// about before the batch is split.
+    pub fn is_suspicious(&self) -> bool {
+        self.roster.lock().refused > REFUSALS_OF_A_BACKEND
+    }
+
+    /// The answer about `jobs` jobs was too large: fewer are asked about at once.
+    pub fn too_large(&self, jobs: usize) {
+        let mut table = self.roster.lock();
+        if table.fits >= jobs {
+            table.fits = 0;
+        }
+        table.ceiling = table.ceiling.min(table.fits.max(jobs.div_ceil(2)));
+        table.answered = 0;
     }
 
     /// The backend failed: it said nothing about the jobs that are still open.
@@ -639,19 +892,22 @@ impl Batch {
         let roster = Arc::clone(&self.roster);
         let mut guard = roster.lock();
         let table = &mut *guard;
-        let at = table.gate.failed(fault, now, dice);
+        let at = table.gate.failed(fault, self.began, now, dice);
         table.last_fault = Some(fault.clone());
         let interruption = Interruption::until(fault.clone(), at, now);
         for taken in mem::take(&mut self.open) {
             if let Some(row) = table.asked(&taken) {
                 row.interrupted(Arc::clone(&interruption));
-                table.schedule(taken.key, at);
+                table.schedule(taken.key, at + BACK_OF_THE_LINE);
             }
         }
         table.gate.failures()
     }
 
     fn close(&mut self, part: &[Taken]) {
+        for _ in part {
+            self.flight.left();
+        }
         if part.len() == self.open.len() {
             self.open.clear();
         } else {
@@ -669,6 +925,9 @@ impl Drop for Batch {
         let table = &mut *guard;
         if self.probe {
             table.gate.probe_ends();
+        }
+        if !self.flight.wait.is_zero() {
+            table.long_polling = false;
         }
         let at = now + self.roster.plan.cadence.max;
         for taken in mem::take(&mut self.open) {

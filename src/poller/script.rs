@@ -2,15 +2,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    future::Future,
-    pin::Pin,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use tokio::time::Instant;
 
-use super::Upstream;
+use super::{Asked, Upstream};
 use crate::{
     adapters::{BackendFault, FaultKind, Interpretation, JobFault},
     job::{JobRef, JobState, Observation},
@@ -38,6 +36,7 @@ struct Inner {
 pub(crate) struct Call {
     pub(crate) at: Instant,
     pub(crate) ids: Vec<String>,
+    pub(crate) wait: Duration,
 }
 
 impl Script {
@@ -45,6 +44,10 @@ impl Script {
         let script = Self::default();
         script.inner.lock().unwrap().latency = latency;
         Arc::new(script)
+    }
+
+    pub(crate) fn set_latency(&self, latency: Duration) {
+        self.inner.lock().unwrap().latency = latency;
     }
 
     pub(crate) fn set(&self, id: &str, state: JobState) {
@@ -95,6 +98,17 @@ impl Script {
         self.inner.lock().unwrap().under_way
     }
 
+    /// Only what the vendor itself says is an answer.
+    #[expect(clippy::unused_self)]
+    fn breaks_before_the_answer(&self, fault: &BackendFault) -> bool {
+        matches!(fault.kind, FaultKind::Unavailable { .. } | FaultKind::CredentialsRejected)
+    }
+
+    fn all_ended(&self, jobs: &[JobRef]) -> bool {
+        let inner = self.inner.lock().unwrap();
+        jobs.iter().all(|job| inner.jobs.get(&*job.id).is_some_and(|seen| seen.state.is_terminal()))
+    }
+
     fn answer(&self, jobs: &[JobRef]) -> Interpretation {
         let inner = self.inner.lock().unwrap();
         if inner.panics {
@@ -121,19 +135,28 @@ impl Drop for UnderWay<'_> {
 }
 
 impl Upstream for Script {
-    fn ask<'a>(&'a self, jobs: &'a [JobRef]) -> Pin<Box<dyn Future<Output = Interpretation> + Send + 'a>> {
+    fn ask<'a>(&'a self, jobs: &'a [JobRef], wait: Duration) -> Asked<'a> {
         Box::pin(async move {
             let latency = {
                 let mut inner = self.inner.lock().unwrap();
                 let ids = jobs.iter().map(|job| job.id.to_string()).collect();
-                inner.calls.push(Call { at: Instant::now(), ids });
+                inner.calls.push(Call { at: Instant::now(), ids, wait });
                 inner.under_way += 1;
                 inner.most_under_way = inner.most_under_way.max(inner.under_way);
                 inner.latency
             };
             let _under_way = UnderWay(self);
-            tokio::time::sleep(latency).await;
-            self.answer(jobs)
+            tokio::time::sleep(latency / 2).await;
+            let until = Instant::now() + wait;
+            while Instant::now() < until && !self.all_ended(jobs) {
+                // As Immuta does with a pollInterval of 1.
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            tokio::time::sleep(latency / 2).await;
+            match self.answer(jobs) {
+                Err(fault) if self.breaks_before_the_answer(&fault) => Err(fault),
+                answer => Ok(answer),
+            }
         })
     }
 }

@@ -6,9 +6,12 @@
 //! A question sends each cluster at most one request, so a backend's limits hold for
 //! each of its clusters. A look at the first comes on top.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use http::header;
@@ -97,7 +100,12 @@ impl Clusters {
 impl Endpoint {
     /// Asks the cluster in use, and the others where it can't answer: each at most
     /// once.
-    pub(super) async fn ask_around(&self, clusters: &Clusters, jobs: &[JobRef]) -> Interpretation {
+    pub(super) async fn ask_around(
+        &self,
+        clusters: &Clusters,
+        jobs: &[JobRef],
+        wait: Duration,
+    ) -> Result<Interpretation, BackendFault> {
         if clusters.take_look() {
             let look = self.look(clusters);
             let in_use = clusters.ring().in_use();
@@ -114,27 +122,24 @@ impl Endpoint {
             let next = clusters.ring().next(&mut pass, Instant::now());
             let Some(cluster) = next else { return Err(clusters.exhausted(&reasons, http_status)) };
             if let Some(known) = clusters.unasked(cluster, jobs) {
-                return Ok(known.into_iter().map(Err).collect());
+                return Ok(Ok(known.into_iter().map(Err).collect()));
             }
-            match self.ask_at(&*clusters.adapters[cluster], jobs).await {
-                Err(BackendFault {
-                    kind: FaultKind::Unavailable { retry_after, why },
-                    http_status: status,
-                    ..
-                }) => {
-                    let now = Instant::now();
-                    clusters.ring().failed(&pass, cluster, retry_after, now, rand::random());
-                    reasons.push(match cluster {
-                        0 => why,
-                        standby => format!("standby {standby}: {why}"),
-                    });
-                    http_status = status;
-                }
-                outcome => {
-                    clusters.answered(&pass, cluster);
-                    return outcome;
-                }
-            }
+            let asked = self.ask_at(&*clusters.adapters[cluster], jobs, wait).await;
+            let (Err(fault) | Ok(Err(fault))) = &asked else {
+                clusters.answered(&pass, cluster);
+                return asked;
+            };
+            let FaultKind::Unavailable { retry_after, why } = &fault.kind else {
+                clusters.answered(&pass, cluster);
+                return asked;
+            };
+            let now = Instant::now();
+            clusters.ring().failed(&pass, cluster, *retry_after, now, rand::random());
+            reasons.push(match cluster {
+                0 => why.clone(),
+                standby => format!("standby {standby}: {why}"),
+            });
+            http_status = fault.http_status;
         }
     }
 
@@ -151,7 +156,7 @@ impl Endpoint {
                 if let Some(value) = authorization.header {
                     request.headers_mut().insert(header::AUTHORIZATION, value);
                 }
-                check.judge(&http.send(request).await?)
+                check.judge(&http.send(request, Duration::ZERO).await?)
             };
             match verdict.await {
                 Ok(()) => lock(&ring).recovered(),

@@ -148,7 +148,7 @@ async fn fetch(
     let request = exchange.request(secret)?;
     let header = request.headers().get(header::AUTHORIZATION).cloned();
     let secrets = [header.as_ref().and_then(credential).unwrap_or_default(), secret.expose_secret()];
-    let answer = http.send(request).await?;
+    let answer = http.send(request, Duration::ZERO).await?;
     exchange.interpret(&answer).map_err(|fault| redaction::fault(fault, &secrets))
 }
 

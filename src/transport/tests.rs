@@ -24,7 +24,7 @@ use vendor::{Received, Reply, Vendor as Peer};
 const IMMUTA_JOBS: &str = "/jobs/statuses";
 const IMMUTA_TOKENS: &str = "/bim/apikey/authenticate";
 const DATASAUR_TOKENS: &str = "/api/oauth/token";
-const TOO_LARGE: FaultKind = FaultKind::Malformed { why: "it is larger than max_response_bytes" };
+const TOO_LARGE: FaultKind = FaultKind::TooLarge;
 
 /// Long enough for a busy machine; only a failing test waits for it.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -41,6 +41,7 @@ fn poll() -> Poll {
         not_found_grace: Duration::from_secs(10),
         max_backoff: Duration::from_secs(30),
         max_response_bytes: 64 << 10,
+        long_poll: false,
     }
 }
 
@@ -87,8 +88,9 @@ fn token(value: &str) -> Reply {
 }
 
 async fn ask(endpoint: &Endpoint) -> Result<JobState, FaultKind> {
-    let answer = time::timeout(PATIENCE, endpoint.ask(&job())).await.expect("an answer in time");
-    let mut answers = answer.map_err(|fault| fault.kind)?;
+    let answer =
+        time::timeout(PATIENCE, endpoint.ask(&job(), Duration::ZERO)).await.expect("an answer in time");
+    let mut answers = answer.flatten().map_err(|fault| fault.kind)?;
     Ok(answers.remove(0).unwrap().state)
 }
 
@@ -459,7 +461,7 @@ async fn a_call_given_up_on_closes_its_connection() {
         let endpoint = immuta(&peer.url());
         {
             let jobs = job();
-            let call = endpoint.ask(&jobs);
+            let call = endpoint.ask(&jobs, Duration::ZERO);
             tokio::select! {
                 answer = call => panic!("{answer:?}"),
                 () = peer.requests_came(1) => {}
@@ -517,7 +519,7 @@ async fn a_secret_that_the_vendor_repeats_is_redacted() {
         Reply::json("400 Bad Request", r#"{"message":"jobIds: k3y-of-the-gateway may not ask"}"#)
     })
     .await;
-    let answers = immuta(&peer.url()).ask(&job()).await.unwrap();
+    let answers = immuta(&peer.url()).ask(&job(), Duration::ZERO).await.unwrap().unwrap();
     let message = "jobIds: [redacted] may not ask".into();
     assert_eq!(answers, [Err(JobFault::Invalid { message })]);
 }

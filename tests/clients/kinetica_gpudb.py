@@ -9,23 +9,16 @@ off: with two clusters this version of the client can loop for ever.
 
 import json
 import sys
-import urllib.request
 
 import gpudb
+
+from checks import check, finish
+from checks import simulator as admin
 
 USER, PASSWORD = "admin", "simulated:kinetica"
 ENCODINGS = ["JSON", "BINARY", "SNAPPY"]
 RESULT = '{"table_name":"t","value":"\\"q\\" \\u00e9","rows":9007199254740993,"info":{}}'
 EVERY_BYTE = bytes(range(256))
-
-failures = 0
-
-
-def check(title, got, wanted):
-    global failures
-    good = got == wanted
-    failures += not good
-    print(f"{'ok  ' if good else 'FAIL'} {title}" + ("" if good else f"\n     got    {got!r}\n     wanted {wanted!r}"))
 
 
 def raises(title, kind, text, call):
@@ -45,16 +38,6 @@ def connect(url, encoding, **credentials):
     for name, value in (credentials or {"username": USER, "password": PASSWORD}).items():
         setattr(options, name, value)
     return gpudb.GPUdb(host=url, options=options)
-
-
-def admin(url, path, body=None, method="POST"):
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(
-        f"{url}/_simulator/{path}", data, {"Content-Type": "application/json"}, method=method
-    )
-    with urllib.request.urlopen(request, timeout=10) as response:
-        text = response.read()
-    return json.loads(text) if text else None
 
 
 def status(answer):
@@ -163,9 +146,8 @@ def main(url):
     for encoding in ENCODINGS:
         check_jobs(url, encoding)
         check_failures(url, encoding)
-    print(f"{failures} failed" if failures else "all good")
-    return 1 if failures else 0
+    finish()
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1].rstrip("/")))
+    main(sys.argv[1].rstrip("/"))

@@ -113,7 +113,7 @@ impl GraphqlError {
             // With a position, the path has said what it is that was not found.
             Kind::NotFound if self.position.is_some() => JobFault::NotFound,
             _ if refusal::says_no_such_job(&self.message, job) => JobFault::NotFound,
-            Kind::Forbidden => JobFault::Malformed { why: "the vendor forbids it to the gateway's account" },
+            Kind::Forbidden => JobFault::Forbidden,
             _ => JobFault::Malformed { why: "an error stands in its place" },
         }
     }

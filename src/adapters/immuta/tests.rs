@@ -272,3 +272,20 @@ fn a_refused_api_key_is_a_matter_of_credentials() {
     let fault = exchange(&json(200, r#"{"authenticated":true}"#)).unwrap_err();
     assert_eq!(fault.kind, FaultKind::Malformed { why: "no token" });
 }
+
+#[test]
+fn an_answer_that_is_not_about_jobs_says_nothing_about_them() {
+    for (status, body) in [
+        (200, r#"{"error":{"code":"ECONNREFUSED","message":"queue is down"}}"#),
+        (200, r#"{"errors":{}}"#),
+        (200, r#"{"data":{"jobs":{}}}"#),
+        (404, r#"{"statusCode":404,"message":"Resource not found"}"#),
+        (404, r#"{"statusCode":404,"message":"Cannot POST /jobs/statuses","error":"Not Found"}"#),
+        (404, r#"{"status":404,"error":"Not Found","message":"No message available"}"#),
+    ] {
+        let response = Response::builder().status(status).header("content-type", "application/json");
+        let immuta = Immuta::new("http://v".parse().unwrap(), 200.try_into().unwrap(), false);
+        let said = immuta.interpret(&[JobRef::new("b", "a")], &response.body(body.into()).unwrap());
+        assert!(said.is_err(), "{status} {body}: {said:?}");
+    }
+}

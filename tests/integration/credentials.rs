@@ -1,0 +1,174 @@
+//! How the gateway proves to each vendor who it is.
+
+use jobwatch::simulators::{Authorization as A, Effect, Fault, Plan, Simulator, Vendor, credentials};
+use tonic::Code;
+
+use crate::harness::*;
+
+/// Where a vendor trades a secret for a token.
+fn token_path(vendor: Vendor) -> &'static str {
+    match vendor {
+        Vendor::Immuta => "/bim/apikey/authenticate",
+        Vendor::Kinetica => "nowhere",
+        Vendor::Claret => "/tokens/create",
+        Vendor::Datasaur => "/oauth/token",
+    }
+}
+
+fn traded(vendor: Vendor, simulator: &Simulator) -> Backend {
+    let backend = Backend::of(simulator);
+    match vendor {
+        Vendor::Immuta => {
+            backend.credentials(format!("{{ api_key = {:?}, exchange = true }}", credentials::IMMUTA_API_KEY))
+        }
+        _ => backend,
+    }
+}
+
+const TRADING: [Vendor; 3] = [Vendor::Immuta, Vendor::Claret, Vendor::Datasaur];
+
+fn running(vendor: Vendor) -> Plan {
+    Plan::fixed(match vendor {
+        Vendor::Immuta => "active",
+        Vendor::Kinetica => "RUNNING",
+        Vendor::Claret => "in_progress",
+        Vendor::Datasaur => "IN_PROGRESS",
+    })
+}
+
+#[tokio::test]
+async fn every_way_to_sign_in_works() {
+    let basic = format!(
+        "{{ client_id = {:?}, client_secret = {:?}, client_auth = \"basic\" }}",
+        credentials::DATASAUR_CLIENT_ID,
+        credentials::DATASAUR_CLIENT_SECRET
+    );
+    for vendor in Vendor::ALL {
+        let simulator = simulator(vendor).await;
+        let own = Backend::of(&simulator);
+        let token = own.clone().bearer(&simulator.issue_token());
+        let ways = match vendor {
+            Vendor::Immuta => vec![
+                (own, vec![A::Raw]),
+                (token, vec![A::Bearer]),
+                (traded(vendor, &simulator), vec![A::None, A::Bearer]),
+            ],
+            Vendor::Kinetica => vec![(own, vec![A::Basic]), (token, vec![A::Bearer])],
+            Vendor::Claret => vec![(own, vec![A::None, A::Bearer]), (token, vec![A::Bearer])],
+            Vendor::Datasaur => vec![
+                (own.clone(), vec![A::None, A::Bearer]),
+                (own.credentials(basic.clone()), vec![A::Basic, A::Bearer]),
+                (token, vec![A::Bearer]),
+            ],
+        };
+        let job = job_at(&simulator, &simulator.start_job(running(vendor)));
+        for (backend, headers) in ways {
+            simulator.clear_calls();
+            let gateway = Gateway::start([backend.clone()]).await;
+            get(&gateway.client(), &job).await.unwrap_or_else(|error| panic!("{backend:?}: {error:?}"));
+            let sent: Vec<_> = simulator.calls().iter().map(|call| call.authorization).collect();
+            assert_eq!(sent, headers, "{backend:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_kinetica_without_credentials_is_asked_without() {
+    let simulator = simulator(Vendor::Kinetica).await;
+    let gateway = Gateway::start([Backend::of(&simulator).credentials("\"none\"")]).await;
+    let error = get(&gateway.client(), &job("kinetica", "1")).await.unwrap_err();
+    assert_eq!(why(&error), (Code::FailedPrecondition, "BACKEND_CREDENTIALS_REJECTED".to_owned()));
+    assert_eq!(simulator.calls()[0].authorization, A::None);
+}
+
+#[tokio::test]
+async fn a_token_is_fetched_once_however_many_calls_need_it() {
+    for vendor in TRADING {
+        let simulator = simulator(vendor).await;
+        let backend = traded(vendor, &simulator).poll("max_batch", "1").poll("max_concurrency", "50");
+        // Claret asks for one job at a time anyway and has no such key.
+        let backend = if vendor == Vendor::Claret { traded(vendor, &simulator) } else { backend };
+        let gateway = Gateway::start([backend]).await;
+        let client = gateway.client();
+        let jobs: Vec<_> =
+            (0..50).map(|_| job_at(&simulator, &simulator.start_job(running(vendor)))).collect();
+        let answers = batch(&client, batch_request(jobs)).await.unwrap();
+        assert!(answers.iter().all(Result::is_ok));
+        assert_eq!(simulator.count(token_path(vendor)), 1, "{vendor}");
+    }
+}
+
+#[tokio::test]
+async fn a_rejected_token_is_replaced_once_and_nobody_notices() {
+    for vendor in TRADING {
+        let simulator = simulator(vendor).await;
+        let gateway = Gateway::start([traded(vendor, &simulator)]).await;
+        let client = gateway.client();
+        let started = simulator.start_job(running(vendor));
+        let job = job_at(&simulator, &started);
+        let mut watch = Watch::of(&client, &job).await;
+        watch.status().await;
+        simulator.expire_tokens();
+        get(&client, &job).await.unwrap();
+        guard(simulator.wait_for_answers(token_path(vendor), 2)).await;
+        simulator.finish(&started.id);
+        assert!(watch.status().await.terminal, "there was no interruption");
+        assert_eq!(simulator.count(token_path(vendor)), 2, "{vendor}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_replaced_before_it_expires() {
+    let simulator = simulator(Vendor::Datasaur).await;
+    simulator.set_token_lifetime(ms(2000));
+    let gateway = Gateway::start([Backend::of(&simulator)]).await;
+    let job = job_at(&simulator, &simulator.start_job(running(Vendor::Datasaur)));
+    let mut watch = Watch::of(&gateway.client(), &job).await;
+    watch.status().await;
+    guard(simulator.wait_for_calls("/oauth/token", 2)).await;
+    let fetched: Vec<_> =
+        simulator.calls().into_iter().filter(|call| call.path.contains("/oauth/token")).collect();
+    assert!(fetched[1].at - fetched[0].at < ms(2000));
+}
+
+#[tokio::test]
+async fn a_second_rejection_is_the_gateways_own_fault_and_passes_when_it_is_healed() {
+    for vendor in Vendor::ALL {
+        let simulator = simulator(vendor).await;
+        let gateway = Gateway::start([traded(vendor, &simulator)]).await;
+        let client = gateway.client();
+        let started = simulator.start_job(running(vendor));
+        let job = job_at(&simulator, &started);
+        let mut watch = Watch::of(&client, &job).await;
+        watch.status().await;
+        simulator.reject_credentials(true);
+        let error = told(&get(&client, &job).await.unwrap_err());
+        assert_eq!((error.code, &*error.reason), (Code::FailedPrecondition, "BACKEND_CREDENTIALS_REJECTED"));
+        assert_eq!(watch.interruption().await.1.reason, "BACKEND_CREDENTIALS_REJECTED");
+        simulator.reject_credentials(false);
+        simulator.finish(&started.id);
+        assert!(watch.next_status().await.terminal);
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_is_never_accepted_is_fetched_twice_for_one_call() {
+    let simulator = simulator(Vendor::Claret).await;
+    simulator.inject(Fault::new(Effect::status(401, "{}")).at("/imports/status"));
+    let gateway = Gateway::start([Backend::of(&simulator)]).await;
+    let error = told(&get(&gateway.client(), &job("claret", "7")).await.unwrap_err());
+    assert_eq!((&*error.reason, &*error.metadata["http_status"]), ("BACKEND_CREDENTIALS_REJECTED", "401"));
+    assert_eq!((simulator.count("/tokens/create"), simulator.count("/imports/status")), (2, 2));
+}
+
+#[tokio::test]
+async fn a_refused_secret_is_not_a_refused_job() {
+    for vendor in TRADING {
+        let simulator = simulator(vendor).await;
+        simulator.set_secret("another");
+        let gateway = Gateway::start([traded(vendor, &simulator)]).await;
+        let job = job_at(&simulator, &simulator.start_job(running(vendor)));
+        let error = get(&gateway.client(), &job).await.unwrap_err();
+        assert_eq!(why(&error), (Code::FailedPrecondition, "BACKEND_CREDENTIALS_REJECTED".to_owned()));
+    }
+}

@@ -1,0 +1,244 @@
+//! The caller's deadline holds everywhere, and a call that was given up costs
+//! nothing more.
+
+use std::time::Duration;
+
+use jobwatch::{
+    proto::v1::GetJobStatusRequest,
+    simulators::{Effect, Fault, Plan, Simulator, Vendor},
+};
+use prost::Message;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    time::Instant,
+};
+use tonic::{Code, Request};
+
+use crate::harness::*;
+
+fn within<T>(time: Duration, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(time);
+    request
+}
+
+async fn hanging(vendor: Vendor) -> Simulator {
+    let simulator = simulator(vendor).await;
+    simulator.inject(Fault::new(Effect::Hang));
+    simulator
+}
+
+/// The gRPC status that the server itself answers a get with whose deadline
+/// passes. A client of the usual kind would end such a call by its own clock.
+async fn servers_answer(gateway: &Gateway, timeout: &str, request: &GetJobStatusRequest) -> String {
+    let message = request.encode_to_vec();
+    let mut frame = vec![0];
+    frame.extend_from_slice(&u32::try_from(message.len()).unwrap().to_be_bytes());
+    frame.extend_from_slice(&message);
+    let url = format!("http://{}/jobwatch.v1.JobStatusService/GetJobStatus", gateway.address);
+    let client = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
+    let request = client.post(url).header("content-type", "application/grpc").header("te", "trailers");
+    let answer = guard(request.header("grpc-timeout", timeout).body(frame).send()).await.unwrap();
+    answer.headers()["grpc-status"].to_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_get_ends_at_its_deadline() {
+    let simulator = hanging(Vendor::Kinetica).await;
+    let gateway = Gateway::start([Backend::of(&simulator)]).await;
+    let mut request = get_request(&job("kinetica", "1"));
+    for wait in [None, Some(proto_ms(60_000))] {
+        request.wait = wait;
+        for timeout in ["200m", "77777u"] {
+            let since = Instant::now();
+            let code = servers_answer(&gateway, timeout, &request).await;
+            assert_eq!(code, "4", "DEADLINE_EXCEEDED after {timeout}");
+            assert!(since.elapsed() < ms(3000));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_wait_is_cut_by_the_deadline() {
+    let simulator = simulator(Vendor::Kinetica).await;
+    let gateway = Gateway::start([Backend::of(&simulator)]).await;
+    let mut request = get_request(&job_at(&simulator, &simulator.start_job(Plan::fixed("RUNNING"))));
+    request.wait = Some(proto_ms(60_000));
+    assert_eq!(servers_answer(&gateway, "300m", &request).await, "4");
+}
+
+#[tokio::test]
+async fn a_batch_answers_shortly_before_its_deadline_what_it_knows() {
+    let (stuck, good) = (hanging(Vendor::Kinetica).await, simulator(Vendor::Immuta).await);
+    let gateway = Gateway::start([Backend::of(&stuck), Backend::of(&good)]).await;
+    let client = gateway.client();
+    let known = job_at(&good, &good.start_job(Plan::fixed("active")));
+    let request = batch_request([known.clone(), job("kinetica", "1"), known, job("kinetica", "2")]);
+    let answers = batch(&client, within(ms(1000), request)).await.unwrap();
+    for (index, answer) in answers.iter().enumerate() {
+        match answer {
+            Ok(_) => assert!(index % 2 == 0),
+            Err(error) => {
+                let told = told(error);
+                assert_eq!((index % 2, told.code), (1, Code::DeadlineExceeded));
+                assert_eq!(told.metadata["backend"], "kinetica");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_batch_without_a_deadline_has_the_configured_one() {
+    let (stuck, good) = (hanging(Vendor::Kinetica).await, simulator(Vendor::Immuta).await);
+    let sections = "[server]\nbatch_deadline = \"400ms\"";
+    let gateway = Gateway::start_with(sections, [Backend::of(&stuck), Backend::of(&good)]).await;
+    let known = job_at(&good, &good.start_job(Plan::fixed("active")));
+    let since = Instant::now();
+    let request = batch_request([job("kinetica", "1"), known]);
+    let answers = batch(&gateway.client(), request).await.unwrap();
+    assert_eq!(told(answers[0].as_ref().unwrap_err()).code, Code::DeadlineExceeded);
+    assert!(answers[1].is_ok());
+    assert!(since.elapsed() >= ms(400) && since.elapsed() < ms(3000));
+}
+
+#[tokio::test]
+async fn a_watch_ends_at_its_deadline_after_all_that_it_said() {
+    let simulator = simulator(Vendor::Immuta).await;
+    let gateway = Gateway::start([Backend::of(&simulator)]).await;
+    let job = job_at(&simulator, &simulator.start_job(Plan::fixed("active")));
+    let since = Instant::now();
+    let mut watch = Watch::open(&gateway.client(), within(ms(700), watch_request(&job))).await.unwrap();
+    watch.status().await;
+    let error = watch.end().await.unwrap_err();
+    assert_eq!(error.code(), Code::DeadlineExceeded, "{error:?}");
+    assert!(since.elapsed() >= ms(650));
+}
+
+#[tokio::test]
+async fn a_stuck_backend_times_out_and_is_asked_again() {
+    let simulator = simulator(Vendor::Immuta).await;
+    simulator.inject(Fault::new(Effect::Hang).times(1));
+    let gateway = Gateway::start([Backend::of(&simulator).poll("timeout", "\"300ms\"")]).await;
+    let client = gateway.client();
+    let job = job_at(&simulator, &simulator.start_job(Plan::fixed("active")));
+    let mut watch = Watch::of(&client, &job).await;
+    assert_eq!(watch.interruption().await.1.reason, "BACKEND_UNAVAILABLE");
+    watch.next_status().await;
+}
+
+/// A vendor that takes a request and never answers.
+struct Silent {
+    listener: TcpListener,
+}
+
+impl Silent {
+    async fn start() -> (Self, Backend) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        (Self { listener }, Backend::at(Vendor::Kinetica, url).poll("timeout", "\"60s\""))
+    }
+
+    /// A connection with a whole request on it, which names `id`.
+    async fn asked(&self, id: &str) -> TcpStream {
+        let (mut stream, _) = guard(self.listener.accept()).await.unwrap();
+        let (mut request, mut piece) = (Vec::new(), [0; 4096]);
+        while !String::from_utf8_lossy(&request).contains(&format!("\"job_id\":{id},\"options\":{{}}}}")) {
+            let read = guard(stream.read(&mut piece)).await.unwrap();
+            assert!(read > 0, "the connection was closed early");
+            request.extend_from_slice(&piece[..read]);
+        }
+        stream
+    }
+}
+
+async fn is_closed(mut stream: TcpStream) {
+    // The end of the stream, or a reset.
+    let read = guard(stream.read(&mut [0; 16])).await.unwrap_or(0);
+    assert_eq!(read, 0);
+}
+
+#[tokio::test]
+async fn a_get_that_is_given_up_ends_the_upstream_request() {
+    let (silent, backend) = Silent::start().await;
+    let gateway = Gateway::start([backend]).await;
+    let client = gateway.client();
+    let call = tokio::spawn(async move { get(&client, &job("kinetica", "7")).await });
+    let upstream = silent.asked("7").await;
+    call.abort();
+    is_closed(upstream).await;
+}
+
+#[tokio::test]
+async fn a_get_past_its_deadline_ends_the_upstream_request() {
+    let (silent, backend) = Silent::start().await;
+    let gateway = Gateway::start([backend]).await;
+    let client = gateway.client();
+    let call =
+        tokio::spawn(async move { ask(&client, within(ms(500), get_request(&job("kinetica", "7")))).await });
+    let upstream = silent.asked("7").await;
+    assert!(call.await.unwrap().is_err());
+    is_closed(upstream).await;
+}
+
+#[tokio::test]
+async fn a_watch_that_is_given_up_ends_the_upstream_request() {
+    let (silent, backend) = Silent::start().await;
+    let gateway = Gateway::start([backend]).await;
+    let watch = Watch::of(&gateway.client(), &job("kinetica", "7")).await;
+    let upstream = silent.asked("7").await;
+    drop(watch);
+    is_closed(upstream).await;
+}
+
+#[tokio::test]
+async fn an_upstream_request_goes_on_while_somebody_waits_for_it() {
+    let (silent, backend) = Silent::start().await;
+    let gateway = Gateway::start([backend]).await;
+    let client = gateway.client();
+    let first = {
+        let client = client.clone();
+        tokio::spawn(async move { get(&client, &job("kinetica", "7")).await })
+    };
+    let mut upstream = silent.asked("7").await;
+    let mut watch = Watch::of(&client, &job("kinetica", "7")).await;
+    first.abort();
+    let record = r#"{\"endpoint\":\"/x\",\"job_status\":\"DONE\",\"running\":false,\"progress\":100}"#;
+    let body = format!(
+        r#"{{"status":"OK","message":"","data_type":"get_job_response","data":"","data_str":"{record}"}}"#
+    );
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    upstream.write_all(answer.as_bytes()).await.unwrap();
+    assert!(watch.next_status().await.terminal);
+}
+
+#[tokio::test]
+async fn a_call_that_was_given_up_leaves_nothing_followed() {
+    let simulator = simulator(Vendor::Claret).await;
+    let gateway = Gateway::start([Backend::of(&simulator)]).await;
+    let client = gateway.client();
+    let other = job_at(&simulator, &simulator.start_job(Plan::fixed("in_progress")));
+    let mut watch = Watch::of(&client, &other).await;
+    watch.status().await;
+    let left = simulator.start_job(Plan::fixed("in_progress")).id;
+    simulator.inject(Fault::new(Effect::Hang).for_job(&left));
+    let calls: Vec<_> = (0..10)
+        .map(|_| {
+            let (client, job) = (client.clone(), job("claret", &left));
+            tokio::spawn(async move { get(&client, &job).await })
+        })
+        .collect();
+    let asked = || simulator.calls().iter().filter(|call| call.job_ids == [left.clone()]).count();
+    while asked() == 0 {
+        guard(simulator.wait_for_calls("", simulator.count("") + 1)).await;
+    }
+    for call in calls {
+        call.abort();
+    }
+    simulator.clear_faults();
+    guard(simulator.wait_for_calls("", simulator.count("") + 10)).await;
+    assert_eq!(asked(), 1);
+}

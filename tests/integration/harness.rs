@@ -1,0 +1,389 @@
+//! A real gateway in front of simulated vendors, and a client of it.
+
+use std::{collections::BTreeMap, fmt::Write, future::Future, net::SocketAddr, time::Duration};
+
+use jobwatch::{
+    config::Config,
+    proto::v1::{
+        BatchGetStatusesRequest, GetJobStatusRequest, Interruption, JobRef, JobStatus, JobStatusResult,
+        JobStatusView, WatchJobRequest, WatchJobResponse, job_status_result::Outcome,
+        job_status_service_client::JobStatusServiceClient, watch_job_response::Event,
+    },
+    server::{self, ServeError},
+    simulators::{Job, Simulator, Vendor, credentials},
+};
+use prost::Message;
+use tokio::{
+    net::TcpListener,
+    task::JoinHandle,
+    time::{Instant, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    Code, Status, Streaming,
+    transport::{Channel, Endpoint},
+};
+use tonic_types::{ErrorDetails, StatusExt};
+
+pub(crate) type Client = JobStatusServiceClient<Channel>;
+
+/// Nothing that a test waits for takes this long.
+const GUARD: Duration = Duration::from_secs(20);
+
+/// Fails the test rather than hang.
+pub(crate) async fn guard<T>(future: impl Future<Output = T>) -> T {
+    timeout(GUARD, future).await.expect("it takes too long")
+}
+
+pub(crate) const fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+pub(crate) fn proto_ms(millis: u64) -> prost_types::Duration {
+    ms(millis).try_into().unwrap()
+}
+
+pub(crate) async fn simulator(vendor: Vendor) -> Simulator {
+    Simulator::start(vendor).await.unwrap()
+}
+
+/// One `[backends.x]` of a configuration: by default named like its vendor, with
+/// the vendor's usual credentials and a short cadence.
+#[derive(Clone, Debug)]
+pub(crate) struct Backend {
+    name: String,
+    vendor: Vendor,
+    url: String,
+    credentials: String,
+    poll: BTreeMap<&'static str, String>,
+}
+
+impl Backend {
+    pub(crate) fn of(simulator: &Simulator) -> Self {
+        Self::at(simulator.vendor(), simulator.base_url())
+    }
+
+    pub(crate) fn at(vendor: Vendor, url: impl Into<String>) -> Self {
+        let credentials = match vendor {
+            Vendor::Immuta => format!("{{ api_key = {:?} }}", credentials::IMMUTA_API_KEY),
+            Vendor::Kinetica => format!(
+                "{{ username = {:?}, password = {:?} }}",
+                credentials::KINETICA_USER,
+                credentials::KINETICA_PASSWORD
+            ),
+            Vendor::Claret => format!(
+                "{{ email = {:?}, password = {:?} }}",
+                credentials::CLARET_EMAIL,
+                credentials::CLARET_PASSWORD
+            ),
+            Vendor::Datasaur => format!(
+                "{{ client_id = {:?}, client_secret = {:?} }}",
+                credentials::DATASAUR_CLIENT_ID,
+                credentials::DATASAUR_CLIENT_SECRET
+            ),
+        };
+        let poll = [
+            ("min_interval", "50ms"),
+            ("max_interval", "200ms"),
+            ("timeout", "5s"),
+            ("not_found_grace", "300ms"),
+            ("max_backoff", "200ms"),
+        ];
+        let mut poll: BTreeMap<_, _> =
+            poll.into_iter().map(|(key, value)| (key, format!("{value:?}"))).collect();
+        poll.insert("requests_per_second", "1000".to_owned());
+        Self { name: vendor.to_string(), vendor, url: url.into(), credentials, poll }
+    }
+
+    /// An address where nobody listens.
+    pub(crate) async fn dead(vendor: Vendor) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::at(vendor, format!("http://{}", listener.local_addr().unwrap()))
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn named(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.name);
+        self
+    }
+
+    pub(crate) fn path(mut self, path: &str) -> Self {
+        self.url.push_str(path);
+        self
+    }
+
+    pub(crate) fn credentials(mut self, toml: impl Into<String>) -> Self {
+        self.credentials = toml.into();
+        self
+    }
+
+    pub(crate) fn bearer(self, token: &str) -> Self {
+        self.credentials(format!("{{ bearer = {token:?} }}"))
+    }
+
+    /// A key below `poll`, its value in TOML.
+    pub(crate) fn poll(mut self, key: &'static str, toml: &str) -> Self {
+        self.poll.insert(key, toml.to_owned());
+        self
+    }
+
+    /// Asks at exactly this interval.
+    pub(crate) fn every(self, interval: Duration) -> Self {
+        let interval = format!("\"{}ms\"", interval.as_millis());
+        let backend = self.poll("min_interval", &interval).poll("max_interval", &interval);
+        backend.poll("max_backoff", &interval)
+    }
+
+    fn toml(&self) -> String {
+        let Self { name, vendor, url, credentials, poll } = self;
+        let mut toml = format!(
+            "\n[backends.{name}]\nvendor = \"{vendor}\"\nbase_url = {url:?}\ncredentials = {credentials}\n"
+        );
+        if *vendor == Vendor::Claret {
+            writeln!(toml, "tenant = {:?}", credentials::CLARET_TENANT).unwrap();
+        }
+        writeln!(toml, "[backends.{name}.poll]").unwrap();
+        for (key, value) in poll {
+            writeln!(toml, "{key} = {value}").unwrap();
+        }
+        toml
+    }
+}
+
+/// A whole configuration file; `sections` come before the backends.
+pub(crate) fn config_text(sections: &str, backends: impl IntoIterator<Item = Backend>) -> String {
+    let backends: String = backends.into_iter().map(|backend| backend.toml()).collect();
+    format!("allow_inline_secrets = true\n{sections}\n{backends}")
+}
+
+/// A running gateway; it is cut off when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Gateway {
+    pub(crate) address: SocketAddr,
+    pub(crate) shutdown: CancellationToken,
+    task: JoinHandle<Result<(), ServeError>>,
+}
+
+impl Gateway {
+    pub(crate) async fn start(backends: impl IntoIterator<Item = Backend>) -> Self {
+        Self::start_with("", backends).await
+    }
+
+    pub(crate) async fn start_with(sections: &str, backends: impl IntoIterator<Item = Backend>) -> Self {
+        let text = config_text(sections, backends);
+        let config = Config::parse(&text, []).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shutdown = CancellationToken::new();
+        let task = tokio::spawn(server::run(listener, shutdown.clone(), config));
+        Self { address, shutdown, task }
+    }
+
+    pub(crate) fn channel(&self) -> Channel {
+        Endpoint::from_shared(format!("http://{}", self.address)).unwrap().connect_lazy()
+    }
+
+    /// A client with a connection of its own.
+    pub(crate) fn client(&self) -> Client {
+        Client::new(self.channel()).max_decoding_message_size(64 << 20)
+    }
+
+    /// Stops it as SIGTERM does; returns how long that took.
+    pub(crate) async fn stop(mut self) -> Duration {
+        let since = Instant::now();
+        self.shutdown.cancel();
+        guard(&mut self.task).await.unwrap().unwrap();
+        since.elapsed()
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+pub(crate) fn job(backend: &str, id: &str) -> JobRef {
+    JobRef { backend: backend.to_owned(), job_id: id.to_owned(), job_tag: String::new() }
+}
+
+/// A simulated job, at the backend that is named like its vendor.
+pub(crate) fn job_at(simulator: &Simulator, started: &Job) -> JobRef {
+    job(simulator.vendor().name(), &started.id)
+}
+
+pub(crate) fn get_request(job: &JobRef) -> GetJobStatusRequest {
+    GetJobStatusRequest { job: Some(job.clone()), ..Default::default() }
+}
+
+pub(crate) fn full(job: &JobRef) -> GetJobStatusRequest {
+    GetJobStatusRequest { view: JobStatusView::Full.into(), ..get_request(job) }
+}
+
+pub(crate) async fn ask(
+    client: &Client,
+    request: impl tonic::IntoRequest<GetJobStatusRequest>,
+) -> Result<JobStatus, Status> {
+    let answer = guard(client.clone().get_job_status(request)).await?;
+    Ok(answer.into_inner().status.expect("an answer has a status"))
+}
+
+pub(crate) async fn get(client: &Client, job: &JobRef) -> Result<JobStatus, Status> {
+    ask(client, get_request(job)).await
+}
+
+/// One outcome for each job, after checking that each names its job.
+pub(crate) async fn batch(
+    client: &Client,
+    request: impl tonic::IntoRequest<BatchGetStatusesRequest>,
+) -> Result<Vec<Result<JobStatus, Status>>, Status> {
+    let request = request.into_request();
+    let asked = request.get_ref().jobs.clone();
+    let answer = guard(client.clone().batch_get_statuses(request)).await?.into_inner();
+    let named: Vec<_> = answer.results.iter().map(|result| result.job.clone().unwrap()).collect();
+    assert_eq!(named, asked);
+    Ok(answer.results.into_iter().map(element).collect())
+}
+
+pub(crate) fn batch_request(jobs: impl IntoIterator<Item = JobRef>) -> BatchGetStatusesRequest {
+    BatchGetStatusesRequest { jobs: jobs.into_iter().collect(), ..Default::default() }
+}
+
+fn element(result: JobStatusResult) -> Result<JobStatus, Status> {
+    match result.outcome.expect("an element has an outcome") {
+        Outcome::Status(status) => Ok(status),
+        Outcome::Error(error) => Err(from_message(&error)),
+    }
+}
+
+/// A `google.rpc.Status` as the status of a call.
+pub(crate) fn from_message(error: &tonic_types::Status) -> Status {
+    Status::with_details(Code::from(error.code), error.message.clone(), error.encode_to_vec().into())
+}
+
+/// What a failure tells, decoded.
+#[derive(Debug)]
+pub(crate) struct Told {
+    pub(crate) code: Code,
+    pub(crate) message: String,
+    pub(crate) reason: String,
+    pub(crate) metadata: BTreeMap<String, String>,
+    pub(crate) details: ErrorDetails,
+}
+
+impl Told {
+    pub(crate) fn retry_delay(&self) -> Option<Duration> {
+        self.details.retry_info().and_then(|info| info.retry_delay)
+    }
+
+    /// The one field of a BadRequest.
+    pub(crate) fn field(&self) -> &str {
+        let [violation] = &self.details.bad_request().expect("a BadRequest").field_violations[..] else {
+            panic!("{self:?}")
+        };
+        assert!(!violation.description.is_empty());
+        &violation.field
+    }
+}
+
+pub(crate) fn told(status: &Status) -> Told {
+    let details = status.get_error_details();
+    let info = details.error_info().unwrap_or_else(|| panic!("no ErrorInfo in {status:?}"));
+    assert_eq!(info.domain, "jobwatch");
+    Told {
+        code: status.code(),
+        message: status.message().to_owned(),
+        reason: info.reason.clone(),
+        metadata: info.metadata.clone().into_iter().collect(),
+        details,
+    }
+}
+
+/// Code and reason.
+pub(crate) fn why(status: &Status) -> (Code, String) {
+    let told = told(status);
+    (told.code, told.reason)
+}
+
+pub(crate) fn watch_request(job: &JobRef) -> WatchJobRequest {
+    WatchJobRequest { job: Some(job.clone()), ..Default::default() }
+}
+
+/// An open watch and the newest token that it sent.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    stream: Streaming<WatchJobResponse>,
+    pub(crate) token: String,
+}
+
+impl Watch {
+    pub(crate) async fn open(
+        client: &Client,
+        request: impl tonic::IntoRequest<WatchJobRequest>,
+    ) -> Result<Self, Status> {
+        let stream = guard(client.clone().watch_job(request)).await?.into_inner();
+        Ok(Self { stream, token: String::new() })
+    }
+
+    pub(crate) async fn of(client: &Client, job: &JobRef) -> Self {
+        Self::open(client, watch_request(job)).await.unwrap()
+    }
+
+    /// The next event; `None` after OK.
+    pub(crate) async fn next(&mut self) -> Result<Option<Event>, Status> {
+        let Some(response) = guard(self.stream.message()).await? else { return Ok(None) };
+        self.token = response.resume_token;
+        Ok(Some(response.event.expect("a response has an event")))
+    }
+
+    /// The next event, which has to be a status.
+    pub(crate) async fn status(&mut self) -> JobStatus {
+        match self.next().await {
+            Ok(Some(Event::Status(status))) => status,
+            other => panic!("not a status: {other:?}"),
+        }
+    }
+
+    /// The next event, which has to be an interruption; with its cause.
+    pub(crate) async fn interruption(&mut self) -> (Interruption, Told) {
+        match self.next().await {
+            Ok(Some(Event::Interruption(interruption))) => {
+                let cause = from_message(interruption.cause.as_ref().expect("an interruption has a cause"));
+                (interruption, told(&cause))
+            }
+            other => panic!("not an interruption: {other:?}"),
+        }
+    }
+
+    /// The next status; heartbeats and interruptions may come before it.
+    pub(crate) async fn next_status(&mut self) -> JobStatus {
+        loop {
+            match self.next().await {
+                Ok(Some(Event::Status(status))) => return status,
+                Ok(Some(Event::Heartbeat(_) | Event::Interruption(_))) => {}
+                other => panic!("no more statuses: {other:?}"),
+            }
+        }
+    }
+
+    /// How it ends, which has to be now.
+    pub(crate) async fn end(&mut self) -> Result<(), Status> {
+        self.next().await.map(|event| assert!(event.is_none(), "it goes on: {event:?}"))
+    }
+
+    /// All statuses that are still to come, and the end.
+    pub(crate) async fn rest(&mut self) -> (Vec<JobStatus>, Result<(), Status>) {
+        let mut statuses = Vec::new();
+        loop {
+            match self.next().await {
+                Ok(Some(Event::Status(status))) => statuses.push(status),
+                Ok(Some(_)) => {}
+                Ok(None) => return (statuses, Ok(())),
+                Err(error) => return (statuses, Err(error)),
+            }
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! What callers are told while a vendor can't be asked, and that the end of a job
+//! is not lost in it.
+
+use futures_util::future::join_all;
+use jobwatch::{
+    proto::v1::{JobState as S, WatchJobRequest, watch_job_response::Event},
+    simulators::{Effect, Fault, Plan, Simulator, Vendor},
+};
+use tokio::time::Instant;
+use tonic::Code;
+
+use crate::harness::*;
+
+async fn alone(vendor: Vendor) -> (Simulator, Client, Gateway) {
+    let simulator = simulator(vendor).await;
+    let gateway = Gateway::start([Backend::of(&simulator)]).await;
+    let client = gateway.client();
+    (simulator, client, gateway)
+}
+
+#[tokio::test]
+async fn an_end_that_came_during_an_outage_is_told_after_it() {
+    join_all(Vendor::ALL.map(end_during_an_outage)).await;
+}
+
+async fn end_during_an_outage(vendor: Vendor) {
+    let (simulator, client, _gateway) = alone(vendor).await;
+    let started = simulator.start_job(Plan::default().running_for(ms(1_000)));
+    let job = job_at(&simulator, &started);
+    let mut watches = Vec::new();
+    for _ in 0..5 {
+        let request = WatchJobRequest {
+            heartbeat_interval: Some(proto_ms(200)),
+            state_changes_only: true,
+            ..watch_request(&job)
+        };
+        let mut watch = Watch::open(&client, request).await.unwrap();
+        assert_eq!(watch.status().await.state(), S::Running);
+        watches.push(watch);
+    }
+    simulator.go_down().await;
+    for watch in &mut watches {
+        loop {
+            match watch.next().await.unwrap().unwrap() {
+                Event::Heartbeat(_) => {}
+                Event::Interruption(interruption) => {
+                    let cause = told(&from_message(interruption.cause.as_ref().unwrap()));
+                    assert_eq!((cause.code, &*cause.reason), (Code::Unavailable, "BACKEND_UNAVAILABLE"));
+                    assert!(cause.retry_delay().is_some() && interruption.retry_time.is_some());
+                    assert!(interruption.observe_time.is_some());
+                    break;
+                }
+                Event::Status(status) => panic!("it was down: {status:?}"),
+            }
+        }
+    }
+    // An interruption that lasts is told again: two seconds of it, past the
+    // fifth failure.
+    for _ in 0..10 {
+        watches[0].interruption().await;
+    }
+    simulator.come_back().await.unwrap();
+    for watch in &mut watches {
+        assert_eq!(watch.next_status().await.state(), S::Succeeded, "{vendor}");
+        watch.end().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_watch_of_a_vendor_that_is_down_says_so_at_once() {
+    let (simulator, client, _gateway) = alone(Vendor::Kinetica).await;
+    let job = job_at(&simulator, &simulator.start_job(Plan::fixed("RUNNING")));
+    simulator.go_down().await;
+    let mut watch = Watch::of(&client, &job).await;
+    let (interruption, cause) = watch.interruption().await;
+    assert_eq!(cause.reason, "BACKEND_UNAVAILABLE");
+    assert_eq!(interruption.observe_time, None);
+    assert_eq!(watch.token, "", "there is nothing to resume yet");
+    simulator.come_back().await.unwrap();
+    assert_eq!(watch.next_status().await.state(), S::Running);
+}
+
+#[tokio::test]
+async fn after_an_outage_without_change_the_watch_says_that_it_is_over() {
+    let (simulator, client, _gateway) = alone(Vendor::Immuta).await;
+    let job = job_at(&simulator, &simulator.start_job(Plan::fixed("active")));
+    let mut watch = Watch::of(&client, &job).await;
+    watch.status().await;
+    simulator.inject(Fault::new(Effect::status(503, "{}")).times(2));
+    watch.interruption().await;
+    assert!(matches!(watch.next().await, Ok(Some(Event::Heartbeat(_)))));
+}
+
+#[tokio::test]
+async fn whatever_goes_wrong_interrupts_a_watch_and_does_not_end_it() {
+    let (simulator, client, _gateway) = alone(Vendor::Immuta).await;
+    let started = simulator.start_job(Plan::fixed("active"));
+    let mut watch = Watch::of(&client, &job_at(&simulator, &started)).await;
+    watch.status().await;
+    let mut state = "active";
+    for (effect, reason) in [
+        (Effect::status(500, "{}"), "BACKEND_UNAVAILABLE"),
+        (Effect::Html(503), "BACKEND_UNAVAILABLE"),
+        (Effect::Reset, "BACKEND_UNAVAILABLE"),
+        (Effect::Truncate(5), "BACKEND_UNAVAILABLE"),
+        (Effect::status(429, "{}"), "BACKEND_THROTTLED"),
+        (Effect::status(401, "{}"), "BACKEND_CREDENTIALS_REJECTED"),
+        (Effect::status(403, "{}"), "BACKEND_FORBIDDEN"),
+        (Effect::Redirect("/login".to_owned()), "BACKEND_REJECTED"),
+        (Effect::Refuse("no".to_owned()), "BACKEND_REJECTED"),
+        (Effect::Empty204, "BACKEND_MALFORMED"),
+        (Effect::Html(200), "BACKEND_MALFORMED"),
+        (Effect::status(200, "{"), "BACKEND_MALFORMED"),
+    ] {
+        simulator.inject(Fault::new(effect));
+        assert_eq!(watch.interruption().await.1.reason, reason);
+        simulator.clear_faults();
+        state = if state == "active" { "retry" } else { "active" };
+        simulator.set_state(&started.id, state);
+        assert_eq!(watch.next_status().await.vendor_state, state);
+    }
+}
+
+#[tokio::test]
+async fn a_retry_after_is_kept_and_told() {
+    let (simulator, client, _gateway) = alone(Vendor::Immuta).await;
+    let job = job_at(&simulator, &simulator.start_job(Plan::fixed("active")));
+    let mut watch = Watch::of(&client, &job).await;
+    watch.status().await;
+    simulator.inject(Fault::new(Effect::retry_after(429, 2)).times(1));
+    let (_, cause) = watch.interruption().await;
+    assert_eq!((cause.code, &*cause.reason), (Code::Unavailable, "BACKEND_THROTTLED"));
+    assert_eq!(cause.metadata["http_status"], "429");
+    let count = simulator.count("");
+    let told_at = Instant::now();
+
+    let error = told(&get(&client, &job).await.unwrap_err());
+    assert_eq!((error.code, &*error.reason), (Code::Unavailable, "BACKEND_THROTTLED"));
+    let left = error.retry_delay().unwrap();
+    assert!(left > ms(0) && left <= ms(2000), "{left:?}");
+    let mut old_will_do = get_request(&job);
+    old_will_do.max_age = Some(proto_ms(60_000));
+    ask(&client, old_will_do).await.unwrap();
+    assert_eq!(simulator.count(""), count, "nothing was asked meanwhile");
+
+    guard(simulator.wait_for_calls("/jobs/statuses", count + 1)).await;
+    let calls = simulator.calls();
+    assert!(calls[count].at - calls[count - 1].at >= ms(2000));
+    assert!(told_at.elapsed() >= ms(1500));
+}
+
+#[tokio::test]
+async fn a_throttled_elements_neighbours_at_other_backends_are_answered() {
+    let (immuta, claret) = (simulator(Vendor::Immuta).await, simulator(Vendor::Claret).await);
+    immuta.inject(Fault::new(Effect::retry_after(503, 30)));
+    let gateway = Gateway::start([Backend::of(&immuta), Backend::of(&claret)]).await;
+    let other = job_at(&claret, &claret.start_job(Plan::fixed("pending")));
+    let answers = batch(&gateway.client(), batch_request([job("immuta", "1"), other])).await.unwrap();
+    let error = told(answers[0].as_ref().unwrap_err());
+    assert_eq!(error.reason, "BACKEND_UNAVAILABLE");
+    assert!(error.retry_delay().unwrap() > ms(25_000));
+    assert!(answers[1].is_ok());
+}
+
+#[tokio::test]
+async fn an_open_circuit_lets_one_probe_through_at_a_time() {
+    let simulator = simulator(Vendor::Kinetica).await;
+    let gateway = Gateway::start([Backend::of(&simulator).poll("max_backoff", "\"100ms\"")]).await;
+    let client = gateway.client();
+    let jobs: Vec<_> =
+        (0..20).map(|_| job_at(&simulator, &simulator.start_job(Plan::fixed("RUNNING")))).collect();
+    let mut watches = Vec::new();
+    for job in &jobs {
+        watches.push(Watch::of(&client, job).await);
+    }
+    for watch in &mut watches {
+        watch.next_status().await;
+    }
+    simulator.inject(Fault::new(Effect::status(500, "")));
+    for watch in &mut watches {
+        watch.interruption().await;
+    }
+    // By now the circuit is open: 20 jobs failed. What comes is probes.
+    simulator.clear_calls();
+    guard(simulator.wait_for_answers("/get/job", 15)).await;
+    let calls = simulator.calls();
+    let probes = &calls[5..];
+    let gaps: Vec<_> = probes.windows(2).map(|pair| pair[1].at - pair[0].at).collect();
+    assert!(gaps.iter().all(|gap| *gap >= ms(45)), "{gaps:?}");
+    simulator.clear_faults();
+    for watch in &mut watches {
+        assert!(matches!(watch.next().await, Ok(Some(Event::Heartbeat(_)))), "it is over for all");
+    }
+}
+
+#[tokio::test]
+async fn a_slow_or_dead_backend_never_delays_another() {
+    let (slow, stuck, good) = (
+        simulator(Vendor::Kinetica).await,
+        simulator(Vendor::Datasaur).await,
+        simulator(Vendor::Immuta).await,
+    );
+    slow.inject(Fault::new(Effect::Delay(ms(3000))));
+    stuck.inject(Fault::new(Effect::Hang));
+    let dead = Backend::dead(Vendor::Claret).await;
+    let backends = [Backend::of(&slow), Backend::of(&stuck), dead, Backend::of(&good)];
+    let gateway = Gateway::start(backends).await;
+    let client = gateway.client();
+    let mut bad = Vec::new();
+    for n in 1..=20 {
+        for backend in ["kinetica", "datasaur", "claret"] {
+            bad.push(Watch::of(&client, &job(backend, &n.to_string())).await);
+        }
+    }
+    guard(slow.wait_for_calls("/get/job", 1)).await;
+    guard(stuck.wait_for_calls("/oauth/token", 1)).await;
+    let started = good.start_job(Plan::fixed("created"));
+    let job = job_at(&good, &started);
+    let since = Instant::now();
+    let mut watch = Watch::of(&client, &job).await;
+    watch.status().await;
+    for word in ["active", "retry", "active", "completed"] {
+        good.set_state(&started.id, word);
+        assert_eq!(watch.status().await.vendor_state, word);
+    }
+    get(&client, &job).await.unwrap();
+    assert!(since.elapsed() < ms(2500), "{:?}", since.elapsed());
+}

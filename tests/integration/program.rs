@@ -1,0 +1,91 @@
+//! The built program, as an operator starts it.
+
+use std::{
+    io::Write,
+    process::Stdio,
+    sync::{Arc, Mutex},
+};
+
+use tempfile::NamedTempFile;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, Command},
+    sync::oneshot,
+    task::JoinHandle,
+};
+use tonic::transport::Endpoint;
+
+use crate::harness::*;
+
+/// `jobwatch serve` with this configuration, which is there while the file is.
+pub(crate) fn command(config: &str) -> (NamedTempFile, Command) {
+    let mut file = NamedTempFile::new().unwrap();
+    file.write_all(config.as_bytes()).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_jobwatch"));
+    command.arg("serve").arg("--config").arg(file.path());
+    command.env_clear().stdin(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+    (file, command)
+}
+
+/// A running `jobwatch serve`; killed when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Program {
+    child: Child,
+    address: String,
+    log: Arc<Mutex<String>>,
+    reader: JoinHandle<()>,
+    _config: NamedTempFile,
+}
+
+impl Program {
+    /// Starts it on a free port, which is read from its log.
+    pub(crate) async fn start(backends: impl IntoIterator<Item = Backend>, log: &str) -> Self {
+        let config = config_text("[server]\nlisten = \"127.0.0.1:0\"", backends);
+        let (file, mut command) = command(&config);
+        let mut child = command.env("JOBWATCH_LOG", log).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let log = Arc::new(Mutex::new(String::new()));
+        let (found, address) = oneshot::channel();
+        let reader = {
+            let log = Arc::clone(&log);
+            tokio::spawn(async move {
+                let mut found = Some(found);
+                while let Ok(Some(line)) = lines.next_line().await {
+                    if let Some((_, rest)) = line.split_once("listening on ")
+                        && let Some(found) = found.take()
+                    {
+                        let _ = found.send(rest.split_whitespace().next().unwrap().to_owned());
+                    }
+                    let mut log = log.lock().unwrap();
+                    log.push_str(&line);
+                    log.push('\n');
+                }
+            })
+        };
+        let address = guard(address).await.expect("it says where it listens");
+        Self { child, address, log, reader, _config: file }
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        let channel = Endpoint::from_shared(format!("http://{}", self.address)).unwrap().connect_lazy();
+        Client::new(channel)
+    }
+
+    pub(crate) async fn signal(&self, name: &str) {
+        let pid = self.child.id().unwrap().to_string();
+        let sent = Command::new("kill").arg(format!("-{name}")).arg(pid).status().await.unwrap();
+        assert!(sent.success());
+    }
+
+    /// How it exits, which has to be soon; its whole log is read then.
+    pub(crate) async fn exit_code(&mut self) -> Option<i32> {
+        let status = guard(self.child.wait()).await.unwrap();
+        guard(&mut self.reader).await.unwrap();
+        status.code()
+    }
+
+    /// What it has written to stderr so far.
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+}

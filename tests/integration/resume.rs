@@ -1,0 +1,188 @@
+//! A watch goes on from its token: on the same server, after a restart, on a
+//! replica that knows more or less.
+
+use jobwatch::{
+    proto::v1::{JobState as S, JobStatusView, WatchJobRequest, watch_job_response::Event},
+    simulators::{Plan, Vendor},
+};
+
+use crate::harness::*;
+
+fn from(token: &str, job: &jobwatch::proto::v1::JobRef) -> WatchJobRequest {
+    WatchJobRequest {
+        resume_token: token.to_owned(),
+        heartbeat_interval: Some(proto_ms(150)),
+        ..watch_request(job)
+    }
+}
+
+/// The next so many events are heartbeats.
+async fn stays_silent(watch: &mut Watch, heartbeats: usize) {
+    for _ in 0..heartbeats {
+        let event = watch.next().await.unwrap();
+        assert!(matches!(event, Some(Event::Heartbeat(_))), "{event:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_sent_is_not_sent_again() {
+    let simulator = simulator(Vendor::Immuta).await;
+    let gateway = Gateway::start([Backend::of(&simulator)]).await;
+    let client = gateway.client();
+    let started = simulator.start_job(Plan::fixed("created"));
+    let job = job_at(&simulator, &started);
+    let mut watch = Watch::of(&client, &job).await;
+    watch.status().await;
+    let token = watch.token.clone();
+    // On the same hub, while another watch goes on, and once nobody follows it.
+    for _ in 0..2 {
+        let mut resumed = Watch::open(&client, from(&token, &job)).await.unwrap();
+        stays_silent(&mut resumed, 3).await;
+        assert!(!resumed.token.is_empty());
+        drop(std::mem::replace(&mut watch, resumed));
+    }
+    simulator.set_state(&started.id, "active");
+    assert_eq!(watch.status().await.state(), S::Running);
+    let token = watch.token.clone();
+    drop(watch);
+    simulator.finish(&started.id);
+    let mut watch = Watch::open(&client, from(&token, &job)).await.unwrap();
+    assert_eq!(watch.next_status().await.state(), S::Succeeded);
+    let token = watch.token.clone();
+    watch.end().await.unwrap();
+    let mut watch = Watch::open(&client, from(&token, &job)).await.unwrap();
+    watch.end().await.unwrap();
+}
+
+#[tokio::test]
+async fn it_goes_on_after_a_restart() {
+    for vendor in Vendor::ALL {
+        let simulator = simulator(vendor).await;
+        let (first, second) = match vendor {
+            Vendor::Immuta => ("created", "active"),
+            Vendor::Kinetica => ("RUNNING", "CANCELLED"),
+            Vendor::Claret => ("pending", "in_progress"),
+            Vendor::Datasaur => ("QUEUED", "IN_PROGRESS"),
+        };
+        let started = simulator.start_job(Plan::fixed(first));
+        let job = job_at(&simulator, &started);
+        let gateway = Gateway::start([Backend::of(&simulator)]).await;
+        let mut watch = Watch::of(&gateway.client(), &job).await;
+        watch.status().await;
+        assert_eq!(
+            why(&{
+                let stopping = gateway.stop();
+                let (error, _) = tokio::join!(watch.end(), stopping);
+                error.unwrap_err()
+            })
+            .1,
+            "SHUTTING_DOWN"
+        );
+
+        let gateway = Gateway::start([Backend::of(&simulator)]).await;
+        let client = gateway.client();
+        let mut watch = Watch::open(&client, from(&watch.token, &job)).await.unwrap();
+        stays_silent(&mut watch, 2).await;
+        simulator.set_state(&started.id, second);
+        assert_eq!(watch.status().await.vendor_state, second);
+    }
+}
+
+#[tokio::test]
+async fn an_end_that_came_while_nobody_watched_is_told_by_another_replica() {
+    let simulator = simulator(Vendor::Claret).await;
+    let one = Gateway::start([Backend::of(&simulator)]).await;
+    let other = Gateway::start([Backend::of(&simulator)]).await;
+    let started = simulator.start_job(Plan::fixed("in_progress"));
+    let job = job_at(&simulator, &started);
+    let mut watch = Watch::of(&one.client(), &job).await;
+    watch.status().await;
+    drop(one);
+    simulator.finish(&started.id);
+    let mut watch = Watch::open(&other.client(), from(&watch.token, &job)).await.unwrap();
+    assert!(watch.status().await.terminal);
+    watch.end().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_replica_that_knows_less_sends_nothing_older() {
+    let simulator = simulator(Vendor::Immuta).await;
+    let started = simulator.start_job(Plan::fixed("created"));
+    let job = job_at(&simulator, &started);
+    let behind = Gateway::start([Backend::of(&simulator).every(ms(60_000))]).await;
+    let ahead = Gateway::start([Backend::of(&simulator)]).await;
+    let mut old = Watch::of(&behind.client(), &job).await;
+    assert_eq!(old.status().await.state(), S::Pending);
+    simulator.set_state(&started.id, "active");
+    let mut watch = Watch::of(&ahead.client(), &job).await;
+    assert_eq!(watch.status().await.state(), S::Running);
+    drop(ahead);
+
+    let mut watch = Watch::open(&behind.client(), from(&watch.token, &job)).await.unwrap();
+    stays_silent(&mut watch, 2).await;
+    assert_eq!(old.status().await.state(), S::Running, "the vendor was asked at once");
+    let calls = simulator.count("");
+    let mut watch = Watch::open(&behind.client(), from(&watch.token, &job)).await.unwrap();
+    stays_silent(&mut watch, 2).await;
+    assert_eq!(simulator.count(""), calls, "what it knows now is as new as the token");
+}
+
+#[tokio::test]
+async fn a_state_that_comes_again_is_told_again() {
+    let simulator = simulator(Vendor::Immuta).await;
+    let gateway = Gateway::start([Backend::of(&simulator)]).await;
+    let client = gateway.client();
+    let started = simulator.start_job(Plan::fixed("active"));
+    let job = job_at(&simulator, &started);
+    let mut watch = Watch::of(&client, &job).await;
+    watch.status().await;
+    let token = watch.token.clone();
+    for word in ["retry", "active"] {
+        simulator.set_state(&started.id, word);
+        assert_eq!(watch.status().await.vendor_state, word);
+    }
+    // Not the same status as the token's: its error shows now.
+    let mut resumed = Watch::open(&client, from(&token, &job)).await.unwrap();
+    assert_eq!(resumed.status().await.state(), S::Running);
+}
+
+#[tokio::test]
+async fn a_token_holds_through_an_outage_and_its_interruptions() {
+    let simulator = simulator(Vendor::Datasaur).await;
+    let gateway = Gateway::start([Backend::of(&simulator)]).await;
+    let client = gateway.client();
+    let started = simulator.start_job(Plan::fixed("QUEUED"));
+    let job = job_at(&simulator, &started);
+    let mut watch = Watch::of(&client, &job).await;
+    watch.status().await;
+    let token = watch.token.clone();
+    simulator.go_down().await;
+    watch.interruption().await;
+    assert_eq!(watch.token, token);
+    let mut watch = Watch::open(&client, from(&watch.token, &job)).await.unwrap();
+    watch.interruption().await;
+    assert_eq!(watch.token, token);
+    simulator.come_back().await.unwrap();
+    loop {
+        match watch.next().await.unwrap().unwrap() {
+            Event::Interruption(_) => {}
+            Event::Heartbeat(_) => break,
+            Event::Status(status) => panic!("it was sent before: {status:?}"),
+        }
+    }
+    simulator.finish(&started.id);
+    assert!(watch.next_status().await.terminal);
+}
+
+#[tokio::test]
+async fn a_token_of_another_view_may_show_the_same_state_anew() {
+    let simulator = simulator(Vendor::Immuta).await;
+    let gateway = Gateway::start([Backend::of(&simulator)]).await;
+    let client = gateway.client();
+    let job = job_at(&simulator, &simulator.start_job(Plan::fixed("active")));
+    let mut watch = Watch::of(&client, &job).await;
+    watch.status().await;
+    let request = WatchJobRequest { view: JobStatusView::Full.into(), ..from(&watch.token, &job) };
+    let mut full = Watch::open(&client, request).await.unwrap();
+    assert!(!full.next_status().await.vendor_payload.is_empty());
+}

@@ -1,0 +1,95 @@
+//! What a client finds beside the service itself: reflection and health.
+
+use std::collections::BTreeSet;
+
+use futures_util::stream;
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
+use tonic_reflection::pb::{v1, v1alpha};
+
+use crate::harness::*;
+
+const SERVICE: &str = "jobwatch.v1.JobStatusService";
+
+async fn gateway() -> Gateway {
+    Gateway::start([Backend::dead(jobwatch::simulators::Vendor::Immuta).await]).await
+}
+
+/// Asks reflection of one version for its services, and for these symbols.
+macro_rules! reflect {
+    ($version:ident, $channel:expr, $symbols:expr) => {{
+        use $version::{
+            ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+            server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+        };
+        let asked = |message| ServerReflectionRequest { host: String::new(), message_request: Some(message) };
+        let mut requests = vec![asked(MessageRequest::ListServices(String::new()))];
+        requests.extend(
+            $symbols.iter().map(|name| asked(MessageRequest::FileContainingSymbol((*name).to_owned()))),
+        );
+        let mut client = ServerReflectionClient::new($channel);
+        let answers = guard(client.server_reflection_info(stream::iter(requests))).await.unwrap();
+        let mut answers = answers.into_inner();
+        let mut services = BTreeSet::new();
+        let mut files = Vec::new();
+        while let Some(answer) = guard(answers.message()).await.unwrap() {
+            match answer.message_response.unwrap() {
+                MessageResponse::ListServicesResponse(list) => {
+                    services.extend(list.service.into_iter().map(|service| service.name));
+                }
+                MessageResponse::FileDescriptorResponse(file) => files.push(file.file_descriptor_proto),
+                other => panic!("{other:?}"),
+            }
+        }
+        (services, files)
+    }};
+}
+
+#[tokio::test]
+async fn both_reflections_list_the_services_and_describe_what_clients_decode() {
+    let gateway = gateway().await;
+    let symbols = [
+        SERVICE,
+        "jobwatch.v1.JobStatus",
+        "grpc.health.v1.Health",
+        "google.rpc.ErrorInfo",
+        "google.rpc.RetryInfo",
+        "google.rpc.BadRequest",
+        "google.rpc.ResourceInfo",
+        "google.rpc.QuotaFailure",
+    ];
+    for (services, files) in
+        [reflect!(v1, gateway.channel(), symbols), reflect!(v1alpha, gateway.channel(), symbols)]
+    {
+        for name in [SERVICE, "grpc.health.v1.Health"] {
+            assert!(services.contains(name), "{services:?}");
+        }
+        assert_eq!(files.len(), symbols.len());
+        assert!(files.iter().all(|file| !file.is_empty()));
+    }
+}
+
+#[tokio::test]
+async fn the_server_and_its_service_are_serving_whatever_the_vendors_do() {
+    let gateway = gateway().await;
+    let mut health = HealthClient::new(gateway.channel());
+    for service in ["", SERVICE] {
+        let request = HealthCheckRequest { service: service.to_owned() };
+        let answer = guard(health.check(request)).await.unwrap().into_inner();
+        assert_eq!(answer.status(), ServingStatus::Serving, "{service:?}");
+    }
+}
+
+#[tokio::test]
+async fn whoever_watches_the_health_hears_of_the_end() {
+    let gateway = gateway().await;
+    let mut health = HealthClient::new(gateway.channel());
+    let request = HealthCheckRequest { service: SERVICE.to_owned() };
+    let mut stream = guard(health.watch(request)).await.unwrap().into_inner();
+    let first = guard(stream.message()).await.unwrap().unwrap();
+    assert_eq!(first.status(), ServingStatus::Serving);
+    gateway.shutdown.cancel();
+    let next = guard(stream.message()).await.unwrap().unwrap();
+    assert_eq!(next.status(), ServingStatus::NotServing);
+}

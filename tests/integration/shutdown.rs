@@ -1,0 +1,153 @@
+//! How the gateway stops: every caller hears of it, and nobody can hold it up.
+
+use std::process::Stdio;
+
+use jobwatch::{
+    proto::v1::{JobState as S, JobStatusView, WatchJobRequest},
+    simulators::{Effect, Fault, Plan, Vendor},
+};
+use tokio::{net::TcpStream, time::Instant};
+use tonic::{Code, Status};
+
+use crate::{
+    harness::*,
+    program::{Program, command},
+};
+
+fn is_shutdown(status: &Status) {
+    let told = told(status);
+    assert_eq!((told.code, &*told.reason), (Code::Unavailable, "SHUTTING_DOWN"));
+    assert!(told.retry_delay().is_some());
+}
+
+#[tokio::test]
+async fn open_watches_hear_of_it_and_the_server_returns() {
+    let simulator = simulator(Vendor::Immuta).await;
+    let gateway = Gateway::start([Backend::of(&simulator)]).await;
+    let client = gateway.client();
+    let address = gateway.address;
+    let mut watches = Vec::new();
+    for _ in 0..50 {
+        let job = job_at(&simulator, &simulator.start_job(Plan::fixed("active")));
+        let mut watch = Watch::of(&client, &job).await;
+        watch.status().await;
+        watches.push(watch);
+    }
+    let heard = async {
+        for watch in &mut watches {
+            is_shutdown(&watch.end().await.unwrap_err());
+            assert!(!watch.token.is_empty());
+        }
+    };
+    let (took, ()) = tokio::join!(gateway.stop(), heard);
+    assert!(took < ms(5000), "{took:?}");
+    assert!(TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test]
+async fn a_watch_gets_its_newest_state_before_it_hears_of_it() {
+    let simulator = simulator(Vendor::Immuta).await;
+    let gateway = Gateway::start([Backend::of(&simulator).every(ms(10))]).await;
+    let client = gateway.client();
+    // Large enough that the stream stalls while it is not read.
+    let started = simulator.start_job(Plan::fixed("retry").retried_after("x".repeat(200_000)));
+    let mut watch = Watch::of(&client, &job_at(&simulator, &started)).await;
+    for word in ["active", "retry"].repeat(5).into_iter().chain(["newest"]) {
+        simulator.set_state(&started.id, word);
+        let answered = simulator.calls().iter().filter(|call| call.status.is_some()).count();
+        guard(simulator.wait_for_answers("/jobs/statuses", answered + 2)).await;
+    }
+    gateway.shutdown.cancel();
+    let (statuses, end) = watch.rest().await;
+    assert_eq!(statuses.last().unwrap().vendor_state, "newest");
+    is_shutdown(&end.unwrap_err());
+    assert!(gateway.stop().await < ms(9000));
+}
+
+#[tokio::test]
+async fn a_call_that_waits_for_a_vendor_is_told_in_time() {
+    let simulator = simulator(Vendor::Kinetica).await;
+    simulator.inject(Fault::new(Effect::Hang));
+    let gateway = Gateway::start([Backend::of(&simulator).poll("timeout", "\"60s\"")]).await;
+    let client = gateway.client();
+    let mut waiting = get_request(&job("kinetica", "2"));
+    waiting.wait = Some(proto_ms(60_000));
+    let calls = async {
+        let (one, two, many) = (job("kinetica", "1"), job("kinetica", "3"), job("kinetica", "4"));
+        let waiting = async {
+            let since = Instant::now();
+            (ask(&client, waiting).await, since.elapsed())
+        };
+        tokio::join!(get(&client, &one), waiting, batch(&client, batch_request([two, many])))
+    };
+    let stop = async {
+        guard(simulator.wait_for_calls("/get/job", 4)).await;
+        gateway.stop().await
+    };
+    let ((one, (waiting, waited), many), took) = tokio::join!(calls, stop);
+    is_shutdown(&one.unwrap_err());
+    is_shutdown(&waiting.unwrap_err());
+    assert!(waited < ms(4000), "a wait ends at once");
+    for element in many.unwrap() {
+        is_shutdown(&element.unwrap_err());
+    }
+    assert!(took < ms(10_000), "{took:?}");
+}
+
+#[tokio::test]
+async fn a_call_under_way_is_still_answered() {
+    let simulator = simulator(Vendor::Kinetica).await;
+    simulator.inject(Fault::new(Effect::Delay(ms(500))));
+    let gateway = Gateway::start([Backend::of(&simulator)]).await;
+    let client = gateway.client();
+    let job = job_at(&simulator, &simulator.start_job(Plan::fixed("RUNNING")));
+    let stop = async {
+        guard(simulator.wait_for_calls("/get/job", 1)).await;
+        gateway.stop().await
+    };
+    let (answer, _) = tokio::join!(get(&client, &job), stop);
+    assert_eq!(answer.unwrap().state(), S::Running);
+}
+
+#[tokio::test]
+async fn a_client_that_never_reads_does_not_hold_it_up() {
+    let simulator = simulator(Vendor::Immuta).await;
+    let gateway = Gateway::start([Backend::of(&simulator).every(ms(10))]).await;
+    let client = gateway.client();
+    let started = simulator.start_job(Plan::fixed("retry").retried_after("x".repeat(200_000)));
+    let job = job_at(&simulator, &started);
+    let request = WatchJobRequest { view: JobStatusView::Full.into(), ..watch_request(&job) };
+    let _never_read = Watch::open(&client, request).await.unwrap();
+    for word in ["active", "retry"].repeat(4) {
+        simulator.set_state(&started.id, word);
+        let answered = simulator.calls().iter().filter(|call| call.status.is_some()).count();
+        guard(simulator.wait_for_answers("/jobs/statuses", answered + 2)).await;
+    }
+    let took = gateway.stop().await;
+    assert!(took < ms(10_000), "{took:?}");
+}
+
+#[tokio::test]
+async fn sigterm_stops_the_program_and_it_exits_0() {
+    let simulator = simulator(Vendor::Immuta).await;
+    let mut program = Program::start([Backend::of(&simulator)], "info").await;
+    let job = job_at(&simulator, &simulator.start_job(Plan::fixed("active")));
+    let mut watch = Watch::of(&program.client(), &job).await;
+    watch.status().await;
+    program.signal("TERM").await;
+    is_shutdown(&watch.end().await.unwrap_err());
+    assert_eq!(program.exit_code().await, Some(0));
+    let log = program.log();
+    assert!(log.contains("listening on 127.0.0.1:") && log.contains("stopped"), "{log}");
+}
+
+#[tokio::test]
+async fn an_address_that_is_taken_is_one_sentence_and_exit_code_2() {
+    let simulator = simulator(Vendor::Immuta).await;
+    let sections = format!("[server]\nlisten = \"{}\"", simulator.addr());
+    let (_file, mut command) = command(&config_text(&sections, [Backend::of(&simulator)]));
+    let output = guard(command.stdout(Stdio::piped()).output()).await.unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("can't be listened on"), "{said}");
+}

@@ -1,0 +1,94 @@
+//! A client that does not read gets the newest state, not a queue of old ones.
+
+use jobwatch::{
+    proto::v1::{JobState as S, JobStatus, JobStatusView, WatchJobRequest},
+    simulators::{End, Outcome, Plan, Simulator, Vendor},
+};
+
+use crate::harness::*;
+
+/// Vendors say more than a stream's window and the server's buffer hold, so that
+/// a reader that does not read really stalls the stream.
+const LARGE: usize = 200_000;
+
+async fn large_job() -> (Simulator, String, Gateway) {
+    let simulator = simulator(Vendor::Immuta).await;
+    let backend = Backend::of(&simulator).every(ms(10));
+    let gateway = Gateway::start([backend]).await;
+    let started = simulator.start_job(Plan::fixed("retry").retried_after("x".repeat(LARGE)));
+    (simulator, started.id, gateway)
+}
+
+/// Changes the job so often, and has each change observed.
+async fn change(simulator: &Simulator, id: &str, times: usize) {
+    for n in 0..times {
+        simulator.set_state(id, if n % 2 == 0 { "active" } else { "retry" });
+        // The second from now on was asked for after the change.
+        let answered = simulator.calls().iter().filter(|call| call.status.is_some()).count();
+        guard(simulator.wait_for_answers("/jobs/statuses", answered + 2)).await;
+    }
+}
+
+fn differ(statuses: &[JobStatus]) -> bool {
+    statuses.windows(2).all(|pair| pair[0].vendor_state != pair[1].vendor_state)
+}
+
+#[tokio::test]
+async fn a_stalled_reader_gets_the_terminal_status_next_after_what_was_buffered() {
+    let (simulator, id, gateway) = large_job().await;
+    let client = gateway.client();
+    let job = job("immuta", &id);
+    let request = WatchJobRequest { view: JobStatusView::Full.into(), ..watch_request(&job) };
+    let mut stalled = Watch::open(&client, request.clone()).await.unwrap();
+    let reader = gateway.client();
+    let mut watch = Watch::open(&reader, request).await.unwrap();
+    watch.status().await;
+    change(&simulator, &id, 40).await;
+    let end = End::Success(Outcome::json(&format!("[{:?}]", "y".repeat(LARGE))).unwrap());
+    simulator.finish_with(&id, end);
+    // Another reader of the same job is not held up.
+    let (seen, ended) = watch.rest().await;
+    ended.unwrap();
+    assert_eq!(seen.last().unwrap().state(), S::Succeeded);
+
+    let (late, ended) = stalled.rest().await;
+    ended.unwrap();
+    let last = late.last().unwrap();
+    assert_eq!(last.state(), S::Succeeded);
+    assert_eq!(last.result.as_ref().unwrap().data.len(), LARGE + 4);
+    assert!(late.len() < 8, "{} statuses were kept for it", late.len());
+    assert!(differ(&late));
+}
+
+#[tokio::test]
+async fn a_stalled_stream_does_not_hold_up_the_others_of_its_connection() {
+    let (simulator, id, gateway) = large_job().await;
+    let client = gateway.client();
+    let large = job("immuta", &id);
+    // Stalled streams may use up a connection's window, which is not the server's
+    // doing; two of them don't.
+    let mut stalled = Vec::new();
+    for _ in 0..2 {
+        stalled.push(Watch::of(&client, &large).await);
+    }
+    let small = simulator.start_job(Plan::fixed("created"));
+    let mut watch = Watch::of(&gateway.client(), &job("immuta", &small.id)).await;
+    assert_eq!(watch.status().await.state(), S::Pending);
+    change(&simulator, &id, 5).await;
+    simulator.finish(&small.id);
+    assert_eq!(watch.status().await.state(), S::Succeeded);
+    simulator.finish(&id);
+    for watch in &mut stalled {
+        assert_eq!(watch.rest().await.0.last().unwrap().state(), S::Succeeded);
+    }
+}
+
+#[tokio::test]
+async fn a_stalled_readers_job_is_still_asked_about_only_once_an_interval() {
+    let (simulator, id, gateway) = large_job().await;
+    let client = gateway.client();
+    let _stalled = Watch::of(&client, &job("immuta", &id)).await;
+    change(&simulator, &id, 20).await;
+    let calls = simulator.calls();
+    assert!(calls.windows(2).all(|pair| pair[1].at - pair[0].at >= ms(9)));
+}

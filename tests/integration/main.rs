@@ -17,5 +17,6 @@ mod secrets;
 mod services;
 mod shutdown;
 mod slow_readers;
+mod standby;
 mod vendors;
 mod watches;

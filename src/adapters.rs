@@ -19,6 +19,7 @@ mod answer;
 mod base_url;
 mod claret;
 mod datasaur;
+mod file;
 mod immuta;
 mod json;
 mod kinetica;
@@ -28,6 +29,7 @@ pub(crate) use base_url::percent_encoded;
 pub use base_url::{BaseUrl, InvalidBaseUrl};
 pub use claret::{Claret, InvalidTenant};
 pub use datasaur::{ClientAuth, Datasaur};
+pub use file::{FileFault, Part, RefusedLocation};
 pub use immuta::Immuta;
 pub use kinetica::{Encoding, Kinetica};
 
@@ -69,6 +71,25 @@ pub trait Adapter: Debug + Send + Sync + 'static {
     /// # Errors
     /// A fault of the backend, which says nothing about the jobs.
     fn interpret(&self, jobs: &[JobRef], response: &Response<Bytes>) -> Interpretation;
+
+    /// Asks for a job's file, whole and without credentials, at the location that
+    /// the vendor gave.
+    ///
+    /// # Errors
+    /// A location to which this backend's credentials must not be sent.
+    fn file_request(&self, _location: &str) -> Result<Request<Bytes>, RefusedLocation> {
+        Err(RefusedLocation::NoFiles)
+    }
+
+    /// Reads the head of the answer to a [`file_request`](Self::file_request) that
+    /// asked for the bytes from `offset` on, by a Range header unless it is zero.
+    /// Does not look at the body. Total, like [`interpret`](Self::interpret).
+    ///
+    /// # Errors
+    /// Why the file can't be had.
+    fn file_part(&self, offset: u64, head: &Response<Bytes>) -> Result<Part, FileFault> {
+        file::part(offset, head)
+    }
 
     /// How a secret is traded for a token, where the vendor has such a call and
     /// this backend's credentials need it.

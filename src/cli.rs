@@ -14,6 +14,7 @@ mod check;
 mod client;
 #[cfg(feature = "demo")]
 mod demo;
+mod download;
 mod exit;
 mod fault;
 mod follow;
@@ -36,7 +37,7 @@ pub struct Cli {
 }
 
 const EXIT_CODES: &str = "Exit codes:
-  0    the job succeeded (with several jobs, all of them)
+  0    the job succeeded (with several jobs, all of them); the file is there
   1    it ended otherwise
   2    usage or configuration
   3    the call failed
@@ -55,6 +56,8 @@ enum Command {
     Watch(watch::Args),
     /// Show the statuses of many jobs, asked for in one call.
     Batch(batch::Args),
+    /// Download one of a job's files.
+    Download(download::Args),
     /// Show everything, with simulated vendors: nothing to install or configure.
     #[cfg(feature = "demo")]
     Demo(demo::Args),
@@ -85,6 +88,7 @@ impl Command {
             Self::Get(args) => until_interrupted(args.run()).await,
             Self::Watch(args) => until_interrupted(args.run()).await,
             Self::Batch(args) => until_interrupted(args.run()).await,
+            Self::Download(args) => until_interrupted(args.run()).await,
             #[cfg(feature = "demo")]
             Self::Demo(args) => args.run().await,
         }

@@ -13,6 +13,7 @@ use crate::{
 };
 
 mod convert;
+mod download;
 mod request;
 mod status;
 mod watch;
@@ -177,9 +178,9 @@ impl JobStatusService for Service {
 
     async fn download_artifact(
         &self,
-        _request: Request<pb::DownloadArtifactRequest>,
+        request: Request<pb::DownloadArtifactRequest>,
     ) -> Result<Response<Self::DownloadArtifactStream>, Status> {
-        Err(Status::unimplemented("DownloadArtifact is not available in this version"))
+        self.download(request).await
     }
 
     async fn list_backends(

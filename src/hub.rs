@@ -16,14 +16,16 @@ use crate::{
     config::Poll,
     job::{InvalidResumeToken, JobRef},
     pacing::{Backoff, Cadence, Gate},
-    poller::{self, Ended, Latest, Plan, Report, Roster, Upstream},
+    poller::{self, Ended, Latest, Plan, Report, Roster, Throttle, Upstream},
 };
 
+mod download;
 mod inquiry;
 mod quota;
 mod watch;
 mod watches;
 
+pub use download::{Download, DownloadFailure, Fetch};
 pub use inquiry::Ask;
 pub use quota::{Caller, WatchLimits};
 pub use watch::{Event, Update, Watch, WatchOptions};
@@ -86,6 +88,7 @@ struct Backend {
     check: Check,
     roster: Arc<Roster>,
     grace: Duration,
+    downloads: download::Downloads,
 }
 
 /// The hub's background tasks; they end when this is dropped.
@@ -192,10 +195,12 @@ impl Hub {
             };
             let gate = Gate::new(Backoff { min: poll.min_interval, max: poll.max_backoff });
             let roster = Arc::new(Roster::new(plan, gate, ended.clone()));
-            let limits =
-                poller::Limits { concurrency: poll.max_concurrency, per_second: poll.requests_per_second };
+            let throttle = Throttle::new(poll.requests_per_second);
+            let downloads = download::Downloads::new(Arc::clone(&upstream), Arc::clone(&throttle), &poll);
+            let limits = poller::Limits { concurrency: poll.max_concurrency, throttle };
             tasks.spawn(poller::run(Arc::clone(&name), Arc::clone(&roster), upstream, limits, stop.clone()));
-            table.insert(name, Backend { vendor, max_batch, check, roster, grace: poll.not_found_grace });
+            let grace = poll.not_found_grace;
+            table.insert(name, Backend { vendor, max_batch, check, roster, grace, downloads });
         }
         let quotas = Quotas::new(limits);
         (Self { backends: table, ended, quotas, shutdown }, Pollers { _tasks: tasks, stop })

@@ -24,6 +24,7 @@ use crate::{
     adapters::{BackendFault, FaultKind, Interpretation, vendor_message},
     job::{JobRef, JobState, Snapshot},
     pacing::{Hold, Rate},
+    transport::Files,
 };
 
 mod ended;
@@ -43,6 +44,11 @@ pub trait Upstream: Send + Sync + 'static {
     /// is not zero asks the vendor to hold the request until all of them have ended,
     /// at most that long, in whole seconds. Dropping the future gives the request up.
     fn ask<'a>(&'a self, jobs: &'a [JobRef], wait: Duration) -> Asked<'a>;
+
+    /// Where its jobs' files can be had, if they can.
+    fn files(&self) -> Option<&dyn Files> {
+        None
+    }
 }
 
 /// What the vendor's answer says, or why there was none to read.
@@ -115,12 +121,34 @@ impl Interruption {
 }
 
 /// What a backend bears.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Limits {
     /// Most requests at once.
     pub concurrency: NonZeroUsize,
-    /// Most requests a second.
-    pub per_second: NonZeroU32,
+    /// When each may be sent.
+    pub throttle: Arc<Throttle>,
+}
+
+/// Holds all requests to one backend to so many a second.
+#[derive(Debug)]
+pub struct Throttle(Mutex<Rate>);
+
+impl Throttle {
+    /// At most `per_second` requests in any one second.
+    pub fn new(per_second: NonZeroU32) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(Rate::new(per_second))))
+    }
+
+    /// Returns when a request may be sent.
+    pub async fn leave_to_send(&self) {
+        loop {
+            let leave = self.0.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now());
+            match leave {
+                Ok(()) => return,
+                Err(at) => tokio::time::sleep_until(at).await,
+            }
+        }
+    }
 }
 
 /// Asks `upstream` about the jobs on `roster` until `stop` is cancelled; then
@@ -132,12 +160,8 @@ pub async fn run(
     limits: Limits,
     stop: CancellationToken,
 ) {
-    let poller = Arc::new(Poller {
-        name,
-        upstream,
-        rate: Mutex::new(Rate::new(limits.per_second)),
-        unknown_words: Mutex::default(),
-    });
+    let poller =
+        Arc::new(Poller { name, upstream, throttle: limits.throttle, unknown_words: Mutex::default() });
     let permits = Arc::new(Semaphore::new(limits.concurrency.get()));
     let mut flights = JoinSet::new();
     let next = async {
@@ -157,7 +181,7 @@ pub async fn run(
                 }
             }
             let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
-            poller.leave_to_send().await;
+            poller.throttle.leave_to_send().await;
             if let Some(batch) = roster.take(Instant::now(), rand::random()) {
                 while flights.try_join_next().is_some() {}
                 let poller = Arc::clone(&poller);
@@ -188,21 +212,11 @@ pub async fn run(
 struct Poller {
     name: Arc<str>,
     upstream: Arc<dyn Upstream>,
-    rate: Mutex<Rate>,
+    throttle: Arc<Throttle>,
     unknown_words: Mutex<HashSet<String>>,
 }
 
 impl Poller {
-    async fn leave_to_send(&self) {
-        loop {
-            let leave = self.rate.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now());
-            match leave {
-                Ok(()) => return,
-                Err(at) => tokio::time::sleep_until(at).await,
-            }
-        }
-    }
-
     /// Asks about a batch. Where the vendor refuses the whole for what may be one
     /// job's fault, asks about its halves, until the culprit stands alone.
     async fn fly(&self, batch: &mut Batch) {
@@ -215,7 +229,7 @@ impl Poller {
                 continue;
             }
             if !mem::take(&mut first) {
-                self.leave_to_send().await;
+                self.throttle.leave_to_send().await;
             }
             let jobs: Vec<JobRef> = part.iter().map(|taken| taken.job().clone()).collect();
             let fault = match self.upstream.ask(&jobs, mem::take(&mut wait)).await {

@@ -24,10 +24,12 @@ use crate::{
 
 mod clusters;
 mod credentials;
+mod download;
 mod redaction;
 
 use clusters::Clusters;
 use credentials::Credentials;
+pub use download::{File, Files};
 
 const USER_AGENT: &str = concat!("jobwatch/", env!("CARGO_PKG_VERSION"));
 
@@ -45,6 +47,7 @@ pub struct Endpoint {
     clusters: Option<Clusters>,
     credentials: Arc<Credentials>,
     http: Arc<Http>,
+    files: download::FileClient,
 }
 
 /// Why an endpoint can't be set up.
@@ -96,6 +99,7 @@ impl Endpoint {
             clusters: Clusters::new(name, clusters, backoff),
             credentials: Arc::new(Credentials::new(credentials)?),
             http: Arc::new(Http::new(poll)?),
+            files: download::FileClient::new(poll)?,
         })
     }
 
@@ -178,6 +182,10 @@ impl Endpoint {
 impl Upstream for Endpoint {
     fn ask<'a>(&'a self, jobs: &'a [JobRef], wait: Duration) -> Asked<'a> {
         Box::pin(Self::ask(self, jobs, wait))
+    }
+
+    fn files(&self) -> Option<&dyn Files> {
+        Some(self)
     }
 }
 

@@ -12,8 +12,8 @@ use serde_json::value::RawValue;
 use thiserror::Error;
 
 use super::{
-    Adapter, BackendFault, BaseUrl, FaultKind, Interpretation, InvalidJobRef, JobFault, Token, TokenExchange,
-    answer, canonical_integer,
+    Adapter, BackendFault, BaseUrl, FaultKind, FileFault, Interpretation, InvalidJobRef, JobFault, Part,
+    RefusedLocation, Token, TokenExchange, answer, canonical_integer,
     json::{self, Object},
     percent_encoded, vendor_message,
 };
@@ -82,6 +82,14 @@ impl Adapter for Claret {
         let content = body.get("content").ok_or(answer::malformed("no content member", status))?;
         let job = Object::of(content).ok_or(answer::malformed("content is not an object", status))?;
         Ok(jobs.iter().map(|asked| observe(&asked.id, &job, content)).collect())
+    }
+
+    fn file_request(&self, location: &str) -> Result<Request<Bytes>, RefusedLocation> {
+        files::request(&self.base_url, location)
+    }
+
+    fn file_part(&self, offset: u64, head: &Response<Bytes>) -> Result<Part, FileFault> {
+        files::part(offset, head)
     }
 
     fn token_exchange(&self) -> Option<&dyn TokenExchange> {

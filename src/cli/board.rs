@@ -138,7 +138,7 @@ fn fraction(progress: &crate::proto::v1::Progress) -> Option<f64> {
     progress.percent.map(|percent| percent / 100.0).or_else(steps).filter(|fraction| fraction.is_finite())
 }
 
-fn bar(fraction: f64, paint: Paint) -> String {
+pub(super) fn bar(fraction: f64, paint: Paint) -> String {
     let full = (0..BAR).filter(|column| {
         let column = u32::try_from(*column).unwrap_or(u32::MAX);
         f64::from(column) + 0.5 < fraction * 20.0

@@ -199,7 +199,7 @@ pub(super) fn name(job: &JobRef) -> String {
     format!("{}/{}", job.backend, job.job_id)
 }
 
-fn parse_job(text: &str) -> Result<JobRef, String> {
+pub(super) fn parse_job(text: &str) -> Result<JobRef, String> {
     match text.split_once('/') {
         None => Err("write BACKEND/JOB_ID, such as immuta-prod/42".to_owned()),
         Some(("", _)) => Err("the backend before the slash is missing".to_owned()),

@@ -152,12 +152,12 @@ async fn listen(
 
 /// Whether another call may go better: the server said so, or it wasn't the
 /// server that ended this one.
-fn is_lost(status: &Status) -> bool {
+pub(super) fn is_lost(status: &Status) -> bool {
     status.code() == Code::Unavailable || status.source().is_some()
 }
 
 /// Exponential with full jitter; `random` is in 0..1.
-fn delay(failures: u32, random: f64) -> Duration {
+pub(super) fn delay(failures: u32, random: f64) -> Duration {
     let (first, longest) = BACKOFF;
     let most = first.saturating_mul(2_u32.saturating_pow(failures)).min(longest);
     first / 2 + most.mul_f64(random.clamp(0.0, 1.0))

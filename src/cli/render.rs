@@ -182,13 +182,14 @@ pub(super) fn details(status: &JobStatus, paint: Paint) -> String {
             block.preview("", &output.data);
         }
     }
-    let width = status.artifacts.iter().map(|artifact| artifact.category.chars().count()).max().unwrap_or(0);
-    for (n, Artifact { category, file_name, vendor_uri, artifact_id: _ }) in
-        status.artifacts.iter().enumerate()
+    let ids = || status.artifacts.iter().map(|artifact| one_line(&artifact.artifact_id));
+    let width = ids().map(|id| id.chars().count()).max().unwrap_or(0);
+    // The id is what a download asks for; Claret's holds category and name.
+    for (n, (id, Artifact { artifact_id: _, category: _, file_name: _, vendor_uri })) in
+        ids().zip(&status.artifacts).enumerate()
     {
         let label = if n == 0 { "files" } else { "" };
-        let file = format!("{:width$}  {}", one_line(category), one_line(file_name));
-        block.row(label, &format!("{file}  {}", paint.dim(&one_line(vendor_uri))));
+        block.row(label, &format!("{id:width$}  {}", paint.dim(&one_line(vendor_uri))));
     }
     block.preview("payload", &status.vendor_payload);
     block.text
@@ -258,7 +259,7 @@ mod tests {
                 category: "errors".into(),
                 file_name: "e.csv".into(),
                 vendor_uri: "s3://b/e.csv".into(),
-                ..Default::default()
+                artifact_id: "errors/e.csv".into(),
             }],
             job_type: "import".into(),
             description: "Stock".into(),
@@ -280,7 +281,7 @@ mod tests {
              {
                \"a\": 1
              }
-  files      errors  e.csv  s3://b/e.csv
+  files      errors/e.csv  s3://b/e.csv
 ";
         assert_eq!(details(&status, Paint::NONE), expected);
     }

@@ -306,9 +306,8 @@ impl Reader<'_> {
 
     fn long_poll(&mut self, section: &Section<'_>, vendor: Option<&Vendor>) -> Option<bool> {
         let vendor = vendor?;
-        let wanted = match self.text(section, "long_poll", "\"auto\" or \"off\"")? {
-            None => return Some(*vendor == Vendor::Immuta),
-            Some(wanted) => wanted,
+        let Some(wanted) = self.text(section, "long_poll", "\"auto\" or \"off\"")? else {
+            return Some(*vendor == Vendor::Immuta);
         };
         if *vendor != Vendor::Immuta {
             let text = format!("is only for Immuta, not for {}; remove it", vendor.name());

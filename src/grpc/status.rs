@@ -11,7 +11,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 use super::request::Invalid;
 use crate::{
     adapters::{BackendFault, FaultKind, InvalidJobRef},
-    hub::Failure,
+    hub::{DownloadFailure, Failure},
     job::JobRef,
     poller::{Interruption, Latest},
 };
@@ -85,6 +85,33 @@ pub(super) fn of_failure(failure: &Failure, job: &JobRef, field: &str) -> Status
 /// whose job could not be read.
 pub(super) fn of_call(failure: &Failure) -> Status {
     of_failure(failure, &JobRef::new("", ""), "job")
+}
+
+/// The status of a download that failed.
+pub(super) fn of_download(failure: &DownloadFailure, job: &JobRef) -> Status {
+    let mut metadata = metadata(job);
+    let (code, details) = match failure {
+        DownloadFailure::Call(failure) => return of_failure(failure, job, "job"),
+        DownloadFailure::NotFound { artifact_id, why, detail, http_status } => {
+            metadata.insert("artifact_id".into(), artifact_id.clone());
+            metadata.extend(detail.map(|detail| ("detail".to_owned(), detail.to_owned())));
+            metadata.extend(http_status.map(|status| ("http_status".to_owned(), status.to_string())));
+            let mut details = info("ARTIFACT_NOT_FOUND", metadata);
+            details.set_resource_info("artifact", format!("{job}/{artifact_id}"), "", why);
+            (Code::NotFound, details)
+        }
+        DownloadFailure::PastEnd { size } => {
+            let size = size.map(|size| format!(", which has {size} bytes")).unwrap_or_default();
+            return Invalid::new("offset", &format!("lies beyond the end of the file{size}")).into();
+        }
+        DownloadFailure::TooMany { .. } => {
+            let mut details = info("TOO_MANY_DOWNLOADS", metadata);
+            let subject = format!("backends.{}.poll.max_concurrency", job.backend);
+            details.add_quota_failure_violation(subject, failure.to_string());
+            (Code::ResourceExhausted, details)
+        }
+    };
+    Status::with_error_details(code, failure.to_string(), details)
 }
 
 /// Why a watch is interrupted.

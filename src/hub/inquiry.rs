@@ -170,6 +170,7 @@ impl Inquiry {
     }
 }
 
+/// Ends at this time, or never.
 pub(super) async fn at(time: Option<Instant>) {
     match time {
         Some(time) => sleep_until(time).await,

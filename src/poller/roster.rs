@@ -339,6 +339,14 @@ impl Roster {
         self.changed.notified().await;
     }
 
+    /// Why the backend is left alone at `now`, if it is.
+    pub fn held(&self, now: Instant) -> Option<Hold> {
+        match self.lock().gate.admission(now) {
+            Admission::Held(hold) => Some(hold),
+            _ => None,
+        }
+    }
+
     /// How the backend is doing at `now`.
     pub fn report(&self, now: Instant) -> Report {
         let table = self.lock();
@@ -782,11 +790,14 @@ impl Batch {
         let table = &mut *guard;
         // A job that the backend was not asked about says nothing of the backend.
         let heard = |answer: &Result<_, JobFault>| !matches!(answer, Err(JobFault::Standby(NeedsJobTag)));
-        let recovered = answers.iter().any(heard) && {
+        let recovered = if answers.iter().any(heard) {
             table.refused = 0;
             table.raise_ceiling(part.len(), &roster.plan);
             (table.last_fault, table.last_answer) = (None, Some(time));
             table.gate.succeeded()
+        } else {
+            table.last_fault = Some(NeedsJobTag.into());
+            false
         };
         let backoff = table.gate.backoff();
         let mut ended = Vec::new();
@@ -802,18 +813,16 @@ impl Batch {
                 continue;
             };
             let next = match answer {
-                Ok(observation) => match row.observed(observation, now, time) {
-                    Some(last) => {
+                Ok(observation) => {
+                    if let Some(last) = row.observed(observation, now, time) {
                         row.stage = Stage::Ended;
                         ended.push(last);
-                        continue;
-                    }
-                    None => {
+                    } else {
                         let interval = roster.interval(row, now);
                         table.schedule_after(taken.key, now, interval, &roster.plan);
-                        continue;
                     }
-                },
+                    continue;
+                }
                 Err(JobFault::NotFound) => {
                     row.failures = 0;
                     row.missing();

@@ -9,7 +9,9 @@ use std::{
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{Ended, Follow, Interest, Limits, Mailbox, Plan, Roster, Standing, Upstream, script::Script};
+use super::{
+    Ended, Follow, Interest, Limits, Mailbox, Plan, Roster, Standing, Throttle, Upstream, script::Script,
+};
 use crate::{
     adapters::FaultKind,
     job::{JobRef, JobState},
@@ -26,7 +28,10 @@ struct Rig {
 }
 
 fn rig(max_batch: usize) -> Rig {
-    rig_with(max_batch, Limits { concurrency: nonzero(8), per_second: NonZeroU32::new(1000).unwrap() })
+    rig_with(
+        max_batch,
+        Limits { concurrency: nonzero(8), throttle: Throttle::new(NonZeroU32::new(1000).unwrap()) },
+    )
 }
 
 fn nonzero(number: usize) -> NonZeroUsize {
@@ -312,6 +317,35 @@ async fn while_the_circuit_is_open_one_probe_is_sent_at_a_time() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn jobs_that_were_not_asked_about_say_nothing_of_the_backend() {
+    let rig = rig(1);
+    let tagged: Vec<Follow> = rig.running(5).iter().map(|id| rig.follow(id)).collect();
+    let names: Vec<String> = (0..20).map(|n| format!("untagged-{n}")).collect();
+    names.iter().for_each(|id| rig.script.needs_tag(id));
+    let untagged: Vec<Follow> = names.iter().map(|id| rig.follow(id)).collect();
+    pass(60 * SECOND).await;
+    assert!(tagged.iter().all(|follow| follow.news().standing == Standing::Observed), "no circuit opens");
+    let detail = |follow: &Follow| match follow.news().standing {
+        Standing::Interrupted(interruption) => interruption.fault.detail,
+        other => panic!("{other:?}"),
+    };
+    assert!(untagged.iter().all(|follow| detail(follow) == Some("standby_needs_job_tag")));
+
+    rig.script.go_down();
+    pass(60 * SECOND).await;
+    rig.script.forget_calls();
+    pass(300 * SECOND).await;
+    assert_eq!(rig.roster.report(Instant::now()).health, super::Health::Unavailable, "no circuit closes");
+    let mut calls = rig.script.calls();
+    calls.retain(|call| !call.ids[0].starts_with("untagged"));
+    assert!(calls.len() >= 5);
+    assert!(calls.windows(2).all(|pair| pair[1].at - pair[0].at >= SECOND), "{calls:?}");
+    rig.script.come_back();
+    pass(60 * SECOND).await;
+    assert!(tagged.iter().all(|follow| follow.news().standing == Standing::Observed));
+}
+
+#[tokio::test(start_paused = true)]
 async fn nothing_is_sent_while_a_retry_after_runs() {
     let rig = rig(1);
     let follows: Vec<Follow> = rig.running(3).iter().map(|id| rig.follow(id)).collect();
@@ -329,7 +363,8 @@ async fn nothing_is_sent_while_a_retry_after_runs() {
 
 #[tokio::test(start_paused = true)]
 async fn concurrency_and_rate_stay_within_their_limits() {
-    let rig = rig_with(1, Limits { concurrency: nonzero(2), per_second: NonZeroU32::new(5).unwrap() });
+    let rig =
+        rig_with(1, Limits { concurrency: nonzero(2), throttle: Throttle::new(NonZeroU32::new(5).unwrap()) });
     let _follows: Vec<Follow> = rig.running(100).iter().map(|id| rig.follow(id)).collect();
     pass(60 * SECOND).await;
     assert!(rig.script.most_under_way() <= 2);
@@ -368,7 +403,7 @@ async fn a_missing_job_is_asked_about_at_the_shortest_cadence() {
 }
 
 fn long_poll_rig() -> Rig {
-    let limits = Limits { concurrency: nonzero(1), per_second: NonZeroU32::new(1000).unwrap() };
+    let limits = Limits { concurrency: nonzero(1), throttle: Throttle::new(NonZeroU32::new(1000).unwrap()) };
     rig_of(200, limits, true)
 }
 
@@ -397,9 +432,10 @@ async fn lead_a_life(rig: Rig, life: &[(u64, JobState)]) -> (Vec<Duration>, usiz
 async fn a_long_poll_knows_the_end_sooner_and_costs_no_more() {
     let life = [(7_300, JobState::Running), (61_700, JobState::Retrying), (45_250, JobState::Running)];
     let life = [&life[..], &[(333_333, JobState::Succeeded)]].concat();
-    let limits = Limits { concurrency: nonzero(1), per_second: NonZeroU32::new(1000).unwrap() };
-    let (without, polls) = lead_a_life(rig_of(200, limits, false), &life).await;
-    let (with, long_polls) = lead_a_life(rig_of(200, limits, true), &life).await;
+    let limits =
+        || Limits { concurrency: nonzero(1), throttle: Throttle::new(NonZeroU32::new(1000).unwrap()) };
+    let (without, polls) = lead_a_life(rig_of(200, limits(), false), &life).await;
+    let (with, long_polls) = lead_a_life(rig_of(200, limits(), true), &life).await;
     println!("without: {polls} requests, late by {without:?}; with: {long_polls}, {with:?}");
     assert!(with[3] <= SECOND + 2 * LATENCY, "{with:?}: the vendor's own poll interval");
     assert!(without[3] > 2 * SECOND, "{without:?}");
@@ -457,7 +493,8 @@ async fn many_jobs_are_not_long_polled() {
 async fn frequent_gets_of_a_followed_job_cut_few_long_polls_short() {
     let mut requests = Vec::new();
     for long_poll in [false, true] {
-        let limits = Limits { concurrency: nonzero(8), per_second: NonZeroU32::new(1000).unwrap() };
+        let limits =
+            Limits { concurrency: nonzero(8), throttle: Throttle::new(NonZeroU32::new(1000).unwrap()) };
         let rig = rig_of(200, limits, long_poll);
         rig.script.set("a", JobState::Running);
         let follow = rig.follow("a");
@@ -479,7 +516,7 @@ async fn frequent_gets_of_a_followed_job_cut_few_long_polls_short() {
 async fn whoever_joins_while_the_last_follower_leaves_is_still_answered() {
     let rig = Arc::new(rig_with(
         4,
-        Limits { concurrency: nonzero(64), per_second: NonZeroU32::new(u32::MAX).unwrap() },
+        Limits { concurrency: nonzero(64), throttle: Throttle::new(NonZeroU32::new(u32::MAX).unwrap()) },
     ));
     rig.running(8);
     let workers: Vec<JoinHandle<()>> = (0..8_usize)

@@ -3,7 +3,7 @@
 use futures_util::future::join_all;
 use jobwatch::{
     config::Config,
-    proto::v1::{JobRef, JobState as S},
+    proto::v1::{BackendHealth, JobRef, JobState as S, JobStatus, ListBackendsRequest},
     server,
     simulators::{Authorization, Effect, Fault, Outcome, Plan, Simulator, Vendor},
 };
@@ -169,7 +169,7 @@ async fn a_first_cluster_that_only_calls_itself_healthy_causes_no_loop() {
     pair.standby.finish(&there);
     let (statuses, end) = watch.rest().await;
     end.unwrap();
-    assert_eq!(statuses.iter().map(|status| status.state()).collect::<Vec<_>>(), [S::Succeeded]);
+    assert_eq!(statuses.iter().map(JobStatus::state).collect::<Vec<_>>(), [S::Succeeded]);
     // It is gone back to once for each look, and each time given up at once.
     let (tries, looks) = (pair.first.count(GET_JOB), pair.first.count(STATUS));
     assert!(tries <= looks + 1, "{tries} tries after {looks} looks");
@@ -193,6 +193,10 @@ async fn a_job_without_a_tag_waits_for_its_own_cluster() {
     }
     assert_eq!(pair.standby.calls().len(), 0, "the standby can't tell, so it is not asked");
     assert_eq!(pair.first.count(GET_JOB), 1);
+    let listed = guard(pair.client.clone().list_backends(ListBackendsRequest::default())).await.unwrap();
+    let backend = listed.into_inner().backends.remove(0);
+    assert_eq!(backend.health(), BackendHealth::Degraded);
+    assert_eq!(told(&from_message(&backend.last_error.unwrap())).metadata["detail"], "standby_needs_job_tag");
     // However many of them there are, jobs with a tag are not held up.
     assert_eq!(pair.seen_on(&with_tag).await, "/standby");
     pair.first.clear_faults();

@@ -126,7 +126,7 @@ impl Upstream for AtMostFifty {
 #[tokio::test(start_paused = true)]
 async fn a_batch_that_was_too_large_is_not_asked_about_again_and_again() {
     let upstream = Arc::new(AtMostFifty(0.into()));
-    let limits = Limits { concurrency: nonzero(8), per_second: NonZeroU32::new(1000).unwrap() };
+    let limits = Limits { concurrency: nonzero(8), throttle: Throttle::new(NonZeroU32::new(1000).unwrap()) };
     let rig = rig_for(Arc::clone(&upstream) as Arc<_>, 200, limits, false);
     let _follows: Vec<Follow> = rig.running(200).iter().map(|id| rig.follow(id)).collect();
     pass(100 * SECOND).await;

@@ -1,6 +1,10 @@
 //! The files of an import: where they are, and their download, whole or in part.
 
-use std::{io, ops::Range, sync::Arc};
+use std::{
+    io,
+    ops::Range,
+    sync::{Arc, LazyLock},
+};
 
 use axum::{
     body::Body,
@@ -18,8 +22,14 @@ use crate::simulators::{
     plan::{Category, Content, File},
 };
 
-/// How much of a [`Content::Pattern`] is made at once.
+/// How much of a [`Content::Pattern`] is sent at once.
 const PIECE: u64 = 64 * 1024;
+
+/// The pattern's period.
+const PERIOD: u64 = 251;
+
+/// A piece of the pattern from any place in its period on.
+static PATTERN: LazyLock<Bytes> = LazyLock::new(|| (0..PERIOD + PIECE).map(Content::pattern).collect());
 
 #[derive(Serialize)]
 pub(super) struct Listing {
@@ -103,10 +113,16 @@ fn body(content: Content, part: Range<u64>) -> Body {
         }
         Content::Pattern(_) => Body::from_stream(stream::unfold(part, |part| async move {
             let end = part.end.min(part.start + PIECE);
-            let piece: Bytes = (part.start..end).map(Content::pattern).collect();
-            (!piece.is_empty()).then_some((Ok::<_, io::Error>(piece), end..part.end))
+            let (from, len) = (part.start % PERIOD, end - part.start);
+            let piece = PATTERN.slice(index(from)..index(from + len));
+            (len > 0).then_some((Ok::<_, io::Error>(piece), end..part.end))
         })),
     }
+}
+
+/// A place within [`PATTERN`].
+fn index(place: u64) -> usize {
+    usize::try_from(place).unwrap_or(usize::MAX)
 }
 
 /// What a Range header asks for.

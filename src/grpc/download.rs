@@ -1,0 +1,53 @@
+//! DownloadArtifact: reads the request, and puts a file's pieces into messages.
+
+use futures_util::{StreamExt, stream};
+use tonic::{Request, Response, Status};
+
+use super::{Events, Service, deadline, request::Invalid, status};
+use crate::{
+    hub::{Download, Fetch},
+    proto::v1 as pb,
+};
+
+/// Longest id of a file in bytes: it is repeated in an error, which has to fit into
+/// the trailers.
+const LONGEST_ID: usize = 2048;
+
+impl Service {
+    /// Streams a file: what is known about it at once, then its bytes.
+    pub(super) async fn download(
+        &self,
+        request: Request<pb::DownloadArtifactRequest>,
+    ) -> Result<Response<Events<pb::DownloadArtifactResponse>>, Status> {
+        let deadline = deadline(request.extensions());
+        let pb::DownloadArtifactRequest { job, artifact_id, offset } = request.into_inner();
+        let job = self.job(job, "job")?;
+        if !(1..=LONGEST_ID).contains(&artifact_id.len()) {
+            let reason = "must be 1 to 2048 bytes long; write an id of the job's status";
+            return Err(Invalid::new("artifact_id", reason).into());
+        }
+        let offset = u64::try_from(offset)
+            .map_err(|_| Invalid::new("offset", "is negative; write zero or more, or leave it out"))?;
+        let fetch = Fetch { artifact_id, offset, deadline };
+        let download = self.hub.download(&job, fetch).await;
+        let download = download.map_err(|failure| status::of_download(&failure, &job))?;
+        let first = pb::DownloadArtifactResponse { info: Some(info(&download)), data: bytes::Bytes::new() };
+        let pieces = stream::unfold(download, move |mut download| {
+            let job = job.clone();
+            async move {
+                let piece = download.next().await?;
+                let piece = piece.map(|data| pb::DownloadArtifactResponse { info: None, data });
+                Some((piece.map_err(|failure| status::of_download(&failure, &job)), download))
+            }
+        });
+        Ok(Response::new(Box::pin(stream::iter([Ok(first)]).chain(pieces))))
+    }
+}
+
+fn info(download: &Download) -> pb::ArtifactInfo {
+    pb::ArtifactInfo {
+        content_type: download.content_type.clone(),
+        file_name: download.file_name.clone(),
+        size_bytes: download.size.and_then(|size| size.try_into().ok()),
+    }
+}

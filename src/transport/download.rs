@@ -1,0 +1,202 @@
+//! A vendor's file, piece by piece.
+//!
+//! Files are fetched by a client of their own: bytes have to arrive as the vendor
+//! stores them, so nothing is decompressed, and a whole file may take any time, so
+//! only silence is timed. A download has its own connection, which a reader that
+//! stalls keeps from nobody else.
+
+use std::{fmt, future::Future, pin::Pin, time::Duration};
+
+use bytes::{Buf, Bytes};
+use http::{HeaderValue, Request, Response, header};
+use reqwest::{Client, redirect};
+use tokio::time::timeout;
+
+use super::{Endpoint, SetupError, USER_AGENT, reason};
+use crate::{
+    adapters::{BackendFault, FaultKind, FileFault, Part},
+    config,
+};
+
+/// Most bytes of a piece.
+const PIECE: usize = 64 * 1024;
+
+/// Where files can be had.
+pub trait Files: Send + Sync {
+    /// Asks for the bytes from `offset` on of the file at a location that the
+    /// vendor gave. Dropping the future, or the file, gives the request up.
+    fn open<'a>(
+        &'a self,
+        location: &'a str,
+        offset: u64,
+    ) -> Pin<Box<dyn Future<Output = Result<File, FileFault>> + Send + 'a>>;
+}
+
+/// A file that is being read, from an offset on.
+pub struct File {
+    part: Part,
+    answer: reqwest::Response,
+    /// Read of the answer, skipped bytes included.
+    read: u64,
+    chunk: Bytes,
+    patience: Duration,
+}
+
+impl fmt::Debug for File {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("File").field("part", &self.part).field("read", &self.read).finish_non_exhaustive()
+    }
+}
+
+impl File {
+    /// As the vendor says; empty where it doesn't.
+    pub fn content_type(&self) -> &str {
+        &self.part.content_type
+    }
+
+    /// Whole size in bytes, where the vendor says.
+    pub fn size(&self) -> Option<u64> {
+        self.part.size
+    }
+
+    /// The next bytes, at most 64 KiB; `None` after the last. Nothing is read ahead
+    /// but what the connection holds.
+    ///
+    /// # Errors
+    /// The file broke off: fewer bytes came than were announced, or none for the
+    /// backend's time-out.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, FileFault> {
+        loop {
+            if !self.chunk.is_empty() {
+                return Ok(Some(self.chunk.split_to(self.chunk.len().min(PIECE))));
+            }
+            if self.part.length.is_some_and(|length| self.read == length) {
+                return Ok(None);
+            }
+            // A client's own time-out also runs while nobody reads here, and a slow
+            // reader would be told that the vendor is silent.
+            let chunk = timeout(self.patience, self.answer.chunk()).await;
+            let chunk = chunk.map_err(|_| broken(format!("nothing came for {:?}", self.patience)))?;
+            let chunk = chunk.map_err(|error| broken(format!("the connection broke: {}", reason(&error))))?;
+            match chunk {
+                Some(chunk) => self.take(chunk)?,
+                None => return self.end(),
+            }
+        }
+    }
+
+    fn take(&mut self, mut chunk: Bytes) -> Result<(), FileFault> {
+        let skip = self.part.skip.saturating_sub(self.read);
+        self.read += chunk.len() as u64;
+        if self.part.length.is_some_and(|length| self.read > length) {
+            let kind = FaultKind::Malformed { why: "the file is longer than announced" };
+            return Err(BackendFault::from(kind).into());
+        }
+        chunk.advance(usize::try_from(skip).unwrap_or(usize::MAX).min(chunk.len()));
+        self.chunk = chunk;
+        Ok(())
+    }
+
+    /// The answer is over before its announced length, or had none.
+    fn end(&self) -> Result<Option<Bytes>, FileFault> {
+        match self.part.length {
+            Some(length) => {
+                Err(broken(format!("the file ended {} bytes before its announced end", length - self.read)))
+            }
+            None if self.read < self.part.skip => Err(FileFault::PastEnd { size: Some(self.read) }),
+            None => Ok(None),
+        }
+    }
+}
+
+fn broken(why: String) -> FileFault {
+    BackendFault::from(FaultKind::Unavailable { retry_after: None, why }).into()
+}
+
+/// An HTTP client for files.
+#[derive(Debug)]
+pub(super) struct FileClient {
+    client: Client,
+    patience: Duration,
+}
+
+impl FileClient {
+    pub(super) fn new(poll: &config::Poll) -> Result<Self, SetupError> {
+        let client = Client::builder()
+            .user_agent(USER_AGENT)
+            .redirect(redirect::Policy::none())
+            .connect_timeout(poll.connect_timeout)
+            .no_gzip()
+            // A shared connection would let one reader's full window stop the others.
+            .http1_only()
+            .pool_max_idle_per_host(0)
+            .build()
+            .map_err(|error| SetupError(reason(&error)))?;
+        Ok(Self { client, patience: poll.timeout })
+    }
+}
+
+impl Endpoint {
+    async fn open_file(&self, location: &str, offset: u64) -> Result<File, FileFault> {
+        let mut renewed = false;
+        loop {
+            let mut request = self.adapter.file_request(location)?;
+            let authorization = self.credentials.authorization(&*self.adapter, &self.http).await?;
+            if let Some(value) = authorization.header {
+                request.headers_mut().insert(header::AUTHORIZATION, value);
+            }
+            let (head, answer) = self.begin_file(request, offset).await?;
+            match self.adapter.file_part(offset, &head) {
+                Err(FileFault::Backend(BackendFault { kind: FaultKind::CredentialsRejected, .. }))
+                    if !renewed && self.credentials.forget(authorization.issue) =>
+                {
+                    renewed = true;
+                }
+                part => {
+                    let (chunk, patience) = (Bytes::new(), self.files.patience);
+                    return part.map(|part| File { part, answer, read: 0, chunk, patience });
+                }
+            }
+        }
+    }
+
+    /// Sends the request and reads the head of the answer.
+    async fn begin_file(
+        &self,
+        mut request: Request<Bytes>,
+        offset: u64,
+    ) -> Result<(Response<Bytes>, reqwest::Response), BackendFault> {
+        let headers = request.headers_mut();
+        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        if offset > 0
+            && let Ok(range) = HeaderValue::try_from(format!("bytes={offset}-"))
+        {
+            headers.insert(header::RANGE, range);
+        }
+        let FileClient { client, patience } = &self.files;
+        let request = request.try_into().map_err(|error| self.http.unavailable(&error))?;
+        let answer = timeout(*patience, client.execute(request)).await;
+        let silent = |_| {
+            let why = format!("no answer within {patience:?}");
+            BackendFault::from(FaultKind::Unavailable { retry_after: None, why })
+        };
+        let answer = answer.map_err(silent)?.map_err(|error| self.http.unavailable(&error))?;
+        let mut head = Response::new(Bytes::new());
+        *head.status_mut() = answer.status();
+        head.headers_mut().clone_from(answer.headers());
+        Ok((head, answer))
+    }
+}
+
+impl Files for Endpoint {
+    fn open<'a>(
+        &'a self,
+        location: &'a str,
+        offset: u64,
+    ) -> Pin<Box<dyn Future<Output = Result<File, FileFault>> + Send + 'a>> {
+        Box::pin(self.open_file(location, offset))
+    }
+}
+
+#[cfg(test)]
+mod tests;

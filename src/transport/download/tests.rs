@@ -1,0 +1,239 @@
+//! Files over sockets, from a vendor that answers byte for byte as a test says.
+
+use std::{
+    net::SocketAddr,
+    num::{NonZeroU32, NonZeroUsize},
+    sync::{Arc, Mutex},
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::Notify,
+    task::AbortHandle,
+};
+
+use super::*;
+use crate::adapters::RefusedLocation;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// What becomes of the connection after the answer.
+#[derive(Clone, Copy)]
+enum Then {
+    Close,
+    Reset,
+    Stall,
+}
+
+struct Vendor {
+    address: SocketAddr,
+    heads: Arc<Mutex<Vec<String>>>,
+    /// Told when the gateway has closed a connection.
+    gone: Arc<Notify>,
+    task: AbortHandle,
+}
+
+impl Drop for Vendor {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Vendor {
+    async fn start(answer: impl Into<Vec<u8>>, then: Then) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (heads, gone) = (Arc::<Mutex<Vec<String>>>::default(), Arc::new(Notify::new()));
+        let (seen, closed, answer) = (Arc::clone(&heads), Arc::clone(&gone), answer.into());
+        let task = tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let head = head(&mut stream).await;
+                seen.lock().unwrap().push(head);
+                // A gateway that has heard enough does not read the rest.
+                let _ = stream.write_all(&answer).await;
+                match then {
+                    Then::Close => {}
+                    Then::Reset => stream.set_zero_linger().unwrap(),
+                    Then::Stall => {
+                        let _ = stream.read(&mut [0]).await;
+                        closed.notify_one();
+                    }
+                }
+            }
+        });
+        Self { address, heads, gone, task: task.abort_handle() }
+    }
+
+    /// With a Content-Length of `announced` bytes.
+    async fn sends(status: &str, headers: &str, announced: usize, body: &[u8], then: Then) -> Self {
+        let head = format!("HTTP/1.1 {status}\r\nContent-Length: {announced}\r\n{headers}\r\n");
+        Self::start([head.as_bytes(), body].concat(), then).await
+    }
+
+    async fn open(&self, offset: u64) -> Result<File, FileFault> {
+        self.open_at("/demo/download/a.csv", offset).await
+    }
+
+    async fn open_at(&self, location: &str, offset: u64) -> Result<File, FileFault> {
+        let backend = config::Backend {
+            name: "claret".into(),
+            vendor: config::Vendor::Claret { tenant: "demo".into() },
+            base_url: format!("http://{}", self.address).parse().unwrap(),
+            credentials: config::Credentials::Bearer("hush".into()),
+            poll: config::Poll {
+                min_interval: SECOND,
+                max_interval: SECOND,
+                timeout: Duration::from_millis(200),
+                connect_timeout: SECOND,
+                max_batch: NonZeroUsize::MIN,
+                max_concurrency: NonZeroUsize::MIN,
+                requests_per_second: NonZeroU32::MIN,
+                not_found_grace: SECOND,
+                max_backoff: SECOND,
+                max_response_bytes: 1,
+                long_poll: false,
+            },
+        };
+        Endpoint::new(&backend).unwrap().open(location, offset).await
+    }
+
+    fn heads(&self) -> Vec<String> {
+        self.heads.lock().unwrap().clone()
+    }
+}
+
+async fn head(stream: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        match stream.read_u8().await {
+            Ok(byte) => head.push(byte),
+            Err(_) => break,
+        }
+    }
+    String::from_utf8(head).unwrap().to_lowercase()
+}
+
+/// The bytes that came, and how it ended.
+async fn read(file: Result<File, FileFault>) -> (Vec<u8>, Result<(), FileFault>) {
+    let mut bytes = Vec::new();
+    let mut file = match file {
+        Ok(file) => file,
+        Err(fault) => return (bytes, Err(fault)),
+    };
+    loop {
+        match file.next().await {
+            Ok(Some(piece)) => {
+                assert!((1..=PIECE).contains(&piece.len()));
+                bytes.extend_from_slice(&piece);
+            }
+            Ok(None) => return (bytes, Ok(())),
+            Err(fault) => return (bytes, Err(fault)),
+        }
+    }
+}
+
+fn unavailable(end: Result<(), FileFault>) -> String {
+    match end {
+        Err(FileFault::Backend(BackendFault { kind: FaultKind::Unavailable { why, .. }, .. })) => why,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_file_comes_byte_for_byte_and_beyond_any_answers_limit() {
+    // Looks compressed and is not to be touched.
+    let content: Vec<u8> = [0x1f, 0x8b].into_iter().chain((0..=255).cycle().take(300_000)).collect();
+    let headers = "Content-Type: application/gzip\r\n";
+    let vendor = Vendor::sends("200 OK", headers, content.len(), &content, Then::Close).await;
+    let file = vendor.open(0).await.unwrap();
+    assert_eq!((file.content_type(), file.size()), ("application/gzip", Some(300_002)));
+    assert_eq!(read(Ok(file)).await, (content, Ok(())));
+    let head = vendor.heads().remove(0);
+    assert!(head.starts_with("get /demo/download/a.csv http/1.1\r\n"), "{head}");
+    assert!(
+        head.contains("authorization: bearer hush\r\n") && head.contains("accept-encoding: identity\r\n")
+    );
+    assert!(!head.contains("range:"), "{head}");
+}
+
+#[tokio::test]
+async fn a_part_is_asked_for_and_skipped_to_if_the_vendor_sends_the_whole() {
+    let range = "Content-Range: bytes 4-8/9\r\n";
+    let vendor = Vendor::sends("206 Partial Content", range, 5, b"efghi", Then::Close).await;
+    assert_eq!(read(vendor.open(4).await).await, (b"efghi".to_vec(), Ok(())));
+    assert!(vendor.heads()[0].contains("range: bytes=4-\r\n"));
+
+    let whole = Vendor::sends("200 OK", "", 9, b"abcdefghi", Then::Close).await;
+    assert_eq!(read(whole.open(4).await).await, (b"efghi".to_vec(), Ok(())));
+    assert_eq!(read(whole.open(9).await).await, (Vec::new(), Ok(())));
+    assert_eq!(read(whole.open(10).await).await.1, Err(FileFault::PastEnd { size: Some(9) }));
+
+    let unannounced = Vendor::start("HTTP/1.1 200 OK\r\n\r\nabcdefghi", Then::Close).await;
+    assert_eq!(read(unannounced.open(4).await).await, (b"efghi".to_vec(), Ok(())));
+    assert_eq!(read(unannounced.open(9).await).await, (Vec::new(), Ok(())));
+    assert_eq!(read(unannounced.open(10).await).await.1, Err(FileFault::PastEnd { size: Some(9) }));
+}
+
+#[tokio::test]
+async fn a_file_that_breaks_off_is_never_a_short_one() {
+    for then in [Then::Close, Then::Reset] {
+        let vendor = Vendor::sends("200 OK", "", 9, b"abcd", then).await;
+        let (bytes, end) = read(vendor.open(0).await).await;
+        assert!(b"abcd".starts_with(&bytes[..]));
+        unavailable(end);
+    }
+    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nabcd\r\n";
+    let vendor = Vendor::start(chunked, Then::Close).await;
+    unavailable(read(vendor.open(0).await).await.1);
+}
+
+#[tokio::test]
+async fn the_bytes_are_counted_where_http_does_not() {
+    let part = |range: &str, body: &str| {
+        let head = "HTTP/1.1 206 Partial Content\r\nTransfer-Encoding: chunked\r\n";
+        format!("{head}Content-Range: {range}\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n", body.len())
+    };
+    let short = Vendor::start(part("bytes 4-8/9", "ef"), Then::Close).await;
+    let (bytes, end) = read(short.open(4).await).await;
+    assert_eq!(
+        (&bytes[..], &*unavailable(end)),
+        (&b"ef"[..], "the file ended 3 bytes before its announced end")
+    );
+    let long = Vendor::start(part("bytes 4-8/9", "efghijk"), Then::Close).await;
+    let Err(FileFault::Backend(fault)) = read(long.open(4).await).await.1 else { panic!() };
+    assert_eq!(fault.kind, FaultKind::Malformed { why: "the file is longer than announced" });
+}
+
+#[tokio::test]
+async fn silence_is_a_failure_before_the_answer_and_in_its_midst() {
+    let mute = Vendor::start("", Then::Stall).await;
+    assert_eq!(unavailable(read(mute.open(0).await).await.1), "no answer within 200ms");
+    let stalling = Vendor::sends("200 OK", "", 9, b"abcd", Then::Stall).await;
+    let (bytes, end) = read(stalling.open(0).await).await;
+    assert_eq!((&bytes[..], &*unavailable(end)), (&b"abcd"[..], "nothing came for 200ms"));
+}
+
+#[tokio::test]
+async fn a_file_that_is_dropped_is_given_up_at_the_vendor() {
+    let vendor = Vendor::sends("200 OK", "", 9, b"abcd", Then::Stall).await;
+    let mut file = vendor.open(0).await.unwrap();
+    assert_eq!(file.next().await.unwrap().unwrap(), "abcd");
+    drop(file);
+    timeout(SECOND, vendor.gone.notified()).await.expect("the vendor learns of it within a second");
+}
+
+#[tokio::test]
+async fn nothing_is_sent_anywhere_else() {
+    let elsewhere = Vendor::sends("200 OK", "", 0, b"", Then::Close).await;
+    let location = format!("Location: http://{}/a.csv\r\n", elsewhere.address);
+    let vendor = Vendor::sends("302 Found", &location, 0, b"", Then::Close).await;
+    let redirected = FileFault::Redirected { http_status: 302 };
+    assert_eq!(read(vendor.open(0).await).await.1, Err(redirected));
+    for location in [format!("http://{}/a.csv", elsewhere.address), format!("//{}/a.csv", elsewhere.address)]
+    {
+        let fault = read(vendor.open_at(&location, 0).await).await.1;
+        assert_eq!(fault, Err(FileFault::Location(RefusedLocation::OtherOrigin)));
+    }
+    assert_eq!((vendor.heads().len(), elsewhere.heads().len()), (1, 0));
+}

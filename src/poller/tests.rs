@@ -321,7 +321,9 @@ async fn jobs_that_were_not_asked_about_say_nothing_of_the_backend() {
     let rig = rig(1);
     let tagged: Vec<Follow> = rig.running(5).iter().map(|id| rig.follow(id)).collect();
     let names: Vec<String> = (0..20).map(|n| format!("untagged-{n}")).collect();
-    names.iter().for_each(|id| rig.script.needs_tag(id));
+    for id in &names {
+        rig.script.needs_tag(id);
+    }
     let untagged: Vec<Follow> = names.iter().map(|id| rig.follow(id)).collect();
     pass(60 * SECOND).await;
     assert!(tagged.iter().all(|follow| follow.news().standing == Standing::Observed), "no circuit opens");

@@ -31,7 +31,7 @@ pub use claret::{Claret, InvalidTenant};
 pub use datasaur::{ClientAuth, Datasaur};
 pub use file::{FileFault, Part, RefusedLocation};
 pub use immuta::Immuta;
-pub use kinetica::Kinetica;
+pub use kinetica::{Encoding, Kinetica};
 
 /// What one answer said: of each job in the order asked, or of the backend.
 pub type Interpretation = Result<Vec<Result<Observation, JobFault>>, BackendFault>;
@@ -47,6 +47,11 @@ pub trait Adapter: Debug + Send + Sync + 'static {
     /// Most jobs that one request can ask for.
     fn max_batch(&self) -> NonZeroUsize {
         NonZeroUsize::MIN
+    }
+
+    /// What is known about a job without asking, where asking would tell nothing.
+    fn unasked(&self, _job: &JobRef) -> Option<JobFault> {
+        None
     }
 
     /// Asks for 1 to [`max_batch`](Self::max_batch) jobs that passed
@@ -91,6 +96,24 @@ pub trait Adapter: Debug + Send + Sync + 'static {
     fn token_exchange(&self) -> Option<&dyn TokenExchange> {
         None
     }
+
+    /// How to see whether the vendor can be asked again, where it has a call for
+    /// that.
+    fn health_check(&self) -> Option<&dyn HealthCheck> {
+        None
+    }
+}
+
+/// Asks whether a vendor can be asked about jobs.
+pub trait HealthCheck: Debug + Send + Sync {
+    /// Asks. Without credentials.
+    fn question(&self) -> Request<Bytes>;
+
+    /// Reads the answer. Total, like [`Adapter::interpret`].
+    ///
+    /// # Errors
+    /// Why it can't be asked about jobs now.
+    fn judge(&self, response: &Response<Bytes>) -> Result<(), BackendFault>;
 }
 
 /// Trades a secret for a short-lived token.
@@ -188,6 +211,30 @@ pub enum JobFault {
         /// What is wrong with it; never its content.
         why: &'static str,
     },
+    /// Asked in place of the job's own cluster, a standby can't tell.
+    #[error(transparent)]
+    Standby(#[from] StandbyFault),
+}
+
+/// Why a standby can't tell about a job. Says nothing about the job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum StandbyFault {
+    /// Job ids are each cluster's own, and the job has no tag. Nothing was asked.
+    #[error("a standby is in use, which knows a job only by its job_tag")]
+    NeedsJobTag,
+    /// It has not heard of the job, at least not yet.
+    #[error("a standby is in use, which does not know this job")]
+    DoesNotKnowJob,
+}
+
+impl StandbyFault {
+    /// The same for programs.
+    pub fn detail(self) -> &'static str {
+        match self {
+            Self::NeedsJobTag => "standby_needs_job_tag",
+            Self::DoesNotKnowJob => "standby_does_not_know_job",
+        }
+    }
 }
 
 /// Why a backend gave no answer about any job. Says nothing about the jobs.
@@ -198,6 +245,8 @@ pub struct BackendFault {
     pub kind: FaultKind,
     /// The vendor's HTTP status, where that was the failure.
     pub http_status: Option<u16>,
+    /// A closer reason for programs, where there is one.
+    pub detail: Option<&'static str>,
 }
 
 /// What a caller can do about a [`BackendFault`].
@@ -243,7 +292,14 @@ pub enum FaultKind {
 
 impl From<FaultKind> for BackendFault {
     fn from(kind: FaultKind) -> Self {
-        Self { kind, http_status: None }
+        Self { kind, http_status: None, detail: None }
+    }
+}
+
+impl From<StandbyFault> for BackendFault {
+    fn from(fault: StandbyFault) -> Self {
+        let kind = FaultKind::Unavailable { retry_after: None, why: fault.to_string() };
+        Self { kind, http_status: None, detail: Some(fault.detail()) }
     }
 }
 
@@ -260,7 +316,7 @@ impl FaultKind {
     /// The same fault, with the HTTP status that was the failure.
     #[must_use]
     pub fn with_status(self, status: http::StatusCode) -> BackendFault {
-        BackendFault { kind: self, http_status: Some(status.as_u16()) }
+        BackendFault { kind: self, http_status: Some(status.as_u16()), detail: None }
     }
 }
 

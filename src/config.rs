@@ -18,7 +18,7 @@ use std::{
 
 use thiserror::Error;
 
-use crate::adapters::{BaseUrl, ClientAuth};
+use crate::adapters::{BaseUrl, ClientAuth, Encoding};
 
 mod credentials;
 mod environment;
@@ -106,7 +106,12 @@ pub enum Vendor {
     /// Immuta.
     Immuta,
     /// Kinetica.
-    Kinetica,
+    Kinetica {
+        /// How requests and answers are written.
+        encoding: Encoding,
+        /// Clusters to ask while the one at `base_url` can't answer, in this order.
+        standby_urls: Vec<BaseUrl>,
+    },
     /// Claret.
     Claret {
         /// First segment of every path.
@@ -237,23 +242,26 @@ impl Config {
 
     /// What works and is probably not meant; one line each.
     pub fn warnings(&self) -> Vec<String> {
-        let exposed = |backend: &&Backend| {
-            !matches!(backend.credentials, Credentials::None)
-                && !backend.base_url.is_https()
-                && !backend.base_url.is_loopback()
-        };
-        let mut warnings: Vec<_> = self
-            .backends
-            .iter()
-            .filter(exposed)
-            .map(|backend| {
-                format!(
-                    "backends.{}.base_url is {}: credentials travel unencrypted; write an https:// URL",
-                    backend.name,
-                    backend.base_url.as_str()
-                )
-            })
-            .collect();
+        let mut warnings = Vec::new();
+        for backend in &self.backends {
+            if matches!(backend.credentials, Credentials::None) {
+                continue;
+            }
+            let standbys = match &backend.vendor {
+                Vendor::Kinetica { standby_urls, .. } => standby_urls.as_slice(),
+                _ => &[],
+            };
+            let urls = standbys.iter().map(|url| ("standby_urls", url));
+            for (key, url) in std::iter::once(("base_url", &backend.base_url)).chain(urls) {
+                if !url.is_https() && !url.is_loopback() {
+                    warnings.push(format!(
+                        "backends.{}.{key} is {}: credentials travel unencrypted; write an https:// URL",
+                        backend.name,
+                        url.as_str()
+                    ));
+                }
+            }
+        }
         if self.server.tls.is_none() && !self.server.listen.ip().is_loopback() {
             warnings.push(format!(
                 "server.listen is {} without server.tls: anyone who reaches it can ask for every backend's jobs",
@@ -311,7 +319,7 @@ impl Vendor {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Immuta => "Immuta",
-            Self::Kinetica => "Kinetica",
+            Self::Kinetica { .. } => "Kinetica",
             Self::Claret { .. } => "Claret",
             Self::Datasaur => "Datasaur",
         }
@@ -321,7 +329,7 @@ impl Vendor {
     pub fn key(&self) -> &'static str {
         match self {
             Self::Immuta => "immuta",
-            Self::Kinetica => "kinetica",
+            Self::Kinetica { .. } => "kinetica",
             Self::Claret { .. } => "claret",
             Self::Datasaur => "datasaur",
         }

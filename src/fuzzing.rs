@@ -18,7 +18,8 @@ use serde_json::{Value, value::RawValue};
 
 use crate::{
     adapters::{
-        Adapter, BackendFault, BaseUrl, Claret, ClientAuth, Datasaur, FaultKind, Immuta, JobFault, Kinetica,
+        Adapter, BackendFault, BaseUrl, Claret, ClientAuth, Datasaur, Encoding, FaultKind, Immuta, JobFault,
+        Kinetica,
     },
     job::{ContentType, Fingerprint, InvalidResumeToken, JobRef, Observation, ResumeToken},
 };
@@ -30,9 +31,10 @@ mod tests;
 pub type Target = fn(&[u8]);
 
 /// Every target by its name.
-pub const TARGETS: [(&str, Target); 9] = [
+pub const TARGETS: [(&str, Target); 10] = [
     ("immuta", immuta),
     ("kinetica", kinetica),
+    ("kinetica_binary", kinetica_binary),
     ("claret", claret),
     ("datasaur", datasaur),
     ("immuta_token", immuta_token),
@@ -47,9 +49,16 @@ const STATUSES: [u16; 26] = [
     200, 201, 202, 203, 204, 206, 300, 301, 302, 304, 400, 401, 402, 403, 404, 405, 409, 410, 419, 422, 429,
     500, 502, 503, 504, 999,
 ];
-/// Of the letters a to f; the empty one is none at all.
-const CONTENT_TYPES: [&str; 6] =
-    ["application/json", "", "text/html; charset=UTF-8", "text/plain", "application/problem+json", ";"];
+/// Of the letters a to g; the empty one is none at all.
+const CONTENT_TYPES: [&str; 7] = [
+    "application/json",
+    "",
+    "text/html; charset=UTF-8",
+    "text/plain",
+    "application/problem+json",
+    ";",
+    "application/octet-stream",
+];
 
 /// Immuta's `interpret`.
 pub fn immuta(input: &[u8]) {
@@ -58,7 +67,12 @@ pub fn immuta(input: &[u8]) {
 
 /// Kinetica's `interpret`.
 pub fn kinetica(input: &[u8]) {
-    interpret(&Vendor::kinetica(), input);
+    interpret(&Vendor::kinetica(Encoding::Json), input);
+}
+
+/// Kinetica's `interpret` of Avro binary.
+pub fn kinetica_binary(input: &[u8]) {
+    interpret(&Vendor::kinetica(Encoding::Binary), input);
 }
 
 /// Claret's `interpret`.
@@ -106,8 +120,8 @@ impl Vendor {
         }
     }
 
-    fn kinetica() -> Self {
-        let adapter = Kinetica::new(base_url());
+    fn kinetica(encoding: Encoding) -> Self {
+        let adapter = Kinetica::new(base_url(), encoding);
         Self {
             adapter: Box::new(adapter),
             ids: ["7", "8", "-9", "4611686018427387907"],
@@ -158,7 +172,12 @@ impl Vendor {
                             self.check_observation(job, observation);
                         }
                         Err(JobFault::Invalid { message }) => check_message(message),
-                        Err(JobFault::NotFound | JobFault::Forbidden | JobFault::Malformed { .. }) => {}
+                        Err(
+                            JobFault::NotFound
+                            | JobFault::Forbidden
+                            | JobFault::Malformed { .. }
+                            | JobFault::Standby(_),
+                        ) => {}
                     }
                 }
             }
@@ -257,7 +276,7 @@ pub fn job_ref(input: &[u8]) {
     if *length > 0 {
         job = job.with_tag(&*String::from_utf8_lossy(tag));
     }
-    for vendor in [Vendor::immuta(), Vendor::kinetica(), Vendor::claret(), Vendor::datasaur()] {
+    for vendor in [Vendor::immuta(), Vendor::kinetica(Encoding::Json), Vendor::claret(), Vendor::datasaur()] {
         if let Err(invalid) = vendor.adapter.check(&job) {
             assert!(matches!(invalid.field, "job_id" | "job_tag"));
             assert!(!invalid.reason.is_empty());

@@ -20,6 +20,10 @@ use tokio::time::Instant;
 
 use crate::adapters::{BackendFault, FaultKind};
 
+mod ring;
+
+pub use ring::{Pass, Ring};
+
 /// Failures in a row after which a backend is only probed.
 const CIRCUIT_OPENS_AFTER: u32 = 5;
 

@@ -165,7 +165,7 @@ pub async fn run(
 pub async fn check_backends(config: &Config) -> Vec<(Arc<str>, Result<(), String>)> {
     let checks = config.backends.iter().map(|backend| async {
         let outcome = match Endpoint::new(backend) {
-            Ok(endpoint) => endpoint.probe().await.map_err(|fault| fault.to_string()),
+            Ok(endpoint) => endpoint.probe().await,
             Err(error) => Err(error.to_string()),
         };
         (Arc::clone(&backend.name), outcome)

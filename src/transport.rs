@@ -20,13 +20,16 @@ use crate::{
     },
     config::{self, Vendor},
     job::JobRef,
+    pacing::Backoff,
     poller::{Asked, Upstream},
 };
 
+mod clusters;
 mod credentials;
 mod download;
 mod redaction;
 
+use clusters::Clusters;
 use credentials::Credentials;
 pub use download::{File, Files};
 
@@ -42,8 +45,10 @@ tokio::task_local! {
 pub struct Endpoint {
     vendor: Vendor,
     adapter: Arc<dyn Adapter>,
-    credentials: Credentials,
-    http: Http,
+    /// Where there is more than one.
+    clusters: Option<Clusters>,
+    credentials: Arc<Credentials>,
+    http: Arc<Http>,
     files: download::FileClient,
 }
 
@@ -55,13 +60,13 @@ pub struct SetupError(String);
 impl Endpoint {
     /// Sets a backend up; connects to nothing yet.
     pub fn new(backend: &config::Backend) -> Result<Self, SetupError> {
-        let config::Backend { name: _, vendor, base_url, credentials, poll } = backend;
+        let config::Backend { name, vendor, base_url, credentials, poll } = backend;
         let adapter: Arc<dyn Adapter> = match (vendor, credentials) {
             (Vendor::Immuta, credentials) => {
                 let exchange = matches!(credentials, config::Credentials::ApiKeyExchange(_));
                 Arc::new(Immuta::new(base_url.clone(), poll.max_batch, exchange))
             }
-            (Vendor::Kinetica, _) => Arc::new(Kinetica::new(base_url.clone())),
+            (Vendor::Kinetica { encoding, .. }, _) => Arc::new(Kinetica::new(base_url.clone(), *encoding)),
             (Vendor::Claret { tenant }, credentials) => {
                 let email = match credentials {
                     config::Credentials::Login { email, .. } => Some(email.clone()),
@@ -80,11 +85,21 @@ impl Endpoint {
                 Arc::new(Datasaur::new(base_url.clone(), poll.max_batch, client))
             }
         };
+        let mut clusters = vec![Arc::clone(&adapter)];
+        if let Vendor::Kinetica { encoding, standby_urls } = vendor {
+            clusters.extend(
+                standby_urls
+                    .iter()
+                    .map(|url| -> Arc<dyn Adapter> { Arc::new(Kinetica::standby(url.clone(), *encoding)) }),
+            );
+        }
+        let backoff = Backoff { min: poll.min_interval, max: poll.max_backoff };
         Ok(Self {
             vendor: vendor.clone(),
             adapter,
-            credentials: Credentials::new(credentials)?,
-            http: Http::new(base_url, poll)?,
+            clusters: Clusters::new(name, clusters, backoff),
+            credentials: Arc::new(Credentials::new(credentials)?),
+            http: Arc::new(Http::new(base_url, poll)?),
             files: download::FileClient::new(base_url, poll)?,
         })
     }
@@ -101,39 +116,65 @@ impl Endpoint {
     }
 
     /// Asks about a job that does not exist, to see whether address and
-    /// credentials work.
-    pub async fn probe(&self) -> Result<(), BackendFault> {
+    /// credentials work; at each cluster, where there are several.
+    ///
+    /// # Errors
+    /// What does not work, for people.
+    pub async fn probe(&self) -> Result<(), String> {
         let uuid = uuid::Uuid::new_v4();
         let id = match self.vendor {
             Vendor::Immuta => uuid.to_string(),
             Vendor::Datasaur => format!("AutoLabelQueue:{uuid}"),
-            Vendor::Kinetica => i64::MAX.to_string(),
+            Vendor::Kinetica { .. } => i64::MAX.to_string(),
             Vendor::Claret { .. } => i32::MAX.to_string(),
         };
-        match self.ask(&[JobRef::new("probe", id)], Duration::ZERO).await??.pop() {
-            None | Some(Ok(_) | Err(JobFault::NotFound)) => Ok(()),
+        let job = [JobRef::new("probe", id)];
+        let told = |fault: BackendFault| fault.to_string();
+        self.try_out(&*self.adapter, &job).await.map_err(told)?;
+        for (at, standby) in self.clusters.iter().flat_map(Clusters::standbys).enumerate() {
+            let outcome = self.try_out(&**standby, &job).await;
+            outcome.map_err(|fault| format!("standby_urls[{at}]: {fault}"))?;
+        }
+        Ok(())
+    }
+
+    async fn try_out(&self, adapter: &dyn Adapter, job: &[JobRef]) -> Result<(), BackendFault> {
+        match self.ask_at(adapter, job, Duration::ZERO).await??.pop() {
+            None | Some(Ok(_) | Err(JobFault::NotFound | JobFault::Standby(_))) => Ok(()),
             Some(Err(JobFault::Forbidden)) => Err(FaultKind::Forbidden.into()),
             Some(Err(JobFault::Invalid { message })) => Err(FaultKind::Rejected { message }.into()),
             Some(Err(JobFault::Malformed { why })) => Err(FaultKind::Malformed { why }.into()),
         }
     }
 
-    /// Asks about jobs: sends a request with credentials and reads the answer.
-    /// Where the vendor rejects a token that was traded for, trades for another
-    /// and asks once more; likewise where the secret was replaced meanwhile. With a
+    /// Asks about jobs, at a standby where the first cluster can't answer. With a
     /// `wait`, asks the vendor to hold the answer.
     ///
     /// # Errors
     /// Where there is no answer to read: no token, no connection.
     pub async fn ask(&self, jobs: &[JobRef], wait: Duration) -> Result<Interpretation, BackendFault> {
+        match &self.clusters {
+            None => self.ask_at(&*self.adapter, jobs, wait).await,
+            Some(clusters) => self.ask_around(clusters, jobs, wait).await,
+        }
+    }
+
+    /// Sends a request with credentials and reads the answer. Where the vendor
+    /// rejects a token that was traded for, trades for another and asks once more.
+    async fn ask_at(
+        &self,
+        adapter: &dyn Adapter,
+        jobs: &[JobRef],
+        wait: Duration,
+    ) -> Result<Interpretation, BackendFault> {
         let mut renewed = false;
         loop {
-            let authorization = self.credentials.authorization(&*self.adapter, &self.http).await?;
-            let mut request = self.adapter.held_request(jobs, wait);
+            let authorization = self.credentials.authorization(adapter, &self.http).await?;
+            let mut request = adapter.held_request(jobs, wait);
             if let Some(value) = &authorization.header {
                 request.headers_mut().insert(header::AUTHORIZATION, value.clone());
             }
-            match self.adapter.interpret(jobs, &self.http.send(request, wait).await?) {
+            match adapter.interpret(jobs, &self.http.send(request, wait).await?) {
                 Err(BackendFault { kind: FaultKind::CredentialsRejected, .. })
                     if !renewed && self.credentials.forget(authorization.issue) =>
                 {

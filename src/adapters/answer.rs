@@ -62,6 +62,16 @@ pub(super) fn check_json(response: &Response<Bytes>) -> Result<(), BackendFault>
     }
 }
 
+/// Like [`check_json`] for an answer in bytes.
+pub(super) fn check_octets(response: &Response<Bytes>) -> Result<(), BackendFault> {
+    match content_type(response.headers()) {
+        Some(kind) if kind != "application/octet-stream" => {
+            Err(malformed("not application/octet-stream", response.status()))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Lower-case media type without parameters.
 pub(super) fn content_type(headers: &HeaderMap) -> Option<String> {
     let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;

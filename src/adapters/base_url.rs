@@ -74,13 +74,28 @@ impl BaseUrl {
 
     /// A POST of JSON for JSON to `path` after the URL's own.
     pub(super) fn post(&self, path: &str, body: &serde_json::Value) -> Request<Bytes> {
-        const JSON: HeaderValue = HeaderValue::from_static("application/json");
-        let mut request = Request::new(Bytes::from(body.to_string()));
+        self.post_as("application/json", path, body.to_string())
+    }
+
+    /// A POST of one media type for the same to `path` after the URL's own.
+    pub(super) fn post_as(
+        &self,
+        media_type: &'static str,
+        path: &str,
+        body: impl Into<Bytes>,
+    ) -> Request<Bytes> {
+        let media_type = HeaderValue::from_static(media_type);
+        let mut request = Request::new(body.into());
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.join(path);
-        request.headers_mut().insert(header::CONTENT_TYPE, JSON);
-        request.headers_mut().insert(header::ACCEPT, JSON);
+        request.headers_mut().insert(header::CONTENT_TYPE, media_type.clone());
+        request.headers_mut().insert(header::ACCEPT, media_type);
         request
+    }
+
+    /// Whether what is appended to both goes to the same place.
+    pub fn is_same_place(&self, other: &Self) -> bool {
+        self.as_str().trim_end_matches('/') == other.as_str().trim_end_matches('/')
     }
 
     /// The URL as it was given.

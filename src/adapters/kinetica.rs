@@ -1,9 +1,10 @@
-//! Kinetica: `POST /get/job`, one job a request, JSON encoding.
+//! Kinetica: `POST /get/job`, one job a request, in JSON or in Avro binary.
 //!
-//! The answer is a wrapper whose `data_str` holds the job's record as JSON in a
-//! string. `status` of the wrapper says whether the call went well, the HTTP
-//! status only echoes it: an ERROR comes with 400 or 200. A job that failed is a
-//! call that went well.
+//! The answer is a wrapper that holds the job's record: in JSON as JSON in a string,
+//! in binary as Avro in bytes. `status` of the wrapper says whether the call went
+//! well, the HTTP status only echoes it: an ERROR comes with 400 or 200. A job that
+//! failed is a call that went well. A record in binary is turned into the server's
+//! own JSON first, so that the encoding can't change what is read from it.
 //!
 //! | `job_status` | state |
 //! | --- | --- |
@@ -13,22 +14,44 @@
 //! | `CANCELLED`, `running` true | cancelling: "cancellation was requested" |
 //! | `CANCELLED` | cancelled |
 //!
-//! Follows docs.kinetica.com, REST API, `/get/job`.
+//! A job's id is its cluster's, its tag is valid on all of them. A standby is sent
+//! both, as the vendor's clients do when they fail over, and may have another job of
+//! that id. So its record counts only where it names the tag, and that it does not
+//! know the job says nothing: what started elsewhere may not have reached it.
+//!
+//! Follows docs.kinetica.com, REST API, `/get/job` and `/show/system/status`.
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use serde_json::{json, value::RawValue};
 
+use self::avro::Kind;
 use super::{
-    Adapter, BackendFault, BaseUrl, FaultKind, Interpretation, InvalidJobRef, JobFault, answer,
-    canonical_integer,
+    Adapter, BackendFault, BaseUrl, FaultKind, HealthCheck, Interpretation, InvalidJobRef, JobFault,
+    StandbyFault, answer, canonical_integer,
     json::{self, Object},
     refusal,
 };
 use crate::job::{ContentType, JobError, JobRef, JobResult, JobState, Observation};
 
+mod avro;
+mod health;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
+
+const GET_JOB: &str = "/get/job";
+const GET_JOB_RESPONSE: avro::Schema = &[
+    ("endpoint", Kind::Text),
+    ("job_status", Kind::Text),
+    ("running", Kind::Boolean),
+    ("progress", Kind::Int),
+    ("successful", Kind::Boolean),
+    ("response_encoding", Kind::Text),
+    ("job_response", Kind::Bytes),
+    ("job_response_str", Kind::Text),
+    ("status_map", Kind::Map),
+    ("info", Kind::Map),
+];
 
 /// What a cluster says that can't answer now, in lower case.
 const GOING_AWAY: &[&str] = &[
@@ -44,17 +67,176 @@ const GOING_AWAY: &[&str] = &[
     "query planner is not running",
 ];
 
+/// How Kinetica's requests and answers are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Encoding {
+    /// JSON, the record in a string.
+    #[default]
+    Json,
+    /// Avro binary, which spares large results the escaping.
+    Binary,
+}
+
 /// The adapter for one Kinetica cluster.
 #[derive(Debug)]
 pub struct Kinetica {
     base_url: BaseUrl,
+    encoding: Encoding,
+    is_standby: bool,
 }
 
 impl Kinetica {
     /// The adapter for the cluster at `base_url`, which may have a path: a proxied
     /// cluster has one, such as `/gpudb-0`.
-    pub fn new(base_url: BaseUrl) -> Self {
-        Self { base_url }
+    pub fn new(base_url: BaseUrl, encoding: Encoding) -> Self {
+        Self { base_url, encoding, is_standby: false }
+    }
+
+    /// The same for a cluster that is asked in place of the one whose jobs these are.
+    pub fn standby(base_url: BaseUrl, encoding: Encoding) -> Self {
+        Self { is_standby: true, ..Self::new(base_url, encoding) }
+    }
+
+    /// Asks an endpoint: `number` where its request begins with one, under its name,
+    /// and the options.
+    fn ask(&self, path: &str, number: Option<(&str, i64)>, options: &[(&str, &str)]) -> Request<Bytes> {
+        match self.encoding {
+            Encoding::Json => {
+                let options: serde_json::Map<_, _> =
+                    options.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
+                // The server expects the fields in this order, which is the alphabet's too.
+                let mut body = serde_json::Map::new();
+                body.extend(number.map(|(name, number)| (name.to_owned(), json!(number))));
+                body.insert("options".to_owned(), options.into());
+                self.base_url.post(path, &body.into())
+            }
+            Encoding::Binary => {
+                let mut body = Vec::new();
+                if let Some((_, number)) = number {
+                    avro::put_long(&mut body, number);
+                }
+                avro::put_options(&mut body, options.iter().copied());
+                self.base_url.post_as("application/octet-stream", path, body)
+            }
+        }
+    }
+
+    /// What a cluster said to a request to `path`, whose record has this schema.
+    fn said(
+        &self,
+        path: &str,
+        schema: avro::Schema,
+        response: &Response<Bytes>,
+    ) -> Result<Said, BackendFault> {
+        answer::check_status(response)?;
+        let status = response.status();
+        if status == StatusCode::NOT_FOUND {
+            let message = format!("there is no {path} below base_url (HTTP 404)");
+            return Err(answer::rejected(&message, status));
+        }
+        if status.is_success() {
+            match self.encoding {
+                Encoding::Json => answer::check_json(response)?,
+                Encoding::Binary => answer::check_octets(response)?,
+            }
+        }
+        let wrapper = match self.encoding {
+            Encoding::Json => Wrapper::from_json(response.body()),
+            Encoding::Binary => Wrapper::from_avro(response.body(), schema),
+        };
+        match wrapper {
+            Some(Wrapper { status: Word::Error, message, .. }) => Ok(Said::No(message)),
+            _ if !status.is_success() => Err(answer::rejected("", status)),
+            Some(Wrapper { status: Word::Ok, record, .. }) => Ok(Said::Record(record)),
+            Some(_) => Err(answer::malformed("a status other than OK and ERROR", status)),
+            None => Err(answer::malformed("not the documented wrapper", status)),
+        }
+    }
+
+    fn interpret_one(
+        &self,
+        job: &JobRef,
+        response: &Response<Bytes>,
+    ) -> Result<Result<Observation, JobFault>, BackendFault> {
+        let unknown = match self.said(GET_JOB, GET_JOB_RESPONSE, response)? {
+            Said::Record(record) => {
+                return Ok(record.ok_or(NO_RECORD).and_then(|record| self.observe(job, record)));
+            }
+            Said::No(message) => match fault(&message, response) {
+                Some(fault) => return Err(fault),
+                None if refusal::says_no_such_job(&message, job) => JobFault::NotFound,
+                None => return Err(answer::rejected(&message, response.status())),
+            },
+        };
+        Ok(Err(if self.is_standby { StandbyFault::DoesNotKnowJob.into() } else { unknown }))
+    }
+
+    /// What a record says of the job, if it is the job's own.
+    fn observe(&self, job: &JobRef, text: String) -> Result<Observation, JobFault> {
+        let record = Object::parse(text.as_bytes()).and_then(Object::unambiguous).ok_or(NO_RECORD)?;
+        let info = record.get("info").and_then(Object::of).and_then(Object::unambiguous);
+        let own = info.and_then(|info| info.text("job_tag")).filter(|tag| !tag.is_empty());
+        match (own, job.tag.as_deref()) {
+            (Some(own), Some(asked)) if own == asked => {}
+            (Some(_), Some(_)) if self.is_standby => return Err(StandbyFault::DoesNotKnowJob.into()),
+            (Some(_), Some(_)) => return Err(JobFault::Malformed { why: "it names another job_tag" }),
+            _ if self.is_standby => {
+                return Err(JobFault::Malformed { why: "a standby's record does not name the job_tag" });
+            }
+            _ => {}
+        }
+        observe(&record).map(|observation| Observation { vendor_payload: text.into(), ..observation })
+    }
+}
+
+/// What the wrapper says.
+#[derive(Debug)]
+enum Said {
+    /// The call went well; `None` where there is no record all the same.
+    Record(Option<String>),
+    /// It did not, for this reason.
+    No(String),
+}
+
+/// The wrapper in either encoding.
+struct Wrapper {
+    status: Word,
+    message: String,
+    /// JSON.
+    record: Option<String>,
+}
+
+enum Word {
+    Ok,
+    Error,
+    Other,
+}
+
+impl Wrapper {
+    fn from_json(body: &[u8]) -> Option<Self> {
+        let wrapper = Object::parse(body).and_then(Object::unambiguous)?;
+        Some(Self {
+            status: Word::of(&wrapper.text("status")?),
+            message: wrapper.text("message").unwrap_or_default(),
+            // The documentation allows for a record that is not wrapped in a string.
+            record: wrapper.get("data_str").map(json::plain),
+        })
+    }
+
+    fn from_avro(body: &[u8], schema: avro::Schema) -> Option<Self> {
+        let avro::Wrapper { status, message, data } = avro::Wrapper::read(body)?;
+        let record = avro::to_json(schema, data);
+        Some(Self { status: Word::of(status), message: message.to_owned(), record })
+    }
+}
+
+impl Word {
+    fn of(text: &str) -> Self {
+        match text {
+            "OK" => Self::Ok,
+            "ERROR" => Self::Error,
+            _ => Self::Other,
+        }
     }
 }
 
@@ -76,50 +258,34 @@ impl Adapter for Kinetica {
         Ok(())
     }
 
+    fn unasked(&self, job: &JobRef) -> Option<JobFault> {
+        (self.is_standby && job.tag.is_none()).then(|| StandbyFault::NeedsJobTag.into())
+    }
+
     fn request(&self, jobs: &[JobRef]) -> Request<Bytes> {
         let job = &jobs[0];
         let id: i64 = job.id.parse().expect("a job that passed check has a 64-bit id");
-        let options = job.tag.as_ref().map_or(json!({}), |tag| json!({ "job_tag": **tag }));
-        // The server expects the fields in this order, which is the alphabet's too.
-        self.base_url.post("/get/job", &json!({ "job_id": id, "options": options }))
+        let tag = job.tag.as_deref().map(|tag| ("job_tag", tag));
+        self.ask(GET_JOB, Some(("job_id", id)), tag.as_slice())
     }
 
     fn interpret(&self, jobs: &[JobRef], response: &Response<Bytes>) -> Interpretation {
         let Some((job, others)) = jobs.split_first() else { return Ok(Vec::new()) };
-        let about_the_job = interpret_one(job, response)?;
+        let about_the_job = self.interpret_one(job, response)?;
         // A record does not say whose it is, so it can only be the first job's.
         let unasked =
             others.iter().map(|_| Err(JobFault::Malformed { why: "it was asked about another job" }));
         Ok(std::iter::once(about_the_job).chain(unasked).collect())
     }
-}
 
-fn interpret_one(
-    job: &JobRef,
-    response: &Response<Bytes>,
-) -> Result<Result<Observation, JobFault>, BackendFault> {
-    answer::check_status(response)?;
-    let status = response.status();
-    if status == StatusCode::NOT_FOUND {
-        return Err(answer::rejected("there is no /get/job below base_url (HTTP 404)", status));
-    }
-    if status.is_success() {
-        answer::check_json(response)?;
-    }
-    let wrapper = Object::parse(response.body()).and_then(Object::unambiguous);
-    let word = wrapper.as_ref().and_then(|wrapper| wrapper.text("status"));
-    match (wrapper, word.as_deref()) {
-        (Some(wrapper), Some("ERROR")) => refused(job, &wrapper, response).map(Err),
-        _ if !status.is_success() => Err(answer::rejected("", status)),
-        (Some(wrapper), Some("OK")) => Ok(observe(&wrapper)),
-        (_, Some(_)) => Err(answer::malformed("a status other than OK and ERROR", status)),
-        (_, None) => Err(answer::malformed("not the documented wrapper", status)),
+    fn health_check(&self) -> Option<&dyn HealthCheck> {
+        Some(self)
     }
 }
 
-/// Why the call went wrong, which only the words of the message tell.
-fn refused(job: &JobRef, wrapper: &Object<'_>, response: &Response<Bytes>) -> Result<JobFault, BackendFault> {
-    let message = wrapper.text("message").unwrap_or_default();
+/// Why the call went wrong, as far as it is the cluster's matter; only the words of
+/// the message tell.
+fn fault(message: &str, response: &Response<Bytes>) -> Option<BackendFault> {
     let lower = message.to_lowercase();
     let kind = if let Some(words) = GOING_AWAY.iter().find(|words| lower.contains(**words)) {
         let why = format!("it says \"{words}\"");
@@ -128,19 +294,15 @@ fn refused(job: &JobRef, wrapper: &Object<'_>, response: &Response<Bytes>) -> Re
         FaultKind::CredentialsRejected
     } else if lower.contains("access denied") {
         FaultKind::Forbidden
-    } else if refusal::says_no_such_job(&message, job) {
-        return Ok(JobFault::NotFound);
     } else {
-        return Err(answer::rejected(&message, response.status()));
+        return None;
     };
-    Err(answer::judged(kind, response.status()))
+    Some(answer::judged(kind, response.status()))
 }
 
-fn observe(wrapper: &Object<'_>) -> Result<Observation, JobFault> {
-    const NO_RECORD: JobFault = JobFault::Malformed { why: "its data_str holds no job record" };
-    // The documentation allows for a record that is not wrapped in a string.
-    let text = json::plain(wrapper.get("data_str").ok_or(NO_RECORD)?);
-    let record = Object::parse(text.as_bytes()).and_then(Object::unambiguous).ok_or(NO_RECORD)?;
+const NO_RECORD: JobFault = JobFault::Malformed { why: "it holds no job record" };
+
+fn observe(record: &Object<'_>) -> Result<Observation, JobFault> {
     let word = record.text("job_status").ok_or(NO_RECORD)?;
     let running = match record.get("running").map(RawValue::get) {
         None | Some("false") => false,
@@ -155,14 +317,13 @@ fn observe(wrapper: &Object<'_>) -> Result<Observation, JobFault> {
         "CANCELLED" => JobState::Cancelled,
         _ => JobState::Unknown,
     };
-    let observation = Observation {
+    Ok(Observation {
         progress: record.get("progress").and_then(json::percent),
-        result: if state == JobState::Succeeded { result(&record) } else { None },
+        result: if state == JobState::Succeeded { result(record) } else { None },
         error: record.get("status_map").filter(|_| state == JobState::Failed).and_then(error),
         job_type: record.text("endpoint").unwrap_or_default(),
         ..Observation::new(state, word)
-    };
-    Ok(Observation { vendor_payload: text.into(), ..observation })
+    })
 }
 
 /// The output, from the field that the encoding names. An encoding or a value

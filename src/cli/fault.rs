@@ -30,7 +30,11 @@ pub(super) fn render(subject: &str, status: &Status, paint: Paint) -> String {
     }
     let retry = retry_delay(status).map(|delay| format!(" in {}", seconds(delay))).unwrap_or_default();
     let reason = info.as_ref().map(|info| info.reason.as_str()).unwrap_or_default();
-    let advice = advice(reason, status.code());
+    let detail = info.as_ref().and_then(|info| info.metadata.get("detail")).map(String::as_str);
+    let advice = match detail {
+        Some("standby_needs_job_tag") => "give the job's tag with --tag, or try again{in}",
+        _ => advice(reason, status.code()),
+    };
     row("do", &advice.replace("{in}", &retry));
     text
 }

@@ -20,7 +20,7 @@ const BEARER: Way = Way { required: &["bearer"], optional: &[] };
 fn ways(vendor: &Vendor) -> [Way; 2] {
     let own = match vendor {
         Vendor::Immuta => Way { required: &["api_key"], optional: &["exchange"] },
-        Vendor::Kinetica => Way { required: &["username", "password"], optional: &[] },
+        Vendor::Kinetica { .. } => Way { required: &["username", "password"], optional: &[] },
         Vendor::Claret { .. } => Way { required: &["email", "password"], optional: &[] },
         Vendor::Datasaur => Way { required: &["client_id", "client_secret"], optional: &["client_auth"] },
     };
@@ -31,7 +31,7 @@ fn ways(vendor: &Vendor) -> [Way; 2] {
 fn example(vendor: &Vendor) -> &'static str {
     match vendor {
         Vendor::Immuta => "{ api_key = { env = \"IMMUTA_API_KEY\" } } or { bearer = { env = \"NAME\" } }",
-        Vendor::Kinetica => {
+        Vendor::Kinetica { .. } => {
             "{ username = \"..\", password = { env = \"KINETICA_PASSWORD\" } }, { bearer = { env = \"NAME\" } } or \"none\""
         }
         Vendor::Claret { .. } => {
@@ -49,10 +49,10 @@ pub(super) fn read(reader: &mut Reader<'_>, backend: &Section<'_>, vendor: &Vend
     let path = backend.path_of("credentials");
     let section = match backend.get("credentials") {
         Some(toml::Value::Table(table)) => Section::new(path, table),
-        Some(toml::Value::String(word)) if word == "none" && *vendor == Vendor::Kinetica => {
+        Some(toml::Value::String(word)) if word == "none" && matches!(vendor, Vendor::Kinetica { .. }) => {
             return Some(Credentials::None);
         }
-        None if *vendor == Vendor::Kinetica => return Some(Credentials::None),
+        None if matches!(vendor, Vendor::Kinetica { .. }) => return Some(Credentials::None),
         None => return reader.problem(path, format!("is missing; write {}", example(vendor))),
         Some(_) => {
             return reader.problem(path, format!("is not a table of credentials; write {}", example(vendor)));
@@ -95,7 +95,7 @@ fn own(reader: &mut Reader<'_>, section: &Section<'_>, vendor: &Vendor) -> Optio
             let exchange = reader.flag(section, "exchange")?;
             key.map(if exchange { Credentials::ApiKeyExchange } else { Credentials::ApiKey })
         }
-        Vendor::Kinetica => {
+        Vendor::Kinetica { .. } => {
             let username = reader.required(section, "username", "the user's name, such as \"admin\"");
             let password = reader.secret(section, "password");
             let username = username?;

@@ -15,10 +15,11 @@ use super::{
     reader::{Reader, Section},
     schema::{self, FILE},
 };
-use crate::adapters::BaseUrl;
+use crate::adapters::{BaseUrl, Encoding};
 
 const HOUR: Duration = Duration::from_hours(1);
 const LEAST: Duration = Duration::from_millis(1);
+const MOST_STANDBYS: usize = 8;
 
 /// Reads a whole file.
 pub(super) fn read(text: &str, env: &Environment) -> Result<Config, InvalidConfig> {
@@ -172,13 +173,16 @@ impl Reader<'_> {
         })
     }
 
-    /// Even with a wrong tenant, which is reported, so that the credentials are
-    /// looked at too.
+    /// Even with a wrong key of its own, which is reported, so that the credentials
+    /// are looked at too.
     fn vendor(&mut self, section: &Section<'_>) -> Option<Vendor> {
         const VENDORS: [&str; 4] = ["immuta", "kinetica", "claret", "datasaur"];
         let vendor = match &*self.required(section, "vendor", "one of immuta, kinetica, claret, datasaur")? {
             "immuta" => Vendor::Immuta,
-            "kinetica" => Vendor::Kinetica,
+            "kinetica" => Vendor::Kinetica {
+                encoding: self.encoding(section).unwrap_or_default(),
+                standby_urls: self.standby_urls(section).unwrap_or_default(),
+            },
             "claret" => Vendor::Claret { tenant: self.tenant(section).unwrap_or_default() },
             "datasaur" => Vendor::Datasaur,
             other => {
@@ -186,9 +190,11 @@ impl Reader<'_> {
                 return self.problem(section.path_of("vendor"), text);
             }
         };
-        if section.get("tenant").is_some() && !matches!(vendor, Vendor::Claret { .. }) {
-            let text = format!("is only for Claret, not for {}; remove it", vendor.name());
-            self.problem::<()>(section.path_of("tenant"), text);
+        for (key, owner) in [("tenant", "Claret"), ("encoding", "Kinetica"), ("standby_urls", "Kinetica")] {
+            if section.get(key).is_some() && vendor.name() != owner {
+                let text = format!("is only for {owner}, not for {}; remove it", vendor.name());
+                self.problem::<()>(section.path_of(key), text);
+            }
         }
         Some(vendor)
     }
@@ -201,6 +207,49 @@ impl Reader<'_> {
         }
         let text = format!("is {tenant:?}; write {example}, of letters, digits, '-' and '_'");
         self.problem(section.path_of("tenant"), text)
+    }
+
+    fn encoding(&mut self, section: &Section<'_>) -> Option<Encoding> {
+        let example = "\"json\" or \"binary\"";
+        match self.text(section, "encoding", example)?.as_deref() {
+            None => Some(Encoding::default()),
+            Some("json") => Some(Encoding::Json),
+            Some("binary") => Some(Encoding::Binary),
+            Some(other) => {
+                self.problem(section.path_of("encoding"), format!("is {other:?}; write {example}"))
+            }
+        }
+    }
+
+    fn standby_urls(&mut self, section: &Section<'_>) -> Option<Vec<BaseUrl>> {
+        let path = section.path_of("standby_urls");
+        let Some(value) = section.get("standby_urls") else { return Some(Vec::new()) };
+        let texts = value.as_array().filter(|urls| urls.len() <= MOST_STANDBYS);
+        let texts: Option<Vec<&str>> = texts.and_then(|urls| urls.iter().map(Value::as_str).collect());
+        let Some(texts) = texts else {
+            let text = format!(
+                "is not a list of URLs; write at most {MOST_STANDBYS}, such as [\"http://standby.example:9191\"]"
+            );
+            return self.problem(path, text);
+        };
+        // What is wrong with base_url is reported with that key.
+        let first = section.get("base_url").and_then(Value::as_str).and_then(|text| text.parse().ok());
+        let mut known: Vec<BaseUrl> = Vec::from_iter(first);
+        let mut standbys = Vec::new();
+        for (at, text) in texts.into_iter().enumerate() {
+            match text.parse::<BaseUrl>() {
+                Err(error) => return self.problem(format!("{path}[{at}]"), error.to_string()),
+                Ok(url) if known.iter().any(|other| other.is_same_place(&url)) => {
+                    let text = "is a cluster that the backend has already; remove it".to_owned();
+                    return self.problem(format!("{path}[{at}]"), text);
+                }
+                Ok(url) => {
+                    known.push(url.clone());
+                    standbys.push(url);
+                }
+            }
+        }
+        Some(standbys)
     }
 
     fn poll(&mut self, section: &Section<'_>, vendor: Option<&Vendor>) -> Option<Poll> {

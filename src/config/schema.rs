@@ -14,7 +14,7 @@ pub(super) struct Key {
 pub(super) enum Kind {
     /// Text, durations and addresses included.
     Text,
-    /// A number or a boolean.
+    /// A number, a boolean or a list.
     Value,
     /// A secret, or where to find it.
     Secret,
@@ -66,7 +66,8 @@ const BACKEND: &[Key] = &[
     key("tenant", Kind::Text),
     key("credentials", Kind::TableOrText(CREDENTIALS)),
     key("poll", Kind::Table(POLL)),
-    key("standby_urls", Kind::Later),
+    key("encoding", Kind::Text),
+    key("standby_urls", Kind::Value),
 ];
 
 const CREDENTIALS: &[Key] = &[

@@ -81,6 +81,53 @@ fn a_vendor_without_a_batch_call_is_asked_for_one_job_at_a_time() {
 }
 
 #[test]
+fn a_kinetica_backend_has_an_encoding_and_standbys() {
+    let kinetica = "[backends.k]\nvendor = \"kinetica\"\nbase_url = \"http://db:9191/gpudb-0\"\n";
+    let vendor = |keys: &str| one(&format!("{kinetica}{keys}")).vendor;
+    let unset = Vendor::Kinetica { encoding: Encoding::Json, standby_urls: Vec::new() };
+    assert_eq!(vendor(""), unset);
+    assert_eq!(vendor("encoding = \"json\"\nstandby_urls = []"), unset);
+    let set = Vendor::Kinetica {
+        encoding: Encoding::Binary,
+        standby_urls: ["http://b:9191", "https://c/gpudb-0"].map(|url| url.parse().unwrap()).into(),
+    };
+    assert_eq!(
+        vendor("encoding = \"binary\"\nstandby_urls = [\"http://b:9191\", \"https://c/gpudb-0\"]"),
+        set
+    );
+    let set_by_the_environment = Config::parse(
+        kinetica,
+        env(&[
+            ("JOBWATCH__BACKENDS__K__ENCODING", "binary"),
+            ("JOBWATCH__BACKENDS__K__STANDBY_URLS", r#"["http://b:9191", "https://c/gpudb-0"]"#),
+        ]),
+    );
+    assert_eq!(set_by_the_environment.unwrap().backends[0].vendor, set);
+
+    let list = "is not a list of URLs; write at most 8, such as [\"http://standby.example:9191\"]";
+    for (keys, expected) in [
+        ("encoding = \"snappy\"", "encoding is \"snappy\"; write \"json\" or \"binary\"".to_owned()),
+        ("encoding = 1", "encoding is not a text; write \"json\" or \"binary\"".to_owned()),
+        ("standby_urls = \"http://b\"", format!("standby_urls {list}")),
+        ("standby_urls = [1]", format!("standby_urls {list}")),
+        (
+            "standby_urls = [\"http://b\", \"b:9191\"]",
+            "standby_urls[1] must begin with http:// or https://".to_owned(),
+        ),
+        (
+            "standby_urls = [\"http://DB:9191/gpudb-0/\"]",
+            "standby_urls[0] is a cluster that the backend has already; remove it".to_owned(),
+        ),
+        (
+            "standby_urls = [\"http://b\", \"http://b:80/\"]",
+            "standby_urls[1] is a cluster that the backend has already; remove it".to_owned(),
+        ),
+    ] {
+        assert_eq!(problems(&format!("{kinetica}{keys}"), &[]), [format!("backends.k.{expected}")]);
+    }
+}
+
+#[test]
 fn each_mistake_is_named_with_its_key_and_what_to_write() {
     let inline = "allow_inline_secrets = true\n";
     for (text, expected) in [
@@ -208,7 +255,11 @@ fn each_key_outside_the_backends_is_named_too() {
         ("allow_inline_secrets = 1", "allow_inline_secrets is neither true nor false; write one of them"),
         (
             "backends.immuta-prod.standby_urls = []",
-            "backends.immuta-prod.standby_urls is not supported by this version; remove it",
+            "backends.immuta-prod.standby_urls is only for Kinetica, not for Immuta; remove it",
+        ),
+        (
+            "backends.immuta-prod.encoding = \"binary\"",
+            "backends.immuta-prod.encoding is only for Kinetica, not for Immuta; remove it",
         ),
         (
             "backends.immuta-prod.poll.long_poll = \"always\"",
@@ -371,6 +422,13 @@ fn credentials_over_plain_http_to_another_host_are_a_warning() {
     let config =
         Config::parse(&IMMUTA.replace("https://immuta.example", "http://localhost:1"), env(&[])).unwrap();
     assert!(config.warnings().is_empty());
+    let standby = "[backends.k]\nvendor = \"kinetica\"\nbase_url = \"https://a\"\nstandby_urls = [\"http://b\"]\n\
+                   credentials = { username = \"a\", password.env = \"KINETICA_PASSWORD\" }";
+    let warnings = Config::parse(standby, env(&[])).unwrap().warnings();
+    assert!(
+        matches!(&warnings[..], [one] if one.starts_with("backends.k.standby_urls is http://b/")),
+        "{warnings:?}"
+    );
 }
 
 #[test]

@@ -114,6 +114,7 @@ macro_rules! each_target_holds_for_any_bytes {
 each_target_holds_for_any_bytes!(
     immuta,
     kinetica,
+    kinetica_binary,
     claret,
     datasaur,
     immuta_token,

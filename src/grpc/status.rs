@@ -146,6 +146,9 @@ fn of_fault(
     if let Some(status) = fault.http_status {
         metadata.insert("http_status".into(), status.to_string());
     }
+    if let Some(detail) = fault.detail {
+        metadata.insert("detail".into(), detail.to_owned());
+    }
     let (code, reason, retry) = match &fault.kind {
         FaultKind::Unavailable { .. } => (Code::Unavailable, "BACKEND_UNAVAILABLE", true),
         FaultKind::Throttled { .. } => (Code::Unavailable, "BACKEND_THROTTLED", true),

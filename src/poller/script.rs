@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::{Asked, Upstream};
 use crate::{
-    adapters::{BackendFault, FaultKind, Interpretation, JobFault},
+    adapters::{BackendFault, FaultKind, Interpretation, JobFault, StandbyFault},
     job::{JobRef, JobState, Observation},
 };
 
@@ -24,6 +24,7 @@ pub(crate) struct Script {
 struct Inner {
     jobs: BTreeMap<String, Observation>,
     poison: BTreeSet<String>,
+    untagged: BTreeSet<String>,
     fault: Option<BackendFault>,
     latency: Duration,
     panics: bool,
@@ -64,6 +65,11 @@ impl Script {
 
     pub(crate) fn poison(&self, id: &str) {
         self.inner.lock().unwrap().poison.insert(id.into());
+    }
+
+    /// Answers about this job, up or down, that a standby would need its tag.
+    pub(crate) fn needs_tag(&self, id: &str) {
+        self.inner.lock().unwrap().untagged.insert(id.into());
     }
 
     pub(crate) fn fail(&self, fault: impl Into<BackendFault>) {
@@ -114,6 +120,9 @@ impl Script {
         if inner.panics {
             drop(inner);
             panic!("the script panics");
+        }
+        if jobs.iter().all(|job| inner.untagged.contains(&*job.id)) {
+            return Ok(jobs.iter().map(|_| Err(StandbyFault::NeedsJobTag.into())).collect());
         }
         if let Some(fault) = &inner.fault {
             return Err(fault.clone());

@@ -317,6 +317,37 @@ async fn while_the_circuit_is_open_one_probe_is_sent_at_a_time() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn jobs_that_were_not_asked_about_say_nothing_of_the_backend() {
+    let rig = rig(1);
+    let tagged: Vec<Follow> = rig.running(5).iter().map(|id| rig.follow(id)).collect();
+    let names: Vec<String> = (0..20).map(|n| format!("untagged-{n}")).collect();
+    for id in &names {
+        rig.script.needs_tag(id);
+    }
+    let untagged: Vec<Follow> = names.iter().map(|id| rig.follow(id)).collect();
+    pass(60 * SECOND).await;
+    assert!(tagged.iter().all(|follow| follow.news().standing == Standing::Observed), "no circuit opens");
+    let detail = |follow: &Follow| match follow.news().standing {
+        Standing::Interrupted(interruption) => interruption.fault.detail,
+        other => panic!("{other:?}"),
+    };
+    assert!(untagged.iter().all(|follow| detail(follow) == Some("standby_needs_job_tag")));
+
+    rig.script.go_down();
+    pass(60 * SECOND).await;
+    rig.script.forget_calls();
+    pass(300 * SECOND).await;
+    assert_eq!(rig.roster.report(Instant::now()).health, super::Health::Unavailable, "no circuit closes");
+    let mut calls = rig.script.calls();
+    calls.retain(|call| !call.ids[0].starts_with("untagged"));
+    assert!(calls.len() >= 5);
+    assert!(calls.windows(2).all(|pair| pair[1].at - pair[0].at >= SECOND), "{calls:?}");
+    rig.script.come_back();
+    pass(60 * SECOND).await;
+    assert!(tagged.iter().all(|follow| follow.news().standing == Standing::Observed));
+}
+
+#[tokio::test(start_paused = true)]
 async fn nothing_is_sent_while_a_retry_after_runs() {
     let rig = rig(1);
     let follows: Vec<Follow> = rig.running(3).iter().map(|id| rig.follow(id)).collect();

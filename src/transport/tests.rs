@@ -12,7 +12,7 @@ use tokio::{net::TcpListener, task, time};
 
 use super::*;
 use crate::{
-    adapters::{ClientAuth, JobFault},
+    adapters::{ClientAuth, Encoding, JobFault},
     config::{Backend, Credentials as Configured, Poll},
     job::JobState,
 };
@@ -619,7 +619,7 @@ async fn debug_output_shows_no_secret() {
         immuta(&peer.url()),
         datasaur(&peer.url()),
         endpoint(claret, &peer.url(), login),
-        endpoint(Vendor::Kinetica, &peer.url(), basic),
+        endpoint(Vendor::Kinetica { encoding: Encoding::Json, standby_urls: Vec::new() }, &peer.url(), basic),
         endpoint(Vendor::Immuta, &peer.url(), Configured::Bearer("s3cret".into())),
     ] {
         let shown = format!("{endpoint:?} {endpoint:#?}");

@@ -55,6 +55,7 @@ pub(crate) struct Backend {
     vendor: Vendor,
     url: String,
     credentials: String,
+    more: String,
     poll: BTreeMap<&'static str, String>,
 }
 
@@ -92,7 +93,7 @@ impl Backend {
         let mut poll: BTreeMap<_, _> =
             poll.into_iter().map(|(key, value)| (key, format!("{value:?}"))).collect();
         poll.insert("requests_per_second", "1000".to_owned());
-        Self { name: vendor.to_string(), vendor, url: url.into(), credentials, poll }
+        Self { name: vendor.to_string(), vendor, url: url.into(), credentials, more: String::new(), poll }
     }
 
     /// An address where nobody listens.
@@ -124,6 +125,18 @@ impl Backend {
         self.credentials(format!("{{ bearer = {token:?} }}"))
     }
 
+    /// A key of the vendor's own, its value in TOML.
+    pub(crate) fn key(mut self, key: &str, toml: &str) -> Self {
+        writeln!(self.more, "{key} = {toml}").unwrap();
+        self
+    }
+
+    /// With these clusters behind its own.
+    pub(crate) fn standbys(self, standbys: &[&Simulator]) -> Self {
+        let urls: Vec<_> = standbys.iter().map(|standby| standby.base_url()).collect();
+        self.key("standby_urls", &format!("{urls:?}"))
+    }
+
     /// A key below `poll`, its value in TOML.
     pub(crate) fn poll(mut self, key: &'static str, toml: &str) -> Self {
         self.poll.insert(key, toml.to_owned());
@@ -138,13 +151,14 @@ impl Backend {
     }
 
     fn toml(&self) -> String {
-        let Self { name, vendor, url, credentials, poll } = self;
+        let Self { name, vendor, url, credentials, more, poll } = self;
         let mut toml = format!(
             "\n[backends.{name}]\nvendor = \"{vendor}\"\nbase_url = {url:?}\ncredentials = {credentials}\n"
         );
         if *vendor == Vendor::Claret {
             writeln!(toml, "tenant = {:?}", credentials::CLARET_TENANT).unwrap();
         }
+        toml.push_str(more);
         writeln!(toml, "[backends.{name}.poll]").unwrap();
         for (key, value) in poll {
             writeln!(toml, "{key} = {value}").unwrap();

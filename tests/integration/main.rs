@@ -21,5 +21,6 @@ mod services;
 mod shutdown;
 mod simulate;
 mod slow_readers;
+mod standby;
 mod vendors;
 mod watches;

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{ANSWERS_TO_BE_TRUSTED, BACK_OF_THE_LINE, Entry, Flight, REFUSALS_OF_A_BACKEND, Roster, Stage};
 use crate::{
-    adapters::{BackendFault, FaultKind, JobFault},
+    adapters::{BackendFault, FaultKind, JobFault, StandbyFault::NeedsJobTag},
     job::{JobRef, Observation, Snapshot},
     poller::{Interruption, Latest, Standing},
 };
@@ -104,10 +104,17 @@ impl Batch {
         let roster = Arc::clone(&self.roster);
         let mut guard = roster.lock();
         let table = &mut *guard;
-        let recovered = table.gate.succeeded();
-        table.refused = 0;
-        table.raise_ceiling(part.len(), &roster.plan);
-        (table.last_fault, table.last_answer) = (None, Some(time));
+        // A job that the backend was not asked about says nothing of the backend.
+        let heard = |answer: &Result<_, JobFault>| !matches!(answer, Err(JobFault::Standby(NeedsJobTag)));
+        let recovered = if answers.iter().any(heard) {
+            table.refused = 0;
+            table.raise_ceiling(part.len(), &roster.plan);
+            (table.last_fault, table.last_answer) = (None, Some(time));
+            table.gate.succeeded()
+        } else {
+            table.last_fault = Some(NeedsJobTag.into());
+            false
+        };
         let backoff = table.gate.backoff();
         let mut ended = Vec::new();
         for (taken, answer) in part.iter().zip(answers) {
@@ -145,6 +152,7 @@ impl Batch {
                 Err(JobFault::Malformed { why }) => {
                     row.failed(FaultKind::Malformed { why }.into(), &backoff, now, dice)
                 }
+                Err(JobFault::Standby(fault)) => row.failed(fault.into(), &backoff, now, dice),
             };
             table.schedule(taken.key, next);
         }

@@ -1,0 +1,174 @@
+//! A backend of several clusters: the first, and standbys that know its jobs by tag.
+//!
+//! A question goes to the cluster in use and on to the others where that one can't
+//! answer, as the [`Ring`] says. While a standby is in use, questions also have the
+//! first cluster looked at, by back-off; nothing looks at it while nobody asks.
+//! A question sends each cluster at most one request, so a backend's limits hold for
+//! each of its clusters. A look at the first comes on top.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use http::header;
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{debug, info, warn};
+
+use super::Endpoint;
+use crate::{
+    adapters::{Adapter, BackendFault, FaultKind, Interpretation, JobFault},
+    job::JobRef,
+    pacing::{Backoff, Pass, Ring},
+};
+
+/// The clusters of one backend, at least two.
+#[derive(Debug)]
+pub(super) struct Clusters {
+    backend: Arc<str>,
+    /// The first cluster's, then the standbys'.
+    adapters: Vec<Arc<dyn Adapter>>,
+    ring: Arc<Mutex<Ring>>,
+    /// Which answered last, so that a change is logged once.
+    speaker: AtomicUsize,
+    /// Ends with its owner.
+    look: Mutex<Option<AbortOnDropHandle<()>>>,
+}
+
+impl Clusters {
+    /// None where there is no standby.
+    pub(super) fn new(backend: &Arc<str>, adapters: Vec<Arc<dyn Adapter>>, backoff: Backoff) -> Option<Self> {
+        (adapters.len() > 1).then(|| Self {
+            backend: Arc::clone(backend),
+            ring: Arc::new(Mutex::new(Ring::new(adapters.len(), backoff))),
+            adapters,
+            speaker: AtomicUsize::new(0),
+            look: Mutex::default(),
+        })
+    }
+
+    /// The standbys, in their order.
+    pub(super) fn standbys(&self) -> &[Arc<dyn Adapter>] {
+        &self.adapters[1..]
+    }
+
+    fn ring(&self) -> MutexGuard<'_, Ring> {
+        lock(&self.ring)
+    }
+
+    /// What is known about the jobs without asking this cluster, if that is so of all.
+    fn unasked(&self, cluster: usize, jobs: &[JobRef]) -> Option<Vec<JobFault>> {
+        jobs.iter().map(|job| self.adapters[cluster].unasked(job)).collect()
+    }
+
+    /// Whether to look at the first cluster now. One look is under way at most.
+    fn take_look(&self) -> bool {
+        let look = lock(&self.look);
+        look.as_ref().is_none_or(AbortOnDropHandle::is_finished)
+            && self.ring().take_look(Instant::now(), rand::random())
+    }
+
+    fn answered(&self, pass: &Pass, cluster: usize) {
+        self.ring().answered(pass, cluster);
+        if self.speaker.swap(cluster, Ordering::Relaxed) == cluster {
+            return;
+        }
+        match cluster {
+            0 => info!(backend = %self.backend, "the first cluster answers again"),
+            standby => {
+                warn!(backend = %self.backend, standby, "a standby answers in place of the first cluster");
+            }
+        }
+    }
+
+    /// The fault of a pass in which no cluster could answer, for these reasons.
+    fn exhausted(&self, reasons: &[String], http_status: Option<u16>) -> BackendFault {
+        let why = match reasons {
+            [] => "each cluster asked to be left alone for a while".to_owned(),
+            reasons => reasons.join("; "),
+        };
+        // What one of them asked for does not keep the others from being asked.
+        let retry_after = self.ring().exhausted(Instant::now());
+        BackendFault { http_status, ..FaultKind::Unavailable { retry_after, why }.into() }
+    }
+}
+
+impl Endpoint {
+    /// Asks the cluster in use, and the others where it can't answer: each at most
+    /// once.
+    pub(super) async fn ask_around(
+        &self,
+        clusters: &Clusters,
+        jobs: &[JobRef],
+        wait: Duration,
+    ) -> Result<Interpretation, BackendFault> {
+        if clusters.take_look() {
+            let look = self.look(clusters);
+            let in_use = clusters.ring().in_use();
+            if clusters.unasked(in_use, jobs).is_some() {
+                // There is nothing else to do for these jobs.
+                look.await;
+            } else {
+                *lock(&clusters.look) = Some(AbortOnDropHandle::new(tokio::spawn(look)));
+            }
+        }
+        let mut pass = clusters.ring().pass();
+        let (mut reasons, mut http_status) = (Vec::new(), None);
+        loop {
+            let next = clusters.ring().next(&mut pass, Instant::now());
+            let Some(cluster) = next else { return Err(clusters.exhausted(&reasons, http_status)) };
+            if let Some(known) = clusters.unasked(cluster, jobs) {
+                return Ok(Ok(known.into_iter().map(Err).collect()));
+            }
+            let asked = self.ask_at(&*clusters.adapters[cluster], jobs, wait).await;
+            let (Err(fault) | Ok(Err(fault))) = &asked else {
+                clusters.answered(&pass, cluster);
+                return asked;
+            };
+            let FaultKind::Unavailable { retry_after, why } = &fault.kind else {
+                clusters.answered(&pass, cluster);
+                return asked;
+            };
+            let now = Instant::now();
+            clusters.ring().failed(&pass, cluster, *retry_after, now, rand::random());
+            reasons.push(match cluster {
+                0 => why.clone(),
+                standby => format!("standby {standby}: {why}"),
+            });
+            http_status = fault.http_status;
+        }
+    }
+
+    /// Looks whether the first cluster is healthy, and has it in use again if so.
+    fn look(&self, clusters: &Clusters) -> impl Future<Output = ()> + Send + use<> {
+        let (adapter, ring) = (Arc::clone(&self.adapter), Arc::clone(&clusters.ring));
+        let (credentials, http) = (Arc::clone(&self.credentials), Arc::clone(&self.http));
+        let backend = Arc::clone(&clusters.backend);
+        async move {
+            let Some(check) = adapter.health_check() else { return };
+            let verdict = async {
+                let authorization = credentials.authorization(&*adapter, &http).await?;
+                let mut request = check.question();
+                if let Some(value) = authorization.header {
+                    request.headers_mut().insert(header::AUTHORIZATION, value);
+                }
+                check.judge(&http.send(request, Duration::ZERO).await?)
+            };
+            match verdict.await {
+                Ok(()) => lock(&ring).recovered(),
+                // Its words may hold what was sent; its kind is enough here.
+                Err(fault) => {
+                    debug!(%backend, http_status = fault.http_status, "the first cluster is not healthy yet");
+                }
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -150,6 +150,13 @@ impl Gate {
         self.failures
     }
 
+    /// The gateway's credentials were replaced: what was held for theirs is not.
+    pub fn forgive_rejections(&mut self) {
+        if self.own.as_ref().is_some_and(|hold| hold.fault.kind == FaultKind::CredentialsRejected) {
+            (self.own, self.failures) = (None, 0);
+        }
+    }
+
     /// A probe is sent.
     pub fn probe_begins(&mut self) {
         self.probing = true;

@@ -45,6 +45,12 @@ pub trait Upstream: Send + Sync + 'static {
     /// at most that long, in whole seconds. Dropping the future gives the request up.
     fn ask<'a>(&'a self, jobs: &'a [JobRef], wait: Duration) -> Asked<'a>;
 
+    /// Ends when what it was rejected for may have been put right: asking again is
+    /// worth while then, whatever back-off runs.
+    fn put_right(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(std::future::pending())
+    }
+
     /// Where its jobs' files can be had, if they can.
     fn files(&self) -> Option<&dyn Files> {
         None
@@ -203,9 +209,16 @@ pub async fn run(
             }
         }
     };
+    let forgive = async {
+        loop {
+            poller.upstream.put_right().await;
+            roster.forgive_rejections(Instant::now());
+        }
+    };
     tokio::select! {
         () = stop.cancelled() => {}
         () = next => {}
+        () = forgive => {}
     }
 }
 

@@ -5,12 +5,13 @@
 //! Redirects are never followed. No secret reaches a log or an error: errors name
 //! what failed, never a URL, a header or a body.
 
-use std::{cell::Cell, error::Error, fmt, io, sync::Arc, time::Duration};
+use std::{cell::Cell, error::Error, fmt, future::Future, io, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use http::{Request, Response, header};
 use reqwest::{Client, ClientBuilder, redirect};
 use secrecy::SecretString;
+use tokio::sync::Notify;
 use tower::util::MapRequestLayer;
 
 use crate::{
@@ -50,6 +51,7 @@ pub struct Endpoint {
     credentials: Arc<Credentials>,
     http: Arc<Http>,
     files: download::FileClient,
+    rotated: Notify,
 }
 
 /// Why an endpoint can't be set up.
@@ -101,13 +103,16 @@ impl Endpoint {
             credentials: Arc::new(Credentials::new(credentials)?),
             http: Arc::new(Http::new(base_url, poll)?),
             files: download::FileClient::new(base_url, poll)?,
+            rotated: Notify::new(),
         })
     }
 
     /// Takes another secret in place of the configured one. A request that the
     /// vendor rejects meanwhile is sent once more, with the new one.
     pub fn rotate(&self, secret: SecretString) -> Result<(), SetupError> {
-        self.credentials.rotate(secret)
+        self.credentials.rotate(secret)?;
+        self.rotated.notify_one();
+        Ok(())
     }
 
     /// The vendor's translation.
@@ -189,6 +194,10 @@ impl Endpoint {
 impl Upstream for Endpoint {
     fn ask<'a>(&'a self, jobs: &'a [JobRef], wait: Duration) -> Asked<'a> {
         Box::pin(Self::ask(self, jobs, wait))
+    }
+
+    fn put_right(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(self.rotated.notified())
     }
 
     fn files(&self) -> Option<&dyn Files> {

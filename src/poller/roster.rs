@@ -305,6 +305,21 @@ impl Roster {
         Follow { roster: Arc::clone(self), entry, key, follower, held }
     }
 
+    /// Asks about all jobs again at once that could not be asked about because the
+    /// vendor rejected the gateway's credentials: they have been replaced.
+    pub fn forgive_rejections(&self, now: Instant) {
+        let mut guard = self.lock();
+        let table = &mut *guard;
+        table.gate.forgive_rejections();
+        let waiting: Vec<usize> =
+            table.due.iter().filter_map(|(_, key)| table.rows[*key].is_rejected().then_some(*key)).collect();
+        for key in waiting {
+            table.reschedule(key, now);
+        }
+        drop(guard);
+        self.changed.notify_one();
+    }
+
     /// Waits until there may be something earlier to do than there was.
     pub async fn changed(&self) {
         self.changed.notified().await;

@@ -2,11 +2,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    future::Future,
+    pin::Pin,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 
 use super::{Asked, Upstream};
 use crate::{
@@ -29,6 +31,7 @@ struct Inner {
     latency: Duration,
     panics: bool,
     calls: Vec<Call>,
+    put_right: Arc<Notify>,
     under_way: usize,
     most_under_way: usize,
 }
@@ -82,6 +85,10 @@ impl Script {
 
     pub(crate) fn come_back(&self) {
         self.inner.lock().unwrap().fault = None;
+    }
+
+    pub(crate) fn put_right(&self) {
+        self.inner.lock().unwrap().put_right.notify_one();
     }
 
     pub(crate) fn panics(&self, panics: bool) {
@@ -144,6 +151,11 @@ impl Drop for UnderWay<'_> {
 }
 
 impl Upstream for Script {
+    fn put_right(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        let put_right = Arc::clone(&self.inner.lock().unwrap().put_right);
+        Box::pin(async move { put_right.notified().await })
+    }
+
     fn ask<'a>(&'a self, jobs: &'a [JobRef], wait: Duration) -> Asked<'a> {
         Box::pin(async move {
             let latency = {

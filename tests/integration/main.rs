@@ -23,4 +23,5 @@ mod simulate;
 mod slow_readers;
 mod standby;
 mod vendors;
+mod watch_jobs;
 mod watches;

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::{ANSWERS_TO_RAISE_THE_CEILING, FEW_JOBS, LOOKED_AT, Plan, Row, Stage, TOLERANCE, Table, Taken};
 use crate::{
-    adapters::BackendFault,
+    adapters::{BackendFault, FaultKind},
     job::{Lens, Observation, Snapshot},
     pacing::Backoff,
     poller::{Interruption, Latest, Standing},
@@ -207,6 +207,12 @@ impl Row {
         let at = now + backoff.wait(self.failures, dice);
         self.interrupted(Interruption::until(fault, at, now));
         at
+    }
+
+    /// Whether it waits because the gateway's credentials were rejected.
+    pub(super) fn is_rejected(&self) -> bool {
+        matches!(&self.entry.news().standing, Standing::Interrupted(interruption)
+            if interruption.fault.kind == FaultKind::CredentialsRejected)
     }
 
     pub(super) fn interrupted(&mut self, interruption: Arc<Interruption>) {

@@ -135,3 +135,16 @@ async fn a_batch_that_was_too_large_is_not_asked_about_again_and_again() {
     let calls = upstream.0.load(std::sync::atomic::Ordering::Relaxed);
     assert!(calls <= 50, "{calls} requests in ten intervals; four would do in each");
 }
+
+#[tokio::test(start_paused = true)]
+async fn credentials_that_were_replaced_are_tried_at_once() {
+    let rig = rig(200);
+    let follows: Vec<Follow> = rig.running(20).iter().map(|id| rig.follow(id)).collect();
+    rig.script.fail(FaultKind::CredentialsRejected);
+    pass(300 * SECOND).await;
+    assert_eq!(rig.roster.report(Instant::now()).health, Health::Unavailable);
+    rig.script.come_back();
+    rig.script.put_right();
+    pass(2 * LATENCY).await;
+    assert!(follows.iter().all(|follow| state(follow) == Some(JobState::Running)));
+}

@@ -1,0 +1,188 @@
+//! `WatchJobs`: many watches over one call.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use jobwatch::{
+    proto::v1::{
+        AddWatch, JobRef, JobState, RemoveWatch, WatchJobsRequest, WatchJobsResponse,
+        watch_job_response::Event,
+        watch_jobs_request::Request::{Add, Remove},
+        watch_jobs_response::Outcome,
+    },
+    simulators::{Plan, Simulator, Vendor},
+};
+use prost::Message;
+use tokio::{net::TcpStream, sync::mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Streaming};
+
+use crate::harness::*;
+
+struct Call {
+    requests: mpsc::Sender<WatchJobsRequest>,
+    events: Streaming<WatchJobsResponse>,
+}
+
+impl Call {
+    async fn open(gateway: &Gateway) -> Self {
+        let (requests, receiver) = mpsc::channel(64);
+        let mut client = gateway.client();
+        let events = guard(client.watch_jobs(ReceiverStream::new(receiver))).await.unwrap().into_inner();
+        Self { requests, events }
+    }
+
+    async fn add(&self, watch_id: u64, job: &JobRef) {
+        self.requests.send(add(watch_id, job)).await.unwrap();
+    }
+
+    async fn remove(&self, watch_id: u64) {
+        let request = Some(Remove(RemoveWatch { watch_id }));
+        self.requests.send(WatchJobsRequest { request }).await.unwrap();
+    }
+
+    /// The next outcome: its watch, and in short what it says.
+    async fn next(&mut self) -> Option<(u64, String)> {
+        let response = guard(self.events.message()).await.unwrap()?;
+        let text = match response.outcome.unwrap() {
+            Outcome::Event(event) => match event.event.unwrap() {
+                Event::Status(status) => status.vendor_state,
+                Event::Heartbeat(_) => "heartbeat".into(),
+                Event::Interruption(_) => "interrupted".into(),
+            },
+            Outcome::End(status) if status.code == 0 => "end".into(),
+            Outcome::End(status) => why(&from_message(&status)).1,
+        };
+        Some((response.watch_id, text))
+    }
+}
+
+fn add(watch_id: u64, job: &JobRef) -> WatchJobsRequest {
+    let watch = Some(watch_request(job));
+    WatchJobsRequest { request: Some(Add(AddWatch { watch_id, watch })) }
+}
+
+fn running(simulator: &Simulator, count: usize) -> Vec<JobRef> {
+    (0..count).map(|_| job_at(simulator, &simulator.start_job(Plan::fixed("active")))).collect()
+}
+
+#[tokio::test]
+async fn watches_are_added_and_removed_while_the_call_is_open() {
+    let simulator = simulator(Vendor::Immuta).await;
+    let gateway = Gateway::start([Backend::of(&simulator)]).await;
+    let jobs = running(&simulator, 2);
+    let mut call = Call::open(&gateway).await;
+    call.add(1, &jobs[0]).await;
+    assert_eq!(call.next().await, Some((1, "active".into())));
+    call.add(2, &jobs[1]).await;
+    assert_eq!(call.next().await, Some((2, "active".into())));
+    call.add(2, &jobs[0]).await;
+    assert_eq!(call.next().await, Some((2, "INVALID_REQUEST".into())), "the id is in use");
+    call.add(3, &job("nowhere", "x")).await;
+    assert_eq!(call.next().await, Some((3, "UNKNOWN_BACKEND".into())));
+    call.add(4, &JobRef::default()).await;
+    assert_eq!(call.next().await, Some((4, "INVALID_REQUEST".into())));
+    call.remove(9).await;
+    assert_eq!(call.next().await, Some((9, "INVALID_REQUEST".into())));
+    call.remove(1).await;
+    assert_eq!(call.next().await, Some((1, "end".into())));
+    simulator.finish(&jobs[1].job_id);
+    assert_eq!(call.next().await, Some((2, "completed".into())));
+    assert_eq!(call.next().await, Some((2, "end".into())));
+    drop(call.requests);
+    assert_eq!(guard(call.events.message()).await.unwrap(), None, "a call without watches is over");
+}
+
+#[tokio::test]
+async fn a_thousand_jobs_over_one_call_all_get_their_terminal_status() {
+    let simulator = simulator(Vendor::Immuta).await;
+    let gateway = Gateway::start([Backend::of(&simulator)]).await;
+    let jobs = running(&simulator, 1000);
+    let mut call = Call::open(&gateway).await;
+    let requests = call.requests.clone();
+    let adds: Vec<_> = (0..).zip(&jobs).map(|(id, job)| add(id, job)).collect();
+    tokio::spawn(async move {
+        for request in adds {
+            requests.send(request).await.unwrap();
+        }
+    });
+    for job in &jobs {
+        simulator.finish(&job.job_id);
+    }
+    let (mut last, mut ended) = (BTreeMap::new(), BTreeSet::new());
+    while ended.len() < jobs.len() {
+        match call.next().await.unwrap() {
+            (id, text) if text == "end" => assert!(ended.insert(id)),
+            (id, text) => drop(last.insert(id, text)),
+        }
+    }
+    assert!(last.len() == 1000 && last.values().all(|text| text == "completed"));
+}
+
+#[tokio::test]
+async fn at_shutdown_the_whole_call_is_told() {
+    let simulator = simulator(Vendor::Immuta).await;
+    let gateway = Gateway::start([Backend::of(&simulator)]).await;
+    let mut call = Call::open(&gateway).await;
+    call.add(1, &running(&simulator, 1)[0]).await;
+    assert_eq!(call.next().await, Some((1, "active".into())));
+    let (_, end) = tokio::join!(gateway.stop(), guard(call.events.message()));
+    assert_eq!(why(&end.unwrap_err()), (Code::Unavailable, "SHUTTING_DOWN".into()));
+}
+
+/// HTTP/2 ends a connection on which too many small frames wait to be read.
+#[tokio::test]
+async fn twenty_thousand_adds_in_a_frame_each_are_all_answered() {
+    const ADDS: u64 = 20_000;
+    let simulator = simulator(Vendor::Immuta).await;
+    let gateway = Gateway::start([Backend::of(&simulator)]).await;
+    let job = running(&simulator, 1).remove(0);
+    let stream = TcpStream::connect(gateway.address).await.unwrap();
+    let (client, connection) = h2::client::Builder::new()
+        .initial_window_size(64 << 20)
+        .initial_connection_window_size(64 << 20)
+        .handshake::<_, Bytes>(stream)
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    let url = format!("http://{}/jobwatch.v1.JobStatusService/WatchJobs", gateway.address);
+    let request =
+        http::Request::post(url).header("content-type", "application/grpc").header("te", "trailers");
+    let mut client = client.ready().await.unwrap();
+    let (response, mut send) = client.send_request(request.body(()).unwrap(), false).unwrap();
+    for id in 0..ADDS {
+        let message = add(id, &job).encode_to_vec();
+        let mut frame = BytesMut::with_capacity(message.len() + 5);
+        frame.put_u8(0);
+        frame.put_u32(u32::try_from(message.len()).unwrap());
+        frame.extend_from_slice(&message);
+        send.send_data(frame.freeze(), false).unwrap();
+    }
+    simulator.finish(&job.job_id);
+    let mut body = guard(response).await.unwrap().into_body();
+    let (mut buffer, mut ended) = (BytesMut::new(), BTreeSet::new());
+    while (ended.len() as u64) < ADDS {
+        let piece = guard(body.data()).await.expect("the call goes on").expect("the connection holds");
+        body.flow_control().release_capacity(piece.len()).unwrap();
+        buffer.extend_from_slice(&piece);
+        while buffer.len() >= 5 {
+            let length = u32::from_be_bytes(buffer[1..5].try_into().unwrap()) as usize;
+            if buffer.len() < 5 + length {
+                break;
+            }
+            let message = buffer.split_to(5 + length).split_off(5);
+            let response = WatchJobsResponse::decode(message).unwrap();
+            match response.outcome.unwrap() {
+                Outcome::End(status) => {
+                    assert_eq!(status.code, 0);
+                    ended.insert(response.watch_id);
+                }
+                Outcome::Event(event) => {
+                    if let Some(Event::Status(status)) = event.event {
+                        assert!([JobState::Running, JobState::Succeeded].contains(&status.state()));
+                    }
+                }
+            }
+        }
+    }
+}

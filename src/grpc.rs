@@ -102,9 +102,12 @@ impl JobStatusService for Service {
         let pb::GetJobStatusRequest { job, view, max_age, wait } = request.into_inner();
         let job = self.job(job, "job")?;
         let lens = request::lens(view)?;
+        let wait = request::duration(wait, "wait")?.unwrap_or_default();
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let ask = Ask {
             max_age: request::duration(max_age, "max_age")?,
-            wait: request::duration(wait, "wait")?.unwrap_or_default(),
+            // What is known when the caller stops waiting has to reach it before.
+            wait: left.map_or(wait, |left| wait.min(left.saturating_sub(margin(left)))),
             deadline,
         };
         let answer = self.hub.get(std::slice::from_ref(&job), ask).await.remove(0);

@@ -93,8 +93,17 @@ struct Backend {
 
 /// The hub's background tasks; they end when this is dropped.
 pub struct Pollers {
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
     stop: CancellationToken,
+}
+
+impl Pollers {
+    /// Ends if a poller does, which none does by itself.
+    pub async fn broken(&mut self) {
+        if self.tasks.join_next().await.is_none() {
+            std::future::pending::<()>().await;
+        }
+    }
 }
 
 impl Drop for Pollers {
@@ -203,7 +212,7 @@ impl Hub {
             table.insert(name, Backend { vendor, max_batch, check, roster, grace, downloads });
         }
         let quotas = Quotas::new(limits);
-        (Self { backends: table, ended, quotas, shutdown }, Pollers { _tasks: tasks, stop })
+        (Self { backends: table, ended, quotas, shutdown }, Pollers { tasks, stop })
     }
 
     /// The configured name, shared, so that a job ref costs no copy of it.

@@ -30,6 +30,9 @@ const DRAIN: Duration = Duration::from_secs(8);
 /// take to say so. A watch of a client that vanished ends with its connection.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
 
+/// How long a TLS handshake may take.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
 /// HTTP/2 ends a connection that sends more small frames than its window allows
 /// for before they are read: a WatchJobs may begin with thousands of requests, each
 /// in a frame of its own.
@@ -60,6 +63,9 @@ pub enum ServeError {
     /// Reflection can't be set up.
     #[error(transparent)]
     Reflection(#[from] tonic_reflection::server::Error),
+    /// A backend's poller has ended, which only a bug can bring about.
+    #[error("a poller has ended; please report the log lines before this one")]
+    Poller,
     /// TLS can't be set up, or the transport failed.
     #[error("{}", with_cause(.0))]
     Transport(#[from] transport::Error),
@@ -99,7 +105,7 @@ pub async fn run(
         per_caller: limits.watches_per_caller,
         per_call: limits.watches_per_call,
     };
-    let (hub, pollers) = Hub::start(setups, server.collection_window, watch_limits, shutdown.clone());
+    let (hub, mut pollers) = Hub::start(setups, server.collection_window, watch_limits, shutdown.clone());
     let service = Service::new(Arc::new(hub), limits.batch_size, server.batch_deadline);
 
     let (mut health, health_service) = tonic_health::server::health_reporter();
@@ -126,6 +132,7 @@ pub async fn run(
 
     tokio::select! {
         outcome = &mut serving => return Ok(outcome?),
+        () = pollers.broken() => return Err(ServeError::Poller),
         () = shutdown.cancelled() => {}
     }
     info!("shutting down: open calls get {} s to end", DRAIN.as_secs());
@@ -173,7 +180,8 @@ fn tls_config(tls: &Tls) -> Result<ServerTlsConfig, ServeError> {
         std::fs::read(path).map_err(|error| ServeError::File { path: path.display().to_string(), error })
     };
     let Tls { cert, key, client_ca } = tls;
-    let config = ServerTlsConfig::new().identity(Identity::from_pem(read(cert)?, read(key)?));
+    let config =
+        ServerTlsConfig::new().timeout(HANDSHAKE).identity(Identity::from_pem(read(cert)?, read(key)?));
     Ok(match client_ca {
         Some(ca) => config.client_ca_root(Certificate::from_pem(read(ca)?)),
         None => config,

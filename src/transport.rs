@@ -9,12 +9,13 @@ use std::{cell::Cell, error::Error, fmt, io, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use http::{Request, Response, header};
-use reqwest::{Client, redirect};
+use reqwest::{Client, ClientBuilder, redirect};
 use tower::util::MapRequestLayer;
 
 use crate::{
     adapters::{
-        Adapter, BackendFault, Claret, Datasaur, FaultKind, Immuta, Interpretation, JobFault, Kinetica,
+        Adapter, BackendFault, BaseUrl, Claret, Datasaur, FaultKind, Immuta, Interpretation, JobFault,
+        Kinetica,
     },
     config::{self, Vendor},
     job::JobRef,
@@ -27,7 +28,7 @@ mod credentials;
 mod download;
 mod redaction;
 
-use clusters::Clusters;
+use clusters::{Clusters, Standby};
 use credentials::Credentials;
 pub use download::{File, Files};
 
@@ -59,19 +60,18 @@ impl Endpoint {
     /// Sets a backend up; connects to nothing yet.
     pub fn new(backend: &config::Backend) -> Result<Self, SetupError> {
         let config::Backend { name, vendor, base_url, credentials, poll } = backend;
-        let base_url = base_url.clone();
         let adapter: Arc<dyn Adapter> = match (vendor, credentials) {
             (Vendor::Immuta, credentials) => {
                 let exchange = matches!(credentials, config::Credentials::ApiKeyExchange(_));
-                Arc::new(Immuta::new(base_url, poll.max_batch, exchange))
+                Arc::new(Immuta::new(base_url.clone(), poll.max_batch, exchange))
             }
-            (Vendor::Kinetica { encoding, .. }, _) => Arc::new(Kinetica::new(base_url, *encoding)),
+            (Vendor::Kinetica { encoding, .. }, _) => Arc::new(Kinetica::new(base_url.clone(), *encoding)),
             (Vendor::Claret { tenant }, credentials) => {
                 let email = match credentials {
                     config::Credentials::Login { email, .. } => Some(email.clone()),
                     _ => None,
                 };
-                let claret = Claret::new(base_url, tenant, email);
+                let claret = Claret::new(base_url.clone(), tenant, email);
                 Arc::new(claret.map_err(|error| SetupError(error.to_string()))?)
             }
             (Vendor::Datasaur, credentials) => {
@@ -81,25 +81,24 @@ impl Endpoint {
                     }
                     _ => None,
                 };
-                Arc::new(Datasaur::new(base_url, poll.max_batch, client))
+                Arc::new(Datasaur::new(base_url.clone(), poll.max_batch, client))
             }
         };
-        let mut clusters = vec![Arc::clone(&adapter)];
+        let mut standbys = Vec::new();
         if let Vendor::Kinetica { encoding, standby_urls } = vendor {
-            clusters.extend(
-                standby_urls
-                    .iter()
-                    .map(|url| -> Arc<dyn Adapter> { Arc::new(Kinetica::standby(url.clone(), *encoding)) }),
-            );
+            for url in standby_urls {
+                let adapter = Box::new(Kinetica::standby(url.clone(), *encoding));
+                standbys.push(Standby { adapter, http: Http::new(url, poll)? });
+            }
         }
         let backoff = Backoff { min: poll.min_interval, max: poll.max_backoff };
         Ok(Self {
             vendor: vendor.clone(),
             adapter,
-            clusters: Clusters::new(name, clusters, backoff),
+            clusters: Clusters::new(name, standbys, backoff),
             credentials: Arc::new(Credentials::new(credentials)?),
-            http: Arc::new(Http::new(poll)?),
-            files: download::FileClient::new(poll)?,
+            http: Arc::new(Http::new(base_url, poll)?),
+            files: download::FileClient::new(base_url, poll)?,
         })
     }
 
@@ -123,16 +122,16 @@ impl Endpoint {
         };
         let job = [JobRef::new("probe", id)];
         let told = |fault: BackendFault| fault.to_string();
-        self.try_out(&*self.adapter, &job).await.map_err(told)?;
+        self.try_out(&*self.adapter, &self.http, &job).await.map_err(told)?;
         for (at, standby) in self.clusters.iter().flat_map(Clusters::standbys).enumerate() {
-            let outcome = self.try_out(&**standby, &job).await;
+            let outcome = self.try_out(&*standby.adapter, &standby.http, &job).await;
             outcome.map_err(|fault| format!("standby_urls[{at}]: {fault}"))?;
         }
         Ok(())
     }
 
-    async fn try_out(&self, adapter: &dyn Adapter, job: &[JobRef]) -> Result<(), BackendFault> {
-        match self.ask_at(adapter, job, Duration::ZERO).await??.pop() {
+    async fn try_out(&self, adapter: &dyn Adapter, http: &Http, job: &[JobRef]) -> Result<(), BackendFault> {
+        match self.ask_at(adapter, http, job, Duration::ZERO).await??.pop() {
             None | Some(Ok(_) | Err(JobFault::NotFound | JobFault::Standby(_))) => Ok(()),
             Some(Err(JobFault::Forbidden)) => Err(FaultKind::Forbidden.into()),
             Some(Err(JobFault::Invalid { message })) => Err(FaultKind::Rejected { message }.into()),
@@ -147,7 +146,7 @@ impl Endpoint {
     /// Where there is no answer to read: no token, no connection.
     pub async fn ask(&self, jobs: &[JobRef], wait: Duration) -> Result<Interpretation, BackendFault> {
         match &self.clusters {
-            None => self.ask_at(&*self.adapter, jobs, wait).await,
+            None => self.ask_at(&*self.adapter, &self.http, jobs, wait).await,
             Some(clusters) => self.ask_around(clusters, jobs, wait).await,
         }
     }
@@ -157,17 +156,18 @@ impl Endpoint {
     async fn ask_at(
         &self,
         adapter: &dyn Adapter,
+        http: &Http,
         jobs: &[JobRef],
         wait: Duration,
     ) -> Result<Interpretation, BackendFault> {
         let mut renewed = false;
         loop {
-            let authorization = self.credentials.authorization(adapter, &self.http).await?;
+            let authorization = self.credentials.authorization(adapter, http).await?;
             let mut request = adapter.held_request(jobs, wait);
             if let Some(value) = &authorization.header {
                 request.headers_mut().insert(header::AUTHORIZATION, value.clone());
             }
-            match adapter.interpret(jobs, &self.http.send(request, wait).await?) {
+            match adapter.interpret(jobs, &http.send(request, wait).await?) {
                 Err(BackendFault { kind: FaultKind::CredentialsRejected, .. })
                     if !renewed && self.credentials.forget(authorization.issue) =>
                 {
@@ -202,12 +202,19 @@ impl fmt::Debug for Http {
     }
 }
 
+/// What all clients of a backend have in common. The system's proxy is used,
+/// except towards this machine.
+fn client(base_url: &BaseUrl, poll: &config::Poll) -> ClientBuilder {
+    let builder = Client::builder()
+        .user_agent(USER_AGENT)
+        .redirect(redirect::Policy::none())
+        .connect_timeout(poll.connect_timeout);
+    if base_url.is_loopback() { builder.no_proxy() } else { builder }
+}
+
 impl Http {
-    fn new(poll: &config::Poll) -> Result<Self, SetupError> {
-        let client = Client::builder()
-            .user_agent(USER_AGENT)
-            .redirect(redirect::Policy::none())
-            .connect_timeout(poll.connect_timeout)
+    fn new(base_url: &BaseUrl, poll: &config::Poll) -> Result<Self, SetupError> {
+        let client = client(base_url, poll)
             .timeout(poll.timeout)
             .tcp_nodelay(true)
             .connector_layer(MapRequestLayer::new(note_connecting))

@@ -16,6 +16,10 @@ use crate::{
     poller::{Interruption, Latest},
 };
 
+/// Most characters of a caller's own words that an error repeats. No valid job id
+/// has more.
+const LONGEST_TOLD: usize = 512;
+
 /// Domain of every ErrorInfo.
 const DOMAIN: &str = "jobwatch";
 
@@ -39,7 +43,7 @@ pub(super) fn of_failure(failure: &Failure, job: &JobRef, field: &str) -> Status
     let (code, mut details) = match failure {
         Failure::UnknownBackend => {
             let mut details = info("UNKNOWN_BACKEND", metadata);
-            details.set_resource_info("backend", &*job.backend, "", "not in the server's configuration");
+            details.set_resource_info("backend", told(&job.backend), "", "not in the server's configuration");
             (Code::NotFound, details)
         }
         Failure::InvalidJob(InvalidJobRef { field: part, reason }) => {
@@ -165,7 +169,7 @@ fn of_fault(
 
 fn missing(reason: &str, message: String, job: &JobRef, metadata: HashMap<String, String>) -> Status {
     let mut details = info(reason, metadata);
-    details.set_resource_info("job", job.to_string(), "", message.clone());
+    details.set_resource_info("job", told(&job.to_string()), "", message.clone());
     Status::with_error_details(Code::NotFound, message, details)
 }
 
@@ -182,6 +186,16 @@ fn metadata(job: &JobRef) -> HashMap<String, String> {
     [("backend", &job.backend), ("job_id", &job.id)]
         .into_iter()
         .filter(|(_, value)| !value.is_empty())
-        .map(|(key, value)| (key.to_owned(), value.to_string()))
+        .map(|(key, value)| (key.to_owned(), told(value)))
         .collect()
+}
+
+/// What a caller sent, as far as an error repeats it: errors travel in headers,
+/// which clients accept up to a few kilobytes of.
+fn told(text: &str) -> String {
+    let mut told: String = text.chars().take(LONGEST_TOLD).collect();
+    if told.len() < text.len() {
+        told.push('…');
+    }
+    told
 }

@@ -600,6 +600,10 @@ async fn a_token_of_a_replica_whose_clock_is_behind_brings_nothing_older() {
     let token = ResumeToken { fingerprint: Fingerprint(1), observed_at };
     let mut resumed = rig.resume("a", &token.encode(&job("a")));
     assert_eq!(said(&mut resumed).await, "Running");
+    drop(resumed);
+    let mut again = rig.resume("a", &token.encode(&job("a")));
+    let first = timeout(SECOND, said(&mut again)).await.expect("though the next answer is the same");
+    assert_eq!(first, "Running");
 }
 
 #[tokio::test(start_paused = true)]

@@ -168,7 +168,7 @@ impl Hub {
             && news.latest.is_some_and(|latest| !state.accepts(&latest, news.answers))
         {
             // What is known here is older than what the caller has seen elsewhere.
-            follow.hurry();
+            follow.ask_anew();
         }
         Ok(Open { job: job.clone(), source, state, heartbeat: options.heartbeat, _permit: permit })
     }

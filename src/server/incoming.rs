@@ -4,6 +4,7 @@
 //! queue until a connection ends, and none that is open suffers.
 
 use std::{
+    future::Future,
     io,
     pin::Pin,
     sync::Arc,
@@ -15,6 +16,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
+    time::Sleep,
 };
 use tokio_stream::Stream;
 use tonic::transport::server::{Connected, TcpConnectInfo};
@@ -35,7 +37,9 @@ pub(super) fn incoming(
         loop {
             match listener.accept().await.and_then(|(stream, _)| stream.set_nodelay(true).map(|()| stream)) {
                 Ok(stream) => {
-                    return Some((Ok(Connection { stream, _permit: permit }), (listener, permits)));
+                    let greeting = Greeting { read: 0, patience: Box::pin(tokio::time::sleep(PATIENCE)) };
+                    let connection = Connection { stream, greeting: Some(greeting), _permit: permit };
+                    return Some((Ok(connection), (listener, permits)));
                 }
                 Err(error) => {
                     warn!(%error, "a connection can't be accepted");
@@ -46,11 +50,27 @@ pub(super) fn incoming(
     })
 }
 
+/// How long a client may take to say anything at all. Whoever only holds
+/// connections open would otherwise keep everybody else out.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Bytes that every client sends first: HTTP/2's preface has as many, and a TLS
+/// greeting more.
+const GREETING: usize = 24;
+
 /// One accepted connection, counted until it is dropped.
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: TcpStream,
+    greeting: Option<Greeting>,
     _permit: OwnedSemaphorePermit,
+}
+
+/// What is awaited of a client that has not said enough yet.
+#[derive(Debug)]
+struct Greeting {
+    read: usize,
+    patience: Pin<Box<Sleep>>,
 }
 
 impl Connected for Connection {
@@ -67,7 +87,20 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        if let Some(greeting) = &mut self.greeting
+            && greeting.patience.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if let Some(greeting) = &mut self.greeting {
+            greeting.read += buf.filled().len() - before;
+            if greeting.read >= GREETING {
+                self.greeting = None;
+            }
+        }
+        read
     }
 }
 

@@ -207,9 +207,10 @@ impl Issued {
     fn new(token: Token, issue: u64, now: Instant) -> Option<Self> {
         let Token { value, expiry } = token;
         let text = format!("Bearer {}", value.expose_secret());
-        let life = expiry.map(|expiry| match expiry {
-            Expiry::After(life) => life,
-            Expiry::At(end) => end.duration_since(Timestamp::now()).try_into().unwrap_or(Duration::ZERO),
+        let life = expiry.and_then(|expiry| match expiry {
+            Expiry::After(life) => Some(life),
+            // An end that has passed tells of clocks that differ, not of the token.
+            Expiry::At(end) => end.duration_since(Timestamp::now()).try_into().ok(),
         });
         let at = |life: Duration| now.checked_add(life);
         Some(Self {

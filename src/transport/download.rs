@@ -9,12 +9,12 @@ use std::{fmt, future::Future, pin::Pin, time::Duration};
 
 use bytes::{Buf, Bytes};
 use http::{HeaderValue, Request, Response, header};
-use reqwest::{Client, redirect};
+use reqwest::Client;
 use tokio::time::timeout;
 
-use super::{Endpoint, SetupError, USER_AGENT, reason};
+use super::{Endpoint, SetupError, client, reason};
 use crate::{
-    adapters::{BackendFault, FaultKind, FileFault, Part},
+    adapters::{BackendFault, BaseUrl, FaultKind, FileFault, Part},
     config,
 };
 
@@ -121,11 +121,8 @@ pub(super) struct FileClient {
 }
 
 impl FileClient {
-    pub(super) fn new(poll: &config::Poll) -> Result<Self, SetupError> {
-        let client = Client::builder()
-            .user_agent(USER_AGENT)
-            .redirect(redirect::Policy::none())
-            .connect_timeout(poll.connect_timeout)
+    pub(super) fn new(base_url: &BaseUrl, poll: &config::Poll) -> Result<Self, SetupError> {
+        let client = client(base_url, poll)
             .no_gzip()
             // A shared connection would let one reader's full window stop the others.
             .http1_only()

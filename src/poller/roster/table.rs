@@ -1,0 +1,231 @@
+//! The rows under the lock: what is due, what is taken together, what is told.
+
+use std::{mem, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::{ANSWERS_TO_RAISE_THE_CEILING, FEW_JOBS, LOOKED_AT, Plan, Row, Stage, TOLERANCE, Table, Taken};
+use crate::{
+    adapters::BackendFault,
+    job::{Lens, Observation, Snapshot},
+    pacing::Backoff,
+    poller::{Interruption, Latest, Standing},
+};
+
+impl Table {
+    /// One job that is due: any one that was not refused before, so that one job
+    /// that is always refused can't keep the circuit open for the others.
+    pub(super) fn next_probe(&self, now: Instant, dice: f64) -> Vec<(Instant, usize)> {
+        let due = || self.due.iter().take_while(|(at, _)| *at <= now).take(LOOKED_AT);
+        let unsuspected = || due().filter(|(_, key)| self.rows[*key].alone == 0);
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
+        let pick = (unsuspected().count() as f64 * dice) as usize;
+        unsuspected().nth(pick).or_else(|| due().next()).copied().into_iter().collect()
+    }
+
+    /// Due jobs that nobody has asked about yet.
+    pub(super) fn never_asked(&self, now: Instant) -> Vec<(Instant, usize)> {
+        let due = self.due.iter().take_while(|(at, _)| *at <= now).take(LOOKED_AT);
+        due.filter(|(_, key)| self.rows[*key].asked_at.is_none()).take(self.ceiling).copied().collect()
+    }
+
+    pub(super) fn next_batch(&self, now: Instant, plan: &Plan) -> Vec<(Instant, usize)> {
+        let mut keys = Vec::new();
+        let mut passed_over = 0;
+        for &(at, key) in self.due.iter().take(LOOKED_AT) {
+            let row = &self.rows[key];
+            if row.alone > 0 {
+                if at <= now && keys.is_empty() {
+                    return vec![(at, key)];
+                }
+                continue;
+            }
+            // Half of its wait is over, or it is new and waits for company.
+            let soon = match row.asked_at {
+                None => at <= now + plan.window,
+                Some(asked) => at.saturating_duration_since(now) <= now.saturating_duration_since(asked),
+            };
+            if at <= now || soon && !keys.is_empty() {
+                keys.push((at, key));
+            } else if keys.is_empty() || at > now + plan.cadence.max || passed_over == plan.max_batch {
+                break;
+            } else {
+                passed_over += 1;
+            }
+            if keys.len() == self.ceiling {
+                break;
+            }
+        }
+        keys
+    }
+
+    /// Whether the next request may be a long poll.
+    pub(super) fn may_long_poll(&self) -> bool {
+        !self.long_polling
+            && self.gate.failures() == 0
+            && self.rows.len() <= FEW_JOBS
+            && self.rows.iter().all(|(_, row)| !row.cut && row.alone == 0)
+    }
+
+    /// Everything that is due at some time, and for how long to hold the request:
+    /// the whole seconds until the first of it needs an answer. What is left of
+    /// that time is waited for before.
+    pub(super) fn next_long_poll(&mut self, now: Instant) -> (Vec<(Instant, usize)>, Duration) {
+        let keys: Vec<(Instant, usize)> = self.due.iter().copied().collect();
+        let Some(answer_at) = keys.iter().map(|(_, key)| self.rows[*key].answer_at).min() else {
+            return (keys, Duration::ZERO);
+        };
+        let wait = whole_seconds(answer_at.saturating_duration_since(now));
+        let begin = answer_at.checked_sub(wait).unwrap_or(now);
+        if begin <= now + TOLERANCE {
+            return (keys, wait);
+        }
+        for (_, key) in keys {
+            let answer_at = self.rows[key].answer_at;
+            self.reschedule(key, begin);
+            self.rows[key].answer_at = answer_at;
+        }
+        (Vec::new(), Duration::ZERO)
+    }
+
+    /// Has what is due only for a long poll wait on, where that can't be.
+    pub(super) fn put_off_long_polls(&mut self, now: Instant) {
+        let waiting: Vec<usize> = self
+            .due
+            .iter()
+            .take_while(|(at, _)| *at <= now)
+            .take(FEW_JOBS)
+            .filter_map(|(_, key)| (self.rows[*key].answer_at > now).then_some(*key))
+            .collect();
+        for key in waiting {
+            self.reschedule(key, self.rows[key].answer_at);
+        }
+    }
+
+    /// Dares a little more in one request after many answers.
+    pub(super) fn raise_ceiling(&mut self, jobs: usize, plan: &Plan) {
+        self.answered += 1;
+        self.fits = self.fits.max(jobs);
+        if self.ceiling < plan.max_batch && self.answered >= ANSWERS_TO_RAISE_THE_CEILING {
+            self.ceiling = (self.ceiling + self.ceiling.div_ceil(8)).min(plan.max_batch);
+            self.answered = 0;
+        }
+    }
+
+    /// The row of a taken job, unless its followers have left since.
+    pub(super) fn asked(&mut self, taken: &Taken) -> Option<&mut Row> {
+        let row = self.rows.get_mut(taken.key)?;
+        Arc::ptr_eq(&row.entry, &taken.entry).then_some(row)
+    }
+
+    /// Has a job that is not due asked about at `at`.
+    pub(super) fn schedule(&mut self, key: usize, at: Instant) {
+        self.rows[key].stage = Stage::Due(at);
+        self.rows[key].answer_at = at;
+        self.due.insert((at, key));
+    }
+
+    /// Has a job that is due asked about at another time.
+    pub(super) fn reschedule(&mut self, key: usize, at: Instant) {
+        if let Stage::Due(before) = self.rows[key].stage {
+            self.due.remove(&(before, key));
+            self.schedule(key, at);
+        }
+    }
+
+    /// Has a job asked about after `interval`, by a long poll if that can be.
+    pub(super) fn schedule_after(&mut self, key: usize, now: Instant, interval: Duration, plan: &Plan) {
+        let answer_at = now + interval;
+        self.schedule(key, answer_at);
+        let row = &mut self.rows[key];
+        let cut = mem::take(&mut row.cut);
+        if plan.long_poll && !cut && row.alone == 0 && self.rows.len() <= FEW_JOBS {
+            self.reschedule(key, now + interval.saturating_sub(whole_seconds(interval)));
+            self.rows[key].answer_at = answer_at;
+        }
+    }
+}
+
+/// What a vendor can be asked to hold a request for.
+fn whole_seconds(time: Duration) -> Duration {
+    Duration::from_secs((time + TOLERANCE).as_secs())
+}
+
+impl Row {
+    /// Publishes an observation. Returns whether it is the last.
+    pub(super) fn observed(
+        &mut self,
+        observation: Observation,
+        now: Instant,
+        time: Timestamp,
+    ) -> Option<Latest> {
+        let snapshot = Snapshot::new(self.entry.job.clone(), observation);
+        let mut news = self.entry.news();
+        let changed = news.latest.as_ref().is_none_or(|latest| latest.snapshot.differs_from(&snapshot));
+        // What a vendor changes beside what it documents does not speed polls up.
+        let shown = news.latest.as_ref().is_none_or(|latest| {
+            latest.snapshot.fingerprint(Lens::SHOWN) != snapshot.fingerprint(Lens::SHOWN)
+        });
+        let recovered = mem::replace(&mut news.standing, Standing::Observed) != Standing::Observed;
+        let snapshot = match &news.latest {
+            Some(latest) if !changed => Arc::clone(&latest.snapshot),
+            _ => Arc::new(snapshot),
+        };
+        let latest = Latest { snapshot, time, at: now };
+        news.latest = Some(latest.clone());
+        news.attempts += 1;
+        news.answers += 1;
+        drop(news);
+        self.failures = 0;
+        self.alone = self.alone.saturating_sub(1);
+        if shown {
+            self.changed_at = now;
+        }
+        let everybody = mem::take(&mut self.ask_anew) || changed || recovered;
+        self.tell(everybody);
+        latest.snapshot.is_terminal().then_some(latest)
+    }
+
+    pub(super) fn missing(&mut self) {
+        let times = match self.entry.news().standing {
+            Standing::Missing { times } => times,
+            _ => 0,
+        };
+        self.stands(Standing::Missing { times: times.saturating_add(1) });
+    }
+
+    /// It failed for itself. Returns when it is asked about again.
+    pub(super) fn failed(
+        &mut self,
+        fault: BackendFault,
+        backoff: &Backoff,
+        now: Instant,
+        dice: f64,
+    ) -> Instant {
+        self.failures = self.failures.saturating_add(1);
+        let at = now + backoff.wait(self.failures, dice);
+        self.interrupted(Interruption::until(fault, at, now));
+        at
+    }
+
+    pub(super) fn interrupted(&mut self, interruption: Arc<Interruption>) {
+        self.stands(Standing::Interrupted(interruption));
+    }
+
+    pub(super) fn stands(&mut self, standing: Standing) {
+        let mut news = self.entry.news();
+        news.standing = standing;
+        news.attempts += 1;
+        drop(news);
+        self.tell(true);
+    }
+
+    pub(super) fn tell(&self, everyone: bool) {
+        for (_, follower) in &self.followers {
+            if everyone || follower.eager {
+                follower.mailbox.post(follower.slot);
+            }
+        }
+    }
+}

@@ -1,10 +1,11 @@
 //! The command line: `serve` and `check` for operators, `get`, `watch` and
-//! `batch` for anyone who has a job to follow, `demo` for the first minute.
+//! `batch` for anyone who has a job to follow, `demo` for the first minute and
+//! `simulate` for whoever writes a client.
 //!
 //! The clients print for people on a terminal and one proto-JSON object per line
 //! everywhere else. What a command found out is its exit code; see [`Exit`].
 
-use std::{future::Future, process::ExitCode};
+use std::{future::Future, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
@@ -23,10 +24,14 @@ mod json;
 mod present;
 mod render;
 mod serve;
+#[cfg(feature = "demo")]
+mod simulate;
 mod watch;
 
 pub use exit::Exit;
 use exit::Failure;
+
+use crate::config::{Config, EnvFile, Environment, InvalidConfig};
 
 /// One gRPC contract over every vendor's asynchronous-job API.
 #[derive(Debug, Parser)]
@@ -60,7 +65,12 @@ enum Command {
     Download(download::Args),
     /// Show everything, with simulated vendors: nothing to install or configure.
     #[cfg(feature = "demo")]
+    #[command(after_long_help = simulate::means())]
     Demo(demo::Args),
+    /// Run one simulated vendor, to write a client against.
+    #[cfg(feature = "demo")]
+    #[command(after_long_help = simulate::means())]
+    Simulate(simulate::Args),
 }
 
 impl Cli {
@@ -91,6 +101,8 @@ impl Command {
             Self::Download(args) => until_interrupted(args.run()).await,
             #[cfg(feature = "demo")]
             Self::Demo(args) => args.run().await,
+            #[cfg(feature = "demo")]
+            Self::Simulate(args) => args.run().await,
         }
     }
 }
@@ -102,8 +114,28 @@ async fn until_interrupted(work: impl Future<Output = Result<Exit, Failure>>) ->
     }
 }
 
-/// The environment, as far as it is text.
-fn environment() -> impl Iterator<Item = (String, String)> {
-    std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+/// Where the configuration is.
+#[derive(Debug, clap::Args)]
+struct Configuration {
+    /// The configuration, in TOML.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+
+    /// Variables that come before those of the environment, a NAME=value in each
+    /// line. The gateway sees when a secret changes there.
+    #[arg(long, value_name = "FILE")]
+    env_file: Option<PathBuf>,
+}
+
+impl Configuration {
+    fn load(&self) -> Result<Config, InvalidConfig> {
+        // What is no text can be no value.
+        let own = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        let mut environment = Environment::from(own);
+        if let Some(file) = &self.env_file {
+            environment = environment.with_file(EnvFile::load(file)?);
+        }
+        Config::load(&self.config, environment)
+    }
 }

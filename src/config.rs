@@ -3,8 +3,9 @@
 //! A configuration is a TOML file in which the environment may replace any key.
 //! It is read in three steps, each in a module of its own: `overrides` puts the
 //! environment's values into the file's table, `schema` refuses keys that do not
-//! exist, and `file` (with `credentials` and `reader`) turns the table into the types below. All of them collect
-//! what is wrong instead of stopping at the first problem.
+//! exist, and `file` (with `credentials` and `reader`) turns the table into the
+//! types below. All of them collect what is wrong instead of stopping at the first
+//! problem. Each secret keeps where it was found, since it may change there.
 
 use std::{
     fmt,
@@ -15,18 +16,21 @@ use std::{
     time::Duration,
 };
 
-use secrecy::SecretString;
 use thiserror::Error;
 
 use crate::adapters::{BaseUrl, ClientAuth, Encoding};
 
 mod credentials;
+mod environment;
 mod file;
 mod overrides;
 mod reader;
 mod schema;
+mod secret;
 
+pub use environment::{EnvFile, Environment};
 pub use reader::parse_duration;
+pub use secret::{Secret, Source};
 
 /// A whole configuration.
 #[derive(Clone, Debug)]
@@ -123,31 +127,31 @@ pub enum Credentials {
     /// Not at all.
     None,
     /// `Authorization: <key>`, with no scheme word.
-    ApiKey(SecretString),
+    ApiKey(Secret),
     /// An API key that is traded for a token.
-    ApiKeyExchange(SecretString),
+    ApiKeyExchange(Secret),
     /// `Authorization: Bearer`.
-    Bearer(SecretString),
+    Bearer(Secret),
     /// HTTP Basic.
     Basic {
         /// User name.
         username: String,
         /// Password.
-        password: SecretString,
+        password: Secret,
     },
     /// Email and password, traded for a token.
     Login {
         /// Email.
         email: String,
         /// Password.
-        password: SecretString,
+        password: Secret,
     },
     /// OAuth client credentials, traded for a token.
     OAuthClient {
         /// Client id.
         client_id: String,
         /// Client secret.
-        client_secret: SecretString,
+        client_secret: Secret,
         /// How both are sent.
         client_auth: ClientAuth,
     },
@@ -219,7 +223,7 @@ impl Config {
     ///
     /// # Errors
     /// Every problem at once.
-    pub fn load(path: &Path, env: impl IntoIterator<Item = (String, String)>) -> Result<Self, InvalidConfig> {
+    pub fn load(path: &Path, env: impl Into<Environment>) -> Result<Self, InvalidConfig> {
         let text = std::fs::read_to_string(path).map_err(|error| {
             let subject = path.display().to_string();
             InvalidConfig { problems: vec![Problem { subject, text: format!("can't be read: {error}") }] }
@@ -232,8 +236,8 @@ impl Config {
     ///
     /// # Errors
     /// Every problem at once.
-    pub fn parse(text: &str, env: impl IntoIterator<Item = (String, String)>) -> Result<Self, InvalidConfig> {
-        file::read(text, &env.into_iter().collect())
+    pub fn parse(text: &str, env: impl Into<Environment>) -> Result<Self, InvalidConfig> {
+        file::read(text, &env.into())
     }
 
     /// What works and is probably not meant; one line each.
@@ -338,6 +342,19 @@ impl Vendor {
 }
 
 impl Credentials {
+    /// The secret among them.
+    pub fn secret(&self) -> Option<&Secret> {
+        match self {
+            Self::None => None,
+            Self::ApiKey(secret)
+            | Self::ApiKeyExchange(secret)
+            | Self::Bearer(secret)
+            | Self::Basic { password: secret, .. }
+            | Self::Login { password: secret, .. }
+            | Self::OAuthClient { client_secret: secret, .. } => Some(secret),
+        }
+    }
+
     /// What they are, in words; no secret.
     pub fn kind(&self) -> &'static str {
         match self {

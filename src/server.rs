@@ -4,7 +4,7 @@ use std::{error::Error as _, io, sync::Arc, time::Duration};
 
 use thiserror::Error;
 use tokio::{net::TcpListener, time::timeout};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tonic::transport::{self, Certificate, Identity, Server, ServerTlsConfig};
 use tonic_health::ServingStatus;
 use tracing::{info, warn};
@@ -21,6 +21,9 @@ use crate::{
 };
 
 mod incoming;
+mod rotation;
+
+use rotation::Rotation;
 
 /// How long open calls may go on after the shutdown began. Calls that wait for a
 /// vendor are ended by then, so only a client that does not read is cut off.
@@ -84,10 +87,13 @@ pub async fn run(
 ) -> Result<(), ServeError> {
     let Config { server, limits, backends, .. } = config;
     let mut setups = Vec::with_capacity(backends.len());
+    let mut rotation = Rotation::default();
     for backend in backends {
         let name = Arc::clone(&backend.name);
         let endpoint = Endpoint::new(&backend)
             .map_err(|error| ServeError::Backend { backend: Arc::clone(&name), error })?;
+        let endpoint = Arc::new(endpoint);
+        rotation.add(&backend.credentials, &endpoint);
         let adapter = Arc::clone(endpoint.adapter());
         setups.push(BackendSetup {
             name,
@@ -95,10 +101,11 @@ pub async fn run(
             max_batch: adapter.max_batch(),
             long_poll: backend.poll.long_poll && backend.vendor == Vendor::Immuta,
             check: Box::new(move |job| adapter.check(job)),
-            upstream: Arc::new(endpoint),
+            upstream: endpoint,
             poll: backend.poll,
         });
     }
+    let _rotation = AbortOnDropHandle::new(tokio::spawn(rotation.run(rotation::EVERY)));
     let names: Vec<String> = setups.iter().map(|setup| setup.name.to_string()).collect();
     let watch_limits = WatchLimits {
         total: limits.watches,
@@ -131,9 +138,11 @@ pub async fn run(
     info!(%address, backends = names.join(","), tls = server.tls.is_some(), "listening on {address}");
 
     tokio::select! {
+        biased;
+        // First, since with no call open the serving ends in the same moment.
+        () = shutdown.cancelled() => {}
         outcome = &mut serving => return Ok(outcome?),
         () = pollers.broken() => return Err(ServeError::Poller),
-        () = shutdown.cancelled() => {}
     }
     info!("shutting down: open calls get {} s to end", DRAIN.as_secs());
     // Who watches the health is told, and then let go: its call would never end.

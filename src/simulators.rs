@@ -10,7 +10,8 @@
 //! ```
 //!
 //! All of it is also at hand over HTTP below `/_simulator`, for people who write
-//! clients in other languages, without credentials and in JSON:
+//! clients in other languages (`jobwatch simulate` runs one vendor for them), without
+//! credentials and in JSON:
 //!
 //! | request | body | does |
 //! | --- | --- | --- |

@@ -10,6 +10,7 @@ use std::{cell::Cell, error::Error, fmt, io, sync::Arc, time::Duration};
 use bytes::{Bytes, BytesMut};
 use http::{Request, Response, header};
 use reqwest::{Client, ClientBuilder, redirect};
+use secrecy::SecretString;
 use tower::util::MapRequestLayer;
 
 use crate::{
@@ -100,6 +101,12 @@ impl Endpoint {
             http: Arc::new(Http::new(base_url, poll)?),
             files: download::FileClient::new(base_url, poll)?,
         })
+    }
+
+    /// Takes another secret in place of the configured one. A request that the
+    /// vendor rejects meanwhile is sent once more, with the new one.
+    pub fn rotate(&self, secret: SecretString) -> Result<(), SetupError> {
+        self.credentials.rotate(secret)
     }
 
     /// The vendor's translation.

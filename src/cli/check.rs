@@ -1,26 +1,19 @@
 //! `jobwatch check`: whether a configuration can be served.
 
-use std::{
-    io::{self, Write},
-    path::PathBuf,
-};
+use std::io::{self, Write};
 
 use super::{
-    environment,
+    Configuration,
     exit::{Exit, Failure},
     render::Paint,
 };
-use crate::{
-    config::{Backend, Config},
-    server,
-};
+use crate::{config::Backend, server};
 
 /// Validates a configuration.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The configuration, in TOML.
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
+    #[command(flatten)]
+    configuration: Configuration,
 
     /// Try each backend's credentials at the vendor, too.
     #[arg(long)]
@@ -29,7 +22,7 @@ pub(super) struct Args {
 
 impl Args {
     pub(super) async fn run(self) -> Result<Exit, Failure> {
-        let config = Config::load(&self.config, environment())?;
+        let config = self.configuration.load()?;
         for warning in config.warnings() {
             eprintln!("warning: {warning}");
         }
@@ -68,6 +61,7 @@ fn line(backend: &Backend, width: usize, failure: Option<&str>, paint: Paint) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
 
     #[test]
     fn a_backend_is_one_line() {

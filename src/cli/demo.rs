@@ -25,7 +25,7 @@ use crate::{
     config::Config,
     proto::v1::{JobRef, WatchJobRequest},
     server::{self, ServeError},
-    simulators::{DemoJob, Fleet},
+    simulators::{DemoJob, Fleet, Vendor},
     telemetry,
 };
 
@@ -77,7 +77,8 @@ impl Args {
         let client = Connection::to(address).open().await?;
         let jobs = fleet.start_demo_jobs();
         let mut out = io::stdout();
-        write!(out, "{}", introduction(address, &jobs, Paint::stdout()))?;
+        let urls = Vendor::ALL.map(|vendor| (vendor.name(), fleet.simulator(vendor).base_url()));
+        write!(out, "{}", introduction(address, &jobs, &urls, Paint::stdout()))?;
         out.flush()?;
 
         let now = Timestamp::now();
@@ -142,7 +143,7 @@ fn reference(job: &DemoJob) -> JobRef {
 }
 
 /// What runs where, and what to paste into another terminal.
-fn introduction(address: SocketAddr, jobs: &[DemoJob], paint: Paint) -> String {
+fn introduction(address: SocketAddr, jobs: &[DemoJob], urls: &[(&str, String)], paint: Paint) -> String {
     let mut seen = HashSet::new();
     let one_each: Vec<_> = jobs.iter().filter(|job| seen.insert(job.backend)).collect();
     let backends = one_each.iter().map(|job| job.backend).collect::<Vec<_>>().join(", ");
@@ -152,6 +153,10 @@ fn introduction(address: SocketAddr, jobs: &[DemoJob], paint: Paint) -> String {
     );
     for line in grpcurl(address, &one_each) {
         text = text + "  " + &paint.cyan(&line) + "\n";
+    }
+    text += "\nThe vendors start jobs and fail on request, as jobwatch demo --help says:\n\n";
+    for (vendor, url) in urls {
+        text = text + &format!("  {vendor:8}  {url}/_simulator") + "\n";
     }
     text.push('\n');
     text
@@ -206,7 +211,8 @@ mod tests {
     #[test]
     fn the_introduction_shows_one_job_of_each_backend() {
         let jobs = [job("immuta", "1", None), job("immuta", "2", None), job("claret", "3", None)];
-        let text = introduction(LISTEN.into(), &jobs, Paint::NONE);
+        let text = introduction(LISTEN.into(), &jobs, &[("immuta", "http://x".to_owned())], Paint::NONE);
+        assert!(text.contains("\n  immuta    http://x/_simulator\n"), "{text}");
         assert!(text.contains("simulated vendors behind it: immuta, claret.\n"), "{text}");
         assert!(!text.contains("\"2\""));
     }

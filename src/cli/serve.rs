@@ -1,22 +1,19 @@
 //! `jobwatch serve`: the gateway itself.
 
-use std::path::PathBuf;
-
 use tokio::{net::TcpListener, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    environment,
+    Configuration,
     exit::{Exit, Failure},
 };
-use crate::{config::Config, server, telemetry};
+use crate::{server, telemetry};
 
 /// Runs the gateway.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The configuration, in TOML.
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
+    #[command(flatten)]
+    configuration: Configuration,
 
     /// How log lines are written. What is logged: `JOBWATCH_LOG` or `RUST_LOG`.
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
@@ -27,7 +24,7 @@ impl Args {
     pub(super) async fn run(self) -> Result<Exit, Failure> {
         telemetry::init(self.log_format, &telemetry::filter("info"))
             .map_err(|error| Failure::Usage(error.to_string()))?;
-        let config = Config::load(&self.config, environment())?;
+        let config = self.configuration.load()?;
         for warning in config.warnings() {
             tracing::warn!("{warning}");
         }

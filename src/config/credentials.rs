@@ -1,10 +1,11 @@
 //! How a backend's credentials are written, by vendor.
 
-use secrecy::SecretString;
+use std::path::Path;
 
 use super::{
-    Credentials, Vendor,
+    Credentials, Secret, Source, Vendor,
     reader::{Reader, Section},
+    secret::{self, Form},
 };
 use crate::adapters::ClientAuth;
 
@@ -135,71 +136,55 @@ const WHERE: &str = "{ env = \"NAME\" } or { file = \"/path\" }";
 
 impl Reader<'_> {
     /// A secret, from wherever the key says that it is.
-    pub(super) fn secret(&mut self, section: &Section<'_>, key: &str) -> Option<SecretString> {
-        self.secret_text(section, key).map(SecretString::from)
+    pub(super) fn secret(&mut self, section: &Section<'_>, key: &str) -> Option<Secret> {
+        self.secret_of(section, key, Form::Text)
     }
 
     /// A secret that is sent in a header as it is.
-    pub(super) fn header_secret(&mut self, section: &Section<'_>, key: &str) -> Option<SecretString> {
-        let text = self.secret_text(section, key)?;
-        if text.to_ascii_lowercase().starts_with("bearer ") {
-            return self
-                .problem(section.path_of(key), "begins with \"Bearer \"; write the token alone".to_owned());
-        }
-        if text.chars().any(char::is_whitespace) {
-            let text = "holds white space, which a header can't carry; write the secret alone".to_owned();
-            return self.problem(section.path_of(key), text);
-        }
-        Some(text.into())
+    pub(super) fn header_secret(&mut self, section: &Section<'_>, key: &str) -> Option<Secret> {
+        self.secret_of(section, key, Form::Header)
     }
 
-    fn secret_text(&mut self, section: &Section<'_>, key: &str) -> Option<String> {
-        let path = section.path_of(key);
-        let text = match section.get(key) {
-            None => return self.problem(path, format!("is missing; write {WHERE}")),
-            Some(toml::Value::String(literal)) if self.allow_inline_secrets => literal.clone(),
+    fn secret_of(&mut self, section: &Section<'_>, key: &str, form: Form) -> Option<Secret> {
+        let key_path = section.path_of(key);
+        let (text, source) = match section.get(key) {
+            None => return self.problem(key_path, format!("is missing; write {WHERE}")),
+            Some(toml::Value::String(literal)) if self.allow_inline_secrets => {
+                (literal.clone(), Source::Literal)
+            }
             Some(toml::Value::String(_)) => {
                 let text = format!(
                     "is a secret in the file; write {WHERE}, or allow_inline_secrets = true at the top"
                 );
-                return self.problem(path, text);
+                return self.problem(key_path, text);
             }
-            Some(toml::Value::Table(place)) => self.secret_from(&path, place)?,
-            Some(_) => return self.problem(path, format!("is no secret; write {WHERE}")),
+            Some(toml::Value::Table(place)) => self.secret_from(&key_path, place)?,
+            Some(_) => return self.problem(key_path, format!("is no secret; write {WHERE}")),
         };
-        if text.is_empty() {
-            return self.problem(path, "is empty; write the secret, or where it is".to_owned());
+        match form.check(&text) {
+            Ok(()) => Some(Secret { key: key_path, value: text.into(), source, form }),
+            Err(text) => self.problem(key_path, text.to_owned()),
         }
-        if text.chars().any(char::is_control) {
-            let text = "holds a line break or another control character; write the secret alone".to_owned();
-            return self.problem(path, text);
-        }
-        Some(text)
     }
 
-    fn secret_from(&mut self, path: &str, place: &toml::Table) -> Option<String> {
+    fn secret_from(&mut self, path: &str, place: &toml::Table) -> Option<(String, Source)> {
         let place: Vec<_> = place.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
         match place[..] {
-            [("env", Some(name))] => match self.env.get(name).map(String::as_str) {
+            [("env", Some(name))] => match self.env.variables().get(name).map(String::as_str) {
                 None => {
                     self.problem(path.to_owned(), format!("is the variable {name}, which is not set; set it"))
                 }
                 Some("") => {
                     self.problem(path.to_owned(), format!("is the variable {name}, which is empty; set it"))
                 }
-                Some(value) => Some(value.to_owned()),
-            },
-            [("file", Some(file))] => match std::fs::read_to_string(file) {
-                Err(error) => {
-                    self.problem(path.to_owned(), format!("is the file {file}, which can't be read: {error}"))
+                Some(value) => {
+                    let file = self.env.file().map(Path::to_owned);
+                    Some((value.to_owned(), Source::Environment { name: name.to_owned(), file }))
                 }
-                Ok(text) => match text.trim_end_matches(['\r', '\n']) {
-                    "" => self.problem(
-                        path.to_owned(),
-                        format!("is the file {file}, which is empty; write the secret there"),
-                    ),
-                    secret => Some(secret.to_owned()),
-                },
+            },
+            [("file", Some(file))] => match secret::read_file(Path::new(file)) {
+                Ok(text) => Some((text, Source::File(file.into()))),
+                Err(text) => self.problem(path.to_owned(), text),
             },
             _ => self.problem(path.to_owned(), format!("doesn't say where the secret is; write {WHERE}")),
         }

@@ -1,7 +1,6 @@
 //! Turns the file's table into a configuration.
 
 use std::{
-    collections::BTreeMap,
     fs::File,
     num::{NonZeroU32, NonZeroUsize},
     path::PathBuf,
@@ -11,7 +10,8 @@ use std::{
 use toml::{Table, Value};
 
 use super::{
-    Backend, Config, InvalidConfig, Limits, Poll, Problem, Server, Tls, Vendor, credentials, overrides,
+    Backend, Config, Environment, InvalidConfig, Limits, Poll, Problem, Server, Tls, Vendor, credentials,
+    overrides,
     reader::{Reader, Section},
     schema::{self, FILE},
 };
@@ -22,7 +22,7 @@ const LEAST: Duration = Duration::from_millis(1);
 const MOST_STANDBYS: usize = 8;
 
 /// Reads a whole file.
-pub(super) fn read(text: &str, env: &BTreeMap<String, String>) -> Result<Config, InvalidConfig> {
+pub(super) fn read(text: &str, env: &Environment) -> Result<Config, InvalidConfig> {
     let mut file: Table = toml::from_str(text).map_err(|error| {
         // The error's own Display quotes the line, which may hold a secret.
         let (line, column) = error.span().map_or((1, 1), |span| position(text, span.start));
@@ -30,7 +30,7 @@ pub(super) fn read(text: &str, env: &BTreeMap<String, String>) -> Result<Config,
         InvalidConfig { problems: vec![Problem { subject: "the file".to_owned(), text }] }
     })?;
     let mut problems = Vec::new();
-    let origins = overrides::apply(&mut file, env, &mut problems);
+    let origins = overrides::apply(&mut file, env.variables(), &mut problems);
     schema::refuse_unknown("", &file, FILE, &mut problems);
 
     let mut reader = Reader::new(env, problems);

@@ -1,6 +1,6 @@
 //! Reads single values and collects what is wrong with them.
 
-use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
+use std::{ops::RangeInclusive, time::Duration};
 
 use jiff::{
     SignedDuration,
@@ -8,7 +8,7 @@ use jiff::{
 };
 use toml::{Table, Value};
 
-use super::{Problem, schema::join};
+use super::{Environment, Problem, schema::join};
 
 /// A duration as configuration and command line write it: `250ms`, `1s`, `1m 30s`.
 pub fn parse_duration(text: &str) -> Option<Duration> {
@@ -48,14 +48,14 @@ impl<'a> Section<'a> {
 /// Reads values and collects what is wrong with them. Each method returns `None`
 /// exactly when it has reported a problem.
 pub(super) struct Reader<'a> {
-    pub(super) env: &'a BTreeMap<String, String>,
+    pub(super) env: &'a Environment,
     pub(super) allow_inline_secrets: bool,
     problems: Vec<Problem>,
 }
 
 impl<'a> Reader<'a> {
     /// A reader that goes on collecting after `problems`.
-    pub(super) fn new(env: &'a BTreeMap<String, String>, problems: Vec<Problem>) -> Self {
+    pub(super) fn new(env: &'a Environment, problems: Vec<Problem>) -> Self {
         Self { env, allow_inline_secrets: false, problems }
     }
 

@@ -1,12 +1,17 @@
 //! How a backend's secret becomes an Authorization header.
 //!
+//! An [`Identity`] is what one secret gives, the token that it was traded for
+//! included. When the secret changes it is replaced as a whole: requests that were
+//! sent before keep the old one, and one that is rejected meanwhile is sent again
+//! with the new one.
+//!
 //! A token that is traded for is shared by all requests and fetched by one of
 //! them at a time: whoever needs it meanwhile waits, and shares the outcome,
 //! token or fault. It is replaced before it expires, where its end is known, and
 //! after the vendor has rejected it.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -28,20 +33,38 @@ const RENEW_BEFORE_END: Duration = Duration::from_mins(1);
 /// One backend's credentials.
 #[derive(Debug)]
 pub(super) struct Credentials {
+    configured: config::Credentials,
+    current: Mutex<Arc<Identity>>,
+}
+
+/// What one secret gives.
+#[derive(Debug)]
+struct Identity {
+    /// Counts the secrets of this backend.
+    generation: u64,
     secret: Option<SecretString>,
     fixed: Option<HeaderValue>,
     trade: Option<Trade>,
 }
 
-/// A header to send, and which issue of a token it holds.
+/// A header to send, and which issue it is.
 #[derive(Clone, Debug)]
 pub(super) struct Authorization {
     pub(super) header: Option<HeaderValue>,
-    pub(super) issue: u64,
+    pub(super) issue: Issue,
+    secret: Option<SecretString>,
+}
+
+/// Which secret, and which token that was traded for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Issue {
+    generation: u64,
+    token: u64,
 }
 
 #[derive(Debug, Default)]
 struct Trade {
+    generation: u64,
     state: Mutex<TradeState>,
     /// Held by whoever fetches a token; the state itself is never locked meanwhile.
     turn: tokio::sync::Mutex<()>,
@@ -58,33 +81,25 @@ struct TradeState {
 #[derive(Clone, Debug)]
 struct Issued {
     header: HeaderValue,
-    issue: u64,
+    issue: Issue,
     renew_at: Option<Instant>,
     ends_at: Option<Instant>,
 }
 
 impl Credentials {
     pub(super) fn new(configured: &config::Credentials) -> Result<Self, SetupError> {
-        use config::Credentials as C;
-        let fixed = |text: String, secret: &SecretString| {
-            let header = sensitive(&text)
-                .ok_or_else(|| SetupError("a secret holds characters that a header can't".into()))?;
-            Ok(Self { secret: Some(secret.clone()), fixed: Some(header), trade: None })
-        };
-        match configured {
-            C::None => Ok(Self { secret: None, fixed: None, trade: None }),
-            C::ApiKey(key) => fixed(key.expose_secret().to_owned(), key),
-            C::Bearer(token) => fixed(format!("Bearer {}", token.expose_secret()), token),
-            C::Basic { username, password } => {
-                let pair = format!("{username}:{}", password.expose_secret());
-                fixed(format!("Basic {}", BASE64_STANDARD.encode(pair)), password)
-            }
-            C::ApiKeyExchange(secret)
-            | C::Login { password: secret, .. }
-            | C::OAuthClient { client_secret: secret, .. } => {
-                Ok(Self { secret: Some(secret.clone()), fixed: None, trade: Some(Trade::default()) })
-            }
-        }
+        let secret = configured.secret().map(|secret| secret.value().clone());
+        let identity = Identity::new(configured, secret, 0)?;
+        Ok(Self { configured: configured.clone(), current: Mutex::new(Arc::new(identity)) })
+    }
+
+    /// Takes another secret from the next request on, and drops the token that was
+    /// traded for the one before.
+    pub(super) fn rotate(&self, secret: SecretString) -> Result<(), SetupError> {
+        let mut current = self.lock();
+        let identity = Identity::new(&self.configured, Some(secret), current.generation + 1)?;
+        *current = Arc::new(identity);
+        Ok(())
     }
 
     /// What to send now; fetches a token where there is none that will do.
@@ -93,19 +108,110 @@ impl Credentials {
         adapter: &dyn Adapter,
         http: &Http,
     ) -> Result<Authorization, BackendFault> {
-        let (Some(trade), Some(secret)) = (&self.trade, &self.secret) else {
-            return Ok(Authorization { header: self.fixed.clone(), issue: 0 });
+        let mut identity = self.current();
+        loop {
+            let outcome = identity.authorization(adapter, http).await;
+            let current = self.current();
+            match outcome {
+                // The secret was replaced while it was being traded.
+                Err(BackendFault { kind: FaultKind::CredentialsRejected, .. })
+                    if current.generation != identity.generation =>
+                {
+                    identity = current;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Drops what the vendor rejected, if it is a token. Returns whether there is or
+    /// can be had something else: another token, or that of a newer secret.
+    pub(super) fn forget(&self, issue: Issue) -> bool {
+        let current = self.current();
+        current.generation != issue.generation || current.forget(issue)
+    }
+
+    /// What was said, without any secret of the request that `authorization` was
+    /// sent with.
+    #[allow(clippy::unused_self, reason = "it is these credentials' secret")]
+    pub(super) fn redact(&self, said: Interpretation, authorization: &Authorization) -> Interpretation {
+        let sent = authorization.header.as_ref().and_then(credential);
+        let secret = authorization.secret.as_ref().map(ExposeSecret::expose_secret);
+        let secrets: Vec<&str> = sent.into_iter().chain(secret).collect();
+        redaction::interpretation(said, &secrets)
+    }
+
+    fn current(&self) -> Arc<Identity> {
+        Arc::clone(&self.lock())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Arc<Identity>> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Identity {
+    fn new(
+        configured: &config::Credentials,
+        secret: Option<SecretString>,
+        generation: u64,
+    ) -> Result<Self, SetupError> {
+        use config::Credentials as C;
+        let exposed = secret.as_ref().map(ExposeSecret::expose_secret).unwrap_or_default();
+        let fixed = match configured {
+            C::None | C::ApiKeyExchange(_) | C::Login { .. } | C::OAuthClient { .. } => None,
+            C::ApiKey(_) => Some(exposed.to_owned()),
+            C::Bearer(_) => Some(format!("Bearer {exposed}")),
+            C::Basic { username, .. } => {
+                Some(format!("Basic {}", BASE64_STANDARD.encode(format!("{username}:{exposed}"))))
+            }
         };
-        let seen = match trade.current() {
-            Ok(authorization) => return Ok(authorization),
+        let header = |text: String| {
+            sensitive(&text)
+                .ok_or_else(|| SetupError("a secret holds characters that a header can't".to_owned()))
+        };
+        let trades = matches!(configured, C::ApiKeyExchange(_) | C::Login { .. } | C::OAuthClient { .. });
+        let trade = trades.then(|| Trade { generation, ..Trade::default() });
+        Ok(Self { generation, fixed: fixed.map(header).transpose()?, secret, trade })
+    }
+
+    async fn authorization(&self, adapter: &dyn Adapter, http: &Http) -> Result<Authorization, BackendFault> {
+        let (Some(trade), Some(secret)) = (&self.trade, &self.secret) else {
+            let issue = Issue { generation: self.generation, token: 0 };
+            return Ok(Authorization { header: self.fixed.clone(), issue, secret: self.secret.clone() });
+        };
+        let (header, issue) = trade.header(adapter, secret, http).await?;
+        Ok(Authorization { header: Some(header), issue, secret: Some(secret.clone()) })
+    }
+
+    fn forget(&self, issue: Issue) -> bool {
+        let Some(trade) = &self.trade else { return false };
+        let mut state = trade.lock();
+        if state.issued.as_ref().is_some_and(|issued| issued.issue == issue) {
+            state.issued = None;
+        }
+        true
+    }
+}
+
+impl Trade {
+    /// The header with a token that will do, fetched if need be.
+    async fn header(
+        &self,
+        adapter: &dyn Adapter,
+        secret: &SecretString,
+        http: &Http,
+    ) -> Result<(HeaderValue, Issue), BackendFault> {
+        let seen = match self.current() {
+            Ok(header) => return Ok(header),
             Err(fetches) => fetches,
         };
-        let _turn = trade.turn.lock().await;
-        match trade.current() {
-            Ok(authorization) => return Ok(authorization),
+        let _turn = self.turn.lock().await;
+        match self.current() {
+            Ok(header) => return Ok(header),
             // Somebody else fetched while this call waited: its failure is ours.
             Err(fetches) if fetches != seen => {
-                if let Some(fault) = trade.lock().failed.clone() {
+                if let Some(fault) = self.lock().failed.clone() {
                     return Err(fault);
                 }
             }
@@ -115,27 +221,49 @@ impl Credentials {
             Some(exchange) => fetch(exchange, secret, http).await,
             None => Err(FaultKind::CredentialsRejected.into()),
         };
-        trade.fetched(fetched)
+        self.fetched(fetched)
     }
 
-    /// Drops a token that the vendor rejected. Returns whether another one can be
-    /// had.
-    pub(super) fn forget(&self, issue: u64) -> bool {
-        let Some(trade) = &self.trade else { return false };
-        let mut state = trade.lock();
-        if state.issued.as_ref().is_some_and(|issued| issued.issue == issue) {
-            state.issued = None;
+    /// The token, if it will do; otherwise how many fetches have ended.
+    fn current(&self) -> Result<(HeaderValue, Issue), u64> {
+        let state = self.lock();
+        match &state.issued {
+            Some(issued) if issued.renew_at.is_none_or(|at| Instant::now() < at) => Ok(issued.header()),
+            _ => Err(state.fetches),
         }
-        true
     }
 
-    /// What was said, without any secret of the request that `authorization` was
-    /// sent with.
-    pub(super) fn redact(&self, said: Interpretation, authorization: &Authorization) -> Interpretation {
-        let sent = authorization.header.as_ref().and_then(credential);
-        let secret = self.secret.as_ref().map(ExposeSecret::expose_secret);
-        let secrets: Vec<&str> = sent.into_iter().chain(secret).collect();
-        redaction::interpretation(said, &secrets)
+    fn fetched(&self, fetched: Result<Token, BackendFault>) -> Result<(HeaderValue, Issue), BackendFault> {
+        let now = Instant::now();
+        let mut state = self.lock();
+        state.fetches += 1;
+        let issued = fetched.and_then(|token| {
+            Issued::new(token, Issue { generation: self.generation, token: state.fetches }, now)
+                .ok_or_else(|| FaultKind::Malformed { why: "the token can't be sent in a header" }.into())
+        });
+        match issued {
+            Ok(issued) => {
+                state.failed = None;
+                let header = issued.header();
+                state.issued = Some(issued);
+                Ok(header)
+            }
+            Err(fault) => {
+                state.failed = Some(fault.clone());
+                // The old one still does, for a while.
+                match &mut state.issued {
+                    Some(old) if old.ends_at.is_some_and(|end| now < end) => {
+                        old.renew_at = old.ends_at.map(|end| end.min(now + RENEW_BEFORE_END / 12));
+                        Ok(old.header())
+                    }
+                    _ => Err(fault),
+                }
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, TradeState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -157,54 +285,8 @@ fn credential(header: &HeaderValue) -> Option<&str> {
     header.to_str().ok()?.rsplit(' ').next()
 }
 
-impl Trade {
-    /// The token, if it will do; otherwise how many fetches have ended.
-    fn current(&self) -> Result<Authorization, u64> {
-        let state = self.lock();
-        match &state.issued {
-            Some(issued) if issued.renew_at.is_none_or(|at| Instant::now() < at) => {
-                Ok(issued.authorization())
-            }
-            _ => Err(state.fetches),
-        }
-    }
-
-    fn fetched(&self, fetched: Result<Token, BackendFault>) -> Result<Authorization, BackendFault> {
-        let now = Instant::now();
-        let mut state = self.lock();
-        state.fetches += 1;
-        let issued = fetched.and_then(|token| {
-            Issued::new(token, state.fetches, now)
-                .ok_or_else(|| FaultKind::Malformed { why: "the token can't be sent in a header" }.into())
-        });
-        match issued {
-            Ok(issued) => {
-                state.failed = None;
-                let authorization = issued.authorization();
-                state.issued = Some(issued);
-                Ok(authorization)
-            }
-            Err(fault) => {
-                state.failed = Some(fault.clone());
-                // The old one still does, for a while.
-                match &mut state.issued {
-                    Some(old) if old.ends_at.is_some_and(|end| now < end) => {
-                        old.renew_at = old.ends_at.map(|end| end.min(now + RENEW_BEFORE_END / 12));
-                        Ok(old.authorization())
-                    }
-                    _ => Err(fault),
-                }
-            }
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, TradeState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 impl Issued {
-    fn new(token: Token, issue: u64, now: Instant) -> Option<Self> {
+    fn new(token: Token, issue: Issue, now: Instant) -> Option<Self> {
         let Token { value, expiry } = token;
         let text = format!("Bearer {}", value.expose_secret());
         let life = expiry.and_then(|expiry| match expiry {
@@ -221,8 +303,8 @@ impl Issued {
         })
     }
 
-    fn authorization(&self) -> Authorization {
-        Authorization { header: Some(self.header.clone()), issue: self.issue }
+    fn header(&self) -> (HeaderValue, Issue) {
+        (self.header.clone(), self.issue)
     }
 }
 

@@ -3,11 +3,11 @@
 use std::{
     collections::BTreeSet,
     num::{NonZeroU32, NonZeroUsize},
+    sync::OnceLock,
     time::Duration,
 };
 
 use futures_util::future::join_all;
-use secrecy::SecretString;
 use tokio::{net::TcpListener, task, time};
 
 use super::*;
@@ -113,7 +113,7 @@ async fn settled() {
 
 #[tokio::test]
 async fn each_scheme_has_its_authorization_header() {
-    let secret = || SecretString::from("s3cret");
+    let secret = || "s3cret".into();
     let basic = |username: &str| Configured::Basic { username: username.into(), password: secret() };
     for (credentials, header) in [
         (Configured::None, None),
@@ -264,6 +264,84 @@ async fn a_fixed_credential_is_not_tried_again() {
     let peer = Peer::start(|_| rejected()).await;
     assert_eq!(ask(&immuta(&peer.url())).await, Err(FaultKind::CredentialsRejected));
     assert_eq!(peer.received().len(), 1);
+}
+
+/// A vendor that takes only what `good` says of an Authorization, or of a trade's
+/// body. When it refuses for the first time, the gateway's secret is replaced.
+async fn rotating(
+    good: impl Fn(&Received) -> Option<Reply> + Send + Sync + 'static,
+) -> (Peer, Arc<OnceLock<Arc<Endpoint>>>) {
+    let room: Arc<OnceLock<Arc<Endpoint>>> = Arc::default();
+    let endpoint = Arc::clone(&room);
+    let peer = Peer::start(move |request| {
+        good(request).unwrap_or_else(|| {
+            endpoint.get().unwrap().rotate("new".into()).unwrap();
+            rejected()
+        })
+    })
+    .await;
+    (peer, room)
+}
+
+#[tokio::test]
+async fn a_secret_that_is_replaced_while_it_is_rejected_is_no_fault() {
+    let (peer, room) = rotating(|request| match request.authorization.as_deref() {
+        Some("new") => Some(active()),
+        _ => None,
+    })
+    .await;
+    let endpoint = room.get_or_init(|| Arc::new(immuta(&peer.url())));
+    assert_eq!(ask(endpoint).await, Ok(JobState::Running));
+    assert_eq!(ask(endpoint).await, Ok(JobState::Running));
+    assert_eq!(peer.received().len(), 3);
+}
+
+#[tokio::test]
+async fn a_secret_that_is_replaced_while_it_is_traded_is_no_fault() {
+    let (peer, room) = rotating(|request| match request.path.as_str() {
+        IMMUTA_TOKENS if request.body.contains("new") => Some(token("t0ken")),
+        IMMUTA_TOKENS => None,
+        _ => Some(active()),
+    })
+    .await;
+    let endpoint = room.get_or_init(|| Arc::new(exchanging(&peer.url())));
+    let answers = join_all((0..20).map(|_| ask(endpoint))).await;
+    assert!(answers.iter().all(|answer| *answer == Ok(JobState::Running)), "{answers:?}");
+    assert_eq!(peer.received_at(IMMUTA_TOKENS).len(), 2);
+}
+
+#[tokio::test]
+async fn a_token_of_the_secret_before_is_not_used_again() {
+    let peer = Peer::start(|request| match request.path.as_str() {
+        IMMUTA_TOKENS if request.body.contains("new") => token("t-new"),
+        IMMUTA_TOKENS => token("t-old"),
+        _ => active(),
+    })
+    .await;
+    let endpoint = exchanging(&peer.url());
+    assert_eq!(ask(&endpoint).await, Ok(JobState::Running));
+    endpoint.rotate("new".into()).unwrap();
+    assert_eq!(ask(&endpoint).await, Ok(JobState::Running));
+    let sent: Vec<_> =
+        peer.received_at(IMMUTA_JOBS).into_iter().map(|it| it.authorization.unwrap()).collect();
+    assert_eq!(sent, ["Bearer t-old", "Bearer t-new"]);
+}
+
+#[tokio::test]
+async fn a_new_secret_that_is_rejected_too_is_a_fault() {
+    let (peer, room) = rotating(|_| None).await;
+    let endpoint = room.get_or_init(|| Arc::new(immuta(&peer.url())));
+    assert_eq!(ask(endpoint).await, Err(FaultKind::CredentialsRejected));
+    assert_eq!(peer.received().len(), 2);
+}
+
+#[tokio::test]
+async fn a_secret_that_no_header_can_hold_does_not_replace_one() {
+    let peer = Peer::start(|_| active()).await;
+    let endpoint = immuta(&peer.url());
+    assert!(!endpoint.rotate("hush\n".into()).unwrap_err().to_string().contains("hush"));
+    assert_eq!(ask(&endpoint).await, Ok(JobState::Running));
+    assert_eq!(peer.received()[0].authorization.as_deref(), Some("k3y-of-the-gateway"));
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 """Checks the Kinetica simulator with Kinetica's own Python client.
 
-    cargo run --example simulate -- kinetica      # prints its URL
+    cargo run -- simulate kinetica                # prints its URL
     python tests/clients/kinetica_gpudb.py URL
 
 Prints a line for each check and exits with 1 if any failed. Fail-over is always

@@ -41,7 +41,11 @@ impl Program {
     /// Starts it on a free port, which is read from its log.
     pub(crate) async fn start(backends: impl IntoIterator<Item = Backend>, log: &str) -> Self {
         let config = config_text("[server]\nlisten = \"127.0.0.1:0\"", backends);
-        let (file, mut command) = command(&config);
+        Self::run(command(&config), log).await
+    }
+
+    /// Starts what [`command`] gave.
+    pub(crate) async fn run((file, mut command): (NamedTempFile, Command), log: &str) -> Self {
         let mut child = command.env("JOBWATCH_LOG", log).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let log = Arc::new(Mutex::new(String::new()));

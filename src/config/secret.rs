@@ -1,0 +1,172 @@
+//! A secret, where it was found, and how it is looked up there again.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+use secrecy::{ExposeSecret, SecretString};
+
+use super::{Problem, environment::EnvFile};
+
+/// No secret is as large; a file that is holds something else.
+const LARGEST_FILE: u64 = 1 << 20;
+
+/// A secret and where it was found.
+#[derive(Clone, Debug)]
+pub struct Secret {
+    pub(super) key: String,
+    pub(super) value: SecretString,
+    pub(super) source: Source,
+    pub(super) form: Form,
+}
+
+/// Where a secret was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// In the configuration itself.
+    Literal,
+    /// In a variable.
+    Environment {
+        /// Its name.
+        name: String,
+        /// The environment file, if there is one. It comes before the process's
+        /// environment, whether or not it holds the variable yet.
+        file: Option<PathBuf>,
+    },
+    /// In a file that holds nothing else.
+    File(PathBuf),
+}
+
+/// What a secret may look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// Anything without control characters.
+    Text,
+    /// What is sent in a header as it is.
+    Header,
+}
+
+impl Secret {
+    /// The path of its key, such as `backends.claret.credentials.password`.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// The secret itself, as it was when the configuration was read.
+    pub fn value(&self) -> &SecretString {
+        &self.value
+    }
+
+    /// Where it was found.
+    pub fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// Whether it may change while the program runs.
+    pub fn may_change(&self) -> bool {
+        match &self.source {
+            Source::Literal | Source::Environment { file: None, .. } => false,
+            Source::Environment { file: Some(_), .. } | Source::File(_) => true,
+        }
+    }
+
+    /// The secret as it is in its file now; `None` where an environment file does
+    /// not hold it. Blocks.
+    ///
+    /// # Errors
+    /// Where there is nothing that could be used: the file has vanished, is empty
+    /// or is being written.
+    pub fn read_again(&self) -> Result<Option<SecretString>, Problem> {
+        let problem = |text| Problem { subject: self.key.clone(), text };
+        let text = match &self.source {
+            Source::Literal | Source::Environment { file: None, .. } => return Ok(None),
+            Source::Environment { name, file: Some(file) } => {
+                let mut file = EnvFile::load_again(file)?;
+                let Some(text) = file.take(name) else { return Ok(None) };
+                text
+            }
+            Source::File(file) => {
+                refuse_pipe(file)
+                    .map_err(|error| problem(format!("is the file {}, which {error}", file.display())))?;
+                read_file(file).map_err(problem)?
+            }
+        };
+        self.form.check(&text).map_err(|text| problem(text.to_owned()))?;
+        Ok(Some(text.into()))
+    }
+}
+
+impl ExposeSecret<str> for Secret {
+    fn expose_secret(&self) -> &str {
+        self.value.expose_secret()
+    }
+}
+
+/// A literal that stands at no key.
+impl From<SecretString> for Secret {
+    fn from(value: SecretString) -> Self {
+        Self { key: String::new(), value, source: Source::Literal, form: Form::Text }
+    }
+}
+
+/// A literal that stands at no key.
+impl From<&str> for Secret {
+    fn from(value: &str) -> Self {
+        SecretString::from(value).into()
+    }
+}
+
+impl Form {
+    /// Says what is wrong with a secret, without showing it.
+    pub(super) fn check(self, text: &str) -> Result<(), &'static str> {
+        if text.is_empty() {
+            return Err("is empty; write the secret, or where it is");
+        }
+        if text.chars().any(char::is_control) {
+            return Err("holds a line break or another control character; write the secret alone");
+        }
+        if self == Self::Header {
+            if text.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("bearer ")) {
+                return Err("begins with \"Bearer \"; write the token alone");
+            }
+            if text.chars().any(char::is_whitespace) {
+                return Err("holds white space, which a header can't carry; write the secret alone");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The secret in a file of its own, without the last line break.
+pub(super) fn read_file(file: &Path) -> Result<String, String> {
+    let text = read_text(file).map_err(|error| format!("is the file {}, which {error}", file.display()))?;
+    match text.trim_end_matches(['\r', '\n']) {
+        "" => Err(format!("is the file {}, which is empty; write the secret there", file.display())),
+        secret => Ok(secret.to_owned()),
+    }
+}
+
+/// A small file's text, or what is wrong with the file.
+pub(super) fn read_text(file: &Path) -> Result<String, String> {
+    let mut text = String::new();
+    let read = |error: io::Error| format!("can't be read: {error}");
+    let length = File::open(file)
+        .and_then(|file| file.take(LARGEST_FILE + 1).read_to_string(&mut text))
+        .map_err(read)?;
+    if u64::try_from(length).is_ok_and(|length| length <= LARGEST_FILE) {
+        Ok(text)
+    } else {
+        Err("is larger than 1 MiB; name another one".to_owned())
+    }
+}
+
+/// A pipe or a device gives what it holds once, and may never give anything.
+pub(super) fn refuse_pipe(file: &Path) -> Result<(), String> {
+    match std::fs::metadata(file) {
+        Ok(metadata) if metadata.is_file() => Ok(()),
+        Ok(_) => Err("is not a regular file, so that a change can't be seen".to_owned()),
+        Err(error) => Err(format!("can't be read: {error}")),
+    }
+}

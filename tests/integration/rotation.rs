@@ -1,0 +1,241 @@
+//! Secrets that change while watches are open.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use futures_util::future::join_all;
+use jobwatch::{
+    proto::v1::JobRef,
+    simulators::{Plan, Simulator, Vendor, credentials},
+};
+use tempfile::TempDir;
+use tokio::{process::Command, time::sleep};
+
+use crate::{
+    harness::*,
+    program::{Program, command},
+};
+
+const NEW: &str = "another+secret=1";
+
+/// A vendor, and a file where the gateway's secret for it is.
+struct Room {
+    dir: TempDir,
+    simulator: Simulator,
+    job: JobRef,
+}
+
+impl Room {
+    async fn new(vendor: Vendor, secret: &str) -> Self {
+        let simulator = simulator(vendor).await;
+        let word = match vendor {
+            Vendor::Immuta => "active",
+            Vendor::Kinetica => "RUNNING",
+            Vendor::Claret => "in_progress",
+            Vendor::Datasaur => "IN_PROGRESS",
+        };
+        let job = job_at(&simulator, &simulator.start_job(Plan::fixed(word)));
+        let dir = tempfile::tempdir().unwrap();
+        let room = Self { dir, simulator, job };
+        fs::write(room.path("key"), secret).unwrap();
+        room
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// The backend, whose secret is found so: `{ file = .. }` or `{ env = .. }`.
+    fn backend(&self, kind: Kind, place: &str) -> Backend {
+        let credentials = match kind {
+            Kind::Key => format!("{{ api_key = {place} }}"),
+            Kind::Exchange => format!("{{ api_key = {place}, exchange = true }}"),
+            Kind::Bearer => format!("{{ bearer = {place} }}"),
+            Kind::Basic => format!("{{ username = {:?}, password = {place} }}", credentials::KINETICA_USER),
+            Kind::Login => format!("{{ email = {:?}, password = {place} }}", credentials::CLARET_EMAIL),
+            Kind::Client => {
+                format!("{{ client_id = {:?}, client_secret = {place} }}", credentials::DATASAUR_CLIENT_ID)
+            }
+        };
+        Backend::of(&self.simulator).credentials(credentials)
+    }
+
+    fn in_file(&self, kind: Kind) -> Backend {
+        let file = self.path("key").display().to_string();
+        self.backend(kind, &format!("{{ file = {file:?} }}"))
+    }
+
+    /// The vendor takes another secret, and neither the one before nor its tokens.
+    fn revoke(&self) {
+        self.simulator.set_secret(NEW);
+        self.simulator.expire_tokens();
+    }
+
+    fn finish(&self) {
+        assert!(self.simulator.finish(&self.job.job_id));
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Kind {
+    Key,
+    Exchange,
+    Bearer,
+    Basic,
+    Login,
+    Client,
+}
+
+/// Returns once this is so.
+async fn until(mut so: impl FnMut() -> bool) {
+    guard(async {
+        while !so() {
+            sleep(ms(10)).await;
+        }
+    })
+    .await;
+}
+
+fn replace(path: &Path, content: &str) {
+    let new = path.with_extension("new");
+    fs::write(&new, content).unwrap();
+    fs::rename(new, path).unwrap();
+}
+
+#[tokio::test]
+async fn a_watch_goes_on_with_the_new_secret() {
+    let cases = [
+        (Vendor::Immuta, Kind::Key, credentials::IMMUTA_API_KEY),
+        (Vendor::Immuta, Kind::Exchange, credentials::IMMUTA_API_KEY),
+        (Vendor::Immuta, Kind::Bearer, ""),
+        (Vendor::Kinetica, Kind::Basic, credentials::KINETICA_PASSWORD),
+        (Vendor::Kinetica, Kind::Bearer, ""),
+        (Vendor::Claret, Kind::Login, credentials::CLARET_PASSWORD),
+        (Vendor::Datasaur, Kind::Client, credentials::DATASAUR_CLIENT_SECRET),
+    ];
+    join_all(cases.map(|(vendor, kind, secret)| async move {
+        let room = Room::new(vendor, secret).await;
+        if kind == Kind::Bearer {
+            fs::write(room.path("key"), room.simulator.issue_token()).unwrap();
+        }
+        let gateway = Gateway::start([room.in_file(kind)]).await;
+        let mut watch = Watch::of(&gateway.client(), &room.job).await;
+        assert!(!watch.status().await.terminal, "{vendor} {kind:?}");
+
+        room.revoke();
+        let new = if kind == Kind::Bearer { room.simulator.issue_token() } else { NEW.to_owned() };
+        fs::write(room.path("key"), new).unwrap();
+        room.finish();
+        assert!(watch.next_status().await.terminal, "{vendor} {kind:?}");
+        watch.end().await.unwrap();
+    }))
+    .await;
+}
+
+#[tokio::test]
+async fn where_tokens_outlive_their_secret_nobody_notices() {
+    for (vendor, kind, secret, trade) in [
+        (Vendor::Claret, Kind::Login, credentials::CLARET_PASSWORD, "/tokens/create"),
+        (Vendor::Datasaur, Kind::Client, credentials::DATASAUR_CLIENT_SECRET, "/oauth/token"),
+    ] {
+        let room = Room::new(vendor, secret).await;
+        let gateway = Gateway::start([room.in_file(kind)]).await;
+        let mut watch = Watch::of(&gateway.client(), &room.job).await;
+        watch.status().await;
+        room.simulator.set_secret(NEW);
+        fs::write(room.path("key"), NEW).unwrap();
+        guard(room.simulator.wait_for_answers(trade, 2)).await;
+        room.finish();
+        assert!(watch.status().await.terminal, "there was no interruption");
+        assert_eq!(room.simulator.count(trade), 2);
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_symbolic_link_that_is_replaced_at_once_is_followed() {
+    use std::os::unix::fs::symlink;
+
+    let room = Room::new(Vendor::Immuta, "").await;
+    for (version, secret) in [("..1", credentials::IMMUTA_API_KEY), ("..2", NEW)] {
+        fs::create_dir(room.path(version)).unwrap();
+        fs::write(room.path(version).join("key"), secret).unwrap();
+    }
+    fs::remove_file(room.path("key")).unwrap();
+    symlink("..data/key", room.path("key")).unwrap();
+    symlink("..1", room.path("..data")).unwrap();
+    let gateway = Gateway::start([room.in_file(Kind::Key)]).await;
+    let mut watch = Watch::of(&gateway.client(), &room.job).await;
+    watch.status().await;
+
+    room.revoke();
+    symlink("..2", room.path("..tmp")).unwrap();
+    fs::rename(room.path("..tmp"), room.path("..data")).unwrap();
+    room.finish();
+    assert!(watch.next_status().await.terminal);
+}
+
+#[tokio::test]
+async fn an_emptied_file_keeps_the_secret_and_is_told_once() {
+    let room = Room::new(Vendor::Immuta, credentials::IMMUTA_API_KEY).await;
+    let program = Program::start([room.in_file(Kind::Key)], "info").await;
+    let client = program.client();
+    let mut watch = Watch::of(&client, &room.job).await;
+    watch.status().await;
+
+    fs::write(room.path("key"), "").unwrap();
+    until(|| program.log().contains("which is empty")).await;
+    get(&client, &room.job).await.unwrap();
+
+    room.revoke();
+    replace(&room.path("key"), NEW);
+    room.finish();
+    assert!(watch.next_status().await.terminal);
+    let key = "backends.immuta.credentials.api_key";
+    until(|| program.log().contains(&format!("{key} has changed"))).await;
+    let log = program.log();
+    assert_eq!(log.matches("which is empty").count(), 1, "{log}");
+    assert_eq!(log.matches(&format!("{key} has changed")).count(), 1, "{log}");
+    assert!(!log.contains(NEW) && !log.contains(credentials::IMMUTA_API_KEY), "{log}");
+}
+
+/// `jobwatch serve` with an environment file beside its own environment.
+fn with_env_file(backend: Backend, env_file: &Path) -> (tempfile::NamedTempFile, Command) {
+    let config = config_text("[server]\nlisten = \"127.0.0.1:0\"", [backend]);
+    let (file, mut command) = command(&config);
+    command.arg("--env-file").arg(env_file).env("CLARET_PASSWORD", "not this one");
+    (file, command)
+}
+
+#[tokio::test]
+async fn an_environment_file_comes_first_and_is_looked_at_again() {
+    let room = Room::new(Vendor::Claret, "").await;
+    let env = room.path("prod.env");
+    let old = credentials::CLARET_PASSWORD;
+    fs::write(&env, format!("# the planner's\nexport CLARET_PASSWORD='{old}'\n")).unwrap();
+    let backend = room.backend(Kind::Login, "{ env = \"CLARET_PASSWORD\" }");
+    let program = Program::run(with_env_file(backend, &env), "info").await;
+    let mut watch = Watch::of(&program.client(), &room.job).await;
+    watch.status().await;
+
+    room.revoke();
+    replace(&env, &format!("CLARET_PASSWORD={NEW}\n"));
+    room.finish();
+    assert!(watch.next_status().await.terminal);
+}
+
+#[tokio::test]
+async fn a_bad_line_of_an_environment_file_stops_the_start_by_its_number() {
+    let room = Room::new(Vendor::Claret, "").await;
+    let env = room.path("prod.env");
+    fs::write(&env, "CLARET_PASSWORD=hush\n\nhush\n").unwrap();
+    let backend = room.backend(Kind::Login, "{ env = \"CLARET_PASSWORD\" }");
+    let (_file, mut command) = with_env_file(backend, &env);
+    let output = guard(command.output()).await.unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains(&format!("{} line 3 is no variable", env.display())), "{said}");
+    assert!(!said.contains("hush"), "{said}");
+}

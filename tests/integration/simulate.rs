@@ -1,0 +1,39 @@
+//! `jobwatch simulate`, as somebody who writes a client uses it.
+
+use std::process::Stdio;
+
+use jobwatch::simulators::Vendor;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::Command,
+};
+
+use crate::harness::*;
+
+#[tokio::test]
+async fn one_vendor_alone_starts_jobs_and_faults_over_http() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_jobwatch"))
+        .args(["simulate", "datasaur"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let url = guard(lines.next_line()).await.unwrap().expect("its URL is the first line");
+
+    let http = reqwest::Client::new();
+    let post = |route: &str, body: &'static str| {
+        let request = http.post(format!("{url}/_simulator/{route}")).body(body);
+        let request = request.header("content-type", "application/json");
+        async { guard(request.send()).await.unwrap().error_for_status().unwrap() }
+    };
+    post("jobs", r#"{"id": "AutoLabelQueue:1", "held": "IN_PROGRESS"}"#).await;
+    let gateway = Gateway::start([Backend::at(Vendor::Datasaur, url.clone())]).await;
+    let mut watch = Watch::of(&gateway.client(), &job("datasaur", "AutoLabelQueue:1")).await;
+    assert_eq!(watch.status().await.vendor_state, "IN_PROGRESS");
+    post("faults", r#"{"effect": {"status": {"code": 503}}, "times": 1}"#).await;
+    assert_eq!(watch.interruption().await.1.reason, "BACKEND_UNAVAILABLE");
+    post("jobs/AutoLabelQueue:1/finish", "").await;
+    assert!(watch.next_status().await.terminal);
+}

@@ -30,7 +30,7 @@ mod credentials;
 mod download;
 mod redaction;
 
-use clusters::Clusters;
+use clusters::{Clusters, Standby};
 use credentials::Credentials;
 pub use download::{File, Files};
 
@@ -87,19 +87,18 @@ impl Endpoint {
                 Arc::new(Datasaur::new(base_url.clone(), poll.max_batch, client))
             }
         };
-        let mut clusters = vec![Arc::clone(&adapter)];
+        let mut standbys = Vec::new();
         if let Vendor::Kinetica { encoding, standby_urls } = vendor {
-            clusters.extend(
-                standby_urls
-                    .iter()
-                    .map(|url| -> Arc<dyn Adapter> { Arc::new(Kinetica::standby(url.clone(), *encoding)) }),
-            );
+            for url in standby_urls {
+                let adapter = Box::new(Kinetica::standby(url.clone(), *encoding));
+                standbys.push(Standby { adapter, http: Http::new(url, poll)? });
+            }
         }
         let backoff = Backoff { min: poll.min_interval, max: poll.max_backoff };
         Ok(Self {
             vendor: vendor.clone(),
             adapter,
-            clusters: Clusters::new(name, clusters, backoff),
+            clusters: Clusters::new(name, standbys, backoff),
             credentials: Arc::new(Credentials::new(credentials)?),
             http: Arc::new(Http::new(base_url, poll)?),
             files: download::FileClient::new(base_url, poll)?,
@@ -135,16 +134,16 @@ impl Endpoint {
         };
         let job = [JobRef::new("probe", id)];
         let told = |fault: BackendFault| fault.to_string();
-        self.try_out(&*self.adapter, &job).await.map_err(told)?;
+        self.try_out(&*self.adapter, &self.http, &job).await.map_err(told)?;
         for (at, standby) in self.clusters.iter().flat_map(Clusters::standbys).enumerate() {
-            let outcome = self.try_out(&**standby, &job).await;
+            let outcome = self.try_out(&*standby.adapter, &standby.http, &job).await;
             outcome.map_err(|fault| format!("standby_urls[{at}]: {fault}"))?;
         }
         Ok(())
     }
 
-    async fn try_out(&self, adapter: &dyn Adapter, job: &[JobRef]) -> Result<(), BackendFault> {
-        match self.ask_at(adapter, job, Duration::ZERO).await??.pop() {
+    async fn try_out(&self, adapter: &dyn Adapter, http: &Http, job: &[JobRef]) -> Result<(), BackendFault> {
+        match self.ask_at(adapter, http, job, Duration::ZERO).await??.pop() {
             None | Some(Ok(_) | Err(JobFault::NotFound | JobFault::Standby(_))) => Ok(()),
             Some(Err(JobFault::Forbidden)) => Err(FaultKind::Forbidden.into()),
             Some(Err(JobFault::Invalid { message })) => Err(FaultKind::Rejected { message }.into()),
@@ -159,7 +158,7 @@ impl Endpoint {
     /// Where there is no answer to read: no token, no connection.
     pub async fn ask(&self, jobs: &[JobRef], wait: Duration) -> Result<Interpretation, BackendFault> {
         match &self.clusters {
-            None => self.ask_at(&*self.adapter, jobs, wait).await,
+            None => self.ask_at(&*self.adapter, &self.http, jobs, wait).await,
             Some(clusters) => self.ask_around(clusters, jobs, wait).await,
         }
     }
@@ -169,17 +168,18 @@ impl Endpoint {
     async fn ask_at(
         &self,
         adapter: &dyn Adapter,
+        http: &Http,
         jobs: &[JobRef],
         wait: Duration,
     ) -> Result<Interpretation, BackendFault> {
         let mut renewed = false;
         loop {
-            let authorization = self.credentials.authorization(adapter, &self.http).await?;
+            let authorization = self.credentials.authorization(adapter, http).await?;
             let mut request = adapter.held_request(jobs, wait);
             if let Some(value) = &authorization.header {
                 request.headers_mut().insert(header::AUTHORIZATION, value.clone());
             }
-            match adapter.interpret(jobs, &self.http.send(request, wait).await?) {
+            match adapter.interpret(jobs, &http.send(request, wait).await?) {
                 Err(BackendFault { kind: FaultKind::CredentialsRejected, .. })
                     if !renewed && self.credentials.forget(authorization.issue) =>
                 {

@@ -19,19 +19,25 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info, warn};
 
-use super::Endpoint;
+use super::{Endpoint, Http};
 use crate::{
     adapters::{Adapter, BackendFault, FaultKind, Interpretation, JobFault},
     job::JobRef,
     pacing::{Backoff, Pass, Ring},
 };
 
-/// The clusters of one backend, at least two.
+/// A cluster that is asked in place of the first.
+#[derive(Debug)]
+pub(super) struct Standby {
+    pub(super) adapter: Box<dyn Adapter>,
+    pub(super) http: Http,
+}
+
+/// The clusters of one backend beside the first, at least one.
 #[derive(Debug)]
 pub(super) struct Clusters {
     backend: Arc<str>,
-    /// The first cluster's, then the standbys'.
-    adapters: Vec<Arc<dyn Adapter>>,
+    standbys: Vec<Standby>,
     ring: Arc<Mutex<Ring>>,
     /// Which answered last, so that a change is logged once.
     speaker: AtomicUsize,
@@ -41,28 +47,23 @@ pub(super) struct Clusters {
 
 impl Clusters {
     /// None where there is no standby.
-    pub(super) fn new(backend: &Arc<str>, adapters: Vec<Arc<dyn Adapter>>, backoff: Backoff) -> Option<Self> {
-        (adapters.len() > 1).then(|| Self {
+    pub(super) fn new(backend: &Arc<str>, standbys: Vec<Standby>, backoff: Backoff) -> Option<Self> {
+        (!standbys.is_empty()).then(|| Self {
             backend: Arc::clone(backend),
-            ring: Arc::new(Mutex::new(Ring::new(adapters.len(), backoff))),
-            adapters,
+            ring: Arc::new(Mutex::new(Ring::new(1 + standbys.len(), backoff))),
+            standbys,
             speaker: AtomicUsize::new(0),
             look: Mutex::default(),
         })
     }
 
     /// The standbys, in their order.
-    pub(super) fn standbys(&self) -> &[Arc<dyn Adapter>] {
-        &self.adapters[1..]
+    pub(super) fn standbys(&self) -> &[Standby] {
+        &self.standbys
     }
 
     fn ring(&self) -> MutexGuard<'_, Ring> {
         lock(&self.ring)
-    }
-
-    /// What is known about the jobs without asking this cluster, if that is so of all.
-    fn unasked(&self, cluster: usize, jobs: &[JobRef]) -> Option<Vec<JobFault>> {
-        jobs.iter().map(|job| self.adapters[cluster].unasked(job)).collect()
     }
 
     /// Whether to look at the first cluster now. One look is under way at most.
@@ -109,7 +110,7 @@ impl Endpoint {
         if clusters.take_look() {
             let look = self.look(clusters);
             let in_use = clusters.ring().in_use();
-            if clusters.unasked(in_use, jobs).is_some() {
+            if unasked(self.cluster(clusters, in_use).0, jobs).is_some() {
                 // There is nothing else to do for these jobs.
                 look.await;
             } else {
@@ -121,10 +122,11 @@ impl Endpoint {
         loop {
             let next = clusters.ring().next(&mut pass, Instant::now());
             let Some(cluster) = next else { return Err(clusters.exhausted(&reasons, http_status)) };
-            if let Some(known) = clusters.unasked(cluster, jobs) {
+            let (adapter, http) = self.cluster(clusters, cluster);
+            if let Some(known) = unasked(adapter, jobs) {
                 return Ok(Ok(known.into_iter().map(Err).collect()));
             }
-            let asked = self.ask_at(&*clusters.adapters[cluster], jobs, wait).await;
+            let asked = self.ask_at(adapter, http, jobs, wait).await;
             let (Err(fault) | Ok(Err(fault))) = &asked else {
                 clusters.answered(&pass, cluster);
                 return asked;
@@ -140,6 +142,13 @@ impl Endpoint {
                 standby => format!("standby {standby}: {why}"),
             });
             http_status = fault.http_status;
+        }
+    }
+
+    fn cluster<'a>(&'a self, clusters: &'a Clusters, number: usize) -> (&'a dyn Adapter, &'a Http) {
+        match number.checked_sub(1) {
+            None => (&*self.adapter, &self.http),
+            Some(standby) => (&*clusters.standbys[standby].adapter, &clusters.standbys[standby].http),
         }
     }
 
@@ -167,6 +176,11 @@ impl Endpoint {
             }
         }
     }
+}
+
+/// What is known about the jobs without asking, if that is so of all.
+fn unasked(adapter: &dyn Adapter, jobs: &[JobRef]) -> Option<Vec<JobFault>> {
+    jobs.iter().map(|job| adapter.unasked(job)).collect()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

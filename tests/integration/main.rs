@@ -11,6 +11,7 @@ mod deadlines;
 mod download;
 mod errors;
 mod harness;
+mod long_poll;
 mod outages;
 mod program;
 mod registration;

@@ -131,8 +131,8 @@ impl Gate {
     }
 
     fn hold(&self, now: Instant) -> Option<&Hold> {
-        let running = [&self.asked_for, &self.own].into_iter().flatten().filter(|hold| hold.until > now);
-        running.max_by_key(|hold| hold.until)
+        // What the vendor asked for wins; the other may still run when it is over.
+        [&self.asked_for, &self.own].into_iter().flatten().find(|hold| hold.until > now)
     }
 
     /// How failures are paced.

@@ -245,7 +245,16 @@ impl Poller {
                 self.throttle.leave_to_send().await;
             }
             let jobs: Vec<JobRef> = part.iter().map(|taken| taken.job().clone()).collect();
-            let fault = match self.upstream.ask(&jobs, mem::take(&mut wait)).await {
+            let wait = mem::take(&mut wait);
+            let answer = self.upstream.ask(&jobs, wait).await;
+            if let (Err(fault) | Ok(Err(fault)), false) = (&answer, wait.is_zero())
+                && !matches!(fault.kind, FaultKind::Throttled { .. } | FaultKind::CredentialsRejected)
+            {
+                info!(backend = %self.name, error = %fault, "a long poll failed; none is tried for a while");
+                batch.long_poll_failed();
+                return;
+            }
+            let fault = match answer {
                 Ok(Ok(answers)) => {
                     for observation in answers.iter().flatten() {
                         self.note_unknown_word(observation.state, &observation.vendor_state);

@@ -10,7 +10,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use super::request::Invalid;
 use crate::{
-    adapters::{BackendFault, FaultKind, InvalidJobRef},
+    adapters::{BackendFault, FaultKind, InvalidJobRef, vendor_message},
     hub::{DownloadFailure, Failure},
     job::JobRef,
     poller::{Interruption, Latest},
@@ -175,7 +175,12 @@ fn missing(reason: &str, message: String, job: &JobRef, metadata: HashMap<String
 
 fn last_status(last: &Latest) -> String {
     let observation = &last.snapshot.observation;
-    format!("; it was last seen {:?} ({:?}) at {}", observation.state, observation.vendor_state, last.time)
+    format!(
+        "; it was last seen {:?} ({:?}) at {}",
+        observation.state,
+        vendor_message(&observation.vendor_state),
+        last.time
+    )
 }
 
 fn info(reason: &str, metadata: HashMap<String, String>) -> ErrorDetails {

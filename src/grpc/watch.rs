@@ -46,8 +46,11 @@ pub(super) fn call_events(
 }
 
 async fn take_in(service: Service, watches: Watches, mut requests: Streaming<pb::WatchJobsRequest>) {
-    // An error here is the connection's, and ends the call by itself.
-    while let Some(Ok(pb::WatchJobsRequest { request })) = requests.next().await {
+    while let Some(received) = requests.next().await {
+        let Ok(pb::WatchJobsRequest { request }) = received else {
+            // The connection's, and then nobody reads this, or a message that is none.
+            return watches.fail(Invalid::new("request", "can't be read; send a WatchJobsRequest").into());
+        };
         match request {
             Some(Request::Add(pb::AddWatch { watch_id, watch })) => {
                 let read = watch

@@ -70,6 +70,8 @@ pub struct Watch {
     deadline: Option<Instant>,
     spoke: Instant,
     over: bool,
+    /// The server stops, and the newest state was told.
+    last_words: bool,
     shutdown: CancellationToken,
 }
 
@@ -130,6 +132,7 @@ impl Hub {
             deadline: options.deadline,
             spoke: Instant::now(),
             over: false,
+            last_words: false,
             shutdown: self.shutdown.clone(),
         })
     }
@@ -198,22 +201,25 @@ impl Watch {
     pub async fn next(&mut self) -> Option<Result<Update, Failure>> {
         while !self.over {
             let now = Instant::now();
+            if self.deadline.is_some_and(|deadline| deadline <= now) {
+                self.over = true;
+                return Some(Err(Failure::Deadline));
+            }
             let stopping = self.shutdown.is_cancelled();
             match self.open.step(now) {
-                Step::Say(event) => return Some(Ok(self.say(event, now))),
+                Step::Say(event) if !self.last_words => {
+                    self.last_words = stopping;
+                    return Some(Ok(self.say(event, now)));
+                }
                 Step::End(failure) => {
                     self.over = true;
                     return failure.map(Err);
                 }
-                Step::Wait if stopping => {
+                Step::Say(_) | Step::Wait if stopping => {
                     self.over = true;
                     return Some(Err(Failure::ShuttingDown));
                 }
-                Step::Wait if self.deadline.is_some_and(|deadline| deadline <= now) => {
-                    self.over = true;
-                    return Some(Err(Failure::Deadline));
-                }
-                Step::Wait => {}
+                Step::Say(_) | Step::Wait => {}
             }
             let heartbeat = self.spoke + self.open.heartbeat;
             let wake = self.deadline.map_or(heartbeat, |deadline| deadline.min(heartbeat));

@@ -73,6 +73,10 @@ struct Table {
     beats: BTreeSet<(Instant, usize)>,
     /// No more requests will come.
     complete: bool,
+    /// Why the whole call ends.
+    failure: Option<Failure>,
+    /// The server stops: so many watches may still say something.
+    last_words: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -150,6 +154,12 @@ impl Watches {
         self.shared.changed.notify_one();
     }
 
+    /// The call can't go on.
+    pub fn fail(&self, failure: Failure) {
+        self.lock().failure = Some(failure);
+        self.shared.changed.notify_one();
+    }
+
     /// No more requests will come: the call ends with its last watch.
     pub fn complete(&self) {
         self.lock().complete = true;
@@ -171,16 +181,26 @@ impl Watches {
                     self.shared.room.notify_one();
                     return Some(Ok((id, Outcome::End(end))));
                 }
-                while let Some(slot) = self.shared.mailbox.try_next() {
+                if self.deadline.is_some_and(|deadline| deadline <= now) {
+                    return Some(Err(Failure::Deadline));
+                }
+                if self.hub.shutdown.is_cancelled() && table.last_words.is_none() {
+                    // Each watch that has news says it once more, and no other.
+                    table.last_words = Some(self.shared.mailbox.waiting());
+                }
+                while table.last_words != Some(0)
+                    && let Some(slot) = self.shared.mailbox.try_next()
+                {
+                    table.last_words = table.last_words.map(|left| left - 1);
                     if let Some(said) = self.look(&mut table, slot as usize, now) {
                         return Some(Ok(said));
                     }
                 }
-                if self.hub.shutdown.is_cancelled() {
+                if table.last_words.is_some() {
                     return Some(Err(Failure::ShuttingDown));
                 }
-                if self.deadline.is_some_and(|deadline| deadline <= now) {
-                    return Some(Err(Failure::Deadline));
+                if let Some(failure) = table.failure.take() {
+                    return Some(Err(failure));
                 }
                 if table.complete && table.watches.is_empty() {
                     return None;

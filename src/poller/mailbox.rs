@@ -51,6 +51,11 @@ impl Mailbox {
         }
     }
 
+    /// Slots with news.
+    pub fn waiting(&self) -> usize {
+        self.lock().order.len()
+    }
+
     /// Waits until something may have arrived since the mailbox was last empty.
     pub async fn arrived(&self) {
         self.arrived.notified().await;

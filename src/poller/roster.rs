@@ -22,7 +22,7 @@
 //! leaves is either the old row or a new one, never a row that nobody asks about.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, btree_map},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, btree_map},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -52,6 +52,9 @@ pub use batch::{Batch, Refusal, Taken};
 /// where they are few.
 const FEW_JOBS: usize = 16;
 
+/// How long no long poll is tried after one has failed.
+const WITHOUT_LONG_POLLS: Duration = Duration::from_mins(10);
+
 /// How much too late a long poll may be over, for the time it takes to send it.
 const TOLERANCE: Duration = Duration::from_millis(50);
 
@@ -70,6 +73,9 @@ const BACK_OF_THE_LINE: Duration = Duration::from_millis(10);
 
 /// Answers after which a request may hold more jobs again.
 const ANSWERS_TO_RAISE_THE_CEILING: usize = 100;
+
+/// Most jobs that a roster remembers as refused.
+const CULPRITS_REMEMBERED: usize = 1024;
 
 /// Most due jobs that one look for the next batch goes through.
 const LOOKED_AT: usize = 4096;
@@ -119,6 +125,8 @@ struct Table {
     refused: usize,
     /// Most jobs in one request, for now: fewer after an answer that was too large.
     ceiling: usize,
+    /// Jobs that were refused, followed or not.
+    culprits: HashSet<JobRef>,
     /// The largest request whose answer was not too large.
     fits: usize,
     /// Answers since the ceiling was last moved.
@@ -127,6 +135,8 @@ struct Table {
     last_answer: Option<Timestamp>,
     /// A long poll is under way.
     long_polling: bool,
+    /// No long poll is tried before, since one has failed.
+    long_polls_from: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -234,11 +244,13 @@ impl Roster {
             gate,
             refused: 0,
             ceiling: plan.max_batch,
+            culprits: HashSet::new(),
             fits: 0,
             answered: 0,
             last_fault: None,
             last_answer: None,
             long_polling: false,
+            long_polls_from: None,
         };
         Self { plan, ended, table: Mutex::new(table), changed: Notify::new() }
     }
@@ -263,7 +275,7 @@ impl Roster {
                 ask_anew: false,
                 changed_at: now,
                 failures: 0,
-                alone: 0,
+                alone: if table.culprits.contains(job) { ANSWERS_TO_BE_TRUSTED } else { 0 },
                 wanted: BTreeMap::new(),
             });
             table.due.insert((soon, key));
@@ -293,7 +305,10 @@ impl Roster {
             let wanted = asked + self.interval(row, now);
             match &row.stage {
                 Stage::Due(_) if wanted < row.answer_at => table.reschedule(key, wanted),
-                Stage::Asked(flight) if wanted < asked + flight.wait => flight.cut.cancel(),
+                Stage::Asked(flight) if wanted < asked + flight.wait => {
+                    flight.cut.cancel();
+                    table.rows[key].answer_at = wanted.max(now);
+                }
                 _ => {}
             }
         }
@@ -390,6 +405,7 @@ impl Roster {
         let table = &mut *guard;
         let admission = table.gate.admission(now);
         let probe = admission == Admission::Probe;
+        let passing = matches!(admission, Admission::Held(_));
         let (keys, wait) = if probe {
             (table.next_probe(now, dice), Duration::ZERO)
         } else if let Admission::Held(hold) = admission {
@@ -398,7 +414,7 @@ impl Roster {
             (fresh, Duration::ZERO)
         } else if admission == Admission::Probing {
             return None;
-        } else if self.plan.long_poll && table.may_long_poll() {
+        } else if self.plan.long_poll && table.may_long_poll(now) {
             table.next_long_poll(now)
         } else {
             table.put_off_long_polls(now);
@@ -425,7 +441,7 @@ impl Roster {
             row.asked_at = Some(now);
             open.push(Taken { key, entry: Arc::clone(&row.entry) });
         }
-        Some(Batch { roster: Arc::clone(self), flight, open, began: now, probe })
+        Some(Batch { roster: Arc::clone(self), flight, open, began: now, probe, passing })
     }
 
     fn leave(&self, key: usize, follower: usize) {

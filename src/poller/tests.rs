@@ -391,6 +391,7 @@ async fn a_panic_while_an_answer_is_read_loses_no_job() {
 }
 
 mod refusals;
+mod siege;
 
 #[tokio::test(start_paused = true)]
 async fn a_missing_job_is_asked_about_at_the_shortest_cadence() {

@@ -212,3 +212,60 @@ async fn one_jobs_interruption_and_end_are_its_own() {
     let (id, text) = said(&call).await;
     assert_eq!((id, text.as_str()), (0, "failed: the vendor no longer knows this job"));
 }
+
+/// Reads one update every 100 ms of twenty jobs that change every second.
+async fn read_slowly(script: &Script, call: &Watches, ends: &str) -> Option<Duration> {
+    let started = Instant::now();
+    for tick in 0..600_u64 {
+        if tick % 10 == 0 {
+            for index in 0..20 {
+                script.set_word(&index.to_string(), JobState::Running, &tick.to_string());
+            }
+        }
+        pass(SECOND / 10).await;
+        if said(call).await.1.contains(ends) {
+            return Some(started.elapsed());
+        }
+    }
+    None
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_busy_call_ends_at_shutdown() {
+    let (script, hub, shutdown, _pollers) = wide_rig(20);
+    let call = hub.watches(None, None);
+    for id in 0..20 {
+        call.add(id, &job(&id.to_string()), &options()).await;
+    }
+    shutdown.cancel();
+    let ended = read_slowly(&script, &call, "shutting down").await;
+    assert!(ended.is_some_and(|after| after < 8 * SECOND), "{ended:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_busy_call_ends_at_its_deadline() {
+    let (script, hub, _shutdown, _pollers) = wide_rig(20);
+    let call = hub.watches(None, Some(Instant::now() + 5 * SECOND));
+    for id in 0..20 {
+        call.add(id, &job(&id.to_string()), &options()).await;
+    }
+    let ended = read_slowly(&script, &call, "deadline").await;
+    assert!(ended.is_some_and(|after| after < 6 * SECOND), "{ended:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_busy_watch_ends_at_its_deadline() {
+    let (script, hub, _shutdown, _pollers) = wide_rig(1);
+    let options = WatchOptions { deadline: Some(Instant::now() + 5 * SECOND), ..options() };
+    let mut watch = hub.watch(&job("0"), None, &options).unwrap();
+    let started = Instant::now();
+    for round in 0..60 {
+        script.set_word("0", JobState::Running, &round.to_string());
+        pass(SECOND + SECOND / 5).await;
+        if let Some(Err(_)) = timeout(SECOND, watch.next()).await.unwrap() {
+            assert!(started.elapsed() < 7 * SECOND, "{:?}", started.elapsed());
+            return;
+        }
+    }
+    panic!("still open after {:?}", started.elapsed());
+}

@@ -6,7 +6,10 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{ANSWERS_TO_BE_TRUSTED, BACK_OF_THE_LINE, Entry, Flight, REFUSALS_OF_A_BACKEND, Roster, Stage};
+use super::{
+    ANSWERS_TO_BE_TRUSTED, BACK_OF_THE_LINE, Entry, Flight, REFUSALS_OF_A_BACKEND, Roster, Stage,
+    WITHOUT_LONG_POLLS,
+};
 use crate::{
     adapters::{BackendFault, FaultKind, JobFault, StandbyFault::NeedsJobTag},
     job::{JobRef, Observation, Snapshot},
@@ -22,6 +25,9 @@ pub struct Batch {
     pub(super) open: Vec<Taken>,
     pub(super) began: Instant,
     pub(super) probe: bool,
+    /// Jobs that were never asked about, let through while the backend is held for
+    /// what it refused: what it says of them does not hold it any longer.
+    pub(super) passing: bool,
 }
 
 /// What a refusal of a single job says.
@@ -76,6 +82,21 @@ impl Batch {
         self.flight.cut.clone()
     }
 
+    /// The long poll failed, which a proxy that ends long requests may have brought
+    /// about: its jobs are asked about in the usual way, and so for a while.
+    pub fn long_poll_failed(&mut self) {
+        let now = Instant::now();
+        let roster = Arc::clone(&self.roster);
+        let mut guard = roster.lock();
+        let table = &mut *guard;
+        table.long_polls_from = Some(now + WITHOUT_LONG_POLLS);
+        for taken in mem::take(&mut self.open) {
+            if table.asked(&taken).is_some() {
+                table.schedule(taken.key, now);
+            }
+        }
+    }
+
     /// The long poll was cut short: its jobs are asked about as if it had not been,
     /// those that somebody needs an answer about at once.
     pub fn cut(&mut self) {
@@ -117,6 +138,10 @@ impl Batch {
         };
         let backoff = table.gate.backoff();
         let mut ended = Vec::new();
+        let mut followed = 0;
+        // What was to be held counts as answered when it was to be, even if sooner.
+        let took = now.saturating_duration_since(self.began);
+        let answered_at = if took < self.flight.wait { self.began + self.flight.wait + took } else { now };
         for (taken, answer) in part.iter().zip(answers) {
             let Some(row) = table.asked(taken) else {
                 // Nobody asks any more, but whoever asks next shall know the end.
@@ -128,14 +153,16 @@ impl Batch {
                 }
                 continue;
             };
+            followed += 1;
             let next = match answer {
                 Ok(observation) => {
                     if let Some(last) = row.observed(observation, now, time) {
                         row.stage = Stage::Ended;
                         ended.push(last);
                     } else {
-                        let interval = roster.interval(row, now);
-                        table.schedule_after(taken.key, now, interval, &roster.plan);
+                        let interval = roster.interval(row, answered_at);
+                        table.culprits.remove(taken.job());
+                        table.schedule_after(taken.key, answered_at, interval, &roster.plan);
                     }
                     continue;
                 }
@@ -156,8 +183,11 @@ impl Batch {
             };
             table.schedule(taken.key, next);
         }
+        if recovered {
+            table.resume(now);
+        }
         drop(guard);
-        self.close(part);
+        self.close(part, followed);
         for last in ended {
             roster.ended.insert(last);
         }
@@ -176,28 +206,36 @@ impl Batch {
         table.last_fault = Some(fault.clone());
         let backoff = table.gate.backoff();
         let mut refusal = Refusal::Known;
+        let mut followed = 0;
+        let mut was_answered = false;
         if let Some(row) = table.asked(taken) {
+            followed = 1;
             let first = row.alone == 0;
+            was_answered = row.is_answered();
             row.alone = ANSWERS_TO_BE_TRUSTED;
             let at = row.failed(fault.clone(), &backoff, now, dice);
             table.schedule(taken.key, at);
             if first {
                 table.refused += 1;
                 refusal = Refusal::New;
+                table.remember(taken.job());
             }
         }
-        if self.probe || refusal == Refusal::New && table.refused > REFUSALS_OF_A_BACKEND {
+        let so_many = refusal == Refusal::New && table.refused > REFUSALS_OF_A_BACKEND;
+        // As long as others are answered, the jobs are the reason.
+        let all_around = was_answered || !table.any_is_answered();
+        if !self.passing && (self.probe || so_many && all_around) {
             refusal = Refusal::Backends;
         }
         drop(guard);
-        self.close(std::slice::from_ref(taken));
+        self.close(std::slice::from_ref(taken), followed);
         refusal
     }
 
     /// Whether so many jobs were refused that one of a refused batch is better asked
     /// about before the batch is split.
     pub fn is_suspicious(&self) -> bool {
-        self.roster.lock().refused > REFUSALS_OF_A_BACKEND
+        !self.passing && self.roster.lock().refused > REFUSALS_OF_A_BACKEND
     }
 
     /// The answer about `jobs` jobs was too large: fewer are asked about at once.
@@ -229,8 +267,9 @@ impl Batch {
         table.gate.failures()
     }
 
-    fn close(&mut self, part: &[Taken]) {
-        for _ in part {
+    /// These jobs are done with; `followed` of them still had followers.
+    fn close(&mut self, part: &[Taken], followed: usize) {
+        for _ in 0..followed {
             self.flight.left();
         }
         if part.len() == self.open.len() {

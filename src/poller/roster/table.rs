@@ -5,10 +5,13 @@ use std::{mem, sync::Arc, time::Duration};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::{ANSWERS_TO_RAISE_THE_CEILING, FEW_JOBS, LOOKED_AT, Plan, Row, Stage, TOLERANCE, Table, Taken};
+use super::{
+    ANSWERS_TO_RAISE_THE_CEILING, CULPRITS_REMEMBERED, FEW_JOBS, LOOKED_AT, Plan, Row, Stage, TOLERANCE,
+    Table, Taken,
+};
 use crate::{
     adapters::{BackendFault, FaultKind},
-    job::{Lens, Observation, Snapshot},
+    job::{JobRef, Lens, Observation, Snapshot},
     pacing::Backoff,
     poller::{Interruption, Latest, Standing},
 };
@@ -61,11 +64,12 @@ impl Table {
     }
 
     /// Whether the next request may be a long poll.
-    pub(super) fn may_long_poll(&self) -> bool {
+    pub(super) fn may_long_poll(&self, now: Instant) -> bool {
         !self.long_polling
+            && self.long_polls_from.is_none_or(|from| from <= now)
             && self.gate.failures() == 0
-            && self.rows.len() <= FEW_JOBS
-            && self.rows.iter().all(|(_, row)| !row.cut && row.alone == 0)
+            && self.rows.len() <= FEW_JOBS.min(self.ceiling)
+            && self.due.iter().all(|(_, key)| !self.rows[*key].cut && self.rows[*key].alone == 0)
     }
 
     /// Everything that is due at some time, and for how long to hold the request:
@@ -95,11 +99,38 @@ impl Table {
             .due
             .iter()
             .take_while(|(at, _)| *at <= now)
-            .take(FEW_JOBS)
+            .take(LOOKED_AT)
             .filter_map(|(_, key)| (self.rows[*key].answer_at > now).then_some(*key))
             .collect();
         for key in waiting {
             self.reschedule(key, self.rows[key].answer_at);
+        }
+    }
+
+    /// Remembers a job that was refused, so that who asks about it again and again
+    /// brings no news of the backend.
+    pub(super) fn remember(&mut self, job: &JobRef) {
+        if self.culprits.len() == CULPRITS_REMEMBERED {
+            self.culprits.clear();
+        }
+        self.culprits.insert(job.clone());
+    }
+
+    /// Whether a job's last attempt was answered, as far as a short look tells.
+    pub(super) fn any_is_answered(&self) -> bool {
+        self.rows.iter().take(LOOKED_AT).any(|(_, row)| row.is_answered())
+    }
+
+    /// Asks at once about what was put off while the backend was held.
+    pub(super) fn resume(&mut self, now: Instant) {
+        let put_off = |key: &usize| {
+            let row = &self.rows[*key];
+            row.alone == 0 && row.failures == 0 && row.is_interrupted()
+        };
+        let waiting: Vec<usize> =
+            self.due.iter().map(|(_, key)| *key).filter(put_off).take(LOOKED_AT).collect();
+        for key in waiting {
+            self.reschedule(key, now);
         }
     }
 
@@ -140,7 +171,7 @@ impl Table {
         self.schedule(key, answer_at);
         let row = &mut self.rows[key];
         let cut = mem::take(&mut row.cut);
-        if plan.long_poll && !cut && row.alone == 0 && self.rows.len() <= FEW_JOBS {
+        if plan.long_poll && !cut && row.alone == 0 && self.rows.len() <= FEW_JOBS.min(self.ceiling) {
             self.reschedule(key, now + interval.saturating_sub(whole_seconds(interval)));
             self.rows[key].answer_at = answer_at;
         }
@@ -207,6 +238,16 @@ impl Row {
         let at = now + backoff.wait(self.failures, dice);
         self.interrupted(Interruption::until(fault, at, now));
         at
+    }
+
+    /// Whether its last attempt was answered.
+    pub(super) fn is_answered(&self) -> bool {
+        self.entry.news().standing == Standing::Observed
+    }
+
+    /// Whether it could not be asked about.
+    pub(super) fn is_interrupted(&self) -> bool {
+        matches!(self.entry.news().standing, Standing::Interrupted(_))
     }
 
     /// Whether it waits because the gateway's credentials were rejected.

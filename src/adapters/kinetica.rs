@@ -76,6 +76,11 @@ impl Adapter for Kinetica {
         Ok(())
     }
 
+    /// A record holds neither the id nor the tag.
+    fn names_its_job(&self) -> bool {
+        false
+    }
+
     fn request(&self, jobs: &[JobRef]) -> Request<Bytes> {
         let job = &jobs[0];
         let id: i64 = job.id.parse().expect("a job that passed check has a 64-bit id");

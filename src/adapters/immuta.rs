@@ -77,9 +77,10 @@ impl Adapter for Immuta {
         let was_asked_for = |id: &String| jobs.iter().any(|job| *job.id == **id);
         let is_strange = |(id, element): (&String, &&RawValue)| !was_asked_for(id) && is_job(element);
         // An answer about other jobs may be the answer to another question.
-        let missing = match elements.iter().any(is_strange) {
-            true => JobFault::Malformed { why: "the answer is about other jobs" },
-            false => JobFault::NotFound,
+        let missing = if elements.iter().any(is_strange) {
+            JobFault::Malformed { why: "the answer is about other jobs" }
+        } else {
+            JobFault::NotFound
         };
         Ok(jobs
             .iter()

@@ -34,6 +34,11 @@ mod table;
 
 use table::{ROWS, Row, Sees};
 
+/// As docs/faults.md has to have them.
+pub(crate) fn names_of_faults() -> impl Iterator<Item = &'static str> {
+    ROWS.iter().map(|row| row.name)
+}
+
 /// Threads on which anything panicked. A test's gateway runs on the test's own.
 static PANICKED: LazyLock<Mutex<HashSet<ThreadId>>> = LazyLock::new(Mutex::default);
 
@@ -119,13 +124,13 @@ impl<'a> Trial<'a> {
         match (self.row.sees, seen) {
             (Sees::Answer, seen) => assert_eq!(seen.expect(&what).state(), S::Running, "{what}"),
             (_, Ok(seen)) => panic!("{what}: {seen:?}"),
-            (sees, Err(error)) => {
+            (expected, Err(error)) => {
                 let told = told(&error);
-                assert_eq!((told.code, &*told.reason), sees.error(), "{what}: {}", told.message);
+                assert_eq!((told.code, &*told.reason), expected.error(), "{what}: {}", told.message);
                 assert_eq!(told.retry_delay().is_some(), told.code == Code::Unavailable, "{what}");
                 assert_discreet(&error, &what);
                 let (interruption, cause) = watch.interruption().await;
-                assert_eq!((cause.code, &*cause.reason), sees.error(), "{what}: {}", cause.message);
+                assert_eq!((cause.code, &*cause.reason), expected.error(), "{what}: {}", cause.message);
                 assert!(interruption.observe_time.is_some(), "{what}: its last state stays");
                 assert_discreet(&from_message(&interruption.cause.unwrap()), &what);
             }

@@ -8,6 +8,7 @@ mod cli;
 mod clients;
 mod credentials;
 mod deadlines;
+mod documents;
 mod download;
 mod errors;
 mod faults;

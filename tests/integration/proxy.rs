@@ -86,6 +86,21 @@ enum Then {
     Repeat(Vec<u8>),
 }
 
+/// Which answers a connection gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    /// To each request its own.
+    Right,
+    /// None; nothing is read.
+    Deaf,
+    /// One, and ends under the next request.
+    Once,
+    /// From the second on a copy of the one before comes first.
+    CopyFirst,
+    /// From the second on the one before comes in its place.
+    Shifted,
+}
+
 type Change = Arc<dyn Fn(&Answer) -> Vec<u8> + Send + Sync>;
 
 /// What goes wrong with an answer.
@@ -97,10 +112,7 @@ pub(crate) struct Fault {
     /// So many bytes at a time, and the pause between.
     pace: Option<(usize, Duration)>,
     then: Then,
-    deaf: bool,
-    once: bool,
-    late_copy: bool,
-    shifted: bool,
+    order: Order,
 }
 
 impl Fault {
@@ -113,28 +125,28 @@ impl Fault {
     pub(crate) fn changed(change: impl Fn(&Answer) -> Vec<u8> + Send + Sync + 'static) -> Self {
         let (delays, then) = ([0..=0, 0..=0], Then::Keep);
         let change = Arc::new(change);
-        Self { change, delays, pace: None, then, deaf: false, once: false, late_copy: false, shifted: false }
+        Self { change, delays, pace: None, then, order: Order::Right }
     }
 
     /// Connections are taken and nothing is ever read.
     pub(crate) fn deaf() -> Self {
-        Self { deaf: true, ..Self::none() }
+        Self { order: Order::Deaf, ..Self::none() }
     }
 
     /// A connection that has answered once is closed under the next request.
     pub(crate) fn once_a_connection() -> Self {
-        Self { once: true, ..Self::none() }
+        Self { order: Order::Once, ..Self::none() }
     }
 
     /// A copy of the answer before, in place of the answer, just as the next request
     /// has come.
     pub(crate) fn copied_late() -> Self {
-        Self { late_copy: true, ..Self::none() }
+        Self { order: Order::CopyFirst, ..Self::none() }
     }
 
     /// Each request of a connection but the first gets the answer to the one before.
     pub(crate) fn shifted() -> Self {
-        Self { shifted: true, ..Self::none() }
+        Self { order: Order::Shifted, ..Self::none() }
     }
 
     /// Milliseconds of latency on the way there and back.
@@ -265,7 +277,7 @@ impl Shared {
         let mut before: Option<Answer> = None;
         loop {
             stream.readable().await?;
-            if self.fault().deaf {
+            if self.fault().order == Order::Deaf {
                 self.seen.send_modify(|seen| seen.requests += 1);
                 std::future::pending::<()>().await;
             }
@@ -273,10 +285,10 @@ impl Shared {
             let fault = self.fault();
             self.seen.send_modify(|seen| seen.requests += 1);
             let wait = |range: &RangeInclusive<u64>| Duration::from_millis(rand::random_range(range.clone()));
-            if fault.once && before.is_some() {
+            if fault.order == Order::Once && before.is_some() {
                 return Ok(());
             }
-            if fault.late_copy
+            if fault.order == Order::CopyFirst
                 && let Some(before) = &before
             {
                 stream.write_all(&before.whole()).await?;
@@ -284,7 +296,8 @@ impl Shared {
             sleep(wait(&fault.delays[0])).await;
             let answer = fetch(self.vendor, &request).await?;
             sleep(wait(&fault.delays[1])).await;
-            let next = before.replace(answer.clone()).filter(|_| fault.shifted).unwrap_or(answer);
+            let next =
+                before.replace(answer.clone()).filter(|_| fault.order == Order::Shifted).unwrap_or(answer);
             self.send(&mut stream, &(fault.change)(&next), fault.pace).await?;
             match fault.then {
                 Then::Keep => {}

@@ -54,6 +54,12 @@ pub trait Adapter: Debug + Send + Sync + 'static {
         None
     }
 
+    /// Whether each answer says whose it is, so that [`interpret`](Self::interpret)
+    /// sees an answer to another request for what it is.
+    fn names_its_job(&self) -> bool {
+        true
+    }
+
     /// Asks for 1 to [`max_batch`](Self::max_batch) jobs that passed
     /// [`check`](Self::check). Without credentials.
     fn request(&self, jobs: &[JobRef]) -> Request<Bytes>;

@@ -91,16 +91,17 @@ impl Endpoint {
         if let Vendor::Kinetica { encoding, standby_urls } = vendor {
             for url in standby_urls {
                 let adapter = Box::new(Kinetica::standby(url.clone(), *encoding));
-                standbys.push(Standby { adapter, http: Http::new(url, poll)? });
+                let http = Http::new(url, poll, adapter.names_its_job())?;
+                standbys.push(Standby { adapter, http });
             }
         }
         let backoff = Backoff { min: poll.min_interval, max: poll.max_backoff };
         Ok(Self {
             vendor: vendor.clone(),
-            adapter,
             clusters: Clusters::new(name, standbys, backoff),
             credentials: Arc::new(Credentials::new(credentials)?),
-            http: Arc::new(Http::new(base_url, poll)?),
+            http: Arc::new(Http::new(base_url, poll, adapter.names_its_job())?),
+            adapter,
             files: download::FileClient::new(base_url, poll)?,
             rotated: Notify::new(),
         })
@@ -207,7 +208,10 @@ impl Upstream for Endpoint {
 
 /// An HTTP client with the backend's limits.
 struct Http {
-    client: Client,
+    /// Keeps connections; none where an answer must not be taken for another's.
+    keeping: Option<Client>,
+    /// Opens a connection for each request.
+    fresh: Client,
     timeout: Duration,
     max_response_bytes: usize,
 }
@@ -229,14 +233,20 @@ fn client(base_url: &BaseUrl, poll: &config::Poll) -> ClientBuilder {
 }
 
 impl Http {
-    fn new(base_url: &BaseUrl, poll: &config::Poll) -> Result<Self, SetupError> {
-        let client = client(base_url, poll)
-            .timeout(poll.timeout)
-            .tcp_nodelay(true)
-            .connector_layer(MapRequestLayer::new(note_connecting))
-            .build()
-            .map_err(|error| SetupError(format!("the HTTP client can't be set up: {}", reason(&error))))?;
-        Ok(Self { client, timeout: poll.timeout, max_response_bytes: poll.max_response_bytes })
+    /// HTTP/1.1 has nothing but their order to match answers with requests. A
+    /// vendor or a proxy that sends one answer too many therefore shifts all that
+    /// follow on the connection, and the client sees that only while it is idle.
+    /// So a connection is kept only where each answer `names_its_job`.
+    fn new(base_url: &BaseUrl, poll: &config::Poll, names_its_job: bool) -> Result<Self, SetupError> {
+        let builder = || client(base_url, poll).timeout(poll.timeout).tcp_nodelay(true);
+        let failed = |error| SetupError(format!("the HTTP client can't be set up: {}", reason(&error)));
+        let keeping = || builder().connector_layer(MapRequestLayer::new(note_connecting)).build();
+        Ok(Self {
+            keeping: names_its_job.then(keeping).transpose().map_err(failed)?,
+            fresh: builder().pool_max_idle_per_host(0).build().map_err(failed)?,
+            timeout: poll.timeout,
+            max_response_bytes: poll.max_response_bytes,
+        })
     }
 
     /// Sends a request and reads the whole answer, decompressed, up to the limit.
@@ -265,17 +275,19 @@ impl Http {
 
     /// Sends a request and reads the head of the answer. A kept connection that
     /// the vendor closes just as the request goes out says nothing about the
-    /// vendor, so the request is sent once more. The client below does so itself
-    /// only where it knows of the end before it writes, and does not tell whether
-    /// a part of the head had come; no request here starts or changes a job.
+    /// vendor, so the request is sent once more, over a new one: others that are
+    /// kept may have ended with it. The client below does so itself only where it
+    /// knows of the end before it writes, and does not tell whether a part of the
+    /// head had come; no request here starts or changes a job.
     async fn begin(&self, request: reqwest::Request) -> reqwest::Result<reqwest::Response> {
+        let Some(keeping) = &self.keeping else { return self.fresh.execute(request).await };
         let again = request.try_clone();
         let once = CONNECTED.scope(Cell::new(false), async {
-            let answer = self.client.execute(request).await;
+            let answer = keeping.execute(request).await;
             (answer, CONNECTED.with(Cell::get))
         });
         match (once.await, again) {
-            ((Err(error), false), Some(again)) if was_closed(&error) => self.client.execute(again).await,
+            ((Err(error), false), Some(again)) if was_closed(&error) => self.fresh.execute(again).await,
             ((answer, _), _) => answer,
         }
     }

@@ -74,11 +74,20 @@ impl Adapter for Immuta {
         if !jobs.iter().any(|job| elements.contains_key(&*job.id)) && !elements.values().all(is_job) {
             return Err(not_jobs());
         }
+        let was_asked_for = |id: &String| jobs.iter().any(|job| *job.id == **id);
+        let is_strange = |(id, element): (&String, &&RawValue)| !was_asked_for(id) && is_job(element);
+        // An answer about other jobs may be the answer to another question.
+        let missing = if elements.iter().any(is_strange) {
+            JobFault::Malformed { why: "the answer is about other jobs" }
+        } else {
+            JobFault::NotFound
+        };
         Ok(jobs
             .iter()
             .map(|job| match elements.get(&*job.id) {
                 Some(element) if !json::is_null(element) => observe(&job.id, element),
-                _ => Err(JobFault::NotFound),
+                Some(_) => Err(JobFault::NotFound),
+                None => Err(missing.clone()),
             })
             .collect())
     }

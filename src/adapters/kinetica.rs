@@ -262,6 +262,11 @@ impl Adapter for Kinetica {
         (self.is_standby && job.tag.is_none()).then(|| StandbyFault::NeedsJobTag.into())
     }
 
+    /// A record holds neither the id nor, for sure, the tag.
+    fn names_its_job(&self) -> bool {
+        false
+    }
+
     fn request(&self, jobs: &[JobRef]) -> Request<Bytes> {
         let job = &jobs[0];
         let id: i64 = job.id.parse().expect("a job that passed check has a 64-bit id");

@@ -17,6 +17,7 @@ use crate::{
     job::JobState,
 };
 
+mod connections;
 mod vendor;
 
 use vendor::{Received, Reply, Vendor as Peer};

@@ -88,6 +88,14 @@ impl Program {
         status.code()
     }
 
+    /// Most memory that it ever held, in bytes.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id().unwrap())).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        1024 * peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+    }
+
     /// What it has written to stderr so far.
     pub(crate) fn log(&self) -> String {
         self.log.lock().unwrap().clone()

@@ -50,6 +50,8 @@ impl<'a> Elements<'a> {
             Some(position) if in_order => position == index,
             Some(position) => self.ids.get(position).is_none_or(Option::is_none),
         };
+        let was_asked_for = |id: &String| jobs.iter().any(|job| *job.id == **id);
+        let strange = self.by_id.keys().any(|id| !was_asked_for(id));
         let answer = |(index, job): (usize, &JobRef)| match self.by_id.get(&*job.id) {
             Some(Ok(element)) => Ok(observe(element)),
             Some(Err(fault)) => Ok(Err(fault.clone())),
@@ -57,6 +59,8 @@ impl<'a> Elements<'a> {
             None => Ok(Err(match errors.of_one(|position| speaks_for(index, position), job)? {
                 Some(fault) => fault,
                 None if self.unreadable => JobFault::Malformed { why: "an element has no readable id" },
+                // It may be the answer to another question.
+                None if strange => JobFault::Malformed { why: "the answer is about other jobs" },
                 None => JobFault::NotFound,
             })),
         };

@@ -204,9 +204,10 @@ fn a_creation_time_is_iso_8601_or_milliseconds() {
 #[test]
 fn elements_are_matched_by_id_and_not_by_position() {
     let body = json!({"data":{"result":[job("c", "QUEUED"), null, job("foreign", "FAILED"), job("a", "DELIVERED")]}});
+    let why = "the answer is about other jobs";
     let expected = vec![
         Ok(JobState::Succeeded),
-        Err(JobFault::NotFound),
+        Err(JobFault::Malformed { why }),
         Ok(JobState::Pending),
         Ok(JobState::Succeeded),
     ];

@@ -124,8 +124,17 @@ fn jobs_are_answered_in_the_order_asked_and_one_odd_job_spoils_no_other() {
 
 #[test]
 fn a_job_that_the_answer_leaves_out_is_not_found() {
-    for body in ["{}", r#"{"a": null}"#, r#"{"b": {"id": "b", "state": "active"}}"#] {
+    for body in ["{}", r#"{"a": null}"#] {
         assert_eq!(ask(&["a"], &json(200, body)).unwrap(), [Err(JobFault::NotFound)], "{body}");
+    }
+}
+
+#[test]
+fn an_answer_about_other_jobs_makes_none_missing() {
+    let why = "the answer is about other jobs";
+    for body in [r#"{"b": {"state": "active"}}"#, r#"{"b": {"state": "active"}, "c": {"state": "active"}}"#] {
+        let answers = ask(&["a", "c"], &json(200, body)).unwrap();
+        assert_eq!(answers[0], Err(JobFault::Malformed { why }), "{body}");
     }
 }
 

@@ -1,0 +1,39 @@
+//! Which connections are kept, and what their ends cost.
+
+use super::*;
+
+#[tokio::test]
+async fn kept_connections_that_end_together_cost_one_request_more_each() {
+    let peer = Peer::start(|request: &Received| match request.nth {
+        0 => active(),
+        _ => Reply::nothing().then_close(),
+    })
+    .await;
+    let endpoint = immuta(&peer.url());
+    for answer in join_all((0..4).map(|_| ask(&endpoint))).await {
+        assert_eq!(answer, Ok(JobState::Running));
+    }
+    // The retry must not take the next one that has ended.
+    let before = peer.received().len();
+    assert_eq!(ask(&endpoint).await, Ok(JobState::Running));
+    assert_eq!(peer.received().len(), before + 2);
+}
+
+#[tokio::test]
+async fn a_connection_is_kept_only_where_answers_name_their_job() {
+    let record = r#"{"job_status":"RUNNING","running":true}"#;
+    let wrapper = format!(r#"{{"status":"OK","data_str":{}}}"#, serde_json::Value::from(record));
+    let peer = Peer::start(move |_| Reply::json("200 OK", &wrapper)).await;
+    let endpoint = endpoint(
+        Vendor::Kinetica { encoding: Encoding::Json, standby_urls: Vec::new() },
+        &peer.url(),
+        Configured::None,
+    );
+    for _ in 0..3 {
+        let answers = endpoint.ask(&[JobRef::new("b", "1")], Duration::ZERO).await.unwrap().unwrap();
+        assert_eq!(answers[0].as_ref().unwrap().state, JobState::Running);
+    }
+    let connections: Vec<_> = peer.received().iter().map(|request| request.connection).collect();
+    assert_eq!(connections, [0, 1, 2]);
+    peer.client_closed(3).await;
+}

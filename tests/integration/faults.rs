@@ -1,0 +1,431 @@
+//! Whatever the network and a broken vendor do to an answer: what callers see
+//! meanwhile, and that no job is lost, none takes another's state, and no other
+//! backend notices. docs/faults.md is the table of them.
+
+use std::{
+    collections::HashSet,
+    panic::{self, AssertUnwindSafe},
+    sync::{
+        Arc, LazyLock, Mutex, Once,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread::{self, ThreadId},
+};
+
+use futures_util::{FutureExt, future::join_all};
+use jobwatch::{
+    proto::v1::{JobRef, JobState as S, WatchJobRequest},
+    simulators::{Plan, Simulator, Vendor, credentials},
+};
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{
+    Code, Status,
+    transport::{Identity, Server, ServerTlsConfig},
+};
+
+use crate::{
+    harness::*,
+    program::Program,
+    proxy::{Fault, Proxy},
+};
+
+mod table;
+
+use table::{ROWS, Row, Sees};
+
+/// As docs/faults.md has to have them.
+pub(crate) fn names_of_faults() -> impl Iterator<Item = &'static str> {
+    ROWS.iter().map(|row| row.name)
+}
+
+/// Threads on which anything panicked. A test's gateway runs on the test's own.
+static PANICKED: LazyLock<Mutex<HashSet<ThreadId>>> = LazyLock::new(Mutex::default);
+
+/// From now on a panic of this thread is remembered, also one that is caught.
+fn watch_for_panics() {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            PANICKED.lock().unwrap().insert(thread::current().id());
+            before(info);
+        }));
+    });
+}
+
+fn assert_nothing_panicked() {
+    assert!(!PANICKED.lock().unwrap().contains(&thread::current().id()));
+}
+
+/// Nothing that a caller sees of an error gives away a secret or an address.
+fn assert_discreet(error: &Status, what: &str) {
+    let details = String::from_utf8_lossy(error.details()).into_owned();
+    let visible = format!("{error:?} {error} {details} {:?}", told(error));
+    for secret in [
+        credentials::IMMUTA_API_KEY,
+        credentials::KINETICA_PASSWORD,
+        credentials::CLARET_PASSWORD,
+        credentials::DATASAUR_CLIENT_SECRET,
+        "Bearer",
+        "Basic",
+        "127.0.0.1",
+        "http:",
+        "BODY",
+    ] {
+        assert!(!visible.contains(secret), "{what}: {visible}");
+    }
+}
+
+fn running(vendor: Vendor) -> &'static str {
+    match vendor {
+        Vendor::Immuta => "active",
+        Vendor::Kinetica => "RUNNING",
+        Vendor::Claret => "in_progress",
+        Vendor::Datasaur => "IN_PROGRESS",
+    }
+}
+
+/// One fault at one vendor: its own proxy and backend.
+struct Trial<'a> {
+    row: &'a Row,
+    simulator: &'a Simulator,
+    proxy: Proxy,
+    backend: Backend,
+}
+
+impl<'a> Trial<'a> {
+    async fn of(row: &'a Row, number: usize, simulator: &'a Simulator) -> Self {
+        let proxy = Proxy::before(simulator).await;
+        let backend = Backend::at(simulator.vendor(), proxy.url())
+            .named(&format!("fault-{number}"))
+            .poll("max_response_bytes", "65536")
+            .poll("connect_timeout", "\"5s\"")
+            .poll("timeout", if row.stuck { "\"500ms\"" } else { "\"15s\"" });
+        Self { row, simulator, proxy, backend }
+    }
+
+    fn start(&self) -> (JobRef, String) {
+        let started = self.simulator.start_job(Plan::fixed(running(self.simulator.vendor())));
+        (job(self.backend.name(), &started.id), started.id)
+    }
+
+    async fn run(&self, client: &Client, elsewhere: &JobRef) {
+        let what = format!("{}, {}", self.row.name, self.simulator.vendor());
+        let (job, id) = self.start();
+        let (other, _) = self.start();
+        let mut watch = Watch::of(client, &job).await;
+        assert_eq!(watch.status().await.state(), S::Running, "{what}");
+
+        self.proxy.set((self.row.fault)());
+        self.proxy.requests_come(1).await;
+        let (seen, neighbour) = tokio::join!(get(client, &other), get(client, elsewhere));
+        assert_eq!(neighbour.unwrap().state(), S::Running, "{what}");
+        match (self.row.sees, seen) {
+            (Sees::Answer, seen) => assert_eq!(seen.expect(&what).state(), S::Running, "{what}"),
+            (_, Ok(seen)) => panic!("{what}: {seen:?}"),
+            (expected, Err(error)) => {
+                let told = told(&error);
+                assert_eq!((told.code, &*told.reason), expected.error(), "{what}: {}", told.message);
+                assert_eq!(told.retry_delay().is_some(), told.code == Code::Unavailable, "{what}");
+                assert_discreet(&error, &what);
+                let (interruption, cause) = watch.interruption().await;
+                assert_eq!((cause.code, &*cause.reason), expected.error(), "{what}: {}", cause.message);
+                assert!(interruption.observe_time.is_some(), "{what}: its last state stays");
+                assert_discreet(&from_message(&interruption.cause.unwrap()), &what);
+            }
+        }
+        self.simulator.finish(&id);
+        if self.row.sees == Sees::Answer {
+            assert_eq!(watch.status().await.state(), S::Succeeded, "{what}");
+            watch.end().await.unwrap();
+        }
+
+        self.proxy.heal();
+        if self.row.sees != Sees::Answer {
+            assert_eq!(watch.next_status().await.state(), S::Succeeded, "{what}");
+            watch.end().await.unwrap();
+        }
+        assert_eq!(at_last(client, &other).await, S::Running, "{what}");
+        assert_eq!(at_last(client, &job).await, S::Succeeded, "{what}");
+    }
+}
+
+/// What a get sees once the backend is asked again.
+async fn at_last(client: &Client, job: &JobRef) -> S {
+    let answered = async {
+        loop {
+            match get(client, job).await {
+                Ok(status) => return status.state(),
+                // What it failed with last holds until the back-off is over.
+                Err(error) => assert!(matches!(why(&error).0, Code::Unavailable | Code::Internal)),
+            }
+        }
+    };
+    guard(answered).await
+}
+
+/// All faults at once, at one gateway, beside a backend that is well.
+async fn every_fault_at(vendor: Vendor) {
+    watch_for_panics();
+    let simulator_of_all = simulator(vendor).await;
+    let well = simulator(if vendor == Vendor::Immuta { Vendor::Kinetica } else { Vendor::Immuta }).await;
+    let mut trials = Vec::new();
+    for (number, row) in ROWS.iter().enumerate() {
+        trials.push(Trial::of(row, number, &simulator_of_all).await);
+    }
+    let backends = trials.iter().map(|trial| trial.backend.clone()).chain([Backend::of(&well)]);
+    let gateway = Gateway::start(backends).await;
+    let client = gateway.client();
+    let elsewhere = job_at(&well, &well.start_job(Plan::fixed(running(well.vendor()))));
+    // One that fails does not hide the others.
+    let run = |trial| AssertUnwindSafe(Trial::run(trial, &client, &elsewhere)).catch_unwind();
+    let ended = join_all(trials.iter().map(run)).await;
+    let failed = trials.iter().zip(ended).filter(|(_, ended)| ended.is_err());
+    let failed: Vec<_> = failed.map(|(trial, _)| trial.row.name).collect();
+    assert_eq!(failed, [""; 0], "{vendor}");
+    gateway.stop().await;
+    assert_nothing_panicked();
+}
+
+#[tokio::test]
+async fn every_fault_of_the_network_is_survived_at_immuta() {
+    every_fault_at(Vendor::Immuta).await;
+}
+
+#[tokio::test]
+async fn every_fault_of_the_network_is_survived_at_kinetica() {
+    every_fault_at(Vendor::Kinetica).await;
+}
+
+#[tokio::test]
+async fn every_fault_of_the_network_is_survived_at_claret() {
+    every_fault_at(Vendor::Claret).await;
+}
+
+#[tokio::test]
+async fn every_fault_of_the_network_is_survived_at_datasaur() {
+    every_fault_at(Vendor::Datasaur).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_is_closed_under_each_second_request_is_no_outage() {
+    join_all(Vendor::ALL.map(closed_under_each_second_request)).await;
+}
+
+async fn closed_under_each_second_request(vendor: Vendor) {
+    let simulator = simulator(vendor).await;
+    let proxy = Proxy::before(&simulator).await;
+    proxy.set(Fault::once_a_connection());
+    let gateway = Gateway::start([Backend::at(vendor, proxy.url()).poll("max_concurrency", "1")]).await;
+    let client = gateway.client();
+    let started = simulator.start_job(Plan::fixed(running(vendor)));
+    let job = job_at(&simulator, &started);
+    let mut watch = Watch::of(&client, &job).await;
+    assert_eq!(watch.status().await.state(), S::Running, "{vendor}");
+    for _ in 0..10 {
+        assert_eq!(get(&client, &job).await.unwrap().state(), S::Running, "{vendor}");
+    }
+    simulator.finish(&started.id);
+    assert_eq!(watch.status().await.state(), S::Succeeded, "{vendor}");
+    assert!(proxy.seen().connections > 5, "{vendor}: {:?}", proxy.seen());
+}
+
+/// Two words that mean different states, neither of them an end.
+fn two_states(vendor: Vendor) -> [(&'static str, S); 2] {
+    match vendor {
+        Vendor::Immuta => [("created", S::Pending), ("active", S::Running)],
+        Vendor::Kinetica => [("RUNNING", S::Running), ("CANCELLED", S::Cancelling)],
+        Vendor::Claret => [("pending", S::Pending), ("in_progress", S::Running)],
+        Vendor::Datasaur => [("QUEUED", S::Pending), ("IN_PROGRESS", S::Running)],
+    }
+}
+
+/// Two jobs of different states, asked for in turn over the same connection: each
+/// answer is the job's own, or none.
+async fn no_mix_up(vendor: Vendor, fault: Fault) {
+    let simulator = simulator(vendor).await;
+    let proxy = Proxy::before(&simulator).await;
+    let backend = Backend::at(vendor, proxy.url()).poll("max_concurrency", "1").poll("max_batch", "1");
+    let gateway = Gateway::start([backend.poll("min_interval", "\"10ms\"")]).await;
+    let client = gateway.client();
+    let jobs = two_states(vendor)
+        .map(|(word, state)| (job_at(&simulator, &simulator.start_job(Plan::fixed(word))), state));
+    for (job, state) in &jobs {
+        assert_eq!(get(&client, job).await.unwrap().state(), *state);
+    }
+    proxy.set(fault);
+    let mut answered = 0;
+    for _ in 0..20 {
+        for (job, state) in &jobs {
+            match get(&client, job).await {
+                Ok(status) => {
+                    assert_eq!(status.state(), *state, "{vendor}: {}", status.vendor_state);
+                    answered += 1;
+                }
+                Err(error) => {
+                    assert!(matches!(why(&error).0, Code::Unavailable | Code::Internal), "{vendor}: {error}");
+                    assert_discreet(&error, "a mix-up");
+                }
+            }
+        }
+    }
+    // The fault still lasts.
+    for (job, state) in &jobs {
+        assert_eq!(at_last(&client, job).await, *state, "{vendor}: {answered}");
+    }
+    proxy.heal();
+    for (job, state) in &jobs {
+        assert_eq!(at_last(&client, job).await, *state, "{vendor}: {answered}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_comes_twice_is_never_taken_for_another_jobs() {
+    let twice = || Fault::changed(|answer| [answer.whole(), answer.whole()].concat());
+    // The copy comes a little after the answer, when the connection is idle or in
+    // use again.
+    let soon = |size| twice().paced(size, ms(1));
+    for fault in [twice(), soon(50), soon(1000), Fault::copied_late()] {
+        join_all(Vendor::ALL.map(|vendor| no_mix_up(vendor, fault.clone()))).await;
+    }
+}
+
+#[tokio::test]
+async fn an_answer_to_the_request_before_is_never_taken_for_this_jobs() {
+    join_all(Vendor::ALL.map(|vendor| no_mix_up(vendor, Fault::shifted()))).await;
+}
+
+#[tokio::test]
+async fn an_answer_that_ends_at_any_byte_is_an_outage() {
+    watch_for_panics();
+    for vendor in [Vendor::Immuta, Vendor::Kinetica] {
+        let simulator = simulator(vendor).await;
+        let proxy = Proxy::before(&simulator).await;
+        // A back-off of nothing, so that each get is a request.
+        let backend = Backend::at(vendor, proxy.url());
+        let backend = backend.poll("min_interval", "\"10ms\"").poll("max_backoff", "\"10ms\"");
+        let gateway = Gateway::start([backend]).await;
+        let client = gateway.client();
+        let started = simulator.start_job(Plan::fixed(running(vendor)));
+        let job = job_at(&simulator, &started);
+        let mut watch = Watch::of(&client, &job).await;
+        assert_eq!(watch.status().await.state(), S::Running);
+        let before = proxy.seen().bytes;
+        assert_eq!(get(&client, &job).await.unwrap().state(), S::Running);
+        let length = isize::try_from(proxy.seen().bytes - before).unwrap();
+        assert!(length > 100, "{length}");
+        for offset in (0..length).step_by(3) {
+            let cut = Fault::none().first(offset);
+            proxy.set(if offset % 2 == 0 { cut.then_reset() } else { cut.then_close() });
+            proxy.requests_come(1).await;
+            let error = get(&client, &job).await.unwrap_err();
+            assert_eq!(
+                why(&error),
+                (Code::Unavailable, "BACKEND_UNAVAILABLE".to_owned()),
+                "{vendor}: {offset}"
+            );
+            assert_discreet(&error, "an end");
+        }
+        simulator.finish(&started.id);
+        proxy.heal();
+        assert_eq!(watch.next_status().await.state(), S::Succeeded, "{vendor}");
+        watch.end().await.unwrap();
+    }
+    assert_nothing_panicked();
+}
+
+/// A get and a watch of a backend with which no connection comes about.
+async fn never_connects(backend: Backend, well: &Simulator) {
+    let gateway = Gateway::start([backend.clone(), Backend::of(well)]).await;
+    let client = gateway.client();
+    let job = job(backend.name(), "12345");
+    let elsewhere = job_at(well, &well.start_job(Plan::fixed(running(well.vendor()))));
+    let request = WatchJobRequest { heartbeat_interval: Some(proto_ms(50)), ..watch_request(&job) };
+    let mut watch = Watch::open(&client, request).await.unwrap();
+    let (failed, neighbour) = tokio::join!(get(&client, &job), get(&client, &elsewhere));
+    assert_eq!(neighbour.unwrap().state(), S::Running);
+    let error = failed.unwrap_err();
+    assert_eq!(why(&error), (Code::Unavailable, "BACKEND_UNAVAILABLE".to_owned()));
+    assert!(told(&error).retry_delay().is_some());
+    assert_discreet(&error, "no connection");
+    let (interruption, cause) = watch.interruption().await;
+    assert_eq!((cause.code, &*cause.reason), (Code::Unavailable, "BACKEND_UNAVAILABLE"));
+    assert_discreet(&from_message(&interruption.cause.unwrap()), "no connection");
+    // It stays open, and the outage is told again.
+    watch.interruption().await;
+}
+
+#[tokio::test]
+async fn an_https_address_without_tls_is_an_outage() {
+    for vendor in Vendor::ALL {
+        let (plain, well) = (simulator(vendor).await, simulator(Vendor::Immuta).await);
+        let url = plain.base_url().replace("http:", "https:");
+        never_connects(Backend::at(vendor, url).named("plain"), &well).await;
+        assert_eq!(plain.count(""), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_that_nobody_signed_is_an_outage_and_gets_no_credentials() {
+    let names = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
+    let rcgen::CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed(names).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    let identity = Identity::from_pem(cert.pem(), signing_key.serialize_pem());
+    let tls = Server::builder().tls_config(ServerTlsConfig::new().identity(identity)).unwrap();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&asked);
+    let count = move |request: tonic::Request<()>| {
+        counter.fetch_add(1, Ordering::Relaxed);
+        Ok(request)
+    };
+    let (_, health) = tonic_health::server::health_reporter();
+    let mut server = tls.layer(tonic::service::InterceptorLayer::new(count));
+    tokio::spawn(server.add_service(health).serve_with_incoming(TcpListenerStream::new(listener)));
+    let well = simulator(Vendor::Immuta).await;
+    for vendor in Vendor::ALL {
+        never_connects(Backend::at(vendor, &*url).named("self-signed"), &well).await;
+    }
+    assert_eq!(asked.load(Ordering::Relaxed), 0, "the request ended with the handshake");
+}
+
+#[tokio::test]
+async fn a_host_that_no_dns_knows_is_an_outage() {
+    let well = simulator(Vendor::Kinetica).await;
+    for vendor in Vendor::ALL {
+        for scheme in ["http", "https"] {
+            let backend = Backend::at(vendor, format!("{scheme}://vendor.invalid")).named("nowhere");
+            never_connects(backend, &well).await;
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn neither_endless_bodies_nor_bombs_cost_memory() {
+    const LIMIT: u64 = 1 << 20;
+    let simulator = simulator(Vendor::Kinetica).await;
+    let proxy = Proxy::before(&simulator).await;
+    let backend = Backend::at(Vendor::Kinetica, proxy.url()).named("hostile");
+    let backend = backend.poll("max_response_bytes", &LIMIT.to_string());
+    let program = Program::start([backend], "info").await;
+    let client = program.client();
+    let started = simulator.start_job(Plan::fixed("RUNNING"));
+    let job = job("hostile", &started.id);
+    assert_eq!(get(&client, &job).await.unwrap().state(), S::Running);
+    let before = program.peak_memory();
+    for fault in table::HOGS {
+        proxy.set(fault());
+        let bytes = proxy.seen().bytes;
+        for _ in 0..10 {
+            get(&client, &job).await.unwrap_err();
+        }
+        let sent = proxy.seen().bytes - bytes;
+        assert!(sent < 400 << 20, "{sent} bytes were read");
+        proxy.heal();
+        assert_eq!(at_last(&client, &job).await, S::Running);
+    }
+    let grown = program.peak_memory() - before;
+    assert!(grown < 24 * LIMIT, "{grown} bytes more than before");
+}

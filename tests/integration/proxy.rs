@@ -1,0 +1,361 @@
+//! The network between a gateway and a vendor, as bad as a test wants it.
+//!
+//! A [`Proxy`] reads the requests of a connection one by one, has each answered by
+//! the simulator behind it, and lets the answer out as the [`Fault`] of that moment
+//! says. A test changes the fault while connections are open.
+
+use std::{
+    fmt, io,
+    net::SocketAddr,
+    ops::RangeInclusive,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use jobwatch::simulators::Simulator;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::{AbortHandle, JoinSet},
+    time::sleep,
+};
+
+use crate::harness::guard;
+
+/// A vendor's whole answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Answer {
+    /// Status and reason.
+    pub(crate) status: String,
+    /// Headers other than those about length and connection, each with its line
+    /// break.
+    pub(crate) headers: String,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Answer {
+    /// With these lines at the end of the head, without a length of its own.
+    pub(crate) fn head(&self, lines: &str) -> Vec<u8> {
+        format!("HTTP/1.1 {}\r\n{}{lines}\r\n", self.status, self.headers).into_bytes()
+    }
+
+    /// As an honest vendor sends it.
+    pub(crate) fn whole(&self) -> Vec<u8> {
+        self.with_length(self.body.len())
+    }
+
+    /// Announced with this length, whatever it has.
+    pub(crate) fn with_length(&self, length: impl fmt::Display) -> Vec<u8> {
+        self.with_body(&format!("Content-Length: {length}\r\n"), &self.body)
+    }
+
+    pub(crate) fn with_body(&self, lines: &str, body: impl AsRef<[u8]>) -> Vec<u8> {
+        [&self.head(lines), body.as_ref()].concat()
+    }
+
+    fn of(bytes: &[u8]) -> Self {
+        let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").expect("a head");
+        let head = std::str::from_utf8(&bytes[..end]).unwrap();
+        let (first, rest) = head.split_once("\r\n").unwrap();
+        let mut headers = String::new();
+        for line in rest.lines() {
+            let name = line.split(':').next().unwrap().to_lowercase();
+            assert_ne!(name, "transfer-encoding", "the simulators announce a length");
+            if !matches!(&*name, "content-length" | "connection") {
+                headers.push_str(line);
+                headers.push_str("\r\n");
+            }
+        }
+        let status = first.strip_prefix("HTTP/1.1 ").unwrap().to_owned();
+        Self { status, headers, body: bytes[end + 4..].to_vec() }
+    }
+}
+
+/// What becomes of a connection after an answer.
+#[derive(Clone, Debug)]
+enum Then {
+    Keep,
+    /// FIN.
+    Close,
+    /// RST.
+    Reset,
+    /// Nothing more, and no end, until the client gives up.
+    Stall,
+    /// These bytes again and again, until the client gives up.
+    Repeat(Vec<u8>),
+}
+
+/// Which answers a connection gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    /// To each request its own.
+    Right,
+    /// None; nothing is read.
+    Deaf,
+    /// One, and ends under the next request.
+    Once,
+    /// From the second on a copy of the one before comes first.
+    CopyFirst,
+    /// From the second on the one before comes in its place.
+    Shifted,
+}
+
+type Change = Arc<dyn Fn(&Answer) -> Vec<u8> + Send + Sync>;
+
+/// What goes wrong with an answer.
+#[derive(Clone)]
+pub(crate) struct Fault {
+    change: Change,
+    /// Milliseconds that a request and an answer wait; a range is jitter.
+    delays: [RangeInclusive<u64>; 2],
+    /// So many bytes at a time, and the pause between.
+    pace: Option<(usize, Duration)>,
+    then: Then,
+    order: Order,
+}
+
+impl Fault {
+    /// None at all.
+    pub(crate) fn none() -> Self {
+        Self::changed(Answer::whole)
+    }
+
+    /// These bytes in place of the answer's.
+    pub(crate) fn changed(change: impl Fn(&Answer) -> Vec<u8> + Send + Sync + 'static) -> Self {
+        let (delays, then) = ([0..=0, 0..=0], Then::Keep);
+        let change = Arc::new(change);
+        Self { change, delays, pace: None, then, order: Order::Right }
+    }
+
+    /// Connections are taken and nothing is ever read.
+    pub(crate) fn deaf() -> Self {
+        Self { order: Order::Deaf, ..Self::none() }
+    }
+
+    /// A connection that has answered once is closed under the next request.
+    pub(crate) fn once_a_connection() -> Self {
+        Self { order: Order::Once, ..Self::none() }
+    }
+
+    /// A copy of the answer before, in place of the answer, just as the next request
+    /// has come.
+    pub(crate) fn copied_late() -> Self {
+        Self { order: Order::CopyFirst, ..Self::none() }
+    }
+
+    /// Each request of a connection but the first gets the answer to the one before.
+    pub(crate) fn shifted() -> Self {
+        Self { order: Order::Shifted, ..Self::none() }
+    }
+
+    /// Milliseconds of latency on the way there and back.
+    pub(crate) fn delayed(request: RangeInclusive<u64>, answer: RangeInclusive<u64>) -> Self {
+        Self { delays: [request, answer], ..Self::none() }
+    }
+
+    pub(crate) fn paced(self, bytes: usize, pause: Duration) -> Self {
+        Self { pace: Some((bytes, pause)), ..self }
+    }
+
+    /// Only the first bytes; negative counts from the end.
+    pub(crate) fn first(self, bytes: isize) -> Self {
+        let change = self.change;
+        let change = Arc::new(move |answer: &Answer| {
+            let mut sent = change(answer);
+            let end = if bytes < 0 { sent.len().saturating_add_signed(bytes) } else { bytes.unsigned_abs() };
+            sent.truncate(end);
+            sent
+        });
+        Self { change, ..self }
+    }
+
+    pub(crate) fn then_close(self) -> Self {
+        Self { then: Then::Close, ..self }
+    }
+
+    pub(crate) fn then_reset(self) -> Self {
+        Self { then: Then::Reset, ..self }
+    }
+
+    pub(crate) fn then_stall(self) -> Self {
+        Self { then: Then::Stall, ..self }
+    }
+
+    pub(crate) fn then_repeat(self, bytes: impl Into<Vec<u8>>) -> Self {
+        Self { then: Then::Repeat(bytes.into()), ..self }
+    }
+}
+
+/// What went through a proxy so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Seen {
+    pub(crate) connections: usize,
+    /// Requests that were read or, where nothing is read, waited for.
+    pub(crate) requests: usize,
+    /// Bytes that the gateway's side took.
+    pub(crate) bytes: usize,
+}
+
+struct Shared {
+    vendor: SocketAddr,
+    fault: Mutex<Fault>,
+    seen: watch::Sender<Seen>,
+}
+
+/// Stands before one simulator until it is dropped.
+pub(crate) struct Proxy {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    listening: AbortHandle,
+}
+
+impl Proxy {
+    pub(crate) async fn before(simulator: &Simulator) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let fault = Mutex::new(Fault::none());
+        let shared = Arc::new(Shared { vendor: simulator.addr(), fault, seen: watch::Sender::default() });
+        let listening = tokio::spawn(Arc::clone(&shared).listen(listener)).abort_handle();
+        Self { address, shared, listening }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// From the next answer on, on open connections, too.
+    pub(crate) fn set(&self, fault: Fault) {
+        *self.shared.fault.lock().unwrap() = fault;
+    }
+
+    pub(crate) fn heal(&self) {
+        self.set(Fault::none());
+    }
+
+    pub(crate) fn seen(&self) -> Seen {
+        *self.shared.seen.borrow()
+    }
+
+    /// Returns once `number` more requests have come.
+    pub(crate) async fn requests_come(&self, number: usize) {
+        let wanted = self.seen().requests + number;
+        let mut seen = self.shared.seen.subscribe();
+        guard(seen.wait_for(|seen| seen.requests >= wanted)).await.unwrap();
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.listening.abort();
+    }
+}
+
+impl Shared {
+    fn fault(&self) -> Fault {
+        self.fault.lock().unwrap().clone()
+    }
+
+    /// The connections end with the proxy.
+    async fn listen(self: Arc<Self>, listener: TcpListener) {
+        let mut connections = JoinSet::new();
+        loop {
+            tokio::select! {
+                accepted = listener.accept() => {
+                    self.seen.send_modify(|seen| seen.connections += 1);
+                    connections.spawn(Arc::clone(&self).serve(accepted.unwrap().0));
+                }
+                Some(_) = connections.join_next() => {}
+            }
+        }
+    }
+
+    /// An error is an end that the gateway or the vendor made: theirs to explain.
+    async fn serve(self: Arc<Self>, mut stream: TcpStream) -> io::Result<()> {
+        stream.set_nodelay(true)?;
+        let mut unread = Vec::new();
+        let mut before: Option<Answer> = None;
+        loop {
+            stream.readable().await?;
+            if self.fault().order == Order::Deaf {
+                self.seen.send_modify(|seen| seen.requests += 1);
+                std::future::pending::<()>().await;
+            }
+            let Some(request) = read_request(&mut stream, &mut unread).await? else { return Ok(()) };
+            let fault = self.fault();
+            self.seen.send_modify(|seen| seen.requests += 1);
+            let wait = |range: &RangeInclusive<u64>| Duration::from_millis(rand::random_range(range.clone()));
+            if fault.order == Order::Once && before.is_some() {
+                return Ok(());
+            }
+            if fault.order == Order::CopyFirst
+                && let Some(before) = &before
+            {
+                stream.write_all(&before.whole()).await?;
+            }
+            sleep(wait(&fault.delays[0])).await;
+            let answer = fetch(self.vendor, &request).await?;
+            sleep(wait(&fault.delays[1])).await;
+            let next =
+                before.replace(answer.clone()).filter(|_| fault.order == Order::Shifted).unwrap_or(answer);
+            self.send(&mut stream, &(fault.change)(&next), fault.pace).await?;
+            match fault.then {
+                Then::Keep => {}
+                Then::Close => return stream.shutdown().await,
+                Then::Reset => return stream.set_zero_linger(),
+                Then::Stall => {
+                    while stream.read(&mut [0; 512]).await? > 0 {}
+                    return Ok(());
+                }
+                Then::Repeat(bytes) => loop {
+                    self.send(&mut stream, &bytes, None).await?;
+                },
+            }
+        }
+    }
+
+    async fn send(
+        &self,
+        stream: &mut TcpStream,
+        bytes: &[u8],
+        pace: Option<(usize, Duration)>,
+    ) -> io::Result<()> {
+        let (size, pause) = pace.unwrap_or((64 << 10, Duration::ZERO));
+        for piece in bytes.chunks(size) {
+            stream.write_all(piece).await?;
+            self.seen.send_modify(|seen| seen.bytes += piece.len());
+            if !pause.is_zero() {
+                sleep(pause).await;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The next request as it came; `None` at the end of the connection.
+async fn read_request(stream: &mut TcpStream, unread: &mut Vec<u8>) -> io::Result<Option<Vec<u8>>> {
+    loop {
+        if let Some(end) = unread.windows(4).position(|four| four == b"\r\n\r\n") {
+            let head = String::from_utf8_lossy(&unread[..end]).to_lowercase();
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
+            let length: usize = length.map_or(0, |length| length.trim().parse().unwrap());
+            if unread.len() >= end + 4 + length {
+                let rest = unread.split_off(end + 4 + length);
+                return Ok(Some(std::mem::replace(unread, rest)));
+            }
+        }
+        if stream.read_buf(unread).await? == 0 {
+            return Ok(None);
+        }
+    }
+}
+
+/// The vendor's answer, over a connection of its own.
+async fn fetch(vendor: SocketAddr, request: &[u8]) -> io::Result<Answer> {
+    let mut stream = TcpStream::connect(vendor).await?;
+    let line = 2 + request.windows(2).position(|two| two == b"\r\n").expect("a request has lines");
+    stream.write_all(&[&request[..line], b"Connection: close\r\n", &request[line..]].concat()).await?;
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).await?;
+    Ok(Answer::of(&bytes))
+}

@@ -43,9 +43,11 @@ use crate::{
 };
 
 mod batch;
+mod follow;
 mod table;
 
 pub use batch::{Batch, Refusal, Taken};
+pub use follow::Follow;
 
 /// Most jobs that a backend may follow for its waits to become long polls: the
 /// vendor answers when all jobs of a request have ended, which gains something only
@@ -185,16 +187,6 @@ struct Flight {
     /// How long the vendor is asked to hold it.
     wait: Duration,
     cut: CancellationToken,
-}
-
-/// Follows a job until dropped.
-#[derive(Debug)]
-pub struct Follow {
-    roster: Arc<Roster>,
-    entry: Arc<Entry>,
-    key: usize,
-    follower: usize,
-    held: Option<Hold>,
 }
 
 /// How a backend is doing.
@@ -489,50 +481,5 @@ impl Flight {
         if self.followed.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.given_up.cancel();
         }
-    }
-}
-
-impl Follow {
-    /// What is known now.
-    pub fn news(&self) -> News {
-        self.entry.news().clone()
-    }
-
-    /// Like [`hurry`](Self::hurry), and has this follower told of the answer even if
-    /// it is the same as before.
-    pub fn ask_anew(&self) {
-        self.roster.lock().rows[self.key].ask_anew = true;
-        self.hurry();
-    }
-
-    /// Has the job asked about at once, as if its cadence had run out, unless a
-    /// request about it is under way. A long poll is cut short.
-    pub fn hurry(&self) {
-        let soon = Instant::now() + self.roster.plan.window;
-        let mut table = self.roster.lock();
-        match &table.rows[self.key].stage {
-            Stage::Due(_) if soon < table.rows[self.key].answer_at => {
-                table.reschedule(self.key, soon);
-                table.rows[self.key].cut = true;
-                drop(table);
-                self.roster.changed.notify_one();
-            }
-            Stage::Asked(flight) if !flight.wait.is_zero() => {
-                flight.cut.cancel();
-                table.rows[self.key].cut = true;
-            }
-            _ => {}
-        }
-    }
-
-    /// Why the backend was left alone when this began, if it was.
-    pub fn held(&self) -> Option<&Hold> {
-        self.held.as_ref()
-    }
-}
-
-impl Drop for Follow {
-    fn drop(&mut self) {
-        self.roster.leave(self.key, self.follower);
     }
 }

@@ -1,0 +1,63 @@
+//! What a follower holds, and what it can ask for.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::{Entry, Roster, Stage};
+use crate::{pacing::Hold, poller::News};
+
+/// Follows a job until dropped.
+#[derive(Debug)]
+pub struct Follow {
+    pub(super) roster: Arc<Roster>,
+    pub(super) entry: Arc<Entry>,
+    pub(super) key: usize,
+    pub(super) follower: usize,
+    pub(super) held: Option<Hold>,
+}
+
+impl Follow {
+    /// What is known now.
+    pub fn news(&self) -> News {
+        self.entry.news().clone()
+    }
+
+    /// Like [`hurry`](Self::hurry), and has this follower told of the answer even if
+    /// it is the same as before.
+    pub fn ask_anew(&self) {
+        self.roster.lock().rows[self.key].ask_anew = true;
+        self.hurry();
+    }
+
+    /// Has the job asked about at once, as if its cadence had run out, unless a
+    /// request about it is under way. A long poll is cut short.
+    pub fn hurry(&self) {
+        let soon = Instant::now() + self.roster.plan.window;
+        let mut table = self.roster.lock();
+        match &table.rows[self.key].stage {
+            Stage::Due(_) if soon < table.rows[self.key].answer_at => {
+                table.reschedule(self.key, soon);
+                table.rows[self.key].cut = true;
+                drop(table);
+                self.roster.changed.notify_one();
+            }
+            Stage::Asked(flight) if !flight.wait.is_zero() => {
+                flight.cut.cancel();
+                table.rows[self.key].cut = true;
+            }
+            _ => {}
+        }
+    }
+
+    /// Why the backend was left alone when this began, if it was.
+    pub fn held(&self) -> Option<&Hold> {
+        self.held.as_ref()
+    }
+}
+
+impl Drop for Follow {
+    fn drop(&mut self) {
+        self.roster.leave(self.key, self.follower);
+    }
+}

@@ -204,3 +204,26 @@ fn told(text: &str) -> String {
     }
     told
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_repeats_little_of_what_the_caller_sent() {
+        let job = JobRef::new("b".repeat(300_000), "ä".repeat(300_000));
+        for failure in [Failure::UnknownBackend, Failure::NotFound, Failure::Deadline] {
+            let status = of_failure(&failure, &job, "job");
+            assert!(status.details().len() < 6 * 1024, "{failure}: {} bytes", status.details().len());
+            let told = &status.get_details_error_info().unwrap().metadata;
+            assert!(told["job_id"].starts_with("ää") && told["job_id"].ends_with('…'));
+        }
+    }
+
+    #[test]
+    fn the_whole_of_a_valid_job_id_is_told() {
+        let id = "x".repeat(512);
+        let status = of_failure(&Failure::NotFound, &JobRef::new("vendor", id.as_str()), "job");
+        assert_eq!(status.get_details_error_info().unwrap().metadata["job_id"], id);
+    }
+}

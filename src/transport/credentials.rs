@@ -313,3 +313,21 @@ fn sensitive(text: &str) -> Option<HeaderValue> {
     value.set_sensitive(true);
     Some(value)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_that_has_passed_by_this_clock_does_not_have_a_token_fetched_for_every_request() {
+        let now = Instant::now();
+        let issued = |end| {
+            let expiry = Some(Expiry::At(end));
+            let issue = Issue { generation: 0, token: 1 };
+            Issued::new(Token { value: "t".into(), expiry }, issue, now).expect("a token that fits a header")
+        };
+        let minute = Duration::from_mins(1);
+        assert_eq!(issued(Timestamp::now() - minute).renew_at, None);
+        assert!(issued(Timestamp::now() + 10 * minute).renew_at.is_some_and(|at| at > now + 5 * minute));
+    }
+}

@@ -6,6 +6,7 @@ mod architecture;
 mod batches;
 mod cli;
 mod clients;
+mod connections;
 mod credentials;
 mod deadlines;
 mod documents;

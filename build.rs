@@ -4,15 +4,43 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message;
 
+/// The messages that hold a `JobStatus`. The server has its own form of them, in
+/// which a status is encoded already; all others are the same.
+const HOLD_A_STATUS: [&str; 5] = [
+    "GetJobStatusResponse",
+    "JobStatusResult",
+    "BatchGetStatusesResponse",
+    "WatchJobResponse",
+    "WatchJobsResponse",
+];
+
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
     let files =
         protox::compile(["jobwatch/v1/job.proto", "jobwatch/v1/job_status_service.proto"], ["proto"])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("jobwatch.v1.bin"), files.encode_to_vec())?;
-    tonic_prost_build::configure()
-        .extern_path(".google.rpc.Status", "::tonic_types::Status")
-        .bytes(".jobwatch.v1")
-        .compile_fds(files)?;
+    let configure = || {
+        tonic_prost_build::configure()
+            .extern_path(".google.rpc.Status", "::tonic_types::Status")
+            .bytes(".jobwatch.v1")
+    };
+    configure().compile_fds(files.clone())?;
+
+    let served = out.join("served");
+    fs::create_dir_all(&served)?;
+    let mut configure = configure()
+        .build_client(false)
+        .out_dir(served)
+        .extern_path(".jobwatch.v1.JobStatus", "crate::snapshot::Shown");
+    for file in files.file.iter().filter(|file| file.package() == "jobwatch.v1") {
+        let messages = file.message_type.iter().filter_map(|message| message.name.as_deref());
+        let names = messages.chain(file.enum_type.iter().filter_map(|list| list.name.as_deref()));
+        for name in names.filter(|name| *name != "JobStatus" && !HOLD_A_STATUS.contains(name)) {
+            let path = format!("crate::proto::v1::{name}");
+            configure = configure.extern_path(format!(".jobwatch.v1.{name}"), path);
+        }
+    }
+    configure.compile_fds(files)?;
     Ok(())
 }

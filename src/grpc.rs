@@ -9,7 +9,10 @@ use tonic::{Extensions, Request, Response, Status, Streaming};
 use crate::{
     hub::{Ask, Caller, Hub, WatchOptions},
     job::{JobRef, Lens},
-    proto::v1::{self as pb, job_status_result::Outcome, job_status_service_server::JobStatusService},
+    proto::{
+        served::{self, job_status_result::Outcome, job_status_service_server::JobStatusService},
+        v1 as pb,
+    },
 };
 
 mod convert;
@@ -90,14 +93,14 @@ type Events<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl JobStatusService for Service {
-    type WatchJobStream = Events<pb::WatchJobResponse>;
-    type WatchJobsStream = Events<pb::WatchJobsResponse>;
+    type WatchJobStream = Events<served::WatchJobResponse>;
+    type WatchJobsStream = Events<served::WatchJobsResponse>;
     type DownloadArtifactStream = Events<pb::DownloadArtifactResponse>;
 
     async fn get_job_status(
         &self,
         request: Request<pb::GetJobStatusRequest>,
-    ) -> Result<Response<pb::GetJobStatusResponse>, Status> {
+    ) -> Result<Response<served::GetJobStatusResponse>, Status> {
         let deadline = deadline(request.extensions());
         let pb::GetJobStatusRequest { job, view, max_age, wait } = request.into_inner();
         let job = self.job(job, "job")?;
@@ -112,13 +115,13 @@ impl JobStatusService for Service {
         };
         let answer = self.hub.get(std::slice::from_ref(&job), ask).await.remove(0);
         let latest = answer.map_err(|failure| status::of_failure(&failure, &job, "job"))?;
-        Ok(Response::new(pb::GetJobStatusResponse { status: Some(convert::status(&latest, lens)) }))
+        Ok(Response::new(served::GetJobStatusResponse { status: Some(convert::status(latest, lens)) }))
     }
 
     async fn batch_get_statuses(
         &self,
         request: Request<pb::BatchGetStatusesRequest>,
-    ) -> Result<Response<pb::BatchGetStatusesResponse>, Status> {
+    ) -> Result<Response<served::BatchGetStatusesResponse>, Status> {
         let arrived = Instant::now();
         let deadline = deadline(request.extensions());
         let pb::BatchGetStatusesRequest { jobs, view, max_age, wait } = request.into_inner();
@@ -146,7 +149,7 @@ impl JobStatusService for Service {
         let mut answers = self.hub.get(&good, ask).await.into_iter();
         let results = jobs.into_iter().zip(refs).enumerate().map(|(index, (asked, job))| {
             let outcome = job.and_then(|job| match answers.next() {
-                Some(Ok(latest)) => Ok(convert::status(&latest, lens)),
+                Some(Ok(latest)) => Ok(convert::status(latest, lens)),
                 Some(Err(failure)) => Err(status::of_failure(&failure, &job, &format!("jobs[{index}]"))),
                 None => Err(Status::internal("a job was not answered")),
             });
@@ -154,9 +157,9 @@ impl JobStatusService for Service {
                 Ok(status) => Outcome::Status(status),
                 Err(error) => Outcome::Error(status::to_proto(&error)),
             };
-            pb::JobStatusResult { job: Some(asked), outcome: Some(outcome) }
+            served::JobStatusResult { job: Some(asked), outcome: Some(outcome) }
         });
-        Ok(Response::new(pb::BatchGetStatusesResponse { results: results.collect() }))
+        Ok(Response::new(served::BatchGetStatusesResponse { results: results.collect() }))
     }
 
     async fn watch_job(

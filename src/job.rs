@@ -11,7 +11,7 @@ use jiff::Timestamp;
 mod fingerprint;
 mod resume;
 
-pub use fingerprint::{Fingerprint, Lens};
+pub use fingerprint::{Fingerprint, Lens, Sections};
 pub use resume::{InvalidResumeToken, ResumeToken};
 
 /// Names one job on one configured backend. Clones are cheap.
@@ -204,37 +204,4 @@ pub struct Artifact {
     pub file_name: String,
     /// The vendor's location, as it came.
     pub vendor_uri: String,
-}
-
-/// An observation as published to watchers. Shared, never changed.
-#[derive(Debug)]
-pub struct Snapshot {
-    /// The job, as it was asked for.
-    pub job: JobRef,
-    /// What was observed.
-    pub observation: Observation,
-    fingerprints: fingerprint::Sections,
-}
-
-impl Snapshot {
-    /// Publishes what was observed.
-    pub fn new(job: JobRef, observation: Observation) -> Self {
-        let fingerprints = fingerprint::Sections::of(&observation);
-        Self { job, observation, fingerprints }
-    }
-
-    /// Equal for two snapshots exactly when they look the same through `lens`.
-    pub fn fingerprint(&self, lens: Lens) -> Fingerprint {
-        self.fingerprints.through(lens)
-    }
-
-    /// Whether anything at all differs from `other`.
-    pub fn differs_from(&self, other: &Self) -> bool {
-        self.fingerprints != other.fingerprints
-    }
-
-    /// Whether no later observation can differ.
-    pub fn is_terminal(&self) -> bool {
-        self.observation.state.is_terminal()
-    }
 }

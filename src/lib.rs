@@ -15,5 +15,6 @@ pub mod proto;
 pub mod server;
 #[cfg(feature = "demo")]
 pub mod simulators;
+pub mod snapshot;
 pub mod telemetry;
 pub mod transport;

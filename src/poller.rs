@@ -22,8 +22,9 @@ use tracing::{info, warn};
 
 use crate::{
     adapters::{BackendFault, FaultKind, Interpretation, vendor_message},
-    job::{JobRef, JobState, Snapshot},
+    job::{JobRef, JobState},
     pacing::{Hold, Rate},
+    snapshot::Snapshot,
     transport::Files,
 };
 

@@ -6,5 +6,11 @@ pub mod v1 {
     tonic::include_proto!("jobwatch.v1");
 }
 
+/// The service as this server answers it: what holds a status holds it encoded.
+#[allow(missing_docs, clippy::all, clippy::pedantic)]
+pub mod served {
+    include!(concat!(env!("OUT_DIR"), "/served/jobwatch.v1.rs"));
+}
+
 /// Descriptors of the contract and all that it imports.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/jobwatch.v1.bin"));

@@ -15,7 +15,7 @@ use crate::{
     hub::{BackendSetup, Hub, WatchLimits},
     proto::{
         self,
-        v1::job_status_service_server::{JobStatusServiceServer, SERVICE_NAME},
+        served::job_status_service_server::{JobStatusServiceServer, SERVICE_NAME},
     },
     transport::{Endpoint, SetupError},
 };

@@ -174,13 +174,8 @@ fn missing(reason: &str, message: String, job: &JobRef, metadata: HashMap<String
 }
 
 fn last_status(last: &Latest) -> String {
-    let observation = &last.snapshot.observation;
-    format!(
-        "; it was last seen {:?} ({:?}) at {}",
-        observation.state,
-        vendor_message(&observation.vendor_state),
-        last.time
-    )
+    let word = vendor_message(&last.snapshot.status().vendor_state);
+    format!("; it was last seen {:?} ({word:?}) at {}", last.snapshot.state, last.time)
 }
 
 fn info(reason: &str, metadata: HashMap<String, String>) -> ErrorDetails {

@@ -3,6 +3,8 @@
 //! Both are pulled: nothing is asked of a watch until the client has room for
 //! another message, so what is sent is what is newest then.
 
+use std::task::{Poll, ready};
+
 use futures_util::stream;
 use tokio_stream::StreamExt;
 use tokio_util::task::AbortOnDropHandle;
@@ -12,17 +14,21 @@ use super::{Events, Service, convert, request::Invalid, status};
 use crate::{
     hub::{End, Outcome, Watch, Watches},
     job::JobRef,
-    proto::v1::{self as pb, watch_jobs_request::Request, watch_jobs_response},
+    proto::{
+        served::{self, watch_jobs_response},
+        v1::{self as pb, watch_jobs_request::Request},
+    },
 };
 
 /// What one watch says.
-pub(super) fn events(watch: Watch, job: JobRef) -> Events<pb::WatchJobResponse> {
-    Box::pin(stream::unfold((watch, job), |(mut watch, job)| async move {
-        let event = match watch.next().await? {
+pub(super) fn events(watch: Watch, job: JobRef) -> Events<served::WatchJobResponse> {
+    let mut watch = watch;
+    Box::pin(stream::poll_fn(move |cx| {
+        let said = ready!(watch.poll_next(cx));
+        Poll::Ready(said.map(|said| match said {
             Ok(update) => Ok(convert::update(&job, update)),
             Err(failure) => Err(status::of_failure(&failure, &job, "job")),
-        };
-        Some((event, (watch, job)))
+        }))
     }))
 }
 
@@ -31,14 +37,14 @@ pub(super) fn call_events(
     service: Service,
     watches: Watches,
     requests: Streaming<pb::WatchJobsRequest>,
-) -> Events<pb::WatchJobsResponse> {
+) -> Events<served::WatchJobsResponse> {
     let intake = AbortOnDropHandle::new(tokio::spawn(take_in(service, watches.clone(), requests)));
     Box::pin(stream::unfold(Some((watches, intake)), |call| async move {
         let (watches, intake) = call?;
         match watches.next().await? {
             Ok((watch_id, outcome)) => {
                 let outcome = Some(to_proto(outcome));
-                Some((Ok(pb::WatchJobsResponse { watch_id, outcome }), Some((watches, intake))))
+                Some((Ok(served::WatchJobsResponse { watch_id, outcome }), Some((watches, intake))))
             }
             Err(failure) => Some((Err(status::of_call(&failure)), None)),
         }

@@ -168,9 +168,8 @@ impl Hub {
         for max_age in [Some(STATUS_AGE), None] {
             let ask = Ask { max_age, wait: Duration::ZERO, deadline: fetch.deadline };
             let latest = self.get(std::slice::from_ref(job), ask).await.remove(0)?;
-            let artifacts = &latest.snapshot.observation.artifacts;
-            if let Some(artifact) = artifacts.iter().find(|artifact| artifact.id == fetch.artifact_id) {
-                return Ok(artifact.clone());
+            if let Some(artifact) = latest.snapshot.artifact(&fetch.artifact_id) {
+                return Ok(artifact);
             }
         }
         Err(DownloadFailure::NotFound {

@@ -94,7 +94,7 @@ impl Rig {
 
     async fn get(&self, id: &str, ask: Ask) -> Result<JobState, Failure> {
         let answer = self.hub.get(&[job(id)], ask).await.remove(0);
-        answer.map(|latest| latest.snapshot.observation.state)
+        answer.map(|latest| latest.snapshot.state)
     }
 
     fn watch(&self, id: &str) -> Watch {
@@ -111,7 +111,7 @@ async fn next(watch: &mut Watch) -> (String, String) {
     match timeout(3600 * SECOND, watch.next()).await.expect("an update within the hour") {
         Some(Ok(update)) => {
             let said = match update.event {
-                Event::Status(latest) => format!("{:?}", latest.snapshot.observation.state),
+                Event::Status(latest) => format!("{:?}", latest.snapshot.state),
                 Event::Heartbeat { .. } => "heartbeat".into(),
                 Event::Interruption { interruption, .. } => format!("interrupted: {}", interruption.fault),
             };
@@ -269,7 +269,7 @@ async fn a_batch_answers_in_order_each_job_for_itself_across_backends() {
     let short: Vec<String> = answers
         .iter()
         .map(|answer| match answer {
-            Ok(latest) => format!("{:?}", latest.snapshot.observation.state),
+            Ok(latest) => format!("{:?}", latest.snapshot.state),
             Err(failure) => failure.to_string(),
         })
         .collect();
@@ -428,7 +428,7 @@ async fn a_job_that_vanishes_ends_its_watch_with_its_last_status() {
     let (_, token) = next(&mut watch).await;
     rig.script.remove("a");
     let Some(Err(Failure::Gone { last })) = watch.next().await else { panic!("gone") };
-    assert_eq!(last.unwrap().snapshot.observation.state, JobState::Running);
+    assert_eq!(last.unwrap().snapshot.state, JobState::Running);
     assert!(watch.next().await.is_none());
     drop(watch);
     let mut resumed = rig.resume("a", &token);

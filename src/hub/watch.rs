@@ -5,11 +5,18 @@
 //! asks for the next update, so a slow reader gets the newest state and nothing
 //! is queued for it.
 
-use std::{mem, sync::Arc, time::Duration};
+use std::{
+    future::{Future, poll_fn},
+    mem,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
 use jiff::Timestamp;
-use tokio::time::{Instant, sleep_until};
-use tokio_util::sync::CancellationToken;
+use tokio::time::{Instant, Sleep, sleep_until};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::{Caller, Failure, Hub, quota::Permit};
 use crate::{
@@ -73,6 +80,11 @@ pub struct Watch {
     /// The server stops, and the newest state was told.
     last_words: bool,
     shutdown: CancellationToken,
+    // Both are kept from one update to the next: setting them up takes about as long
+    // as everything else that an update does here.
+    stopped: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Ends when the watch may have been silent for too long, or before.
+    timer: Pin<Box<Sleep>>,
 }
 
 #[derive(Debug)]
@@ -103,7 +115,11 @@ type Interrupted = (mem::Discriminant<crate::adapters::FaultKind>, Option<u16>);
 /// What to do next.
 #[derive(Debug)]
 pub(super) enum Step {
-    Say(Event),
+    Say {
+        event: Event,
+        /// There may be more to say at once.
+        more: bool,
+    },
     End(Option<Failure>),
     Wait,
 }
@@ -126,14 +142,19 @@ impl Hub {
     pub fn watch(&self, job: &JobRef, caller: Caller, options: &WatchOptions) -> Result<Watch, Failure> {
         let mailbox = Arc::new(Mailbox::default());
         let open = self.open(job, caller, options, &mailbox, 0)?;
+        let spoke = Instant::now();
+        let heartbeat = spoke + open.heartbeat;
+        let wake = options.deadline.map_or(heartbeat, |deadline| deadline.min(heartbeat));
         Ok(Watch {
             open,
             mailbox,
             deadline: options.deadline,
-            spoke: Instant::now(),
+            spoke,
             over: false,
             last_words: false,
             shutdown: self.shutdown.clone(),
+            stopped: Box::pin(self.shutdown.clone().cancelled_owned()),
+            timer: Box::pin(sleep_until(wake)),
         })
     }
 
@@ -157,7 +178,7 @@ impl Hub {
             Some(last) => Source::Ended(last),
             None => Source::Following(backend.roster.join(job, interest)),
         };
-        let news = source.news();
+        let news = source.news(News::clone);
         let state = State {
             lens: options.lens,
             sent,
@@ -180,12 +201,13 @@ impl Hub {
 impl Open {
     /// What to do next.
     pub(super) fn step(&mut self, now: Instant) -> Step {
-        self.state.step(&self.source.news(), now)
+        let state = &mut self.state;
+        self.source.news(|news| state.step(news, now))
     }
 
     /// That the watch is alive.
     pub(super) fn alive(&self) -> Event {
-        State::alive(&self.source.news())
+        self.source.news(State::alive)
     }
 
     /// The event, with what resumes after it.
@@ -199,40 +221,49 @@ impl Watch {
     /// The next update; `None` after the terminal status or a failure.
     /// Cancel-safe.
     pub async fn next(&mut self) -> Option<Result<Update, Failure>> {
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// The same as [`next`](Self::next), polled.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Update, Failure>>> {
         while !self.over {
             let now = Instant::now();
             if self.deadline.is_some_and(|deadline| deadline <= now) {
                 self.over = true;
-                return Some(Err(Failure::Deadline));
+                return Poll::Ready(Some(Err(Failure::Deadline)));
             }
             let stopping = self.shutdown.is_cancelled();
             match self.open.step(now) {
-                Step::Say(event) if !self.last_words => {
+                Step::Say { event, .. } if !self.last_words => {
                     self.last_words = stopping;
-                    return Some(Ok(self.say(event, now)));
+                    return Poll::Ready(Some(Ok(self.say(event, now))));
                 }
                 Step::End(failure) => {
                     self.over = true;
-                    return failure.map(Err);
+                    return Poll::Ready(failure.map(Err));
                 }
-                Step::Say(_) | Step::Wait if stopping => {
+                Step::Say { .. } | Step::Wait if stopping => {
                     self.over = true;
-                    return Some(Err(Failure::ShuttingDown));
+                    return Poll::Ready(Some(Err(Failure::ShuttingDown)));
                 }
-                Step::Say(_) | Step::Wait => {}
+                Step::Say { .. } | Step::Wait => {}
             }
+            if self.mailbox.poll_next(cx).is_ready() || self.stopped.as_mut().poll(cx).is_ready() {
+                continue;
+            }
+            ready!(self.timer.as_mut().poll(cx));
             let heartbeat = self.spoke + self.open.heartbeat;
+            let now = Instant::now();
+            let (due, spoke) = if heartbeat <= now { (true, now) } else { (false, self.spoke) };
+            let heartbeat = spoke + self.open.heartbeat;
             let wake = self.deadline.map_or(heartbeat, |deadline| deadline.min(heartbeat));
-            tokio::select! {
-                biased;
-                _ = self.mailbox.next() => {}
-                () = self.shutdown.cancelled() => {}
-                () = sleep_until(wake) => if heartbeat <= wake {
-                    return Some(Ok(self.say(self.open.alive(), Instant::now())));
-                }
+            self.timer.as_mut().reset(wake);
+            if due {
+                let event = self.open.alive();
+                return Poll::Ready(Some(Ok(self.say(event, now))));
             }
         }
-        None
+        Poll::Ready(None)
     }
 
     fn say(&mut self, event: Event, now: Instant) -> Update {
@@ -242,11 +273,13 @@ impl Watch {
 }
 
 impl Source {
-    fn news(&self) -> News {
+    /// Looks at what is known now.
+    fn news<T>(&self, look: impl FnOnce(&News) -> T) -> T {
         match self {
-            Self::Following(follow) => follow.news(),
+            Self::Following(follow) => follow.look(look),
             Self::Ended(last) => {
-                News { latest: Some(last.clone()), standing: Standing::Observed, attempts: 0, answers: 0 }
+                let standing = Standing::Observed;
+                look(&News { latest: Some(last.clone()), standing, attempts: 0, answers: 0 })
             }
         }
     }
@@ -265,7 +298,8 @@ impl State {
             self.ended = latest.snapshot.is_terminal();
             if differs {
                 self.told = None;
-                return Step::Say(Event::Status(latest.clone()));
+                let more = self.ended || news.standing != Standing::Observed;
+                return Step::Say { event: Event::Status(latest.clone()), more };
             }
             if self.ended {
                 return Step::End(None);
@@ -287,9 +321,16 @@ impl State {
             Standing::Invalid(message) => Step::End(Some(Failure::refused_id(message))),
             Standing::Interrupted(interruption) => {
                 let kind = (mem::discriminant(&interruption.fault.kind), interruption.fault.http_status);
-                if self.told.replace(kind) == Some(kind) { Step::Wait } else { Step::Say(Self::alive(news)) }
+                let event = Self::alive(news);
+                if self.told.replace(kind) == Some(kind) {
+                    Step::Wait
+                } else {
+                    Step::Say { event, more: false }
+                }
             }
-            Standing::Observed if self.told.take().is_some() => Step::Say(Self::alive(news)),
+            Standing::Observed if self.told.take().is_some() => {
+                Step::Say { event: Self::alive(news), more: false }
+            }
             Standing::Unasked | Standing::Observed | Standing::Missing { .. } => Step::Wait,
         }
     }

@@ -223,11 +223,13 @@ impl Watches {
     fn look(&self, table: &mut Table, slot: usize, now: Instant) -> Option<(u64, Outcome)> {
         let one = table.watches.get_mut(slot)?;
         match one.open.step(now) {
-            Step::Say(event) => {
+            Step::Say { event, more } => {
                 one.spoke = now;
                 let said = (one.id, Outcome::Update(one.open.job.clone(), one.open.update(event)));
-                // It may have more to say, after everybody else.
-                self.post(slot);
+                if more {
+                    // After everybody else.
+                    self.post(slot);
+                }
                 Some(said)
             }
             Step::End(failure) => {

@@ -5,7 +5,7 @@
 //! order, with its length before it.
 
 use jiff::Timestamp;
-use xxhash_rust::xxh3::Xxh3Default;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Artifact, JobError, JobResult, Observation, Progress};
 
@@ -33,7 +33,7 @@ pub struct Fingerprint(pub u64);
 
 /// One hash for each part of an observation that a lens can leave out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Sections {
+pub struct Sections {
     core: u64,
     progress: u64,
     result: u64,
@@ -41,7 +41,8 @@ pub(super) struct Sections {
 }
 
 impl Sections {
-    pub(super) fn of(observation: &Observation) -> Self {
+    /// The hashes of what was observed.
+    pub fn of(observation: &Observation) -> Self {
         let Observation {
             state,
             vendor_state,
@@ -59,74 +60,83 @@ impl Sections {
             vendor_payload,
         } = observation;
 
-        let mut core = Canonical::default();
-        core.number(*state as u64);
+        let mut out = Canonical(Vec::with_capacity(1024));
+        out.number(*state as u64);
         for text in [vendor_state, job_type, description, vendor_url, owner] {
-            core.bytes(text.as_bytes());
+            out.bytes(text.as_bytes());
         }
-        core.option(error.as_ref(), |out, JobError { message, details }| {
+        out.option(error.as_ref(), |out, JobError { message, details }| {
             out.bytes(message.as_bytes());
             out.bytes(details);
         });
-        core.number(artifacts.len() as u64);
+        out.number(artifacts.len() as u64);
         for Artifact { id, category, file_name, vendor_uri } in artifacts {
             for text in [id, category, file_name, vendor_uri] {
-                core.bytes(text.as_bytes());
+                out.bytes(text.as_bytes());
             }
         }
         for time in [create_time, start_time, end_time] {
-            core.option(time.as_ref(), |out, time| out.time(*time));
+            out.option(time.as_ref(), |out, time| out.time(*time));
         }
+        let core = out.finish();
 
-        Self {
-            core: core.finish(),
-            progress: Canonical::hash_option(progress.as_ref(), |out, progress| {
-                let Progress { percent, completed_steps, total_steps, current_step } = progress;
-                out.option(percent.as_ref(), |out, percent| out.number(percent.to_bits()));
-                for steps in [completed_steps, total_steps] {
-                    out.option(steps.as_ref(), |out, steps| out.number(steps.cast_unsigned()));
-                }
-                out.bytes(current_step.as_bytes());
-            }),
-            result: Canonical::hash_option(result.as_ref(), |out, JobResult { data, content_type }| {
-                out.bytes(content_type.as_str().as_bytes());
-                out.bytes(data);
-            }),
-            payload: {
-                let mut out = Canonical::default();
-                out.bytes(vendor_payload);
-                out.finish()
-            },
-        }
+        out.option(progress.as_ref(), |out, progress| {
+            let Progress { percent, completed_steps, total_steps, current_step } = progress;
+            out.option(percent.as_ref(), |out, percent| out.number(percent.to_bits()));
+            for steps in [completed_steps, total_steps] {
+                out.option(steps.as_ref(), |out, steps| out.number(steps.cast_unsigned()));
+            }
+            out.bytes(current_step.as_bytes());
+        });
+        let progress = out.finish();
+
+        out.option(result.as_ref(), |out, JobResult { data, content_type }| {
+            out.bytes(content_type.as_str().as_bytes());
+            out.bytes(data);
+        });
+        let result = out.finish();
+
+        out.bytes(vendor_payload);
+        Self { core, progress, result, payload: out.finish() }
     }
 
-    pub(super) fn through(&self, lens: Lens) -> Fingerprint {
-        let mut out = Canonical::default();
-        out.number(self.core);
+    /// The hash of what `lens` shows.
+    pub fn through(&self, lens: Lens) -> Fingerprint {
+        let mut out = [0; 7 * 8];
+        let mut end = 0;
+        let mut number = |number: u64| {
+            out[end..end + 8].copy_from_slice(&number.to_le_bytes());
+            end += 8;
+        };
+        number(self.core);
         for (shown, hash) in
             [(lens.progress, self.progress), (lens.result, self.result), (lens.payload, self.payload)]
         {
-            out.option(shown.then_some(&hash), |out, hash| out.number(*hash));
+            number(u64::from(shown));
+            if shown {
+                number(hash);
+            }
         }
-        Fingerprint(out.finish())
+        Fingerprint(xxh3_64(&out[..end]))
     }
 }
 
-#[derive(Default)]
-struct Canonical(Xxh3Default);
+/// The bytes that are hashed. One buffer serves all sections: XXH3's own incremental
+/// state takes longer to set up than most sections to hash.
+struct Canonical(Vec<u8>);
 
 impl Canonical {
     fn number(&mut self, number: u64) {
-        self.0.update(&number.to_le_bytes());
+        self.0.extend_from_slice(&number.to_le_bytes());
     }
 
     fn bytes(&mut self, bytes: &[u8]) {
         self.number(bytes.len() as u64);
-        self.0.update(bytes);
+        self.0.extend_from_slice(bytes);
     }
 
     fn time(&mut self, time: Timestamp) {
-        self.0.update(&time.as_nanosecond().to_le_bytes());
+        self.0.extend_from_slice(&time.as_nanosecond().to_le_bytes());
     }
 
     fn option<T>(&mut self, value: Option<&T>, feed: impl FnOnce(&mut Self, &T)) {
@@ -136,14 +146,11 @@ impl Canonical {
         }
     }
 
-    fn hash_option<T>(value: Option<&T>, feed: impl FnOnce(&mut Self, &T)) -> u64 {
-        let mut out = Self::default();
-        out.option(value, feed);
-        out.finish()
-    }
-
-    fn finish(&self) -> u64 {
-        self.0.digest()
+    /// The hash of what was fed since the last one.
+    fn finish(&mut self) -> u64 {
+        let hash = xxh3_64(&self.0);
+        self.0.clear();
+        hash
     }
 }
 

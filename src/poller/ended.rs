@@ -1,12 +1,12 @@
 //! Terminal statuses, which can't change any more and are never asked for again
 //! while they are here.
 
-use std::{mem, sync::Arc, time::Duration};
+use std::{mem, time::Duration};
 
 use moka::sync::Cache;
 
 use super::Latest;
-use crate::job::{JobRef, Observation, Snapshot};
+use crate::{job::JobRef, snapshot::Snapshot};
 
 /// Terminal statuses of all backends, bounded by number, bytes and age. Clones
 /// share one store.
@@ -38,16 +38,7 @@ impl Ended {
     }
 }
 
-fn weight(snapshot: &Arc<Snapshot>) -> usize {
-    let Observation { result, error, artifacts, description, vendor_url, vendor_payload, .. } =
-        &snapshot.observation;
+fn weight(snapshot: &Snapshot) -> usize {
     // The cache's own bookkeeping takes about as much again as the bare snapshot.
-    2 * mem::size_of::<Snapshot>()
-        + snapshot.job.id.len()
-        + result.as_ref().map_or(0, |result| result.data.len())
-        + error.as_ref().map_or(0, |error| error.message.len() + error.details.len())
-        + artifacts.iter().map(|file| 96 + file.id.len() + file.vendor_uri.len()).sum::<usize>()
-        + description.len()
-        + vendor_url.len()
-        + vendor_payload.len()
+    2 * mem::size_of::<Snapshot>() + snapshot.job.id.len() + snapshot.encoded_len()
 }

@@ -6,22 +6,24 @@
 
 use std::{
     collections::VecDeque,
+    future::poll_fn,
+    mem,
     sync::{Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
 };
-
-use tokio::sync::Notify;
 
 /// Tells one reader which of its slots have news.
 #[derive(Debug, Default)]
 pub struct Mailbox {
     queue: Mutex<Queue>,
-    arrived: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
     order: VecDeque<u32>,
     queued: Vec<bool>,
+    /// The reader, while it waits.
+    reader: Option<Waker>,
 }
 
 impl Mailbox {
@@ -32,23 +34,38 @@ impl Mailbox {
         if queue.queued.len() <= index {
             queue.queued.resize(index + 1, false);
         }
-        if !queue.queued[index] {
-            queue.queued[index] = true;
+        if !mem::replace(&mut queue.queued[index], true) {
             queue.order.push_back(slot);
+            let reader = queue.reader.take();
             drop(queue);
-            self.arrived.notify_one();
+            if let Some(reader) = reader {
+                reader.wake();
+            }
         }
     }
 
     /// The next slot with news, longest waiting first. Cancel-safe; for one
     /// reader.
     pub async fn next(&self) -> u32 {
-        loop {
-            if let Some(slot) = self.try_next() {
-                return slot;
-            }
-            self.arrived().await;
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// The same as [`next`](Self::next), polled.
+    pub fn poll_next(&self, cx: &mut Context<'_>) -> Poll<u32> {
+        let mut queue = self.lock();
+        match queue.pop() {
+            Some(slot) => Poll::Ready(slot),
+            None => queue.wait(cx),
         }
+    }
+
+    /// Waits until a slot has news.
+    pub async fn arrived(&self) {
+        poll_fn(|cx| {
+            let mut queue = self.lock();
+            if queue.order.is_empty() { queue.wait(cx) } else { Poll::Ready(()) }
+        })
+        .await;
     }
 
     /// Slots with news.
@@ -56,21 +73,29 @@ impl Mailbox {
         self.lock().order.len()
     }
 
-    /// Waits until something may have arrived since the mailbox was last empty.
-    pub async fn arrived(&self) {
-        self.arrived.notified().await;
-    }
-
     /// The next slot with news, if there is one now.
     pub fn try_next(&self) -> Option<u32> {
-        let mut queue = self.lock();
-        let slot = queue.order.pop_front()?;
-        queue.queued[slot as usize] = false;
-        Some(slot)
+        self.lock().pop()
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Queue {
+    fn pop(&mut self) -> Option<u32> {
+        let slot = self.order.pop_front()?;
+        self.queued[slot as usize] = false;
+        Some(slot)
+    }
+
+    fn wait<T>(&mut self, cx: &Context<'_>) -> Poll<T> {
+        match &mut self.reader {
+            Some(reader) => reader.clone_from(cx.waker()),
+            None => self.reader = Some(cx.waker().clone()),
+        }
+        Poll::Pending
     }
 }
 

@@ -90,7 +90,7 @@ async fn pass(time: Duration) {
 }
 
 fn state(follow: &Follow) -> Option<JobState> {
-    follow.news().latest.map(|latest| latest.snapshot.observation.state)
+    follow.news().latest.map(|latest| latest.snapshot.state)
 }
 
 #[tokio::test(start_paused = true)]

@@ -70,7 +70,7 @@ impl Reader {
             let update = update.expect("no watch of a known job fails");
             self.token = update.resume_token;
             if let Event::Status(latest) = update.event {
-                let now = step(&latest.snapshot.observation.vendor_state);
+                let now = step(&latest.snapshot.status().vendor_state);
                 assert!(now <= steps[self.job], "nothing is told that has not happened");
                 assert!(self.told.is_none_or(|told| told < now), "never twice, never older");
                 self.told = Some(now);
@@ -121,7 +121,7 @@ async fn run(operations: Vec<Operation>) {
             Operation::Get(job) => {
                 let before = steps[job];
                 if let Ok(latest) = rig.hub.get(&[super::job(JOBS[job])], Ask::default()).await.remove(0) {
-                    assert_eq!(step(&latest.snapshot.observation.vendor_state), before, "it is fresh");
+                    assert_eq!(step(&latest.snapshot.status().vendor_state), before, "it is fresh");
                 }
             }
             Operation::GoDown => rig.script.go_down(),

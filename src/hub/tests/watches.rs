@@ -30,8 +30,7 @@ async fn said(call: &Watches) -> (u64, String) {
         Some(Ok((id, Outcome::Update(_, update)))) => {
             let text = match update.event {
                 Event::Status(latest) => {
-                    let seen = &latest.snapshot.observation;
-                    format!("{:?} {}", seen.state, seen.vendor_state)
+                    format!("{:?} {}", latest.snapshot.state, latest.snapshot.status().vendor_state)
                 }
                 Event::Heartbeat { .. } => "heartbeat".into(),
                 Event::Interruption { interruption, .. } => format!("interrupted: {}", interruption.fault),
@@ -135,7 +134,7 @@ async fn a_reader_that_stalls_finds_the_newest_state_of_each_job() {
         match outcome {
             Outcome::Update(_, update) => {
                 let Event::Status(latest) = update.event else { panic!("only statuses") };
-                let word = &latest.snapshot.observation.vendor_state;
+                let word = &latest.snapshot.status().vendor_state;
                 assert_eq!(word, if id == 500 { "Succeeded" } else { "5" });
                 told += 1;
             }

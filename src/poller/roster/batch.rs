@@ -12,8 +12,9 @@ use super::{
 };
 use crate::{
     adapters::{BackendFault, FaultKind, JobFault, StandbyFault::NeedsJobTag},
-    job::{JobRef, Observation, Snapshot},
+    job::{JobRef, Observation},
     poller::{Interruption, Latest, Standing},
+    snapshot::Snapshot,
 };
 
 /// Jobs taken off the schedule to be asked about together. What is not answered

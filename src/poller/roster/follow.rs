@@ -20,7 +20,12 @@ pub struct Follow {
 impl Follow {
     /// What is known now.
     pub fn news(&self) -> News {
-        self.entry.news().clone()
+        self.look(News::clone)
+    }
+
+    /// Looks at what is known now, without a copy of it.
+    pub fn look<T>(&self, look: impl FnOnce(&News) -> T) -> T {
+        look(&self.entry.news())
     }
 
     /// Like [`hurry`](Self::hurry), and has this follower told of the answer even if

@@ -11,9 +11,10 @@ use super::{
 };
 use crate::{
     adapters::{BackendFault, FaultKind},
-    job::{JobRef, Lens, Observation, Snapshot},
+    job::{JobRef, Lens, Observation},
     pacing::Backoff,
     poller::{Interruption, Latest, Standing},
+    snapshot::Snapshot,
 };
 
 impl Table {

@@ -11,9 +11,10 @@ use bytes::Bytes;
 use http::{Request, Response};
 use jiff::Timestamp;
 use secrecy::SecretString;
+use serde_json::value::RawValue;
 use thiserror::Error;
 
-use crate::job::{JobRef, Observation};
+use crate::job::{JobRef, Observation, Source};
 
 mod answer;
 mod base_url;
@@ -35,6 +36,10 @@ pub use kinetica::{Encoding, Kinetica};
 
 /// What one answer said: of each job in the order asked, or of the backend.
 pub type Interpretation = Result<Vec<Result<Observation, JobFault>>, BackendFault>;
+
+/// An interpretation that leaves out what is known: of a job about which the vendor
+/// said the same as before, to the byte, there is no observation.
+pub type Changes = Result<Vec<Result<Option<Observation>, JobFault>>, BackendFault>;
 
 /// The translation for one backend.
 pub trait Adapter: Debug + Send + Sync + 'static {
@@ -78,6 +83,21 @@ pub trait Adapter: Debug + Send + Sync + 'static {
     /// A fault of the backend, which says nothing about the jobs.
     fn interpret(&self, jobs: &[JobRef], response: &Response<Bytes>) -> Interpretation;
 
+    /// The same, but leaves out what was read from one of the `known` sources: those
+    /// of the jobs' last observations, in the order of `jobs`.
+    ///
+    /// # Errors
+    /// Like [`interpret`](Self::interpret).
+    fn interpret_changes(
+        &self,
+        jobs: &[JobRef],
+        _known: &[Option<Source>],
+        response: &Response<Bytes>,
+    ) -> Changes {
+        let answers = self.interpret(jobs, response)?;
+        Ok(answers.into_iter().map(|answer| answer.map(Some)).collect())
+    }
+
     /// Asks for a job's file, whole and without credentials, at the location that
     /// the vendor gave.
     ///
@@ -108,6 +128,21 @@ pub trait Adapter: Debug + Send + Sync + 'static {
     fn health_check(&self) -> Option<&dyn HealthCheck> {
         None
     }
+}
+
+/// What `observe` makes of one job's part of an answer, unless that is what the job's
+/// last observation was read from.
+fn unless_known(
+    known: &[Option<Source>],
+    place: usize,
+    part: &RawValue,
+    observe: impl FnOnce() -> Result<Observation, JobFault>,
+) -> Result<Option<Observation>, JobFault> {
+    let source = Some(Source::of(part.get().as_bytes()));
+    if known.get(place) == Some(&source) {
+        return Ok(None);
+    }
+    Ok(Some(Observation { source, ..observe()? }))
 }
 
 /// Asks whether a vendor can be asked about jobs.

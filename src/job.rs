@@ -3,10 +3,11 @@
 //!
 //! Nothing here knows gRPC, HTTP or a clock.
 
-use std::{fmt, hash::Hash, sync::Arc};
+use std::{fmt, hash::Hash, num::NonZeroU64, sync::Arc};
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use xxhash_rust::xxh3::xxh3_64;
 
 mod fingerprint;
 mod resume;
@@ -85,6 +86,18 @@ impl JobState {
     }
 }
 
+/// Stands for the bytes of an answer that one observation was read from. Where they
+/// are the same again, so is the observation, and need not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Source(NonZeroU64);
+
+impl Source {
+    /// The source that has these bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(NonZeroU64::new(xxh3_64(bytes)).unwrap_or(NonZeroU64::MIN))
+    }
+}
+
 /// What one upstream answer said about one job.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Observation {
@@ -116,6 +129,8 @@ pub struct Observation {
     pub end_time: Option<Timestamp>,
     /// The vendor's job object as it came, UTF-8 JSON.
     pub vendor_payload: Bytes,
+    /// What it was read from, where nothing but that and the job decides it.
+    pub source: Option<Source>,
 }
 
 impl Observation {
@@ -136,6 +151,7 @@ impl Observation {
             start_time: None,
             end_time: None,
             vendor_payload: Bytes::new(),
+            source: None,
         }
     }
 }

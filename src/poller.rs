@@ -21,8 +21,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    adapters::{BackendFault, FaultKind, Interpretation, vendor_message},
-    job::{JobRef, JobState},
+    adapters::{BackendFault, Changes, FaultKind, vendor_message},
+    job::{JobRef, JobState, Source},
     pacing::{Hold, Rate},
     snapshot::Snapshot,
     transport::Files,
@@ -41,10 +41,12 @@ const UNKNOWN_WORDS_LOGGED: usize = 64;
 
 /// Answers about jobs: a vendor's backend, or a script in a test.
 pub trait Upstream: Send + Sync + 'static {
-    /// Asks about at most as many jobs as the backend's batch holds. A `wait` that
-    /// is not zero asks the vendor to hold the request until all of them have ended,
-    /// at most that long, in whole seconds. Dropping the future gives the request up.
-    fn ask<'a>(&'a self, jobs: &'a [JobRef], wait: Duration) -> Asked<'a>;
+    /// Asks about at most as many jobs as the backend's batch holds. May leave out
+    /// what was read from one of the `known` sources: those of the jobs' newest
+    /// observations. A `wait` that is not zero asks the vendor to hold the request
+    /// until all jobs have ended, at most that long, in whole seconds. Dropping the
+    /// future gives the request up.
+    fn ask<'a>(&'a self, jobs: &'a [JobRef], known: &'a [Option<Source>], wait: Duration) -> Asked<'a>;
 
     /// Ends when what it was rejected for may have been put right: asking again is
     /// worth while then, whatever back-off runs.
@@ -59,7 +61,7 @@ pub trait Upstream: Send + Sync + 'static {
 }
 
 /// What the vendor's answer says, or why there was none to read.
-pub type Asked<'a> = Pin<Box<dyn Future<Output = Result<Interpretation, BackendFault>> + Send + 'a>>;
+pub type Asked<'a> = Pin<Box<dyn Future<Output = Result<Changes, BackendFault>> + Send + 'a>>;
 
 /// What a follower sees of a job.
 #[derive(Clone, Debug, Default)]
@@ -246,8 +248,9 @@ impl Poller {
                 self.throttle.leave_to_send().await;
             }
             let jobs: Vec<JobRef> = part.iter().map(|taken| taken.job().clone()).collect();
+            let known: Vec<Option<Source>> = part.iter().map(Taken::source).collect();
             let wait = mem::take(&mut wait);
-            let answer = self.upstream.ask(&jobs, wait).await;
+            let answer = self.upstream.ask(&jobs, &known, wait).await;
             if let (Err(fault) | Ok(Err(fault)), false) = (&answer, wait.is_zero())
                 && !matches!(fault.kind, FaultKind::Throttled { .. } | FaultKind::CredentialsRejected)
             {
@@ -257,7 +260,7 @@ impl Poller {
             }
             let fault = match answer {
                 Ok(Ok(answers)) => {
-                    for observation in answers.iter().flatten() {
+                    for observation in answers.iter().flatten().flatten() {
                         self.note_unknown_word(observation.state, &observation.vendor_state);
                     }
                     if batch.answered(&part, answers, rand::random()) {

@@ -24,6 +24,7 @@ use prost::{
 use crate::{
     job::{
         Artifact, Fingerprint, JobError, JobRef, JobResult, JobState, Lens, Observation, Progress, Sections,
+        Source,
     },
     proto::v1 as pb,
 };
@@ -40,6 +41,8 @@ pub struct Snapshot {
     pub job: JobRef,
     /// Where it is in its life cycle.
     pub state: JobState,
+    /// What it was read from.
+    pub source: Option<Source>,
     fingerprints: Sections,
     bytes: Box<[u8]>,
     result_at: usize,
@@ -50,7 +53,7 @@ impl Snapshot {
     /// Publishes what was observed.
     pub fn new(job: JobRef, observation: Observation) -> Self {
         let fingerprints = Sections::of(&observation);
-        let state = observation.state;
+        let (state, source) = (observation.state, observation.source);
         let (status, result, payload) = to_proto(&job, observation);
         let result_at = status.encoded_len();
         let result_len = result.as_ref().map_or(0, |result| encoding::message::encoded_len(RESULT, result));
@@ -65,7 +68,7 @@ impl Snapshot {
         if !payload.is_empty() {
             encoding::bytes::encode(VENDOR_PAYLOAD, &payload, &mut bytes);
         }
-        Self { job, state, fingerprints, bytes: bytes.into(), result_at, payload_at }
+        Self { job, state, source, fingerprints, bytes: bytes.into(), result_at, payload_at }
     }
 
     /// Equal for two snapshots exactly when they look the same through `lens`.
@@ -172,6 +175,7 @@ fn to_proto(job: &JobRef, observation: Observation) -> (pb::JobStatus, Option<pb
         start_time,
         end_time,
         vendor_payload,
+        source: _,
     } = observation;
     let status = pb::JobStatus {
         job: Some(job_ref(job)),

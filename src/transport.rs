@@ -16,11 +16,10 @@ use tower::util::MapRequestLayer;
 
 use crate::{
     adapters::{
-        Adapter, BackendFault, BaseUrl, Claret, Datasaur, FaultKind, Immuta, Interpretation, JobFault,
-        Kinetica,
+        Adapter, BackendFault, BaseUrl, Changes, Claret, Datasaur, FaultKind, Immuta, JobFault, Kinetica,
     },
     config::{self, Vendor},
-    job::JobRef,
+    job::{JobRef, Source},
     pacing::Backoff,
     poller::{Asked, Upstream},
 };
@@ -144,7 +143,7 @@ impl Endpoint {
     }
 
     async fn try_out(&self, adapter: &dyn Adapter, http: &Http, job: &[JobRef]) -> Result<(), BackendFault> {
-        match self.ask_at(adapter, http, job, Duration::ZERO).await??.pop() {
+        match self.ask_at(adapter, http, job, &[], Duration::ZERO).await??.pop() {
             None | Some(Ok(_) | Err(JobFault::NotFound | JobFault::Standby(_))) => Ok(()),
             Some(Err(JobFault::Forbidden)) => Err(FaultKind::Forbidden.into()),
             Some(Err(JobFault::Invalid { message })) => Err(FaultKind::Rejected { message }.into()),
@@ -152,15 +151,21 @@ impl Endpoint {
         }
     }
 
-    /// Asks about jobs, at a standby where the first cluster can't answer. With a
-    /// `wait`, asks the vendor to hold the answer.
+    /// Asks about jobs, at a standby where the first cluster can't answer. Leaves out
+    /// what was read from a `known` source. With a `wait`, asks the vendor to hold the
+    /// answer.
     ///
     /// # Errors
     /// Where there is no answer to read: no token, no connection.
-    pub async fn ask(&self, jobs: &[JobRef], wait: Duration) -> Result<Interpretation, BackendFault> {
+    pub async fn ask(
+        &self,
+        jobs: &[JobRef],
+        known: &[Option<Source>],
+        wait: Duration,
+    ) -> Result<Changes, BackendFault> {
         match &self.clusters {
-            None => self.ask_at(&*self.adapter, &self.http, jobs, wait).await,
-            Some(clusters) => self.ask_around(clusters, jobs, wait).await,
+            None => self.ask_at(&*self.adapter, &self.http, jobs, known, wait).await,
+            Some(clusters) => self.ask_around(clusters, jobs, known, wait).await,
         }
     }
 
@@ -171,8 +176,9 @@ impl Endpoint {
         adapter: &dyn Adapter,
         http: &Http,
         jobs: &[JobRef],
+        known: &[Option<Source>],
         wait: Duration,
-    ) -> Result<Interpretation, BackendFault> {
+    ) -> Result<Changes, BackendFault> {
         let mut renewed = false;
         loop {
             let authorization = self.credentials.authorization(adapter, http).await?;
@@ -180,7 +186,7 @@ impl Endpoint {
             if let Some(value) = &authorization.header {
                 request.headers_mut().insert(header::AUTHORIZATION, value.clone());
             }
-            match adapter.interpret(jobs, &http.send(request, wait).await?) {
+            match adapter.interpret_changes(jobs, known, &http.send(request, wait).await?) {
                 Err(BackendFault { kind: FaultKind::CredentialsRejected, .. })
                     if !renewed && self.credentials.forget(authorization.issue) =>
                 {
@@ -193,8 +199,8 @@ impl Endpoint {
 }
 
 impl Upstream for Endpoint {
-    fn ask<'a>(&'a self, jobs: &'a [JobRef], wait: Duration) -> Asked<'a> {
-        Box::pin(Self::ask(self, jobs, wait))
+    fn ask<'a>(&'a self, jobs: &'a [JobRef], known: &'a [Option<Source>], wait: Duration) -> Asked<'a> {
+        Box::pin(Self::ask(self, jobs, known, wait))
     }
 
     fn put_right(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {

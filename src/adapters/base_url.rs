@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Uri, header};
+use serde::Serialize;
 use thiserror::Error;
 use url::{Host, Url};
 
@@ -73,8 +74,9 @@ impl BaseUrl {
     }
 
     /// A POST of JSON for JSON to `path` after the URL's own.
-    pub(super) fn post(&self, path: &str, body: &serde_json::Value) -> Request<Bytes> {
-        self.post_as("application/json", path, body.to_string())
+    pub(super) fn post(&self, path: &str, body: &impl Serialize) -> Request<Bytes> {
+        let body = serde_json::to_vec(body).expect("names and values that JSON can hold");
+        self.post_as("application/json", path, body)
     }
 
     /// A POST of one media type for the same to `path` after the URL's own.

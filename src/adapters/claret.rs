@@ -12,12 +12,12 @@ use serde_json::value::RawValue;
 use thiserror::Error;
 
 use super::{
-    Adapter, BackendFault, BaseUrl, FaultKind, FileFault, Interpretation, InvalidJobRef, JobFault, Part,
-    RefusedLocation, Token, TokenExchange, answer, canonical_integer,
+    Adapter, BackendFault, BaseUrl, Changes, FaultKind, FileFault, Interpretation, InvalidJobRef, JobFault,
+    Part, RefusedLocation, Token, TokenExchange, answer, canonical_integer,
     json::{self, Object},
-    percent_encoded, vendor_message,
+    percent_encoded, unless_known, vendor_message,
 };
-use crate::job::{JobError, JobRef, JobState, Observation, Progress};
+use crate::job::{JobError, JobRef, JobState, Observation, Progress, Source};
 
 mod files;
 
@@ -70,18 +70,18 @@ impl Adapter for Claret {
     }
 
     fn interpret(&self, jobs: &[JobRef], response: &Response<Bytes>) -> Interpretation {
-        check_session(response)?;
-        answer::check_status(response)?;
-        let status = response.status();
-        if !status.is_success() {
-            let fault = refusal(response)?;
-            return Ok(jobs.iter().map(|_| Err(fault.clone())).collect());
-        }
-        answer::check_json(response)?;
-        let body = Object::parse(response.body()).ok_or(answer::malformed("not an object", status))?;
-        let content = body.get("content").ok_or(answer::malformed("no content member", status))?;
-        let job = Object::of(content).ok_or(answer::malformed("content is not an object", status))?;
-        Ok(jobs.iter().map(|asked| observe(&asked.id, &job, content)).collect())
+        read(jobs, response, |_, job, content| observe(&job.id, content))
+    }
+
+    fn interpret_changes(
+        &self,
+        jobs: &[JobRef],
+        known: &[Option<Source>],
+        response: &Response<Bytes>,
+    ) -> Changes {
+        read(jobs, response, |place, job, content| {
+            unless_known(known, place, content, || observe(&job.id, content))
+        })
     }
 
     fn file_request(&self, location: &str) -> Result<Request<Bytes>, RefusedLocation> {
@@ -197,8 +197,32 @@ fn tells_it_is_missing(words: &str) -> bool {
     ["does not exist", "not found", "not have access"].iter().any(|phrase| words.contains(phrase))
 }
 
-fn observe(asked: &str, job: &Object<'_>, content: &RawValue) -> Result<Observation, JobFault> {
+/// Reads the content of an answer as what it says of each job: of the one that was
+/// asked about.
+fn read<T>(
+    jobs: &[JobRef],
+    response: &Response<Bytes>,
+    observe: impl Fn(usize, &JobRef, &RawValue) -> Result<T, JobFault>,
+) -> Result<Vec<Result<T, JobFault>>, BackendFault> {
+    check_session(response)?;
+    answer::check_status(response)?;
+    let status = response.status();
+    if !status.is_success() {
+        let fault = refusal(response)?;
+        return Ok(jobs.iter().map(|_| Err(fault.clone())).collect());
+    }
+    answer::check_json(response)?;
+    let body = Object::parse(response.body()).ok_or(answer::malformed("not an object", status))?;
+    let content = body.get("content").ok_or(answer::malformed("no content member", status))?;
+    if !json::is_object(content) {
+        return Err(answer::malformed("content is not an object", status));
+    }
+    Ok(jobs.iter().enumerate().map(|(place, job)| observe(place, job, content)).collect())
+}
+
+fn observe(asked: &str, content: &RawValue) -> Result<Observation, JobFault> {
     let malformed = |why| JobFault::Malformed { why };
+    let job = &Object::of(content).ok_or(malformed("content is not an object"))?;
     if job.get("job_log_id").is_some_and(|own| json::identifier(own).as_deref() != Some(asked)) {
         return Err(malformed("it is about another job"));
     }

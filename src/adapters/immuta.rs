@@ -5,20 +5,25 @@
 //! and may go back to `active`. A job that failed or waits for another attempt
 //! has its error in `output`.
 
-use std::{collections::HashMap, num::NonZeroUsize, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    num::NonZeroUsize,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
 use serde_json::{json, value::RawValue};
 
 use super::{
-    Adapter, BackendFault, BaseUrl, Expiry, FaultKind, Interpretation, InvalidJobRef, JobFault, Token,
-    TokenExchange, answer,
+    Adapter, BackendFault, BaseUrl, Changes, Expiry, FaultKind, Interpretation, InvalidJobRef, JobFault,
+    Token, TokenExchange, answer,
     json::{self, Object},
-    refusal, vendor_message,
+    refusal, unless_known, vendor_message,
 };
-use crate::job::{ContentType, JobRef, JobResult, JobState, Observation};
+use crate::job::{ContentType, JobRef, JobResult, JobState, Observation, Source};
 
 /// The adapter for one Immuta tenant.
 #[derive(Debug)]
@@ -37,6 +42,13 @@ impl Immuta {
     }
 }
 
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Question<'a> {
+    job_ids: Vec<&'a str>,
+    wait: u64,
+}
+
 impl Adapter for Immuta {
     fn check(&self, job: &JobRef) -> Result<(), InvalidJobRef> {
         InvalidJobRef::refuse_tag(job)?;
@@ -52,44 +64,23 @@ impl Adapter for Immuta {
     }
 
     fn held_request(&self, jobs: &[JobRef], wait: Duration) -> Request<Bytes> {
-        let ids: Vec<&str> = jobs.iter().map(|job| &*job.id).collect();
-        self.base_url.post("/jobs/statuses", &json!({ "jobIds": ids, "wait": wait.as_secs() }))
+        let job_ids = jobs.iter().map(|job| &*job.id).collect();
+        self.base_url.post("/jobs/statuses", &Question { job_ids, wait: wait.as_secs() })
     }
 
     fn interpret(&self, jobs: &[JobRef], response: &Response<Bytes>) -> Interpretation {
-        answer::check_status(response)?;
-        if !response.status().is_success() {
-            return refused(jobs, response);
-        }
-        answer::check_json(response)?;
-        let not_jobs = || answer::malformed("not an object of jobs", response.status());
-        let elements: HashMap<String, &RawValue> =
-            serde_json::from_slice(response.body()).map_err(|_| not_jobs())?;
-        // That a job is missing can only be told by an answer that is about jobs,
-        // which an object with nothing but, say, a `message` is not.
-        let is_job = |element: &&RawValue| {
-            json::is_null(element)
-                || Object::parse(element.get().as_bytes()).is_some_and(|job| job.get("state").is_some())
-        };
-        if !jobs.iter().any(|job| elements.contains_key(&*job.id)) && !elements.values().all(is_job) {
-            return Err(not_jobs());
-        }
-        let was_asked_for = |id: &String| jobs.iter().any(|job| *job.id == **id);
-        let is_strange = |(id, element): (&String, &&RawValue)| !was_asked_for(id) && is_job(element);
-        // An answer about other jobs may be the answer to another question.
-        let missing = if elements.iter().any(is_strange) {
-            JobFault::Malformed { why: "the answer is about other jobs" }
-        } else {
-            JobFault::NotFound
-        };
-        Ok(jobs
-            .iter()
-            .map(|job| match elements.get(&*job.id) {
-                Some(element) if !json::is_null(element) => observe(&job.id, element),
-                Some(_) => Err(JobFault::NotFound),
-                None => Err(missing.clone()),
-            })
-            .collect())
+        read(jobs, response, |_, job, element| observe(&job.id, element))
+    }
+
+    fn interpret_changes(
+        &self,
+        jobs: &[JobRef],
+        known: &[Option<Source>],
+        response: &Response<Bytes>,
+    ) -> Changes {
+        read(jobs, response, |place, job, element| {
+            unless_known(known, place, element, || observe(&job.id, element))
+        })
     }
 
     fn token_exchange(&self) -> Option<&dyn TokenExchange> {
@@ -122,6 +113,51 @@ impl TokenExchange for ApiKeyExchange {
         let expiry = body.text("tokenExpiration").and_then(|time| time.parse().ok()).map(Expiry::At);
         answer::token(body.text("token"), expiry)
     }
+}
+
+/// Reads each job's element of an answer, which it is given with the job's place.
+fn read<T>(
+    jobs: &[JobRef],
+    response: &Response<Bytes>,
+    observe: impl Fn(usize, &JobRef, &RawValue) -> Result<T, JobFault>,
+) -> Result<Vec<Result<T, JobFault>>, BackendFault> {
+    answer::check_status(response)?;
+    if !response.status().is_success() {
+        return refused(jobs, response).map(|fault| vec![Err(fault)]);
+    }
+    answer::check_json(response)?;
+    let not_jobs = || answer::malformed("not an object of jobs", response.status());
+    let body = Object::parse(response.body()).ok_or_else(not_jobs)?;
+    let observe = |(place, element): (usize, &RawValue)| {
+        if json::is_null(element) { Err(JobFault::NotFound) } else { observe(place, &jobs[place], element) }
+    };
+    // The vendor may well answer in the order of the question.
+    if body.members().map(|(id, _)| id).eq(jobs.iter().map(|job| &*job.id)) {
+        return Ok(body.members().map(|(_, element)| element).enumerate().map(observe).collect());
+    }
+    let elements: HashMap<&str, &RawValue> = body.members().collect();
+    // That a job is missing can only be told by an answer that is about jobs,
+    // which an object with nothing but, say, a `message` is not.
+    let is_job = |element: &&RawValue| {
+        json::is_null(element)
+            || Object::parse(element.get().as_bytes()).is_some_and(|job| job.get("state").is_some())
+    };
+    if !jobs.iter().any(|job| elements.contains_key(&*job.id)) && !elements.values().all(is_job) {
+        return Err(not_jobs());
+    }
+    let asked: HashSet<&str> = jobs.iter().map(|job| &*job.id).collect();
+    let is_strange = |(id, element): (&&str, &&RawValue)| !asked.contains(id) && is_job(element);
+    // An answer about other jobs may be the answer to another question.
+    let missing = if elements.iter().any(is_strange) {
+        JobFault::Malformed { why: "the answer is about other jobs" }
+    } else {
+        JobFault::NotFound
+    };
+    let element = |(place, job): (usize, &JobRef)| match elements.get(&*job.id) {
+        Some(element) => observe((place, element)),
+        None => Err(missing.clone()),
+    };
+    Ok(jobs.iter().enumerate().map(element).collect())
 }
 
 fn observe(id: &str, element: &RawValue) -> Result<Observation, JobFault> {
@@ -168,19 +204,18 @@ fn result(output: &RawValue) -> JobResult {
 
 /// A 4xx that the status alone does not explain. One that many jobs were asked
 /// with is a refusal of them all: only alone can the culprit be told.
-fn refused(jobs: &[JobRef], response: &Response<Bytes>) -> Interpretation {
+fn refused(jobs: &[JobRef], response: &Response<Bytes>) -> Result<JobFault, BackendFault> {
     let status = response.status();
     let words = words(response);
-    let fault = match (status, jobs) {
-        (StatusCode::NOT_FOUND, [job]) if refusal::says_no_such_job(&words, job) => JobFault::NotFound,
+    match (status, jobs) {
+        (StatusCode::NOT_FOUND, [job]) if refusal::says_no_such_job(&words, job) => Ok(JobFault::NotFound),
         (StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY, [job])
             if names_the_id(response, &job.id) =>
         {
-            JobFault::Invalid { message: vendor_message(&words) }
+            Ok(JobFault::Invalid { message: vendor_message(&words) })
         }
-        _ => return Err(answer::rejected(&words, status)),
-    };
-    Ok(vec![Err(fault)])
+        _ => Err(answer::rejected(&words, status)),
+    }
 }
 
 fn names_the_id(response: &Response<Bytes>, id: &str) -> bool {

@@ -5,19 +5,19 @@
 //! size survive. Readers here are lenient and total, and none of them recurses
 //! with its input, which a vendor could nest as deep as the size cap allows.
 
-use std::{collections::HashSet, fmt};
+use std::{borrow::Cow, collections::HashSet, fmt};
 
 use bytes::Bytes;
 use serde::{
     Deserialize, Deserializer,
-    de::{MapAccess, Visitor},
+    de::{self, MapAccess, Visitor},
 };
 use serde_json::value::RawValue;
 
 use crate::job::{JobError, Progress};
 
 /// An object's members in document order.
-pub(super) struct Object<'a>(Vec<(String, &'a RawValue)>);
+pub(super) struct Object<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'a> Object<'a> {
     /// `None` where the bytes are anything but one JSON object.
@@ -51,7 +51,7 @@ impl<'a> Object<'a> {
 
     /// The members in document order, repeated names included.
     pub(super) fn members(&self) -> impl Iterator<Item = (&str, &'a RawValue)> {
-        self.0.iter().map(|(name, value)| (name.as_str(), *value))
+        self.0.iter().map(|(name, value)| (&**name, *value))
     }
 }
 
@@ -68,8 +68,8 @@ impl<'de> Deserialize<'de> for Object<'de> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object<'de>, A::Error> {
                 let mut members = Vec::new();
-                while let Some(member) = map.next_entry()? {
-                    members.push(member);
+                while let Some((Name(name), value)) = map.next_entry()? {
+                    members.push((name, value));
                 }
                 Ok(Object(members))
             }
@@ -79,9 +79,41 @@ impl<'de> Deserialize<'de> for Object<'de> {
     }
 }
 
+/// A member's name, copied only where it is written with escapes.
+struct Name<'a>(Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for Name<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+
+        impl<'de> Visitor<'de> for Text {
+            type Value = Name<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a name")
+            }
+
+            fn visit_borrowed_str<E: de::Error>(self, name: &'de str) -> Result<Name<'de>, E> {
+                Ok(Name(Cow::Borrowed(name)))
+            }
+
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<Name<'de>, E> {
+                Ok(Name(Cow::Owned(name.to_owned())))
+            }
+        }
+
+        deserializer.deserialize_str(Text)
+    }
+}
+
 /// Whether the value is null.
 pub(super) fn is_null(value: &RawValue) -> bool {
     value.get() == "null"
+}
+
+/// Whether the value is an object.
+pub(super) fn is_object(value: &RawValue) -> bool {
+    value.get().starts_with('{')
 }
 
 /// The text, unescaped. `None` for any other type, and for one with a lone

@@ -108,7 +108,7 @@ impl Kinetica {
                 let mut body = serde_json::Map::new();
                 body.extend(number.map(|(name, number)| (name.to_owned(), json!(number))));
                 body.insert("options".to_owned(), options.into());
-                self.base_url.post(path, &body.into())
+                self.base_url.post(path, &body)
             }
             Encoding::Binary => {
                 let mut body = Vec::new();

@@ -58,6 +58,7 @@ impl Sections {
             start_time,
             end_time,
             vendor_payload,
+            source: _,
         } = observation;
 
         let mut out = Canonical(Vec::with_capacity(1024));

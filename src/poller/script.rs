@@ -12,8 +12,8 @@ use tokio::{sync::Notify, time::Instant};
 
 use super::{Asked, Upstream};
 use crate::{
-    adapters::{BackendFault, FaultKind, Interpretation, JobFault, StandbyFault},
-    job::{JobRef, JobState, Observation},
+    adapters::{BackendFault, Changes, FaultKind, JobFault, StandbyFault},
+    job::{JobRef, JobState, Observation, Source},
 };
 
 /// Answers from a table of jobs.
@@ -122,7 +122,7 @@ impl Script {
         jobs.iter().all(|job| inner.jobs.get(&*job.id).is_some_and(|seen| seen.state.is_terminal()))
     }
 
-    fn answer(&self, jobs: &[JobRef]) -> Interpretation {
+    fn answer(&self, jobs: &[JobRef], known: &[Option<Source>]) -> Changes {
         let inner = self.inner.lock().unwrap();
         if inner.panics {
             drop(inner);
@@ -137,7 +137,13 @@ impl Script {
         if jobs.iter().any(|job| inner.poison.contains(&*job.id)) {
             return Err(FaultKind::Rejected { message: "bad id".into() }.into());
         }
-        Ok(jobs.iter().map(|job| inner.jobs.get(&*job.id).cloned().ok_or(JobFault::NotFound)).collect())
+        // As an adapter does, it leaves out what is known.
+        let answer = |(job, known): (&JobRef, &Option<Source>)| {
+            let seen = inner.jobs.get(&*job.id).ok_or(JobFault::NotFound)?;
+            let source = Some(Source::of(format!("{seen:?}").as_bytes()));
+            Ok((*known != source).then(|| Observation { source, ..seen.clone() }))
+        };
+        Ok(jobs.iter().zip(known).map(answer).collect())
     }
 }
 
@@ -156,7 +162,7 @@ impl Upstream for Script {
         Box::pin(async move { put_right.notified().await })
     }
 
-    fn ask<'a>(&'a self, jobs: &'a [JobRef], wait: Duration) -> Asked<'a> {
+    fn ask<'a>(&'a self, jobs: &'a [JobRef], known: &'a [Option<Source>], wait: Duration) -> Asked<'a> {
         Box::pin(async move {
             let latency = {
                 let mut inner = self.inner.lock().unwrap();
@@ -174,7 +180,7 @@ impl Upstream for Script {
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
             tokio::time::sleep(latency / 2).await;
-            match self.answer(jobs) {
+            match self.answer(jobs, known) {
                 Err(fault) if self.breaks_before_the_answer(&fault) => Err(fault),
                 answer => Ok(answer),
             }

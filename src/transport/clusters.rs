@@ -21,8 +21,8 @@ use tracing::{debug, info, warn};
 
 use super::{Endpoint, Http};
 use crate::{
-    adapters::{Adapter, BackendFault, FaultKind, Interpretation, JobFault},
-    job::JobRef,
+    adapters::{Adapter, BackendFault, Changes, FaultKind, JobFault},
+    job::{JobRef, Source},
     pacing::{Backoff, Pass, Ring},
 };
 
@@ -105,8 +105,9 @@ impl Endpoint {
         &self,
         clusters: &Clusters,
         jobs: &[JobRef],
+        known: &[Option<Source>],
         wait: Duration,
-    ) -> Result<Interpretation, BackendFault> {
+    ) -> Result<Changes, BackendFault> {
         if clusters.take_look() {
             let look = self.look(clusters);
             let in_use = clusters.ring().in_use();
@@ -126,7 +127,7 @@ impl Endpoint {
             if let Some(known) = unasked(adapter, jobs) {
                 return Ok(Ok(known.into_iter().map(Err).collect()));
             }
-            let asked = self.ask_at(adapter, http, jobs, wait).await;
+            let asked = self.ask_at(adapter, http, jobs, known, wait).await;
             let (Err(fault) | Ok(Err(fault))) = &asked else {
                 clusters.answered(&pass, cluster);
                 return asked;

@@ -23,7 +23,7 @@ use tokio::time::Instant;
 
 use super::{Http, SetupError, redaction};
 use crate::{
-    adapters::{Adapter, BackendFault, Expiry, FaultKind, Interpretation, Token, TokenExchange},
+    adapters::{Adapter, BackendFault, Changes, Expiry, FaultKind, Token, TokenExchange},
     config,
 };
 
@@ -134,11 +134,11 @@ impl Credentials {
     /// What was said, without any secret of the request that `authorization` was
     /// sent with.
     #[allow(clippy::unused_self, reason = "it is these credentials' secret")]
-    pub(super) fn redact(&self, said: Interpretation, authorization: &Authorization) -> Interpretation {
+    pub(super) fn redact(&self, said: Changes, authorization: &Authorization) -> Changes {
         let sent = authorization.header.as_ref().and_then(credential);
         let secret = authorization.secret.as_ref().map(ExposeSecret::expose_secret);
         let secrets: Vec<&str> = sent.into_iter().chain(secret).collect();
-        redaction::interpretation(said, &secrets)
+        redaction::answers(said, &secrets)
     }
 
     fn current(&self) -> Arc<Identity> {

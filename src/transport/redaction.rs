@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use url::form_urlencoded;
 
-use crate::adapters::{BackendFault, FaultKind, Interpretation, JobFault, percent_encoded, vendor_message};
+use crate::adapters::{BackendFault, FaultKind, JobFault, percent_encoded, vendor_message};
 
 const REDACTED: &str = "[redacted]";
 
@@ -13,7 +13,10 @@ const TELLING: usize = 4;
 
 /// What was said, without `secrets`, should the vendor have repeated them in its
 /// words for a person. What it said of a job that it knows is passed on as it is.
-pub(super) fn interpretation(mut said: Interpretation, secrets: &[&str]) -> Interpretation {
+pub(super) fn answers<T>(
+    mut said: Result<Vec<Result<T, JobFault>>, BackendFault>,
+    secrets: &[&str],
+) -> Result<Vec<Result<T, JobFault>>, BackendFault> {
     match &mut said {
         Err(BackendFault { kind: FaultKind::Rejected { message }, .. }) => redact(message, secrets),
         Err(_) => {}

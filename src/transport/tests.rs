@@ -90,9 +90,9 @@ fn token(value: &str) -> Reply {
 
 async fn ask(endpoint: &Endpoint) -> Result<JobState, FaultKind> {
     let answer =
-        time::timeout(PATIENCE, endpoint.ask(&job(), Duration::ZERO)).await.expect("an answer in time");
+        time::timeout(PATIENCE, endpoint.ask(&job(), &[], Duration::ZERO)).await.expect("an answer in time");
     let mut answers = answer.flatten().map_err(|fault| fault.kind)?;
-    Ok(answers.remove(0).unwrap().state)
+    Ok(answers.remove(0).unwrap().unwrap().state)
 }
 
 /// Asks, and checks that the fault is Unavailable and gives nothing away.
@@ -540,7 +540,7 @@ async fn a_call_given_up_on_closes_its_connection() {
         let endpoint = immuta(&peer.url());
         {
             let jobs = job();
-            let call = endpoint.ask(&jobs, Duration::ZERO);
+            let call = endpoint.ask(&jobs, &[], Duration::ZERO);
             tokio::select! {
                 answer = call => panic!("{answer:?}"),
                 () = peer.requests_came(1) => {}
@@ -598,7 +598,7 @@ async fn a_secret_that_the_vendor_repeats_is_redacted() {
         Reply::json("400 Bad Request", r#"{"message":"jobIds: k3y-of-the-gateway may not ask"}"#)
     })
     .await;
-    let answers = immuta(&peer.url()).ask(&job(), Duration::ZERO).await.unwrap().unwrap();
+    let answers = immuta(&peer.url()).ask(&job(), &[], Duration::ZERO).await.unwrap().unwrap();
     let message = "jobIds: [redacted] may not ask".into();
     assert_eq!(answers, [Err(JobFault::Invalid { message })]);
 }

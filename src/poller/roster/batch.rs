@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     adapters::{BackendFault, FaultKind, JobFault, StandbyFault::NeedsJobTag},
-    job::{JobRef, Observation},
+    job::{JobRef, Observation, Source},
     poller::{Interruption, Latest, Standing},
     snapshot::Snapshot,
 };
@@ -53,6 +53,11 @@ impl Taken {
     /// The job.
     pub fn job(&self) -> &JobRef {
         &self.entry.job
+    }
+
+    /// What its newest observation was read from.
+    pub fn source(&self) -> Option<Source> {
+        self.entry.news().latest.as_ref()?.snapshot.source
     }
 }
 
@@ -119,7 +124,7 @@ impl Batch {
     pub fn answered(
         &mut self,
         part: &[Taken],
-        answers: Vec<Result<Observation, JobFault>>,
+        answers: Vec<Result<Option<Observation>, JobFault>>,
         dice: f64,
     ) -> bool {
         let (now, time) = (Instant::now(), Timestamp::now());
@@ -146,7 +151,7 @@ impl Batch {
         for (taken, answer) in part.iter().zip(answers) {
             let Some(row) = table.asked(taken) else {
                 // Nobody asks any more, but whoever asks next shall know the end.
-                if let Ok(observation) = answer {
+                if let Ok(Some(observation)) = answer {
                     let snapshot = Snapshot::new(taken.job().clone(), observation);
                     if snapshot.is_terminal() {
                         ended.push(Latest { snapshot: Arc::new(snapshot), time, at: now });
@@ -157,12 +162,16 @@ impl Batch {
             followed += 1;
             let next = match answer {
                 Ok(observation) => {
-                    if let Some(last) = row.observed(observation, now, time) {
+                    let snapshot = observation.map(|seen| Snapshot::new(taken.job().clone(), seen));
+                    let trusted = row.alone == 0;
+                    if let Some(last) = row.observed(snapshot, now, time) {
                         row.stage = Stage::Ended;
                         ended.push(last);
                     } else {
                         let interval = roster.interval(row, answered_at);
-                        table.culprits.remove(taken.job());
+                        if !trusted {
+                            table.culprits.remove(taken.job());
+                        }
                         table.schedule_after(taken.key, answered_at, interval, &roster.plan);
                     }
                     continue;

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     adapters::{BackendFault, FaultKind},
-    job::{JobRef, Lens, Observation},
+    job::{JobRef, Lens},
     pacing::Backoff,
     poller::{Interruption, Latest, Standing},
     snapshot::Snapshot,
@@ -185,30 +185,42 @@ fn whole_seconds(time: Duration) -> Duration {
 }
 
 impl Row {
-    /// Publishes an observation. Returns whether it is the last.
+    /// Publishes what was observed; `None` for the same as before. Returns it if it
+    /// is the last.
     pub(super) fn observed(
         &mut self,
-        observation: Observation,
+        snapshot: Option<Snapshot>,
         now: Instant,
         time: Timestamp,
     ) -> Option<Latest> {
-        let snapshot = Snapshot::new(self.entry.job.clone(), observation);
-        let mut news = self.entry.news();
-        let changed = news.latest.as_ref().is_none_or(|latest| latest.snapshot.differs_from(&snapshot));
-        // What a vendor changes beside what it documents does not speed polls up.
-        let shown = news.latest.as_ref().is_none_or(|latest| {
-            latest.snapshot.fingerprint(Lens::SHOWN) != snapshot.fingerprint(Lens::SHOWN)
-        });
+        let mut guard = self.entry.news();
+        let news = &mut *guard;
+        let (mut changed, mut shown) = (false, false);
+        match (&mut news.latest, snapshot) {
+            (Some(latest), snapshot) => {
+                if let Some(snapshot) = snapshot
+                    && latest.snapshot.differs_from(&snapshot)
+                {
+                    changed = true;
+                    // What a vendor changes beside what it documents does not speed polls up.
+                    let seen = |snapshot: &Snapshot| snapshot.fingerprint(Lens::SHOWN);
+                    shown = seen(&latest.snapshot) != seen(&snapshot);
+                    latest.snapshot = Arc::new(snapshot);
+                }
+                (latest.time, latest.at) = (time, now);
+            }
+            (None, Some(snapshot)) => {
+                (changed, shown) = (true, true);
+                news.latest = Some(Latest { snapshot: Arc::new(snapshot), time, at: now });
+            }
+            // Nothing was known that could be the same.
+            (None, None) => {}
+        }
         let recovered = mem::replace(&mut news.standing, Standing::Observed) != Standing::Observed;
-        let snapshot = match &news.latest {
-            Some(latest) if !changed => Arc::clone(&latest.snapshot),
-            _ => Arc::new(snapshot),
-        };
-        let latest = Latest { snapshot, time, at: now };
-        news.latest = Some(latest.clone());
         news.attempts += 1;
         news.answers += 1;
-        drop(news);
+        let last = news.latest.as_ref().filter(|latest| latest.snapshot.is_terminal()).cloned();
+        drop(guard);
         self.failures = 0;
         self.alone = self.alone.saturating_sub(1);
         if shown {
@@ -216,7 +228,7 @@ impl Row {
         }
         let everybody = mem::take(&mut self.ask_anew) || changed || recovered;
         self.tell(everybody);
-        latest.snapshot.is_terminal().then_some(latest)
+        last
     }
 
     pub(super) fn missing(&mut self) {

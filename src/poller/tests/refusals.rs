@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     adapters::BackendFault,
-    job::Observation,
+    job::{Observation, Source},
     poller::{Asked, Health, Upstream},
 };
 
@@ -112,13 +112,13 @@ async fn jobs_share_requests_again_after_the_backend_has_stumbled() {
 struct AtMostFifty(std::sync::atomic::AtomicUsize);
 
 impl Upstream for AtMostFifty {
-    fn ask<'a>(&'a self, jobs: &'a [JobRef], _wait: Duration) -> Asked<'a> {
+    fn ask<'a>(&'a self, jobs: &'a [JobRef], _: &'a [Option<Source>], _wait: Duration) -> Asked<'a> {
         self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         Box::pin(async move {
             if jobs.len() > 50 {
                 return Ok(Err(FaultKind::TooLarge.into()));
             }
-            Ok(Ok(jobs.iter().map(|_| Ok(Observation::new(JobState::Running, "r"))).collect()))
+            Ok(Ok(jobs.iter().map(|_| Ok(Some(Observation::new(JobState::Running, "r")))).collect()))
         })
     }
 }

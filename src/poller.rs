@@ -9,7 +9,7 @@ use std::{
     collections::HashSet,
     future::Future,
     mem,
-    num::{NonZeroU32, NonZeroUsize},
+    num::NonZeroUsize,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -23,17 +23,19 @@ use tracing::{info, warn};
 use crate::{
     adapters::{BackendFault, FaultKind, Interpretation, vendor_message},
     job::{JobRef, JobState, Snapshot},
-    pacing::{Hold, Rate},
+    pacing::Hold,
     transport::Files,
 };
 
 mod ended;
 mod mailbox;
 mod roster;
+mod throttle;
 
 pub use ended::Ended;
 pub use mailbox::Mailbox;
 pub use roster::{Batch, Follow, Health, Interest, Plan, Readiness, Refusal, Report, Roster, Taken};
+pub use throttle::{Leave, Throttle};
 
 /// Most unknown words of a vendor that are logged, once each.
 const UNKNOWN_WORDS_LOGGED: usize = 64;
@@ -42,8 +44,9 @@ const UNKNOWN_WORDS_LOGGED: usize = 64;
 pub trait Upstream: Send + Sync + 'static {
     /// Asks about at most as many jobs as the backend's batch holds. A `wait` that
     /// is not zero asks the vendor to hold the request until all of them have ended,
-    /// at most that long, in whole seconds. Dropping the future gives the request up.
-    fn ask<'a>(&'a self, jobs: &'a [JobRef], wait: Duration) -> Asked<'a>;
+    /// at most that long, in whole seconds. Whatever is sent for that spends the
+    /// `leave`. Dropping the future gives the request up.
+    fn ask<'a>(&'a self, jobs: &'a [JobRef], wait: Duration, leave: Leave) -> Asked<'a>;
 
     /// Ends when what it was rejected for may have been put right: asking again is
     /// worth while then, whatever back-off runs.
@@ -135,28 +138,6 @@ pub struct Limits {
     pub throttle: Arc<Throttle>,
 }
 
-/// Holds all requests to one backend to so many a second.
-#[derive(Debug)]
-pub struct Throttle(Mutex<Rate>);
-
-impl Throttle {
-    /// At most `per_second` requests in any one second.
-    pub fn new(per_second: NonZeroU32) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(Rate::new(per_second))))
-    }
-
-    /// Returns when a request may be sent.
-    pub async fn leave_to_send(&self) {
-        loop {
-            let leave = self.0.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now());
-            match leave {
-                Ok(()) => return,
-                Err(at) => tokio::time::sleep_until(at).await,
-            }
-        }
-    }
-}
-
 /// Asks `upstream` about the jobs on `roster` until `stop` is cancelled; then
 /// gives up what is under way and returns.
 pub async fn run(
@@ -187,7 +168,8 @@ pub async fn run(
                 }
             }
             let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
-            poller.throttle.leave_to_send().await;
+            // Before the batch is made: what falls due while it waits still joins it.
+            let leave = poller.throttle.leave_to_send().await;
             if let Some(batch) = roster.take(Instant::now(), rand::random()) {
                 while flights.try_join_next().is_some() {}
                 let poller = Arc::clone(&poller);
@@ -199,7 +181,7 @@ pub async fn run(
                     let cut = tokio::select! {
                         () = given_up.cancelled() => false,
                         () = cut_short.cancelled() => true,
-                        () = poller.fly(&mut batch) => false,
+                        () = poller.fly(&mut batch, leave) => false,
                     };
                     if cut {
                         batch.cut();
@@ -232,21 +214,22 @@ struct Poller {
 impl Poller {
     /// Asks about a batch. Where the vendor refuses the whole for what may be one
     /// job's fault, asks about its halves, until the culprit stands alone.
-    async fn fly(&self, batch: &mut Batch) {
+    async fn fly(&self, batch: &mut Batch, leave: Leave) {
         let mut parts = vec![batch.open()];
         let mut wait = batch.wait();
-        let mut first = true;
+        let mut leave = Some(leave);
         while let Some(mut part) = parts.pop() {
             batch.still_followed(&mut part);
             if part.is_empty() {
                 continue;
             }
-            if !mem::take(&mut first) {
-                self.throttle.leave_to_send().await;
-            }
+            let leave = match leave.take() {
+                Some(leave) => leave,
+                None => self.throttle.leave_to_send().await,
+            };
             let jobs: Vec<JobRef> = part.iter().map(|taken| taken.job().clone()).collect();
             let wait = mem::take(&mut wait);
-            let answer = self.upstream.ask(&jobs, wait).await;
+            let answer = self.upstream.ask(&jobs, wait, leave).await;
             if let (Err(fault) | Ok(Err(fault)), false) = (&answer, wait.is_zero())
                 && !matches!(fault.kind, FaultKind::Throttled { .. } | FaultKind::CredentialsRejected)
             {

@@ -192,14 +192,14 @@ impl Hub {
         let Downloads { upstream, throttle, places, limit, patience, .. } = downloads;
         let place = timeout(*patience, Arc::clone(places).acquire_owned()).await;
         let Ok(Ok(place)) = place else { return Err(DownloadFailure::TooMany { limit: *limit }) };
+        let leave = throttle.leave_to_send().await;
         let now = Instant::now();
         if let Some(hold) = roster.held(now) {
             let retry_in = hold.until.saturating_duration_since(now);
             return Err(Failure::Backend { fault: hold.fault, retry_in }.into());
         }
-        throttle.leave_to_send().await;
         let opened = match upstream.files() {
-            Some(files) => files.open(&artifact.vendor_uri, offset).await,
+            Some(files) => files.open(&artifact.vendor_uri, offset, leave).await,
             None => Err(RefusedLocation::NoFiles.into()),
         };
         opened.map(|file| (file, place)).map_err(|fault| report.failure(fault))

@@ -1,7 +1,10 @@
 //! What bad luck, bad vendors and bad callers may do to each other's jobs.
 
 use super::*;
-use crate::{job::Observation, poller::Asked};
+use crate::{
+    job::Observation,
+    poller::{Asked, Leave},
+};
 
 fn limits() -> Limits {
     Limits { concurrency: nonzero(8), throttle: Throttle::new(NonZeroU32::new(1000).unwrap()) }
@@ -25,7 +28,7 @@ async fn leaving_while_a_part_is_asked_does_not_give_up_the_other_parts() {
 struct HoldsNothing(std::sync::atomic::AtomicUsize);
 
 impl Upstream for HoldsNothing {
-    fn ask<'a>(&'a self, jobs: &'a [JobRef], _wait: Duration) -> Asked<'a> {
+    fn ask<'a>(&'a self, jobs: &'a [JobRef], _wait: Duration, _leave: Leave) -> Asked<'a> {
         self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         Box::pin(async move {
             pass(LATENCY).await;
@@ -60,7 +63,7 @@ async fn a_long_poll_holds_no_more_jobs_than_a_batch() {
 struct AtMostFive(std::sync::atomic::AtomicUsize);
 
 impl Upstream for AtMostFive {
-    fn ask<'a>(&'a self, jobs: &'a [JobRef], wait: Duration) -> Asked<'a> {
+    fn ask<'a>(&'a self, jobs: &'a [JobRef], wait: Duration, _leave: Leave) -> Asked<'a> {
         self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         Box::pin(async move {
             pass(wait.max(LATENCY)).await;
@@ -194,7 +197,7 @@ async fn nothing_is_sent_while_a_retry_after_runs_beside_refusals() {
 struct ProxyEndsLongRequests(std::sync::atomic::AtomicUsize);
 
 impl Upstream for ProxyEndsLongRequests {
-    fn ask<'a>(&'a self, jobs: &'a [JobRef], wait: Duration) -> Asked<'a> {
+    fn ask<'a>(&'a self, jobs: &'a [JobRef], wait: Duration, _leave: Leave) -> Asked<'a> {
         Box::pin(async move {
             pass(wait.min(5 * SECOND).max(LATENCY)).await;
             if wait > 5 * SECOND {

@@ -1,5 +1,7 @@
 //! What bad luck, bad vendors and bad callers may do to each other's jobs.
 
+use futures_util::FutureExt;
+
 use super::*;
 use crate::{
     job::Observation,
@@ -234,4 +236,21 @@ async fn what_a_vendor_says_of_one_job_is_not_told_of_another() {
     }
     let standing = good.news().standing;
     assert_eq!(standing, Standing::Observed, "bad-* were refused, good never was");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_that_finds_nothing_to_send_costs_no_place_among_the_requests_of_the_second() {
+    let throttle = Throttle::new(NonZeroU32::new(20).unwrap());
+    let rig = rig_of(4, Limits { concurrency: nonzero(8), throttle: Arc::clone(&throttle) }, true);
+    let mut follows = Vec::new();
+    for (at, id) in rig.running(4).iter().enumerate() {
+        follows.push(rig.follow_with(id, (at == 2).then_some(3 * SECOND)));
+        for _ in 0..70 {
+            pass(SECOND / 10 + LATENCY / 7).await;
+            let now = Instant::now();
+            let sent = rig.script.calls().iter().filter(|call| call.at + SECOND > now).count();
+            let free: Vec<_> = std::iter::from_fn(|| throttle.leave_to_send().now_or_never()).collect();
+            assert_eq!(free.len(), 20 - sent, "places that are left");
+        }
+    }
 }

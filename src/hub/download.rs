@@ -153,7 +153,7 @@ impl Hub {
             let end = tokio::select! {
                 biased;
                 failure = cut => Err(failure.into()),
-                end = relay(file, &sender) => end.map_err(|fault| report.failure(fault)),
+                end = relay(file, &sender) => end.map_err(|fault| report.failure(fault, None)),
             };
             // The vendor's answer is gone by now; only the reader may be late.
             drop(place);
@@ -202,7 +202,14 @@ impl Hub {
             Some(files) => files.open(&artifact.vendor_uri, offset, leave).await,
             None => Err(RefusedLocation::NoFiles.into()),
         };
-        opened.map(|file| (file, place)).map_err(|fault| report.failure(fault))
+        opened.map(|file| (file, place)).map_err(|fault| {
+            let throttled = match &fault {
+                FileFault::Backend(fault) if matches!(fault.kind, FaultKind::Throttled { .. }) => Some(fault),
+                _ => None,
+            };
+            let until = throttled.map(|fault| roster.throttled(fault, now, rand::random()));
+            report.failure(fault, until)
+        })
     }
 }
 
@@ -237,7 +244,8 @@ struct Reporter {
 }
 
 impl Reporter {
-    fn failure(&self, fault: FileFault) -> DownloadFailure {
+    /// `until`: when the backend is asked again, where it is left alone for that.
+    fn failure(&self, fault: FileFault, until: Option<Instant>) -> DownloadFailure {
         if !matches!(fault, FileFault::PastEnd { .. }) {
             let JobRef { backend, id, .. } = &self.job;
             warn!(%backend, job_id = %id, artifact_id = self.artifact_id, error = %fault, "a file can't be downloaded");
@@ -255,7 +263,8 @@ impl Reporter {
             FileFault::Missing { http_status } => not_found(None, Some(http_status)),
             FileFault::PastEnd { size } => DownloadFailure::PastEnd { size },
             FileFault::Backend(fault) => {
-                let retry_in = retry_after(&fault).unwrap_or(self.retry);
+                let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+                let retry_in = left.or_else(|| retry_after(&fault)).unwrap_or(self.retry);
                 Failure::Backend { fault, retry_in }.into()
             }
         }

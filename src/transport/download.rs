@@ -112,6 +112,16 @@ impl File {
     }
 }
 
+#[cfg(test)]
+impl File {
+    /// A file that is here already.
+    pub(crate) fn of(bytes: Bytes) -> Self {
+        let part = Part { content_type: String::new(), size: None, length: None, skip: 0 };
+        let answer = http::Response::new(bytes).into();
+        Self { part, answer, read: 0, chunk: Bytes::new(), patience: Duration::from_secs(1) }
+    }
+}
+
 fn broken(why: String) -> FileFault {
     BackendFault::from(FaultKind::Unavailable { retry_after: None, why }).into()
 }

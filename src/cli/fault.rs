@@ -81,6 +81,7 @@ fn advice(reason: &str, code: Code) -> &'static str {
         "TOO_MANY_WATCHES" | "TOO_MANY_JOBS" | "TOO_MANY_DOWNLOADS" => {
             "use fewer at once, or have the operator raise the limit"
         }
+        "READER_STALLED" => "go on from the bytes that came; see download --help",
         "SHUTTING_DOWN" => "try again{in}; the gateway is being stopped",
         _ => match code {
             Code::Unavailable => "try again{in}",

@@ -10,7 +10,8 @@
 //!
 //! The task reads only when there is room for another piece, so a slow reader slows
 //! the vendor and costs no memory. A reader that stalls can't hold the answer
-//! beyond the caller's deadline: the task ends, whether anyone reads or not.
+//! beyond the caller's deadline, or [`READER_PATIENCE`] without one piece: the task
+//! ends, whether anyone reads or not.
 
 use std::{sync::Arc, time::Duration};
 
@@ -35,6 +36,9 @@ use crate::{
 
 /// Oldest status that is trusted to know a file's location.
 const STATUS_AGE: Duration = Duration::from_mins(1);
+
+/// How long a download may stand without its reader taking a piece.
+pub(super) const READER_PATIENCE: Duration = Duration::from_mins(10);
 
 /// How long downloads may go on at shutdown; the server waits a little longer.
 const DRAIN: Duration = Duration::from_secs(7);
@@ -101,6 +105,12 @@ pub enum DownloadFailure {
         /// How many may be.
         limit: usize,
     },
+    /// Nobody read on, and the place went to another.
+    #[error(
+        "nothing was read for {} minutes; go on from the bytes that came with offset",
+        READER_PATIENCE.as_secs() / 60
+    )]
+    Stalled,
 }
 
 /// A file on its way. Dropping it gives the vendor's answer up.
@@ -153,7 +163,7 @@ impl Hub {
             let end = tokio::select! {
                 biased;
                 failure = cut => Err(failure.into()),
-                end = relay(file, &sender) => end.map_err(|fault| report.failure(fault, None)),
+                end = relay(file, &sender, &report) => end,
             };
             // The vendor's answer is gone by now; only the reader may be late.
             drop(place);
@@ -215,14 +225,19 @@ impl Hub {
 
 /// Passes pieces on, each as soon as there is room for it. Ends, too, when nobody
 /// reads any more.
-async fn relay(mut file: File, reader: &mpsc::Sender<Piece>) -> Result<(), FileFault> {
-    while let Ok(room) = reader.reserve().await {
-        match file.next().await? {
+async fn relay(
+    mut file: File,
+    reader: &mpsc::Sender<Piece>,
+    report: &Reporter,
+) -> Result<(), DownloadFailure> {
+    loop {
+        let room = timeout(READER_PATIENCE, reader.reserve()).await;
+        let Ok(room) = room.map_err(|_| DownloadFailure::Stalled)? else { return Ok(()) };
+        match file.next().await.map_err(|fault| report.failure(fault, None))? {
             Some(piece) => room.send(Ok(Some(piece))),
-            None => break,
+            None => return Ok(()),
         }
     }
-    Ok(())
 }
 
 /// Ends when a download has to, with the reason.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::*;
 use crate::{
     adapters::{BackendFault, FileFault},
-    hub::{Download, DownloadFailure, Fetch},
+    hub::{Download, DownloadFailure, Fetch, download::READER_PATIENCE},
     job::{Artifact, Observation},
     poller::{Asked, Leave, Upstream},
     transport::{File, Files},
@@ -88,6 +88,32 @@ impl Room {
     fn polls(&self) -> usize {
         self.shelf.polls.load(std::sync::atomic::Ordering::Relaxed)
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_stalls_for_ten_minutes_loses_its_place() {
+    let room = Room::new(Shelf::default());
+    let mut stalled = room.download().await.unwrap();
+    stalled.next().await.unwrap().unwrap();
+    for _ in 0..2 {
+        pass(READER_PATIENCE - SECOND).await;
+        stalled.next().await.unwrap().expect("a slow reader is none that stalls");
+    }
+    assert!(matches!(room.download().await, Err(DownloadFailure::TooMany { limit: 1 })));
+    pass(READER_PATIENCE).await;
+    let mut next = room.download().await.expect("the place is free");
+    let end = loop {
+        match stalled.next().await {
+            Some(Ok(_)) => {}
+            end => break end,
+        }
+    };
+    assert!(matches!(end, Some(Err(DownloadFailure::Stalled))), "{end:?}");
+    let mut read = 0;
+    while let Some(piece) = next.next().await {
+        read += piece.unwrap().len();
+    }
+    assert_eq!(read, PIECES * 64 * 1024);
 }
 
 #[tokio::test(start_paused = true)]

@@ -172,7 +172,7 @@ pub struct Poll {
     pub max_batch: NonZeroUsize,
     /// Most requests at once.
     pub max_concurrency: NonZeroUsize,
-    /// Most requests a second.
+    /// Most requests in any one second, whatever they are for.
     pub requests_per_second: NonZeroU32,
     /// How long a job that a watcher asks for may be missing.
     pub not_found_grace: Duration,

@@ -9,7 +9,7 @@ use std::{
     collections::HashSet,
     future::Future,
     mem,
-    num::{NonZeroU32, NonZeroUsize},
+    num::NonZeroUsize,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -23,7 +23,7 @@ use tracing::{info, warn};
 use crate::{
     adapters::{BackendFault, Changes, FaultKind, vendor_message},
     job::{JobRef, JobState, Source},
-    pacing::{Hold, Rate},
+    pacing::Hold,
     snapshot::Snapshot,
     transport::Files,
 };
@@ -31,10 +31,12 @@ use crate::{
 mod ended;
 mod mailbox;
 mod roster;
+mod throttle;
 
 pub use ended::Ended;
 pub use mailbox::Mailbox;
 pub use roster::{Batch, Follow, Health, Interest, Plan, Readiness, Refusal, Report, Roster, Taken};
+pub use throttle::{Leave, Throttle};
 
 /// Most unknown words of a vendor that are logged, once each.
 const UNKNOWN_WORDS_LOGGED: usize = 64;
@@ -44,9 +46,15 @@ pub trait Upstream: Send + Sync + 'static {
     /// Asks about at most as many jobs as the backend's batch holds. May leave out
     /// what was read from one of the `known` sources: those of the jobs' newest
     /// observations. A `wait` that is not zero asks the vendor to hold the request
-    /// until all jobs have ended, at most that long, in whole seconds. Dropping the
-    /// future gives the request up.
-    fn ask<'a>(&'a self, jobs: &'a [JobRef], known: &'a [Option<Source>], wait: Duration) -> Asked<'a>;
+    /// until all jobs have ended, at most that long, in whole seconds. Whatever is sent
+    /// for that spends the `leave`. Dropping the future gives the request up.
+    fn ask<'a>(
+        &'a self,
+        jobs: &'a [JobRef],
+        known: &'a [Option<Source>],
+        wait: Duration,
+        leave: Leave,
+    ) -> Asked<'a>;
 
     /// Ends when what it was rejected for may have been put right: asking again is
     /// worth while then, whatever back-off runs.
@@ -138,28 +146,6 @@ pub struct Limits {
     pub throttle: Arc<Throttle>,
 }
 
-/// Holds all requests to one backend to so many a second.
-#[derive(Debug)]
-pub struct Throttle(Mutex<Rate>);
-
-impl Throttle {
-    /// At most `per_second` requests in any one second.
-    pub fn new(per_second: NonZeroU32) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(Rate::new(per_second))))
-    }
-
-    /// Returns when a request may be sent.
-    pub async fn leave_to_send(&self) {
-        loop {
-            let leave = self.0.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now());
-            match leave {
-                Ok(()) => return,
-                Err(at) => tokio::time::sleep_until(at).await,
-            }
-        }
-    }
-}
-
 /// Asks `upstream` about the jobs on `roster` until `stop` is cancelled; then
 /// gives up what is under way and returns.
 pub async fn run(
@@ -190,7 +176,8 @@ pub async fn run(
                 }
             }
             let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
-            poller.throttle.leave_to_send().await;
+            // Before the batch is made: what falls due while it waits still joins it.
+            let leave = poller.throttle.leave_to_send().await;
             if let Some(batch) = roster.take(Instant::now(), rand::random()) {
                 while flights.try_join_next().is_some() {}
                 let poller = Arc::clone(&poller);
@@ -202,7 +189,7 @@ pub async fn run(
                     let cut = tokio::select! {
                         () = given_up.cancelled() => false,
                         () = cut_short.cancelled() => true,
-                        () = poller.fly(&mut batch) => false,
+                        () = poller.fly(&mut batch, leave) => false,
                     };
                     if cut {
                         batch.cut();
@@ -235,22 +222,23 @@ struct Poller {
 impl Poller {
     /// Asks about a batch. Where the vendor refuses the whole for what may be one
     /// job's fault, asks about its halves, until the culprit stands alone.
-    async fn fly(&self, batch: &mut Batch) {
+    async fn fly(&self, batch: &mut Batch, leave: Leave) {
         let mut parts = vec![batch.open()];
         let mut wait = batch.wait();
-        let mut first = true;
+        let mut leave = Some(leave);
         while let Some(mut part) = parts.pop() {
             batch.still_followed(&mut part);
             if part.is_empty() {
                 continue;
             }
-            if !mem::take(&mut first) {
-                self.throttle.leave_to_send().await;
-            }
+            let leave = match leave.take() {
+                Some(leave) => leave,
+                None => self.throttle.leave_to_send().await,
+            };
             let jobs: Vec<JobRef> = part.iter().map(|taken| taken.job().clone()).collect();
             let known: Vec<Option<Source>> = part.iter().map(Taken::source).collect();
             let wait = mem::take(&mut wait);
-            let answer = self.upstream.ask(&jobs, &known, wait).await;
+            let answer = self.upstream.ask(&jobs, &known, wait, leave).await;
             if let (Err(fault) | Ok(Err(fault)), false) = (&answer, wait.is_zero())
                 && !matches!(fault.kind, FaultKind::Throttled { .. } | FaultKind::CredentialsRejected)
             {

@@ -13,6 +13,7 @@ use crate::{
     config::{Config, Tls, Vendor},
     grpc::{self, Service},
     hub::{BackendSetup, Hub, WatchLimits},
+    poller::Throttle,
     proto::{
         self,
         served::job_status_service_server::{JobStatusServiceServer, SERVICE_NAME},
@@ -165,7 +166,10 @@ pub async fn run(
 pub async fn check_backends(config: &Config) -> Vec<(Arc<str>, Result<(), String>)> {
     let checks = config.backends.iter().map(|backend| async {
         let outcome = match Endpoint::new(backend) {
-            Ok(endpoint) => endpoint.probe().await,
+            Ok(endpoint) => {
+                let throttle = Throttle::new(backend.poll.requests_per_second);
+                endpoint.probe(throttle.leave_when_sending()).await
+            }
             Err(error) => Err(error.to_string()),
         };
         (Arc::clone(&backend.name), outcome)

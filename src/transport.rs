@@ -21,7 +21,7 @@ use crate::{
     config::{self, Vendor},
     job::{JobRef, Source},
     pacing::Backoff,
-    poller::{Asked, Upstream},
+    poller::{Asked, Leave, Upstream},
 };
 
 mod clusters;
@@ -120,11 +120,11 @@ impl Endpoint {
     }
 
     /// Asks about a job that does not exist, to see whether address and
-    /// credentials work; at each cluster, where there are several.
+    /// credentials work; at each cluster, where there are several. Spends `leave`.
     ///
     /// # Errors
     /// What does not work, for people.
-    pub async fn probe(&self) -> Result<(), String> {
+    pub async fn probe(&self, mut leave: Leave) -> Result<(), String> {
         let uuid = uuid::Uuid::new_v4();
         let id = match self.vendor {
             Vendor::Immuta => uuid.to_string(),
@@ -134,16 +134,22 @@ impl Endpoint {
         };
         let job = [JobRef::new("probe", id)];
         let told = |fault: BackendFault| fault.to_string();
-        self.try_out(&*self.adapter, &self.http, &job).await.map_err(told)?;
+        self.try_out(&*self.adapter, &self.http, &job, &mut leave).await.map_err(told)?;
         for (at, standby) in self.clusters.iter().flat_map(Clusters::standbys).enumerate() {
-            let outcome = self.try_out(&*standby.adapter, &standby.http, &job).await;
+            let outcome = self.try_out(&*standby.adapter, &standby.http, &job, &mut leave).await;
             outcome.map_err(|fault| format!("standby_urls[{at}]: {fault}"))?;
         }
         Ok(())
     }
 
-    async fn try_out(&self, adapter: &dyn Adapter, http: &Http, job: &[JobRef]) -> Result<(), BackendFault> {
-        match self.ask_at(adapter, http, job, &[], Duration::ZERO).await??.pop() {
+    async fn try_out(
+        &self,
+        adapter: &dyn Adapter,
+        http: &Http,
+        job: &[JobRef],
+        leave: &mut Leave,
+    ) -> Result<(), BackendFault> {
+        match self.ask_at(adapter, http, job, &[], Duration::ZERO, leave).await??.pop() {
             None | Some(Ok(_) | Err(JobFault::NotFound | JobFault::Standby(_))) => Ok(()),
             Some(Err(JobFault::Forbidden)) => Err(FaultKind::Forbidden.into()),
             Some(Err(JobFault::Invalid { message })) => Err(FaultKind::Rejected { message }.into()),
@@ -153,7 +159,8 @@ impl Endpoint {
 
     /// Asks about jobs, at a standby where the first cluster can't answer. Leaves out
     /// what was read from a `known` source. With a `wait`, asks the vendor to hold the
-    /// answer.
+    /// answer. Each request spends `leave`: a
+    /// token's, the question's, its repeat's, another cluster's.
     ///
     /// # Errors
     /// Where there is no answer to read: no token, no connection.
@@ -162,10 +169,11 @@ impl Endpoint {
         jobs: &[JobRef],
         known: &[Option<Source>],
         wait: Duration,
+        mut leave: Leave,
     ) -> Result<Changes, BackendFault> {
         match &self.clusters {
-            None => self.ask_at(&*self.adapter, &self.http, jobs, known, wait).await,
-            Some(clusters) => self.ask_around(clusters, jobs, known, wait).await,
+            None => self.ask_at(&*self.adapter, &self.http, jobs, known, wait, &mut leave).await,
+            Some(clusters) => self.ask_around(clusters, jobs, known, wait, leave).await,
         }
     }
 
@@ -178,15 +186,16 @@ impl Endpoint {
         jobs: &[JobRef],
         known: &[Option<Source>],
         wait: Duration,
+        leave: &mut Leave,
     ) -> Result<Changes, BackendFault> {
         let mut renewed = false;
         loop {
-            let authorization = self.credentials.authorization(adapter, http).await?;
+            let authorization = self.credentials.authorization(adapter, http, leave).await?;
             let mut request = adapter.held_request(jobs, wait);
             if let Some(value) = &authorization.header {
                 request.headers_mut().insert(header::AUTHORIZATION, value.clone());
             }
-            match adapter.interpret_changes(jobs, known, &http.send(request, wait).await?) {
+            match adapter.interpret_changes(jobs, known, &http.send(request, wait, leave).await?) {
                 Err(BackendFault { kind: FaultKind::CredentialsRejected, .. })
                     if !renewed && self.credentials.forget(authorization.issue) =>
                 {
@@ -199,8 +208,14 @@ impl Endpoint {
 }
 
 impl Upstream for Endpoint {
-    fn ask<'a>(&'a self, jobs: &'a [JobRef], known: &'a [Option<Source>], wait: Duration) -> Asked<'a> {
-        Box::pin(Self::ask(self, jobs, known, wait))
+    fn ask<'a>(
+        &'a self,
+        jobs: &'a [JobRef],
+        known: &'a [Option<Source>],
+        wait: Duration,
+        leave: Leave,
+    ) -> Asked<'a> {
+        Box::pin(Self::ask(self, jobs, known, wait, leave))
     }
 
     fn put_right(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
@@ -257,10 +272,15 @@ impl Http {
 
     /// Sends a request and reads the whole answer, decompressed, up to the limit.
     /// The vendor may hold the answer for `wait`, beside the usual time.
-    async fn send(&self, request: Request<Bytes>, wait: Duration) -> Result<Response<Bytes>, BackendFault> {
+    async fn send(
+        &self,
+        request: Request<Bytes>,
+        wait: Duration,
+        leave: &mut Leave,
+    ) -> Result<Response<Bytes>, BackendFault> {
         let mut request = reqwest::Request::try_from(request).map_err(|error| self.unavailable(&error))?;
         *request.timeout_mut() = Some(self.timeout + wait);
-        let mut answer = self.begin(request).await.map_err(|error| self.unavailable(&error))?;
+        let mut answer = self.begin(request, leave).await.map_err(|error| self.unavailable(&error))?;
         let too_large = || BackendFault::from(FaultKind::TooLarge);
         let announced = answer.content_length().unwrap_or(0);
         if usize::try_from(announced).map_or(true, |announced| announced > self.max_response_bytes) {
@@ -285,7 +305,12 @@ impl Http {
     /// kept may have ended with it. The client below does so itself only where it
     /// knows of the end before it writes, and does not tell whether a part of the
     /// head had come; no request here starts or changes a job.
-    async fn begin(&self, request: reqwest::Request) -> reqwest::Result<reqwest::Response> {
+    async fn begin(
+        &self,
+        request: reqwest::Request,
+        leave: &mut Leave,
+    ) -> reqwest::Result<reqwest::Response> {
+        leave.spend().await;
         let Some(keeping) = &self.keeping else { return self.fresh.execute(request).await };
         let again = request.try_clone();
         let once = CONNECTED.scope(Cell::new(false), async {
@@ -293,7 +318,10 @@ impl Http {
             (answer, CONNECTED.with(Cell::get))
         });
         match (once.await, again) {
-            ((Err(error), false), Some(again)) if was_closed(&error) => self.fresh.execute(again).await,
+            ((Err(error), false), Some(again)) if was_closed(&error) => {
+                leave.spend().await;
+                self.fresh.execute(again).await
+            }
             ((answer, _), _) => answer,
         }
     }

@@ -5,8 +5,7 @@ use tonic::Status;
 use super::{
     client::{Connection, Freshness, Jobs},
     exit::{Exit, Failure},
-    fault, get, json,
-    render::Paint,
+    get, json,
 };
 use crate::proto::v1::{BatchGetStatusesRequest, JobStatusResult, job_status_result::Outcome};
 
@@ -31,37 +30,37 @@ impl Args {
             max_age: self.freshness.max_age(),
             wait: self.freshness.wait(),
         };
-        let mut client = self.connection.open().await?;
+        let mut client = self.jobs.client(&self.connection).await?;
         let results = match client.batch_get_statuses(request).await {
             Ok(response) => response.into_inner().results,
             Err(status) => {
-                eprint!("{}", fault::render("batch", &status, Paint::stderr()));
+                self.jobs.failed(None, &status)?;
                 return Ok(Exit::Failed);
             }
         };
         let mut exit = Exit::Succeeded;
         for (n, result) in results.into_iter().enumerate() {
             self.jobs.separate(n)?;
-            exit = exit.max(show(result, self.jobs.for_people())?);
+            exit = exit.max(self.show(result)?);
         }
         Ok(exit)
     }
-}
 
-fn show(result: JobStatusResult, for_people: bool) -> Result<Exit, Failure> {
-    if !for_people {
-        json::print("JobStatusResult", &result)?;
-        return Ok(match &result.outcome {
-            Some(Outcome::Status(status)) => Exit::of(status),
-            Some(Outcome::Error(_)) | None => Exit::Failed,
-        });
+    fn show(&self, result: JobStatusResult) -> Result<Exit, Failure> {
+        if !self.jobs.for_people() {
+            json::print("JobStatusResult", &result)?;
+            return Ok(match &result.outcome {
+                Some(Outcome::Status(status)) => Exit::of(status),
+                Some(Outcome::Error(_)) | None => Exit::Failed,
+            });
+        }
+        let answer = match result.outcome {
+            Some(Outcome::Status(status)) => Ok(status),
+            Some(Outcome::Error(error)) => Err(to_status(&error)),
+            None => Err(Status::internal("the gateway's answer holds neither status nor error")),
+        };
+        Ok(get::show(&result.job.unwrap_or_default(), &answer, &self.jobs)?)
     }
-    let answer = match result.outcome {
-        Some(Outcome::Status(status)) => Ok(status),
-        Some(Outcome::Error(error)) => Err(to_status(&error)),
-        None => Err(Status::internal("the gateway's answer holds neither status nor error")),
-    };
-    Ok(get::show(&result.job.unwrap_or_default(), &answer, for_people)?)
 }
 
 /// An element's error, as a call of its own would have ended.

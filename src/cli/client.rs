@@ -9,14 +9,18 @@ use std::{
 
 use clap::{Args, ValueEnum};
 use tonic::{
+    Status,
     codec::CompressionEncoding,
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
 };
 
-use super::exit::Failure;
+use super::{exit::Failure, fault, json, render::Paint};
 use crate::{
     config,
-    proto::v1::{JobRef, JobStatusView, job_status_service_client::JobStatusServiceClient},
+    proto::v1::{
+        JobRef, JobStatusResult, JobStatusView, job_status_result::Outcome,
+        job_status_service_client::JobStatusServiceClient,
+    },
 };
 
 /// A connected client.
@@ -52,7 +56,8 @@ pub(super) struct Jobs {
     #[arg(long, value_enum, default_value_t)]
     view: View,
 
-    /// Print one proto-JSON object per line, as is done without a terminal.
+    /// Print one proto-JSON object per line, as is done without a terminal; an error is
+    /// one, too, as in a batch.
     #[arg(long)]
     json: bool,
 }
@@ -164,6 +169,29 @@ impl Jobs {
         if already_shown > 0 && self.for_people() {
             writeln!(io::stdout())?;
         }
+        Ok(())
+    }
+
+    /// A client over `connection`. Where there is none and a program reads, it is told.
+    pub(super) async fn client(&self, connection: &Connection) -> Result<Client, Failure> {
+        match connection.open().await {
+            Err(Failure::Connect(message)) if self.json => {
+                self.failed(None, &Status::unavailable(message))?;
+                Err(Failure::Told)
+            }
+            opened => opened,
+        }
+    }
+
+    /// Tells why a call failed, about one job or all: people on stderr, and with
+    /// `--json` a program on stdout, as of an element of a batch.
+    pub(super) fn failed(&self, job: Option<&JobRef>, status: &Status) -> io::Result<()> {
+        if self.json {
+            let outcome = Some(Outcome::Error(fault::to_proto(status)));
+            return json::print("JobStatusResult", &JobStatusResult { job: job.cloned(), outcome });
+        }
+        let subject = job.map_or_else(|| "batch".to_owned(), name);
+        eprint!("{}", fault::render(&subject, status, Paint::stderr()));
         Ok(())
     }
 

@@ -64,6 +64,8 @@ pub(super) enum Failure {
     Config(InvalidConfig),
     /// The gateway can't be reached.
     Connect(String),
+    /// The gateway can't be reached, which was said already.
+    Told,
     /// The output can't be written.
     Output(io::Error),
 }
@@ -86,6 +88,7 @@ impl Failure {
                 eprintln!("error: {message}");
                 Exit::Failed
             }
+            Self::Told => Exit::Failed,
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Unread,
             Self::Output(error) => {
                 eprintln!("error: can't write the output: {error}");

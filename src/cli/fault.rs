@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use prost::Message;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
@@ -37,6 +38,17 @@ pub(super) fn render(subject: &str, status: &Status, paint: Paint) -> String {
     };
     row("do", &advice.replace("{in}", &retry));
     text
+}
+
+/// The error as an element of a batch holds it.
+pub(super) fn to_proto(status: &Status) -> tonic_types::Status {
+    let bare = || tonic_types::Status {
+        code: status.code().into(),
+        message: status.message().to_owned(),
+        details: Vec::new(),
+    };
+    let whole = tonic_types::Status::decode(status.details());
+    whole.ok().filter(|whole| whole.code == i32::from(status.code())).unwrap_or_else(bare)
 }
 
 /// How long the server asks to wait.
@@ -81,6 +93,7 @@ fn advice(reason: &str, code: Code) -> &'static str {
         "TOO_MANY_WATCHES" | "TOO_MANY_JOBS" | "TOO_MANY_DOWNLOADS" => {
             "use fewer at once, or have the operator raise the limit"
         }
+        "READER_STALLED" => "go on from the bytes that came; see download --help",
         "SHUTTING_DOWN" => "try again{in}; the gateway is being stopped",
         _ => match code {
             Code::Unavailable => "try again{in}",

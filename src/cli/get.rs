@@ -6,9 +6,9 @@ use futures_util::{StreamExt, stream};
 use tonic::Status;
 
 use super::{
-    client::{Client, Connection, Freshness, Jobs, name},
+    client::{Client, Connection, Freshness, Jobs},
     exit::{Exit, Failure},
-    fault, json,
+    json,
     render::{self, Paint},
 };
 use crate::proto::v1::{GetJobStatusRequest, JobRef, JobStatus};
@@ -32,7 +32,7 @@ pub(super) struct Args {
 impl Args {
     pub(super) async fn run(self) -> Result<Exit, Failure> {
         let jobs = self.jobs.refs()?;
-        let client = self.connection.open().await?;
+        let client = self.jobs.client(&self.connection).await?;
         let mut answers = stream::iter(jobs)
             .map(|job| {
                 let request = GetJobStatusRequest {
@@ -49,7 +49,7 @@ impl Args {
         while let Some((job, answer)) = answers.next().await {
             self.jobs.separate(shown)?;
             shown += 1;
-            exit = exit.max(show(&job, &answer, self.jobs.for_people())?);
+            exit = exit.max(show(&job, &answer, &self.jobs)?);
         }
         Ok(exit)
     }
@@ -68,18 +68,15 @@ async fn ask(
 }
 
 /// Prints one job's answer.
-pub(super) fn show(job: &JobRef, answer: &Result<JobStatus, Status>, for_people: bool) -> io::Result<Exit> {
+pub(super) fn show(job: &JobRef, answer: &Result<JobStatus, Status>, jobs: &Jobs) -> io::Result<Exit> {
     match answer {
-        Ok(status) if for_people => {
+        Ok(status) if jobs.for_people() => {
             let mut out = io::stdout().lock();
             out.write_all(render::details(status, Paint::stdout()).as_bytes())?;
             out.flush()?;
             Ok(Exit::of(status))
         }
         Ok(status) => json::print("JobStatus", status).map(|()| Exit::of(status)),
-        Err(status) => {
-            eprint!("{}", fault::render(&name(job), status, Paint::stderr()));
-            Ok(Exit::Failed)
-        }
+        Err(status) => jobs.failed(Some(job), status).map(|()| Exit::Failed),
     }
 }

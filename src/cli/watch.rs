@@ -11,7 +11,6 @@ use super::{
     board::Row,
     client::{Connection, Jobs, duration, name, proto_duration},
     exit::{Exit, Failure},
-    fault,
     follow::Following,
     present::{Reader, present},
     render::{self, Paint},
@@ -39,11 +38,11 @@ pub(super) struct Args {
 impl Args {
     pub(super) async fn run(self) -> Result<Exit, Failure> {
         let jobs = self.jobs.refs()?;
-        let client = self.connection.open().await?;
+        let client = self.jobs.client(&self.connection).await?;
         let now = Timestamp::now();
         let mut rows: Vec<_> = jobs.iter().map(|job| Row::new(&name(job), "", now)).collect();
-        let watches = jobs.into_iter().map(|job| WatchJobRequest {
-            job: Some(job),
+        let watches = jobs.iter().map(|job| WatchJobRequest {
+            job: Some(job.clone()),
             view: self.jobs.view().into(),
             poll_interval: self.poll_interval.map(proto_duration),
             ..Default::default()
@@ -51,13 +50,15 @@ impl Args {
         let following = Following::begin(&client, watches.collect(), self.reconnect);
         let reader = if self.jobs.for_people() { Reader::Terminal } else { Reader::Program };
         let exit = present(following, &mut rows, reader).await?;
-        for (n, row) in rows.iter().enumerate() {
+        for (n, (job, row)) in jobs.iter().zip(&rows).enumerate() {
             if let (Reader::Terminal, Some(status)) = (reader, &row.status) {
                 write!(io::stdout(), "{}{}", gap(n, rows.len()), render::details(status, Paint::stdout()))?;
             }
             if let Some(status) = &row.failed {
-                let gap = if reader == Reader::Terminal { gap(n, rows.len()) } else { "" };
-                eprint!("{gap}{}", fault::render(&row.name, status, Paint::stderr()));
+                if reader == Reader::Terminal {
+                    eprint!("{}", gap(n, rows.len()));
+                }
+                self.jobs.failed(Some(job), status)?;
             }
         }
         Ok(exit)

@@ -114,6 +114,7 @@ pub(super) fn of_download(failure: &DownloadFailure, job: &JobRef) -> Status {
             details.add_quota_failure_violation(subject, failure.to_string());
             (Code::ResourceExhausted, details)
         }
+        DownloadFailure::Stalled => (Code::Aborted, info("READER_STALLED", metadata)),
     };
     Status::with_error_details(code, failure.to_string(), details)
 }

@@ -10,7 +10,8 @@
 //!
 //! The task reads only when there is room for another piece, so a slow reader slows
 //! the vendor and costs no memory. A reader that stalls can't hold the answer
-//! beyond the caller's deadline: the task ends, whether anyone reads or not.
+//! beyond the caller's deadline, or [`READER_PATIENCE`] without one piece: the task
+//! ends, whether anyone reads or not.
 
 use std::{sync::Arc, time::Duration};
 
@@ -35,6 +36,9 @@ use crate::{
 
 /// Oldest status that is trusted to know a file's location.
 const STATUS_AGE: Duration = Duration::from_mins(1);
+
+/// How long a download may stand without its reader taking a piece.
+pub(super) const READER_PATIENCE: Duration = Duration::from_mins(10);
 
 /// How long downloads may go on at shutdown; the server waits a little longer.
 const DRAIN: Duration = Duration::from_secs(7);
@@ -101,6 +105,12 @@ pub enum DownloadFailure {
         /// How many may be.
         limit: usize,
     },
+    /// Nobody read on, and the place went to another.
+    #[error(
+        "nothing was read for {} minutes; go on from the bytes that came with offset",
+        READER_PATIENCE.as_secs() / 60
+    )]
+    Stalled,
 }
 
 /// A file on its way. Dropping it gives the vendor's answer up.
@@ -153,7 +163,7 @@ impl Hub {
             let end = tokio::select! {
                 biased;
                 failure = cut => Err(failure.into()),
-                end = relay(file, &sender) => end.map_err(|fault| report.failure(fault)),
+                end = relay(file, &sender, &report) => end,
             };
             // The vendor's answer is gone by now; only the reader may be late.
             drop(place);
@@ -191,30 +201,42 @@ impl Hub {
         let Downloads { upstream, throttle, places, limit, patience, .. } = downloads;
         let place = timeout(*patience, Arc::clone(places).acquire_owned()).await;
         let Ok(Ok(place)) = place else { return Err(DownloadFailure::TooMany { limit: *limit }) };
+        let leave = throttle.leave_to_send().await;
         let now = Instant::now();
         if let Some(hold) = roster.held(now) {
             let retry_in = hold.until.saturating_duration_since(now);
             return Err(Failure::Backend { fault: hold.fault, retry_in }.into());
         }
-        throttle.leave_to_send().await;
         let opened = match upstream.files() {
-            Some(files) => files.open(&artifact.vendor_uri, offset).await,
+            Some(files) => files.open(&artifact.vendor_uri, offset, leave).await,
             None => Err(RefusedLocation::NoFiles.into()),
         };
-        opened.map(|file| (file, place)).map_err(|fault| report.failure(fault))
+        opened.map(|file| (file, place)).map_err(|fault| {
+            let throttled = match &fault {
+                FileFault::Backend(fault) if matches!(fault.kind, FaultKind::Throttled { .. }) => Some(fault),
+                _ => None,
+            };
+            let until = throttled.map(|fault| roster.throttled(fault, now, rand::random()));
+            report.failure(fault, until)
+        })
     }
 }
 
 /// Passes pieces on, each as soon as there is room for it. Ends, too, when nobody
 /// reads any more.
-async fn relay(mut file: File, reader: &mpsc::Sender<Piece>) -> Result<(), FileFault> {
-    while let Ok(room) = reader.reserve().await {
-        match file.next().await? {
+async fn relay(
+    mut file: File,
+    reader: &mpsc::Sender<Piece>,
+    report: &Reporter,
+) -> Result<(), DownloadFailure> {
+    loop {
+        let room = timeout(READER_PATIENCE, reader.reserve()).await;
+        let Ok(room) = room.map_err(|_| DownloadFailure::Stalled)? else { return Ok(()) };
+        match file.next().await.map_err(|fault| report.failure(fault, None))? {
             Some(piece) => room.send(Ok(Some(piece))),
-            None => break,
+            None => return Ok(()),
         }
     }
-    Ok(())
 }
 
 /// Ends when a download has to, with the reason.
@@ -236,7 +258,8 @@ struct Reporter {
 }
 
 impl Reporter {
-    fn failure(&self, fault: FileFault) -> DownloadFailure {
+    /// `until`: when the backend is asked again, where it is left alone for that.
+    fn failure(&self, fault: FileFault, until: Option<Instant>) -> DownloadFailure {
         if !matches!(fault, FileFault::PastEnd { .. }) {
             let JobRef { backend, id, .. } = &self.job;
             warn!(%backend, job_id = %id, artifact_id = self.artifact_id, error = %fault, "a file can't be downloaded");
@@ -254,7 +277,8 @@ impl Reporter {
             FileFault::Missing { http_status } => not_found(None, Some(http_status)),
             FileFault::PastEnd { size } => DownloadFailure::PastEnd { size },
             FileFault::Backend(fault) => {
-                let retry_in = retry_after(&fault).unwrap_or(self.retry);
+                let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+                let retry_in = left.or_else(|| retry_after(&fault)).unwrap_or(self.retry);
                 Failure::Backend { fault, retry_in }.into()
             }
         }

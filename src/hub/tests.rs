@@ -17,6 +17,7 @@ use crate::{
     poller::{Health, script::Script},
 };
 
+mod downloads;
 mod model;
 mod watches;
 

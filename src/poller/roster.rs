@@ -340,6 +340,14 @@ impl Roster {
         }
     }
 
+    /// The vendor throttled a request beside the polls that began at `began`: it is
+    /// left alone as after a poll. Returns until when.
+    pub fn throttled(&self, fault: &BackendFault, began: Instant, dice: f64) -> Instant {
+        let mut table = self.lock();
+        table.last_fault = Some(fault.clone());
+        table.gate.failed(fault, began, Instant::now(), dice)
+    }
+
     /// How the backend is doing at `now`.
     pub fn report(&self, now: Instant) -> Report {
         let table = self.lock();

@@ -10,7 +10,7 @@ use std::{
 
 use tokio::{sync::Notify, time::Instant};
 
-use super::{Asked, Upstream};
+use super::{Asked, Leave, Upstream};
 use crate::{
     adapters::{BackendFault, Changes, FaultKind, JobFault, StandbyFault},
     job::{JobRef, JobState, Observation, Source},
@@ -162,8 +162,15 @@ impl Upstream for Script {
         Box::pin(async move { put_right.notified().await })
     }
 
-    fn ask<'a>(&'a self, jobs: &'a [JobRef], known: &'a [Option<Source>], wait: Duration) -> Asked<'a> {
+    fn ask<'a>(
+        &'a self,
+        jobs: &'a [JobRef],
+        known: &'a [Option<Source>],
+        wait: Duration,
+        mut leave: Leave,
+    ) -> Asked<'a> {
         Box::pin(async move {
+            leave.spend().await;
             let latency = {
                 let mut inner = self.inner.lock().unwrap();
                 let ids = jobs.iter().map(|job| job.id.to_string()).collect();

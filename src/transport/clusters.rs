@@ -3,8 +3,7 @@
 //! A question goes to the cluster in use and on to the others where that one can't
 //! answer, as the [`Ring`] says. While a standby is in use, questions also have the
 //! first cluster looked at, by back-off; nothing looks at it while nobody asks.
-//! A question sends each cluster at most one request, so a backend's limits hold for
-//! each of its clusters. A look at the first comes on top.
+//! A backend's rate limit is one for all its clusters, looks at the first included.
 
 use std::{
     sync::{
@@ -24,6 +23,7 @@ use crate::{
     adapters::{Adapter, BackendFault, Changes, FaultKind, JobFault},
     job::{JobRef, Source},
     pacing::{Backoff, Pass, Ring},
+    poller::Leave,
 };
 
 /// A cluster that is asked in place of the first.
@@ -107,12 +107,14 @@ impl Endpoint {
         jobs: &[JobRef],
         known: &[Option<Source>],
         wait: Duration,
+        mut leave: Leave,
     ) -> Result<Changes, BackendFault> {
         if clusters.take_look() {
-            let look = self.look(clusters);
+            let look = self.look(clusters, leave.another());
             let in_use = clusters.ring().in_use();
             if unasked(self.cluster(clusters, in_use).0, jobs).is_some() {
                 // There is nothing else to do for these jobs.
+                leave.give_back();
                 look.await;
             } else {
                 *lock(&clusters.look) = Some(AbortOnDropHandle::new(tokio::spawn(look)));
@@ -127,7 +129,7 @@ impl Endpoint {
             if let Some(known) = unasked(adapter, jobs) {
                 return Ok(Ok(known.into_iter().map(Err).collect()));
             }
-            let asked = self.ask_at(adapter, http, jobs, known, wait).await;
+            let asked = self.ask_at(adapter, http, jobs, known, wait, &mut leave).await;
             let (Err(fault) | Ok(Err(fault))) = &asked else {
                 clusters.answered(&pass, cluster);
                 return asked;
@@ -154,19 +156,19 @@ impl Endpoint {
     }
 
     /// Looks whether the first cluster is healthy, and has it in use again if so.
-    fn look(&self, clusters: &Clusters) -> impl Future<Output = ()> + Send + use<> {
+    fn look(&self, clusters: &Clusters, mut leave: Leave) -> impl Future<Output = ()> + Send + use<> {
         let (adapter, ring) = (Arc::clone(&self.adapter), Arc::clone(&clusters.ring));
         let (credentials, http) = (Arc::clone(&self.credentials), Arc::clone(&self.http));
         let backend = Arc::clone(&clusters.backend);
         async move {
             let Some(check) = adapter.health_check() else { return };
             let verdict = async {
-                let authorization = credentials.authorization(&*adapter, &http).await?;
+                let authorization = credentials.authorization(&*adapter, &http, &mut leave).await?;
                 let mut request = check.question();
                 if let Some(value) = authorization.header {
                     request.headers_mut().insert(header::AUTHORIZATION, value);
                 }
-                check.judge(&http.send(request, Duration::ZERO).await?)
+                check.judge(&http.send(request, Duration::ZERO, &mut leave).await?)
             };
             match verdict.await {
                 Ok(()) => lock(&ring).recovered(),

@@ -25,6 +25,7 @@ use super::{Http, SetupError, redaction};
 use crate::{
     adapters::{Adapter, BackendFault, Changes, Expiry, FaultKind, Token, TokenExchange},
     config,
+    poller::Leave,
 };
 
 /// How long before its end a token is replaced: this, or a fifth of its life.
@@ -107,10 +108,11 @@ impl Credentials {
         &self,
         adapter: &dyn Adapter,
         http: &Http,
+        leave: &mut Leave,
     ) -> Result<Authorization, BackendFault> {
         let mut identity = self.current();
         loop {
-            let outcome = identity.authorization(adapter, http).await;
+            let outcome = identity.authorization(adapter, http, leave).await;
             let current = self.current();
             match outcome {
                 // The secret was replaced while it was being traded.
@@ -175,12 +177,17 @@ impl Identity {
         Ok(Self { generation, fixed: fixed.map(header).transpose()?, secret, trade })
     }
 
-    async fn authorization(&self, adapter: &dyn Adapter, http: &Http) -> Result<Authorization, BackendFault> {
+    async fn authorization(
+        &self,
+        adapter: &dyn Adapter,
+        http: &Http,
+        leave: &mut Leave,
+    ) -> Result<Authorization, BackendFault> {
         let (Some(trade), Some(secret)) = (&self.trade, &self.secret) else {
             let issue = Issue { generation: self.generation, token: 0 };
             return Ok(Authorization { header: self.fixed.clone(), issue, secret: self.secret.clone() });
         };
-        let (header, issue) = trade.header(adapter, secret, http).await?;
+        let (header, issue) = trade.header(adapter, secret, http, leave).await?;
         Ok(Authorization { header: Some(header), issue, secret: Some(secret.clone()) })
     }
 
@@ -201,12 +208,18 @@ impl Trade {
         adapter: &dyn Adapter,
         secret: &SecretString,
         http: &Http,
+        leave: &mut Leave,
     ) -> Result<(HeaderValue, Issue), BackendFault> {
         let seen = match self.current() {
             Ok(header) => return Ok(header),
             Err(fetches) => fetches,
         };
-        let _turn = self.turn.lock().await;
+        let _turn = if let Ok(turn) = self.turn.try_lock() {
+            turn
+        } else {
+            leave.give_back();
+            self.turn.lock().await
+        };
         match self.current() {
             Ok(header) => return Ok(header),
             // Somebody else fetched while this call waited: its failure is ours.
@@ -218,7 +231,7 @@ impl Trade {
             Err(_) => {}
         }
         let fetched = match adapter.token_exchange() {
-            Some(exchange) => fetch(exchange, secret, http).await,
+            Some(exchange) => fetch(exchange, secret, http, leave).await,
             None => Err(FaultKind::CredentialsRejected.into()),
         };
         self.fetched(fetched)
@@ -272,11 +285,12 @@ async fn fetch(
     exchange: &dyn TokenExchange,
     secret: &SecretString,
     http: &Http,
+    leave: &mut Leave,
 ) -> Result<Token, BackendFault> {
     let request = exchange.request(secret)?;
     let header = request.headers().get(header::AUTHORIZATION).cloned();
     let secrets = [header.as_ref().and_then(credential).unwrap_or_default(), secret.expose_secret()];
-    let answer = http.send(request, Duration::ZERO).await?;
+    let answer = http.send(request, Duration::ZERO, leave).await?;
     exchange.interpret(&answer).map_err(|fault| redaction::fault(fault, &secrets))
 }
 

@@ -16,6 +16,7 @@ use super::{Endpoint, SetupError, client, reason};
 use crate::{
     adapters::{BackendFault, BaseUrl, FaultKind, FileFault, Part},
     config,
+    poller::Leave,
 };
 
 /// Most bytes of a piece.
@@ -24,11 +25,13 @@ const PIECE: usize = 64 * 1024;
 /// Where files can be had.
 pub trait Files: Send + Sync {
     /// Asks for the bytes from `offset` on of the file at a location that the
-    /// vendor gave. Dropping the future, or the file, gives the request up.
+    /// vendor gave, and spends `leave` for each request. Dropping the future, or the
+    /// file, gives the request up.
     fn open<'a>(
         &'a self,
         location: &'a str,
         offset: u64,
+        leave: Leave,
     ) -> Pin<Box<dyn Future<Output = Result<File, FileFault>> + Send + 'a>>;
 }
 
@@ -109,6 +112,16 @@ impl File {
     }
 }
 
+#[cfg(test)]
+impl File {
+    /// A file that is here already.
+    pub(crate) fn of(bytes: Bytes) -> Self {
+        let part = Part { content_type: String::new(), size: None, length: None, skip: 0 };
+        let answer = http::Response::new(bytes).into();
+        Self { part, answer, read: 0, chunk: Bytes::new(), patience: Duration::from_secs(1) }
+    }
+}
+
 fn broken(why: String) -> FileFault {
     BackendFault::from(FaultKind::Unavailable { retry_after: None, why }).into()
 }
@@ -134,15 +147,16 @@ impl FileClient {
 }
 
 impl Endpoint {
-    async fn open_file(&self, location: &str, offset: u64) -> Result<File, FileFault> {
+    async fn open_file(&self, location: &str, offset: u64, mut leave: Leave) -> Result<File, FileFault> {
         let mut renewed = false;
         loop {
             let mut request = self.adapter.file_request(location)?;
-            let authorization = self.credentials.authorization(&*self.adapter, &self.http).await?;
+            let authorization =
+                self.credentials.authorization(&*self.adapter, &self.http, &mut leave).await?;
             if let Some(value) = authorization.header {
                 request.headers_mut().insert(header::AUTHORIZATION, value);
             }
-            let (head, answer) = self.begin_file(request, offset).await?;
+            let (head, answer) = self.begin_file(request, offset, &mut leave).await?;
             match self.adapter.file_part(offset, &head) {
                 Err(FileFault::Backend(BackendFault { kind: FaultKind::CredentialsRejected, .. }))
                     if !renewed && self.credentials.forget(authorization.issue) =>
@@ -162,6 +176,7 @@ impl Endpoint {
         &self,
         mut request: Request<Bytes>,
         offset: u64,
+        leave: &mut Leave,
     ) -> Result<(Response<Bytes>, reqwest::Response), BackendFault> {
         let headers = request.headers_mut();
         headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
@@ -172,6 +187,7 @@ impl Endpoint {
         }
         let FileClient { client, patience } = &self.files;
         let request = request.try_into().map_err(|error| self.http.unavailable(&error))?;
+        leave.spend().await;
         let answer = timeout(*patience, client.execute(request)).await;
         let silent = |_| {
             let why = format!("no answer within {patience:?}");
@@ -190,8 +206,9 @@ impl Files for Endpoint {
         &'a self,
         location: &'a str,
         offset: u64,
+        leave: Leave,
     ) -> Pin<Box<dyn Future<Output = Result<File, FileFault>> + Send + 'a>> {
-        Box::pin(self.open_file(location, offset))
+        Box::pin(self.open_file(location, offset, leave))
     }
 }
 

@@ -15,9 +15,11 @@ use crate::{
     adapters::{ClientAuth, Encoding, JobFault},
     config::{Backend, Credentials as Configured, Poll},
     job::JobState,
+    poller::Throttle,
 };
 
 mod connections;
+mod throttle;
 mod vendor;
 
 use vendor::{Received, Reply, Vendor as Peer};
@@ -88,9 +90,18 @@ fn token(value: &str) -> Reply {
     Reply::json("200 OK", &format!(r#"{{"token":"{value}"}}"#))
 }
 
+fn leave() -> Leave {
+    Throttle::new(NonZeroU32::MAX).leave_when_sending()
+}
+
 async fn ask(endpoint: &Endpoint) -> Result<JobState, FaultKind> {
-    let answer =
-        time::timeout(PATIENCE, endpoint.ask(&job(), &[], Duration::ZERO)).await.expect("an answer in time");
+    ask_with(endpoint, leave()).await
+}
+
+async fn ask_with(endpoint: &Endpoint, leave: Leave) -> Result<JobState, FaultKind> {
+    let job = job();
+    let asked = endpoint.ask(&job, &[], Duration::ZERO, leave);
+    let answer = time::timeout(PATIENCE, asked).await.expect("an answer in time");
     let mut answers = answer.flatten().map_err(|fault| fault.kind)?;
     Ok(answers.remove(0).unwrap().unwrap().state)
 }
@@ -540,7 +551,7 @@ async fn a_call_given_up_on_closes_its_connection() {
         let endpoint = immuta(&peer.url());
         {
             let jobs = job();
-            let call = endpoint.ask(&jobs, &[], Duration::ZERO);
+            let call = endpoint.ask(&jobs, &[], Duration::ZERO, leave());
             tokio::select! {
                 answer = call => panic!("{answer:?}"),
                 () = peer.requests_came(1) => {}
@@ -598,7 +609,7 @@ async fn a_secret_that_the_vendor_repeats_is_redacted() {
         Reply::json("400 Bad Request", r#"{"message":"jobIds: k3y-of-the-gateway may not ask"}"#)
     })
     .await;
-    let answers = immuta(&peer.url()).ask(&job(), &[], Duration::ZERO).await.unwrap().unwrap();
+    let answers = immuta(&peer.url()).ask(&job(), &[], Duration::ZERO, leave()).await.unwrap().unwrap();
     let message = "jobIds: [redacted] may not ask".into();
     assert_eq!(answers, [Err(JobFault::Invalid { message })]);
 }

@@ -262,6 +262,37 @@ async fn a_batch_prints_every_element_in_order_with_its_error_decoded() {
 }
 
 #[tokio::test]
+async fn with_json_an_error_is_an_object_on_stdout_whichever_command_meets_it() {
+    let details = ErrorDetails::with_error_info("JOB_NOT_FOUND", "jobwatch", []);
+    let gone = Status::with_error_details(Code::NotFound, "no such job", details);
+    let gateway = Gateway::start(vec![vec![said("running", "a"), Err(gone)]]).await;
+    let of_batch = gateway.run(&["batch", "--json", "immuta/none"]).await;
+    assert_eq!(of_batch.json()[0]["error"]["details"][0]["reason"], "JOB_NOT_FOUND");
+    for command in ["get", "watch"] {
+        let ran = gateway.run(&[command, "--json", "immuta/none"]).await;
+        assert_eq!((ran.code, &*ran.err), (Some(3), ""), "{command}");
+        assert_eq!(ran.json().last(), of_batch.json().last(), "{command}");
+    }
+    let bare = gateway.run(&["watch", "--json", "immuta/none"]).await.json().remove(0);
+    assert_eq!(bare["error"], serde_json::json!({ "code": 5, "message": "the script is over" }));
+}
+
+#[tokio::test]
+async fn with_json_a_gateway_that_isnt_there_is_an_object_too() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    for command in ["get", "batch", "watch"] {
+        let args = [command, "--json", "immuta/1", "--server", &address];
+        let ran = Ran::of(&jobwatch(&args).output().await.unwrap());
+        assert_eq!((ran.code, &*ran.err), (Some(3), ""), "{command}");
+        let [told] = &ran.json()[..] else { panic!("{}", ran.out) };
+        assert_eq!(told["error"]["code"], 14);
+        assert!(told["error"]["message"].as_str().unwrap().starts_with("can't reach a gateway at "));
+    }
+}
+
+#[tokio::test]
 async fn tag_wait_and_age_reach_the_gateway() {
     let gateway = Gateway::start(Vec::new()).await;
     let ran = gateway

@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     adapters::BackendFault,
     job::{Observation, Source},
-    poller::{Asked, Health, Upstream},
+    poller::{Asked, Health, Leave, Upstream},
 };
 
 fn wrong_endpoint() -> BackendFault {
@@ -112,7 +112,13 @@ async fn jobs_share_requests_again_after_the_backend_has_stumbled() {
 struct AtMostFifty(std::sync::atomic::AtomicUsize);
 
 impl Upstream for AtMostFifty {
-    fn ask<'a>(&'a self, jobs: &'a [JobRef], _: &'a [Option<Source>], _wait: Duration) -> Asked<'a> {
+    fn ask<'a>(
+        &'a self,
+        jobs: &'a [JobRef],
+        _: &'a [Option<Source>],
+        _wait: Duration,
+        _leave: Leave,
+    ) -> Asked<'a> {
         self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         Box::pin(async move {
             if jobs.len() > 50 {

@@ -1,9 +1,11 @@
 //! What bad luck, bad vendors and bad callers may do to each other's jobs.
 
+use futures_util::FutureExt;
+
 use super::*;
 use crate::{
     job::{Observation, Source},
-    poller::Asked,
+    poller::{Asked, Leave},
 };
 
 fn limits() -> Limits {
@@ -28,7 +30,13 @@ async fn leaving_while_a_part_is_asked_does_not_give_up_the_other_parts() {
 struct HoldsNothing(std::sync::atomic::AtomicUsize);
 
 impl Upstream for HoldsNothing {
-    fn ask<'a>(&'a self, jobs: &'a [JobRef], _: &'a [Option<Source>], _wait: Duration) -> Asked<'a> {
+    fn ask<'a>(
+        &'a self,
+        jobs: &'a [JobRef],
+        _: &'a [Option<Source>],
+        _wait: Duration,
+        _leave: Leave,
+    ) -> Asked<'a> {
         self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         Box::pin(async move {
             pass(LATENCY).await;
@@ -63,7 +71,13 @@ async fn a_long_poll_holds_no_more_jobs_than_a_batch() {
 struct AtMostFive(std::sync::atomic::AtomicUsize);
 
 impl Upstream for AtMostFive {
-    fn ask<'a>(&'a self, jobs: &'a [JobRef], _: &'a [Option<Source>], wait: Duration) -> Asked<'a> {
+    fn ask<'a>(
+        &'a self,
+        jobs: &'a [JobRef],
+        _: &'a [Option<Source>],
+        wait: Duration,
+        _leave: Leave,
+    ) -> Asked<'a> {
         self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         Box::pin(async move {
             pass(wait.max(LATENCY)).await;
@@ -197,7 +211,13 @@ async fn nothing_is_sent_while_a_retry_after_runs_beside_refusals() {
 struct ProxyEndsLongRequests(std::sync::atomic::AtomicUsize);
 
 impl Upstream for ProxyEndsLongRequests {
-    fn ask<'a>(&'a self, jobs: &'a [JobRef], _: &'a [Option<Source>], wait: Duration) -> Asked<'a> {
+    fn ask<'a>(
+        &'a self,
+        jobs: &'a [JobRef],
+        _: &'a [Option<Source>],
+        wait: Duration,
+        _leave: Leave,
+    ) -> Asked<'a> {
         Box::pin(async move {
             pass(wait.min(5 * SECOND).max(LATENCY)).await;
             if wait > 5 * SECOND {
@@ -234,4 +254,21 @@ async fn what_a_vendor_says_of_one_job_is_not_told_of_another() {
     }
     let standing = good.news().standing;
     assert_eq!(standing, Standing::Observed, "bad-* were refused, good never was");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_that_finds_nothing_to_send_costs_no_place_among_the_requests_of_the_second() {
+    let throttle = Throttle::new(NonZeroU32::new(20).unwrap());
+    let rig = rig_of(4, Limits { concurrency: nonzero(8), throttle: Arc::clone(&throttle) }, true);
+    let mut follows = Vec::new();
+    for (at, id) in rig.running(4).iter().enumerate() {
+        follows.push(rig.follow_with(id, (at == 2).then_some(3 * SECOND)));
+        for _ in 0..70 {
+            pass(SECOND / 10 + LATENCY / 7).await;
+            let now = Instant::now();
+            let sent = rig.script.calls().iter().filter(|call| call.at + SECOND > now).count();
+            let free: Vec<_> = std::iter::from_fn(|| throttle.leave_to_send().now_or_never()).collect();
+            assert_eq!(free.len(), 20 - sent, "places that are left");
+        }
+    }
 }

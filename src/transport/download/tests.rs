@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::adapters::RefusedLocation;
+use crate::{adapters::RefusedLocation, poller::Throttle};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -95,7 +95,8 @@ impl Vendor {
                 long_poll: false,
             },
         };
-        Endpoint::new(&backend).unwrap().open(location, offset).await
+        let leave = Throttle::new(NonZeroU32::MAX).leave_when_sending();
+        Endpoint::new(&backend).unwrap().open(location, offset, leave).await
     }
 
     fn heads(&self) -> Vec<String> {

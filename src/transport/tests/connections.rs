@@ -30,7 +30,8 @@ async fn a_connection_is_kept_only_where_answers_name_their_job() {
         Configured::None,
     );
     for _ in 0..3 {
-        let answers = endpoint.ask(&[JobRef::new("b", "1")], &[], Duration::ZERO).await.unwrap().unwrap();
+        let job = [JobRef::new("b", "1")];
+        let answers = endpoint.ask(&job, &[], Duration::ZERO, leave()).await.unwrap().unwrap();
         assert_eq!(answers[0].as_ref().unwrap().as_ref().unwrap().state, JobState::Running);
     }
     let connections: Vec<_> = peer.received().iter().map(|request| request.connection).collect();

@@ -85,5 +85,13 @@ licences: $(PYTHON_STAMP) ## Check the licences and sources of the dependencies
 test: tools ## Run all tests, real clients included
 	$(CARGO) test --locked --all-features --no-fail-fast
 
+.PHONY: bench
+bench: ## Measure the gateway beside a bare server; says how in docs/performance.md
+	$(CARGO) bench --locked --bench load
+
+.PHONY: bench-short
+bench-short: ## The same with fewer rounds, in less than five minutes
+	$(CARGO) bench --locked --bench load -- --short
+
 .PHONY: check
 check: fmt-check proto-lint licences clippy doc test ## Run all of the above, as CI does

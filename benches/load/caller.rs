@@ -1,0 +1,137 @@
+//! The floor of a poll: reqwest, set up as the gateway sets it up, asks the same
+//! vendor the same thing and decodes the same JSON, and nothing else.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use reqwest::{Client, redirect};
+use serde::Deserialize;
+use tokio::{runtime::Runtime, task::JoinSet, time::Instant};
+
+use crate::{Outcome, machine::Cores, process::Worker, vendor};
+
+/// Starts the caller of `vendor`, with so many requests in flight about so many jobs.
+pub(crate) fn start(vendor: SocketAddr, in_flight: usize, jobs: usize, cores: Cores) -> Outcome<Worker> {
+    let args = [vendor.to_string(), in_flight.to_string(), jobs.to_string()];
+    Worker::start("caller", &args, cores.server, cores)
+}
+
+/// What the gateway reads of an answer, as types.
+#[derive(Debug, Deserialize)]
+struct Answer {
+    content: Content,
+}
+
+#[derive(Debug, Deserialize)]
+#[expect(dead_code, reason = "to decode them is the point")]
+struct Content {
+    job_log_id: i64,
+    status: String,
+    r#type: String,
+    description: String,
+    progress: Progress,
+    files: Files,
+    job_status_link: String,
+    timestamps: Timestamps,
+    user_id: i64,
+}
+
+#[derive(Debug, Deserialize)]
+#[expect(dead_code, reason = "to decode them is the point")]
+struct Progress {
+    completed_steps: i64,
+    total_steps: i64,
+    current_step: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[expect(dead_code, reason = "to decode them is the point")]
+struct Files {
+    input: Vec<String>,
+    staging: Vec<String>,
+    output: Vec<String>,
+    errors: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[expect(dead_code, reason = "to decode them is the point")]
+struct Timestamps {
+    started_at: Option<String>,
+    completed_at: Option<String>,
+}
+
+/// Plays the caller: each line says for how many milliseconds to ask, and is answered
+/// by the number of answers.
+pub(crate) fn work(runtime: &Runtime, args: &[String]) -> Outcome {
+    let [vendor, in_flight, jobs] = args else { return Err("the caller takes three arguments".into()) };
+    let client = Client::builder()
+        .user_agent("bench")
+        .redirect(redirect::Policy::none())
+        .no_proxy()
+        .timeout(Duration::from_secs(15))
+        .tcp_nodelay(true)
+        .build()?;
+    let caller =
+        Caller { client, vendor: vendor.clone(), jobs: jobs.parse()?, next: Arc::new(AtomicUsize::new(0)) };
+    let in_flight = in_flight.parse()?;
+    for line in std::io::stdin().lines() {
+        let time = Duration::from_millis(line?.parse()?);
+        println!("{}", runtime.block_on(caller.ask_for(time, in_flight))?);
+    }
+    Ok(())
+}
+
+#[derive(Clone)]
+struct Caller {
+    client: Client,
+    vendor: String,
+    jobs: usize,
+    next: Arc<AtomicUsize>,
+}
+
+impl Caller {
+    async fn ask_for(&self, time: Duration, in_flight: usize) -> Outcome<u64> {
+        let end = Instant::now() + time;
+        let mut askers = JoinSet::new();
+        for _ in 0..in_flight {
+            let caller = self.clone();
+            askers.spawn(async move {
+                let mut answers = 0_u64;
+                while Instant::now() < end {
+                    caller.ask().await?;
+                    answers += 1;
+                }
+                Outcome::Ok(answers)
+            });
+        }
+        let mut answers = 0;
+        while let Some(asker) = askers.join_next().await {
+            answers += asker??;
+        }
+        Ok(answers)
+    }
+
+    async fn ask(&self) -> Outcome {
+        let id = vendor::claret_id(self.next.fetch_add(1, Relaxed) % self.jobs);
+        let url = format!("http://{}/{}/api/v1/imports/status/{id}", self.vendor, vendor::TENANT);
+        let request = self
+            .client
+            .get(url)
+            .header("accept", "application/json")
+            .header("x-requested-with", "XMLHttpRequest")
+            .bearer_auth("token");
+        let body = request.send().await?.error_for_status()?.bytes().await?;
+        let answer: Answer = serde_json::from_slice(&body)?;
+        if answer.content.job_log_id.to_string() == id {
+            Ok(())
+        } else {
+            Err("an answer is another job's".into())
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Measures the gateway beside a floor: `make bench`, or
+//! `cargo bench --bench load -- [--short] [--only ROW] [--json FILE]`.
+//!
+//! One program in several roles. It starts itself as the *floor* (a bare tonic server
+//! with the same messages, or a bare HTTP client) and as the *vendor*, and the gateway
+//! as it was built. Whatever is measured has one core for itself; load and vendor
+//! share the other. Where a row has a floor, both are measured in short slices, one
+//! after the other, so that whatever else the machine does hits both.
+//!
+//! It fails only where an answer is wrong or missing. A goal that is missed is a
+//! result.
+
+use std::{error::Error, path::PathBuf, process::ExitCode};
+
+use clap::Parser;
+use tokio::runtime::Runtime;
+
+mod caller;
+mod floor;
+mod gateway;
+mod http2;
+mod load;
+mod machine;
+mod message;
+mod options;
+mod process;
+mod report;
+mod rows;
+mod vendor;
+mod watching;
+
+use machine::{Cores, Machine};
+use options::Options;
+use rows::Bench;
+
+/// What anything here comes to.
+pub(crate) type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let done = match args.split_first().map(|(role, args)| (role.as_str(), args)) {
+        // As the gateway has its runtime.
+        Some(("floor", args)) => {
+            several_threads().and_then(|on| on.block_on(ends_with_input(floor::serve(args))))
+        }
+        Some(("caller", args)) => several_threads().and_then(|on| caller::work(&on, args)),
+        Some(("vendor", _)) => one_thread(ends_with_input(vendor::serve())),
+        _ => run(Options::parse()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn one_thread(role: impl Future<Output = Outcome>) -> Outcome {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(role)
+}
+
+fn several_threads() -> Outcome<Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+}
+
+/// A role goes on until whoever started it is gone.
+async fn ends_with_input(role: impl Future<Output = Outcome>) -> Outcome {
+    // A thread of its own waits for the end of the input, and is not waited for.
+    let (ended, input) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        let _ = ended.send(());
+    });
+    tokio::select! {
+        done = role => done,
+        _ = input => Ok(()),
+    }
+}
+
+fn run(options: Options) -> Outcome {
+    let Options { short, only, json, gateway, bench: _ } = options;
+    let cores = Cores::find()?;
+    machine::pin(cores.load)?;
+    let bench = Bench { cores, gateway: gateway.unwrap_or_else(gateway::built), short };
+    one_thread(async {
+        tokio::select! {
+            done = measure(&bench, only, json.unwrap_or_else(default_json)) => done,
+            _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
+        }
+    })
+}
+
+fn default_json() -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/target")), PathBuf::from);
+    target.join("bench/load.json")
+}
+
+async fn measure(bench: &Bench, only: Vec<String>, json: PathBuf) -> Outcome {
+    let names = if only.is_empty() { rows::NAMES.map(str::to_owned).to_vec() } else { only };
+    let machine = Machine::describe();
+    println!("{machine}\n");
+    print!("{}", report::HEAD);
+    let mut measured = Vec::new();
+    for name in names {
+        let row = bench.row(&name).await.map_err(|error| format!("{name}: {error}"))?;
+        print!("{}", row.lines());
+        measured.push(row);
+        report::write(&json, &machine, bench.short, &measured)?;
+    }
+    println!("\nFigures for programs: {}", json.display());
+    Ok(())
+}

@@ -1,0 +1,94 @@
+//! One module for each group of goals. A row starts the processes that it needs.
+
+use std::{path::PathBuf, time::Duration};
+
+use jobwatch::proto::v1::job_status_service_client::JobStatusServiceClient;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::{
+    Outcome,
+    gateway::{Gateway, Poll},
+    machine::Cores,
+    report::Row,
+    vendor::Vendor,
+};
+
+mod cached;
+mod economy;
+mod fan_out;
+mod fresh;
+mod growth;
+mod idle;
+mod watch_jobs;
+
+/// Names of the rows, in their order.
+pub(crate) const NAMES: [&str; 12] = [
+    "cached",
+    "fresh-single",
+    "polls",
+    "fresh-batch",
+    "fan-out",
+    "watches-100k",
+    "watches-1m",
+    "hostile",
+    "economy-watching",
+    "economy-asking",
+    "growth",
+    "idle",
+];
+
+/// What every row needs to know.
+#[derive(Clone, Debug)]
+pub(crate) struct Bench {
+    pub(crate) cores: Cores,
+    /// The program that is measured.
+    pub(crate) gateway: PathBuf,
+    /// Fewer rounds, smaller numbers.
+    pub(crate) short: bool,
+}
+
+impl Bench {
+    /// Measures one row.
+    pub(crate) async fn row(&self, name: &str) -> Outcome<Row> {
+        match name {
+            "cached" => cached::row(self).await,
+            "fresh-single" => fresh::single(self).await,
+            "polls" => fresh::polls(self).await,
+            "fresh-batch" => fresh::batch(self).await,
+            "fan-out" => fan_out::row(self).await,
+            "watches-100k" => watch_jobs::many(self, "watches-100k", 100_000).await,
+            "watches-1m" => watch_jobs::many(self, "watches-1m", 1_000_000).await,
+            "hostile" => watch_jobs::hostile(self).await,
+            "economy-watching" => economy::watching(self).await,
+            "economy-asking" => economy::asking(self).await,
+            "growth" => growth::row(self).await,
+            "idle" => idle::row(self).await,
+            other => Err(format!("there is no row {other}; write one of {}", NAMES.join(", ")).into()),
+        }
+    }
+
+    /// One of two numbers.
+    fn pick<T>(&self, full: T, short: T) -> T {
+        if self.short { short } else { full }
+    }
+
+    /// How long one side is measured before the other is.
+    fn slice(&self) -> Duration {
+        Duration::from_millis(self.pick(1500, 800))
+    }
+
+    async fn gateway(&self, vendor: &Vendor, poll: Poll) -> Outcome<Gateway> {
+        Gateway::start(&self.gateway, vendor.address(), poll, self.cores).await
+    }
+}
+
+/// A client as anybody has it.
+async fn client(gateway: &Gateway) -> Outcome<JobStatusServiceClient<Channel>> {
+    let channel = Endpoint::from_shared(format!("http://{}", gateway.address))?.connect().await?;
+    Ok(JobStatusServiceClient::new(channel))
+}
+
+/// Each of `values` by what stands beside it in `floor`.
+fn ratios(values: &[f64], floor: &[f64]) -> Vec<f64> {
+    values.iter().zip(floor).map(|(value, floor)| value / floor).collect()
+}

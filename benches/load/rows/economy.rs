@@ -1,0 +1,192 @@
+//! What is asked upstream does not grow with the number of clients.
+
+use std::{collections::VecDeque, time::Duration};
+
+use bytes::Bytes;
+use jobwatch::proto::v1::BatchGetStatusesRequest;
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep, timeout, timeout_at},
+};
+
+use super::Bench;
+use crate::{
+    Outcome,
+    gateway::{Gateway, IMMUTA, Poll, job},
+    http2::{Connection, Said, framed},
+    message::{Field, fields, part},
+    report::{Goal, Row},
+    vendor::{Asked, Vendor},
+    watching::{Calls, Shares, Until},
+};
+
+const JOBS: usize = 10_000;
+const BATCH: usize = 200;
+
+/// Jobs in one call of those that ask.
+const ASKED_AT_ONCE: usize = 1000;
+const CONNECTIONS: usize = 10;
+
+/// One client follows all jobs; of many, each follows its share, and each job has ten.
+const CLIENTS: [Shares; 3] = [
+    Shares { jobs: JOBS, clients: 1, of_each_job: 1 },
+    Shares { jobs: JOBS, clients: 100, of_each_job: 10 },
+    Shares { jobs: JOBS, clients: 10_000, of_each_job: 10 },
+];
+
+/// Clients that watch.
+pub(super) async fn watching(bench: &Bench) -> Outcome<Row> {
+    let mut row = Row::new("economy-watching", format!("Upstream economy: {JOBS} jobs, clients that watch"));
+    for shares in CLIENTS {
+        let scene = Scene::set(bench).await?;
+        let mut calls = Calls::open(scene.gateway.address, IMMUTA, shares).await?;
+        calls.listen(Until::Seen).await?;
+        calls.listen(Until::Time(Instant::now() + scene.interval * 2)).await?;
+        let before = scene.vendor.asked().await?;
+        calls.listen(Until::Time(Instant::now() + scene.time())).await?;
+        scene.tell(&mut row, shares.clients, before).await?;
+        drop(calls);
+        scene.after(&mut row, shares.clients).await?;
+    }
+    Ok(row)
+}
+
+/// Clients that ask once an interval, content with an answer that old.
+pub(super) async fn asking(bench: &Bench) -> Outcome<Row> {
+    let title = format!("Upstream economy: {JOBS} jobs, clients that ask with max_age");
+    let mut row = Row::new("economy-asking", title);
+    for shares in CLIENTS {
+        let scene = Scene::set(bench).await?;
+        let begin = Instant::now();
+        let until = begin + scene.interval * 2 + scene.time();
+        let mut lanes = JoinSet::new();
+        for asks in schedule(shares, scene.interval) {
+            let connection = Connection::open(scene.gateway.address, "BatchGetStatuses").await?;
+            lanes.spawn(ask(connection, asks, scene.interval, begin, until));
+        }
+        sleep(scene.interval * 2).await;
+        let before = scene.vendor.asked().await?;
+        sleep(scene.time()).await;
+        scene.tell(&mut row, shares.clients, before).await?;
+        while let Some(lane) = lanes.join_next().await {
+            lane??;
+        }
+        scene.after(&mut row, shares.clients).await?;
+    }
+    Ok(row)
+}
+
+struct Scene {
+    vendor: Vendor,
+    gateway: Gateway,
+    interval: Duration,
+    intervals: u32,
+}
+
+impl Scene {
+    async fn set(bench: &Bench) -> Outcome<Self> {
+        let interval = Duration::from_secs(bench.pick(4, 2));
+        let vendor = Vendor::start(bench.cores).await?;
+        let gateway = bench.gateway(&vendor, Poll { interval, batch: BATCH, concurrency: 8 }).await?;
+        Ok(Self { vendor, gateway, interval, intervals: 4 })
+    }
+
+    fn time(&self) -> Duration {
+        self.interval * self.intervals
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "counts of a few seconds")]
+    async fn tell(&self, row: &mut Row, clients: usize, before: Asked) -> Outcome {
+        let now = self.vendor.asked().await?;
+        let intervals = f64::from(self.intervals);
+        let requests = (now.requests - before.requests) as f64 / intervals;
+        let fewest = JOBS.div_ceil(BATCH) as f64;
+        // An interval is counted from an answer on, so that a little less is asked; a
+        // request at the edge may be counted or not.
+        let goal = Goal::AtMost((fewest * 1.02).ceil());
+        row.goal(format!("{clients} clients: requests an interval"), "", &[requests], goal);
+        let polls = (now.jobs - before.jobs) as f64 / JOBS as f64 / intervals;
+        row.note(format!("{clients} clients: polls of a job an interval"), "", &[polls]);
+        Ok(())
+    }
+
+    /// When all clients have left.
+    #[expect(clippy::cast_precision_loss, reason = "a small count")]
+    async fn after(&self, row: &mut Row, clients: usize) -> Outcome {
+        sleep(self.interval).await;
+        let before = self.vendor.asked().await?.requests;
+        sleep(self.interval * 2).await;
+        let after = (self.vendor.asked().await?.requests - before) as f64;
+        row.goal(format!("{clients} clients: requests once all have left"), "", &[after], Goal::Exactly(0.0));
+        Ok(())
+    }
+}
+
+/// A call, and when in each interval it is made.
+type Ask = (Duration, Bytes);
+
+/// What is asked over each connection. Clients do not know of each other: they ask at
+/// different times.
+fn schedule(shares: Shares, interval: Duration) -> Vec<Vec<Ask>> {
+    let mut lanes = vec![Vec::new(); CONNECTIONS];
+    let mut calls = 0;
+    for client in 0..shares.clients {
+        let at = interval * u32::try_from(client).unwrap_or(0) / u32::try_from(shares.clients).unwrap_or(1);
+        let jobs: Vec<usize> = shares.of(client).collect();
+        for jobs in jobs.chunks(ASKED_AT_ONCE) {
+            let request = BatchGetStatusesRequest {
+                jobs: jobs.iter().map(|number| job(IMMUTA, *number)).collect(),
+                max_age: Some(prost_types::Duration::try_from(interval).unwrap_or_default()),
+                ..BatchGetStatusesRequest::default()
+            };
+            lanes[calls % CONNECTIONS].push((at, framed(&request)));
+            calls += 1;
+        }
+    }
+    lanes
+}
+
+async fn ask(
+    mut connection: Connection,
+    asks: Vec<Ask>,
+    interval: Duration,
+    begin: Instant,
+    until: Instant,
+) -> Outcome {
+    let mut due: VecDeque<(Instant, &Bytes)> = asks.iter().map(|(at, ask)| (begin + *at, ask)).collect();
+    let (mut open, mut wrong) = (0_usize, false);
+    while Instant::now() < until || open > 0 {
+        while let Some((at, ask)) = due.pop_front() {
+            if at > Instant::now() || at >= until {
+                due.push_front((at, ask));
+                break;
+            }
+            connection.call(ask);
+            open += 1;
+            due.push_back((at + interval, ask));
+        }
+        let turn = connection.turn(|_, said| match said {
+            Said::Message(message) => wrong |= !is_whole(message),
+            Said::End => open = open.saturating_sub(1),
+        });
+        let next = due.front().map_or(until, |(at, _)| *at);
+        if next < until {
+            if let Ok(turn) = timeout_at(next, turn).await {
+                turn?;
+            }
+        } else if let Ok(turn) = timeout(Duration::from_millis(100), turn).await {
+            turn?;
+        }
+        if wrong {
+            return Err("a batch was not answered whole".into());
+        }
+    }
+    Ok(())
+}
+
+/// Whether each job has a status.
+fn is_whole(message: &[u8]) -> bool {
+    let mut results = fields(message).peekable();
+    results.peek().is_some()
+        && results.all(|(_, result)| matches!(result, Field::Bytes(result) if part(result, &[2]).is_some()))
+}

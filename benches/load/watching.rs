@@ -1,0 +1,212 @@
+//! WatchJobs calls with any number of watches, of which a byte each is remembered.
+
+use std::{net::SocketAddr, ops::Range, time::Duration};
+
+use tokio::{
+    task::JoinSet,
+    time::{Instant, timeout_at},
+};
+
+use crate::{
+    Outcome, gateway,
+    http2::{Connection, Said, framed},
+    message::{Field, fields, number, part},
+};
+
+/// What was heard of one watch.
+const SEEN: u8 = 1;
+const TERMINAL: u8 = 2;
+const OVER: u8 = 4;
+
+/// How long a server may take until all watches have said something.
+const PATIENCE: Duration = Duration::from_mins(2);
+
+/// One WatchJobs call.
+#[derive(Debug)]
+pub(crate) struct Call {
+    connection: Connection,
+    backend: &'static str,
+    jobs: Range<usize>,
+    /// The next to be added.
+    next: usize,
+    heard: Vec<u8>,
+    tally: Tally,
+}
+
+/// What was heard of all watches of a call, or of several.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Tally {
+    /// Statuses.
+    pub(crate) statuses: u64,
+    /// Watches that had a status, a terminal one, and an end.
+    pub(crate) seen: usize,
+    pub(crate) terminal: usize,
+    pub(crate) over: usize,
+}
+
+/// Until when to listen.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Until {
+    /// Each watch has had a status.
+    Seen,
+    /// Each watch is over.
+    Over,
+    Time(Instant),
+}
+
+/// How clients share jobs between them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shares {
+    pub(crate) jobs: usize,
+    pub(crate) clients: usize,
+    /// Clients that have the same share, so that each job has as many.
+    pub(crate) of_each_job: usize,
+}
+
+impl Shares {
+    /// Each job is one client's.
+    pub(crate) fn even(jobs: usize, clients: usize) -> Self {
+        Self { jobs, clients, of_each_job: 1 }
+    }
+
+    /// The share of one client.
+    pub(crate) fn of(&self, client: usize) -> Range<usize> {
+        let (share, shares) = (client / self.of_each_job, self.clients / self.of_each_job);
+        share * self.jobs / shares..(share + 1) * self.jobs / shares
+    }
+}
+
+impl Call {
+    /// A call that will watch these jobs of a backend.
+    pub(crate) async fn open(
+        address: SocketAddr,
+        backend: &'static str,
+        jobs: Range<usize>,
+    ) -> Outcome<Self> {
+        let mut connection = Connection::open(address, "WatchJobs").await?;
+        connection.open_stream();
+        let (next, heard) = (jobs.start, vec![0; jobs.len()]);
+        Ok(Self { connection, backend, jobs, next, heard, tally: Tally::default() })
+    }
+
+    async fn listen(mut self, until: Until) -> Outcome<Self> {
+        loop {
+            let all = self.jobs.len();
+            let done = match until {
+                Until::Seen => self.tally.seen == all,
+                Until::Over => self.tally.over == all,
+                Until::Time(time) => Instant::now() >= time,
+            };
+            if done {
+                return Ok(self);
+            }
+            // Some at a time, so that they are never all in memory.
+            while self.next < self.jobs.end && self.connection.waiting() < 1000 {
+                self.connection.send(framed(&gateway::add(self.backend, self.next)));
+                self.next += 1;
+            }
+            let mut wrong = None;
+            let (heard, tally, first) = (&mut self.heard, &mut self.tally, self.jobs.start);
+            let turn = self.connection.turn(|_, said| match said {
+                Said::Message(message) => {
+                    if let Err(error) = note(message, first, heard, tally) {
+                        wrong = Some(error);
+                    }
+                }
+                Said::End => wrong = Some("a call of watches has ended".to_owned()),
+            });
+            match until {
+                Until::Time(time) => drop(timeout_at(time, turn).await.map_or(Ok(()), |turn| turn)?),
+                Until::Seen | Until::Over => turn.await?,
+            }
+            if let Some(error) = wrong {
+                return Err(error.into());
+            }
+        }
+    }
+}
+
+fn note(message: &[u8], first: usize, heard: &mut [u8], tally: &mut Tally) -> Result<(), String> {
+    let (mut id, mut event, mut end) = (0, None, None);
+    for (number, field) in fields(message) {
+        match (number, field) {
+            (1, Field::Number(number)) => id = number,
+            (2, Field::Bytes(bytes)) => event = Some(bytes),
+            (3, Field::Bytes(bytes)) => end = Some(bytes),
+            _ => {}
+        }
+    }
+    let at = usize::try_from(id).ok().and_then(|id| id.checked_sub(first));
+    let heard = at.and_then(|at| heard.get_mut(at)).ok_or("an answer is of no watch")?;
+    if let Some(end) = end {
+        if number(end, 1) != 0 {
+            return Err(format!("a watch has failed: {}", String::from_utf8_lossy(end)));
+        }
+        if *heard != SEEN | TERMINAL {
+            return Err("a watch is over without its terminal status".to_owned());
+        }
+        *heard |= OVER;
+        tally.over += 1;
+        return Ok(());
+    }
+    let event = event.ok_or("an answer says nothing")?;
+    let Some(status) = part(event, &[1]) else {
+        if part(event, &[3]).is_some() {
+            return Err(format!("a watch was interrupted: {}", String::from_utf8_lossy(event)));
+        }
+        return Ok(());
+    };
+    tally.statuses += 1;
+    if *heard & SEEN == 0 {
+        *heard |= SEEN;
+        tally.seen += 1;
+    }
+    if number(status, 4) == 1 {
+        if *heard & TERMINAL != 0 {
+            return Err("a terminal status came twice".to_owned());
+        }
+        *heard |= TERMINAL;
+        tally.terminal += 1;
+    }
+    Ok(())
+}
+
+/// Calls that are listened to together.
+#[derive(Debug)]
+pub(crate) struct Calls(Vec<Call>);
+
+impl Calls {
+    /// A call for each client, to watch its share.
+    pub(crate) async fn open(address: SocketAddr, backend: &'static str, shares: Shares) -> Outcome<Self> {
+        let mut open = Vec::with_capacity(shares.clients);
+        for client in 0..shares.clients {
+            open.push(Call::open(address, backend, shares.of(client)).await?);
+        }
+        Ok(Self(open))
+    }
+
+    /// Adds what is not added yet, and listens.
+    pub(crate) async fn listen(&mut self, until: Until) -> Outcome {
+        let mut running = JoinSet::new();
+        for call in self.0.drain(..) {
+            running.spawn(call.listen(until));
+        }
+        let limit = Instant::now() + PATIENCE;
+        while let Some(call) = timeout_at(limit, running.join_next())
+            .await
+            .map_err(|_| "the watches do not say what they should")?
+        {
+            self.0.push(call??);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn tally(&self) -> Tally {
+        self.0.iter().fold(Tally::default(), |sum, call| Tally {
+            statuses: sum.statuses + call.tally.statuses,
+            seen: sum.seen + call.tally.seen,
+            terminal: sum.terminal + call.tally.terminal,
+            over: sum.over + call.tally.over,
+        })
+    }
+}

@@ -273,6 +273,9 @@ impl Roster {
             table.due.insert((soon, key));
             key
         });
+        if new && self.plan.long_poll && table.rows.len() == FEW_JOBS + 1 {
+            table.outgrows_long_polls(now);
+        }
         let row = &mut table.rows[key];
         let interval = interest.interval;
         let follower = row.followers.insert(interest);

@@ -94,14 +94,27 @@ impl Table {
         (Vec::new(), Duration::ZERO)
     }
 
-    /// Has what is due only for a long poll wait on, where that can't be.
+    /// Has what is due only for a long poll wait on, where that can't be. With more
+    /// than a few jobs there is nothing of the kind: see [`Table::outgrows_long_polls`].
     pub(super) fn put_off_long_polls(&mut self, now: Instant) {
+        if self.rows.len() <= FEW_JOBS {
+            self.put_off(now);
+        }
+    }
+
+    /// There are just too many jobs for long polls: no row waits for one any more.
+    pub(super) fn outgrows_long_polls(&mut self, now: Instant) {
+        let all = self.due.last().map_or(now, |(at, _)| *at);
+        self.put_off(all);
+    }
+
+    /// Has those wait on whose long poll would begin until `begin`.
+    fn put_off(&mut self, begin: Instant) {
         let waiting: Vec<usize> = self
             .due
             .iter()
-            .take_while(|(at, _)| *at <= now)
-            .take(LOOKED_AT)
-            .filter_map(|(_, key)| (self.rows[*key].answer_at > now).then_some(*key))
+            .take_while(|(at, _)| *at <= begin)
+            .filter_map(|(at, key)| (self.rows[*key].answer_at > *at).then_some(*key))
             .collect();
         for key in waiting {
             self.reschedule(key, self.rows[key].answer_at);

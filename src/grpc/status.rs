@@ -159,7 +159,9 @@ fn of_fault(
         FaultKind::CredentialsRejected => (Code::FailedPrecondition, "BACKEND_CREDENTIALS_REJECTED", false),
         FaultKind::Forbidden => (Code::FailedPrecondition, "BACKEND_FORBIDDEN", false),
         FaultKind::Rejected { message } => {
-            metadata.insert("vendor_message".into(), message.clone());
+            if !message.is_empty() {
+                metadata.insert("vendor_message".into(), message.clone());
+            }
             (Code::FailedPrecondition, "BACKEND_REJECTED", false)
         }
         FaultKind::Malformed { .. } | FaultKind::TooLarge => (Code::Internal, "BACKEND_MALFORMED", false),

@@ -19,6 +19,7 @@ use crate::{
 
 mod downloads;
 mod model;
+mod pollers;
 mod watches;
 
 const SECOND: Duration = Duration::from_secs(1);

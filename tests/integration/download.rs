@@ -471,7 +471,6 @@ async fn what_the_vendor_says_instead_of_a_file_is_passed_on() {
         (Effect::status(403, "{}"), Failure::new(Code::FailedPrecondition, "BACKEND_FORBIDDEN")),
         (Effect::status(404, "{}"), Failure::not_found("")),
         (Effect::status(400, "{}"), Failure::new(Code::FailedPrecondition, "BACKEND_REJECTED")),
-        (Effect::retry_after(429, 3), Failure::new(Code::Unavailable, "BACKEND_THROTTLED")),
         (Effect::status(503, "{}"), Failure::unavailable()),
         (Effect::Reset, Failure::unavailable()),
         (Effect::Empty204, Failure::new(Code::Internal, "BACKEND_MALFORMED")),
@@ -483,6 +482,19 @@ async fn what_the_vendor_says_instead_of_a_file_is_passed_on() {
     }
     gateway.claret.clear_faults();
     assert_eq!(gateway.download(&job, FILE, 0).await.unwrap().1, 9);
+}
+
+#[tokio::test]
+async fn a_vendor_that_throttles_a_download_is_left_alone() {
+    let gateway = Gateway::start().await;
+    let job = gateway.job([file(Content::Pattern(9))]);
+    gateway.claret.inject(Fault::new(Effect::retry_after(429, 60)).at("/download/"));
+    let throttled = Failure::new(Code::Unavailable, "BACKEND_THROTTLED");
+    assert_eq!(gateway.fails(&job, FILE, 0).await, throttled);
+    gateway.claret.clear_faults();
+    let sent = gateway.claret.calls().len();
+    assert_eq!(gateway.fails(&job, FILE, 0).await, throttled);
+    assert_eq!(gateway.claret.calls().len(), sent, "nothing more is sent");
 }
 
 #[tokio::test]

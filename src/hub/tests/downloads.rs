@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::*;
 use crate::{
     adapters::{BackendFault, FileFault},
-    hub::{Download, DownloadFailure, Fetch, download::READER_PATIENCE},
+    hub::{Download, DownloadFailure, Fetch},
     job::{Artifact, Observation},
     poller::{Asked, Leave, Upstream},
     transport::File,
@@ -97,11 +97,11 @@ async fn a_reader_that_stalls_for_ten_minutes_loses_its_place() {
     let mut stalled = room.download().await.unwrap();
     stalled.next().await.unwrap().unwrap();
     for _ in 0..2 {
-        pass(READER_PATIENCE * 9 / 10).await;
+        pass(Duration::from_mins(9)).await;
         stalled.next().await.unwrap().expect("a slow reader is none that stalls");
     }
     assert!(matches!(room.download().await, Err(DownloadFailure::TooMany { limit: 1 })));
-    pass(READER_PATIENCE).await;
+    pass(Duration::from_mins(10)).await;
     let mut next = room.download().await.expect("the place is free");
     let end = loop {
         match stalled.next().await {

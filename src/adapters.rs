@@ -315,9 +315,10 @@ pub enum FaultKind {
     Forbidden,
     /// Fix the configuration or the request: refused for a reason that is
     /// neither the job's nor the credentials'.
-    #[error("the vendor refuses the request: {message}")]
+    #[error("the vendor refuses the request{}{message}", if message.is_empty() { "" } else { ": " })]
     Rejected {
-        /// The vendor's words, trimmed by [`vendor_message`].
+        /// The vendor's words, trimmed by [`vendor_message`]; empty where they were
+        /// said of another job.
         message: String,
     },
     /// Larger than the configuration allows; fewer jobs may fit.
@@ -329,6 +330,20 @@ pub enum FaultKind {
         /// What is wrong with it; never its content.
         why: &'static str,
     },
+}
+
+impl BackendFault {
+    /// The same for those who did not ask about the job that it was said of: the
+    /// vendor's words may name it.
+    #[must_use]
+    pub fn without_words(&self) -> Self {
+        match self.kind {
+            FaultKind::Rejected { .. } => {
+                Self { kind: FaultKind::Rejected { message: String::new() }, ..*self }
+            }
+            _ => self.clone(),
+        }
+    }
 }
 
 impl From<FaultKind> for BackendFault {

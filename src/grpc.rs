@@ -77,11 +77,15 @@ impl Service {
             state_changes_only,
         } = request;
         let job = self.job(job, &format!("{at}job"))?;
-        let heartbeat = request::positive_duration(heartbeat_interval, "heartbeat_interval")?;
+        let of_watch = |invalid: Invalid| invalid.below(at);
+        let lens = request::lens(view).map_err(of_watch)?;
+        let interval = request::positive_duration(poll_interval, "poll_interval").map_err(of_watch)?;
+        let heartbeat =
+            request::positive_duration(heartbeat_interval, "heartbeat_interval").map_err(of_watch)?;
         let options = WatchOptions {
-            lens: Lens { progress: !state_changes_only, ..request::lens(view)? },
+            lens: Lens { progress: !state_changes_only, ..lens },
             resume_token,
-            interval: request::positive_duration(poll_interval, "poll_interval")?,
+            interval,
             heartbeat: heartbeat.unwrap_or(HEARTBEAT).max(SHORTEST_HEARTBEAT),
             deadline,
         };

@@ -246,7 +246,7 @@ impl Poller {
                 batch.long_poll_failed();
                 return;
             }
-            let fault = match answer {
+            let (fault, of_one_job) = match answer {
                 Ok(Ok(answers)) => {
                     for observation in answers.iter().flatten().flatten() {
                         self.note_unknown_word(observation.state, &observation.vendor_state);
@@ -273,12 +273,13 @@ impl Poller {
                             warn!(backend = %self.name, job_id, error = %fault, "a job can't be asked about");
                             continue;
                         }
-                        Refusal::Backends => fault,
+                        Refusal::Backends => (fault, true),
                     }
                 }
-                Err(fault) | Ok(Err(fault)) => fault,
+                Err(fault) | Ok(Err(fault)) => (fault, false),
             };
-            let failures = batch.failed(&fault, rand::random());
+            let told = if of_one_job { &fault.without_words() } else { &fault };
+            let failures = batch.failed(told, rand::random());
             warn!(backend = %self.name, error = %fault, failures, "the backend can't be asked");
             return;
         }

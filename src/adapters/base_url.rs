@@ -139,6 +139,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn only_this_machine_is_loopback() {
+        let is_loopback =
+            |host: &str| format!("http://{host}:8082/x").parse::<BaseUrl>().unwrap().is_loopback();
+        for host in ["127.0.0.1", "127.9.9.9", "[::1]", "localhost", "LOCALHOST", "db.localhost", "0x7f.1"] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in [
+            "10.0.0.1",
+            "128.0.0.1",
+            "[::2]",
+            "localhost.example",
+            "notlocalhost",
+            "127.0.0.1.example",
+            "vendor.example",
+        ] {
+            assert!(!is_loopback(host), "{host}");
+        }
+    }
+
+    #[test]
     fn a_path_goes_behind_the_base_urls_own() {
         for base in ["http://db:8082/gpudb-0", "http://db:8082/gpudb-0/"] {
             let base: BaseUrl = base.parse().unwrap();

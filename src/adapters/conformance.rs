@@ -17,6 +17,9 @@ use serde_json::value::RawValue;
 use super::*;
 use crate::job::{ContentType, JobError};
 
+mod statuses;
+mod texts;
+
 /// A vendor, and a good answer about some of its jobs.
 struct Row {
     vendor: &'static str,
@@ -241,43 +244,6 @@ fn assert_is_well_formed(vendor: &str, observation: &Observation) {
     }
 }
 
-/// Where each value of a JSON text begins and ends, and each member of an object.
-#[derive(Default)]
-struct Places {
-    values: Vec<(usize, usize)>,
-    members: Vec<(usize, usize)>,
-}
-
-impl Places {
-    fn of(text: &str) -> Self {
-        let mut places = Self::default();
-        places.visit(text, serde_json::from_str(text).unwrap());
-        places
-    }
-
-    fn visit(&mut self, text: &str, value: &RawValue) {
-        let start = value.get().as_ptr() as usize - text.as_ptr() as usize;
-        let end = start + value.get().len();
-        self.values.push((start, end));
-        if let Some(object) = super::json::Object::of(value) {
-            for (name, member) in object.members() {
-                self.visit(text, member);
-                let at = member.get().as_ptr() as usize - text.as_ptr() as usize;
-                let name = text[..at].rfind(&format!("\"{name}\"")).unwrap();
-                self.members.push((name, at + member.get().len()));
-            }
-        } else {
-            for element in super::json::elements(value) {
-                self.visit(text, element);
-            }
-        }
-    }
-}
-
-fn spliced(text: &str, (start, end): (usize, usize), new: &str) -> String {
-    [&text[..start], new, &text[end..]].concat()
-}
-
 #[test]
 fn a_good_answer_has_an_observation_of_every_job() {
     for row in rows() {
@@ -347,111 +313,6 @@ fn an_answer_cut_at_any_byte_is_malformed() {
 }
 
 #[test]
-fn an_answer_of_another_type_is_malformed() {
-    for row in rows() {
-        for content_type in ["text/plain", "application/octet-stream", "application/xml", "image/png"] {
-            row.assert_malformed(&answer(200, content_type, row.answer));
-        }
-    }
-}
-
-#[test]
-fn a_page_for_people_is_the_login_page_or_not_understood() {
-    for row in rows() {
-        for status in [200, 400, 404, 405, 410, 422] {
-            let fault = row.fault(&html(status));
-            assert!(
-                match fault {
-                    FaultKind::CredentialsRejected => row.has_a_login_page,
-                    FaultKind::Malformed { .. } => !row.has_a_login_page,
-                    FaultKind::Rejected { .. } => !row.has_a_login_page && status != 200,
-                    _ => false,
-                },
-                "{}: HTTP {status} gave {fault:?}",
-                row.vendor
-            );
-        }
-    }
-}
-
-#[test]
-fn a_redirect_is_never_an_answer() {
-    for row in rows() {
-        for status in [301, 302, 303, 307, 308] {
-            for body in [json(status, row.answer), html(status), answer(status, "", "")] {
-                let fault = row.fault(&body);
-                let refused = matches!(fault, FaultKind::Rejected { .. });
-                let logged_out = fault == FaultKind::CredentialsRejected;
-                assert!(if row.has_a_login_page { logged_out } else { refused }, "{}: {fault:?}", row.vendor);
-            }
-        }
-    }
-}
-
-#[test]
-fn rejected_credentials_are_the_gateways_matter() {
-    for row in rows() {
-        for body in ["", "{}", r#"{"message": "Unauthenticated."}"#, row.answer] {
-            assert_eq!(row.fault(&json(401, body)), FaultKind::CredentialsRejected, "{}", row.vendor);
-            let forbidden = row.fault(&json(403, body));
-            assert!(
-                matches!(forbidden, FaultKind::Forbidden | FaultKind::CredentialsRejected),
-                "{}: {forbidden:?}",
-                row.vendor
-            );
-        }
-        assert_eq!(row.fault(&html(401)), FaultKind::CredentialsRejected, "{}", row.vendor);
-    }
-}
-
-#[test]
-fn a_404_without_a_word_about_the_job_is_the_wrong_endpoint() {
-    for row in rows() {
-        for body in ["{}", r#"{"statusCode": 404, "error": "Not Found", "message": "Not Found"}"#] {
-            let one = row.ask_for(&row.asked[..1], &json(404, body)).unwrap_err();
-            assert!(matches!(one.kind, FaultKind::Rejected { .. }), "{}: {one:?}", row.vendor);
-            let fault = row.fault(&json(404, body));
-            assert!(matches!(fault, FaultKind::Rejected { .. }), "{}: {fault:?}", row.vendor);
-        }
-    }
-}
-
-#[test]
-fn throttling_has_the_wait_that_the_vendor_asks_for() {
-    for row in rows() {
-        let wait = |retry_after| FaultKind::Throttled { retry_after };
-        for response in [json(429, ""), json(429, row.answer), html(429)] {
-            assert_eq!(row.fault(&response), wait(None), "{}", row.vendor);
-            let seven = Some(Duration::from_secs(7));
-            assert_eq!(row.fault(&retry_after(response, "7")), wait(seven), "{}", row.vendor);
-        }
-    }
-}
-
-#[test]
-fn any_5xx_is_an_outage_whatever_its_body() {
-    for row in rows() {
-        for status in [500, 502, 503, 504, 520, 599, 600, 999] {
-            for body in ["", "{}", r#"{"message": "Job not found"}"#, row.answer] {
-                for response in [json(status, body), html(status), answer(status, "", body)] {
-                    for wait in [None, Some(20)] {
-                        let response = match wait {
-                            Some(_) => retry_after(response.clone(), "20"),
-                            None => response.clone(),
-                        };
-                        let fault = row.fault(&response);
-                        let FaultKind::Unavailable { retry_after, .. } = fault else {
-                            panic!("{}: {fault:?}", row.vendor);
-                        };
-                        assert_eq!(retry_after, wait.map(Duration::from_secs), "{}", row.vendor);
-                    }
-                }
-            }
-        }
-    }
-}
-
-#[test]
 fn a_big_answer_is_read_like_a_small_one() {
     for row in rows() {
         let padded = format!("{0}{1}{0}", " ".repeat(2 << 20), row.answer);
@@ -502,118 +363,6 @@ fn more_or_fewer_elements_than_asked_for_change_no_answer() {
                     ),
                 }
             }
-        }
-    }
-}
-
-#[test]
-fn a_word_that_is_not_json_spoils_the_whole_answer() {
-    let words =
-        ["NaN", "Infinity", "-Infinity", "undefined", "01", "+1", ".5", "'x'", "[1,]", "1 /**/", "\"\t\""];
-    for row in rows() {
-        for place in Places::of(row.answer).values {
-            for word in words {
-                row.assert_malformed(&json(200, spliced(row.answer, place, word)));
-            }
-        }
-    }
-}
-
-#[test]
-fn any_value_in_the_place_of_another_is_survived() {
-    let long = format!("\"{}\"", "x".repeat(1 << 20));
-    let deep = format!("{}{}", "[".repeat(3000), "]".repeat(3000));
-    let deep_objects = format!("{}1{}", "{\"value\":".repeat(3000), "}".repeat(3000));
-    let values = [
-        "null",
-        "true",
-        "[]",
-        "{}",
-        "[null]",
-        "[\"completed\"]",
-        "{\"0\": [\"x\"]}",
-        "\"\"",
-        "\"x\"",
-        r#""\ud800""#,
-        r#""\udc00\ud800""#,
-        r#"{"\ud800": 1}"#,
-        r#""\u0000""#,
-        "-1",
-        "0",
-        "1.5",
-        "1e999",
-        "9223372036854775808",
-        "123456789012345678901234567890",
-        &long,
-        &deep,
-        &deep_objects,
-    ];
-    for row in rows() {
-        for place in Places::of(row.answer).values {
-            for value in values {
-                let _ = row.ask(&json(200, spliced(row.answer, place, value)));
-            }
-        }
-    }
-}
-
-#[test]
-fn bytes_that_are_not_utf8_never_reach_an_observation() {
-    for row in rows() {
-        for at in 0..row.answer.len() {
-            let mut body = row.answer.as_bytes().to_vec();
-            body.insert(at, 0xff);
-            let _ = row.ask(&json(200, body));
-        }
-    }
-}
-
-#[test]
-fn a_repeated_member_changes_nothing_or_spoils_its_job() {
-    for row in rows() {
-        let good = row.states(&json(200, row.answer));
-        for (start, end) in Places::of(row.answer).members {
-            let member = &row.answer[start..end];
-            let twice = spliced(row.answer, (start, end), &format!("{member}, {member}"));
-            for (now, before) in row.states(&json(200, twice)).iter().zip(&good) {
-                assert!(now.is_none() || now == before, "{}: {member}", row.vendor);
-            }
-        }
-    }
-}
-
-#[test]
-fn a_missing_member_is_survived() {
-    for row in rows() {
-        for place in Places::of(row.answer).members {
-            let _ = row.ask(&json(200, spliced(row.answer, place, "\"other\": 1")));
-        }
-    }
-}
-
-#[test]
-fn a_token_exchange_tells_a_refusal_from_an_outage() {
-    for row in rows() {
-        let Some(exchange) = row.adapter.token_exchange() else { continue };
-        let request = exchange.request(&SecretString::from("s3cret")).unwrap();
-        assert!(request.uri().to_string().starts_with("https://vendor.example/"), "{}", row.vendor);
-
-        let fault = |response: Response<Bytes>| exchange.interpret(&response).unwrap_err().kind;
-        assert_eq!(fault(json(401, "{}")), FaultKind::CredentialsRejected, "{}", row.vendor);
-        assert_eq!(fault(html(401)), FaultKind::CredentialsRejected, "{}", row.vendor);
-        // What is forbidden is the secret itself.
-        assert_eq!(fault(json(403, "{}")), FaultKind::CredentialsRejected, "{}", row.vendor);
-        assert!(matches!(fault(json(500, "{}")), FaultKind::Unavailable { .. }), "{}", row.vendor);
-        assert!(matches!(fault(html(503)), FaultKind::Unavailable { .. }), "{}", row.vendor);
-        assert!(matches!(fault(json(429, "{}")), FaultKind::Throttled { .. }), "{}", row.vendor);
-        for status in [200, 204, 302, 404] {
-            for body in ["", "{}", "null", "[]", "\"x\"", "1", r#"{"token": 1, "access_token": []}"#] {
-                fault(json(status, body));
-            }
-        }
-        // What can't be a header is no token, whichever of the names it has.
-        for bad in ["", "a b", "a\\nb", "ä"] {
-            fault(json(200, format!(r#"{{"token": "{bad}", "access_token": "{bad}"}}"#)));
         }
     }
 }

@@ -3,7 +3,7 @@
 use tonic::Status;
 
 use super::{
-    client::{Connection, Freshness, Jobs},
+    client::{Jobs, Question},
     exit::{Exit, Failure},
     get, json,
 };
@@ -13,54 +13,49 @@ use crate::proto::v1::{BatchGetStatusesRequest, JobStatusResult, job_status_resu
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
-    jobs: Jobs,
-
-    #[command(flatten)]
-    freshness: Freshness,
-
-    #[command(flatten)]
-    connection: Connection,
+    asked: Question,
 }
 
 impl Args {
     pub(super) async fn run(self) -> Result<Exit, Failure> {
+        let Self { asked } = self;
         let request = BatchGetStatusesRequest {
-            jobs: self.jobs.refs()?,
-            view: self.jobs.view().into(),
-            max_age: self.freshness.max_age(),
-            wait: self.freshness.wait(),
+            jobs: asked.jobs.refs()?,
+            view: asked.jobs.view().into(),
+            max_age: asked.freshness.max_age(),
+            wait: asked.freshness.wait(),
         };
-        let mut client = self.jobs.client(&self.connection).await?;
+        let mut client = asked.client().await?;
         let results = match client.batch_get_statuses(request).await {
             Ok(response) => response.into_inner().results,
             Err(status) => {
-                self.jobs.failed(None, &status)?;
+                asked.jobs.failed(None, &status)?;
                 return Ok(Exit::Failed);
             }
         };
         let mut exit = Exit::Succeeded;
         for (n, result) in results.into_iter().enumerate() {
-            self.jobs.separate(n)?;
-            exit = exit.max(self.show(result)?);
+            asked.jobs.separate(n)?;
+            exit = exit.max(show(result, &asked.jobs)?);
         }
         Ok(exit)
     }
+}
 
-    fn show(&self, result: JobStatusResult) -> Result<Exit, Failure> {
-        if !self.jobs.for_people() {
-            json::print("JobStatusResult", &result)?;
-            return Ok(match &result.outcome {
-                Some(Outcome::Status(status)) => Exit::of(status),
-                Some(Outcome::Error(_)) | None => Exit::Failed,
-            });
-        }
-        let answer = match result.outcome {
-            Some(Outcome::Status(status)) => Ok(status),
-            Some(Outcome::Error(error)) => Err(to_status(&error)),
-            None => Err(Status::internal("the gateway's answer holds neither status nor error")),
-        };
-        Ok(get::show(&result.job.unwrap_or_default(), &answer, &self.jobs)?)
+fn show(result: JobStatusResult, jobs: &Jobs) -> Result<Exit, Failure> {
+    if !jobs.for_people() {
+        json::print("JobStatusResult", &result)?;
+        return Ok(match &result.outcome {
+            Some(Outcome::Status(status)) => Exit::of(status),
+            Some(Outcome::Error(_)) | None => Exit::Failed,
+        });
     }
+    let answer = match result.outcome {
+        Some(Outcome::Status(status)) => Ok(status),
+        Some(Outcome::Error(error)) => Err(to_status(&error)),
+        None => Err(Status::internal("the gateway's answer holds neither status nor error")),
+    };
+    Ok(get::show(&result.job.unwrap_or_default(), &answer, jobs)?)
 }
 
 /// An element's error, as a call of its own would have ended.

@@ -29,6 +29,19 @@ pub(super) type Client = JobStatusServiceClient<Channel>;
 /// A batch of 1000 jobs may hold much more than gRPC's usual 4 MiB.
 const MAX_MESSAGE: usize = 1 << 30;
 
+/// What `get` and `batch` are asked.
+#[derive(Debug, Args)]
+pub(super) struct Question {
+    #[command(flatten)]
+    pub(super) jobs: Jobs,
+
+    #[command(flatten)]
+    pub(super) freshness: Freshness,
+
+    #[command(flatten)]
+    connection: Connection,
+}
+
 /// Where the gateway is.
 #[derive(Debug, Args)]
 pub(super) struct Connection {
@@ -84,6 +97,13 @@ pub(super) struct Freshness {
     /// Be content with an observation up to this old.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     max_age: Option<Duration>,
+}
+
+impl Question {
+    /// A client of the gateway. Where there is none, that is told.
+    pub(super) async fn client(&self) -> Result<Client, Failure> {
+        self.jobs.client(&self.connection).await
+    }
 }
 
 impl Connection {

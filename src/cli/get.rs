@@ -6,7 +6,7 @@ use futures_util::{StreamExt, stream};
 use tonic::Status;
 
 use super::{
-    client::{Client, Connection, Freshness, Jobs},
+    client::{Client, Jobs, Question},
     exit::{Exit, Failure},
     json,
     render::{self, Paint},
@@ -20,26 +20,21 @@ const AT_ONCE: usize = 64;
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
-    jobs: Jobs,
-
-    #[command(flatten)]
-    freshness: Freshness,
-
-    #[command(flatten)]
-    connection: Connection,
+    asked: Question,
 }
 
 impl Args {
     pub(super) async fn run(self) -> Result<Exit, Failure> {
-        let jobs = self.jobs.refs()?;
-        let client = self.jobs.client(&self.connection).await?;
+        let Self { asked } = self;
+        let jobs = asked.jobs.refs()?;
+        let client = asked.client().await?;
         let mut answers = stream::iter(jobs)
             .map(|job| {
                 let request = GetJobStatusRequest {
                     job: Some(job.clone()),
-                    view: self.jobs.view().into(),
-                    max_age: self.freshness.max_age(),
-                    wait: self.freshness.wait(),
+                    view: asked.jobs.view().into(),
+                    max_age: asked.freshness.max_age(),
+                    wait: asked.freshness.wait(),
                 };
                 ask(client.clone(), job, request)
             })
@@ -47,9 +42,9 @@ impl Args {
         let mut exit = Exit::Succeeded;
         let mut shown = 0;
         while let Some((job, answer)) = answers.next().await {
-            self.jobs.separate(shown)?;
+            asked.jobs.separate(shown)?;
             shown += 1;
-            exit = exit.max(show(&job, &answer, &self.jobs)?);
+            exit = exit.max(show(&job, &answer, &asked.jobs)?);
         }
         Ok(exit)
     }

@@ -24,6 +24,12 @@ impl Invalid {
     pub(super) fn new(field: impl Into<String>, reason: &str) -> Self {
         Self { field: field.into(), reason: reason.to_owned() }
     }
+
+    /// The same field of a message whose path is `at`, which ends in a dot if it is
+    /// not empty.
+    pub(super) fn below(self, at: &str) -> Self {
+        Self { field: format!("{at}{}", self.field), ..self }
+    }
 }
 
 impl From<Invalid> for Failure {

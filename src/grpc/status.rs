@@ -56,9 +56,12 @@ pub(super) fn of_failure(failure: &Failure, job: &JobRef, field: &str) -> Status
             );
         }
         Failure::InvalidResumeToken(error) => {
+            // It stands beside the job.
+            let field = format!("{}resume_token", field.strip_suffix("job").unwrap_or_default());
+            let message = format!("{field} {error}");
             let mut details = info("INVALID_RESUME_TOKEN", metadata);
-            details.add_bad_request_violation("resume_token", error.to_string());
-            (Code::InvalidArgument, details)
+            details.add_bad_request_violation(field, error.to_string());
+            return Status::with_error_details(Code::InvalidArgument, message, details);
         }
         Failure::NotFound => return missing("JOB_NOT_FOUND", failure.to_string(), job, metadata),
         Failure::Gone { last } => {
@@ -156,7 +159,9 @@ fn of_fault(
         FaultKind::CredentialsRejected => (Code::FailedPrecondition, "BACKEND_CREDENTIALS_REJECTED", false),
         FaultKind::Forbidden => (Code::FailedPrecondition, "BACKEND_FORBIDDEN", false),
         FaultKind::Rejected { message } => {
-            metadata.insert("vendor_message".into(), message.clone());
+            if !message.is_empty() {
+                metadata.insert("vendor_message".into(), message.clone());
+            }
             (Code::FailedPrecondition, "BACKEND_REJECTED", false)
         }
         FaultKind::Malformed { .. } | FaultKind::TooLarge => (Code::Internal, "BACKEND_MALFORMED", false),

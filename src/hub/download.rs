@@ -38,7 +38,7 @@ use crate::{
 const STATUS_AGE: Duration = Duration::from_mins(1);
 
 /// How long a download may stand without its reader taking a piece.
-pub(super) const READER_PATIENCE: Duration = Duration::from_mins(10);
+const READER_PATIENCE: Duration = Duration::from_mins(10);
 
 /// How long downloads may go on at shutdown; the server waits a little longer.
 const DRAIN: Duration = Duration::from_secs(7);

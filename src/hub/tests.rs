@@ -18,7 +18,11 @@ use crate::{
 };
 
 mod downloads;
+mod ends;
 mod model;
+mod outages;
+mod pollers;
+mod resume;
 mod watches;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -365,47 +369,6 @@ async fn a_quiet_watch_beats_and_a_change_the_caller_does_not_see_is_none() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_outage_is_told_once_and_its_end_too() {
-    let rig = rig();
-    rig.script.set("a", JobState::Running);
-    let mut watch = rig.watch("a");
-    assert_eq!(said(&mut watch).await, "Running");
-    rig.script.go_down();
-    assert_eq!(said(&mut watch).await, "interrupted: the vendor can't be reached: down");
-    pass(2 * SECOND).await;
-    rig.script.come_back();
-    assert_eq!(said(&mut watch).await, "heartbeat", "nothing changed, and that is known again");
-    rig.script.go_down();
-    assert!(said(&mut watch).await.starts_with("interrupted"));
-    rig.script.set("a", JobState::Succeeded);
-    rig.script.come_back();
-    assert_eq!([said(&mut watch).await, said(&mut watch).await], ["Succeeded", "end"]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_outage_that_lasts_is_told_again_instead_of_a_heartbeat() {
-    let rig = rig();
-    rig.script.go_down();
-    let mut watch = rig.watch("a");
-    for _ in 0..3 {
-        assert!(said(&mut watch).await.starts_with("interrupted"));
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_watch_that_begins_in_an_outage_is_told_at_once() {
-    let rig = rig();
-    rig.script.fail(FaultKind::CredentialsRejected);
-    let mut first = rig.watch("a");
-    assert!(said(&mut first).await.starts_with("interrupted"));
-    pass(60 * SECOND).await;
-    let started = Instant::now();
-    let mut second = rig.watch("b");
-    assert!(said(&mut second).await.starts_with("interrupted: the vendor rejects"));
-    assert!(started.elapsed() < SECOND);
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_job_that_is_not_there_yet_is_waited_for() {
     let rig = rig();
     let mut watch = rig.watch("late");
@@ -434,177 +397,6 @@ async fn a_job_that_vanishes_ends_its_watch_with_its_last_status() {
     drop(watch);
     let mut resumed = rig.resume("a", &token);
     assert!(matches!(resumed.next().await, Some(Err(Failure::Gone { last: None }))));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_resumed_watch_sends_nothing_twice() {
-    let rig = rig();
-    rig.script.set("a", JobState::Running);
-    let mut watch = rig.watch("a");
-    let (_, token) = next(&mut watch).await;
-    drop(watch);
-    let mut watch = rig.resume("a", &token);
-    assert_eq!(said(&mut watch).await, "heartbeat", "the same status is not sent again");
-    rig.script.set("a", JobState::Succeeded);
-    let (last, token) = next(&mut watch).await;
-    assert_eq!(last, "Succeeded");
-    drop(watch);
-    let mut watch = rig.resume("a", &token);
-    assert_eq!(said(&mut watch).await, "end", "nor is the terminal one");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_resumed_watch_sends_nothing_older_but_never_misses_the_end() {
-    let (ahead, behind) = (rig(), rig());
-    for rig in [&ahead, &behind] {
-        rig.script.set("a", JobState::Pending);
-    }
-    let mut stale = behind.watch("a");
-    assert_eq!(said(&mut stale).await, "Pending");
-    ahead.script.set("a", JobState::Running);
-    let mut watch = ahead.watch("a");
-    let (_, token) = next(&mut watch).await;
-    drop(watch);
-    behind.script.set("a", JobState::Running);
-    let mut resumed = behind.resume("a", &token);
-    let first = timeout(SECOND, resumed.next()).await;
-    assert!(first.is_err(), "the older Pending is held back, Running was sent already: {first:?}");
-    behind.script.set("a", JobState::Succeeded);
-    assert_eq!([said(&mut resumed).await, said(&mut resumed).await], ["Succeeded", "end"]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_resume_token_of_another_job_or_none_at_all_is_refused() {
-    let rig = rig();
-    rig.script.set("a", JobState::Running);
-    let (_, token) = next(&mut rig.watch("a")).await;
-    for (id, token) in [("b", token.as_str()), ("a", "not a token")] {
-        let options = WatchOptions { resume_token: token.into(), ..options() };
-        assert!(matches!(rig.hub.watch(&job(id), None, &options), Err(Failure::InvalidResumeToken(_))));
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn at_shutdown_a_watch_gets_the_newest_state_and_then_its_end() {
-    let rig = rig();
-    rig.script.set("a", JobState::Pending);
-    let mut watch = rig.watch("a");
-    assert_eq!(said(&mut watch).await, "Pending");
-    rig.script.set("a", JobState::Running);
-    pass(2 * SECOND).await;
-    rig.shutdown.cancel();
-    assert_eq!(said(&mut watch).await, "Running");
-    assert!(matches!(watch.next().await, Some(Err(Failure::ShuttingDown))));
-    assert!(watch.next().await.is_none());
-}
-
-#[tokio::test(start_paused = true)]
-async fn at_shutdown_a_get_that_waits_is_told_and_one_that_does_not_is_answered() {
-    let rig = rig();
-    rig.script.set("a", JobState::Running);
-    let stop = async {
-        pass(LATENCY / 2).await;
-        rig.shutdown.cancel();
-    };
-    let waiting = Ask { wait: 60 * SECOND, ..Ask::default() };
-    let (waits, answered, ()) = tokio::join!(rig.get("a", waiting), rig.get("a", Ask::default()), stop);
-    assert!(matches!(waits, Err(Failure::ShuttingDown)));
-    assert_eq!(answered.unwrap(), JobState::Running);
-}
-
-#[tokio::test(start_paused = true)]
-async fn more_watches_than_allowed_are_refused_until_one_ends() {
-    let rig = rig();
-    rig.script.set("a", JobState::Running);
-    let from = |last| -> Caller { Some([127, 0, 0, last].into()) };
-    let watch = |caller| rig.hub.watch(&job("a"), caller, &options());
-    let refused = |caller| match watch(caller) {
-        Err(Failure::TooManyWatches { key, .. }) => key,
-        other => panic!("{other:?}"),
-    };
-    let mut first: Vec<Watch> = (0..3).map(|_| watch(from(1)).unwrap()).collect();
-    assert_eq!(refused(from(1)), "limits.watches_per_caller");
-    let _other = watch(from(2)).unwrap();
-    assert_eq!(refused(from(3)), "limits.watches");
-    first.pop();
-    assert!(watch(from(1)).is_ok());
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_watch_ends_at_its_deadline() {
-    let rig = rig();
-    rig.script.set("a", JobState::Running);
-    let options = WatchOptions { deadline: Some(Instant::now() + 5 * SECOND), ..options() };
-    let mut watch = rig.hub.watch(&job("a"), None, &options).unwrap();
-    assert_eq!(said(&mut watch).await, "Running");
-    assert!(matches!(watch.next().await, Some(Err(Failure::Deadline))));
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_report_follows_the_circuit() {
-    let rig = rig();
-    let health = || {
-        let report = rig.hub.report().remove(1);
-        assert_eq!(&*report.name, "vendor");
-        (report.report.health, report.report.last_fault.is_some(), report.report.followed)
-    };
-    assert_eq!(health(), (Health::Unknown, false, 0));
-    rig.script.set("a", JobState::Running);
-    let _watch = rig.watch("a");
-    pass(SECOND / 2).await;
-    assert_eq!(health(), (Health::Healthy, false, 1));
-    rig.script.go_down();
-    pass(SECOND).await;
-    assert_eq!(health(), (Health::Degraded, true, 1));
-    pass(120 * SECOND).await;
-    assert_eq!(health(), (Health::Unavailable, true, 1));
-    rig.script.come_back();
-    pass(31 * SECOND).await;
-    assert_eq!(health(), (Health::Healthy, false, 1));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_wait_that_outlasts_the_deadline_is_answered_with_what_is_known() {
-    let rig = rig();
-    rig.script.set("a", JobState::Running);
-    let deadline = Some(Instant::now() + 10 * SECOND);
-    let ask = Ask { wait: 60 * SECOND, deadline, ..Ask::default() };
-    let answers = rig.hub.get(&[job("a"), job("missing")], ask).await;
-    assert!(answers[0].is_ok() && matches!(answers[1], Err(Failure::NotFound)), "{answers:?}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_watch_that_begins_during_a_slow_probe_is_told_of_the_outage_at_once() {
-    let rig = rig();
-    let _first = rig.watch("a");
-    rig.script.go_down();
-    pass(400 * SECOND).await;
-    rig.script.set_latency(15 * SECOND);
-    while rig.script.under_way() == 0 {
-        pass(SECOND / 10).await;
-    }
-    let started = Instant::now();
-    let mut second = rig.watch("b");
-    assert!(said(&mut second).await.starts_with("interrupted"));
-    assert!(started.elapsed() < SECOND);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_token_of_a_replica_whose_clock_is_behind_brings_nothing_older() {
-    let rig = rig();
-    rig.script.set("a", JobState::Pending);
-    let mut stale = rig.watch("a");
-    assert_eq!(said(&mut stale).await, "Pending");
-    // Another replica, whose clock is a minute behind, has told the next state.
-    rig.script.set("a", JobState::Running);
-    let observed_at = jiff::Timestamp::now() - 60 * SECOND;
-    let token = ResumeToken { fingerprint: Fingerprint(1), observed_at };
-    let mut resumed = rig.resume("a", &token.encode(&job("a")));
-    assert_eq!(said(&mut resumed).await, "Running");
-    drop(resumed);
-    let mut again = rig.resume("a", &token.encode(&job("a")));
-    let first = timeout(SECOND, said(&mut again)).await.expect("though the next answer is the same");
-    assert_eq!(first, "Running");
 }
 
 #[tokio::test(start_paused = true)]

@@ -382,7 +382,7 @@ impl Roster {
             for (place, key) in (0..).zip(due) {
                 // One after the other, so that they keep their order.
                 table.reschedule(key, hold.until + Duration::from_nanos(place));
-                table.rows[key].interrupted(Arc::clone(&interruption));
+                table.rows[key].held(&interruption);
             }
             if !fresh.is_empty() {
                 return Readiness::Ready;

@@ -1,10 +1,14 @@
 //! How many connections are accepted, and what becomes of a silent one.
 
+use std::fs;
+
 use jobwatch::simulators::{Plan, Vendor};
 use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     time::{Duration, timeout},
 };
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 
 use crate::harness::*;
 
@@ -19,5 +23,36 @@ async fn a_connection_that_says_nothing_keeps_others_out_for_ten_seconds_at_most
     let early = timeout(Duration::from_secs(1), &mut asked).await;
     assert!(early.is_err(), "the only place is taken");
     let answer = timeout(Duration::from_secs(20), asked).await.expect("the silent one is let go");
+    assert_eq!(answer.unwrap().into_inner().status.unwrap().vendor_state, "pending");
+}
+
+#[tokio::test]
+async fn a_handshake_that_is_never_finished_keeps_others_out_for_ten_seconds_at_most() {
+    let rcgen::CertifiedKey { cert, signing_key } =
+        rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let [certificate, key] = ["cert.pem", "key.pem"].map(|name| dir.path().join(name));
+    fs::write(&certificate, cert.pem()).unwrap();
+    fs::write(&key, signing_key.serialize_pem()).unwrap();
+    let sections =
+        format!("[server]\ntls = {{ cert = {certificate:?}, key = {key:?} }}\n[limits]\nconnections = 1\n");
+    let simulator = simulator(Vendor::Claret).await;
+    let gateway = Gateway::start_with(&sections, [Backend::of(&simulator)]).await;
+    let job = job_at(&simulator, &simulator.start_job(Plan::fixed("pending")));
+
+    // The beginning of a ClientHello of 512 bytes.
+    let mut stalled = TcpStream::connect(gateway.address).await.unwrap();
+    stalled.write_all(&[&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3][..], &[7; 100]].concat()).await.unwrap();
+    let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(cert.pem()));
+    let url = format!("https://localhost:{}", gateway.address.port());
+    let channel = Endpoint::from_shared(url).unwrap().tls_config(tls).unwrap().connect_lazy();
+    let mut client = Client::new(channel);
+    let mut asked = Box::pin(client.get_job_status(get_request(&job)));
+    let early = timeout(Duration::from_secs(1), &mut asked).await;
+    assert!(early.is_err(), "the only place is taken");
+    let mut rest = Vec::new();
+    let cut_off = timeout(Duration::from_secs(20), stalled.read_to_end(&mut rest)).await;
+    assert!(cut_off.is_ok(), "it is cut off");
+    let answer = timeout(Duration::from_secs(20), asked).await.expect("its place is free");
     assert_eq!(answer.unwrap().into_inner().status.unwrap().vendor_state, "pending");
 }

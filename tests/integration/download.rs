@@ -29,6 +29,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Status, Streaming, transport::Channel};
 use tonic_types::StatusExt;
 
+mod ends;
+mod memory;
+
 type Client = JobStatusServiceClient<Channel>;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -275,78 +278,6 @@ async fn tapped() -> (Gateway, Tap) {
     (Gateway::of(claret, &url, "").await, tap)
 }
 
-/// A gateway in a process of its own.
-struct Process {
-    child: Child,
-    address: SocketAddr,
-}
-
-impl Process {
-    async fn start(config: &str) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("jobwatch.toml");
-        fs::write(&path, config).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_jobwatch"));
-        command.args(["serve", "--config"]).arg(&path).env_clear().kill_on_drop(true);
-        command.env("JOBWATCH__SERVER__LISTEN", "127.0.0.1:0").stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let address = loop {
-            let line = lines.next_line().await.unwrap().expect("it listens");
-            if let Some((_, rest)) = line.split_once("listening on ") {
-                break rest.split_whitespace().next().unwrap().parse().unwrap();
-            }
-        };
-        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        Self { child, address }
-    }
-
-    /// Most memory that it ever held, in bytes.
-    fn peak(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id().unwrap())).unwrap();
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-        1024 * peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
-    }
-}
-
-#[cfg(target_os = "linux")]
-#[tokio::test]
-async fn a_gibibyte_streams_through_flat_memory() {
-    const GIBI: u64 = 1 << 30;
-    let claret = Simulator::start(Vendor::Claret).await.unwrap();
-    let gateway = Process::start(&format!("allow_inline_secrets = true\n{}", claret.config())).await;
-    let start =
-        |size| claret.start_job(Plan { files: vec![file(Content::Pattern(size))], ..Plan::default() }).id;
-    let (small, large) = (start(MEBI), start(GIBI));
-    let download = async |job: &str| {
-        let stream = connect(gateway.address).await.download_artifact(request(job, FILE, 0)).await;
-        let mut stream = stream.unwrap().into_inner();
-        let info = info(&mut stream).await.unwrap();
-        (info.size_bytes, read(&mut stream, 0, u64::MAX).await.unwrap())
-    };
-    assert_eq!(download(&small).await, (Some(1 << 20), MEBI));
-    let before = gateway.peak();
-
-    // Readers that stall, beside one that doesn't.
-    let mut stalled = Vec::new();
-    for _ in 0..4 {
-        let stream = connect(gateway.address).await.download_artifact(request(&large, FILE, 0)).await;
-        let mut stream = stream.unwrap().into_inner();
-        info(&mut stream).await.unwrap();
-        stalled.push(stream);
-    }
-    let begun = Instant::now();
-    assert_eq!(download(&large).await, (Some(1 << 30), GIBI));
-    let (after, took) = (gateway.peak(), begun.elapsed());
-    println!(
-        "peak of the gateway's memory: {} KiB before, {} KiB after 1 GiB in {:.1} s beside 4 stalled readers",
-        before / 1024,
-        after / 1024,
-        took.as_secs_f64()
-    );
-    assert!(after - before < 32 * MEBI, "{before} grew to {after}");
-}
-
 #[tokio::test]
 async fn a_file_comes_with_what_is_known_about_it() {
     let gateway = Gateway::start().await;
@@ -471,7 +402,6 @@ async fn what_the_vendor_says_instead_of_a_file_is_passed_on() {
         (Effect::status(403, "{}"), Failure::new(Code::FailedPrecondition, "BACKEND_FORBIDDEN")),
         (Effect::status(404, "{}"), Failure::not_found("")),
         (Effect::status(400, "{}"), Failure::new(Code::FailedPrecondition, "BACKEND_REJECTED")),
-        (Effect::retry_after(429, 3), Failure::new(Code::Unavailable, "BACKEND_THROTTLED")),
         (Effect::status(503, "{}"), Failure::unavailable()),
         (Effect::Reset, Failure::unavailable()),
         (Effect::Empty204, Failure::new(Code::Internal, "BACKEND_MALFORMED")),
@@ -486,6 +416,19 @@ async fn what_the_vendor_says_instead_of_a_file_is_passed_on() {
 }
 
 #[tokio::test]
+async fn a_vendor_that_throttles_a_download_is_left_alone() {
+    let gateway = Gateway::start().await;
+    let job = gateway.job([file(Content::Pattern(9))]);
+    gateway.claret.inject(Fault::new(Effect::retry_after(429, 60)).at("/download/"));
+    let throttled = Failure::new(Code::Unavailable, "BACKEND_THROTTLED");
+    assert_eq!(gateway.fails(&job, FILE, 0).await, throttled);
+    gateway.claret.clear_faults();
+    let sent = gateway.claret.calls().len();
+    assert_eq!(gateway.fails(&job, FILE, 0).await, throttled);
+    assert_eq!(gateway.claret.calls().len(), sent, "nothing more is sent");
+}
+
+#[tokio::test]
 async fn an_expired_token_is_renewed_once() {
     let gateway = Gateway::start().await;
     let job = gateway.job([file(Content::Pattern(9))]);
@@ -496,93 +439,6 @@ async fn an_expired_token_is_renewed_once() {
     gateway.claret.reject_credentials(true);
     assert_eq!(gateway.fails(&job, FILE, 0).await, Failure::rejected());
     assert_eq!(gateway.claret.count("/tokens/create"), 3);
-}
-
-#[tokio::test]
-async fn a_file_that_breaks_off_ends_in_an_error_and_goes_on_from_there() {
-    let (gateway, mut tap) = tapped().await;
-    let job = gateway.job([file(Content::Pattern(LARGE))]);
-    let mut stream = gateway.open(&job, FILE, 0).await.unwrap();
-    info(&mut stream).await.unwrap();
-    let at = read(&mut stream, 0, MEBI).await.unwrap();
-    tap.is_open(1).await;
-    tap.cut();
-    let status = read(&mut stream, at, u64::MAX).await.unwrap_err();
-    assert_eq!(Failure::of(&status), Failure::unavailable());
-    let (info, rest) = gateway.download(&job, FILE, i64::try_from(at).unwrap()).await.unwrap();
-    assert_eq!((info.size_bytes, rest), (Some(1 << 26), LARGE - at));
-
-    gateway.claret.inject(Fault::new(Effect::Truncate(1000)).at("/download/").times(1));
-    let small = gateway.job([file(Content::Pattern(9999))]);
-    assert_eq!(gateway.fails(&small, FILE, 0).await, Failure::unavailable());
-    tap.is_open(0).await;
-}
-
-#[tokio::test]
-async fn a_caller_that_leaves_or_runs_out_of_time_is_given_up_at_the_vendor() {
-    let (gateway, mut tap) = tapped().await;
-    let job = gateway.job([file(Content::Pattern(LARGE))]);
-    let mut stream = gateway.open(&job, FILE, 0).await.unwrap();
-    read(&mut stream, 0, 0).await.unwrap();
-    tap.is_open(1).await;
-    drop(stream);
-    timeout(SECOND, tap.is_open(0)).await.expect("cancelled at the vendor within a second");
-
-    // Before the answer begins.
-    gateway.claret.inject(Fault::new(Effect::Hang).at("/download/").times(1));
-    let call = gateway.open(&job, FILE, 0);
-    assert!(timeout(SECOND / 2, call).await.is_err());
-    timeout(SECOND, tap.is_open(0)).await.expect("cancelled at the vendor within a second");
-
-    // A reader that stalls does not hold the vendor beyond its deadline.
-    let mut request = Request::new(request(&job, FILE, 0));
-    request.set_timeout(SECOND / 2);
-    let begun = Instant::now();
-    let mut stream = connect(gateway.address).await.download_artifact(request).await.unwrap().into_inner();
-    tap.is_open(1).await;
-    timeout(SECOND, tap.is_open(0)).await.expect("ended at the vendor within a second");
-    assert!(begun.elapsed() >= SECOND / 2);
-    info(&mut stream).await.unwrap();
-    let status = read(&mut stream, 0, u64::MAX).await.unwrap_err();
-    assert_eq!(status.code(), Code::DeadlineExceeded);
-}
-
-#[tokio::test]
-async fn readers_that_stall_delay_no_poll_and_only_so_many_downloads() {
-    let claret = Simulator::start(Vendor::Claret).await.unwrap();
-    let url = claret.base_url();
-    let gateway = Gateway::of(claret, &url, "max_concurrency = 2\ntimeout = \"300ms\"").await;
-    let large = gateway.job([file(Content::Pattern(LARGE))]);
-    let first = gateway.open(&large, FILE, 0).await.unwrap();
-    let _second = gateway.open(&large, FILE, 0).await.unwrap();
-    // The status of a job that nobody asked for yet, from a poll.
-    let small = gateway.job([file(Content::Pattern(9))]);
-    let too_many = Failure::new(Code::ResourceExhausted, "TOO_MANY_DOWNLOADS");
-    assert_eq!(gateway.fails(&small, FILE, 0).await, too_many);
-    assert_eq!(gateway.claret.count("/imports/status/"), 2);
-    drop(first);
-    assert_eq!(gateway.download(&small, FILE, 0).await.unwrap().1, 9);
-}
-
-#[tokio::test]
-async fn a_download_goes_on_at_shutdown_and_is_cut_at_the_end_of_the_drain() {
-    let gateway = Gateway::start().await;
-    let job = gateway.job([file(Content::Pattern(64 * LARGE))]);
-    let mut stream = gateway.open(&job, FILE, 0).await.unwrap();
-    info(&mut stream).await.unwrap();
-    gateway.shutdown.cancel();
-    let begun = Instant::now();
-    let mut at = 0;
-    let status = loop {
-        match read(&mut stream, at, at + MEBI).await {
-            Ok(read) => at = read,
-            Err(status) => break status,
-        }
-        // A slow reader, so that the file outlasts the drain.
-        sleep(Duration::from_millis(50)).await;
-    };
-    assert!(begun.elapsed() > 5 * SECOND && at > MEBI);
-    assert_eq!(Failure::of(&status), Failure::new(Code::Unavailable, "SHUTTING_DOWN"));
 }
 
 #[tokio::test]

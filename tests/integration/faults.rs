@@ -349,7 +349,8 @@ async fn never_connects(backend: Backend, well: &Simulator) {
     assert_eq!(why(&error), (Code::Unavailable, "BACKEND_UNAVAILABLE".to_owned()));
     assert!(told(&error).retry_delay().is_some());
     assert_discreet(&error, "no connection");
-    let (interruption, cause) = watch.interruption().await;
+    // A connection may take longer to fail than the first heartbeat to come.
+    let (interruption, cause) = watch.next_interruption().await;
     assert_eq!((cause.code, &*cause.reason), (Code::Unavailable, "BACKEND_UNAVAILABLE"));
     assert_discreet(&from_message(&interruption.cause.unwrap()), "no connection");
     // It stays open, and the outage is told again.

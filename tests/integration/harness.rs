@@ -326,6 +326,11 @@ pub(crate) fn watch_request(job: &JobRef) -> WatchJobRequest {
     WatchJobRequest { job: Some(job.clone()), ..Default::default() }
 }
 
+fn with_cause(interruption: Interruption) -> (Interruption, Told) {
+    let cause = from_message(interruption.cause.as_ref().expect("an interruption has a cause"));
+    (interruption, told(&cause))
+}
+
 /// An open watch and the newest token that it sent.
 #[derive(Debug)]
 pub(crate) struct Watch {
@@ -364,11 +369,19 @@ impl Watch {
     /// The next event, which has to be an interruption; with its cause.
     pub(crate) async fn interruption(&mut self) -> (Interruption, Told) {
         match self.next().await {
-            Ok(Some(Event::Interruption(interruption))) => {
-                let cause = from_message(interruption.cause.as_ref().expect("an interruption has a cause"));
-                (interruption, told(&cause))
-            }
+            Ok(Some(Event::Interruption(interruption))) => with_cause(interruption),
             other => panic!("not an interruption: {other:?}"),
+        }
+    }
+
+    /// The next interruption; heartbeats may come before it.
+    pub(crate) async fn next_interruption(&mut self) -> (Interruption, Told) {
+        loop {
+            match self.next().await {
+                Ok(Some(Event::Interruption(interruption))) => return with_cause(interruption),
+                Ok(Some(Event::Heartbeat(_))) => {}
+                other => panic!("not an interruption: {other:?}"),
+            }
         }
     }
 

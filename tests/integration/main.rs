@@ -11,6 +11,7 @@ mod credentials;
 mod deadlines;
 mod documents;
 mod download;
+mod environment;
 mod errors;
 mod faults;
 mod harness;

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{BufMut, Bytes, BytesMut};
+use h2::{SendStream, client::ResponseFuture};
 use jobwatch::{
     proto::v1::{
-        AddWatch, JobRef, JobState, RemoveWatch, WatchJobsRequest, WatchJobsResponse,
+        AddWatch, JobRef, JobState, RemoveWatch, WatchJobRequest, WatchJobsRequest, WatchJobsResponse,
         watch_job_response::Event,
         watch_jobs_request::Request::{Add, Remove},
         watch_jobs_response::Outcome,
@@ -15,7 +16,7 @@ use jobwatch::{
 use prost::Message;
 use tokio::{net::TcpStream, sync::mpsc};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Streaming};
+use tonic::{Code, Status, Streaming};
 
 use crate::harness::*;
 
@@ -130,13 +131,53 @@ async fn at_shutdown_the_whole_call_is_told() {
     assert_eq!(why(&end.unwrap_err()), (Code::Unavailable, "SHUTTING_DOWN".into()));
 }
 
-/// HTTP/2 ends a connection on which too many small frames wait to be read.
 #[tokio::test]
-async fn twenty_thousand_adds_in_a_frame_each_are_all_answered() {
-    const ADDS: u64 = 20_000;
-    let simulator = simulator(Vendor::Immuta).await;
-    let gateway = Gateway::start([Backend::of(&simulator)]).await;
-    let job = running(&simulator, 1).remove(0);
+async fn a_bad_field_is_named_with_its_whole_path() {
+    let gateway = Gateway::start([Backend::dead(Vendor::Immuta).await]).await;
+    let mut call = Call::open(&gateway).await;
+    let watch = || watch_request(&job("immuta", "a"));
+    let negative = Some(prost_types::Duration { seconds: -1, nanos: 0 });
+    for (watch, field) in [
+        (WatchJobRequest { resume_token: "?".into(), ..watch() }, "add.watch.resume_token"),
+        (
+            WatchJobRequest { heartbeat_interval: Some(proto_ms(0)), ..watch() },
+            "add.watch.heartbeat_interval",
+        ),
+        (WatchJobRequest { poll_interval: negative, ..watch() }, "add.watch.poll_interval"),
+        (WatchJobRequest { view: 99, ..watch() }, "add.watch.view"),
+        (WatchJobRequest { job: None, ..watch() }, "add.watch.job"),
+        (WatchJobRequest { job: Some(job("", "a")), ..watch() }, "add.watch.job.backend"),
+        (WatchJobRequest { job: Some(job("immuta", "")), ..watch() }, "add.watch.job.job_id"),
+    ] {
+        let request = Some(Add(AddWatch { watch_id: 7, watch: Some(watch.clone()) }));
+        call.requests.send(WatchJobsRequest { request }).await.unwrap();
+        let Some(Outcome::End(end)) = guard(call.events.message()).await.unwrap().unwrap().outcome else {
+            panic!("{field}")
+        };
+        let end = told(&from_message(&end));
+        assert_eq!((end.code, end.field()), (Code::InvalidArgument, field));
+        assert!(end.message.starts_with(field), "{}", end.message);
+        let alone = Watch::open(&gateway.client(), watch).await.unwrap_err();
+        assert_eq!(format!("add.watch.{}", told(&alone).field()), field);
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_can_not_be_decoded_ends_the_call() {
+    let gateway = Gateway::start([Backend::dead(Vendor::Immuta).await]).await;
+    let (response, mut send) = raw_call(&gateway).await;
+    // A field of the wire type 7, which there is not.
+    send.send_data(frame(&[0x0f; 8]), false).unwrap();
+    let mut body = guard(response).await.unwrap().into_body();
+    assert!(guard(body.data()).await.is_none(), "no response comes before the end");
+    let trailers = guard(body.trailers()).await.unwrap().expect("trailers");
+    let end = Status::from_header_map(&trailers).expect("a status");
+    assert_eq!(why(&end), (Code::InvalidArgument, "INVALID_REQUEST".into()));
+    assert_eq!(told(&end).field(), "request");
+}
+
+/// A call whose messages are bytes.
+async fn raw_call(gateway: &Gateway) -> (ResponseFuture, SendStream<Bytes>) {
     let stream = TcpStream::connect(gateway.address).await.unwrap();
     let (client, connection) = h2::client::Builder::new()
         .initial_window_size(64 << 20)
@@ -149,14 +190,28 @@ async fn twenty_thousand_adds_in_a_frame_each_are_all_answered() {
     let request =
         http::Request::post(url).header("content-type", "application/grpc").header("te", "trailers");
     let mut client = client.ready().await.unwrap();
-    let (response, mut send) = client.send_request(request.body(()).unwrap(), false).unwrap();
+    client.send_request(request.body(()).unwrap(), false).unwrap()
+}
+
+/// A message as gRPC frames it.
+fn frame(message: &[u8]) -> Bytes {
+    let mut frame = BytesMut::with_capacity(message.len() + 5);
+    frame.put_u8(0);
+    frame.put_u32(u32::try_from(message.len()).unwrap());
+    frame.extend_from_slice(message);
+    frame.freeze()
+}
+
+/// HTTP/2 ends a connection on which too many small frames wait to be read.
+#[tokio::test]
+async fn twenty_thousand_adds_in_a_frame_each_are_all_answered() {
+    const ADDS: u64 = 20_000;
+    let simulator = simulator(Vendor::Immuta).await;
+    let gateway = Gateway::start([Backend::of(&simulator)]).await;
+    let job = running(&simulator, 1).remove(0);
+    let (response, mut send) = raw_call(&gateway).await;
     for id in 0..ADDS {
-        let message = add(id, &job).encode_to_vec();
-        let mut frame = BytesMut::with_capacity(message.len() + 5);
-        frame.put_u8(0);
-        frame.put_u32(u32::try_from(message.len()).unwrap());
-        frame.extend_from_slice(&message);
-        send.send_data(frame.freeze(), false).unwrap();
+        send.send_data(frame(&add(id, &job).encode_to_vec()), false).unwrap();
     }
     simulator.finish(&job.job_id);
     let mut body = guard(response).await.unwrap().into_body();

@@ -7,10 +7,11 @@ use bytes::Bytes;
 use super::*;
 use crate::{
     adapters::{BackendFault, FileFault},
-    hub::{Download, DownloadFailure, Fetch, download::READER_PATIENCE},
+    hub::{Download, DownloadFailure, Fetch},
     job::{Artifact, Observation, Source},
     poller::{Asked, Leave, Upstream},
-    transport::{File, Files},
+    transport::File,
+    transport::Files,
 };
 
 /// Pieces of the file: more than the channel and the reader hold.
@@ -20,7 +21,7 @@ const PIECES: usize = 8;
 #[derive(Default)]
 struct Shelf {
     polls: std::sync::atomic::AtomicUsize,
-    throttled: Option<Option<Duration>>,
+    fault: Option<FaultKind>,
 }
 
 impl Upstream for Shelf {
@@ -55,9 +56,9 @@ impl Files for Shelf {
         _leave: Leave,
     ) -> Pin<Box<dyn Future<Output = Result<File, FileFault>> + Send + 'a>> {
         Box::pin(async move {
-            match self.throttled {
+            match &self.fault {
                 None => Ok(File::of(Bytes::from(vec![b'x'; PIECES * 64 * 1024]))),
-                Some(retry_after) => Err(BackendFault::from(FaultKind::Throttled { retry_after }).into()),
+                Some(fault) => Err(BackendFault::from(fault.clone()).into()),
             }
         })
     }
@@ -102,11 +103,11 @@ async fn a_reader_that_stalls_for_ten_minutes_loses_its_place() {
     let mut stalled = room.download().await.unwrap();
     stalled.next().await.unwrap().unwrap();
     for _ in 0..2 {
-        pass(READER_PATIENCE - SECOND).await;
+        pass(Duration::from_mins(9)).await;
         stalled.next().await.unwrap().expect("a slow reader is none that stalls");
     }
     assert!(matches!(room.download().await, Err(DownloadFailure::TooMany { limit: 1 })));
-    pass(READER_PATIENCE).await;
+    pass(Duration::from_mins(10)).await;
     let mut next = room.download().await.expect("the place is free");
     let end = loop {
         match stalled.next().await {
@@ -125,7 +126,8 @@ async fn a_reader_that_stalls_for_ten_minutes_loses_its_place() {
 #[tokio::test(start_paused = true)]
 async fn a_download_that_is_throttled_holds_the_polls_too() {
     for retry_after in [Some(20 * SECOND), None] {
-        let room = Room::new(Shelf { throttled: Some(retry_after), ..Shelf::default() });
+        let fault = Some(FaultKind::Throttled { retry_after });
+        let room = Room::new(Shelf { fault, ..Shelf::default() });
         let mut watch = room.hub.watch(&job("a"), None, &options()).unwrap();
         assert_eq!(said(&mut watch).await, "Running");
         let failure = room.download().await.unwrap_err();

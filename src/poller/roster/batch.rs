@@ -213,7 +213,7 @@ impl Batch {
         let roster = Arc::clone(&self.roster);
         let mut guard = roster.lock();
         let table = &mut *guard;
-        table.last_fault = Some(fault.clone());
+        table.last_fault = Some(fault.without_words());
         let backoff = table.gate.backoff();
         let mut refusal = Refusal::Known;
         let mut followed = 0;
@@ -270,7 +270,7 @@ impl Batch {
         let interruption = Interruption::until(fault.clone(), at, now);
         for taken in mem::take(&mut self.open) {
             if let Some(row) = table.asked(&taken) {
-                row.interrupted(Arc::clone(&interruption));
+                row.held(&interruption);
                 table.schedule(taken.key, at + BACK_OF_THE_LINE);
             }
         }

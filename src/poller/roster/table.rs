@@ -282,6 +282,18 @@ impl Row {
             if interruption.fault.kind == FaultKind::CredentialsRejected)
     }
 
+    /// It can't be asked about, as the others can't. What the vendor said of it alone
+    /// stays.
+    pub(super) fn held(&mut self, interruption: &Arc<Interruption>) {
+        let own = match &self.entry.news().standing {
+            Standing::Interrupted(own) if own.fault.without_words() == interruption.fault => {
+                Some(Arc::new(Interruption { fault: own.fault.clone(), ..(**interruption).clone() }))
+            }
+            _ => None,
+        };
+        self.interrupted(own.unwrap_or_else(|| Arc::clone(interruption)));
+    }
+
     pub(super) fn interrupted(&mut self, interruption: Arc<Interruption>) {
         self.stands(Standing::Interrupted(interruption));
     }

@@ -154,3 +154,50 @@ async fn credentials_that_were_replaced_are_tried_at_once() {
     pass(2 * LATENCY).await;
     assert!(follows.iter().all(|follow| state(follow) == Some(JobState::Running)));
 }
+
+/// Refuses every job in words that name it.
+struct NamesJobs;
+
+impl Upstream for NamesJobs {
+    fn ask<'a>(
+        &'a self,
+        jobs: &'a [JobRef],
+        _: &'a [Option<Source>],
+        _wait: Duration,
+        _leave: Leave,
+    ) -> Asked<'a> {
+        Box::pin(async move {
+            pass(LATENCY).await;
+            Ok(Err(FaultKind::Rejected { message: format!("{} is wrong", jobs[0].id) }.into()))
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_vendor_says_of_one_job_is_told_to_its_own_followers_alone() {
+    for max_batch in [1, 8] {
+        let limits =
+            Limits { concurrency: nonzero(8), throttle: Throttle::new(NonZeroU32::new(1000).unwrap()) };
+        let rig = rig_for(Arc::new(NamesJobs), max_batch, limits, false);
+        let ids = rig.running(40);
+        let follows: Vec<Follow> = ids.iter().map(|id| rig.follow(id)).collect();
+        let mut told = std::collections::BTreeSet::new();
+        for _ in 0..300 {
+            pass(SECOND).await;
+            for (id, follow) in ids.iter().zip(&follows) {
+                let Standing::Interrupted(interruption) = follow.news().standing else { continue };
+                let FaultKind::Rejected { message } = &interruption.fault.kind else { panic!() };
+                if message.is_empty() {
+                    assert!(!told.contains(id), "{id} keeps its words");
+                    assert_eq!(interruption.fault.to_string(), "the vendor refuses the request");
+                } else {
+                    assert_eq!(*message, format!("{id} is wrong"));
+                    told.insert(id);
+                }
+            }
+            let report = rig.roster.report(Instant::now());
+            assert!(report.last_fault.is_none_or(|fault| !fault.to_string().contains("job-")));
+        }
+        assert!(told.len() > 3);
+    }
+}

@@ -1,0 +1,140 @@
+//! `jobwatch watch`.
+
+use super::*;
+
+#[tokio::test]
+async fn a_watch_prints_each_change_and_exits_by_the_end() {
+    let heartbeat = WatchJobResponse {
+        event: Some(Event::Heartbeat(Heartbeat::default())),
+        resume_token: "a".to_owned(),
+    };
+    let interruption = WatchJobResponse {
+        event: Some(Event::Interruption(Interruption::default())),
+        resume_token: "a".to_owned(),
+    };
+    let script = vec![said("running", "a"), Ok(heartbeat), Ok(interruption), said("failed", "b")];
+    let gateway = Gateway::start(vec![script]).await;
+    let ran = gateway.run(&["watch", "immuta/x"]).await;
+    assert_eq!(ran.code, Some(1), "{}", ran.err);
+    let events = ran.json();
+    assert_eq!(events.len(), 3, "{}", ran.out);
+    assert_eq!(events[0]["status"]["state"], "JOB_STATE_RUNNING");
+    assert_eq!(events[0]["resumeToken"], "a");
+    assert!(events[1]["interruption"].is_object());
+    assert_eq!(events[2]["status"]["error"]["message"], "no such column");
+}
+
+#[tokio::test]
+async fn a_watch_that_is_cut_goes_on_from_its_last_token() {
+    let cut = Err(Status::unavailable("shutting down"));
+    let gateway =
+        Gateway::start(vec![vec![said("running", "first"), cut], Vec::new(), vec![said("done", "last")]])
+            .await;
+    let ran = gateway.run(&["watch", "immuta/x"]).await;
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    assert_eq!(ran.json().len(), 2);
+    let asked = gateway.script.asked.lock().unwrap();
+    let tokens: Vec<_> = asked.iter().map(|request| &*request.resume_token).collect();
+    assert_eq!(tokens, ["", "first", "first"]);
+    assert!(ran.err.starts_with("immuta/x: connection lost; trying again in "), "{}", ran.err);
+    assert!(ran.err.contains("(UNAVAILABLE: shutting down)"), "{}", ran.err);
+}
+
+#[tokio::test]
+async fn a_watch_gives_up_when_it_was_told_to() {
+    let gateway = Gateway::start(vec![vec![Err(Status::unavailable("shutting down"))]]).await;
+    let ran = gateway.run(&["watch", "immuta/x", "--reconnect", "0s"]).await;
+    assert_eq!(ran.code, Some(3), "{}", ran.err);
+    assert_eq!(gateway.script.asked.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_watch_that_fails_for_the_jobs_own_reason_is_not_tried_again() {
+    let gateway = Gateway::start(vec![vec![Err(Status::not_found("no such job"))]]).await;
+    let ran = gateway.run(&["watch", "immuta/x"]).await;
+    assert_eq!(ran.code, Some(3));
+    assert!(ran.err.starts_with("error: immuta/x: NOT_FOUND: no such job\n"), "{}", ran.err);
+    assert_eq!(gateway.script.asked.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn several_jobs_are_watched_at_once() {
+    let gateway =
+        Gateway::start(vec![vec![said("running", "a"), said("done", "b")], vec![said("done", "c")]]).await;
+    let ran = gateway.run(&["watch", "immuta/x", "immuta/y"]).await;
+    assert_eq!((ran.code, ran.json().len()), (Some(0), 3), "{}", ran.err);
+}
+
+#[tokio::test]
+async fn each_line_is_written_as_soon_as_it_is_known_and_ctrl_c_exits_130() {
+    let watches = Mutex::new(vec![vec![said("running", "a")]].into());
+    let gateway = Gateway::serve(Scripted { watches, stays_open: true, ..Scripted::default() }).await;
+    let mut child = jobwatch(&["watch", "immuta/x", "--server", &gateway.address.to_string()])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.next_line().await.unwrap().unwrap().contains("JOB_STATE_RUNNING"));
+    let pid = child.id().unwrap().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().await.unwrap().success());
+    assert_eq!(child.wait().await.unwrap().code(), Some(130));
+}
+
+/// Passes connections on to a gateway, until it is told to cut them.
+async fn wire_to(gateway: SocketAddr, cut: Arc<Notify>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut client, _) = listener.accept().await.unwrap();
+            let cut = cut.clone();
+            tokio::spawn(async move {
+                let mut server = TcpStream::connect(gateway).await.unwrap();
+                tokio::select! {
+                    _ = copy_bidirectional(&mut client, &mut server) => {}
+                    () = cut.notified() => {}
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_watch_outlives_its_connection() {
+    let script = Scripted {
+        watches: Mutex::new(vec![vec![said("running", "a")], vec![said("done", "b")]].into()),
+        stays_open: true,
+        ..Scripted::default()
+    };
+    let gateway = Gateway::serve(script).await;
+    let cut = Arc::new(Notify::new());
+    let address = wire_to(gateway.address, cut.clone()).await;
+    let mut child = jobwatch(&["watch", "immuta/x", "--server", &address.to_string()])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.next_line().await.unwrap().unwrap().contains("JOB_STATE_RUNNING"));
+    cut.notify_waiters();
+    let next = lines.next_line().await.unwrap();
+    let ran = Ran::of(&child.wait_with_output().await.unwrap());
+    assert!(next.is_some_and(|line| line.contains("JOB_STATE_SUCCEEDED")), "{}", ran.err);
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    assert!(ran.err.contains("connection lost"), "{}", ran.err);
+}
+
+#[tokio::test]
+async fn a_reader_that_goes_away_ends_the_program_quietly() {
+    let many = (0..2000).map(|n| said("running", &n.to_string())).collect();
+    let gateway = Gateway::start(vec![many]).await;
+    let mut child = jobwatch(&["watch", "immuta/x", "--server", &gateway.address.to_string()])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let ran = Ran::of(&child.wait_with_output().await.unwrap());
+    assert_eq!((ran.code, &*ran.err), (Some(141), ""));
+}

@@ -1,0 +1,59 @@
+//! The proxy that the environment names: for vendors elsewhere, never for this machine.
+
+use std::{io::Write, process::Stdio};
+
+use jobwatch::simulators::Vendor;
+use tempfile::NamedTempFile;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+    process::Command,
+};
+
+use crate::harness::*;
+
+/// `jobwatch check --connect` behind a proxy: what it prints, and whether all is well.
+async fn check(proxy: &str, backend: Backend) -> (bool, String) {
+    let mut config = NamedTempFile::new().unwrap();
+    config.write_all(config_text("", [backend]).as_bytes()).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_jobwatch"));
+    command.args(["check", "--connect", "--config"]).arg(config.path());
+    command.env_clear().stdin(Stdio::null()).kill_on_drop(true);
+    for name in ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"] {
+        command.env(name, proxy);
+    }
+    let output = guard(command.output()).await.unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8(text).unwrap())
+}
+
+#[tokio::test]
+async fn the_environments_proxy_is_not_used_towards_this_machine() {
+    let dead = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let proxy = format!("http://{}", dead.local_addr().unwrap());
+    drop(dead);
+    for vendor in Vendor::ALL {
+        let simulator = simulator(vendor).await;
+        let (ok, said) = check(&proxy, Backend::of(&simulator)).await;
+        assert!(ok, "{said}");
+        assert!(!simulator.calls().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn the_environments_proxy_is_used_elsewhere() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let proxy = format!("http://{}", listener.local_addr().unwrap());
+    let proxied = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut head = vec![0; 65536];
+        let length = stream.read(&mut head).await.unwrap();
+        stream.write_all(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+        String::from_utf8_lossy(&head[..length]).into_owned()
+    });
+    let backend = Backend::at(Vendor::Immuta, "http://vendor.invalid").bearer("t0ken");
+    let (ok, said) = check(&proxy, backend).await;
+    assert!(!ok && said.contains("502"), "{said}");
+    let head = guard(proxied).await.unwrap();
+    assert!(head.split(' ').nth(1).unwrap().starts_with("http://vendor.invalid/jobs/statuses"), "{head}");
+}

@@ -7,6 +7,7 @@
 //!
 //! ```text
 //! listener (host) -> call log, faults (reception) -> the vendor's routes -> jobs
+//!        <- bytes (delivery) <- how they are wrong (distortion)
 //! ```
 //!
 //! All of it is also at hand over HTTP below `/_simulator`, for people who write
@@ -35,6 +36,8 @@ mod admin;
 mod calls;
 mod claret;
 mod datasaur;
+mod delivery;
+mod distortion;
 mod faults;
 mod fleet;
 mod gate;
@@ -43,6 +46,7 @@ mod immuta;
 mod jobs;
 mod kinetica;
 mod life;
+mod misfit;
 mod plan;
 mod reception;
 mod vendor;
@@ -62,9 +66,12 @@ use axum::{Router, middleware};
 use self::{calls::CallLog, faults::Faults, gate::Gate, host::Host, jobs::Jobs};
 pub use self::{
     calls::{Authorization, Call},
+    delivery::{Delivery, RawAnswer},
+    distortion::Distortion,
     faults::{Answer, Effect, Fault, GraphQlError},
     fleet::{DemoJob, Fleet},
     jobs::Job,
+    misfit::{Misfit, Oddity},
     plan::{Category, Content, End, File, Outcome, Plan},
     vendor::Vendor,
 };

@@ -20,6 +20,7 @@ use super::{
     present::{Reader, present},
     render::Paint,
     serve::signalled,
+    simulate,
 };
 use crate::{
     config::Config,
@@ -157,6 +158,10 @@ fn introduction(address: SocketAddr, jobs: &[DemoJob], urls: &[(&str, String)], 
     text += "\nThe vendors start jobs and fail on request, as jobwatch demo --help says:\n\n";
     for (vendor, url) in urls {
         text = text + &format!("  {vendor:8}  {url}/_simulator") + "\n";
+    }
+    if let Some((_, url)) = urls.first() {
+        let fault = r#"{"effect":{"reset_at":20},"times":3}"#;
+        text = text + "\n  " + &paint.cyan(&simulate::curl(url, "faults", fault)) + "\n";
     }
     text.push('\n');
     text

@@ -67,11 +67,7 @@ fn introduction(simulator: &Simulator, paint: Paint) -> String {
         ("faults", r#"{"effect":{"status":{"code":503}},"times":3}"#),
         ("tokens", ""),
     ] {
-        let body = match body {
-            "" => String::new(),
-            body => format!(" -H 'content-type: application/json' -d '{body}'"),
-        };
-        text = text + "  " + &paint.cyan(&format!("curl -X POST{body} {url}/_simulator/{route}")) + "\n";
+        text = text + "  " + &paint.cyan(&curl(&url, route, body)) + "\n";
     }
     text += "\nA gateway before it needs this configuration:\n\n  allow_inline_secrets = true\n";
     for line in simulator.config().lines() {
@@ -120,20 +116,67 @@ const PLAN: &[(&str, &str)] = &[
 
 /// What can go wrong.
 const EFFECTS: &[(&str, &str)] = &[
-    (r#"{"status": {"code": 429, "headers": {"retry-after": "5"}}}"#, "this answer; \"body\", too"),
-    (r#"{"delay": 2000}"#, "the answer comes so many ms later"),
+    (r#"{"delay": 2000}"#, "latency: the answer comes so many ms later"),
+    (r#"{"jitter": 2000}"#, "the same, a random part of so many ms"),
+    (r#"{"throttle": {"bytes": 64, "pause_ms": 50}}"#, "so many bytes at a time"),
+    (r#"{"slow_head": 100}"#, "slowloris: so many ms for each byte of the head"),
     (r#""hang""#, "no answer ever comes"),
-    (r#""reset""#, "the connection is reset"),
-    (r#"{"truncate": 10}"#, "the body ends after so many bytes"),
-    (r#""empty204""#, "204"),
-    (r#"{"html": 502}"#, "a page"),
-    (r#"{"redirect": "/login"}"#, "302"),
-    (r#"{"wrong_content_type": "text/plain"}"#, ""),
-    (r#"{"huge_body": 100000000}"#, "null for one that never ends"),
-    (r#"{"refuse": "not today"}"#, "in the vendor's form"),
-    (r#"{"graphql_error": {"message": "no"}}"#, "at Datasaur"),
-    (r#""ignore_range""#, "of a download"),
+    (r#"{"stall_at": 20}"#, "half-open: after 20 bytes nothing more comes"),
+    (r#""reset""#, "the connection is reset without an answer"),
+    (r#"{"reset_at": 20}"#, "after 20 bytes of the answer, head included"),
+    (r#"{"close_at": -1}"#, "the connection ends there; -1: without the last"),
+    (r#"{"truncate": 10}"#, "an end after so many bytes of the body"),
+    (r#""close_after_answer""#, "the connection ends, unannounced"),
+    (r#""close_under_request""#, "a kept one ends as the next request comes"),
+    (r#""twice""#, "the answer, and once more"),
+    (r#"{"extra": "more"}"#, "bytes after the answer"),
+    (r#"{"wrong_length": -3}"#, "Content-Length is so much more than the body"),
+    (r#"{"content_length": "1e9"}"#, "Content-Length is this"),
+    (r#""endless_body""#, "without a length and without an end"),
+    (r#""endless_chunks""#, "chunks without an end"),
+    (r#"{"huge_body": 100000000}"#, "JSON that breaks off after so many bytes"),
+    (r#"{"gzip_bomb": 1000000000}"#, "so many bytes, once it is unpacked"),
+    (r#"{"many_headers": 100000}"#, "so many more"),
+    (r#"{"huge_header": 1000000}"#, "one more, of so many bytes"),
+    (r#""endless_head""#, "headers without an end"),
+    (r#""http_1_0""#, "up to the end of the connection"),
+    (r#"{"raw": "HTTP/1.1 2000 OK\r\n\r\n"}"#, "these bytes, then the end of the connection"),
+    (r#"{"status": {"code": 429, "headers": {"retry-after": "5"}}}"#, "this answer in place of the vendor's"),
+    (r#"{"status": {"code": 200, "body": "[NaN]"}}"#, "and \"content_type\""),
+    (r#"{"status": {"code": 200, "body_base64": "/w=="}}"#, "a body that is no text"),
+    (r#""empty204""#, "204 without a body"),
+    (r#"{"html": 502}"#, "a page with this status"),
+    (r#"{"redirect": "/login"}"#, "302 to there"),
+    (r#"{"wrong_content_type": "text/plain"}"#, "the answer under this type"),
+    (r#"{"refuse": "not today"}"#, "a refusal in the vendor's form"),
+    (r#"{"graphql_error": {"message": "no"}}"#, "at Datasaur; \"with_data\": true, too"),
+    (r#""ignore_range""#, "a download from its beginning"),
+    (r#"{"answer_for": ["17", "18"]}"#, "the answer is about these jobs; [] is none"),
+    (r#"{"json": {"put": "deep"}}"#, "one more member, 100,000 arrays deep"),
+    (r#"{"json": {"put": "nan", "at": "/content/progress"}}"#, "in place of that value"),
+    (r#"{"json": {"put": "duplicate_key", "at": "/content"}}"#, "a second time, as null"),
+    (r#"{"json": {"put": "invalid_utf8"}}"#, "at Kinetica also \"at\": \"/data_str/endpoint\""),
+    (r#"{"json": {"put": "lone_surrogate"}}"#, "half a pair"),
+    (r#"{"json": {"put": "big_number"}}"#, "an integer beyond 64 bits"),
+    (r#"{"json": {"put": "huge_number"}}"#, "a number beyond a double"),
+    (r#"{"json": {"put": "long_text"}}"#, "of 100 MB"),
 ];
+
+/// For two terminals.
+const EXAMPLE: [&str; 2] = [
+    "jobwatch simulate immuta --listen 127.0.0.1:8090",
+    r#"curl -X POST -H 'content-type: application/json' -d '{"effect":{"reset_at":20},"times":3}' \
+    http://127.0.0.1:8090/_simulator/faults"#,
+];
+
+/// The line that lets a simulator fail.
+pub(super) fn curl(url: &str, route: &str, body: &str) -> String {
+    let body = match body {
+        "" => String::new(),
+        body => format!(" -H 'content-type: application/json' -d '{body}'"),
+    };
+    format!("curl -X POST{body} {url}/_simulator/{route}")
+}
 
 /// What `--help` says of all that.
 pub(super) fn means() -> String {
@@ -150,9 +193,14 @@ pub(super) fn means() -> String {
     }
     text += "\nA fault's \"effect\" is one of these; \"path\" (a part of it), \"job_id\" and \"times\" say when:\n\n";
     for (effect, what) in EFFECTS {
-        text = text + format!("  {effect:60} {what}").trim_end() + "\n";
+        text = text + format!("  {effect:50} {what}").trim_end() + "\n";
     }
-    text
+    text += "\nOf all that a request meets, the delays happen, and the first of the others. In two terminals:\n\n";
+    for line in EXAMPLE {
+        text = text + "  " + line + "\n";
+    }
+    text + "\nA simulator speaks neither TLS nor DNS: for these faults let the client's base_url begin with\n\
+            https:// at the simulator's port, or name a host below .invalid.\n"
 }
 
 #[cfg(test)]
@@ -180,6 +228,33 @@ mod tests {
                 _ => drop(serde_json::from_str::<serde_json::Value>(body).unwrap()),
             }
         }
+    }
+
+    /// What may stand there, as the refusal of anything else tells.
+    fn known(wrong: &str) -> Vec<String> {
+        let refused = serde_json::from_str::<Fault>(wrong).unwrap_err().to_string();
+        let known = refused.split_once("expected one of").expect(&refused).1;
+        known.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn the_help_lists_every_effect() {
+        let effects = known(r#"{"effect": "nonsense"}"#);
+        assert!(effects.len() > 30, "{effects:?}");
+        let oddities = known(r#"{"effect": {"json": {"put": "nonsense"}}}"#);
+        let help = means();
+        for name in effects.iter().chain(&oddities) {
+            assert!(help.contains(&format!("\"{name}\"")), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_example_of_the_help_can_be_pasted() {
+        let body = EXAMPLE[1].split('\'').nth(3).unwrap();
+        let fault: Fault = serde_json::from_str(body).unwrap();
+        assert_eq!(fault.times, Some(3));
+        let address = EXAMPLE[0].rsplit(' ').next().unwrap();
+        assert!(EXAMPLE[1].ends_with(&format!(" http://{address}/_simulator/faults")));
     }
 
     #[test]

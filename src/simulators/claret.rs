@@ -22,6 +22,7 @@ use serde_json::json;
 
 use super::{
     World, credentials,
+    faults::answered_one,
     life::{Phase, View, Words},
 };
 
@@ -147,7 +148,7 @@ async fn status(
     if let Some(message) = world.faults.poisoned(std::slice::from_ref(&id)) {
         return refusal(&message);
     }
-    let Some(view) = world.jobs.view(&id) else {
+    let Some(view) = world.jobs.view(&answered_one(id)) else {
         let error = json!({ "error": "Job log ID does not exist" });
         let message = "Job not found or you do not have access to this job.";
         return (StatusCode::UNPROCESSABLE_ENTITY, Json(json!({ "message": message, "error": error })))

@@ -4,29 +4,27 @@
 //! dropped or goes down, and takes all of them with it.
 
 use std::{
+    future::pending,
     io,
     net::SocketAddr,
-    pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll},
     time::Duration,
 };
 
 use axum::{Extension, Router};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo},
-    server::conn::auto::Builder,
-    service::TowerToHyperService,
-};
+use hyper::server::conn::http1;
+use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
+    sync::mpsc,
     task::{JoinHandle, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
+
+use super::delivery::Delivery;
 
 #[derive(Debug)]
 pub(super) struct Host {
@@ -110,79 +108,54 @@ async fn listen(listener: TcpListener, router: Router, stop: CancellationToken) 
     connections.shutdown().await;
 }
 
-async fn serve(stream: TcpStream, router: Router) {
+/// Answers the requests of a connection one by one, until one is delivered otherwise
+/// than by HTTP's rules; then anew, if that left the connection open.
+async fn serve(mut stream: TcpStream, router: Router) {
     // Answers are written in one go, and tests are short.
     let _ = stream.set_nodelay(true);
-    let line = Line::default();
-    let wire = TokioIo::new(Wire { stream, line: line.clone() });
-    let service = TowerToHyperService::new(router.layer(Extension(line)));
-    // A client that goes away is its own affair.
-    let _ = Builder::new(TokioExecutor::new()).http1_only().serve_connection(wire, service).await;
-}
-
-/// Whether a connection still holds.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Line(Arc<AtomicBool>);
-
-impl Line {
-    /// Lets nothing more out: the connection is reset in place of the answer.
-    pub(super) fn cut(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    fn is_cut(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// A connection that can be cut.
-#[derive(Debug)]
-struct Wire {
-    stream: TcpStream,
-    line: Line,
-}
-
-impl Wire {
-    fn check(&self) -> io::Result<()> {
-        if self.line.is_cut() { Err(io::ErrorKind::ConnectionReset.into()) } else { Ok(()) }
-    }
-}
-
-impl Drop for Wire {
-    fn drop(&mut self) {
-        if self.line.is_cut() {
-            // Makes the close a reset; where that fails the client sees a plain end.
-            let _ = self.stream.set_zero_linger();
+    let kept = Arc::default();
+    loop {
+        let (sender, mut deliveries) = mpsc::channel(1);
+        let line = Line { sender, kept: Arc::clone(&kept) };
+        let service = TowerToHyperService::new(router.clone().layer(Extension(line)));
+        let mut connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+        let delivery = tokio::select! {
+            // A client that goes away is its own affair.
+            _ = &mut connection => return,
+            Some(delivery) = deliveries.recv() => delivery,
+        };
+        // The answer before has been sent, or its request would not be answered yet.
+        let parts = connection.into_parts();
+        stream = parts.io.into_inner();
+        let is_open = delivery.send(&mut stream, |_| ()).await.unwrap_or(false);
+        // A request that came ahead of its turn is gone with what was read.
+        if !is_open || !parts.read_buf.is_empty() {
+            return;
         }
     }
 }
 
-impl AsyncRead for Wire {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        into: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, into)
-    }
+/// The connection of a request.
+#[derive(Clone, Debug)]
+pub(super) struct Line {
+    sender: mpsc::Sender<Delivery>,
+    kept: Arc<AtomicBool>,
 }
 
-impl AsyncWrite for Wire {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.check()?;
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+impl Line {
+    /// Whether it has answered a request before.
+    pub(super) fn is_kept(&self) -> bool {
+        self.kept.load(Ordering::Relaxed)
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+    pub(super) fn keep(&self) {
+        self.kept.store(true, Ordering::Relaxed);
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.check()?;
-        Pin::new(&mut self.stream).poll_shutdown(context)
+    /// Answers the request with this and nothing else: it never returns.
+    pub(super) async fn deliver<T>(&self, delivery: Delivery) -> T {
+        // It only fails where the connection has ended.
+        let _ = self.sender.send(delivery).await;
+        pending().await
     }
 }

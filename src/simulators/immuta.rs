@@ -22,6 +22,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     World,
+    faults::answered,
     life::{Phase, View, Words},
     plan::Outcome,
 };
@@ -101,8 +102,9 @@ async fn statuses(State(world): State<Arc<World>>, headers: HeaderMap, body: Byt
     // -1 waits for ever, and so does what no clock can count.
     let wait = u64::try_from(asked.wait).ok().map(Duration::from_secs);
     let until = wait.and_then(|wait| Instant::now().checked_add(wait));
+    let ids = answered(asked.job_ids);
     loop {
-        let views: Vec<_> = asked.job_ids.iter().filter_map(|id| world.jobs.view(id)).collect();
+        let views: Vec<_> = ids.iter().filter_map(|id| world.jobs.view(id)).collect();
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
         let pause = Duration::from_secs(asked.poll_interval).min(left.unwrap_or(Duration::MAX));
         if pause.is_zero() || views.iter().all(|view| view.phase.has_ended()) {

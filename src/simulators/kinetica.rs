@@ -26,6 +26,7 @@ use self::{
 };
 use super::{
     World, credentials,
+    faults::answered_one,
     life::{Phase, View, Words},
     plan::{Outcome, Plan},
 };
@@ -100,8 +101,9 @@ type Fields = Vec<(&'static str, Value)>;
 /// By id; by tag where the id is not this cluster's.
 fn get_job(world: &World, request: &Record) -> Result<Fields, String> {
     let id = request.long("job_id").unwrap_or_default();
-    let tag = request.option("job_tag").filter(|tag| !tag.is_empty());
-    let by_id = world.jobs.view(&id.to_string());
+    let about = answered_one(id.to_string());
+    let tag = request.option("job_tag").filter(|tag| !tag.is_empty() && !about.is_empty());
+    let by_id = world.jobs.view(&about);
     let found = by_id.or_else(|| tag.and_then(|tag| world.jobs.view_by_tag(tag)));
     let view = found.ok_or_else(|| format!("Job id {id} not found (Simulator/J:404)"))?;
     let progress = if view.phase == Phase::Succeeded { 100 } else { view.progress };

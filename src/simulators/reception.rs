@@ -1,7 +1,7 @@
 //! What every request goes through before and after the vendor's own routes: the
 //! call log, and the faults.
 
-use std::{io, sync::Arc};
+use std::{future::pending, io, sync::Arc};
 
 use axum::{
     Extension,
@@ -12,12 +12,13 @@ use axum::{
     response::{Html, IntoResponse, Response},
 };
 use bytes::Bytes;
-use futures_util::{StreamExt, stream};
+use futures_util::stream;
 use serde_json::{Value, json};
 
 use super::{
     World,
-    faults::{Answer, Effect, GraphQlError},
+    delivery::{Delivery, RawAnswer},
+    faults::{self, Answer, Effect, GraphQlError},
     host::Line,
 };
 
@@ -39,21 +40,21 @@ pub(super) async fn receive(
     };
     let path = parts.uri.path().to_owned();
     let ids = world.vendor.job_ids(&parts, &body);
-    let mishap = world.faults.take(&path, &ids);
+    let mishap = world.faults.take(&path, &ids, line.is_kept());
     let number = world.calls.arrived(&parts.method, &path, ids, &parts.headers);
     tokio::time::sleep(mishap.delay).await;
+    let distortion = mishap.effect.as_ref().and_then(Effect::distortion);
     let response = match mishap.effect {
-        Some(Effect::Hang) => std::future::pending().await,
-        Some(Effect::Reset) => {
-            line.cut();
-            return StatusCode::INTERNAL_SERVER_ERROR.into_response();
-        }
+        Some(Effect::Hang) => pending().await,
+        Some(Effect::Reset) => line.deliver(Delivery::of([]).then_reset()).await,
+        Some(Effect::CloseUnderRequest) => line.deliver(Delivery::of([]).then_close()).await,
         Some(Effect::Status(answer)) => one_s_own(answer),
         Some(Effect::Empty204) => StatusCode::NO_CONTENT.into_response(),
         Some(Effect::Html(code)) => (status(code), Html(PAGE)).into_response(),
         Some(Effect::Redirect(location)) => one_s_own(Answer {
             code: 302,
             body: PAGE.to_owned(),
+            bytes: None,
             content_type: "text/html; charset=UTF-8".to_owned(),
             headers: [("location".to_owned(), location)].into(),
         }),
@@ -61,6 +62,10 @@ pub(super) async fn receive(
         Some(Effect::Refuse(message)) => world.vendor.refusal(&parts, &message),
         Some(Effect::GraphQlError(error)) if !error.with_data => {
             (status(error.status.unwrap_or(200)), axum::Json(with_error(None, &error))).into_response()
+        }
+        Some(Effect::AnswerFor(ids)) => {
+            let routes = next.run(Request::from_parts(parts, Body::from(body)));
+            faults::answering_for(ids, routes).await
         }
         after => {
             if let Some(Effect::IgnoreRange) = after {
@@ -71,7 +76,11 @@ pub(super) async fn receive(
         }
     };
     world.calls.answered(number, response.status().as_u16());
-    response
+    line.keep();
+    match distortion {
+        None => response,
+        Some(distortion) => line.deliver(distortion(&RawAnswer::of(response).await)).await,
+    }
 }
 
 /// Does to the vendor's answer what the effect says.
@@ -82,7 +91,12 @@ async fn spoil(mut response: Response, effect: Option<Effect>) -> Response {
             response.headers_mut().insert(header::CONTENT_TYPE, kind);
             response
         }
-        Some(Effect::Truncate(bytes)) => truncate(response, bytes).await,
+        Some(Effect::Json(misfit)) => {
+            let (mut parts, body) = response.into_parts();
+            let body = misfit.put_into(&to_bytes(body, usize::MAX).await.unwrap_or_default());
+            parts.headers.remove(header::CONTENT_LENGTH);
+            Response::from_parts(parts, Body::from(body))
+        }
         Some(Effect::GraphQlError(error)) => {
             let code = status(error.status.unwrap_or(200));
             let body = to_bytes(response.into_body(), usize::MAX).await.unwrap_or_default();
@@ -93,25 +107,9 @@ async fn spoil(mut response: Response, effect: Option<Effect>) -> Response {
     }
 }
 
-async fn truncate(response: Response, bytes: usize) -> Response {
-    let (mut parts, body) = response.into_parts();
-    let body = to_bytes(body, usize::MAX).await.unwrap_or_default();
-    parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
-    parts.headers.remove(header::TRANSFER_ENCODING);
-    let piece = body.slice(..bytes.min(body.len()));
-    let start = stream::once(async { Ok(piece) });
-    let end = stream::once(async {
-        // One turn, in which the server sends what it has before it hears of the end.
-        tokio::task::yield_now().await;
-        Err(io::Error::from(io::ErrorKind::UnexpectedEof))
-    });
-    Response::from_parts(parts, Body::from_stream(start.chain(end)))
-}
-
-fn huge(bytes: Option<u64>) -> Response {
+fn huge(bytes: u64) -> Response {
     let piece = Bytes::from(vec![b'a'; PIECE]);
-    let rest = bytes.unwrap_or(u64::MAX);
-    let body = stream::unfold((rest, true), move |(rest, first)| {
+    let body = stream::unfold((bytes, true), move |(rest, first)| {
         let piece = if first { Bytes::from_static(b"{\"") } else { piece.clone() };
         let len = piece.len().min(usize::try_from(rest).unwrap_or(usize::MAX));
         async move { (len > 0).then(|| (Ok::<_, io::Error>(piece.slice(..len)), (rest - len as u64, false))) }
@@ -128,7 +126,8 @@ fn with_error(answer: Option<Value>, error: &GraphQlError) -> Value {
 }
 
 fn one_s_own(answer: Answer) -> Response {
-    let mut response = (status(answer.code), answer.body).into_response();
+    let body = answer.bytes.unwrap_or_else(|| answer.body.into());
+    let mut response = (status(answer.code), body).into_response();
     let kind = ("content-type".to_owned(), answer.content_type);
     for (name, value) in std::iter::once(kind).chain(answer.headers) {
         if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {

@@ -146,7 +146,7 @@ async fn every_effect_does_what_it_says() {
         (&odd.headers()["content-type"], odd.content_length()),
         (&"text/csv".parse().unwrap(), Some(2))
     );
-    let huge = answer(Effect::HugeBody(Some(1_000_000))).await.unwrap();
+    let huge = answer(Effect::HugeBody(1_000_000)).await.unwrap();
     assert_eq!(huge.bytes().await.unwrap().len(), 1_000_000);
     assert_eq!(body(answer(Effect::Refuse("no".into())).await.unwrap()).await["message"], "no");
     let mut cut = answer(Effect::Truncate(1)).await.unwrap();
@@ -230,23 +230,78 @@ async fn everything_is_also_at_hand_over_http() {
 }
 
 #[tokio::test]
-async fn every_effect_can_be_written_in_json() {
-    for effect in [
-        json!("hang"),
-        json!("reset"),
-        json!("empty204"),
-        json!("ignore_range"),
-        json!({ "delay": 5 }),
-        json!({ "truncate": 5 }),
-        json!({ "html": 502 }),
-        json!({ "redirect": "/login" }),
-        json!({ "wrong_content_type": "text/csv" }),
-        json!({ "huge_body": null }),
-        json!({ "refuse": "no" }),
-        json!({ "status": { "code": 429, "headers": { "retry-after": "3" } } }),
-        json!({ "graphql_error": { "message": "no", "extensions": { "code": "X" } } }),
+async fn a_fault_that_is_none_is_refused_with_its_field_and_what_may_stand_there() {
+    let simulator = immuta().await;
+    for (fault, wanted) in [
+        (json!({ "effect": "nonsense" }), &["effect: unknown variant `nonsense`", "`twice`", "`json`"][..]),
+        (json!({ "effect": { "json": { "put": "x" } } }), &["effect.json.put", "`x`", "`deep`", "`nan`"]),
+        (json!({ "effect": "hang", "time": 1 }), &["unknown field `time`", "`effect`", "`times`"]),
+        (json!({ "effect": { "throttle": { "bytes": 1, "pause": 1 } } }), &["effect.throttle", "`pause_ms`"]),
+        (
+            json!({ "effect": { "throttle": { "bytes": 0, "pause_ms": 1 } } }),
+            &["effect.throttle.bytes", "nonzero"],
+        ),
+        (json!({ "effect": { "status": { "code": 99 } } }), &["effect.status.code", "200 to 999"]),
+        (json!({ "effect": { "html": 1000 } }), &["effect.html", "200 to 999"]),
+        (json!({ "effect": { "status": { "code": 200, "body_base64": "?" } } }), &["body_base64", "base64"]),
+        (json!({ "effect": { "status": { "code": 200, "headers": { "a b": "" } } } }), &["headers", "a b"]),
+        (json!({ "effect": { "delay": -1 } }), &["effect.delay", "-1"]),
+        (json!({ "times": 1 }), &["missing field `effect`"]),
     ] {
-        serde_json::from_value::<Fault>(json!({ "effect": effect })).unwrap();
+        let answer = send(&simulator, Method::POST, "/_simulator/faults", &fault).send().await.unwrap();
+        assert_eq!(answer.status(), 422, "{fault}");
+        let text = answer.text().await.unwrap();
+        for word in wanted {
+            assert!(text.contains(word), "{fault}: {text}");
+        }
+    }
+    assert_eq!(ask(&simulator, &[]).send().await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn an_answer_is_about_other_jobs_or_more_or_fewer() {
+    let simulator = immuta().await;
+    for id in ["a", "b"] {
+        simulator.start_job(Plan::fixed("active").id(id));
+    }
+    for (about, wanted) in
+        [(vec!["b"], json!(["b"])), (vec!["a", "b"], json!(["a", "b"])), (vec![], json!([]))]
+    {
+        let about = about.into_iter().map(str::to_owned).collect();
+        simulator.inject(Fault::new(Effect::AnswerFor(about)).times(1));
+        let answer = body(ask(&simulator, &["a"]).send().await.unwrap()).await;
+        let ids: Vec<_> = answer.as_object().unwrap().values().map(|record| record["id"].clone()).collect();
+        assert_eq!(json!(ids), wanted);
+    }
+}
+
+#[tokio::test]
+async fn a_body_of_any_bytes_and_a_value_of_any_kind_can_be_answered() {
+    let simulator = immuta().await;
+    simulator.start_job(Plan::fixed("active").id("a"));
+    for (effect, wanted) in [
+        (json!({ "status": { "code": 200, "body_base64": "eyL/In0=" } }), &b"{\"\xff\"}"[..]),
+        (json!({ "status": { "code": 200, "body": r#"{"a":1,"a":"\ud800"}"# } }), br#"{"a":1,"a":"\ud800"}"#),
+        (
+            json!({ "json": { "put": "nan", "at": "/a/state" } }),
+            br#"{"a":{"id":"a","state":NaN,"output":null,"retryCount":0}}"#,
+        ),
+        (
+            json!({ "json": { "put": "duplicate_key", "at": "/a/state" } }),
+            br#"{"a":{"id":"a","state":"active","state":null,"output":null,"retryCount":0}}"#,
+        ),
+        (
+            json!({ "json": { "put": "invalid_utf8", "at": "/a/output" } }),
+            b"{\"a\":{\"id\":\"a\",\"state\":\"active\",\"output\":\"\xff\xc3\x28\",\"retryCount\":0}}",
+        ),
+    ] {
+        simulator.inject(serde_json::from_value(json!({ "effect": effect, "times": 1 })).unwrap());
+        let answer = ask(&simulator, &["a"]).send().await.unwrap();
+        assert_eq!(
+            answer.headers()["content-type"].to_str().unwrap().split(';').next(),
+            Some("application/json")
+        );
+        assert_eq!(answer.bytes().await.unwrap(), wanted, "{effect}");
     }
 }
 

@@ -1,8 +1,13 @@
 //! What the documents say of the tests is true.
 
-use std::{collections::HashSet, fs, path::Path};
+use std::{
+    collections::{HashMap, HashSet},
+    fs,
+    path::Path,
+    process::Command,
+};
 
-use crate::faults::names_of_faults;
+use crate::faults::named_faults;
 
 /// Names of functions in all sources below `folder`.
 fn functions(folder: &Path, into: &mut HashSet<String>) {
@@ -24,7 +29,7 @@ fn rows(text: &str) -> Vec<Vec<&str>> {
     let tables = text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| fault |"));
     tables
         .map(|line| {
-            assert_eq!(cells(line), 5, "{line}");
+            assert_eq!(cells(line), 6, "{line}");
             line.trim_matches('|').split('|').map(str::trim).collect()
         })
         .collect()
@@ -41,16 +46,38 @@ fn every_fault_has_a_row_and_every_row_a_test() {
     functions(&root.join("src"), &mut known);
     functions(&root.join("tests"), &mut known);
     for row in &rows {
-        let tests: Vec<_> = row[4].split(", ").map(|test| test.trim_matches('`')).collect();
+        let tests: Vec<_> = row[5].split(", ").map(|test| test.trim_matches('`')).collect();
         let missing: Vec<_> = tests.iter().filter(|test| !known.contains(**test)).collect();
         assert!(missing.is_empty(), "{}: there is no test {missing:?}", row[0]);
     }
 
     let described: HashSet<_> = rows.iter().map(|row| row[0]).collect();
     assert_eq!(described.len(), rows.len(), "a fault stands twice");
-    let names: Vec<_> = names_of_faults().collect();
+    let by_hand: HashMap<_, _> = rows.iter().map(|row| (row[0], row[1])).collect();
+    for (name, effect) in named_faults() {
+        let Some(effect) = effect else { continue };
+        assert_eq!(by_hand.get(name), Some(&&*format!("`{effect}`")), "{name}");
+    }
+
+    let names: Vec<_> = named_faults().map(|(name, _)| name).collect();
     assert!(text.contains(&format!("\n{} faults of an answer", names.len())), "there are {}", names.len());
     for name in names {
         assert!(described.contains(name), "{name} has no row");
+    }
+}
+
+#[test]
+fn whatever_is_said_to_be_done_by_hand_is_in_the_help() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join("docs/faults.md")).unwrap();
+    for command in ["simulate", "demo"] {
+        let help = Command::new(env!("CARGO_BIN_EXE_jobwatch")).args([command, "--help"]).output().unwrap();
+        let help = String::from_utf8(help.stdout).unwrap();
+        let words: HashSet<_> = help.split(|part: char| !part.is_alphanumeric() && part != '_').collect();
+        for row in rows(&text) {
+            for name in row[1].split('`').skip(1).step_by(2) {
+                assert!(words.contains(name), "{}: {command} --help is without {name}", row[0]);
+            }
+        }
     }
 }

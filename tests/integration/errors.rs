@@ -257,8 +257,8 @@ async fn a_vendors_failure_is_told_for_what_it_is() {
             case(vendor, Effect::Reset, Unavailable, "BACKEND_UNAVAILABLE", None),
             case(vendor, Effect::Truncate(9), Unavailable, "BACKEND_UNAVAILABLE", None),
             case(vendor, Effect::Empty204, Internal, "BACKEND_MALFORMED", "204"),
-            case(vendor, Effect::HugeBody(Some(100_000)), Internal, "BACKEND_MALFORMED", None),
-            case(vendor, Effect::HugeBody(None), Internal, "BACKEND_MALFORMED", None),
+            case(vendor, Effect::HugeBody(100_000), Internal, "BACKEND_MALFORMED", None),
+            case(vendor, Effect::EndlessChunks, Internal, "BACKEND_MALFORMED", None),
             case(vendor, Effect::WrongContentType("text/csv".into()), Internal, "BACKEND_MALFORMED", None),
             case(vendor, Effect::status(200, "[1"), Internal, "BACKEND_MALFORMED", None),
         ]);

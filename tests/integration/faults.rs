@@ -15,7 +15,7 @@ use std::{
 use futures_util::{FutureExt, future::join_all};
 use jobwatch::{
     proto::v1::{JobRef, JobState as S, WatchJobRequest},
-    simulators::{Plan, Simulator, Vendor, credentials},
+    simulators::{Delivery, Effect, Plan, RawAnswer, Simulator, Vendor, credentials},
 };
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -30,13 +30,20 @@ use crate::{
     proxy::{Fault, Proxy},
 };
 
+mod by_hand;
 mod table;
 
-use table::{ROWS, Row, Sees};
+use table::{ROWS, Row, Sees, Wrong};
 
-/// As docs/faults.md has to have them.
-pub(crate) fn names_of_faults() -> impl Iterator<Item = &'static str> {
-    ROWS.iter().map(|row| row.name)
+/// As docs/faults.md has to have them, with the effect that does the same by hand.
+pub(crate) fn named_faults() -> impl Iterator<Item = (&'static str, Option<&'static str>)> {
+    ROWS.iter().map(|row| {
+        let effect = match row.fault {
+            Wrong::Effect(json) => json.split('"').nth(1),
+            Wrong::Bytes(_) | Wrong::Between(_) => None,
+        };
+        (row.name, effect)
+    })
 }
 
 /// Threads on which anything panicked. A test's gateway runs on the test's own.
@@ -117,7 +124,7 @@ impl<'a> Trial<'a> {
         let mut watch = Watch::of(client, &job).await;
         assert_eq!(watch.status().await.state(), S::Running, "{what}");
 
-        self.proxy.set((self.row.fault)());
+        self.proxy.set(self.row.fault.fault());
         self.proxy.requests_come(1).await;
         let (seen, neighbour) = tokio::join!(get(client, &other), get(client, elsewhere));
         assert_eq!(neighbour.unwrap().state(), S::Running, "{what}");
@@ -282,11 +289,11 @@ async fn no_mix_up(vendor: Vendor, fault: Fault) {
 
 #[tokio::test]
 async fn an_answer_that_comes_twice_is_never_taken_for_another_jobs() {
-    let twice = || Fault::changed(|answer| [answer.whole(), answer.whole()].concat());
+    let twice = |answer: &RawAnswer| Delivery::of([answer.whole(), answer.whole()].concat());
     // The copy comes a little after the answer, when the connection is idle or in
     // use again.
-    let soon = |size| twice().paced(size, ms(1));
-    for fault in [twice(), soon(50), soon(1000), Fault::copied_late()] {
+    let soon = |size| Fault::changed(move |answer| twice(answer).paced(size, ms(1)));
+    for fault in [Fault::changed(twice), soon(50), soon(1000), Fault::copied_late()] {
         join_all(Vendor::ALL.map(|vendor| no_mix_up(vendor, fault.clone()))).await;
     }
 }
@@ -296,43 +303,59 @@ async fn an_answer_to_the_request_before_is_never_taken_for_this_jobs() {
     join_all(Vendor::ALL.map(|vendor| no_mix_up(vendor, Fault::shifted()))).await;
 }
 
+/// How many backends share the bytes of an answer.
+const SHARES: usize = 8;
+
 #[tokio::test]
 async fn an_answer_that_ends_at_any_byte_is_an_outage() {
     watch_for_panics();
-    for vendor in [Vendor::Immuta, Vendor::Kinetica] {
-        let simulator = simulator(vendor).await;
-        let proxy = Proxy::before(&simulator).await;
-        // A back-off of nothing, so that each get is a request.
-        let backend = Backend::at(vendor, proxy.url());
-        let backend = backend.poll("min_interval", "\"10ms\"").poll("max_backoff", "\"10ms\"");
-        let gateway = Gateway::start([backend]).await;
-        let client = gateway.client();
+    join_all(Vendor::ALL.map(ends_at_any_byte)).await;
+    assert_nothing_panicked();
+}
+
+async fn ends_at_any_byte(vendor: Vendor) {
+    let simulator = simulator(vendor).await;
+    let proxies = join_all((0..SHARES).map(|_| Proxy::before(&simulator))).await;
+    // A back-off of nothing, so that each get is a request.
+    let backends: Vec<_> = proxies
+        .iter()
+        .enumerate()
+        .map(|(share, proxy)| {
+            let backend = Backend::at(vendor, proxy.url()).named(&format!("share-{share}"));
+            backend.poll("min_interval", "\"10ms\"").poll("max_backoff", "\"10ms\"")
+        })
+        .collect();
+    let gateway = Gateway::start(backends.clone()).await;
+    let client = gateway.client();
+    let share = async |share: usize| {
+        let (proxy, backend) = (&proxies[share], &backends[share]);
         let started = simulator.start_job(Plan::fixed(running(vendor)));
-        let job = job_at(&simulator, &started);
+        let job = job(backend.name(), &started.id);
         let mut watch = Watch::of(&client, &job).await;
         assert_eq!(watch.status().await.state(), S::Running);
         let before = proxy.seen().bytes;
         assert_eq!(get(&client, &job).await.unwrap().state(), S::Running);
         let length = isize::try_from(proxy.seen().bytes - before).unwrap();
         assert!(length > 100, "{length}");
-        for offset in (0..length).step_by(3) {
-            let cut = Fault::none().first(offset);
-            proxy.set(if offset % 2 == 0 { cut.then_reset() } else { cut.then_close() });
-            proxy.requests_come(1).await;
-            let error = get(&client, &job).await.unwrap_err();
-            assert_eq!(
-                why(&error),
-                (Code::Unavailable, "BACKEND_UNAVAILABLE".to_owned()),
-                "{vendor}: {offset}"
-            );
-            assert_discreet(&error, "an end");
+        for offset in (0..length).skip(share).step_by(SHARES) {
+            for end in [Effect::ResetAt(offset), Effect::CloseAt(offset)] {
+                proxy.set(Fault::of(&end));
+                proxy.requests_come(1).await;
+                let error = get(&client, &job).await.unwrap_err();
+                assert_eq!(
+                    why(&error),
+                    (Code::Unavailable, "BACKEND_UNAVAILABLE".to_owned()),
+                    "{vendor}: {end:?}"
+                );
+                assert_discreet(&error, "an end");
+            }
         }
         simulator.finish(&started.id);
         proxy.heal();
         assert_eq!(watch.next_status().await.state(), S::Succeeded, "{vendor}");
         watch.end().await.unwrap();
-    }
-    assert_nothing_panicked();
+    };
+    join_all((0..SHARES).map(share)).await;
 }
 
 /// A get and a watch of a backend with which no connection comes about.
@@ -417,7 +440,7 @@ async fn neither_endless_bodies_nor_bombs_cost_memory() {
     assert_eq!(get(&client, &job).await.unwrap().state(), S::Running);
     let before = program.peak_memory();
     for fault in table::HOGS {
-        proxy.set(fault());
+        proxy.set(fault.fault());
         let bytes = proxy.seen().bytes;
         for _ in 0..10 {
             get(&client, &job).await.unwrap_err();

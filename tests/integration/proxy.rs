@@ -5,14 +5,14 @@
 //! says. A test changes the fault while connections are open.
 
 use std::{
-    fmt, io,
+    io,
     net::SocketAddr,
     ops::RangeInclusive,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
-use jobwatch::simulators::Simulator;
+use jobwatch::simulators::{Delivery, Effect, RawAnswer, Simulator};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -22,69 +22,6 @@ use tokio::{
 };
 
 use crate::harness::guard;
-
-/// A vendor's whole answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Answer {
-    /// Status and reason.
-    pub(crate) status: String,
-    /// Headers other than those about length and connection, each with its line
-    /// break.
-    pub(crate) headers: String,
-    pub(crate) body: Vec<u8>,
-}
-
-impl Answer {
-    /// With these lines at the end of the head, without a length of its own.
-    pub(crate) fn head(&self, lines: &str) -> Vec<u8> {
-        format!("HTTP/1.1 {}\r\n{}{lines}\r\n", self.status, self.headers).into_bytes()
-    }
-
-    /// As an honest vendor sends it.
-    pub(crate) fn whole(&self) -> Vec<u8> {
-        self.with_length(self.body.len())
-    }
-
-    /// Announced with this length, whatever it has.
-    pub(crate) fn with_length(&self, length: impl fmt::Display) -> Vec<u8> {
-        self.with_body(&format!("Content-Length: {length}\r\n"), &self.body)
-    }
-
-    pub(crate) fn with_body(&self, lines: &str, body: impl AsRef<[u8]>) -> Vec<u8> {
-        [&self.head(lines), body.as_ref()].concat()
-    }
-
-    fn of(bytes: &[u8]) -> Self {
-        let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").expect("a head");
-        let head = std::str::from_utf8(&bytes[..end]).unwrap();
-        let (first, rest) = head.split_once("\r\n").unwrap();
-        let mut headers = String::new();
-        for line in rest.lines() {
-            let name = line.split(':').next().unwrap().to_lowercase();
-            assert_ne!(name, "transfer-encoding", "the simulators announce a length");
-            if !matches!(&*name, "content-length" | "connection") {
-                headers.push_str(line);
-                headers.push_str("\r\n");
-            }
-        }
-        let status = first.strip_prefix("HTTP/1.1 ").unwrap().to_owned();
-        Self { status, headers, body: bytes[end + 4..].to_vec() }
-    }
-}
-
-/// What becomes of a connection after an answer.
-#[derive(Clone, Debug)]
-enum Then {
-    Keep,
-    /// FIN.
-    Close,
-    /// RST.
-    Reset,
-    /// Nothing more, and no end, until the client gives up.
-    Stall,
-    /// These bytes again and again, until the client gives up.
-    Repeat(Vec<u8>),
-}
 
 /// Which answers a connection gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,7 +38,7 @@ enum Order {
     Shifted,
 }
 
-type Change = Arc<dyn Fn(&Answer) -> Vec<u8> + Send + Sync>;
+type Change = Arc<dyn Fn(&RawAnswer) -> Delivery + Send + Sync>;
 
 /// What goes wrong with an answer.
 #[derive(Clone)]
@@ -109,23 +46,28 @@ pub(crate) struct Fault {
     change: Change,
     /// Milliseconds that a request and an answer wait; a range is jitter.
     delays: [RangeInclusive<u64>; 2],
-    /// So many bytes at a time, and the pause between.
-    pace: Option<(usize, Duration)>,
-    then: Then,
     order: Order,
 }
 
 impl Fault {
     /// None at all.
     pub(crate) fn none() -> Self {
-        Self::changed(Answer::whole)
+        Self::changed(|answer| Delivery::of(answer.whole()))
     }
 
-    /// These bytes in place of the answer's.
-    pub(crate) fn changed(change: impl Fn(&Answer) -> Vec<u8> + Send + Sync + 'static) -> Self {
-        let (delays, then) = ([0..=0, 0..=0], Then::Keep);
-        let change = Arc::new(change);
-        Self { change, delays, pace: None, then, order: Order::Right }
+    /// This delivery in place of the answer's.
+    pub(crate) fn changed(change: impl Fn(&RawAnswer) -> Delivery + Send + Sync + 'static) -> Self {
+        Self { change: Arc::new(change), delays: [0..=0, 0..=0], order: Order::Right }
+    }
+
+    /// What a simulator's effect of this kind does to the bytes, here on the way.
+    pub(crate) fn of(effect: &Effect) -> Self {
+        match (effect, effect.distortion()) {
+            (_, Some(distortion)) => Self::changed(distortion),
+            (Effect::Delay(time), None) => Self::delayed(0..=0, millis(*time)..=millis(*time)),
+            (Effect::Jitter(time), None) => Self::delayed(0..=millis(*time), 0..=millis(*time)),
+            (_, None) => panic!("{effect:?} is not the network's"),
+        }
     }
 
     /// Connections are taken and nothing is ever read.
@@ -153,38 +95,10 @@ impl Fault {
     pub(crate) fn delayed(request: RangeInclusive<u64>, answer: RangeInclusive<u64>) -> Self {
         Self { delays: [request, answer], ..Self::none() }
     }
+}
 
-    pub(crate) fn paced(self, bytes: usize, pause: Duration) -> Self {
-        Self { pace: Some((bytes, pause)), ..self }
-    }
-
-    /// Only the first bytes; negative counts from the end.
-    pub(crate) fn first(self, bytes: isize) -> Self {
-        let change = self.change;
-        let change = Arc::new(move |answer: &Answer| {
-            let mut sent = change(answer);
-            let end = if bytes < 0 { sent.len().saturating_add_signed(bytes) } else { bytes.unsigned_abs() };
-            sent.truncate(end);
-            sent
-        });
-        Self { change, ..self }
-    }
-
-    pub(crate) fn then_close(self) -> Self {
-        Self { then: Then::Close, ..self }
-    }
-
-    pub(crate) fn then_reset(self) -> Self {
-        Self { then: Then::Reset, ..self }
-    }
-
-    pub(crate) fn then_stall(self) -> Self {
-        Self { then: Then::Stall, ..self }
-    }
-
-    pub(crate) fn then_repeat(self, bytes: impl Into<Vec<u8>>) -> Self {
-        Self { then: Then::Repeat(bytes.into()), ..self }
-    }
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap()
 }
 
 /// What went through a proxy so far.
@@ -274,7 +188,7 @@ impl Shared {
     async fn serve(self: Arc<Self>, mut stream: TcpStream) -> io::Result<()> {
         stream.set_nodelay(true)?;
         let mut unread = Vec::new();
-        let mut before: Option<Answer> = None;
+        let mut before: Option<RawAnswer> = None;
         loop {
             stream.readable().await?;
             if self.fault().order == Order::Deaf {
@@ -298,37 +212,11 @@ impl Shared {
             sleep(wait(&fault.delays[1])).await;
             let next =
                 before.replace(answer.clone()).filter(|_| fault.order == Order::Shifted).unwrap_or(answer);
-            self.send(&mut stream, &(fault.change)(&next), fault.pace).await?;
-            match fault.then {
-                Then::Keep => {}
-                Then::Close => return stream.shutdown().await,
-                Then::Reset => return stream.set_zero_linger(),
-                Then::Stall => {
-                    while stream.read(&mut [0; 512]).await? > 0 {}
-                    return Ok(());
-                }
-                Then::Repeat(bytes) => loop {
-                    self.send(&mut stream, &bytes, None).await?;
-                },
+            let sent = |bytes| self.seen.send_modify(|seen| seen.bytes += bytes);
+            if !(fault.change)(&next).send(&mut stream, sent).await? {
+                return Ok(());
             }
         }
-    }
-
-    async fn send(
-        &self,
-        stream: &mut TcpStream,
-        bytes: &[u8],
-        pace: Option<(usize, Duration)>,
-    ) -> io::Result<()> {
-        let (size, pause) = pace.unwrap_or((64 << 10, Duration::ZERO));
-        for piece in bytes.chunks(size) {
-            stream.write_all(piece).await?;
-            self.seen.send_modify(|seen| seen.bytes += piece.len());
-            if !pause.is_zero() {
-                sleep(pause).await;
-            }
-        }
-        Ok(())
     }
 }
 
@@ -351,11 +239,11 @@ async fn read_request(stream: &mut TcpStream, unread: &mut Vec<u8>) -> io::Resul
 }
 
 /// The vendor's answer, over a connection of its own.
-async fn fetch(vendor: SocketAddr, request: &[u8]) -> io::Result<Answer> {
+async fn fetch(vendor: SocketAddr, request: &[u8]) -> io::Result<RawAnswer> {
     let mut stream = TcpStream::connect(vendor).await?;
     let line = 2 + request.windows(2).position(|two| two == b"\r\n").expect("a request has lines");
     stream.write_all(&[&request[..line], b"Connection: close\r\n", &request[line..]].concat()).await?;
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).await?;
-    Ok(Answer::of(&bytes))
+    Ok(RawAnswer::parse(&bytes).expect("an answer of HTTP/1.1"))
 }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::simulators::{
     World,
+    faults::{answered, answered_one},
     life::{Phase, View},
     plan::Outcome,
 };
@@ -31,7 +32,7 @@ impl Query {
         context: &Context<'_>,
         export_id: ID,
     ) -> async_graphql::Result<GetExportDeliveryStatusResult> {
-        let job = find(context, &export_id)?;
+        let job = find(context, &answered_one(export_id.to_string()))?;
         Ok(match job {
             Some(job) => {
                 GetExportDeliveryStatusResult { delivery_status: job.status.into(), errors: job.errors }
@@ -44,7 +45,7 @@ impl Query {
     }
 
     async fn get_job(&self, context: &Context<'_>, job_id: String) -> async_graphql::Result<Option<Job>> {
-        find(context, &job_id)
+        find(context, &answered_one(job_id))
     }
 
     async fn get_jobs(
@@ -52,7 +53,7 @@ impl Query {
         context: &Context<'_>,
         job_ids: Vec<String>,
     ) -> async_graphql::Result<Vec<Option<Job>>> {
-        job_ids.iter().map(|id| find(context, id)).collect()
+        answered(job_ids).iter().map(|id| find(context, id)).collect()
     }
 }
 

@@ -1,8 +1,9 @@
 //! The faults of the network and of HTTP, and what callers see of each.
 
+use jobwatch::simulators::{Delivery, Effect, RawAnswer};
 use tonic::Code;
 
-use crate::{harness::ms, proxy::Fault};
+use crate::proxy::Fault;
 
 /// What a caller sees while the fault lasts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,172 +31,172 @@ pub(super) struct Row {
     pub(super) sees: Sees,
     /// Only the time-out ends it.
     pub(super) stuck: bool,
-    pub(super) fault: fn() -> Fault,
+    pub(super) fault: Wrong,
 }
 
-const fn row(name: &'static str, sees: Sees, fault: fn() -> Fault) -> Row {
-    Row { name, sees, stuck: false, fault }
+/// What goes wrong.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Wrong {
+    /// An effect that simulators have, too, in JSON.
+    Effect(&'static str),
+    /// These bytes, which `raw` could send by hand.
+    Bytes(fn(&RawAnswer) -> Delivery),
+    /// What only somebody between the two can do.
+    Between(fn() -> Fault),
 }
 
-const fn stuck(name: &'static str, fault: fn() -> Fault) -> Row {
-    Row { name, sees: Sees::Outage, stuck: true, fault }
+impl Wrong {
+    pub(super) fn fault(self) -> Fault {
+        match self {
+            Self::Effect(_) => Fault::of(&self.effect().expect("it is one")),
+            Self::Bytes(change) => Fault::changed(change),
+            Self::Between(fault) => fault(),
+        }
+    }
+
+    pub(super) fn effect(self) -> Option<Effect> {
+        match self {
+            Self::Effect(json) => Some(serde_json::from_str(json).unwrap()),
+            Self::Bytes(_) | Self::Between(_) => None,
+        }
+    }
+}
+
+const fn row(name: &'static str, sees: Sees, effect: &'static str) -> Row {
+    Row { name, sees, stuck: false, fault: Wrong::Effect(effect) }
+}
+
+const fn stuck(name: &'static str, effect: &'static str) -> Row {
+    Row { name, sees: Sees::Outage, stuck: true, fault: Wrong::Effect(effect) }
+}
+
+const fn bytes(name: &'static str, sees: Sees, change: fn(&RawAnswer) -> Delivery) -> Row {
+    Row { name, sees, stuck: false, fault: Wrong::Bytes(change) }
+}
+
+const fn stuck_between(name: &'static str, fault: fn() -> Fault) -> Row {
+    Row { name, sees: Sees::Outage, stuck: true, fault: Wrong::Between(fault) }
 }
 
 use Sees::{Answer as Fine, Malformed, Outage};
 
 pub(super) const ROWS: &[Row] = &[
     // Time.
-    row("latency", Fine, || Fault::delayed(30..=30, 30..=30)),
-    row("jitter", Fine, || Fault::delayed(0..=80, 0..=80)),
-    stuck("latency beyond the time-out", || Fault::delayed(0..=0, 1_500..=2_000)),
-    stuck("a request that is held up", || Fault::delayed(1_500..=2_000, 0..=0)),
-    row("throttled bytes", Fine, || Fault::none().paced(64, ms(5))),
-    stuck("throttled below the time-out", || Fault::none().paced(4, ms(50))),
-    stuck("slowloris headers", || Fault::none().paced(1, ms(40))),
+    row("latency", Fine, r#"{"delay": 60}"#),
+    row("jitter", Fine, r#"{"jitter": 80}"#),
+    stuck("latency beyond the time-out", r#"{"delay": 2000}"#),
+    stuck_between("a request that is held up", || Fault::delayed(1_500..=2_000, 0..=0)),
+    row("throttled bytes", Fine, r#"{"throttle": {"bytes": 64, "pause_ms": 5}}"#),
+    stuck("throttled below the time-out", r#"{"throttle": {"bytes": 4, "pause_ms": 50}}"#),
+    stuck("slowloris headers", r#"{"slow_head": 40}"#),
     // Connections that hang.
-    stuck("accepted and never read", Fault::deaf),
-    stuck("half-open before the answer", || Fault::none().first(0).then_stall()),
-    stuck("half-open in the head", || Fault::none().first(20).then_stall()),
-    stuck("half-open in the body", || Fault::none().first(-1).then_stall()),
+    stuck_between("accepted and never read", Fault::deaf),
+    stuck("half-open before the answer", r#"{"stall_at": 0}"#),
+    stuck("half-open in the head", r#"{"stall_at": 20}"#),
+    stuck("half-open in the body", r#"{"stall_at": -1}"#),
     // Connections that end.
-    row("reset before the answer", Outage, || Fault::none().first(0).then_reset()),
-    row("reset in the head", Outage, || Fault::none().first(20).then_reset()),
-    row("reset in the body", Outage, || Fault::none().first(-1).then_reset()),
-    row("truncated before the answer", Outage, || Fault::none().first(0).then_close()),
-    row("truncated head", Outage, || Fault::none().first(20).then_close()),
-    row("truncated body", Outage, || Fault::none().first(-1).then_close()),
-    row("closed after each answer, unannounced", Fine, || Fault::none().then_close()),
+    row("reset before the answer", Outage, r#""reset""#),
+    row("reset in the head", Outage, r#"{"reset_at": 20}"#),
+    row("reset in the body", Outage, r#"{"reset_at": -1}"#),
+    row("truncated before the answer", Outage, r#"{"close_at": 0}"#),
+    row("truncated head", Outage, r#"{"close_at": 20}"#),
+    row("truncated body", Outage, r#"{"truncate": 20}"#),
+    row("closed after each answer, unannounced", Fine, r#""close_after_answer""#),
     // More than was asked for.
-    row("the answer twice", Fine, || Fault::changed(|it| [it.whole(), it.whole()].concat())),
-    row("bytes after the answer", Fine, || Fault::changed(|it| [it.whole(), b"\0BODY".to_vec()].concat())),
-    row("an endless body in chunks", Malformed, endless_chunks),
-    row("an endless body without a length", Malformed, endless_body),
-    row("a gzip bomb", Malformed, bomb),
-    row("100,000 headers", Outage, || Fault::changed(|it| it.with_body(&"x: BODY\r\n".repeat(100_000), b""))),
-    row("an endless head", Outage, endless_head),
-    row("one header of a megabyte", Outage, || {
-        Fault::changed(|it| it.with_body(&format!("x: {}\r\n", "x".repeat(1 << 20)), b""))
-    }),
+    row("the answer twice", Fine, r#""twice""#),
+    row("bytes after the answer", Fine, r#"{"extra": "\u0000BODY"}"#),
+    row("an endless body in chunks", Malformed, ENDLESS_CHUNKS),
+    row("an endless body without a length", Malformed, ENDLESS_BODY),
+    row("a gzip bomb", Malformed, BOMB),
+    row("100,000 headers", Outage, r#"{"many_headers": 100000}"#),
+    row("an endless head", Outage, ENDLESS_HEAD),
+    row("one header of a megabyte", Outage, r#"{"huge_header": 1048576}"#),
     // Lengths that lie.
-    row("Content-Length too small", Malformed, || Fault::changed(|it| it.with_length(it.body.len() - 3))),
-    stuck("Content-Length too large", || Fault::changed(|it| it.with_length(it.body.len() + 3))),
-    row("Content-Length too large, then the end", Outage, || {
-        Fault::changed(|it| it.with_length(it.body.len() + 3)).then_close()
+    row("Content-Length too small", Malformed, r#"{"wrong_length": -3}"#),
+    stuck("Content-Length too large", r#"{"wrong_length": 3}"#),
+    bytes("Content-Length too large, then the end", Outage, |it| {
+        Delivery::of(it.with_length(it.body.len() + 3)).then_close()
     }),
-    row("Content-Length of a terabyte", Malformed, || Fault::changed(|it| it.with_length(1_u64 << 40))),
-    row("Content-Length beyond 64 bits", Outage, || {
-        Fault::changed(|it| it.with_length("99999999999999999999"))
+    row("Content-Length of a terabyte", Malformed, r#"{"content_length": "1099511627776"}"#),
+    row("Content-Length beyond 64 bits", Outage, r#"{"content_length": "99999999999999999999"}"#),
+    row("Content-Length that is no number", Outage, r#"{"content_length": "-1"}"#),
+    bytes("two Content-Lengths that differ", Outage, |it| {
+        let length = it.body.len();
+        let two = format!("Content-Length: {length}\r\nContent-Length: {}\r\n", length + 1);
+        Delivery::of(it.with_body(&two, &it.body))
     }),
-    row("Content-Length that is no number", Outage, || Fault::changed(|it| it.with_length("-1"))),
-    row("two Content-Lengths that differ", Outage, || {
-        Fault::changed(|it| {
-            let length = it.body.len();
-            let two = format!("Content-Length: {length}\r\nContent-Length: {}\r\n", length + 1);
-            it.with_body(&two, &it.body)
-        })
-    }),
-    row("Content-Length beside chunks", Fine, || {
-        Fault::changed(|it| {
-            let lines = "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n";
-            it.with_body(lines, chunked(&it.body, 7, ""))
-        })
+    bytes("Content-Length beside chunks", Fine, |it| {
+        let lines = "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n";
+        Delivery::of(it.with_body(lines, chunked(&it.body, 7, "")))
     }),
     // Chunks.
-    row("chunks of one byte with extensions", Fine, || {
-        Fault::changed(|it| {
-            it.with_body("Transfer-Encoding: chunked\r\n", chunked(&it.body, 1, ";name=\"BODY\""))
-        })
+    bytes("chunks of one byte with extensions", Fine, |it| {
+        Delivery::of(it.with_body("Transfer-Encoding: chunked\r\n", chunked(&it.body, 1, ";name=\"BODY\"")))
     }),
-    row("a chunk whose size is no number", Outage, || {
-        Fault::changed(|it| it.with_body("Transfer-Encoding: chunked\r\n", "BODY\r\n"))
+    bytes("a chunk whose size is no number", Outage, |it| {
+        Delivery::of(it.with_body("Transfer-Encoding: chunked\r\n", "BODY\r\n"))
     }),
-    row("a chunk whose size is beyond 64 bits", Outage, || {
-        Fault::changed(|it| it.with_body("Transfer-Encoding: chunked\r\n", "fffffffffffffffff\r\n"))
+    bytes("a chunk whose size is beyond 64 bits", Outage, |it| {
+        Delivery::of(it.with_body("Transfer-Encoding: chunked\r\n", "fffffffffffffffff\r\n"))
     }),
     // Not the protocol.
-    row("no HTTP at all", Outage, || Fault::changed(|_| b"BODY BODY BODY\r\n\r\n".to_vec())),
-    row("HTTP/2 in answer to HTTP/1.1", Outage, || {
+    row("no HTTP at all", Outage, r#"{"raw": "BODY BODY BODY\r\n\r\n"}"#),
+    bytes("HTTP/2 in answer to HTTP/1.1", Outage, |_| {
         // An empty SETTINGS frame and a GOAWAY (RFC 9113, 6.5 and 6.8).
-        Fault::changed(|_| [&[0, 0, 0, 4, 0, 0, 0, 0, 0][..], &[0, 0, 8, 7], &[0; 13]].concat()).then_close()
+        Delivery::of([&[0, 0, 0, 4, 0, 0, 0, 0, 0][..], &[0, 0, 8, 7], &[0; 13]].concat()).then_close()
     }),
-    row("HTTP/1.0 with a length", Fine, || Fault::changed(|it| one_point_zero(&it.whole())).then_close()),
-    row("HTTP/1.0 up to the end", Fine, || {
-        Fault::changed(|it| one_point_zero(&it.with_body("", &it.body))).then_close()
+    bytes("HTTP/1.0 with a length", Fine, |it| {
+        Delivery::of([b"HTTP/1.0", &it.whole()["HTTP/1.1".len()..]].concat()).then_close()
     }),
-    row("informational answers first", Fine, || {
-        Fault::changed(|it| {
-            let hints = "HTTP/1.1 103 Early Hints\r\nLink: </BODY>\r\n\r\n";
-            let first = format!("HTTP/1.1 100 Continue\r\n\r\n{hints}HTTP/1.1 102 Processing\r\n\r\n");
-            [first.into_bytes(), it.whole()].concat()
-        })
+    row("HTTP/1.0 up to the end", Fine, r#""http_1_0""#),
+    bytes("informational answers first", Fine, |it| {
+        let hints = "HTTP/1.1 103 Early Hints\r\nLink: </BODY>\r\n\r\n";
+        let first = format!("HTTP/1.1 100 Continue\r\n\r\n{hints}HTTP/1.1 102 Processing\r\n\r\n");
+        Delivery::of([first.into_bytes(), it.whole()].concat())
     }),
-    stuck("informational answers without an end", || {
-        Fault::changed(|_| Vec::new()).then_repeat("HTTP/1.1 102 Processing\r\n\r\n")
+    stuck_between("informational answers without an end", || {
+        Fault::changed(|_| Delivery::of([]).then_repeat("HTTP/1.1 102 Processing\r\n\r\n"))
     }),
-    row("a header with control bytes", Outage, || {
-        Fault::changed(|it| it.with_body("x: BODY\0\x01\r\nContent-Length: 0\r\n", b""))
+    bytes("a header with control bytes", Outage, |it| {
+        Delivery::of(it.with_body("x: BODY\0\x01\r\nContent-Length: 0\r\n", b""))
     }),
-    row("a header name with a space", Outage, || {
-        Fault::changed(|it| it.with_body("x BODY: 1\r\nContent-Length: 0\r\n", b""))
+    bytes("a header name with a space", Outage, |it| {
+        Delivery::of(it.with_body("x BODY: 1\r\nContent-Length: 0\r\n", b""))
     }),
-    row("a header that is not ASCII", Fine, || {
-        Fault::changed(|it| it.with_body(&format!("x: ä\r\nContent-Length: {}\r\n", it.body.len()), &it.body))
+    bytes("a header that is not ASCII", Fine, |it| {
+        Delivery::of(it.with_body(&format!("x: ä\r\nContent-Length: {}\r\n", it.body.len()), &it.body))
     }),
-    row("lines that end in LF alone", Fine, || {
-        Fault::changed(|it| {
-            let head = String::from_utf8(it.head(&format!("Content-Length: {}\r\n", it.body.len()))).unwrap();
-            [head.replace("\r\n", "\n").as_bytes(), &it.body].concat()
-        })
+    bytes("lines that end in LF alone", Fine, |it| {
+        let head = String::from_utf8(it.head(&format!("Content-Length: {}\r\n", it.body.len()))).unwrap();
+        Delivery::of([head.replace("\r\n", "\n").as_bytes(), &it.body].concat())
     }),
-    row("a status beyond 999", Outage, || Fault::changed(|_| b"HTTP/1.1 2000 OK\r\n\r\n".to_vec())),
+    row("a status beyond 999", Outage, r#"{"raw": "HTTP/1.1 2000 OK\r\n\r\n"}"#),
     // Compression.
-    row("gzip that is none", Outage, || {
-        Fault::changed(|it| {
-            it.with_body(
-                &format!("Content-Encoding: gzip\r\nContent-Length: {}\r\n", it.body.len()),
-                &it.body,
-            )
-        })
+    bytes("gzip that is none", Outage, |it| compressed(it, "gzip", &it.body)),
+    bytes("gzip that breaks off", Outage, |it| {
+        // The first bytes of a member, up to the middle of its first block.
+        compressed(it, "gzip", &[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff, 0x52, 0x18])
     }),
-    row("gzip that breaks off", Outage, || {
-        Fault::changed(|it| {
-            let short = &gzip_of_spaces(1 << 10)[..12];
-            it.with_body(&format!("Content-Encoding: gzip\r\nContent-Length: {}\r\n", short.len()), short)
-        })
-    }),
-    row("an unknown compression", Malformed, || {
-        Fault::changed(|it| {
-            it.with_body("Content-Encoding: br\r\nContent-Length: 4\r\n", [0x0b, 0x01, 0x80, 0x03])
-        })
-    }),
-    row("an empty body", Malformed, || Fault::changed(|it| it.with_body("Content-Length: 0\r\n", b""))),
+    bytes("an unknown compression", Malformed, |it| compressed(it, "br", &[0x0b, 0x01, 0x80, 0x03])),
+    bytes("an empty body", Malformed, |it| Delivery::of(it.with_body("Content-Length: 0\r\n", b""))),
 ];
 
 /// What could cost memory without a limit.
-pub(super) const HOGS: &[fn() -> Fault] = &[endless_chunks, endless_body, bomb, endless_head];
+pub(super) const HOGS: &[Wrong] = &[
+    Wrong::Effect(ENDLESS_CHUNKS),
+    Wrong::Effect(ENDLESS_BODY),
+    Wrong::Effect(BOMB),
+    Wrong::Effect(ENDLESS_HEAD),
+];
 
-fn endless_chunks() -> Fault {
-    Fault::changed(|it| it.head("Transfer-Encoding: chunked\r\n"))
-        .then_repeat(format!("1000\r\n{}\r\n", " ".repeat(0x1000)))
-}
+const ENDLESS_CHUNKS: &str = r#""endless_chunks""#;
+const ENDLESS_BODY: &str = r#""endless_body""#;
+const ENDLESS_HEAD: &str = r#""endless_head""#;
+const BOMB: &str = r#"{"gzip_bomb": 268435456}"#;
 
-fn endless_body() -> Fault {
-    Fault::changed(|it| it.head("Connection: close\r\n")).then_repeat(vec![b' '; 0x1000])
-}
-
-fn endless_head() -> Fault {
-    Fault::changed(|_| b"HTTP/1.1 200 OK\r\n".to_vec()).then_repeat("x: BODY\r\n")
-}
-
-fn bomb() -> Fault {
-    Fault::changed(|it| {
-        let bomb = gzip_of_spaces(1 << 28);
-        it.with_body(&format!("Content-Encoding: gzip\r\nContent-Length: {}\r\n", bomb.len()), bomb)
-    })
-}
-
-fn one_point_zero(answer: &[u8]) -> Vec<u8> {
-    [b"HTTP/1.0", &answer["HTTP/1.1".len()..]].concat()
+fn compressed(answer: &RawAnswer, encoding: &str, body: &[u8]) -> Delivery {
+    let lines = format!("Content-Encoding: {encoding}\r\nContent-Length: {}\r\n", body.len());
+    Delivery::of(answer.with_body(&lines, body))
 }
 
 fn chunked(body: &[u8], size: usize, extension: &str) -> Vec<u8> {
@@ -206,26 +207,5 @@ fn chunked(body: &[u8], size: usize, extension: &str) -> Vec<u8> {
         bytes.extend_from_slice(b"\r\n");
     }
     bytes.extend_from_slice(b"0\r\nTrailer: BODY\r\n\r\n");
-    bytes
-}
-
-/// A gzip member of about `length` spaces, without its end: one block of a space
-/// and its repeats, 258 at a time, in the fixed codes of RFC 1951, 3.2.6.
-fn gzip_of_spaces(length: usize) -> Vec<u8> {
-    // High bit first: the repeat is code 285 (11000101) and distance 1 (00000).
-    const REPEAT: u32 = 0b0_0000_1010_0011;
-    const HEAD: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
-    let mut bytes = HEAD.to_vec();
-    // Three bits of a block's head, not the last; then a space, 0x30 + 0x20.
-    let (mut pending, mut count) = (0b010_u32 | (u32::from(0x50_u8.reverse_bits()) << 3), 11);
-    for _ in 0..length.div_ceil(258) {
-        pending |= REPEAT << count;
-        count += 13;
-        while count >= 8 {
-            bytes.push(pending.to_le_bytes()[0]);
-            pending >>= 8;
-            count -= 8;
-        }
-    }
     bytes
 }

@@ -1,0 +1,304 @@
+//! What each effect sends, byte by byte, to a client that knows nothing of HTTP.
+
+use std::{io::ErrorKind, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::{Instant, timeout},
+};
+
+use crate::simulators::{Effect, Fault, Plan, Simulator, Vendor, credentials};
+
+/// How a connection went on after what was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// FIN.
+    Close,
+    /// RST.
+    Reset,
+    /// Neither; the client left.
+    Open,
+}
+
+const REQUEST: &str = r#"{"jobIds":["a"]}"#;
+
+struct Line {
+    simulator: Simulator,
+    stream: TcpStream,
+}
+
+impl Line {
+    async fn open(simulator: Simulator) -> Self {
+        let stream = TcpStream::connect(simulator.addr()).await.unwrap();
+        Self { simulator, stream }
+    }
+
+    async fn start() -> Self {
+        let simulator = Simulator::start(Vendor::Immuta).await.unwrap();
+        simulator.start_job(Plan::fixed("active").id("a"));
+        Self::open(simulator).await
+    }
+
+    fn inject(&self, effect: &str) {
+        let fault = format!(r#"{{"effect": {effect}, "path": "/jobs", "job_id": "a", "times": 1}}"#);
+        self.simulator.inject(serde_json::from_str(&fault).unwrap());
+    }
+
+    async fn ask(&mut self) {
+        let key = credentials::IMMUTA_API_KEY;
+        let head = format!(
+            "POST /jobs/statuses HTTP/1.1\r\nHost: localhost\r\nAuthorization: {key}\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{REQUEST}",
+            REQUEST.len()
+        );
+        self.stream.write_all(head.as_bytes()).await.unwrap();
+    }
+
+    /// All that comes, or the first so many bytes of it.
+    async fn read(&mut self, limit: usize) -> (Vec<u8>, End) {
+        let mut bytes = Vec::new();
+        while bytes.len() < limit {
+            let mut piece = vec![0; 64 << 10];
+            let room = piece.len().min(limit - bytes.len());
+            let read = timeout(Duration::from_secs(30), self.stream.read(&mut piece[..room])).await;
+            match read.expect("nothing comes") {
+                Ok(0) => return (bytes, End::Close),
+                Ok(read) => bytes.extend_from_slice(&piece[..read]),
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+                    return (bytes, End::Reset);
+                }
+            }
+        }
+        (bytes, End::Open)
+    }
+
+    /// An honest answer's bytes, over this connection.
+    async fn honest(&mut self) -> Vec<u8> {
+        self.ask().await;
+        let mut bytes = self.read(1).await.0;
+        while !bytes.ends_with(b"}}") {
+            bytes.extend(self.read(1).await.0);
+        }
+        bytes
+    }
+
+    /// That nothing comes for a while.
+    async fn is_silent(&mut self) {
+        assert!(timeout(Duration::from_millis(50), self.stream.read(&mut [0])).await.is_err());
+    }
+}
+
+/// What comes of one effect, over a connection of its own.
+async fn with(effect: &str, limit: usize) -> (Vec<u8>, End) {
+    let mut line = Line::start().await;
+    line.inject(effect);
+    line.ask().await;
+    line.read(limit).await
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// The head in lower case, and the body.
+fn parts(bytes: &[u8]) -> (String, String) {
+    let text = text(bytes);
+    let (head, body) = text.split_once("\r\n\r\n").expect(&text);
+    (head.to_lowercase(), body.to_owned())
+}
+
+const BODY: &str = r#"{"a":{"id":"a","state":"active","output":null,"retryCount":0}}"#;
+
+#[tokio::test]
+async fn an_answer_that_is_written_by_hand_is_as_long_as_an_honest_one() {
+    let mut line = Line::start().await;
+    let honest = line.honest().await;
+    assert_eq!(parts(&honest).1, BODY);
+    for (effect, close) in [("\"close_after_answer\"", true), (r#"{"extra": ""}"#, false)] {
+        let mut line = Line::start().await;
+        line.inject(effect);
+        line.ask().await;
+        let (bytes, end) = line.read(if close { usize::MAX } else { honest.len() }).await;
+        assert_eq!((bytes.len(), end == End::Close), (honest.len(), close), "{}", text(&bytes));
+        let [written, wanted] = [parts(&bytes).0, parts(&honest).0].map(|head| {
+            let mut lines: Vec<_> = head.lines().map(str::to_owned).collect();
+            lines.sort();
+            lines.retain(|line| !line.starts_with("date:"));
+            lines
+        });
+        assert_eq!(written, wanted);
+        assert!(text(&bytes).contains("\r\ndate: "), "{}", text(&bytes));
+    }
+}
+
+#[tokio::test]
+async fn a_connection_ends_at_the_byte_that_was_said() {
+    let whole = Line::start().await.honest().await.len();
+    for (effect, wanted, end) in [
+        (r#""reset""#, 0, End::Reset),
+        (r#"{"reset_at": 0}"#, 0, End::Reset),
+        (r#"{"reset_at": 20}"#, 20, End::Reset),
+        (r#"{"reset_at": -1}"#, whole - 1, End::Reset),
+        (r#"{"close_at": 0}"#, 0, End::Close),
+        (r#"{"close_at": 20}"#, 20, End::Close),
+        (r#"{"close_at": -10}"#, whole - 10, End::Close),
+        (r#"{"close_at": 100000}"#, whole, End::Close),
+        (r#"{"truncate": 3}"#, whole - BODY.len() + 3, End::Close),
+        (r#""close_after_answer""#, whole, End::Close),
+    ] {
+        let (bytes, ended) = with(effect, usize::MAX).await;
+        assert_eq!((bytes.len(), ended), (wanted, end), "{effect}");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_stalls_stays_open_and_says_nothing_more() {
+    for (effect, wanted) in [(r#"{"stall_at": 0}"#, 0), (r#"{"stall_at": 20}"#, 20), ("\"hang\"", 0)] {
+        let mut line = Line::start().await;
+        line.inject(effect);
+        line.ask().await;
+        assert_eq!(line.read(wanted).await.0.len(), wanted, "{effect}");
+        line.is_silent().await;
+    }
+}
+
+#[tokio::test]
+async fn time_is_taken_where_it_was_said() {
+    let since = Instant::now();
+    let (bytes, _) = with(r#"{"throttle": {"bytes": 64, "pause_ms": 20}}"#, 130).await;
+    assert_eq!(bytes.len(), 130);
+    assert!(since.elapsed() >= Duration::from_millis(40));
+
+    let since = Instant::now();
+    let (bytes, _) = with(r#"{"slow_head": 1}"#, 100).await;
+    assert_eq!(bytes.len(), 100);
+    assert!(since.elapsed() >= Duration::from_millis(99));
+
+    let since = Instant::now();
+    with(r#"{"delay": 40}"#, 1).await;
+    assert!(since.elapsed() >= Duration::from_millis(40));
+    // At most so late, which no clock can show: that it is answered at all.
+    assert_eq!(with(r#"{"jitter": 20}"#, 1).await.0, b"H");
+}
+
+#[tokio::test]
+async fn more_comes_than_was_asked_for() {
+    let honest = Line::start().await.honest().await;
+    let mut line = Line::start().await;
+    line.inject("\"twice\"");
+    line.ask().await;
+    let twice = line.read(honest.len() * 2).await.0;
+    assert_eq!(text(&twice).matches(BODY).count(), 2);
+    line.is_silent().await;
+    // And the connection still answers.
+    assert_eq!(parts(&line.honest().await).1, BODY);
+
+    let (bytes, _) = with(r#"{"extra": "\u0000more"}"#, honest.len() + 5).await;
+    assert!(bytes.ends_with(b"}}\0more"));
+    for (effect, head, repeated) in [
+        ("\"endless_body\"", "connection: close", "    "),
+        ("\"endless_chunks\"", "transfer-encoding: chunked", "\r\n1000\r\n    "),
+    ] {
+        let (bytes, end) = with(effect, 1_000_000).await;
+        let (lines, body) = parts(&bytes);
+        assert_eq!(end, End::Open);
+        assert!(lines.contains(head) && !lines.contains("content-length"), "{lines}");
+        assert!(body.contains(repeated));
+    }
+    let (bytes, end) = with("\"endless_head\"", 1_000_000).await;
+    assert_eq!(end, End::Open);
+    assert!(!text(&bytes).contains("\r\n\r\n") && text(&bytes).contains("x: BODY\r\nx: BODY\r\n"));
+}
+
+#[tokio::test]
+async fn lengths_lie() {
+    for (effect, length) in [
+        (r#"{"wrong_length": -3}"#, (BODY.len() - 3).to_string()),
+        (r#"{"wrong_length": 3}"#, (BODY.len() + 3).to_string()),
+        (r#"{"content_length": "1e9"}"#, "1e9".to_owned()),
+    ] {
+        let mut line = Line::start().await;
+        line.inject(effect);
+        line.ask().await;
+        let mut bytes = Vec::new();
+        while !bytes.ends_with(BODY.as_bytes()) {
+            bytes.extend(line.read(1).await.0);
+        }
+        let head = parts(&bytes).0;
+        assert!(head.contains(&format!("\r\ncontent-length: {length}")), "{head}");
+        line.is_silent().await;
+    }
+}
+
+#[tokio::test]
+async fn heads_grow() {
+    for (effect, length) in
+        [(r#"{"many_headers": 100000}"#, 900_000), (r#"{"huge_header": 900000}"#, 900_000)]
+    {
+        let mut line = Line::start().await;
+        line.inject(effect);
+        line.ask().await;
+        let (mut bytes, _) = line.read(length).await;
+        assert!(!text(&bytes).contains("\r\n\r\n"), "{effect}");
+        while !bytes.ends_with(BODY.as_bytes()) {
+            bytes.extend(line.read(1).await.0);
+        }
+        assert_eq!(parts(&bytes).1, BODY, "{effect}");
+    }
+}
+
+#[tokio::test]
+async fn another_protocol_is_spoken() {
+    let (bytes, end) = with("\"http_1_0\"", usize::MAX).await;
+    let (head, body) = parts(&bytes);
+    assert!(head.starts_with("http/1.0 200 ok\r\n") && !head.contains("content-length"), "{head}");
+    assert_eq!((&*body, end), (BODY, End::Close));
+    let (bytes, end) = with(r#"{"raw": "SSH-2.0-\u0001\r\n"}"#, usize::MAX).await;
+    assert_eq!((&*bytes, end), (&b"SSH-2.0-\x01\r\n"[..], End::Close));
+}
+
+#[tokio::test]
+async fn a_bomb_is_small_until_it_is_read() {
+    let simulator = Simulator::start(Vendor::Immuta).await.unwrap();
+    simulator.inject(Fault::new(Effect::GzipBomb(50_000_000)));
+    let http = reqwest::Client::builder().gzip(true).build().unwrap();
+    let mut answer = http.get(simulator.base_url()).send().await.unwrap();
+    let mut length = 0;
+    while let Ok(Some(piece)) = answer.chunk().await {
+        assert!(piece.iter().all(|byte| *byte == b' '));
+        length += piece.len();
+    }
+    // Without its end, so some bits of the last byte are missing.
+    assert!(length >= 49_999_000, "{length}");
+    let (bytes, _) = with(r#"{"gzip_bomb": 50000000}"#, 400).await;
+    let head = parts(&bytes).0;
+    let announced = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+    assert!(announced.parse::<usize>().unwrap() < 500_000, "{announced}");
+}
+
+#[tokio::test]
+async fn a_kept_connection_ends_under_the_next_request() {
+    let mut line = Line::start().await;
+    line.inject("\"close_under_request\"");
+    // A new connection is answered, and the fault is still there.
+    line.honest().await;
+    line.ask().await;
+    assert_eq!(line.read(usize::MAX).await, (Vec::new(), End::Close));
+    let mut line = Line::open(line.simulator).await;
+    line.honest().await;
+    line.honest().await;
+}
+
+#[tokio::test]
+async fn a_connection_answers_again_after_a_fault_that_left_it_open() {
+    let mut line = Line::start().await;
+    for _ in 0..3 {
+        line.inject(r#"{"throttle": {"bytes": 50, "pause_ms": 1}}"#);
+        line.honest().await;
+        line.honest().await;
+    }
+    let statuses: Vec<_> = line.simulator.calls().iter().map(|call| call.status).collect();
+    assert_eq!(statuses, [Some(200); 6]);
+}

@@ -15,7 +15,10 @@ use secrecy::SecretString;
 use serde_json::value::RawValue;
 
 use super::*;
-use crate::job::{ContentType, JobError};
+use crate::{
+    fuzzing::assert_only_changes_are_read_again,
+    job::{ContentType, JobError},
+};
 
 mod statuses;
 mod texts;
@@ -165,7 +168,7 @@ impl Row {
             let body = &response.body()[..response.body().len().min(4096)];
             panic!("{}: HTTP {}, {}", self.vendor, response.status(), body.escape_ascii());
         };
-        self.assert_only_changes_are_read_again(&jobs, &wired, &interpretation);
+        assert_only_changes_are_read_again(&*self.adapter, &jobs, &wired, &interpretation);
         match &interpretation {
             Ok(answers) => {
                 assert_eq!(answers.len(), jobs.len(), "{}: one answer a job", self.vendor);
@@ -186,31 +189,6 @@ impl Row {
             }
         }
         interpretation
-    }
-
-    /// The same is observed whether or not something is known, and nothing where all is.
-    fn assert_only_changes_are_read_again(
-        &self,
-        jobs: &[JobRef],
-        response: &Response<Bytes>,
-        interpretation: &Interpretation,
-    ) {
-        let unread = |seen: &Observation| Observation { source: None, ..seen.clone() };
-        let first = self.adapter.interpret_changes(jobs, &[], response);
-        let seen = first.clone().map(|answers| {
-            let seen =
-                |answer: Result<Option<_>, _>| answer.map(|seen| unread(&seen.expect("a first observation")));
-            answers.into_iter().map(seen).collect::<Vec<_>>()
-        });
-        assert_eq!(seen, *interpretation, "{}", self.vendor);
-        let Ok(answers) = first else { return };
-        let source = |answer: &Result<Option<Observation>, _>| answer.as_ref().ok()?.as_ref()?.source;
-        let known: Vec<Option<Source>> = answers.iter().map(source).collect();
-        let again = self.adapter.interpret_changes(jobs, &known, response).expect("an answer again");
-        for ((first, known), again) in answers.into_iter().zip(known).zip(again) {
-            let expected = if known.is_some() { Ok(None) } else { first };
-            assert_eq!(again, expected, "{}", self.vendor);
-        }
     }
 
     fn fault(&self, response: &Response<Bytes>) -> FaultKind {

@@ -98,7 +98,7 @@ fn default_json() -> PathBuf {
 }
 
 async fn measure(bench: &Bench, only: Vec<String>, json: PathBuf) -> Outcome {
-    let names = if only.is_empty() { rows::NAMES.map(str::to_owned).to_vec() } else { only };
+    let names = if only.is_empty() { bench.names().map(str::to_owned).collect() } else { only };
     let machine = Machine::describe();
     println!("{machine}\n");
     print!("{}", report::HEAD);

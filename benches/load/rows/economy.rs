@@ -105,9 +105,9 @@ impl Scene {
         // An interval is counted from an answer on, so that a little less is asked; a
         // request at the edge may be counted or not.
         let goal = Goal::AtMost((fewest * 1.02).ceil());
-        row.goal(format!("{clients} clients: requests an interval"), "", &[requests], goal);
+        row.goal(format!("{}: requests an interval", count(clients)), "", &[requests], goal);
         let polls = (now.jobs - before.jobs) as f64 / JOBS as f64 / intervals;
-        row.note(format!("{clients} clients: polls of a job an interval"), "", &[polls]);
+        row.note(format!("{}: polls of a job an interval", count(clients)), "", &[polls]);
         Ok(())
     }
 
@@ -118,9 +118,18 @@ impl Scene {
         let before = self.vendor.asked().await?.requests;
         sleep(self.interval * 2).await;
         let after = (self.vendor.asked().await?.requests - before) as f64;
-        row.goal(format!("{clients} clients: requests once all have left"), "", &[after], Goal::Exactly(0.0));
+        row.goal(
+            format!("{}: requests once all have left", count(clients)),
+            "",
+            &[after],
+            Goal::Exactly(0.0),
+        );
         Ok(())
     }
+}
+
+fn count(clients: usize) -> String {
+    if clients == 1 { "1 client".to_owned() } else { format!("{clients} clients") }
 }
 
 /// A call, and when in each interval it is made.

@@ -36,6 +36,7 @@ const DEFAULT_WINDOW: u32 = 65_535;
 const LARGEST_WINDOW: u32 = (1 << 31) - 1;
 /// Bytes that were received before the server is granted as many again.
 const GRANT: usize = 1 << 20;
+const LARGEST_FRAME: usize = 16_384;
 /// What one look at the socket reads at most.
 const READ_AT_ONCE: usize = 256 << 10;
 
@@ -113,7 +114,10 @@ impl Connection {
     /// 2n + 1, from n = 0 on.
     pub(crate) fn call(&mut self, message: &[u8]) -> u32 {
         let stream = self.headers();
-        self.frame(DATA, END_STREAM, stream, message);
+        let mut pieces = message.chunks(LARGEST_FRAME).peekable();
+        while let Some(piece) = pieces.next() {
+            self.frame(DATA, if pieces.peek().is_none() { END_STREAM } else { 0 }, stream, piece);
+        }
         // A small message is consumed long before windows of this size are used up,
         // and what is granted again then is as much as was sent.
         self.send_window -= i64::try_from(message.len()).unwrap_or(i64::MAX);
@@ -235,7 +239,8 @@ impl Connection {
                 WINDOW_UPDATE => self.granted(stream, number(payload)),
                 RST_STREAM => return Err(format!("a call was reset: {}", number(payload)).into()),
                 GOAWAY => {
-                    return Err(format!("the server goes away: {}", String::from_utf8_lossy(payload)).into());
+                    let code = number(payload.get(4..).unwrap_or_default());
+                    return Err(format!("the server goes away: code {code}").into());
                 }
                 _ => {}
             }

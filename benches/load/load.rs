@@ -170,10 +170,11 @@ impl Series {
         self.load_busy.push(100.0 * cost.load / cost.wall);
     }
 
-    /// Tells of it, as of a `side` that does some `thing`.
-    pub(crate) fn note(&self, row: &mut Row, side: &str, thing: &str) {
-        row.note(format!("{side}: {thing}s a second"), "", &self.rate);
-        row.note(format!("{side}: CPU a {thing}"), "µs", &self.cpu);
+    /// Tells of it, as of a `side` that did `a_thing` again and again.
+    pub(crate) fn note(&self, row: &mut Row, side: &str, a_thing: &str) {
+        let things = a_thing.split_once(' ').map_or(a_thing, |(_, thing)| thing);
+        row.note(format!("{side}: {things}s a second"), "", &self.rate);
+        row.note(format!("{side}: CPU {a_thing}"), "µs", &self.cpu);
         row.note(format!("{side}: busy on its core"), "%", &self.busy);
         row.note("load and vendor: busy on theirs", "%", &self.load_busy);
     }

@@ -86,9 +86,22 @@ fn run(options: Options) -> Outcome {
     one_thread(async {
         tokio::select! {
             done = measure(&bench, only, json.unwrap_or_else(default_json)) => done,
-            _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
+            () = interrupted() => Err("interrupted".into()),
         }
     })
+}
+
+/// Whoever asks this process to end wants those that it has started to end, too.
+async fn interrupted() {
+    #[cfg(unix)]
+    if let Ok(mut term) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
+        return;
+    }
+    let _ = tokio::signal::ctrl_c().await;
 }
 
 fn default_json() -> PathBuf {
@@ -98,7 +111,7 @@ fn default_json() -> PathBuf {
 }
 
 async fn measure(bench: &Bench, only: Vec<String>, json: PathBuf) -> Outcome {
-    let names = if only.is_empty() { rows::NAMES.map(str::to_owned).to_vec() } else { only };
+    let names = if only.is_empty() { bench.names().map(str::to_owned).collect() } else { only };
     let machine = Machine::describe();
     println!("{machine}\n");
     print!("{}", report::HEAD);

@@ -22,7 +22,7 @@ mod idle;
 mod watch_jobs;
 
 /// Names of the rows, in their order.
-pub(crate) const NAMES: [&str; 12] = [
+const NAMES: [&str; 12] = [
     "cached",
     "fresh-single",
     "polls",
@@ -37,6 +37,9 @@ pub(crate) const NAMES: [&str; 12] = [
     "idle",
 ];
 
+/// Left out of a short run.
+const LONG: [&str; 1] = ["watches-1m"];
+
 /// What every row needs to know.
 #[derive(Clone, Debug)]
 pub(crate) struct Bench {
@@ -48,6 +51,11 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
+    /// The rows that are measured if none is named.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &'static str> {
+        NAMES.into_iter().filter(|name| !self.short || !LONG.contains(name))
+    }
+
     /// Measures one row.
     pub(crate) async fn row(&self, name: &str) -> Outcome<Row> {
         match name {

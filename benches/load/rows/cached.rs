@@ -67,7 +67,7 @@ pub(super) async fn row(bench: &Bench) -> Outcome<Row> {
     let goal = Goal::AtLeast(0.85);
     row.goal("calls per second of CPU, by bare tonic's", "", &ratios(&floor.cpu, &gateway.cpu), goal);
     row.goal("calls per second, by bare tonic's", "", &ratios(&gateway.rate, &floor.rate), goal);
-    floor.note(&mut row, "bare tonic", "call");
-    gateway.note(&mut row, "gateway", "call");
+    floor.note(&mut row, "bare tonic", "a call");
+    gateway.note(&mut row, "gateway", "a call");
     Ok(row)
 }

@@ -41,7 +41,8 @@ pub(super) async fn watching(bench: &Bench) -> Outcome<Row> {
         let scene = Scene::set(bench).await?;
         let mut calls = Calls::open(scene.gateway.address, IMMUTA, shares).await?;
         calls.listen(Until::Seen).await?;
-        calls.listen(Until::Time(Instant::now() + scene.interval * 2)).await?;
+        // From between two polls to between two others.
+        calls.listen(Until::Time(Instant::now() + scene.interval * 3 / 2)).await?;
         let before = scene.vendor.asked().await?;
         calls.listen(Until::Time(Instant::now() + scene.time())).await?;
         scene.tell(&mut row, shares.clients, before).await?;
@@ -85,7 +86,7 @@ struct Scene {
 
 impl Scene {
     async fn set(bench: &Bench) -> Outcome<Self> {
-        let interval = Duration::from_secs(bench.pick(4, 2));
+        let interval = Duration::from_secs(bench.pick(4, 1));
         let vendor = Vendor::start(bench.cores).await?;
         let gateway = bench.gateway(&vendor, Poll { interval, batch: BATCH, concurrency: 8 }).await?;
         Ok(Self { vendor, gateway, interval, intervals: 4 })
@@ -104,9 +105,9 @@ impl Scene {
         // An interval is counted from an answer on, so that a little less is asked; a
         // request at the edge may be counted or not.
         let goal = Goal::AtMost((fewest * 1.02).ceil());
-        row.goal(format!("{clients} clients: requests an interval"), "", &[requests], goal);
+        row.goal(format!("{}: requests an interval", count(clients)), "", &[requests], goal);
         let polls = (now.jobs - before.jobs) as f64 / JOBS as f64 / intervals;
-        row.note(format!("{clients} clients: polls of a job an interval"), "", &[polls]);
+        row.note(format!("{}: polls of a job an interval", count(clients)), "", &[polls]);
         Ok(())
     }
 
@@ -117,9 +118,18 @@ impl Scene {
         let before = self.vendor.asked().await?.requests;
         sleep(self.interval * 2).await;
         let after = (self.vendor.asked().await?.requests - before) as f64;
-        row.goal(format!("{clients} clients: requests once all have left"), "", &[after], Goal::Exactly(0.0));
+        row.goal(
+            format!("{}: requests once all have left", count(clients)),
+            "",
+            &[after],
+            Goal::Exactly(0.0),
+        );
         Ok(())
     }
+}
+
+fn count(clients: usize) -> String {
+    if clients == 1 { "1 client".to_owned() } else { format!("{clients} clients") }
 }
 
 /// A call, and when in each interval it is made.
@@ -130,9 +140,11 @@ type Ask = (Duration, Bytes);
 fn schedule(shares: Shares, interval: Duration) -> Vec<Vec<Ask>> {
     let mut lanes = vec![Vec::new(); CONNECTIONS];
     let mut calls = 0;
-    for client in 0..shares.clients {
-        let at = interval * u32::try_from(client).unwrap_or(0) / u32::try_from(shares.clients).unwrap_or(1);
-        let jobs: Vec<usize> = shares.of(client).collect();
+    for client in 0..u32::try_from(shares.clients).unwrap_or(u32::MAX) {
+        // Even over the interval, and neighbours far apart: the fraction of the golden
+        // ratio's multiples.
+        let at = interval.mul_f64((f64::from(client) * 0.618_034).fract());
+        let jobs: Vec<usize> = shares.of(client as usize).collect();
         for jobs in jobs.chunks(ASKED_AT_ONCE) {
             let request = BatchGetStatusesRequest {
                 jobs: jobs.iter().map(|number| job(IMMUTA, *number)).collect(),

@@ -73,7 +73,7 @@ pub(super) async fn row(bench: &Bench) -> Outcome<Row> {
     row.note("bare tonic: memory a stream", "kB", &[floor.memory]);
     for (name, side) in [("bare tonic", floor), ("gateway", gateway)] {
         row.note(format!("{name}: time to the last watcher"), "ms", &side.last);
-        side.series.note(&mut row, name, "event");
+        side.series.note(&mut row, name, "an event");
     }
     Ok(row)
 }

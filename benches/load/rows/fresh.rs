@@ -61,8 +61,8 @@ pub(super) async fn single(bench: &Bench) -> Outcome<Row> {
     let mut row = Row::new("fresh-single", "GetJobStatus asked upstream, vendor without a batch call");
     row.goal("CPU a call, by a bare reqwest call's", "", &ratios(&gate.cpu, &floor.cpu), Goal::AtMost(1.6));
     row.note("requests upstream a call", "", &upstream);
-    floor.note(&mut row, "bare reqwest", "call");
-    gate.note(&mut row, "gateway", "call");
+    floor.note(&mut row, "bare reqwest", "a call");
+    gate.note(&mut row, "gateway", "a call");
     Ok(row)
 }
 
@@ -86,7 +86,7 @@ pub(super) async fn polls(bench: &Bench) -> Outcome<Row> {
     row.goal("polls a second on one core", "", &series.rate, Goal::AtLeast(25_000.0));
     let per_cpu: Vec<f64> = series.cpu.iter().map(|cpu| 1e6 / cpu).collect();
     row.note("polls a second of CPU", "", &per_cpu);
-    series.note(&mut row, "gateway", "poll");
+    series.note(&mut row, "gateway", "a poll");
     Ok(row)
 }
 
@@ -110,7 +110,7 @@ pub(super) async fn batch(bench: &Bench) -> Outcome<Row> {
     let mut row = Row::new("fresh-batch", title);
     row.goal("calls answered by one request upstream", "", &shared, Goal::AtLeast(200.0));
     row.goal("answers a second", "", &series.rate, Goal::AtLeast(60_000.0));
-    series.note(&mut row, "gateway", "call");
+    series.note(&mut row, "gateway", "a call");
     Ok(row)
 }
 

@@ -31,7 +31,8 @@ pub(super) async fn row(bench: &Bench) -> Outcome<Row> {
         let gateway = bench.gateway(&vendor, poll).await?;
         let mut calls = Calls::open(gateway.address, IMMUTA, Shares::even(jobs, 10)).await?;
         calls.listen(Until::Seen).await?;
-        calls.listen(Until::Time(Instant::now() + interval)).await?;
+        // From between two polls to between two others.
+        calls.listen(Until::Time(Instant::now() + interval * 3 / 2)).await?;
         let asked = vendor.asked().await?;
         let meter = Meter::start(&*gateway, Some(&vendor))?;
         calls.listen(Until::Time(Instant::now() + interval * intervals)).await?;

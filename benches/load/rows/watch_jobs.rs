@@ -57,7 +57,7 @@ pub(super) async fn many(bench: &Bench, name: &'static str, jobs: usize) -> Outc
     row.note("statuses a second read from the vendor", "", &asked);
     row.note("time to open all watches and be told of each job", "s", &[opened]);
     row.note("time from the end of all jobs to the end of all watches", "s", &[ended]);
-    told.note(&mut row, "gateway", "change");
+    told.note(&mut row, "gateway", "a change");
     Ok(row)
 }
 

@@ -19,10 +19,10 @@ use jobwatch::{
     config::Poll,
     grpc::Service,
     hub::{BackendSetup, Hub, WatchLimits},
-    job::{JobRef, JobState, Observation},
+    job::{JobRef, JobState, Observation, Source},
     pacing::{Backoff, Cadence, Gate},
-    poller::{Asked, Ended, Follow, Interest, Mailbox, Plan, Roster, Upstream},
-    proto::v1::{GetJobStatusRequest, job_status_service_server::JobStatusService},
+    poller::{Asked, Ended, Follow, Interest, Leave, Mailbox, Plan, Roster, Upstream},
+    proto::{served::job_status_service_server::JobStatusService, v1::GetJobStatusRequest},
 };
 use prost::Message;
 use serde_json::json;
@@ -145,8 +145,14 @@ fn kinetica(c: &mut Criterion) {
 struct AllDone;
 
 impl Upstream for AllDone {
-    fn ask<'a>(&'a self, jobs: &'a [JobRef], _wait: Duration) -> Asked<'a> {
-        let done = |_: &JobRef| Ok(Observation::new(JobState::Succeeded, "completed"));
+    fn ask<'a>(
+        &'a self,
+        jobs: &'a [JobRef],
+        _known: &'a [Option<Source>],
+        _wait: Duration,
+        _leave: Leave,
+    ) -> Asked<'a> {
+        let done = |_: &JobRef| Ok(Some(Observation::new(JobState::Succeeded, "completed")));
         Box::pin(std::future::ready(Ok(Ok(jobs.iter().map(done).collect()))))
     }
 }
@@ -208,7 +214,7 @@ fn poll(roster: &Arc<Roster>, output: &Bytes) {
     let part = batch.open();
     let running =
         Observation { vendor_payload: output.clone(), ..Observation::new(JobState::Running, "active") };
-    let answers = part.iter().map(|_| Ok(running.clone())).collect();
+    let answers = part.iter().map(|_| Ok(Some(running.clone()))).collect();
     batch.answered(&part, answers, 0.5);
 }
 

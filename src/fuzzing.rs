@@ -282,7 +282,10 @@ pub fn resume_token(input: &[u8]) {
     }
     let Some((fingerprint, rest)) = input.split_first_chunk() else { return };
     let Some((time, changes)) = rest.split_first_chunk() else { return };
-    let Ok(observed_at) = Timestamp::from_microsecond(i64::from_le_bytes(*time)) else { return };
+    let observed_at = i64::from_le_bytes(*time);
+    if Timestamp::from_microsecond(observed_at).is_err() {
+        return;
+    }
     let token = ResumeToken { fingerprint: Fingerprint(u64::from_le_bytes(*fingerprint)), observed_at };
     let mut text = token.encode(&job).into_bytes();
     assert_eq!(ResumeToken::decode(&String::from_utf8_lossy(&text), &job), Ok(token));

@@ -37,24 +37,22 @@ const VENDOR_PAYLOAD: u32 = 17;
 /// An observation as published to watchers. Shared, never changed.
 #[derive(Debug, PartialEq)]
 pub struct Snapshot {
-    /// The job, as it was asked for.
-    pub job: JobRef,
     /// Where it is in its life cycle.
     pub state: JobState,
     /// What it was read from.
     pub source: Option<Source>,
     fingerprints: Sections,
     bytes: Box<[u8]>,
-    result_at: usize,
-    payload_at: usize,
+    result_at: u32,
+    payload_at: u32,
 }
 
 impl Snapshot {
-    /// Publishes what was observed.
-    pub fn new(job: JobRef, observation: Observation) -> Self {
+    /// Publishes what was observed of `job`, as that was asked for.
+    pub fn new(job: &JobRef, observation: Observation) -> Self {
         let fingerprints = Sections::of(&observation);
         let (state, source) = (observation.state, observation.source);
-        let (status, result, payload) = to_proto(&job, observation);
+        let (status, result, payload) = to_proto(job, observation);
         let result_at = status.encoded_len();
         let result_len = result.as_ref().map_or(0, |result| encoding::message::encoded_len(RESULT, result));
         let payload_at = result_at + result_len;
@@ -68,7 +66,15 @@ impl Snapshot {
         if !payload.is_empty() {
             encoding::bytes::encode(VENDOR_PAYLOAD, &payload, &mut bytes);
         }
-        Self { job, state, source, fingerprints, bytes: bytes.into(), result_at, payload_at }
+        let place = |at: usize| u32::try_from(at).expect("an answer is limited to less than 4 GiB");
+        Self {
+            state,
+            source,
+            fingerprints,
+            bytes: bytes.into(),
+            result_at: place(result_at),
+            payload_at: place(payload_at),
+        }
     }
 
     /// Equal for two snapshots exactly when they look the same through `lens`.
@@ -109,8 +115,8 @@ impl Snapshot {
         let Lens { result, payload, progress: _ } = lens;
         match (result, payload) {
             (_, true) => &self.bytes,
-            (true, false) => &self.bytes[..self.payload_at],
-            (false, false) => &self.bytes[..self.result_at],
+            (true, false) => &self.bytes[..self.payload_at as usize],
+            (false, false) => &self.bytes[..self.result_at as usize],
         }
     }
 }
@@ -278,13 +284,13 @@ mod tests {
 
     #[test]
     fn a_file_is_found_by_its_id() {
-        let snapshot = Snapshot::new(JobRef::new("b", "j"), full());
+        let snapshot = Snapshot::new(&JobRef::new("b", "j"), full());
         assert_eq!(snapshot.artifact("id"), full().artifacts.pop());
         assert_eq!(snapshot.artifact("other"), None);
     }
 
     fn seen(observation: Observation, lens: Lens) -> pb::JobStatus {
-        let snapshot = Arc::new(Snapshot::new(JobRef::new("b", "j").with_tag("t"), observation));
+        let snapshot = Arc::new(Snapshot::new(&JobRef::new("b", "j").with_tag("t"), observation));
         let shown = Shown::new(Arc::clone(&snapshot), lens, Timestamp::from_second(4).unwrap());
         let bytes = shown.encode_to_vec();
         assert_eq!(bytes.len(), shown.encoded_len());

@@ -32,12 +32,17 @@ pub(super) struct Quotas {
 #[derive(Debug, Default)]
 struct Open {
     total: usize,
-    callers: HashMap<Caller, usize>,
+    /// How many of each caller, and what their permits have in common.
+    callers: HashMap<Caller, (usize, Arc<Share>)>,
 }
 
 /// Counts as one open watch until dropped.
 #[derive(Debug)]
-pub(super) struct Permit {
+pub(super) struct Permit(Arc<Share>);
+
+/// One caller's part of the quotas.
+#[derive(Debug)]
+struct Share {
     open: Arc<Mutex<Open>>,
     caller: Caller,
 }
@@ -56,24 +61,26 @@ impl Quotas {
         if open.total >= self.limits.total {
             return Err(Failure::TooManyWatches { key: "limits.watches", limit: self.limits.total });
         }
-        let own = open.callers.entry(caller).or_default();
+        let share = || Arc::new(Share { open: Arc::clone(&self.open), caller });
+        let (own, share) = open.callers.entry(caller).or_insert_with(|| (0, share()));
         if *own >= self.limits.per_caller {
             let limit = self.limits.per_caller;
             return Err(Failure::TooManyWatches { key: "limits.watches_per_caller", limit });
         }
         *own += 1;
+        let permit = Permit(Arc::clone(share));
         open.total += 1;
-        Ok(Permit { open: Arc::clone(&self.open), caller })
+        Ok(permit)
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let mut open = lock(&self.open);
+        let mut open = lock(&self.0.open);
         open.total -= 1;
-        if let Entry::Occupied(mut own) = open.callers.entry(self.caller) {
-            *own.get_mut() -= 1;
-            if *own.get() == 0 {
+        if let Entry::Occupied(mut own) = open.callers.entry(self.0.caller) {
+            own.get_mut().0 -= 1;
+            if own.get().0 == 0 {
                 own.remove();
             }
         }

@@ -90,7 +90,7 @@ pub struct Watch {
 #[derive(Debug)]
 pub(super) enum Source {
     /// The job had ended before the watch began.
-    Ended(Latest),
+    Ended(Box<(JobRef, Latest)>),
     Following(Follow),
 }
 
@@ -127,7 +127,6 @@ pub(super) enum Step {
 /// One watch, apart from when it speaks.
 #[derive(Debug)]
 pub(super) struct Open {
-    pub(super) job: JobRef,
     pub(super) source: Source,
     pub(super) state: State,
     pub(super) heartbeat: Duration,
@@ -175,7 +174,7 @@ impl Hub {
         let interest =
             Interest { mailbox: Arc::clone(mailbox), slot, eager: false, interval: options.interval };
         let source = match self.ended.get(job) {
-            Some(last) => Source::Ended(last),
+            Some(last) => Source::Ended(Box::new((job.clone(), last))),
             None => Source::Following(backend.roster.join(job, interest)),
         };
         let news = source.news(News::clone);
@@ -194,11 +193,19 @@ impl Hub {
             // What is known here is older than what the caller has seen elsewhere.
             follow.ask_anew();
         }
-        Ok(Open { job: job.clone(), source, state, heartbeat: options.heartbeat, _permit: permit })
+        Ok(Open { source, state, heartbeat: options.heartbeat, _permit: permit })
     }
 }
 
 impl Open {
+    /// The job.
+    pub(super) fn job(&self) -> &JobRef {
+        match &self.source {
+            Source::Following(follow) => follow.job(),
+            Source::Ended(ended) => &ended.0,
+        }
+    }
+
     /// What to do next.
     pub(super) fn step(&mut self, now: Instant) -> Step {
         let state = &mut self.state;
@@ -212,7 +219,7 @@ impl Open {
 
     /// The event, with what resumes after it.
     pub(super) fn update(&self, event: Event) -> Update {
-        let resume_token = self.state.sent.map_or_else(String::new, |sent| sent.encode(&self.job));
+        let resume_token = self.state.sent.map_or_else(String::new, |sent| sent.encode(self.job()));
         Update { event, lens: self.state.lens, resume_token }
     }
 }
@@ -277,9 +284,9 @@ impl Source {
     fn news<T>(&self, look: impl FnOnce(&News) -> T) -> T {
         match self {
             Self::Following(follow) => follow.look(look),
-            Self::Ended(last) => {
+            Self::Ended(ended) => {
                 let standing = Standing::Observed;
-                look(&News { latest: Some(last.clone()), standing, attempts: 0, answers: 0 })
+                look(&News { latest: Some(ended.1.clone()), standing, attempts: 0, answers: 0 })
             }
         }
     }
@@ -293,7 +300,8 @@ impl State {
         if let Some(latest) = news.latest.as_ref().filter(|latest| self.accepts(latest, news.answers)) {
             let fingerprint = latest.snapshot.fingerprint(self.lens);
             let differs = self.sent.is_none_or(|sent| sent.fingerprint != fingerprint);
-            let seen_at = self.sent.map_or(latest.time, |sent| sent.observed_at.max(latest.time));
+            let observed_at = latest.time.as_microsecond();
+            let seen_at = self.sent.map_or(observed_at, |sent| sent.observed_at.max(observed_at));
             self.sent = Some(ResumeToken { fingerprint, observed_at: seen_at });
             self.ended = latest.snapshot.is_terminal();
             if differs {

@@ -225,7 +225,7 @@ impl Watches {
         match one.open.step(now) {
             Step::Say { event, more } => {
                 one.spoke = now;
-                let said = (one.id, Outcome::Update(one.open.job.clone(), one.open.update(event)));
+                let said = (one.id, Outcome::Update(one.open.job().clone(), one.open.update(event)));
                 if more {
                     // After everybody else.
                     self.post(slot);
@@ -234,7 +234,7 @@ impl Watches {
             }
             Step::End(failure) => {
                 let id = one.id;
-                let job = one.open.job.clone();
+                let job = one.open.job().clone();
                 table.close(slot);
                 Some((id, Outcome::End(End { failure, job: Some(job) })))
             }
@@ -280,7 +280,7 @@ impl Table {
             self.beats.insert((one.beats_at, slot));
             if silent {
                 let update = one.open.update(one.open.alive());
-                return Some((one.id, Outcome::Update(one.open.job.clone(), update)));
+                return Some((one.id, Outcome::Update(one.open.job().clone(), update)));
             }
         }
         None

@@ -23,7 +23,7 @@ impl Ended {
         let statuses = Cache::builder()
             .max_capacity(bytes)
             .time_to_live(age)
-            .weigher(|_, latest: &Latest| u32::try_from(weight(&latest.snapshot)).unwrap_or(u32::MAX))
+            .weigher(|job, latest: &Latest| u32::try_from(weight(job, &latest.snapshot)).unwrap_or(u32::MAX))
             .build();
         Self { statuses }
     }
@@ -33,12 +33,12 @@ impl Ended {
         self.statuses.get(job)
     }
 
-    pub(super) fn insert(&self, latest: Latest) {
-        self.statuses.insert(latest.snapshot.job.clone(), latest);
+    pub(super) fn insert(&self, job: JobRef, latest: Latest) {
+        self.statuses.insert(job, latest);
     }
 }
 
-fn weight(snapshot: &Snapshot) -> usize {
+fn weight(job: &JobRef, snapshot: &Snapshot) -> usize {
     // The cache's own bookkeeping takes about as much again as the bare snapshot.
-    2 * mem::size_of::<Snapshot>() + snapshot.job.id.len() + snapshot.encoded_len()
+    2 * mem::size_of::<Snapshot>() + job.id.len() + snapshot.encoded_len()
 }

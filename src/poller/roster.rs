@@ -22,7 +22,8 @@
 //! leaves is either the old row or a new one, never a row that nobody asks about.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet, btree_map},
+    collections::{BTreeSet, HashSet},
+    hash::RandomState,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -30,6 +31,7 @@ use std::{
     time::Duration,
 };
 
+use hashbrown::HashTable;
 use jiff::Timestamp;
 use slab::Slab;
 use tokio::{sync::Notify, time::Instant};
@@ -119,7 +121,9 @@ pub struct Roster {
 
 #[derive(Debug)]
 struct Table {
-    keys: HashMap<JobRef, usize>,
+    /// Rows by their jobs, which only the rows hold.
+    keys: HashTable<usize>,
+    hasher: RandomState,
     rows: Slab<Row>,
     due: BTreeSet<(Instant, usize)>,
     gate: Gate,
@@ -160,8 +164,6 @@ struct Row {
     /// While not zero: the vendor refused a batch because of it, so it is asked
     /// about alone, until it was answered about so often.
     alone: u8,
-    /// The intervals that its followers are content with, and how many are of each.
-    wanted: BTreeMap<Duration, usize>,
 }
 
 #[derive(Debug)]
@@ -230,7 +232,8 @@ impl Roster {
     /// An empty roster.
     pub fn new(plan: Plan, gate: Gate, ended: Ended) -> Self {
         let table = Table {
-            keys: HashMap::new(),
+            keys: HashTable::new(),
+            hasher: RandomState::new(),
             rows: Slab::new(),
             due: BTreeSet::new(),
             gate,
@@ -253,35 +256,16 @@ impl Roster {
         let soon = now + self.plan.window;
         let mut guard = self.lock();
         let table = &mut *guard;
-        let mut new = false;
-        let key = *table.keys.entry(job.clone()).or_insert_with(|| {
-            new = true;
-            let entry = Arc::new(Entry { job: job.clone(), news: Mutex::default() });
-            let key = table.rows.insert(Row {
-                entry,
-                followers: Slab::with_capacity(1),
-                stage: Stage::Due(soon),
-                asked_at: None,
-                answer_at: soon,
-                cut: false,
-                ask_anew: false,
-                changed_at: now,
-                failures: 0,
-                alone: if table.culprits.contains(job) { ANSWERS_TO_BE_TRUSTED } else { 0 },
-                wanted: BTreeMap::new(),
-            });
-            table.due.insert((soon, key));
-            key
-        });
+        let (key, new) = match table.find(job) {
+            Some(key) => (key, false),
+            None => (table.insert(job, soon, now), true),
+        };
         if new && self.plan.long_poll && table.rows.len() == FEW_JOBS + 1 {
             table.outgrows_long_polls(now);
         }
         let row = &mut table.rows[key];
         let interval = interest.interval;
         let follower = row.followers.insert(interest);
-        if let Some(interval) = interval {
-            *row.wanted.entry(interval).or_default() += 1;
-        }
         let row = &table.rows[key];
         let passes = |hold: &Hold| hold.fault.kind.is_refusal() && row.asked_at.is_none();
         let held = match table.gate.admission(now) {
@@ -312,7 +296,7 @@ impl Roster {
         if earlier {
             self.changed.notify_one();
         }
-        Follow { roster: Arc::clone(self), entry, key, follower, held }
+        Follow { roster: Arc::clone(self), entry, key, follower, held: held.map(Box::new) }
     }
 
     /// Asks about all jobs again at once that could not be asked about because the
@@ -451,27 +435,19 @@ impl Roster {
         let mut guard = self.lock();
         let table = &mut *guard;
         let row = &mut table.rows[key];
-        let interest = row.followers.remove(follower);
+        row.followers.remove(follower);
         if row.followers.is_empty() {
-            let row = table.rows.remove(key);
-            table.keys.remove(&row.entry.job);
+            let row = table.remove(key);
             match row.stage {
                 Stage::Due(at) => drop(table.due.remove(&(at, key))),
                 Stage::Asked(flight) => flight.left(),
                 Stage::Ended => {}
             }
-        } else if let Some(interval) = interest.interval
-            && let btree_map::Entry::Occupied(mut count) = row.wanted.entry(interval)
-        {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
-            }
         }
     }
 
     fn interval(&self, row: &Row, now: Instant) -> Duration {
-        let wanted = row.wanted.keys().next().copied();
+        let wanted = row.followers.iter().filter_map(|(_, interest)| interest.interval).min();
         self.plan.cadence.interval(now.saturating_duration_since(row.changed_at), wanted)
     }
 

@@ -58,7 +58,7 @@ async fn a_token_of_a_replica_whose_clock_is_behind_brings_nothing_older() {
     assert_eq!(said(&mut stale).await, "Pending");
     // Another replica, whose clock is a minute behind, has told the next state.
     rig.script.set("a", JobState::Running);
-    let observed_at = jiff::Timestamp::now() - 60 * SECOND;
+    let observed_at = (jiff::Timestamp::now() - 60 * SECOND).as_microsecond();
     let token = ResumeToken { fingerprint: Fingerprint(1), observed_at };
     let mut resumed = rig.resume("a", &token.encode(&job("a")));
     assert_eq!(said(&mut resumed).await, "Running");

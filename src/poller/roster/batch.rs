@@ -152,9 +152,12 @@ impl Batch {
             let Some(row) = table.asked(taken) else {
                 // Nobody asks any more, but whoever asks next shall know the end.
                 if let Ok(Some(observation)) = answer {
-                    let snapshot = Snapshot::new(taken.job().clone(), observation);
+                    let snapshot = Snapshot::new(taken.job(), observation);
                     if snapshot.is_terminal() {
-                        ended.push(Latest { snapshot: Arc::new(snapshot), time, at: now });
+                        ended.push((
+                            taken.job().clone(),
+                            Latest { snapshot: Arc::new(snapshot), time, at: now },
+                        ));
                     }
                 }
                 continue;
@@ -162,11 +165,11 @@ impl Batch {
             followed += 1;
             let next = match answer {
                 Ok(observation) => {
-                    let snapshot = observation.map(|seen| Snapshot::new(taken.job().clone(), seen));
+                    let snapshot = observation.map(|seen| Snapshot::new(taken.job(), seen));
                     let trusted = row.alone == 0;
                     if let Some(last) = row.observed(snapshot, now, time) {
                         row.stage = Stage::Ended;
-                        ended.push(last);
+                        ended.push((taken.job().clone(), last));
                     } else {
                         let interval = roster.interval(row, answered_at);
                         if !trusted {
@@ -198,8 +201,8 @@ impl Batch {
         }
         drop(guard);
         self.close(part, followed);
-        for last in ended {
-            roster.ended.insert(last);
+        for (job, last) in ended {
+            roster.ended.insert(job, last);
         }
         recovered
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::{Entry, Roster, Stage};
-use crate::{pacing::Hold, poller::News};
+use crate::{job::JobRef, pacing::Hold, poller::News};
 
 /// Follows a job until dropped.
 #[derive(Debug)]
@@ -14,10 +14,15 @@ pub struct Follow {
     pub(super) entry: Arc<Entry>,
     pub(super) key: usize,
     pub(super) follower: usize,
-    pub(super) held: Option<Hold>,
+    pub(super) held: Option<Box<Hold>>,
 }
 
 impl Follow {
+    /// The job.
+    pub fn job(&self) -> &JobRef {
+        &self.entry.job
+    }
+
     /// What is known now.
     pub fn news(&self) -> News {
         self.look(News::clone)
@@ -57,7 +62,7 @@ impl Follow {
 
     /// Why the backend was left alone when this began, if it was.
     pub fn held(&self) -> Option<&Hold> {
-        self.held.as_ref()
+        self.held.as_deref()
     }
 }
 

@@ -1,13 +1,19 @@
 //! The rows under the lock: what is due, what is taken together, what is told.
 
-use std::{mem, sync::Arc, time::Duration};
+use std::{
+    hash::BuildHasher,
+    mem,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use jiff::Timestamp;
+use slab::Slab;
 use tokio::time::Instant;
 
 use super::{
-    ANSWERS_TO_RAISE_THE_CEILING, CULPRITS_REMEMBERED, FEW_JOBS, LOOKED_AT, Plan, Row, Stage, TOLERANCE,
-    Table, Taken,
+    ANSWERS_TO_BE_TRUSTED, ANSWERS_TO_RAISE_THE_CEILING, CULPRITS_REMEMBERED, Entry, FEW_JOBS, LOOKED_AT,
+    Plan, Row, Stage, TOLERANCE, Table, Taken,
 };
 use crate::{
     adapters::{BackendFault, FaultKind},
@@ -18,6 +24,42 @@ use crate::{
 };
 
 impl Table {
+    /// The row of a job, if somebody follows it.
+    pub(super) fn find(&self, job: &JobRef) -> Option<usize> {
+        let hash = self.hasher.hash_one(job);
+        self.keys.find(hash, |key| self.rows[*key].entry.job == *job).copied()
+    }
+
+    /// Begins a row for a job that has none, to be asked about at `soon`.
+    pub(super) fn insert(&mut self, job: &JobRef, soon: Instant, now: Instant) -> usize {
+        let entry = Arc::new(Entry { job: job.clone(), news: Mutex::default() });
+        let key = self.rows.insert(Row {
+            entry,
+            followers: Slab::with_capacity(1),
+            stage: Stage::Due(soon),
+            asked_at: None,
+            answer_at: soon,
+            cut: false,
+            ask_anew: false,
+            changed_at: now,
+            failures: 0,
+            alone: if self.culprits.contains(job) { ANSWERS_TO_BE_TRUSTED } else { 0 },
+        });
+        self.due.insert((soon, key));
+        let (rows, hasher) = (&self.rows, &self.hasher);
+        self.keys.insert_unique(hasher.hash_one(job), key, |key| hasher.hash_one(&rows[*key].entry.job));
+        key
+    }
+
+    /// Ends a row.
+    pub(super) fn remove(&mut self, key: usize) -> Row {
+        let row = self.rows.remove(key);
+        if let Ok(found) = self.keys.find_entry(self.hasher.hash_one(&row.entry.job), |other| *other == key) {
+            found.remove();
+        }
+        row
+    }
+
     /// One job that is due: any one that was not refused before, so that one job
     /// that is always refused can't keep the circuit open for the others.
     pub(super) fn next_probe(&self, now: Instant, dice: f64) -> Vec<(Instant, usize)> {

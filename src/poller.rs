@@ -227,13 +227,14 @@ impl Poller {
         let mut wait = batch.wait();
         let mut leave = Some(leave);
         while let Some(mut part) = parts.pop() {
-            batch.still_followed(&mut part);
-            if part.is_empty() {
-                continue;
-            }
-            let leave = match leave.take() {
-                Some(leave) => leave,
-                None => self.throttle.leave_to_send().await,
+            let leave = if let Some(leave) = leave.take() {
+                leave
+            } else {
+                batch.only_followed(&mut part);
+                if part.is_empty() {
+                    continue;
+                }
+                self.throttle.leave_to_send().await
             };
             let jobs: Vec<JobRef> = part.iter().map(|taken| taken.job().clone()).collect();
             let known: Vec<Option<Source>> = part.iter().map(Taken::source).collect();

@@ -116,8 +116,16 @@ impl Hub {
         if let Some(last) = self.ended.get(job) {
             return Err(Ok(last));
         }
+        if let Some(max_age) = ask.max_age.filter(|_| ask.wait.is_zero())
+            && let Some(latest) = backend.roster.recent(job, max_age)
+        {
+            return Err(Ok(latest));
+        }
         let interest = Interest { mailbox: Arc::clone(mailbox), slot, eager: true, interval: None };
-        let follow = backend.roster.join(job, interest);
+        let mut follow = backend.roster.join(job, interest);
+        if let Some(max_age) = ask.max_age {
+            follow.keep(max_age);
+        }
         let News { attempts, answers, latest, .. } = follow.news();
         let now = Instant::now();
         let recent =

@@ -37,7 +37,7 @@ use slab::Slab;
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{Ended, Interruption, Mailbox, News, Standing};
+use super::{Ended, Interruption, Latest, Mailbox, News, Standing};
 use crate::{
     adapters::BackendFault,
     job::JobRef,
@@ -46,10 +46,12 @@ use crate::{
 
 mod batch;
 mod follow;
+mod kept;
 mod table;
 
 pub use batch::{Batch, Refusal, Taken};
 pub use follow::Follow;
+use kept::{Keep, Kept};
 
 /// Most jobs that a backend may follow for its waits to become long polls: the
 /// vendor answers when all jobs of a request have ended, which gains something only
@@ -126,6 +128,7 @@ struct Table {
     hasher: RandomState,
     rows: Slab<Row>,
     due: BTreeSet<(Instant, usize)>,
+    kept: Kept,
     gate: Gate,
     /// Jobs refused for the first time since the vendor last answered about any.
     refused: usize,
@@ -164,12 +167,16 @@ struct Row {
     /// While not zero: the vendor refused a batch because of it, so it is asked
     /// about alone, until it was answered about so often.
     alone: u8,
+    /// For how long it is kept when nobody follows it.
+    keep: Option<Box<Keep>>,
 }
 
 #[derive(Debug)]
 enum Stage {
     Due(Instant),
     Asked(Arc<Flight>),
+    /// Nobody follows it; see [`kept`].
+    Kept,
     Ended,
 }
 
@@ -236,6 +243,7 @@ impl Roster {
             hasher: RandomState::new(),
             rows: Slab::new(),
             due: BTreeSet::new(),
+            kept: Kept::default(),
             gate,
             refused: 0,
             ceiling: plan.max_batch,
@@ -257,10 +265,13 @@ impl Roster {
         let mut guard = self.lock();
         let table = &mut *guard;
         let (key, new) = match table.find(job) {
+            Some(key) if table.rows[key].followers.is_empty() => {
+                (table.revive(key, &interest, soon, now), true)
+            }
             Some(key) => (key, false),
             None => (table.insert(job, soon, now), true),
         };
-        if new && self.plan.long_poll && table.rows.len() == FEW_JOBS + 1 {
+        if new && self.plan.long_poll && table.followed() == FEW_JOBS + 1 {
             table.outgrows_long_polls(now);
         }
         let row = &mut table.rows[key];
@@ -296,7 +307,7 @@ impl Roster {
         if earlier {
             self.changed.notify_one();
         }
-        Follow { roster: Arc::clone(self), entry, key, follower, held: held.map(Box::new) }
+        Follow { roster: Arc::clone(self), entry, key, follower, held: held.map(Box::new), max_age: None }
     }
 
     /// Asks about all jobs again at once that could not be asked about because the
@@ -349,7 +360,7 @@ impl Roster {
             health,
             last_fault: table.last_fault.clone(),
             last_answer: table.last_answer,
-            followed: table.rows.len(),
+            followed: table.followed(),
         }
     }
 
@@ -372,8 +383,9 @@ impl Roster {
                 return Readiness::Ready;
             }
         }
+        table.give_up(now);
         match table.due.first() {
-            None => Readiness::Idle,
+            None => table.gives_up_at().map_or(Readiness::Idle, Readiness::At),
             Some(&(at, _)) if at > now => Readiness::At(at),
             Some(_) => match table.gate.admission(now) {
                 Admission::Open | Admission::Probe => Readiness::Ready,
@@ -420,9 +432,16 @@ impl Roster {
             wait,
             cut: CancellationToken::new(),
         });
-        let mut open = Vec::with_capacity(keys.len());
-        for (at, key) in keys {
-            table.due.remove(&(at, key));
+        let along = if probe || passing || !wait.is_zero() || table.rows[keys[0].1].alone > 0 {
+            Vec::new()
+        } else {
+            table.take_along(table.ceiling.saturating_sub(keys.len()), now)
+        };
+        let mut open = Vec::with_capacity(keys.len() + along.len());
+        for (at, key) in &keys {
+            table.due.remove(&(*at, *key));
+        }
+        for key in keys.into_iter().map(|(_, key)| key).chain(along) {
             let row = &mut table.rows[key];
             row.stage = Stage::Asked(Arc::clone(&flight));
             row.asked_at = Some(now);
@@ -431,19 +450,40 @@ impl Roster {
         Some(Batch { roster: Arc::clone(self), flight, open, began: now, probe, passing })
     }
 
-    fn leave(&self, key: usize, follower: usize) {
+    fn leave(&self, key: usize, follower: usize, max_age: Option<Duration>) {
+        let now = Instant::now();
         let mut guard = self.lock();
         let table = &mut *guard;
         let row = &mut table.rows[key];
         row.followers.remove(follower);
-        if row.followers.is_empty() {
-            let row = table.remove(key);
-            match row.stage {
-                Stage::Due(at) => drop(table.due.remove(&(at, key))),
-                Stage::Asked(flight) => flight.left(),
-                Stage::Ended => {}
-            }
+        row.keep = max_age.map(|max_age| Box::new(Keep::new(max_age, now)));
+        if !row.followers.is_empty() {
+            return;
         }
+        match &row.stage {
+            Stage::Due(at) => {
+                table.due.remove(&(*at, key));
+                if table.rows[key].is_answered() {
+                    let first = table.gives_up_at().is_none();
+                    table.keep(key);
+                    if first {
+                        drop(guard);
+                        self.changed.notify_one();
+                    }
+                    return;
+                }
+            }
+            Stage::Asked(flight) => flight.left(),
+            Stage::Kept | Stage::Ended => {}
+        }
+        table.remove(key);
+    }
+
+    /// What is known of a job, if it is at most so old.
+    pub fn recent(&self, job: &JobRef, max_age: Duration) -> Option<Latest> {
+        let mut table = self.lock();
+        let key = table.find(job)?;
+        table.recent(key, max_age, Instant::now())
     }
 
     fn interval(&self, row: &Row, now: Instant) -> Duration {
@@ -463,6 +503,15 @@ impl Entry {
 }
 
 impl Flight {
+    /// One job more is waited for. Returns whether it is not too late for that.
+    fn joined(&self) -> bool {
+        let open = !self.given_up.is_cancelled();
+        if open {
+            self.followed.fetch_add(1, Ordering::Relaxed);
+        }
+        open
+    }
+
     /// One job less is waited for.
     fn left(&self) {
         if self.followed.fetch_sub(1, Ordering::Relaxed) == 1 {

@@ -67,10 +67,10 @@ impl Batch {
         self.open.clone()
     }
 
-    /// Leaves out those that nobody follows any more.
-    pub fn still_followed(&self, part: &mut Vec<Taken>) {
+    /// Leaves out those that nobody follows, or not any more.
+    pub fn only_followed(&self, part: &mut Vec<Taken>) {
         let mut table = self.roster.lock();
-        part.retain(|taken| table.asked(taken).is_some());
+        part.retain(|taken| table.followed_row(taken).is_some());
     }
 
     /// Ends when nobody follows any of the jobs any more.
@@ -97,7 +97,7 @@ impl Batch {
         let table = &mut *guard;
         table.long_polls_from = Some(now + WITHOUT_LONG_POLLS);
         for taken in mem::take(&mut self.open) {
-            if table.asked(&taken).is_some() {
+            if table.followed_row(&taken).is_some() {
                 table.schedule(taken.key, now);
             }
         }
@@ -111,7 +111,7 @@ impl Batch {
         let mut guard = roster.lock();
         let table = &mut *guard;
         for taken in mem::take(&mut self.open) {
-            if let Some(row) = table.asked(&taken) {
+            if let Some(row) = table.followed_row(&taken) {
                 let at = if row.cut { now + roster.plan.window } else { row.answer_at };
                 row.cut = true;
                 table.schedule(taken.key, at);
@@ -162,6 +162,21 @@ impl Batch {
                 }
                 continue;
             };
+            if row.followers.is_empty() {
+                let Ok(observation) = answer else {
+                    table.remove(taken.key);
+                    continue;
+                };
+                let snapshot = observation.map(|seen| Snapshot::new(taken.job(), seen));
+                let last = row.observed(snapshot, now, time);
+                if last.is_some() {
+                    table.remove(taken.key);
+                } else {
+                    table.keep(taken.key);
+                }
+                ended.extend(last.map(|last| (taken.job().clone(), last)));
+                continue;
+            }
             followed += 1;
             let next = match answer {
                 Ok(observation) => {
@@ -221,7 +236,7 @@ impl Batch {
         let mut refusal = Refusal::Known;
         let mut followed = 0;
         let mut was_answered = false;
-        if let Some(row) = table.asked(taken) {
+        if let Some(row) = table.followed_row(taken) {
             followed = 1;
             let first = row.alone == 0;
             was_answered = row.is_answered();
@@ -272,7 +287,7 @@ impl Batch {
         table.last_fault = Some(fault.clone());
         let interruption = Interruption::until(fault.clone(), at, now);
         for taken in mem::take(&mut self.open) {
-            if let Some(row) = table.asked(&taken) {
+            if let Some(row) = table.followed_row(&taken) {
                 row.held(&interruption);
                 table.schedule(taken.key, at + BACK_OF_THE_LINE);
             }
@@ -308,10 +323,15 @@ impl Drop for Batch {
         }
         let at = now + self.roster.plan.cadence.max;
         for taken in mem::take(&mut self.open) {
-            if let Some(row) = table.asked(&taken) {
-                let fault = FaultKind::Malformed { why: "it broke the gateway's reading of it" };
-                row.interrupted(Interruption::until(fault.into(), at, now));
-                table.schedule(taken.key, at);
+            match table.followed_row(&taken) {
+                // Somebody joined just as the last of the others had left.
+                Some(_) if self.flight.given_up.is_cancelled() => table.schedule(taken.key, now),
+                Some(row) => {
+                    let fault = FaultKind::Malformed { why: "it broke the gateway's reading of it" };
+                    row.interrupted(Interruption::until(fault.into(), at, now));
+                    table.schedule(taken.key, at);
+                }
+                None => {}
             }
         }
         drop(guard);

@@ -1,6 +1,6 @@
 //! What a follower holds, and what it can ask for.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
@@ -15,6 +15,8 @@ pub struct Follow {
     pub(super) key: usize,
     pub(super) follower: usize,
     pub(super) held: Option<Box<Hold>>,
+    /// What the follower was content with, if that is so old.
+    pub(super) max_age: Option<Duration>,
 }
 
 impl Follow {
@@ -60,6 +62,12 @@ impl Follow {
         }
     }
 
+    /// Has what is known kept for those who ask again and are content with what is so
+    /// old, when nobody follows the job any more.
+    pub fn keep(&mut self, max_age: Duration) {
+        self.max_age = Some(max_age);
+    }
+
     /// Why the backend was left alone when this began, if it was.
     pub fn held(&self) -> Option<&Hold> {
         self.held.as_deref()
@@ -68,6 +76,6 @@ impl Follow {
 
 impl Drop for Follow {
     fn drop(&mut self) {
-        self.roster.leave(self.key, self.follower);
+        self.roster.leave(self.key, self.follower, self.max_age);
     }
 }

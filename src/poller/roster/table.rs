@@ -12,8 +12,8 @@ use slab::Slab;
 use tokio::time::Instant;
 
 use super::{
-    ANSWERS_TO_BE_TRUSTED, ANSWERS_TO_RAISE_THE_CEILING, CULPRITS_REMEMBERED, Entry, FEW_JOBS, LOOKED_AT,
-    Plan, Row, Stage, TOLERANCE, Table, Taken,
+    ANSWERS_TO_BE_TRUSTED, ANSWERS_TO_RAISE_THE_CEILING, CULPRITS_REMEMBERED, Entry, FEW_JOBS, Interest,
+    LOOKED_AT, Plan, Row, Stage, TOLERANCE, Table, Taken,
 };
 use crate::{
     adapters::{BackendFault, FaultKind},
@@ -44,11 +44,40 @@ impl Table {
             changed_at: now,
             failures: 0,
             alone: if self.culprits.contains(job) { ANSWERS_TO_BE_TRUSTED } else { 0 },
+            keep: None,
         });
         self.due.insert((soon, key));
         let (rows, hasher) = (&self.rows, &self.hasher);
         self.keys.insert_unique(hasher.hash_one(job), key, |key| hasher.hash_one(&rows[*key].entry.job));
         key
+    }
+
+    /// Has somebody follow a row again that nobody does. Whoever asks goes on from what
+    /// is known; a watch begins anew, since that may be older than any watch is told.
+    pub(super) fn revive(&mut self, key: usize, interest: &Interest, soon: Instant, now: Instant) -> usize {
+        let job = self.rows[key].entry.job.clone();
+        match &self.rows[key].stage {
+            Stage::Asked(flight) if interest.eager && flight.joined() => return key,
+            Stage::Kept => {
+                self.let_go(key);
+                if interest.eager {
+                    self.schedule(key, soon);
+                    return key;
+                }
+            }
+            _ => {}
+        }
+        self.remove(key);
+        self.insert(&job, soon, now)
+    }
+
+    /// The row of a taken job, unless nobody follows it: then it is given up.
+    pub(super) fn followed_row(&mut self, taken: &Taken) -> Option<&mut Row> {
+        if self.asked(taken)?.followers.is_empty() {
+            self.remove(taken.key);
+            return None;
+        }
+        self.asked(taken)
     }
 
     /// Ends a row.
@@ -111,7 +140,7 @@ impl Table {
         !self.long_polling
             && self.long_polls_from.is_none_or(|from| from <= now)
             && self.gate.failures() == 0
-            && self.rows.len() <= FEW_JOBS.min(self.ceiling)
+            && self.followed() <= FEW_JOBS.min(self.ceiling)
             && self.due.iter().all(|(_, key)| !self.rows[*key].cut && self.rows[*key].alone == 0)
     }
 
@@ -139,7 +168,7 @@ impl Table {
     /// Has what is due only for a long poll wait on, where that can't be. With more
     /// than a few jobs there is nothing of the kind: see [`Table::outgrows_long_polls`].
     pub(super) fn put_off_long_polls(&mut self, now: Instant) {
-        if self.rows.len() <= FEW_JOBS {
+        if self.followed() <= FEW_JOBS {
             self.put_off(now);
         }
     }
@@ -227,7 +256,7 @@ impl Table {
         self.schedule(key, answer_at);
         let row = &mut self.rows[key];
         let cut = mem::take(&mut row.cut);
-        if plan.long_poll && !cut && row.alone == 0 && self.rows.len() <= FEW_JOBS.min(self.ceiling) {
+        if plan.long_poll && !cut && row.alone == 0 && self.followed() <= FEW_JOBS.min(self.ceiling) {
             self.reschedule(key, now + interval.saturating_sub(whole_seconds(interval)));
             self.rows[key].answer_at = answer_at;
         }

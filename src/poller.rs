@@ -28,11 +28,13 @@ use crate::{
     transport::Files,
 };
 
+mod calendar;
 mod ended;
 mod mailbox;
 mod roster;
 mod throttle;
 
+pub use calendar::Calendar;
 pub use ended::Ended;
 pub use mailbox::Mailbox;
 pub use roster::{Batch, Follow, Health, Interest, Plan, Readiness, Refusal, Report, Roster, Taken};

@@ -10,8 +10,9 @@
 //! caller may add all its watches before it reads the first update.
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use slab::Slab;
@@ -22,7 +23,10 @@ use super::{
     inquiry::at,
     watch::{Open, Step},
 };
-use crate::{job::JobRef, poller::Mailbox};
+use crate::{
+    job::JobRef,
+    poller::{Calendar, Mailbox},
+};
 
 /// Ends of watches that wait to be read, before no further request is taken in.
 const ENDS_WAITING: usize = 1024;
@@ -70,7 +74,9 @@ struct Table {
     slots: HashMap<u64, usize>,
     ends: VecDeque<(u64, End)>,
     /// When each watch may have to say that it is alive, at the earliest.
-    beats: BTreeSet<(Instant, usize)>,
+    beats: Calendar,
+    /// When the first watch was opened.
+    begun: Option<Instant>,
     /// No more requests will come.
     complete: bool,
     /// Why the whole call ends.
@@ -115,10 +121,10 @@ impl Watches {
         match opened {
             Ok(open) => {
                 let spoke = Instant::now();
-                let beats_at = spoke + open.heartbeat;
+                let beats_at = table.beats_at(spoke, open.heartbeat);
                 table.watches.insert(One { id, open, spoke, beats_at });
                 table.slots.insert(id, slot);
-                table.beats.insert((beats_at, slot));
+                table.beats.insert(beats_at, slot);
                 drop(guard);
                 self.post(slot);
             }
@@ -208,7 +214,7 @@ impl Watches {
                 if let Some(said) = table.beat(now) {
                     return Some(Ok(said));
                 }
-                table.beats.first().map(|(at, _)| *at).into_iter().chain(self.deadline).min()
+                table.beats.first().map(|(at, _)| at).into_iter().chain(self.deadline).min()
             };
             tokio::select! {
                 () = self.shared.mailbox.arrived() => {}
@@ -260,24 +266,36 @@ impl Watches {
 }
 
 impl Table {
+    /// When a watch that spoke then has to say that it is alive, in whole milliseconds:
+    /// so thousands share a place in the calendar.
+    fn beats_at(&mut self, spoke: Instant, heartbeat: Duration) -> Instant {
+        let begun = *self.begun.get_or_insert(spoke);
+        let silence = spoke.saturating_duration_since(begun).saturating_add(heartbeat);
+        let millis = u64::try_from(silence.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
+        begun + Duration::from_millis(millis)
+    }
+
     fn close(&mut self, slot: usize) {
         let one = self.watches.remove(slot);
         self.slots.remove(&one.id);
-        self.beats.remove(&(one.beats_at, slot));
+        self.beats.remove(one.beats_at, slot);
     }
 
     /// Lets a watch that has been silent for its heartbeat say that it is alive.
     /// A watch that spoke since it was put in line is put in again.
     fn beat(&mut self, now: Instant) -> Option<(u64, Outcome)> {
-        while let Some(&(at, slot)) = self.beats.first().filter(|(at, _)| *at <= now) {
-            self.beats.remove(&(at, slot));
+        while let Some((at, slot)) = self.beats.first().filter(|(at, _)| *at <= now) {
+            self.beats.remove(at, slot);
             let one = &mut self.watches[slot];
             let silent = one.spoke + one.open.heartbeat <= now;
             if silent {
                 one.spoke = now;
             }
-            one.beats_at = one.spoke + one.open.heartbeat;
-            self.beats.insert((one.beats_at, slot));
+            let (spoke, heartbeat) = (one.spoke, one.open.heartbeat);
+            let beats_at = self.beats_at(spoke, heartbeat);
+            self.beats.insert(beats_at, slot);
+            let one = &mut self.watches[slot];
+            one.beats_at = beats_at;
             if silent {
                 let update = one.open.update(one.open.alive());
                 return Some((one.id, Outcome::Update(one.open.job().clone(), update)));

@@ -22,7 +22,7 @@
 //! leaves is either the old row or a new one, never a row that nobody asks about.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::HashSet,
     hash::RandomState,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -37,7 +37,7 @@ use slab::Slab;
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{Ended, Interruption, Latest, Mailbox, News, Standing};
+use super::{Calendar, Ended, Interruption, Latest, Mailbox, News, Standing};
 use crate::{
     adapters::BackendFault,
     job::JobRef,
@@ -46,11 +46,13 @@ use crate::{
 
 mod batch;
 mod follow;
+mod followers;
 mod kept;
 mod table;
 
 pub use batch::{Batch, Refusal, Taken};
 pub use follow::Follow;
+use followers::Followers;
 use kept::{Keep, Kept};
 
 /// Most jobs that a backend may follow for its waits to become long polls: the
@@ -127,7 +129,7 @@ struct Table {
     keys: HashTable<usize>,
     hasher: RandomState,
     rows: Slab<Row>,
-    due: BTreeSet<(Instant, usize)>,
+    due: Calendar,
     kept: Kept,
     gate: Gate,
     /// Jobs refused for the first time since the vendor last answered about any.
@@ -151,7 +153,7 @@ struct Table {
 #[derive(Debug)]
 struct Row {
     entry: Arc<Entry>,
-    followers: Slab<Interest>,
+    followers: Followers,
     stage: Stage,
     asked_at: Option<Instant>,
     /// When a request that is not held is due; a long poll may begin before.
@@ -242,7 +244,7 @@ impl Roster {
             keys: HashTable::new(),
             hasher: RandomState::new(),
             rows: Slab::new(),
-            due: BTreeSet::new(),
+            due: Calendar::default(),
             kept: Kept::default(),
             gate,
             refused: 0,
@@ -290,7 +292,7 @@ impl Roster {
             }
         }
         let entry = Arc::clone(&row.entry);
-        let first = table.due.first().copied();
+        let first = table.due.first();
         if let (Some(asked), Some(_)) = (row.asked_at, interval) {
             let wanted = asked + self.interval(row, now);
             match &row.stage {
@@ -302,7 +304,7 @@ impl Roster {
                 _ => {}
             }
         }
-        let earlier = new || table.due.first().copied() != first;
+        let earlier = new || table.due.first() != first;
         drop(guard);
         if earlier {
             self.changed.notify_one();
@@ -317,7 +319,7 @@ impl Roster {
         let table = &mut *guard;
         table.gate.forgive_rejections();
         let waiting: Vec<usize> =
-            table.due.iter().filter_map(|(_, key)| table.rows[*key].is_rejected().then_some(*key)).collect();
+            table.due.iter().filter_map(|(_, key)| table.rows[key].is_rejected().then_some(key)).collect();
         for key in waiting {
             table.reschedule(key, now);
         }
@@ -373,7 +375,7 @@ impl Roster {
             let interruption = Interruption::new(&hold, now);
             let due = table.due.iter().take_while(|(at, _)| *at <= now).take(MARKED_AT_ONCE);
             let fresh = |key: &usize| hold.fault.kind.is_refusal() && table.rows[*key].asked_at.is_none();
-            let (fresh, due): (Vec<usize>, Vec<usize>) = due.map(|(_, key)| *key).partition(fresh);
+            let (fresh, due): (Vec<usize>, Vec<usize>) = due.map(|(_, key)| key).partition(fresh);
             for (place, key) in (0..).zip(due) {
                 // One after the other, so that they keep their order.
                 table.reschedule(key, hold.until + Duration::from_nanos(place));
@@ -386,7 +388,7 @@ impl Roster {
         table.give_up(now);
         match table.due.first() {
             None => table.gives_up_at().map_or(Readiness::Idle, Readiness::At),
-            Some(&(at, _)) if at > now => Readiness::At(at),
+            Some((at, _)) if at > now => Readiness::At(at),
             Some(_) => match table.gate.admission(now) {
                 Admission::Open | Admission::Probe => Readiness::Ready,
                 Admission::Probing => Readiness::Idle,
@@ -439,7 +441,7 @@ impl Roster {
         };
         let mut open = Vec::with_capacity(keys.len() + along.len());
         for (at, key) in &keys {
-            table.due.remove(&(*at, *key));
+            table.due.remove(*at, *key);
         }
         for key in keys.into_iter().map(|(_, key)| key).chain(along) {
             let row = &mut table.rows[key];
@@ -462,7 +464,7 @@ impl Roster {
         }
         match &row.stage {
             Stage::Due(at) => {
-                table.due.remove(&(*at, key));
+                table.due.remove(*at, key);
                 if table.rows[key].is_answered() {
                     let first = table.gives_up_at().is_none();
                     table.keep(key);
@@ -487,7 +489,7 @@ impl Roster {
     }
 
     fn interval(&self, row: &Row, now: Instant) -> Duration {
-        let wanted = row.followers.iter().filter_map(|(_, interest)| interest.interval).min();
+        let wanted = row.followers.iter().filter_map(|interest| interest.interval).min();
         self.plan.cadence.interval(now.saturating_duration_since(row.changed_at), wanted)
     }
 

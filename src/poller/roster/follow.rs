@@ -16,7 +16,7 @@ pub struct Follow {
     pub(super) follower: usize,
     pub(super) held: Option<Box<Hold>>,
     /// What the follower was content with, if that is so old.
-    pub(super) max_age: Option<Duration>,
+    pub(super) max_age: Option<Box<Duration>>,
 }
 
 impl Follow {
@@ -65,7 +65,7 @@ impl Follow {
     /// Has what is known kept for those who ask again and are content with what is so
     /// old, when nobody follows the job any more.
     pub fn keep(&mut self, max_age: Duration) {
-        self.max_age = Some(max_age);
+        self.max_age = Some(Box::new(max_age));
     }
 
     /// Why the backend was left alone when this began, if it was.
@@ -76,6 +76,6 @@ impl Follow {
 
 impl Drop for Follow {
     fn drop(&mut self) {
-        self.roster.leave(self.key, self.follower, self.max_age);
+        self.roster.leave(self.key, self.follower, self.max_age.as_deref().copied());
     }
 }

@@ -8,12 +8,11 @@ use std::{
 };
 
 use jiff::Timestamp;
-use slab::Slab;
 use tokio::time::Instant;
 
 use super::{
-    ANSWERS_TO_BE_TRUSTED, ANSWERS_TO_RAISE_THE_CEILING, CULPRITS_REMEMBERED, Entry, FEW_JOBS, Interest,
-    LOOKED_AT, Plan, Row, Stage, TOLERANCE, Table, Taken,
+    ANSWERS_TO_BE_TRUSTED, ANSWERS_TO_RAISE_THE_CEILING, CULPRITS_REMEMBERED, Entry, FEW_JOBS, Followers,
+    Interest, LOOKED_AT, Plan, Row, Stage, TOLERANCE, Table, Taken,
 };
 use crate::{
     adapters::{BackendFault, FaultKind},
@@ -35,7 +34,7 @@ impl Table {
         let entry = Arc::new(Entry { job: job.clone(), news: Mutex::default() });
         let key = self.rows.insert(Row {
             entry,
-            followers: Slab::with_capacity(1),
+            followers: Followers::default(),
             stage: Stage::Due(soon),
             asked_at: None,
             answer_at: soon,
@@ -46,7 +45,7 @@ impl Table {
             alone: if self.culprits.contains(job) { ANSWERS_TO_BE_TRUSTED } else { 0 },
             keep: None,
         });
-        self.due.insert((soon, key));
+        self.due.insert(soon, key);
         let (rows, hasher) = (&self.rows, &self.hasher);
         self.keys.insert_unique(hasher.hash_one(job), key, |key| hasher.hash_one(&rows[*key].entry.job));
         key
@@ -96,19 +95,19 @@ impl Table {
         let unsuspected = || due().filter(|(_, key)| self.rows[*key].alone == 0);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
         let pick = (unsuspected().count() as f64 * dice) as usize;
-        unsuspected().nth(pick).or_else(|| due().next()).copied().into_iter().collect()
+        unsuspected().nth(pick).or_else(|| due().next()).into_iter().collect()
     }
 
     /// Due jobs that nobody has asked about yet.
     pub(super) fn never_asked(&self, now: Instant) -> Vec<(Instant, usize)> {
         let due = self.due.iter().take_while(|(at, _)| *at <= now).take(LOOKED_AT);
-        due.filter(|(_, key)| self.rows[*key].asked_at.is_none()).take(self.ceiling).copied().collect()
+        due.filter(|(_, key)| self.rows[*key].asked_at.is_none()).take(self.ceiling).collect()
     }
 
     pub(super) fn next_batch(&self, now: Instant, plan: &Plan) -> Vec<(Instant, usize)> {
         let mut keys = Vec::new();
         let mut passed_over = 0;
-        for &(at, key) in self.due.iter().take(LOOKED_AT) {
+        for (at, key) in self.due.iter().take(LOOKED_AT) {
             let row = &self.rows[key];
             if row.alone > 0 {
                 if at <= now && keys.is_empty() {
@@ -141,14 +140,14 @@ impl Table {
             && self.long_polls_from.is_none_or(|from| from <= now)
             && self.gate.failures() == 0
             && self.followed() <= FEW_JOBS.min(self.ceiling)
-            && self.due.iter().all(|(_, key)| !self.rows[*key].cut && self.rows[*key].alone == 0)
+            && self.due.iter().all(|(_, key)| !self.rows[key].cut && self.rows[key].alone == 0)
     }
 
     /// Everything that is due at some time, and for how long to hold the request:
     /// the whole seconds until the first of it needs an answer. What is left of
     /// that time is waited for before.
     pub(super) fn next_long_poll(&mut self, now: Instant) -> (Vec<(Instant, usize)>, Duration) {
-        let keys: Vec<(Instant, usize)> = self.due.iter().copied().collect();
+        let keys: Vec<(Instant, usize)> = self.due.iter().collect();
         let Some(answer_at) = keys.iter().map(|(_, key)| self.rows[*key].answer_at).min() else {
             return (keys, Duration::ZERO);
         };
@@ -175,7 +174,7 @@ impl Table {
 
     /// There are just too many jobs for long polls: no row waits for one any more.
     pub(super) fn outgrows_long_polls(&mut self, now: Instant) {
-        let all = self.due.last().map_or(now, |(at, _)| *at);
+        let all = self.due.end().unwrap_or(now);
         self.put_off(all);
     }
 
@@ -185,7 +184,7 @@ impl Table {
             .due
             .iter()
             .take_while(|(at, _)| *at <= begin)
-            .filter_map(|(at, key)| (self.rows[*key].answer_at > *at).then_some(*key))
+            .filter_map(|(at, key)| (self.rows[key].answer_at > at).then_some(key))
             .collect();
         for key in waiting {
             self.reschedule(key, self.rows[key].answer_at);
@@ -213,7 +212,7 @@ impl Table {
             row.alone == 0 && row.failures == 0 && row.is_interrupted()
         };
         let waiting: Vec<usize> =
-            self.due.iter().map(|(_, key)| *key).filter(put_off).take(LOOKED_AT).collect();
+            self.due.iter().map(|(_, key)| key).filter(put_off).take(LOOKED_AT).collect();
         for key in waiting {
             self.reschedule(key, now);
         }
@@ -239,13 +238,13 @@ impl Table {
     pub(super) fn schedule(&mut self, key: usize, at: Instant) {
         self.rows[key].stage = Stage::Due(at);
         self.rows[key].answer_at = at;
-        self.due.insert((at, key));
+        self.due.insert(at, key);
     }
 
     /// Has a job that is due asked about at another time.
     pub(super) fn reschedule(&mut self, key: usize, at: Instant) {
         if let Stage::Due(before) = self.rows[key].stage {
-            self.due.remove(&(before, key));
+            self.due.remove(before, key);
             self.schedule(key, at);
         }
     }
@@ -378,7 +377,7 @@ impl Row {
     }
 
     pub(super) fn tell(&self, everyone: bool) {
-        for (_, follower) in &self.followers {
+        for follower in self.followers.iter() {
             if everyone || follower.eager {
                 follower.mailbox.post(follower.slot);
             }

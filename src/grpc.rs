@@ -119,7 +119,7 @@ impl JobStatusService for Service {
         };
         let answer = self.hub.get(std::slice::from_ref(&job), ask).await.remove(0);
         let latest = answer.map_err(|failure| status::of_failure(&failure, &job, "job"))?;
-        Ok(Response::new(served::GetJobStatusResponse { status: Some(convert::status(latest, lens)) }))
+        Ok(Response::new(served::GetJobStatusResponse { status: Some(convert::status(job, latest, lens)) }))
     }
 
     async fn batch_get_statuses(
@@ -153,7 +153,7 @@ impl JobStatusService for Service {
         let mut answers = self.hub.get(&good, ask).await.into_iter();
         let results = jobs.into_iter().zip(refs).enumerate().map(|(index, (asked, job))| {
             let outcome = job.and_then(|job| match answers.next() {
-                Some(Ok(latest)) => Ok(convert::status(latest, lens)),
+                Some(Ok(latest)) => Ok(convert::status(job, latest, lens)),
                 Some(Err(failure)) => Err(status::of_failure(&failure, &job, &format!("jobs[{index}]"))),
                 None => Err(Status::internal("a job was not answered")),
             });

@@ -4,10 +4,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use jobwatch::cli::Cli;
-use mimalloc::MiMalloc;
 
+/// See docs/performance.md for what it is worth.
+#[cfg(not(target_env = "msvc"))]
 #[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     Cli::parse().run()

@@ -8,9 +8,9 @@
 //!           <- FULL --------------------------------->
 //! ```
 //!
-//! Each view is the beginning of the next, so that one encoding serves them all.
-//! When the job was observed is no part of it: that changes with every answer, and
-//! is written behind it.
+//! Each view is the beginning of the next, so that one encoding serves them all. The
+//! job's name is no part of it, since whoever sends it has that anyway, nor is the time
+//! of the observation, which changes with every answer: they are written around it.
 
 use std::sync::Arc;
 
@@ -30,6 +30,7 @@ use crate::{
 };
 
 /// Numbers of the fields that are not encoded with the rest.
+const JOB: u32 = 1;
 const RESULT: u32 = 6;
 const OBSERVE_TIME: u32 = 16;
 const VENDOR_PAYLOAD: u32 = 17;
@@ -48,11 +49,11 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Publishes what was observed of `job`, as that was asked for.
-    pub fn new(job: &JobRef, observation: Observation) -> Self {
+    /// Publishes what was observed.
+    pub fn new(observation: Observation) -> Self {
         let fingerprints = Sections::of(&observation);
         let (state, source) = (observation.state, observation.source);
-        let (status, result, payload) = to_proto(job, observation);
+        let (status, result, payload) = to_proto(observation);
         let result_at = status.encoded_len();
         let result_len = result.as_ref().map_or(0, |result| encoding::message::encoded_len(RESULT, result));
         let payload_at = result_at + result_len;
@@ -97,8 +98,8 @@ impl Snapshot {
         self.bytes.len()
     }
 
-    /// All of it, as a message without the time of the observation. Decodes it: for
-    /// what is rare.
+    /// All of it, as a message without the job and the time of the observation.
+    /// Decodes it: for what is rare.
     pub fn status(&self) -> pb::JobStatus {
         pb::JobStatus::decode(&*self.bytes).expect("these bytes were encoded from this message")
     }
@@ -124,26 +125,47 @@ impl Snapshot {
 /// The `JobStatus` that a caller is sent: as much of a snapshot as it wants to be
 /// shown.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Shown(Option<(Arc<Snapshot>, Lens, prost_types::Timestamp)>);
+pub struct Shown(Option<Sent>);
+
+#[derive(Clone, Debug, PartialEq)]
+struct Sent {
+    job: JobRef,
+    snapshot: Arc<Snapshot>,
+    lens: Lens,
+    time: prost_types::Timestamp,
+}
 
 impl Shown {
-    /// What was observed at `time`, as much as `lens` shows.
-    pub fn new(snapshot: Arc<Snapshot>, lens: Lens, time: Timestamp) -> Self {
-        Self(Some((snapshot, lens, timestamp(time))))
+    /// What was observed of `job` at `time`, as much as `lens` shows.
+    pub fn new(job: JobRef, snapshot: Arc<Snapshot>, lens: Lens, time: Timestamp) -> Self {
+        Self(Some(Sent { job, snapshot, lens, time: timestamp(time) }))
     }
 }
 
 impl Message for Shown {
     fn encode_raw(&self, out: &mut impl BufMut) {
-        if let Some((snapshot, lens, time)) = &self.0 {
+        if let Some(Sent { job, snapshot, lens, time }) = &self.0 {
+            let fields = fields_of(job);
+            encoding::encode_key(JOB, WireType::LengthDelimited, out);
+            encoding::encode_varint(fields.iter().map(|field| len(*field) as u64).sum(), out);
+            for (tag, text) in fields.into_iter().filter(|(_, text)| !text.is_empty()) {
+                encoding::encode_key(tag, WireType::LengthDelimited, out);
+                encoding::encode_varint(text.len() as u64, out);
+                out.put_slice(text.as_bytes());
+            }
             out.put_slice(snapshot.shown(*lens));
             encoding::message::encode(OBSERVE_TIME, time, out);
         }
     }
 
     fn encoded_len(&self) -> usize {
-        self.0.as_ref().map_or(0, |(snapshot, lens, time)| {
-            snapshot.shown(*lens).len() + encoding::message::encoded_len(OBSERVE_TIME, time)
+        self.0.as_ref().map_or(0, |Sent { job, snapshot, lens, time }| {
+            let job: usize = fields_of(job).into_iter().map(len).sum();
+            encoding::key_len(JOB)
+                + encoding::encoded_len_varint(job as u64)
+                + job
+                + snapshot.shown(*lens).len()
+                + encoding::message::encoded_len(OBSERVE_TIME, time)
         })
     }
 
@@ -163,9 +185,21 @@ impl Message for Shown {
     }
 }
 
+/// The fields of a `JobRef`, with their numbers.
+fn fields_of(job: &JobRef) -> [(u32, &str); 3] {
+    let JobRef { backend, id, tag } = job;
+    [(1, backend), (2, id), (3, tag.as_deref().unwrap_or_default())]
+}
+
+/// What a field takes; an empty one is left out.
+fn len((tag, text): (u32, &str)) -> usize {
+    let len = text.len();
+    if len == 0 { 0 } else { encoding::key_len(tag) + encoding::encoded_len_varint(len as u64) + len }
+}
+
 /// Every field is named, so that a new one does not compile until someone has
 /// decided what becomes of it.
-fn to_proto(job: &JobRef, observation: Observation) -> (pb::JobStatus, Option<pb::JobResult>, bytes::Bytes) {
+fn to_proto(observation: Observation) -> (pb::JobStatus, Option<pb::JobResult>, bytes::Bytes) {
     let Observation {
         state,
         vendor_state,
@@ -184,7 +218,7 @@ fn to_proto(job: &JobRef, observation: Observation) -> (pb::JobStatus, Option<pb
         source: _,
     } = observation;
     let status = pb::JobStatus {
-        job: Some(job_ref(job)),
+        job: None,
         state: i32::from(state as u8),
         vendor_state,
         terminal: state.is_terminal(),
@@ -218,15 +252,6 @@ fn to_proto(job: &JobRef, observation: Observation) -> (pb::JobStatus, Option<pb
         content_type: content_type.as_str().to_owned(),
     });
     (status, result, vendor_payload)
-}
-
-fn job_ref(job: &JobRef) -> pb::JobRef {
-    let JobRef { backend, id, tag } = job;
-    pb::JobRef {
-        backend: backend.as_ref().into(),
-        job_id: id.as_ref().into(),
-        job_tag: tag.as_deref().unwrap_or_default().into(),
-    }
 }
 
 /// The time as the contract writes it, which counts nanoseconds forward where jiff
@@ -284,20 +309,22 @@ mod tests {
 
     #[test]
     fn a_file_is_found_by_its_id() {
-        let snapshot = Snapshot::new(&JobRef::new("b", "j"), full());
+        let snapshot = Snapshot::new(full());
         assert_eq!(snapshot.artifact("id"), full().artifacts.pop());
         assert_eq!(snapshot.artifact("other"), None);
     }
 
     fn seen(observation: Observation, lens: Lens) -> pb::JobStatus {
-        let snapshot = Arc::new(Snapshot::new(&JobRef::new("b", "j").with_tag("t"), observation));
-        let shown = Shown::new(Arc::clone(&snapshot), lens, Timestamp::from_second(4).unwrap());
+        let job = JobRef::new("b", "j").with_tag("t");
+        let snapshot = Arc::new(Snapshot::new(observation));
+        let shown = Shown::new(job, Arc::clone(&snapshot), lens, Timestamp::from_second(4).unwrap());
         let bytes = shown.encode_to_vec();
         assert_eq!(bytes.len(), shown.encoded_len());
         let seen = pb::JobStatus::decode(&*bytes).unwrap();
         assert_eq!(seen.observe_time.unwrap().seconds, 4);
         if lens == Lens::FULL {
-            assert_eq!(pb::JobStatus { observe_time: None, ..seen.clone() }, snapshot.status());
+            let rest = pb::JobStatus { job: None, observe_time: None, ..seen.clone() };
+            assert_eq!(rest, snapshot.status());
         }
         seen
     }
@@ -316,6 +343,23 @@ mod tests {
         assert_eq!(standard, pb::JobStatus { vendor_payload: Bytes::new(), ..all.clone() });
         let basic = seen(full(), Lens { result: false, ..Lens::SHOWN });
         assert_eq!(basic, pb::JobStatus { result: None, ..standard });
+    }
+
+    #[test]
+    fn a_job_is_written_as_its_message() {
+        let observation = || Observation::new(JobState::Running, "");
+        for (backend, id, tag) in
+            [("b", "j", "t"), ("b", "j", ""), ("", "", ""), ("b", &*"j".repeat(300), "")]
+        {
+            let job = JobRef::new(backend, id);
+            let job = if tag.is_empty() { job } else { job.with_tag(tag) };
+            let shown =
+                Shown::new(job, Arc::new(Snapshot::new(observation())), Lens::FULL, Timestamp::UNIX_EPOCH);
+            let bytes = shown.encode_to_vec();
+            assert_eq!(bytes.len(), shown.encoded_len());
+            let expected = pb::JobRef { backend: backend.into(), job_id: id.into(), job_tag: tag.into() };
+            assert_eq!(pb::JobStatus::decode(&*bytes).unwrap().job, Some(expected));
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::{
 pub(super) fn update(job: &JobRef, update: Update) -> served::WatchJobResponse {
     let Update { event: said, lens, resume_token } = update;
     let said = match said {
-        Event::Status(latest) => watch_job_response::Event::Status(self::status(latest, lens)),
+        Event::Status(latest) => watch_job_response::Event::Status(self::status(job.clone(), latest, lens)),
         Event::Heartbeat { observed } => {
             watch_job_response::Event::Heartbeat(pb::Heartbeat { observe_time: observed.map(timestamp) })
         }
@@ -33,8 +33,8 @@ pub(super) fn update(job: &JobRef, update: Update) -> served::WatchJobResponse {
 }
 
 /// What was observed, as much as `lens` shows.
-pub(super) fn status(latest: Latest, lens: Lens) -> Shown {
-    Shown::new(latest.snapshot, lens, latest.time)
+pub(super) fn status(job: JobRef, latest: Latest, lens: Lens) -> Shown {
+    Shown::new(job, latest.snapshot, lens, latest.time)
 }
 
 /// How a backend is doing.

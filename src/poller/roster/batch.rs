@@ -152,7 +152,7 @@ impl Batch {
             let Some(row) = table.asked(taken) else {
                 // Nobody asks any more, but whoever asks next shall know the end.
                 if let Ok(Some(observation)) = answer {
-                    let snapshot = Snapshot::new(taken.job(), observation);
+                    let snapshot = Snapshot::new(observation);
                     if snapshot.is_terminal() {
                         ended.push((
                             taken.job().clone(),
@@ -167,7 +167,7 @@ impl Batch {
                     table.remove(taken.key);
                     continue;
                 };
-                let snapshot = observation.map(|seen| Snapshot::new(taken.job(), seen));
+                let snapshot = observation.map(Snapshot::new);
                 let last = row.observed(snapshot, now, time);
                 if last.is_some() {
                     table.remove(taken.key);
@@ -180,7 +180,7 @@ impl Batch {
             followed += 1;
             let next = match answer {
                 Ok(observation) => {
-                    let snapshot = observation.map(|seen| Snapshot::new(taken.job(), seen));
+                    let snapshot = observation.map(Snapshot::new);
                     let trusted = row.alone == 0;
                     if let Some(last) = row.observed(snapshot, now, time) {
                         row.stage = Stage::Ended;

@@ -39,11 +39,10 @@ pub(crate) type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let done = match args.split_first().map(|(role, args)| (role.as_str(), args)) {
-        // As the gateway has its runtime.
         Some(("floor", args)) => {
-            several_threads().and_then(|on| on.block_on(ends_with_input(floor::serve(args))))
+            runtime().and_then(|on| on.block_on(ends_with_input(floor::serve(args))))
         }
-        Some(("caller", args)) => several_threads().and_then(|on| caller::work(&on, args)),
+        Some(("caller", args)) => runtime().and_then(|on| caller::work(&on, args)),
         Some(("vendor", _)) => one_thread(ends_with_input(vendor::serve())),
         _ => run(Options::parse()),
     };
@@ -60,8 +59,9 @@ fn one_thread(role: impl Future<Output = Outcome>) -> Outcome {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(role)
 }
 
-fn several_threads() -> Outcome<Runtime> {
-    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+/// As the gateway has it on one core.
+fn runtime() -> Outcome<Runtime> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
 }
 
 /// A role goes on until whoever started it is gone.

@@ -97,6 +97,13 @@ impl Rig {
         self.hub.report()[1].report.followed
     }
 
+    /// Holds the rosters to what always holds of them.
+    fn check(&self) {
+        for backend in self.hub.backends.values() {
+            backend.roster.check();
+        }
+    }
+
     async fn get(&self, id: &str, ask: Ask) -> Result<JobState, Failure> {
         let answer = self.hub.get(&[job(id)], ask).await.remove(0);
         answer.map(|latest| latest.snapshot.state)

@@ -19,6 +19,7 @@ use crate::{
 
 mod downloads;
 mod ends;
+mod kept;
 mod model;
 mod outages;
 mod pollers;

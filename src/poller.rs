@@ -100,7 +100,7 @@ pub struct Latest {
 /// What the newest attempt to observe a job came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Standing {
-    /// There was none yet.
+    /// There was none yet, since somebody began to follow the job.
     #[default]
     Unasked,
     /// An observation.

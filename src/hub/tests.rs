@@ -19,6 +19,7 @@ use crate::{
 
 mod downloads;
 mod ends;
+mod kept;
 mod model;
 mod outages;
 mod pollers;
@@ -95,6 +96,13 @@ fn options() -> WatchOptions {
 impl Rig {
     fn followed(&self) -> usize {
         self.hub.report()[1].report.followed
+    }
+
+    /// Holds the rosters to what always holds of them.
+    fn check(&self) {
+        for backend in self.hub.backends.values() {
+            backend.roster.check();
+        }
     }
 
     async fn get(&self, id: &str, ask: Ask) -> Result<JobState, Failure> {

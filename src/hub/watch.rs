@@ -188,7 +188,7 @@ impl Hub {
             ended: false,
         };
         if let Source::Following(follow) = &source
-            && news.latest.is_some_and(|latest| !state.accepts(&latest, news.answers))
+            && news.latest.as_ref().is_some_and(|latest| !state.accepts(latest, &news))
         {
             // What is known here is older than what the caller has seen elsewhere.
             follow.ask_anew();
@@ -297,7 +297,7 @@ impl State {
         if self.ended {
             return Step::End(None);
         }
-        if let Some(latest) = news.latest.as_ref().filter(|latest| self.accepts(latest, news.answers)) {
+        if let Some(latest) = news.latest.as_ref().filter(|latest| self.accepts(latest, news)) {
             let fingerprint = latest.snapshot.fingerprint(self.lens);
             let differs = self.sent.is_none_or(|sent| sent.fingerprint != fingerprint);
             let observed_at = latest.time.as_microsecond();
@@ -347,11 +347,13 @@ impl State {
     /// made after the watch began always may, and so may a terminal one: there is
     /// none after it. What was known before may only if the caller has seen nothing
     /// yet, or the same: it may be older than what another replica has told, and the
-    /// clocks of replicas differ.
-    fn accepts(&self, latest: &Latest, answers: u64) -> bool {
-        answers > self.answers
+    /// clocks of replicas differ. What was kept for others may not: it is older than
+    /// what a watch is told.
+    fn accepts(&self, latest: &Latest, news: &News) -> bool {
+        let seen = |sent: ResumeToken| sent.fingerprint == latest.snapshot.fingerprint(self.lens);
+        news.answers > self.answers
             || latest.snapshot.is_terminal()
-            || self.sent.is_none_or(|sent| sent.fingerprint == latest.snapshot.fingerprint(self.lens))
+            || news.standing != Standing::Unasked && self.sent.is_none_or(seen)
     }
 
     /// That the watch is alive: an interruption that lasts is told again.

@@ -42,6 +42,7 @@ impl Calendar {
             let own = number(self.links.len());
             self.links.push(Link { before: own, behind: own });
         }
+        debug_assert_eq!(self.links[thing as usize].before, thing, "a thing is in one list at most");
         let day = self.days.entry(at).or_insert(Day { first: thing, last: END });
         let before = std::mem::replace(&mut day.last, thing);
         self.links[thing as usize] = Link { before, behind: END };
@@ -134,6 +135,15 @@ mod tests {
                 prop_assert_eq!(all.into_iter().collect::<BTreeSet<_>>(), set.clone());
             }
         }
+    }
+
+    #[test]
+    #[should_panic(expected = "a thing is in one list at most")]
+    fn a_thing_that_is_put_in_twice_is_noticed_by_tests() {
+        let now = Instant::now();
+        let mut calendar = Calendar::default();
+        calendar.insert(now, 1);
+        calendar.insert(now + Duration::from_secs(1), 1);
     }
 
     #[test]

@@ -101,6 +101,14 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
+        task::Wake,
+    };
+
     use super::*;
 
     #[tokio::test]
@@ -114,5 +122,27 @@ mod tests {
         assert_eq!(mailbox.try_next(), None);
         mailbox.post(3);
         assert_eq!(mailbox.next().await, 3);
+    }
+
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_reader_that_moves_is_woken_where_it_waited_last_and_once() {
+        let mailbox = Mailbox::default();
+        let readers = [(); 2].map(|()| Arc::new(Woken(0.into())));
+        for reader in &readers {
+            let waker = Waker::from(Arc::clone(reader));
+            assert!(mailbox.poll_next(&mut Context::from_waker(&waker)).is_pending());
+        }
+        mailbox.post(1);
+        mailbox.post(2);
+        assert_eq!(readers.map(|reader| reader.0.load(Ordering::Relaxed)), [0, 1]);
+        assert_eq!([mailbox.try_next(), mailbox.try_next(), mailbox.try_next()], [Some(1), Some(2), None]);
     }
 }

@@ -1,7 +1,8 @@
 //! The jobs that are followed at one backend: who follows them, what is known of
 //! each, and when it is asked about next.
 //!
-//! A job is on the roster while somebody follows it, in one of three stages:
+//! A job is on the roster while somebody follows it, in one of three stages, and in a
+//! fourth for a while after that, where others may soon ask about it: see [`kept`].
 //!
 //! ```text
 //!   join ---> due at a time ---- take ----> asked, in a flight
@@ -37,7 +38,7 @@ use slab::Slab;
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{Calendar, Ended, Interruption, Latest, Mailbox, News, Standing};
+use super::{Calendar, Ended, Interruption, Mailbox, News, Standing};
 use crate::{
     adapters::BackendFault,
     job::JobRef,
@@ -45,15 +46,19 @@ use crate::{
 };
 
 mod batch;
+#[cfg(test)]
+mod check;
 mod follow;
 mod followers;
 mod kept;
+mod report;
 mod table;
 
 pub use batch::{Batch, Refusal, Taken};
 pub use follow::Follow;
 use followers::Followers;
 use kept::{Keep, Kept};
+pub use report::{Health, Report};
 
 /// Most jobs that a backend may follow for its waits to become long polls: the
 /// vendor answers when all jobs of a request have ended, which gains something only
@@ -131,6 +136,8 @@ struct Table {
     rows: Slab<Row>,
     due: Calendar,
     kept: Kept,
+    /// Rows that somebody follows.
+    followed: usize,
     gate: Gate,
     /// Jobs refused for the first time since the vendor last answered about any.
     refused: usize,
@@ -200,32 +207,6 @@ struct Flight {
     cut: CancellationToken,
 }
 
-/// How a backend is doing.
-#[derive(Clone, Debug)]
-pub struct Report {
-    /// Whether it answers.
-    pub health: Health,
-    /// What the last request failed with, if it failed.
-    pub last_fault: Option<BackendFault>,
-    /// When it last answered.
-    pub last_answer: Option<Timestamp>,
-    /// Jobs followed now.
-    pub followed: usize,
-}
-
-/// Whether a backend answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Health {
-    /// Nothing has been asked yet.
-    Unknown,
-    /// It answers.
-    Healthy,
-    /// Some requests fail, or it is throttling.
-    Degraded,
-    /// Its circuit is open.
-    Unavailable,
-}
-
 /// What there is to do.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Readiness {
@@ -246,6 +227,7 @@ impl Roster {
             rows: Slab::new(),
             due: Calendar::default(),
             kept: Kept::default(),
+            followed: 0,
             gate,
             refused: 0,
             ceiling: plan.max_batch,
@@ -273,14 +255,15 @@ impl Roster {
             Some(key) => (key, false),
             None => (table.insert(job, soon, now), true),
         };
-        if new && self.plan.long_poll && table.followed() == FEW_JOBS + 1 {
+        table.followed += usize::from(new);
+        if new && self.plan.long_poll && table.followed == FEW_JOBS + 1 {
             table.outgrows_long_polls(now);
         }
         let row = &mut table.rows[key];
         let interval = interest.interval;
         let follower = row.followers.insert(interest);
         let row = &table.rows[key];
-        let passes = |hold: &Hold| hold.fault.kind.is_refusal() && row.asked_at.is_none();
+        let passes = |hold: &Hold| hold.fault.kind.is_refusal() && (new || row.asked_at.is_none());
         let held = match table.gate.admission(now) {
             Admission::Held(hold) if !passes(&hold) => Some(hold),
             _ => None,
@@ -348,24 +331,6 @@ impl Roster {
         table.gate.failed(fault, began, Instant::now(), dice)
     }
 
-    /// How the backend is doing at `now`.
-    pub fn report(&self, now: Instant) -> Report {
-        let table = self.lock();
-        let health = match table.gate.admission(now) {
-            _ if table.gate.is_broken() => Health::Unavailable,
-            Admission::Open if table.gate.failures() == 0 && table.last_fault.is_none() => {
-                table.last_answer.map_or(Health::Unknown, |_| Health::Healthy)
-            }
-            _ => Health::Degraded,
-        };
-        Report {
-            health,
-            last_fault: table.last_fault.clone(),
-            last_answer: table.last_answer,
-            followed: table.followed(),
-        }
-    }
-
     /// Says what there is to do. While the backend is held, tells the followers
     /// of jobs that fall due that they can't be asked about.
     pub fn prepare(&self, now: Instant) -> Readiness {
@@ -386,9 +351,10 @@ impl Roster {
             }
         }
         table.give_up(now);
+        let gives_up_at = table.kept.gives_up_at();
         match table.due.first() {
-            None => table.gives_up_at().map_or(Readiness::Idle, Readiness::At),
-            Some((at, _)) if at > now => Readiness::At(at),
+            None => gives_up_at.map_or(Readiness::Idle, Readiness::At),
+            Some((at, _)) if at > now => Readiness::At(gives_up_at.map_or(at, |until| at.min(until))),
             Some(_) => match table.gate.admission(now) {
                 Admission::Open | Admission::Probe => Readiness::Ready,
                 Admission::Probing => Readiness::Idle,
@@ -450,42 +416,6 @@ impl Roster {
             open.push(Taken { key, entry: Arc::clone(&row.entry) });
         }
         Some(Batch { roster: Arc::clone(self), flight, open, began: now, probe, passing })
-    }
-
-    fn leave(&self, key: usize, follower: usize, max_age: Option<Duration>) {
-        let now = Instant::now();
-        let mut guard = self.lock();
-        let table = &mut *guard;
-        let row = &mut table.rows[key];
-        row.followers.remove(follower);
-        row.keep = max_age.map(|max_age| Box::new(Keep::new(max_age, now)));
-        if !row.followers.is_empty() {
-            return;
-        }
-        match &row.stage {
-            Stage::Due(at) => {
-                table.due.remove(*at, key);
-                if table.rows[key].is_answered() {
-                    let first = table.gives_up_at().is_none();
-                    table.keep(key);
-                    if first {
-                        drop(guard);
-                        self.changed.notify_one();
-                    }
-                    return;
-                }
-            }
-            Stage::Asked(flight) => flight.left(),
-            Stage::Kept | Stage::Ended => {}
-        }
-        table.remove(key);
-    }
-
-    /// What is known of a job, if it is at most so old.
-    pub fn recent(&self, job: &JobRef, max_age: Duration) -> Option<Latest> {
-        let mut table = self.lock();
-        let key = table.find(job)?;
-        table.recent(key, max_age, Instant::now())
     }
 
     fn interval(&self, row: &Row, now: Instant) -> Duration {

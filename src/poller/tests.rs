@@ -175,6 +175,7 @@ async fn a_job_that_nobody_follows_is_not_asked_about() {
     pass(100 * SECOND).await;
     assert!(rig.script.calls().is_empty());
     assert_eq!(rig.roster.report(Instant::now()).followed, 0);
+    rig.roster.check();
 }
 
 #[tokio::test(start_paused = true)]
@@ -390,6 +391,7 @@ async fn a_panic_while_an_answer_is_read_loses_no_job() {
     assert!(follows.iter().all(|follow| state(follow) == Some(JobState::Running)));
 }
 
+mod kept;
 mod long_polls;
 mod refusals;
 mod siege;
@@ -424,7 +426,10 @@ async fn whoever_joins_while_the_last_follower_leaves_is_still_answered() {
                     let interest =
                         Interest { mailbox: Arc::clone(&mailbox), slot: 0, eager: true, interval: None };
                     let id = format!("job-{:04}", (worker * 31 + round) % 8);
-                    let follow = rig.roster.join(&JobRef::new("vendor", id), interest);
+                    let mut follow = rig.roster.join(&JobRef::new("vendor", id), interest);
+                    if round % 4 < 2 {
+                        follow.keep(SECOND / 10);
+                    }
                     if round % 3 == 0 {
                         follow.hurry();
                         let started = Instant::now();
@@ -441,4 +446,5 @@ async fn whoever_joins_while_the_last_follower_leaves_is_still_answered() {
         worker.await.unwrap();
     }
     assert_eq!(rig.roster.report(Instant::now()).followed, 0);
+    rig.roster.check();
 }

@@ -29,6 +29,8 @@ enum Operation {
     /// The job goes on at the vendor.
     Change(usize),
     Get(usize),
+    /// Asks with a `max_age`, in milliseconds.
+    GetAged(usize, u64),
     GoDown,
     ComeBack,
     Pass(u64),
@@ -42,6 +44,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         2 => (0..8_usize).prop_map(Operation::Resume),
         3 => (0..JOBS.len()).prop_map(Operation::Change),
         1 => (0..JOBS.len()).prop_map(Operation::Get),
+        2 => (0..JOBS.len(), 0..30_000_u64).prop_map(|(job, age)| Operation::GetAged(job, age)),
         1 => Just(Operation::GoDown),
         2 => Just(Operation::ComeBack),
         4 => (0..15_000_u64).prop_map(Operation::Pass),
@@ -90,6 +93,7 @@ fn step(word: &str) -> usize {
 async fn run(operations: Vec<Operation>) {
     let rig = rig();
     let mut steps = [0; JOBS.len()];
+    let mut changes = [const { Vec::new() }; JOBS.len()];
     let mut readers: Vec<Reader> = Vec::new();
     for id in JOBS {
         rig.script.set_word(id, LIFE[0], &word(0));
@@ -116,12 +120,23 @@ async fn run(operations: Vec<Operation>) {
             }
             Operation::Change(job) if steps[job] + 1 < LIFE.len() => {
                 steps[job] += 1;
+                changes[job].push(Instant::now());
                 rig.script.set_word(JOBS[job], LIFE[steps[job]], &word(steps[job]));
             }
             Operation::Get(job) => {
                 let before = steps[job];
                 if let Ok(latest) = rig.hub.get(&[super::job(JOBS[job])], Ask::default()).await.remove(0) {
                     assert_eq!(step(&latest.snapshot.status().vendor_state), before, "it is fresh");
+                }
+            }
+            Operation::GetAged(job, age) => {
+                let max_age = Some(Duration::from_millis(age));
+                let ask = Ask { max_age, ..Ask::default() };
+                let oldest = Instant::now().checked_sub(Duration::from_millis(age));
+                if let Ok(latest) = rig.hub.get(&[super::job(JOBS[job])], ask).await.remove(0) {
+                    let told = step(&latest.snapshot.status().vendor_state);
+                    let then = changes[job].iter().filter(|at| oldest.is_none_or(|oldest| **at < oldest));
+                    assert!((then.count()..=steps[job]).contains(&told), "it is young enough");
                 }
             }
             Operation::GoDown => rig.script.go_down(),
@@ -135,6 +150,7 @@ async fn run(operations: Vec<Operation>) {
             .map(|reader| reader.job)
             .collect();
         assert_eq!(rig.followed(), followed.len(), "a row for each followed job, and no other");
+        rig.check();
     }
     // Whatever happened: once the vendor answers, everyone learns the end.
     rig.script.come_back();

@@ -172,7 +172,7 @@ impl Batch {
                 if last.is_some() {
                     table.remove(taken.key);
                 } else {
-                    table.keep(taken.key);
+                    table.keep(taken.key, now);
                 }
                 ended.extend(last.map(|last| (taken.job().clone(), last)));
                 continue;
@@ -251,8 +251,8 @@ impl Batch {
         }
         let so_many = refusal == Refusal::New && table.refused > REFUSALS_OF_A_BACKEND;
         // As long as others are answered, the jobs are the reason.
-        let all_around = was_answered || !table.any_is_answered();
-        if !self.passing && (self.probe || so_many && all_around) {
+        let all_around = || was_answered || !table.any_is_answered();
+        if !self.passing && (self.probe || so_many && all_around()) {
             refusal = Refusal::Backends;
         }
         drop(guard);
@@ -287,7 +287,10 @@ impl Batch {
         table.last_fault = Some(fault.clone());
         let interruption = Interruption::until(fault.clone(), at, now);
         for taken in mem::take(&mut self.open) {
-            if let Some(row) = table.followed_row(&taken) {
+            let Some(row) = table.asked(&taken) else { continue };
+            if row.followers.is_empty() {
+                table.keep(taken.key, now);
+            } else {
                 row.held(&interruption);
                 table.schedule(taken.key, at + BACK_OF_THE_LINE);
             }
@@ -322,16 +325,19 @@ impl Drop for Batch {
             table.long_polling = false;
         }
         let at = now + self.roster.plan.cadence.max;
+        let given_up = self.flight.given_up.is_cancelled();
         for taken in mem::take(&mut self.open) {
-            match table.followed_row(&taken) {
+            let Some(row) = table.asked(&taken) else { continue };
+            match (row.followers.is_empty(), given_up) {
+                (true, true) => table.keep(taken.key, now),
+                (true, false) => drop(table.remove(taken.key)),
                 // Somebody joined just as the last of the others had left.
-                Some(_) if self.flight.given_up.is_cancelled() => table.schedule(taken.key, now),
-                Some(row) => {
+                (false, true) => table.schedule(taken.key, now),
+                (false, false) => {
                     let fault = FaultKind::Malformed { why: "it broke the gateway's reading of it" };
                     row.interrupted(Interruption::until(fault.into(), at, now));
                     table.schedule(taken.key, at);
                 }
-                None => {}
             }
         }
         drop(guard);

@@ -79,3 +79,36 @@ impl Drop for Follow {
         self.roster.leave(self.key, self.follower, self.max_age.as_deref().copied());
     }
 }
+
+impl Roster {
+    fn leave(&self, key: usize, follower: usize, max_age: Option<Duration>) {
+        let now = Instant::now();
+        let mut guard = self.lock();
+        let table = &mut *guard;
+        let row = &mut table.rows[key];
+        row.followers.remove(follower);
+        if let Some(max_age) = max_age {
+            row.asked_for(max_age, now);
+        }
+        if !row.followers.is_empty() {
+            return;
+        }
+        table.followed -= 1;
+        match &row.stage {
+            Stage::Due(at) => {
+                table.due.remove(*at, key);
+                let first = table.kept.gives_up_at();
+                table.keep(key, now);
+                let earlier = table.kept.gives_up_at() != first;
+                drop(guard);
+                if earlier {
+                    self.changed.notify_one();
+                }
+                return;
+            }
+            Stage::Asked(flight) => flight.left(),
+            Stage::Kept | Stage::Ended => {}
+        }
+        table.remove(key);
+    }
+}

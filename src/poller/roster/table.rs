@@ -54,20 +54,28 @@ impl Table {
     /// Has somebody follow a row again that nobody does. Whoever asks goes on from what
     /// is known; a watch begins anew, since that may be older than any watch is told.
     pub(super) fn revive(&mut self, key: usize, interest: &Interest, soon: Instant, now: Instant) -> usize {
-        let job = self.rows[key].entry.job.clone();
         match &self.rows[key].stage {
-            Stage::Asked(flight) if interest.eager && flight.joined() => return key,
+            Stage::Asked(flight) if interest.eager && flight.joined() => {
+                self.rows[key].begins_anew();
+                return key;
+            }
             Stage::Kept => {
                 self.let_go(key);
                 if interest.eager {
+                    let row = &mut self.rows[key];
+                    row.begins_anew();
+                    // As little as a new one does it share in what others were refused for.
+                    row.asked_at = None;
                     self.schedule(key, soon);
                     return key;
                 }
             }
             _ => {}
         }
-        self.remove(key);
-        self.insert(&job, soon, now)
+        let Row { entry, keep, .. } = self.remove(key);
+        let key = self.insert(&entry.job, soon, now);
+        self.rows[key].keep = keep;
+        key
     }
 
     /// The row of a taken job, unless nobody follows it: then it is given up.
@@ -139,7 +147,7 @@ impl Table {
         !self.long_polling
             && self.long_polls_from.is_none_or(|from| from <= now)
             && self.gate.failures() == 0
-            && self.followed() <= FEW_JOBS.min(self.ceiling)
+            && self.followed <= FEW_JOBS.min(self.ceiling)
             && self.due.iter().all(|(_, key)| !self.rows[key].cut && self.rows[key].alone == 0)
     }
 
@@ -167,7 +175,7 @@ impl Table {
     /// Has what is due only for a long poll wait on, where that can't be. With more
     /// than a few jobs there is nothing of the kind: see [`Table::outgrows_long_polls`].
     pub(super) fn put_off_long_polls(&mut self, now: Instant) {
-        if self.followed() <= FEW_JOBS {
+        if self.followed <= FEW_JOBS {
             self.put_off(now);
         }
     }
@@ -200,9 +208,10 @@ impl Table {
         self.culprits.insert(job.clone());
     }
 
-    /// Whether a job's last attempt was answered, as far as a short look tells.
+    /// Whether a followed job's last attempt was answered, as far as a short look tells.
     pub(super) fn any_is_answered(&self) -> bool {
-        self.rows.iter().take(LOOKED_AT).any(|(_, row)| row.is_answered())
+        let mut followed = self.rows.iter().filter(|(_, row)| !row.followers.is_empty()).take(LOOKED_AT);
+        followed.any(|(_, row)| row.is_answered())
     }
 
     /// Asks at once about what was put off while the backend was held.
@@ -255,7 +264,7 @@ impl Table {
         self.schedule(key, answer_at);
         let row = &mut self.rows[key];
         let cut = mem::take(&mut row.cut);
-        if plan.long_poll && !cut && row.alone == 0 && self.followed() <= FEW_JOBS.min(self.ceiling) {
+        if plan.long_poll && !cut && row.alone == 0 && self.followed <= FEW_JOBS.min(self.ceiling) {
             self.reschedule(key, now + interval.saturating_sub(whole_seconds(interval)));
             self.rows[key].answer_at = answer_at;
         }
@@ -334,6 +343,11 @@ impl Row {
         let at = now + backoff.wait(self.failures, dice);
         self.interrupted(Interruption::until(fault, at, now));
         at
+    }
+
+    /// Somebody follows it again: what is known is what was told before that.
+    fn begins_anew(&self) {
+        self.entry.news().standing = Standing::Unasked;
     }
 
     /// Whether its last attempt was answered.

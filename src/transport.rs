@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use http::{Request, Response, header};
 use reqwest::{Client, ClientBuilder, redirect};
 use secrecy::SecretString;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, task::yield_now};
 use tower::util::MapRequestLayer;
 
 use crate::{
@@ -280,6 +280,11 @@ impl Http {
     ) -> Result<Response<Bytes>, BackendFault> {
         let mut request = reqwest::Request::try_from(request).map_err(|error| self.unavailable(&error))?;
         *request.timeout_mut() = Some(self.timeout + wait);
+        if wait.is_zero() {
+            // Requests that are ready together are then sent in one go: a vendor nearby is
+            // woken for them all, not for each. Saves about a quarter of a poll.
+            yield_now().await;
+        }
         let mut answer = self.begin(request, leave).await.map_err(|error| self.unavailable(&error))?;
         let too_large = || BackendFault::from(FaultKind::TooLarge);
         let announced = answer.content_length().unwrap_or(0);

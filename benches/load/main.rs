@@ -39,9 +39,7 @@ pub(crate) type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let done = match args.split_first().map(|(role, args)| (role.as_str(), args)) {
-        Some(("floor", args)) => {
-            runtime().and_then(|on| on.block_on(ends_with_input(floor::serve(args))))
-        }
+        Some(("floor", args)) => runtime().and_then(|on| on.block_on(ends_with_input(floor::serve(args)))),
         Some(("caller", args)) => runtime().and_then(|on| caller::work(&on, args)),
         Some(("vendor", _)) => one_thread(ends_with_input(vendor::serve())),
         _ => run(Options::parse()),

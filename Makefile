@@ -87,11 +87,11 @@ test: tools ## Run all tests, real clients included
 
 .PHONY: bench
 bench: ## Measure the gateway beside a bare server; says how in docs/performance.md
-	$(CARGO) bench --locked --bench load
+	$(CARGO) bench --locked --features jemalloc --bench load
 
 .PHONY: bench-short
 bench-short: ## The same with fewer rounds, in less than five minutes
-	$(CARGO) bench --locked --bench load -- --short
+	$(CARGO) bench --locked --features jemalloc --bench load -- --short
 
 .PHONY: check
 check: fmt-check proto-lint licences clippy doc test ## Run all of the above, as CI does

@@ -6,7 +6,7 @@ use clap::Parser;
 use jobwatch::cli::Cli;
 
 /// See docs/performance.md for what it is worth.
-#[cfg(not(target_env = "msvc"))]
+#[cfg(all(feature = "jemalloc", not(target_env = "msvc")))]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

@@ -45,6 +45,9 @@ pub fn init(format: Format, filter: &str) -> Result<(), InitError> {
     let stderr = io::stderr();
     let colours = stderr.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let builder = fmt().with_env_filter(env_filter).with_writer(io::stderr).with_ansi(colours);
+    // A line that nobody reads is lost. To say so would be to write to where writing
+    // fails, which panics in the middle of whatever was logged.
+    let builder = builder.log_internal_errors(false);
     let begun = match format {
         Format::Text => builder.try_init(),
         Format::Json => builder.json().flatten_event(true).with_current_span(false).try_init(),

@@ -42,8 +42,8 @@ impl Args {
 /// The first SIGTERM or SIGINT asks the server to stop, the second one insists.
 pub(super) async fn stop_on_signal(shutdown: CancellationToken) {
     signalled().await;
-    tracing::info!("stopping");
     shutdown.cancel();
+    tracing::info!("stopping");
     signalled().await;
     std::process::exit(Exit::Interrupted.code().into());
 }

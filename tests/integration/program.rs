@@ -96,6 +96,13 @@ impl Program {
         1024 * peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
     }
 
+    /// Whoever read its log is gone, and its stderr leads nowhere.
+    pub(crate) async fn lose_log(&mut self) {
+        let reader = std::mem::replace(&mut self.reader, tokio::spawn(async {}));
+        reader.abort();
+        let _ = reader.await;
+    }
+
     /// What it has written to stderr so far.
     pub(crate) fn log(&self) -> String {
         self.log.lock().unwrap().clone()

@@ -128,6 +128,19 @@ async fn a_client_that_never_reads_does_not_hold_it_up() {
 }
 
 #[tokio::test]
+async fn a_program_whose_log_nobody_reads_any_more_still_serves_and_stops() {
+    let simulator = simulator(Vendor::Immuta).await;
+    let mut program = Program::start([Backend::of(&simulator)], "debug").await;
+    let job = job_at(&simulator, &simulator.start_job(Plan::fixed("active")));
+    program.lose_log().await;
+    let mut watch = Watch::of(&program.client(), &job).await;
+    watch.status().await;
+    program.signal("TERM").await;
+    is_shutdown(&watch.end().await.unwrap_err());
+    assert_eq!(program.exit_code().await, Some(0));
+}
+
+#[tokio::test]
 async fn sigterm_stops_the_program_and_it_exits_0() {
     let simulator = simulator(Vendor::Immuta).await;
     let mut program = Program::start([Backend::of(&simulator)], "info").await;

@@ -16,6 +16,8 @@ mod errors;
 mod faults;
 mod harness;
 mod long_poll;
+#[cfg(target_os = "linux")]
+mod one_core;
 mod outages;
 mod program;
 mod proxy;

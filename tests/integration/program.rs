@@ -91,9 +91,20 @@ impl Program {
     /// Most memory that it ever held, in bytes.
     #[cfg(target_os = "linux")]
     pub(crate) fn peak_memory(&self) -> u64 {
+        1024 * self.of_the_system("VmHWM:").trim_end_matches(" kB").parse::<u64>().unwrap()
+    }
+
+    /// Threads that it has now.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn threads(&self) -> usize {
+        self.of_the_system("Threads:").parse().unwrap()
+    }
+
+    /// What the system says of it.
+    #[cfg(target_os = "linux")]
+    fn of_the_system(&self, what: &str) -> String {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id().unwrap())).unwrap();
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-        1024 * peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+        status.lines().find_map(|line| line.strip_prefix(what)).unwrap().trim().to_owned()
     }
 
     /// Whoever read its log is gone, and its stderr leads nowhere.

@@ -1,0 +1,35 @@
+//! The program where there is one core: it runs on one thread there.
+
+use jobwatch::{
+    proto::v1::JobState as S,
+    simulators::{Outcome, Plan, Vendor},
+};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+use crate::{
+    harness::*,
+    program::{Program, command},
+};
+
+#[tokio::test]
+async fn on_one_core_the_program_has_one_thread_and_serves_and_stops() {
+    let simulator = simulator(Vendor::Immuta).await;
+    let job = job_at(&simulator, &simulator.start_job(Plan::succeeds(Outcome::Nothing).running_for(ms(300))));
+    let config = config_text("[server]\nlisten = \"127.0.0.1:0\"", [Backend::of(&simulator)]);
+
+    // What is started by this thread may use the cores that it may.
+    let all = sched_getaffinity(None).unwrap();
+    let core = (0..CpuSet::MAX_CPU).find(|core| all.is_set(*core)).unwrap();
+    let mut one = CpuSet::new();
+    one.set(core);
+    sched_setaffinity(None, &one).unwrap();
+    let mut program = Program::run(command(&config), "info").await;
+    sched_setaffinity(None, &all).unwrap();
+
+    assert_eq!(program.threads(), 1);
+    let mut watch = Watch::of(&program.client(), &job).await;
+    while watch.next_status().await.state() != S::Succeeded {}
+    assert!(watch.end().await.is_ok());
+    program.signal("TERM").await;
+    assert_eq!(program.exit_code().await, Some(0));
+}

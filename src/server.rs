@@ -7,6 +7,7 @@ use tokio::{net::TcpListener, time::timeout};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tonic::transport::{self, Certificate, Identity, Server, ServerTlsConfig};
 use tonic_health::ServingStatus;
+use tower::util::MapResponseLayer;
 use tracing::{info, warn};
 
 use crate::{
@@ -22,6 +23,7 @@ use crate::{
 };
 
 mod incoming;
+mod messages;
 mod rotation;
 
 use rotation::Rotation;
@@ -123,7 +125,8 @@ pub async fn run(
         .http2_keepalive_interval(Some(KEEPALIVE.0))
         .http2_keepalive_timeout(Some(KEEPALIVE.1))
         .initial_connection_window_size(Some(CONNECTION_WINDOW))
-        .max_concurrent_streams(Some(limits.streams_per_connection));
+        .max_concurrent_streams(Some(limits.streams_per_connection))
+        .layer(MapResponseLayer::new(messages::plain));
     if let Some(tls) = &server.tls {
         builder = builder.tls_config(tls_config(tls)?)?;
     }

@@ -42,6 +42,18 @@ async fn a_bad_request_names_its_field() {
     assert_eq!(simulator.count(""), 0);
 }
 
+/// Not every client decodes what tonic escapes, such as spaces.
+#[tokio::test]
+async fn a_message_is_plain_text_on_the_wire() {
+    let gateway = Gateway::start([Backend::dead(Vendor::Immuta).await]).await;
+    let client = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
+    let url = format!("http://{}/jobwatch.v1.JobStatusService/GetJobStatus", gateway.address);
+    let request = client.post(url).header("content-type", "application/grpc").body(vec![0; 5]);
+    let answer = guard(request.send()).await.unwrap();
+    let message = answer.headers()["grpc-message"].to_str().unwrap();
+    assert_eq!(message, "job is required");
+}
+
 #[tokio::test]
 async fn a_name_that_no_job_can_have_is_refused_before_the_vendor_is_asked() {
     let mut simulators = Vec::new();

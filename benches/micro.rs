@@ -19,9 +19,9 @@ use jobwatch::{
     config::Poll,
     grpc::Service,
     hub::{BackendSetup, Hub, WatchLimits},
-    job::{JobRef, JobState, Observation, Source},
+    job::{JobRef, JobState, Observation},
     pacing::{Backoff, Cadence, Gate},
-    poller::{Asked, Ended, Follow, Interest, Leave, Mailbox, Plan, Roster, Upstream},
+    poller::{Asked, Ended, Follow, Interest, Leave, Mailbox, Plan, Question, Roster, Upstream},
     proto::{served::job_status_service_server::JobStatusService, v1::GetJobStatusRequest},
 };
 use prost::Message;
@@ -145,13 +145,7 @@ fn kinetica(c: &mut Criterion) {
 struct AllDone;
 
 impl Upstream for AllDone {
-    fn ask<'a>(
-        &'a self,
-        jobs: &'a [JobRef],
-        _known: &'a [Option<Source>],
-        _wait: Duration,
-        _leave: Leave,
-    ) -> Asked<'a> {
+    fn ask<'a>(&'a self, Question { jobs, .. }: Question<'a>, _: Leave) -> Asked<'a> {
         let done = |_: &JobRef| Ok(Some(Observation::new(JobState::Succeeded, "completed")));
         Box::pin(std::future::ready(Ok(Ok(jobs.iter().map(done).collect()))))
     }

@@ -45,18 +45,9 @@ const UNKNOWN_WORDS_LOGGED: usize = 64;
 
 /// Answers about jobs: a vendor's backend, or a script in a test.
 pub trait Upstream: Send + Sync + 'static {
-    /// Asks about at most as many jobs as the backend's batch holds. May leave out
-    /// what was read from one of the `known` sources: those of the jobs' newest
-    /// observations. A `wait` that is not zero asks the vendor to hold the request
-    /// until all jobs have ended, at most that long, in whole seconds. Whatever is sent
-    /// for that spends the `leave`. Dropping the future gives the request up.
-    fn ask<'a>(
-        &'a self,
-        jobs: &'a [JobRef],
-        known: &'a [Option<Source>],
-        wait: Duration,
-        leave: Leave,
-    ) -> Asked<'a>;
+    /// Asks. Whatever is sent for that spends the `leave`. Dropping the future gives
+    /// the request up.
+    fn ask<'a>(&'a self, question: Question<'a>, leave: Leave) -> Asked<'a>;
 
     /// Ends when what it was rejected for may have been put right: asking again is
     /// worth while then, whatever back-off runs.
@@ -67,6 +58,26 @@ pub trait Upstream: Send + Sync + 'static {
     /// Where its jobs' files can be had, if they can.
     fn files(&self) -> Option<&dyn Files> {
         None
+    }
+}
+
+/// What an upstream is asked in one go.
+#[derive(Clone, Copy, Debug)]
+pub struct Question<'a> {
+    /// At most as many as the backend's batch holds.
+    pub jobs: &'a [JobRef],
+    /// The sources of their newest observations, in the order of `jobs`: what was read
+    /// from one of them may be left out.
+    pub known: &'a [Option<Source>],
+    /// Where it is not zero, the vendor is asked to hold the answer until all jobs have
+    /// ended, at most that long, in whole seconds.
+    pub wait: Duration,
+}
+
+impl<'a> Question<'a> {
+    /// Asks for an answer now, whatever is known.
+    pub fn about(jobs: &'a [JobRef]) -> Self {
+        Self { jobs, known: &[], wait: Duration::ZERO }
     }
 }
 
@@ -240,9 +251,9 @@ impl Poller {
             };
             let jobs: Vec<JobRef> = part.iter().map(|taken| taken.job().clone()).collect();
             let known: Vec<Option<Source>> = part.iter().map(Taken::source).collect();
-            let wait = mem::take(&mut wait);
-            let answer = self.upstream.ask(&jobs, &known, wait, leave).await;
-            if let (Err(fault) | Ok(Err(fault)), false) = (&answer, wait.is_zero())
+            let question = Question { jobs: &jobs, known: &known, wait: mem::take(&mut wait) };
+            let answer = self.upstream.ask(question, leave).await;
+            if let (Err(fault) | Ok(Err(fault)), false) = (&answer, question.wait.is_zero())
                 && !matches!(fault.kind, FaultKind::Throttled { .. } | FaultKind::CredentialsRejected)
             {
                 info!(backend = %self.name, error = %fault, "a long poll failed; none is tried for a while");

@@ -8,8 +8,8 @@ use super::*;
 use crate::{
     adapters::{BackendFault, FileFault},
     hub::{Download, DownloadFailure, Fetch},
-    job::{Artifact, Observation, Source},
-    poller::{Asked, Leave, Upstream},
+    job::{Artifact, Observation},
+    poller::{Asked, Leave, Question, Upstream},
     transport::File,
     transport::Files,
 };
@@ -25,13 +25,7 @@ struct Shelf {
 }
 
 impl Upstream for Shelf {
-    fn ask<'a>(
-        &'a self,
-        jobs: &'a [JobRef],
-        _: &'a [Option<Source>],
-        _wait: Duration,
-        _leave: Leave,
-    ) -> Asked<'a> {
+    fn ask<'a>(&'a self, Question { jobs, .. }: Question<'a>, _: Leave) -> Asked<'a> {
         self.polls.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let mut observation = Observation::new(JobState::Running, "r");
         observation.artifacts.push(Artifact {

@@ -58,11 +58,11 @@ fn interpret(
     jobs: &[JobRef],
     response: &Response<Bytes>,
 ) {
-    let answers = adapter.interpret(jobs, response).expect("an answer");
+    let answers = adapter.interpret(jobs, &[], response).expect("an answer");
     assert!(answers.len() == jobs.len() && answers.iter().all(Result::is_ok));
     let mut group = c.benchmark_group("interpret");
     group.throughput(Throughput::Elements(jobs.len() as u64));
-    group.bench_function(name, |b| b.iter(|| adapter.interpret(black_box(jobs), black_box(response))));
+    group.bench_function(name, |b| b.iter(|| adapter.interpret(black_box(jobs), &[], black_box(response))));
     group.finish();
 }
 

@@ -173,7 +173,7 @@ impl Endpoint {
             if let Some(value) = &authorization.header {
                 request.headers_mut().insert(header::AUTHORIZATION, value.clone());
             }
-            match adapter.interpret_changes(jobs, known, &http.send(request, wait, leave).await?) {
+            match adapter.interpret(jobs, known, &http.send(request, wait, leave).await?) {
                 Err(BackendFault { kind: FaultKind::CredentialsRejected, .. })
                     if !renewed && self.credentials.forget(authorization.issue) =>
                 {

@@ -21,8 +21,9 @@ use jobwatch::{
     hub::{BackendSetup, Hub, WatchLimits},
     job::{JobRef, JobState, Observation},
     pacing::{Backoff, Cadence, Gate},
-    poller::{Asked, Ended, Follow, Interest, Leave, Mailbox, Plan, Question, Roster, Upstream},
+    poller::{Ended, Follow, Interest, Mailbox, Plan, Roster},
     proto::{served::job_status_service_server::JobStatusService, v1::GetJobStatusRequest},
+    transport::{Asked, Leave, Question, Upstream},
 };
 use prost::Message;
 use serde_json::json;

@@ -7,12 +7,9 @@
 
 use std::{
     collections::HashSet,
-    future::Future,
     mem,
     num::NonZeroUsize,
-    pin::Pin,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
 use jiff::Timestamp;
@@ -21,68 +18,25 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    adapters::{BackendFault, Changes, FaultKind, vendor_message},
+    adapters::{BackendFault, FaultKind, vendor_message},
     job::{JobRef, JobState, Source},
     pacing::Hold,
     snapshot::Snapshot,
-    transport::Files,
+    transport::{Leave, Question, Throttle, Upstream},
 };
 
 mod calendar;
 mod ended;
 mod mailbox;
 mod roster;
-mod throttle;
 
 pub use calendar::Calendar;
 pub use ended::Ended;
 pub use mailbox::Mailbox;
 pub use roster::{Batch, Follow, Health, Interest, Plan, Readiness, Refusal, Report, Roster, Taken};
-pub use throttle::{Leave, Throttle};
 
 /// Most unknown words of a vendor that are logged, once each.
 const UNKNOWN_WORDS_LOGGED: usize = 64;
-
-/// Answers about jobs: a vendor's backend, or a script in a test.
-pub trait Upstream: Send + Sync + 'static {
-    /// Asks. Whatever is sent for that spends the `leave`. Dropping the future gives
-    /// the request up.
-    fn ask<'a>(&'a self, question: Question<'a>, leave: Leave) -> Asked<'a>;
-
-    /// Ends when what it was rejected for may have been put right: asking again is
-    /// worth while then, whatever back-off runs.
-    fn put_right(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
-        Box::pin(std::future::pending())
-    }
-
-    /// Where its jobs' files can be had, if they can.
-    fn files(&self) -> Option<&dyn Files> {
-        None
-    }
-}
-
-/// What an upstream is asked in one go.
-#[derive(Clone, Copy, Debug)]
-pub struct Question<'a> {
-    /// At most as many as the backend's batch holds.
-    pub jobs: &'a [JobRef],
-    /// The sources of their newest observations, in the order of `jobs`: what was read
-    /// from one of them may be left out.
-    pub known: &'a [Option<Source>],
-    /// Where it is not zero, the vendor is asked to hold the answer until all jobs have
-    /// ended, at most that long, in whole seconds.
-    pub wait: Duration,
-}
-
-impl<'a> Question<'a> {
-    /// Asks for an answer now, whatever is known.
-    pub fn about(jobs: &'a [JobRef]) -> Self {
-        Self { jobs, known: &[], wait: Duration::ZERO }
-    }
-}
-
-/// What the vendor's answer says, or why there was none to read.
-pub type Asked<'a> = Pin<Box<dyn Future<Output = Result<Changes, BackendFault>> + Send + 'a>>;
 
 /// What a follower sees of a job.
 #[derive(Clone, Debug, Default)]

@@ -1,7 +1,7 @@
 //! The only I/O towards vendors: HTTP, credentials, time-outs, the size limit.
 //!
-//! An [`Endpoint`] sends what an adapter writes and hands back what the adapter
-//! reads. A rejected token is renewed once; a second rejection is a fault.
+//! An [`Endpoint`] is an [`Upstream`] that sends what an adapter writes and hands back
+//! what the adapter reads. A rejected token is renewed once; a second rejection is a fault.
 //! Redirects are never followed. No secret reaches a log or an error: errors name
 //! what failed, never a URL, a header or a body.
 
@@ -21,17 +21,20 @@ use crate::{
     config::{self, Vendor},
     job::JobRef,
     pacing::Backoff,
-    poller::{Asked, Leave, Question, Upstream},
 };
 
 mod clusters;
 mod credentials;
 mod download;
 mod redaction;
+mod throttle;
+mod upstream;
 
 use clusters::{Clusters, Standby};
 use credentials::Credentials;
 pub use download::{File, Files};
+pub use throttle::{Leave, Throttle};
+pub use upstream::{Asked, Question, Upstream};
 
 const USER_AGENT: &str = concat!("jobwatch/", env!("CARGO_PKG_VERSION"));
 

@@ -10,10 +10,10 @@ use std::{
 
 use tokio::{sync::Notify, time::Instant};
 
-use super::{Asked, Leave, Question, Upstream};
 use crate::{
     adapters::{BackendFault, Changes, FaultKind, JobFault, StandbyFault},
     job::{JobRef, JobState, Observation, Source},
+    transport::{Asked, Leave, Question, Upstream},
 };
 
 /// Answers from a table of jobs.

@@ -18,12 +18,11 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info, warn};
 
-use super::{Endpoint, Http};
+use super::{Endpoint, Http, Leave, Question};
 use crate::{
     adapters::{Adapter, BackendFault, Changes, FaultKind, JobFault},
     job::JobRef,
     pacing::{Backoff, Pass, Ring},
-    poller::{Leave, Question},
 };
 
 /// A cluster that is asked in place of the first.

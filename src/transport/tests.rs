@@ -15,7 +15,6 @@ use crate::{
     adapters::{ClientAuth, Encoding, JobFault},
     config::{Backend, Credentials as Configured, Poll},
     job::JobState,
-    poller::Throttle,
 };
 
 mod connections;

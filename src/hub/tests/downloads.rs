@@ -9,9 +9,7 @@ use crate::{
     adapters::{BackendFault, FileFault},
     hub::{Download, DownloadFailure, Fetch},
     job::{Artifact, Observation},
-    poller::{Asked, Leave, Question, Upstream},
-    transport::File,
-    transport::Files,
+    transport::{Asked, File, Files, Leave, Question, Upstream},
 };
 
 /// Pieces of the file: more than the channel and the reader hold.

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 
 use super::*;
-use crate::poller::{Asked, Leave, Question, Upstream};
+use crate::transport::{Asked, Leave, Question, Upstream};
 
 /// Breaks the poller's task itself, not only one of its requests.
 struct Breaks;

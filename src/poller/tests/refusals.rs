@@ -4,7 +4,8 @@ use super::*;
 use crate::{
     adapters::BackendFault,
     job::Observation,
-    poller::{Asked, Health, Leave, Question, Upstream},
+    poller::Health,
+    transport::{Asked, Leave, Question},
 };
 
 fn wrong_endpoint() -> BackendFault {

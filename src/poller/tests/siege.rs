@@ -5,7 +5,7 @@ use futures_util::FutureExt;
 use super::*;
 use crate::{
     job::Observation,
-    poller::{Asked, Leave, Question},
+    transport::{Asked, Leave, Question},
 };
 
 fn limits() -> Limits {

@@ -1,7 +1,6 @@
 //! Everything that is sent to a backend is sent in its turn.
 
 use super::*;
-use crate::poller::Throttle;
 
 const PER_SECOND: usize = 2;
 

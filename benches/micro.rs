@@ -19,10 +19,11 @@ use jobwatch::{
     config::Poll,
     grpc::Service,
     hub::{BackendSetup, Hub, WatchLimits},
-    job::{JobRef, JobState, Observation, Source},
+    job::{JobRef, JobState, Observation},
     pacing::{Backoff, Cadence, Gate},
-    poller::{Asked, Ended, Follow, Interest, Leave, Mailbox, Plan, Roster, Upstream},
+    poller::{Ended, Follow, Interest, Mailbox, Plan, Roster},
     proto::{served::job_status_service_server::JobStatusService, v1::GetJobStatusRequest},
+    transport::{Asked, Leave, Question, Upstream},
 };
 use prost::Message;
 use serde_json::json;
@@ -58,11 +59,11 @@ fn interpret(
     jobs: &[JobRef],
     response: &Response<Bytes>,
 ) {
-    let answers = adapter.interpret(jobs, response).expect("an answer");
+    let answers = adapter.interpret(jobs, &[], response).expect("an answer");
     assert!(answers.len() == jobs.len() && answers.iter().all(Result::is_ok));
     let mut group = c.benchmark_group("interpret");
     group.throughput(Throughput::Elements(jobs.len() as u64));
-    group.bench_function(name, |b| b.iter(|| adapter.interpret(black_box(jobs), black_box(response))));
+    group.bench_function(name, |b| b.iter(|| adapter.interpret(black_box(jobs), &[], black_box(response))));
     group.finish();
 }
 
@@ -145,13 +146,7 @@ fn kinetica(c: &mut Criterion) {
 struct AllDone;
 
 impl Upstream for AllDone {
-    fn ask<'a>(
-        &'a self,
-        jobs: &'a [JobRef],
-        _known: &'a [Option<Source>],
-        _wait: Duration,
-        _leave: Leave,
-    ) -> Asked<'a> {
+    fn ask<'a>(&'a self, Question { jobs, .. }: Question<'a>, _: Leave) -> Asked<'a> {
         let done = |_: &JobRef| Ok(Some(Observation::new(JobState::Succeeded, "completed")));
         Box::pin(std::future::ready(Ok(Ok(jobs.iter().map(done).collect()))))
     }

@@ -22,6 +22,8 @@ mod claret;
 mod datasaur;
 mod file;
 mod immuta;
+#[cfg(any(test, feature = "fuzzing"))]
+mod interpretation;
 mod json;
 mod kinetica;
 mod refusal;
@@ -32,13 +34,12 @@ pub use claret::{Claret, InvalidTenant};
 pub use datasaur::{ClientAuth, Datasaur};
 pub use file::{FileFault, Part, RefusedLocation};
 pub use immuta::Immuta;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use interpretation::{Interpretation, interpretation};
 pub use kinetica::{Encoding, Kinetica};
 
-/// What one answer said: of each job in the order asked, or of the backend.
-pub type Interpretation = Result<Vec<Result<Observation, JobFault>>, BackendFault>;
-
-/// An interpretation that leaves out what is known: of a job about which the vendor
-/// said the same as before, to the byte, there is no observation.
+/// What one answer said: of each job in the order asked, or of the backend. Where it
+/// said the same of a job as before, to the byte, there may be no observation.
 pub type Changes = Result<Vec<Result<Option<Observation>, JobFault>>, BackendFault>;
 
 /// The translation for one backend.
@@ -77,26 +78,13 @@ pub trait Adapter: Debug + Send + Sync + 'static {
     }
 
     /// Reads the answer to a request for `jobs`. Total: any bytes give an answer
-    /// for each job, in the order of `jobs`, or one fault; never a panic.
+    /// for each job, in the order of `jobs`, or one fault; never a panic. May leave out
+    /// what was read from one of the `known` sources: those of the jobs' last
+    /// observations, in the order of `jobs`.
     ///
     /// # Errors
     /// A fault of the backend, which says nothing about the jobs.
-    fn interpret(&self, jobs: &[JobRef], response: &Response<Bytes>) -> Interpretation;
-
-    /// The same, but leaves out what was read from one of the `known` sources: those
-    /// of the jobs' last observations, in the order of `jobs`.
-    ///
-    /// # Errors
-    /// Like [`interpret`](Self::interpret).
-    fn interpret_changes(
-        &self,
-        jobs: &[JobRef],
-        _known: &[Option<Source>],
-        response: &Response<Bytes>,
-    ) -> Changes {
-        let answers = self.interpret(jobs, response)?;
-        Ok(answers.into_iter().map(|answer| answer.map(Some)).collect())
-    }
+    fn interpret(&self, jobs: &[JobRef], known: &[Option<Source>], response: &Response<Bytes>) -> Changes;
 
     /// Asks for a job's file, whole and without credentials, at the location that
     /// the vendor gave.

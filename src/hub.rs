@@ -16,7 +16,8 @@ use crate::{
     config::Poll,
     job::{InvalidResumeToken, JobRef},
     pacing::{Backoff, Cadence, Gate},
-    poller::{self, Ended, Latest, Plan, Report, Roster, Throttle, Upstream},
+    poller::{self, Ended, Latest, Plan, Report, Roster},
+    transport::{Throttle, Upstream},
 };
 
 mod download;

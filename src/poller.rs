@@ -7,12 +7,9 @@
 
 use std::{
     collections::HashSet,
-    future::Future,
     mem,
     num::NonZeroUsize,
-    pin::Pin,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
 use jiff::Timestamp;
@@ -21,57 +18,25 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    adapters::{BackendFault, Changes, FaultKind, vendor_message},
+    adapters::{BackendFault, FaultKind, vendor_message},
     job::{JobRef, JobState, Source},
     pacing::Hold,
     snapshot::Snapshot,
-    transport::Files,
+    transport::{Leave, Question, Throttle, Upstream},
 };
 
 mod calendar;
 mod ended;
 mod mailbox;
 mod roster;
-mod throttle;
 
 pub use calendar::Calendar;
 pub use ended::Ended;
 pub use mailbox::Mailbox;
 pub use roster::{Batch, Follow, Health, Interest, Plan, Readiness, Refusal, Report, Roster, Taken};
-pub use throttle::{Leave, Throttle};
 
 /// Most unknown words of a vendor that are logged, once each.
 const UNKNOWN_WORDS_LOGGED: usize = 64;
-
-/// Answers about jobs: a vendor's backend, or a script in a test.
-pub trait Upstream: Send + Sync + 'static {
-    /// Asks about at most as many jobs as the backend's batch holds. May leave out
-    /// what was read from one of the `known` sources: those of the jobs' newest
-    /// observations. A `wait` that is not zero asks the vendor to hold the request
-    /// until all jobs have ended, at most that long, in whole seconds. Whatever is sent
-    /// for that spends the `leave`. Dropping the future gives the request up.
-    fn ask<'a>(
-        &'a self,
-        jobs: &'a [JobRef],
-        known: &'a [Option<Source>],
-        wait: Duration,
-        leave: Leave,
-    ) -> Asked<'a>;
-
-    /// Ends when what it was rejected for may have been put right: asking again is
-    /// worth while then, whatever back-off runs.
-    fn put_right(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
-        Box::pin(std::future::pending())
-    }
-
-    /// Where its jobs' files can be had, if they can.
-    fn files(&self) -> Option<&dyn Files> {
-        None
-    }
-}
-
-/// What the vendor's answer says, or why there was none to read.
-pub type Asked<'a> = Pin<Box<dyn Future<Output = Result<Changes, BackendFault>> + Send + 'a>>;
 
 /// What a follower sees of a job.
 #[derive(Clone, Debug, Default)]
@@ -240,9 +205,9 @@ impl Poller {
             };
             let jobs: Vec<JobRef> = part.iter().map(|taken| taken.job().clone()).collect();
             let known: Vec<Option<Source>> = part.iter().map(Taken::source).collect();
-            let wait = mem::take(&mut wait);
-            let answer = self.upstream.ask(&jobs, &known, wait, leave).await;
-            if let (Err(fault) | Ok(Err(fault)), false) = (&answer, wait.is_zero())
+            let question = Question { jobs: &jobs, known: &known, wait: mem::take(&mut wait) };
+            let answer = self.upstream.ask(question, leave).await;
+            if let (Err(fault) | Ok(Err(fault)), false) = (&answer, question.wait.is_zero())
                 && !matches!(fault.kind, FaultKind::Throttled { .. } | FaultKind::CredentialsRejected)
             {
                 info!(backend = %self.name, error = %fault, "a long poll failed; none is tried for a while");

@@ -14,12 +14,11 @@ use crate::{
     config::{Config, Tls, Vendor},
     grpc::{self, Service},
     hub::{BackendSetup, Hub, WatchLimits},
-    poller::Throttle,
     proto::{
         self,
         served::job_status_service_server::{JobStatusServiceServer, SERVICE_NAME},
     },
-    transport::{Endpoint, SetupError},
+    transport::{Endpoint, SetupError, Throttle},
 };
 
 mod incoming;

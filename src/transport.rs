@@ -1,7 +1,7 @@
 //! The only I/O towards vendors: HTTP, credentials, time-outs, the size limit.
 //!
-//! An [`Endpoint`] sends what an adapter writes and hands back what the adapter
-//! reads. A rejected token is renewed once; a second rejection is a fault.
+//! An [`Endpoint`] is an [`Upstream`] that sends what an adapter writes and hands back
+//! what the adapter reads. A rejected token is renewed once; a second rejection is a fault.
 //! Redirects are never followed. No secret reaches a log or an error: errors name
 //! what failed, never a URL, a header or a body.
 
@@ -19,19 +19,22 @@ use crate::{
         Adapter, BackendFault, BaseUrl, Changes, Claret, Datasaur, FaultKind, Immuta, JobFault, Kinetica,
     },
     config::{self, Vendor},
-    job::{JobRef, Source},
+    job::JobRef,
     pacing::Backoff,
-    poller::{Asked, Leave, Upstream},
 };
 
 mod clusters;
 mod credentials;
 mod download;
 mod redaction;
+mod throttle;
+mod upstream;
 
 use clusters::{Clusters, Standby};
 use credentials::Credentials;
 pub use download::{File, Files};
+pub use throttle::{Leave, Throttle};
+pub use upstream::{Asked, Question, Upstream};
 
 const USER_AGENT: &str = concat!("jobwatch/", env!("CARGO_PKG_VERSION"));
 
@@ -149,31 +152,11 @@ impl Endpoint {
         job: &[JobRef],
         leave: &mut Leave,
     ) -> Result<(), BackendFault> {
-        match self.ask_at(adapter, http, job, &[], Duration::ZERO, leave).await??.pop() {
+        match self.ask_at(adapter, http, Question::about(job), leave).await??.pop() {
             None | Some(Ok(_) | Err(JobFault::NotFound | JobFault::Standby(_))) => Ok(()),
             Some(Err(JobFault::Forbidden)) => Err(FaultKind::Forbidden.into()),
             Some(Err(JobFault::Invalid { message })) => Err(FaultKind::Rejected { message }.into()),
             Some(Err(JobFault::Malformed { why })) => Err(FaultKind::Malformed { why }.into()),
-        }
-    }
-
-    /// Asks about jobs, at a standby where the first cluster can't answer. Leaves out
-    /// what was read from a `known` source. With a `wait`, asks the vendor to hold the
-    /// answer. Each request spends `leave`: a
-    /// token's, the question's, its repeat's, another cluster's.
-    ///
-    /// # Errors
-    /// Where there is no answer to read: no token, no connection.
-    pub async fn ask(
-        &self,
-        jobs: &[JobRef],
-        known: &[Option<Source>],
-        wait: Duration,
-        mut leave: Leave,
-    ) -> Result<Changes, BackendFault> {
-        match &self.clusters {
-            None => self.ask_at(&*self.adapter, &self.http, jobs, known, wait, &mut leave).await,
-            Some(clusters) => self.ask_around(clusters, jobs, known, wait, leave).await,
         }
     }
 
@@ -183,9 +166,7 @@ impl Endpoint {
         &self,
         adapter: &dyn Adapter,
         http: &Http,
-        jobs: &[JobRef],
-        known: &[Option<Source>],
-        wait: Duration,
+        Question { jobs, known, wait }: Question<'_>,
         leave: &mut Leave,
     ) -> Result<Changes, BackendFault> {
         let mut renewed = false;
@@ -195,7 +176,7 @@ impl Endpoint {
             if let Some(value) = &authorization.header {
                 request.headers_mut().insert(header::AUTHORIZATION, value.clone());
             }
-            match adapter.interpret_changes(jobs, known, &http.send(request, wait, leave).await?) {
+            match adapter.interpret(jobs, known, &http.send(request, wait, leave).await?) {
                 Err(BackendFault { kind: FaultKind::CredentialsRejected, .. })
                     if !renewed && self.credentials.forget(authorization.issue) =>
                 {
@@ -208,14 +189,15 @@ impl Endpoint {
 }
 
 impl Upstream for Endpoint {
-    fn ask<'a>(
-        &'a self,
-        jobs: &'a [JobRef],
-        known: &'a [Option<Source>],
-        wait: Duration,
-        leave: Leave,
-    ) -> Asked<'a> {
-        Box::pin(Self::ask(self, jobs, known, wait, leave))
+    /// Asks a standby where the first cluster can't answer. Each request spends the
+    /// leave: a token's, the question's, its repeat's, another cluster's.
+    fn ask<'a>(&'a self, question: Question<'a>, mut leave: Leave) -> Asked<'a> {
+        Box::pin(async move {
+            match &self.clusters {
+                None => self.ask_at(&*self.adapter, &self.http, question, &mut leave).await,
+                Some(clusters) => self.ask_around(clusters, question, leave).await,
+            }
+        })
     }
 
     fn put_right(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {

@@ -12,8 +12,8 @@ use serde_json::value::RawValue;
 use thiserror::Error;
 
 use super::{
-    Adapter, BackendFault, BaseUrl, Changes, FaultKind, FileFault, Interpretation, InvalidJobRef, JobFault,
-    Part, RefusedLocation, Token, TokenExchange, answer, canonical_integer,
+    Adapter, BackendFault, BaseUrl, Changes, FaultKind, FileFault, InvalidJobRef, JobFault, Part,
+    RefusedLocation, Token, TokenExchange, answer, canonical_integer,
     json::{self, Object},
     percent_encoded, unless_known, vendor_message,
 };
@@ -69,19 +69,24 @@ impl Adapter for Claret {
         request(Method::GET, self.base_url.join(&path))
     }
 
-    fn interpret(&self, jobs: &[JobRef], response: &Response<Bytes>) -> Interpretation {
-        read(jobs, response, |_, job, content| observe(&job.id, content))
-    }
-
-    fn interpret_changes(
-        &self,
-        jobs: &[JobRef],
-        known: &[Option<Source>],
-        response: &Response<Bytes>,
-    ) -> Changes {
-        read(jobs, response, |place, job, content| {
+    fn interpret(&self, jobs: &[JobRef], known: &[Option<Source>], response: &Response<Bytes>) -> Changes {
+        check_session(response)?;
+        answer::check_status(response)?;
+        let status = response.status();
+        if !status.is_success() {
+            let fault = refusal(response)?;
+            return Ok(jobs.iter().map(|_| Err(fault.clone())).collect());
+        }
+        answer::check_json(response)?;
+        let body = Object::parse(response.body()).ok_or(answer::malformed("not an object", status))?;
+        let content = body.get("content").ok_or(answer::malformed("no content member", status))?;
+        if !json::is_object(content) {
+            return Err(answer::malformed("content is not an object", status));
+        }
+        let read = |(place, job): (usize, &JobRef)| {
             unless_known(known, place, content, || observe(&job.id, content))
-        })
+        };
+        Ok(jobs.iter().enumerate().map(read).collect())
     }
 
     fn file_request(&self, location: &str) -> Result<Request<Bytes>, RefusedLocation> {
@@ -195,29 +200,6 @@ fn refusal(response: &Response<Bytes>) -> Result<JobFault, BackendFault> {
 fn tells_it_is_missing(words: &str) -> bool {
     let words = words.to_ascii_lowercase();
     ["does not exist", "not found", "not have access"].iter().any(|phrase| words.contains(phrase))
-}
-
-/// Reads the content of an answer as what it says of each job: of the one that was
-/// asked about.
-fn read<T>(
-    jobs: &[JobRef],
-    response: &Response<Bytes>,
-    observe: impl Fn(usize, &JobRef, &RawValue) -> Result<T, JobFault>,
-) -> Result<Vec<Result<T, JobFault>>, BackendFault> {
-    check_session(response)?;
-    answer::check_status(response)?;
-    let status = response.status();
-    if !status.is_success() {
-        let fault = refusal(response)?;
-        return Ok(jobs.iter().map(|_| Err(fault.clone())).collect());
-    }
-    answer::check_json(response)?;
-    let body = Object::parse(response.body()).ok_or(answer::malformed("not an object", status))?;
-    let content = body.get("content").ok_or(answer::malformed("no content member", status))?;
-    if !json::is_object(content) {
-        return Err(answer::malformed("content is not an object", status));
-    }
-    Ok(jobs.iter().enumerate().map(|(place, job)| observe(place, job, content)).collect())
 }
 
 fn observe(asked: &str, content: &RawValue) -> Result<Observation, JobFault> {

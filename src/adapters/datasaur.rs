@@ -23,10 +23,10 @@ use jiff::Timestamp;
 use serde_json::{json, value::RawValue};
 
 use super::{
-    Adapter, BaseUrl, Interpretation, InvalidJobRef, JobFault, TokenExchange, answer,
+    Adapter, BaseUrl, Changes, InvalidJobRef, JobFault, TokenExchange, answer,
     json::{self, Object},
 };
-use crate::job::{ContentType, JobError, JobRef, JobResult, JobState, Observation};
+use crate::job::{ContentType, JobError, JobRef, JobResult, JobState, Observation, Source};
 
 mod elements;
 mod errors;
@@ -76,7 +76,7 @@ impl Adapter for Datasaur {
         self.base_url.post("/graphql", &body)
     }
 
-    fn interpret(&self, jobs: &[JobRef], response: &Response<Bytes>) -> Interpretation {
+    fn interpret(&self, jobs: &[JobRef], _: &[Option<Source>], response: &Response<Bytes>) -> Changes {
         answer::check_status(response)?;
         let status = response.status();
         if status.is_success() {

@@ -18,8 +18,8 @@ use serde::Serialize;
 use serde_json::{json, value::RawValue};
 
 use super::{
-    Adapter, BackendFault, BaseUrl, Changes, Expiry, FaultKind, Interpretation, InvalidJobRef, JobFault,
-    Token, TokenExchange, answer,
+    Adapter, BackendFault, BaseUrl, Changes, Expiry, FaultKind, InvalidJobRef, JobFault, Token,
+    TokenExchange, answer,
     json::{self, Object},
     refusal, unless_known, vendor_message,
 };
@@ -68,19 +68,47 @@ impl Adapter for Immuta {
         self.base_url.post("/jobs/statuses", &Question { job_ids, wait: wait.as_secs() })
     }
 
-    fn interpret(&self, jobs: &[JobRef], response: &Response<Bytes>) -> Interpretation {
-        read(jobs, response, |_, job, element| observe(&job.id, element))
-    }
-
-    fn interpret_changes(
-        &self,
-        jobs: &[JobRef],
-        known: &[Option<Source>],
-        response: &Response<Bytes>,
-    ) -> Changes {
-        read(jobs, response, |place, job, element| {
-            unless_known(known, place, element, || observe(&job.id, element))
-        })
+    fn interpret(&self, jobs: &[JobRef], known: &[Option<Source>], response: &Response<Bytes>) -> Changes {
+        answer::check_status(response)?;
+        if !response.status().is_success() {
+            return refused(jobs, response).map(|fault| vec![Err(fault)]);
+        }
+        answer::check_json(response)?;
+        let not_jobs = || answer::malformed("not an object of jobs", response.status());
+        let body = Object::parse(response.body()).ok_or_else(not_jobs)?;
+        let read = |(place, element): (usize, &RawValue)| {
+            if json::is_null(element) {
+                return Err(JobFault::NotFound);
+            }
+            unless_known(known, place, element, || observe(&jobs[place].id, element))
+        };
+        // The vendor may well answer in the order of the question.
+        if body.members().map(|(id, _)| id).eq(jobs.iter().map(|job| &*job.id)) {
+            return Ok(body.members().map(|(_, element)| element).enumerate().map(read).collect());
+        }
+        let elements: HashMap<&str, &RawValue> = body.members().collect();
+        // That a job is missing can only be told by an answer that is about jobs,
+        // which an object with nothing but, say, a `message` is not.
+        let is_job = |element: &&RawValue| {
+            json::is_null(element)
+                || Object::parse(element.get().as_bytes()).is_some_and(|job| job.get("state").is_some())
+        };
+        if !jobs.iter().any(|job| elements.contains_key(&*job.id)) && !elements.values().all(is_job) {
+            return Err(not_jobs());
+        }
+        let asked: HashSet<&str> = jobs.iter().map(|job| &*job.id).collect();
+        let is_strange = |(id, element): (&&str, &&RawValue)| !asked.contains(id) && is_job(element);
+        // An answer about other jobs may be the answer to another question.
+        let missing = if elements.iter().any(is_strange) {
+            JobFault::Malformed { why: "the answer is about other jobs" }
+        } else {
+            JobFault::NotFound
+        };
+        let answer = |(place, job): (usize, &JobRef)| match elements.get(&*job.id) {
+            Some(element) => read((place, element)),
+            None => Err(missing.clone()),
+        };
+        Ok(jobs.iter().enumerate().map(answer).collect())
     }
 
     fn token_exchange(&self) -> Option<&dyn TokenExchange> {
@@ -113,51 +141,6 @@ impl TokenExchange for ApiKeyExchange {
         let expiry = body.text("tokenExpiration").and_then(|time| time.parse().ok()).map(Expiry::At);
         answer::token(body.text("token"), expiry)
     }
-}
-
-/// Reads each job's element of an answer, which it is given with the job's place.
-fn read<T>(
-    jobs: &[JobRef],
-    response: &Response<Bytes>,
-    observe: impl Fn(usize, &JobRef, &RawValue) -> Result<T, JobFault>,
-) -> Result<Vec<Result<T, JobFault>>, BackendFault> {
-    answer::check_status(response)?;
-    if !response.status().is_success() {
-        return refused(jobs, response).map(|fault| vec![Err(fault)]);
-    }
-    answer::check_json(response)?;
-    let not_jobs = || answer::malformed("not an object of jobs", response.status());
-    let body = Object::parse(response.body()).ok_or_else(not_jobs)?;
-    let observe = |(place, element): (usize, &RawValue)| {
-        if json::is_null(element) { Err(JobFault::NotFound) } else { observe(place, &jobs[place], element) }
-    };
-    // The vendor may well answer in the order of the question.
-    if body.members().map(|(id, _)| id).eq(jobs.iter().map(|job| &*job.id)) {
-        return Ok(body.members().map(|(_, element)| element).enumerate().map(observe).collect());
-    }
-    let elements: HashMap<&str, &RawValue> = body.members().collect();
-    // That a job is missing can only be told by an answer that is about jobs,
-    // which an object with nothing but, say, a `message` is not.
-    let is_job = |element: &&RawValue| {
-        json::is_null(element)
-            || Object::parse(element.get().as_bytes()).is_some_and(|job| job.get("state").is_some())
-    };
-    if !jobs.iter().any(|job| elements.contains_key(&*job.id)) && !elements.values().all(is_job) {
-        return Err(not_jobs());
-    }
-    let asked: HashSet<&str> = jobs.iter().map(|job| &*job.id).collect();
-    let is_strange = |(id, element): (&&str, &&RawValue)| !asked.contains(id) && is_job(element);
-    // An answer about other jobs may be the answer to another question.
-    let missing = if elements.iter().any(is_strange) {
-        JobFault::Malformed { why: "the answer is about other jobs" }
-    } else {
-        JobFault::NotFound
-    };
-    let element = |(place, job): (usize, &JobRef)| match elements.get(&*job.id) {
-        Some(element) => observe((place, element)),
-        None => Err(missing.clone()),
-    };
-    Ok(jobs.iter().enumerate().map(element).collect())
 }
 
 fn observe(id: &str, element: &RawValue) -> Result<Observation, JobFault> {

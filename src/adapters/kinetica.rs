@@ -27,12 +27,12 @@ use serde_json::{json, value::RawValue};
 
 use self::avro::Kind;
 use super::{
-    Adapter, BackendFault, BaseUrl, FaultKind, HealthCheck, Interpretation, InvalidJobRef, JobFault,
-    StandbyFault, answer, canonical_integer,
+    Adapter, BackendFault, BaseUrl, Changes, FaultKind, HealthCheck, InvalidJobRef, JobFault, StandbyFault,
+    answer, canonical_integer,
     json::{self, Object},
     refusal,
 };
-use crate::job::{ContentType, JobError, JobRef, JobResult, JobState, Observation};
+use crate::job::{ContentType, JobError, JobRef, JobResult, JobState, Observation, Source};
 
 mod avro;
 mod health;
@@ -274,9 +274,9 @@ impl Adapter for Kinetica {
         self.ask(GET_JOB, Some(("job_id", id)), tag.as_slice())
     }
 
-    fn interpret(&self, jobs: &[JobRef], response: &Response<Bytes>) -> Interpretation {
+    fn interpret(&self, jobs: &[JobRef], _: &[Option<Source>], response: &Response<Bytes>) -> Changes {
         let Some((job, others)) = jobs.split_first() else { return Ok(Vec::new()) };
-        let about_the_job = self.interpret_one(job, response)?;
+        let about_the_job = self.interpret_one(job, response)?.map(Some);
         // A record does not say whose it is, so it can only be the first job's.
         let unasked =
             others.iter().map(|_| Err(JobFault::Malformed { why: "it was asked about another job" }));

@@ -30,8 +30,7 @@ use crate::{
     adapters::{BackendFault, FaultKind, FileFault, RefusedLocation},
     config::Poll,
     job::{Artifact, JobRef},
-    poller::{Throttle, Upstream},
-    transport::File,
+    transport::{File, Throttle, Upstream},
 };
 
 /// Oldest status that is trusted to know a file's location.

@@ -10,10 +10,10 @@ use std::{
 
 use tokio::{sync::Notify, time::Instant};
 
-use super::{Asked, Leave, Upstream};
 use crate::{
     adapters::{BackendFault, Changes, FaultKind, JobFault, StandbyFault},
     job::{JobRef, JobState, Observation, Source},
+    transport::{Asked, Leave, Question, Upstream},
 };
 
 /// Answers from a table of jobs.
@@ -162,13 +162,7 @@ impl Upstream for Script {
         Box::pin(async move { put_right.notified().await })
     }
 
-    fn ask<'a>(
-        &'a self,
-        jobs: &'a [JobRef],
-        known: &'a [Option<Source>],
-        wait: Duration,
-        mut leave: Leave,
-    ) -> Asked<'a> {
+    fn ask<'a>(&'a self, Question { jobs, known, wait }: Question<'a>, mut leave: Leave) -> Asked<'a> {
         Box::pin(async move {
             leave.spend().await;
             let latency = {

@@ -9,13 +9,12 @@ use std::{
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    Ended, Follow, Interest, Limits, Mailbox, Plan, Roster, Standing, Throttle, Upstream, script::Script,
-};
+use super::{Ended, Follow, Interest, Limits, Mailbox, Plan, Roster, Standing, script::Script};
 use crate::{
     adapters::FaultKind,
     job::{JobRef, JobState},
     pacing::{Backoff, Cadence, Gate},
+    transport::{Throttle, Upstream},
 };
 
 const SECOND: Duration = Duration::from_secs(1);

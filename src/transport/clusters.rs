@@ -18,12 +18,11 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info, warn};
 
-use super::{Endpoint, Http};
+use super::{Endpoint, Http, Leave, Question};
 use crate::{
     adapters::{Adapter, BackendFault, Changes, FaultKind, JobFault},
-    job::{JobRef, Source},
+    job::JobRef,
     pacing::{Backoff, Pass, Ring},
-    poller::Leave,
 };
 
 /// A cluster that is asked in place of the first.
@@ -104,15 +103,13 @@ impl Endpoint {
     pub(super) async fn ask_around(
         &self,
         clusters: &Clusters,
-        jobs: &[JobRef],
-        known: &[Option<Source>],
-        wait: Duration,
+        question: Question<'_>,
         mut leave: Leave,
     ) -> Result<Changes, BackendFault> {
         if clusters.take_look() {
             let look = self.look(clusters, leave.another());
             let in_use = clusters.ring().in_use();
-            if unasked(self.cluster(clusters, in_use).0, jobs).is_some() {
+            if unasked(self.cluster(clusters, in_use).0, question.jobs).is_some() {
                 // There is nothing else to do for these jobs.
                 leave.give_back();
                 look.await;
@@ -126,10 +123,10 @@ impl Endpoint {
             let next = clusters.ring().next(&mut pass, Instant::now());
             let Some(cluster) = next else { return Err(clusters.exhausted(&reasons, http_status)) };
             let (adapter, http) = self.cluster(clusters, cluster);
-            if let Some(known) = unasked(adapter, jobs) {
+            if let Some(known) = unasked(adapter, question.jobs) {
                 return Ok(Ok(known.into_iter().map(Err).collect()));
             }
-            let asked = self.ask_at(adapter, http, jobs, known, wait, &mut leave).await;
+            let asked = self.ask_at(adapter, http, question, &mut leave).await;
             let (Err(fault) | Ok(Err(fault))) = &asked else {
                 clusters.answered(&pass, cluster);
                 return asked;

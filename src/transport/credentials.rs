@@ -21,11 +21,10 @@ use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::Instant;
 
-use super::{Http, SetupError, redaction};
+use super::{Http, Leave, SetupError, redaction};
 use crate::{
     adapters::{Adapter, BackendFault, Changes, Expiry, FaultKind, Token, TokenExchange},
     config,
-    poller::Leave,
 };
 
 /// How long before its end a token is replaced: this, or a fifth of its life.

@@ -12,11 +12,10 @@ use http::{HeaderValue, Request, Response, header};
 use reqwest::Client;
 use tokio::time::timeout;
 
-use super::{Endpoint, SetupError, client, reason};
+use super::{Endpoint, Leave, SetupError, client, reason};
 use crate::{
     adapters::{BackendFault, BaseUrl, FaultKind, FileFault, Part},
     config,
-    poller::Leave,
 };
 
 /// Most bytes of a piece.

@@ -15,7 +15,6 @@ use crate::{
     adapters::{ClientAuth, Encoding, JobFault},
     config::{Backend, Credentials as Configured, Poll},
     job::JobState,
-    poller::Throttle,
 };
 
 mod connections;
@@ -101,7 +100,7 @@ async fn ask(endpoint: &Endpoint) -> Result<JobState, FaultKind> {
 
 async fn ask_with(endpoint: &Endpoint, leave: Leave) -> Result<JobState, FaultKind> {
     let job = job();
-    let asked = endpoint.ask(&job, &[], Duration::ZERO, leave);
+    let asked = endpoint.ask(Question::about(&job), leave);
     let answer = time::timeout(PATIENCE, asked).await.expect("an answer in time");
     let mut answers = answer.flatten().map_err(|fault| fault.kind)?;
     Ok(answers.remove(0).unwrap().unwrap().state)
@@ -336,7 +335,7 @@ async fn a_call_given_up_on_closes_its_connection() {
         let endpoint = immuta(&peer.url());
         {
             let jobs = job();
-            let call = endpoint.ask(&jobs, &[], Duration::ZERO, leave());
+            let call = endpoint.ask(Question::about(&jobs), leave());
             tokio::select! {
                 answer = call => panic!("{answer:?}"),
                 () = peer.requests_came(1) => {}
@@ -394,7 +393,7 @@ async fn a_secret_that_the_vendor_repeats_is_redacted() {
         Reply::json("400 Bad Request", r#"{"message":"jobIds: k3y-of-the-gateway may not ask"}"#)
     })
     .await;
-    let answers = immuta(&peer.url()).ask(&job(), &[], Duration::ZERO, leave()).await.unwrap().unwrap();
+    let answers = immuta(&peer.url()).ask(Question::about(&job()), leave()).await.unwrap().unwrap();
     let message = "jobIds: [redacted] may not ask".into();
     assert_eq!(answers, [Err(JobFault::Invalid { message })]);
 }

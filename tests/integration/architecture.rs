@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 /// Every source file that one of `roots` names: a file, or all below a folder.
@@ -59,9 +59,73 @@ fn lines_that_name(sources: &[(PathBuf, String)], wanted: &[&str]) -> Vec<String
     found
 }
 
+/// The first names of a use-tree or a path. A glob's is `*`.
+fn first_names(tree: &str) -> Vec<&str> {
+    let tree = tree.trim_start();
+    let Some(group) = tree.strip_prefix('{') else {
+        let end = tree.find(|c| !is_part_of_a_word(c) && c != '*').unwrap_or(tree.len());
+        return (end > 0).then_some(&tree[..end]).into_iter().collect();
+    };
+    let (mut found, mut depth, mut begin) = (Vec::new(), 0, 0);
+    for (at, c) in group.char_indices() {
+        match c {
+            ',' | '}' if depth == 0 => {
+                found.extend(first_names(&group[begin..at]));
+                begin = at + 1;
+                if c == '}' {
+                    break;
+                }
+            }
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            _ => {}
+        }
+    }
+    found
+}
+
+/// Each path of this source that leads to a module of the crate: its line, and the
+/// module. What the root itself holds counts as one.
+fn modules_used(text: &str) -> Vec<(usize, String)> {
+    let text: Vec<&str> = text.lines().map(code).collect();
+    let text = text.join("\n");
+    // A path that climbs is taken to end at the root if it then names what lies there.
+    let climbs_to = |name: &str| MODULES.iter().any(|(module, _)| *module == name);
+    let mut found = Vec::new();
+    for (at, root) in text.match_indices("crate::").chain(text.match_indices("super::")) {
+        if text[..at].ends_with(is_part_of_a_word) {
+            continue;
+        }
+        let line = 1 + text[..at].matches('\n').count();
+        let names = first_names(&text[at + root.len()..]).into_iter();
+        let names = names.filter(|name| root == "crate::" || climbs_to(name));
+        found.extend(names.map(|name| (line, name.to_owned())));
+    }
+    found
+}
+
+/// Every module of the crate, from the bottom up, with those that it may use.
+const MODULES: &[(&str, &[&str])] = &[
+    ("job", &[]),
+    ("adapters", &["job"]),
+    ("pacing", &["adapters"]),
+    ("config", &["adapters"]),
+    ("transport", &["job", "adapters", "pacing", "config"]),
+    ("proto", &[]),
+    ("snapshot", &["job", "proto"]),
+    ("poller", &["job", "adapters", "pacing", "transport", "snapshot"]),
+    ("hub", &["job", "adapters", "pacing", "config", "transport", "poller"]),
+    ("grpc", &["job", "adapters", "proto", "snapshot", "poller", "hub"]),
+    ("server", &["config", "transport", "proto", "hub", "grpc"]),
+    ("simulators", &[]),
+    ("telemetry", &[]),
+    ("cli", &["config", "proto", "server", "simulators", "telemetry"]),
+    ("fuzzing", &["job", "adapters"]),
+];
+
 const JOBS: &[&str] = &["job.rs", "job", "pacing.rs"];
 const ADAPTERS: &[&str] = &["adapters.rs", "adapters"];
-const SIMULATORS: &[&str] = &["simulators.rs", "simulators"];
+const ENGINE: &[&str] = &["poller.rs", "poller", "hub.rs", "hub"];
 
 #[test]
 fn jobs_pacing_and_adapters_know_neither_grpc_nor_an_http_client() {
@@ -73,22 +137,34 @@ fn jobs_pacing_and_adapters_know_neither_grpc_nor_an_http_client() {
 }
 
 #[test]
-fn the_layers_below_know_nothing_of_those_above() {
-    for (roots, above) in [
-        (JOBS, &["hub", "poller", "transport", "grpc", "server", "cli", "config"][..]),
-        (ADAPTERS, &["hub", "poller", "pacing", "transport", "grpc", "server", "cli", "config"]),
-        (&["transport.rs", "transport"], &["hub", "grpc", "server", "cli"]),
-        (&["poller.rs", "poller"], &["hub", "grpc", "server", "cli", "transport"]),
-        (&["hub.rs", "hub"], &["grpc", "server", "cli", "transport"]),
-        (&["grpc.rs", "grpc"], &["server", "cli", "transport"]),
-    ] {
-        let uses = |name: &&str| [format!("crate::{name}"), format!("    {name}::")];
-        for name in above.iter().flat_map(uses) {
-            let found = lines_that_name(&sources(roots), &[name.as_str()]);
-            // `{name}::` stands for a line in a list that begins with `crate::`.
-            assert_eq!(found, [""; 0], "{roots:?} uses {name}");
-        }
+fn the_engine_asks_an_upstream_and_knows_neither_grpc_nor_an_http_client() {
+    let foreign = ["tonic", "tonic_types", "prost", "prost_types", "reqwest", "hyper", "Endpoint"];
+    assert_eq!(lines_that_name(&sources(ENGINE), &foreign), [""; 0]);
+}
+
+#[test]
+fn arrows_between_modules_point_down() {
+    for (at, (module, below)) in MODULES.iter().enumerate() {
+        let lies_below = |used: &&str| MODULES[..at].iter().any(|(module, _)| module == used);
+        assert!(below.iter().all(lies_below), "{module} may use only what lies below it");
     }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut against = Vec::new();
+    for (path, text) in sources(&["."]) {
+        let place = path.strip_prefix(&root).unwrap().components().find_map(|part| match part {
+            Component::Normal(name) => Path::new(name).file_stem()?.to_str(),
+            _ => None,
+        });
+        let module = place.unwrap();
+        if matches!(module, "lib" | "main") {
+            continue;
+        }
+        let (_, below) = MODULES.iter().find(|(name, _)| *name == module).expect(module);
+        let is_against = |used: &str| used != module && !below.contains(&used);
+        let found = modules_used(&text).into_iter().filter(|(_, used)| is_against(used));
+        against.extend(found.map(|(line, used)| format!("{}:{line}: {module} uses {used}", path.display())));
+    }
+    assert_eq!(against, [""; 0]);
 }
 
 #[test]
@@ -104,22 +180,25 @@ fn only_one_module_builds_a_status_with_details() {
 }
 
 #[test]
-fn simulators_and_the_rest_of_the_crate_know_nothing_of_each_other() {
-    let foreign = ["adapters", "job", "hub", "poller", "pacing", "transport", "grpc", "proto", "config"];
-    let foreign = foreign.map(|name| format!("crate::{name}"));
-    let foreign: Vec<_> = foreign.iter().map(String::as_str).collect();
-    assert_eq!(lines_that_name(&sources(SIMULATORS), &foreign), [""; 0]);
-    let others = [JOBS, ADAPTERS].concat();
-    let rest =
-        ["transport.rs", "transport", "poller.rs", "poller", "hub.rs", "hub", "grpc.rs", "grpc", "server.rs"];
-    assert_eq!(lines_that_name(&sources(&[&others, &rest[..]].concat()), &["simulators"]), [""; 0]);
-}
-
-#[test]
 fn the_reader_of_sources_finds_what_it_looks_for() {
     assert!(names("use tonic::Status;", "tonic") && names("crate::job::JobRef", "crate::job"));
     assert!(
         !names("tonics", "tonic") && !names("crate::jobs", "crate::job") && !names("iron_tonic", "tonic")
     );
     assert_eq!((code("    /// tonic"), code("a // tonic")), ("", "a"));
+    for (text, modules) in [
+        ("use crate::hub;", "1 hub"),
+        ("let hub: crate::hub::Hub = $crate::job::f();", "1 hub, 1 job"),
+        (
+            "// crate::hub\nuse crate::{\n    job::{JobRef, Source},\n    hub::{a::{b, c}, d}, transport::Files,\n};",
+            "2 job, 2 hub, 2 transport",
+        ),
+        ("pub(crate) use crate::{{job, hub as it}, *};", "1 job, 1 hub, 1 *"),
+        ("use super::{super::transport::File, names, poller};", "1 poller, 1 transport"),
+        ("use super::*; use the_crate::hub;", ""),
+    ] {
+        let found: Vec<_> =
+            modules_used(text).into_iter().map(|(line, module)| format!("{line} {module}")).collect();
+        assert_eq!(found.join(", "), modules, "{text}");
+    }
 }

@@ -2,7 +2,10 @@ use jiff::Timestamp;
 use secrecy::SecretString;
 
 use super::{
-    super::conformance::{answer, html, jobs, json},
+    super::{
+        conformance::{answer, html, jobs, json},
+        interpretation,
+    },
     *,
 };
 use crate::job::Artifact;
@@ -48,7 +51,7 @@ fn claret() -> Claret {
 }
 
 fn ask(response: &Response<Bytes>) -> Result<Result<Observation, JobFault>, BackendFault> {
-    let mut answers = claret().interpret(&jobs(&["12345"]), response)?;
+    let mut answers = interpretation(&claret(), &jobs(&["12345"]), response)?;
     assert_eq!(answers.len(), 1);
     Ok(answers.remove(0))
 }

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     adapters::{
-        BackendFault, FaultKind, Interpretation, JobFault, answer,
+        BackendFault, Changes, FaultKind, JobFault, answer,
         json::{self, Object},
         refusal,
     },
@@ -47,7 +47,7 @@ impl GraphqlErrors {
     }
 
     /// What an answer says that has errors and no list of jobs.
-    pub(super) fn of_the_whole(&self, jobs: &[JobRef], status: StatusCode) -> Interpretation {
+    pub(super) fn of_the_whole(&self, jobs: &[JobRef], status: StatusCode) -> Changes {
         let any = |kind| self.0.iter().any(|error| error.kind == kind);
         if any(Kind::Credentials) {
             return Err(answer::judged(FaultKind::CredentialsRejected, status));

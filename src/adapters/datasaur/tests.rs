@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    adapters::{BackendFault, FaultKind},
+    adapters::{BackendFault, FaultKind, Interpretation, interpretation},
     job::Progress,
 };
 
@@ -24,7 +24,7 @@ fn answer(status: u16, body: impl Into<Bytes>) -> Response<Bytes> {
 }
 
 fn read_at(status: u16, ids: &[&str], body: &str) -> Interpretation {
-    adapter().interpret(&jobs(ids), &answer(status, body.to_owned()))
+    interpretation(&adapter(), &jobs(ids), &answer(status, body.to_owned()))
 }
 
 fn read(ids: &[&str], body: &Value) -> Interpretation {
@@ -358,9 +358,9 @@ fn no_data_and_no_errors_is_malformed() {
         assert_eq!(read_at(200, &["a"], body), malformed("not a GraphQL response"), "{body}");
     }
     let invalid_utf8 = answer(200, b"{\"data\":{\"result\":[{\"id\":\"a\xff\"}]}}".as_slice());
-    assert_eq!(adapter().interpret(&jobs(&["a"]), &invalid_utf8), malformed("not a GraphQL response"));
+    assert_eq!(interpretation(&adapter(), &jobs(&["a"]), &invalid_utf8), malformed("not a GraphQL response"));
     let html = Response::builder().header("Content-Type", "text/html").body("<html>".into()).unwrap();
-    assert_eq!(adapter().interpret(&jobs(&["a"]), &html), malformed("not JSON"));
+    assert_eq!(interpretation(&adapter(), &jobs(&["a"]), &html), malformed("not JSON"));
 }
 
 #[test]
@@ -417,7 +417,7 @@ proptest! {
         ids in prop::collection::vec(prop_oneof![Just("a"), Just("b"), Just("c")], 0..4),
     ) {
         for status in [status, 200] {
-            if let Ok(answers) = adapter().interpret(&jobs(&ids), &answer(status, body.clone())) {
+            if let Ok(answers) = interpretation(&adapter(), &jobs(&ids), &answer(status, body.clone())) {
                 prop_assert_eq!(answers.len(), ids.len());
             }
         }

@@ -3,7 +3,11 @@ use secrecy::SecretString;
 use serde_json::Value;
 
 use super::{
-    super::conformance::{answer, html, jobs, json},
+    super::{
+        Interpretation,
+        conformance::{answer, html, jobs, json},
+        interpretation,
+    },
     *,
 };
 
@@ -23,7 +27,7 @@ fn immuta() -> Immuta {
 }
 
 fn ask(ids: &[&str], response: &Response<Bytes>) -> Interpretation {
-    immuta().interpret(&jobs(ids), response)
+    interpretation(&immuta(), &jobs(ids), response)
 }
 
 /// What an element said about job `a`.
@@ -294,7 +298,7 @@ fn an_answer_that_is_not_about_jobs_says_nothing_about_them() {
     ] {
         let response = Response::builder().status(status).header("content-type", "application/json");
         let immuta = Immuta::new("http://v".parse().unwrap(), 200.try_into().unwrap(), false);
-        let said = immuta.interpret(&[JobRef::new("b", "a")], &response.body(body.into()).unwrap());
+        let said = interpretation(&immuta, &[JobRef::new("b", "a")], &response.body(body.into()).unwrap());
         assert!(said.is_err(), "{status} {body}: {said:?}");
     }
 }

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::job::Progress;
+use crate::{adapters::interpretation, job::Progress};
 
 mod binary;
 mod standby;
@@ -31,7 +31,7 @@ fn answer(status: u16, content_type: &str, body: impl Into<Bytes>) -> Response<B
 }
 
 fn read(response: &Response<Bytes>) -> Result<Result<Observation, JobFault>, BackendFault> {
-    adapter().interpret(&[job()], response).map(|mut answers| answers.pop().unwrap())
+    interpretation(&adapter(), &[job()], response).map(|mut answers| answers.pop().unwrap())
 }
 
 /// The wrapper around a record, as the server writes it.
@@ -377,10 +377,10 @@ fn a_4xx_without_the_wrapper_is_a_refusal_without_its_body() {
 #[test]
 fn a_record_is_never_another_jobs() {
     let response = answer(200, "application/json", wrapped(r#"{"job_status":"DONE"}"#));
-    let answers = adapter().interpret(&[job(), JobRef::new("db", "8")], &response).unwrap();
+    let answers = interpretation(&adapter(), &[job(), JobRef::new("db", "8")], &response).unwrap();
     assert_eq!(answers[0].as_ref().unwrap().state, JobState::Succeeded);
     assert!(matches!(answers[1], Err(JobFault::Malformed { .. })));
-    assert_eq!(adapter().interpret(&[], &response), Ok(Vec::new()));
+    assert_eq!(interpretation(&adapter(), &[], &response), Ok(Vec::new()));
 }
 
 /// JSON that looks enough like an answer to reach the inner rules.
@@ -420,7 +420,7 @@ proptest! {
         jobs in 0_usize..3,
     ) {
         let jobs: Vec<JobRef> = (0..jobs).map(|id| JobRef::new("db", id.to_string())).collect();
-        if let Ok(answers) = adapter().interpret(&jobs, &answer(status, kind, body)) {
+        if let Ok(answers) = interpretation(&adapter(), &jobs, &answer(status, kind, body)) {
             prop_assert_eq!(answers.len(), jobs.len());
         }
     }

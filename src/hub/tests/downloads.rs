@@ -8,10 +8,8 @@ use super::*;
 use crate::{
     adapters::{BackendFault, FileFault},
     hub::{Download, DownloadFailure, Fetch},
-    job::{Artifact, Observation, Source},
-    poller::{Asked, Leave, Upstream},
-    transport::File,
-    transport::Files,
+    job::{Artifact, Observation},
+    transport::{Asked, File, Files, Leave, Question, Upstream},
 };
 
 /// Pieces of the file: more than the channel and the reader hold.
@@ -25,13 +23,7 @@ struct Shelf {
 }
 
 impl Upstream for Shelf {
-    fn ask<'a>(
-        &'a self,
-        jobs: &'a [JobRef],
-        _: &'a [Option<Source>],
-        _wait: Duration,
-        _leave: Leave,
-    ) -> Asked<'a> {
+    fn ask<'a>(&'a self, Question { jobs, .. }: Question<'a>, _: Leave) -> Asked<'a> {
         self.polls.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let mut observation = Observation::new(JobState::Running, "r");
         observation.artifacts.push(Artifact {

@@ -3,22 +3,13 @@
 use std::pin::Pin;
 
 use super::*;
-use crate::{
-    job::Source,
-    poller::{Asked, Leave, Upstream},
-};
+use crate::transport::{Asked, Leave, Question, Upstream};
 
 /// Breaks the poller's task itself, not only one of its requests.
 struct Breaks;
 
 impl Upstream for Breaks {
-    fn ask<'a>(
-        &'a self,
-        _jobs: &'a [JobRef],
-        _: &'a [Option<Source>],
-        _wait: Duration,
-        _leave: Leave,
-    ) -> Asked<'a> {
+    fn ask<'a>(&'a self, _: Question<'a>, _: Leave) -> Asked<'a> {
         Box::pin(std::future::pending())
     }
 

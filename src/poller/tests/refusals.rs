@@ -3,8 +3,9 @@
 use super::*;
 use crate::{
     adapters::BackendFault,
-    job::{Observation, Source},
-    poller::{Asked, Health, Leave, Upstream},
+    job::Observation,
+    poller::Health,
+    transport::{Asked, Leave, Question},
 };
 
 fn wrong_endpoint() -> BackendFault {
@@ -112,13 +113,7 @@ async fn jobs_share_requests_again_after_the_backend_has_stumbled() {
 struct AtMostFifty(std::sync::atomic::AtomicUsize);
 
 impl Upstream for AtMostFifty {
-    fn ask<'a>(
-        &'a self,
-        jobs: &'a [JobRef],
-        _: &'a [Option<Source>],
-        _wait: Duration,
-        _leave: Leave,
-    ) -> Asked<'a> {
+    fn ask<'a>(&'a self, Question { jobs, .. }: Question<'a>, _: Leave) -> Asked<'a> {
         self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         Box::pin(async move {
             if jobs.len() > 50 {
@@ -159,13 +154,7 @@ async fn credentials_that_were_replaced_are_tried_at_once() {
 struct NamesJobs;
 
 impl Upstream for NamesJobs {
-    fn ask<'a>(
-        &'a self,
-        jobs: &'a [JobRef],
-        _: &'a [Option<Source>],
-        _wait: Duration,
-        _leave: Leave,
-    ) -> Asked<'a> {
+    fn ask<'a>(&'a self, Question { jobs, .. }: Question<'a>, _: Leave) -> Asked<'a> {
         Box::pin(async move {
             pass(LATENCY).await;
             Ok(Err(FaultKind::Rejected { message: format!("{} is wrong", jobs[0].id) }.into()))

@@ -4,8 +4,8 @@ use futures_util::FutureExt;
 
 use super::*;
 use crate::{
-    job::{Observation, Source},
-    poller::{Asked, Leave},
+    job::Observation,
+    transport::{Asked, Leave, Question},
 };
 
 fn limits() -> Limits {
@@ -30,13 +30,7 @@ async fn leaving_while_a_part_is_asked_does_not_give_up_the_other_parts() {
 struct HoldsNothing(std::sync::atomic::AtomicUsize);
 
 impl Upstream for HoldsNothing {
-    fn ask<'a>(
-        &'a self,
-        jobs: &'a [JobRef],
-        _: &'a [Option<Source>],
-        _wait: Duration,
-        _leave: Leave,
-    ) -> Asked<'a> {
+    fn ask<'a>(&'a self, Question { jobs, .. }: Question<'a>, _: Leave) -> Asked<'a> {
         self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         Box::pin(async move {
             pass(LATENCY).await;
@@ -71,13 +65,7 @@ async fn a_long_poll_holds_no_more_jobs_than_a_batch() {
 struct AtMostFive(std::sync::atomic::AtomicUsize);
 
 impl Upstream for AtMostFive {
-    fn ask<'a>(
-        &'a self,
-        jobs: &'a [JobRef],
-        _: &'a [Option<Source>],
-        wait: Duration,
-        _leave: Leave,
-    ) -> Asked<'a> {
+    fn ask<'a>(&'a self, Question { jobs, wait, .. }: Question<'a>, _: Leave) -> Asked<'a> {
         self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         Box::pin(async move {
             pass(wait.max(LATENCY)).await;
@@ -211,13 +199,7 @@ async fn nothing_is_sent_while_a_retry_after_runs_beside_refusals() {
 struct ProxyEndsLongRequests(std::sync::atomic::AtomicUsize);
 
 impl Upstream for ProxyEndsLongRequests {
-    fn ask<'a>(
-        &'a self,
-        jobs: &'a [JobRef],
-        _: &'a [Option<Source>],
-        wait: Duration,
-        _leave: Leave,
-    ) -> Asked<'a> {
+    fn ask<'a>(&'a self, Question { jobs, wait, .. }: Question<'a>, _: Leave) -> Asked<'a> {
         Box::pin(async move {
             pass(wait.min(5 * SECOND).max(LATENCY)).await;
             if wait > 5 * SECOND {

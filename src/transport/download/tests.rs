@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::{adapters::RefusedLocation, poller::Throttle};
+use crate::{adapters::RefusedLocation, transport::Throttle};
 
 const SECOND: Duration = Duration::from_secs(1);
 

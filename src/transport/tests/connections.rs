@@ -31,7 +31,7 @@ async fn a_connection_is_kept_only_where_answers_name_their_job() {
     );
     for _ in 0..3 {
         let job = [JobRef::new("b", "1")];
-        let answers = endpoint.ask(&job, &[], Duration::ZERO, leave()).await.unwrap().unwrap();
+        let answers = endpoint.ask(Question::about(&job), leave()).await.unwrap().unwrap();
         assert_eq!(answers[0].as_ref().unwrap().as_ref().unwrap().state, JobState::Running);
     }
     let connections: Vec<_> = peer.received().iter().map(|request| request.connection).collect();

@@ -1,7 +1,6 @@
 //! Everything that is sent to a backend is sent in its turn.
 
 use super::*;
-use crate::poller::Throttle;
 
 const PER_SECOND: usize = 2;
 
@@ -98,7 +97,7 @@ async fn all_clusters_share_the_limit_and_looks_at_the_first_count() {
         // The first is asked once, and looked at beside some of the later questions.
         for _ in 0..30 {
             let leave = throttle.leave_to_send().await;
-            endpoint.ask(&job, &[], Duration::ZERO, leave).await.unwrap().unwrap();
+            endpoint.ask(Question::about(&job), leave).await.unwrap().unwrap();
             if first.received().len() >= 3 {
                 return;
             }

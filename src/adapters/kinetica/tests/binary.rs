@@ -21,7 +21,7 @@ fn a_binary_request_has_the_vendors_bytes() {
 #[test]
 fn recorded_binary_answers_are_read() {
     let octets = |status, body: &'static [u8]| {
-        binary().interpret(&[job()], &answer(status, "application/octet-stream", body))
+        interpretation(&binary(), &[job()], &answer(status, "application/octet-stream", body))
     };
     let running =
         b"\x04OK\x00\x20get_job_response\x32\x04/x\x0eRUNNING\x01\x00\x00\x0cbinary\x00\x00\x00\x00\x00";
@@ -42,7 +42,7 @@ fn recorded_binary_answers_are_read() {
     }
     assert_eq!(octets(200, b"\x04ok\x00\x00\x00\x00"), Err(malformed("a status other than OK and ERROR")));
     assert!(matches!(octets(400, b"\x04"), Err(BackendFault { kind: FaultKind::Rejected { .. }, .. })));
-    let json = binary().interpret(&[job()], &answer(200, "application/json", wrapped("{}")));
+    let json = interpretation(&binary(), &[job()], &answer(200, "application/json", wrapped("{}")));
     assert_eq!(json, Err(malformed("not application/octet-stream")));
 }
 
@@ -176,8 +176,8 @@ proptest! {
         let json = answer(200, "application/json", wrapped(&sample.json()));
         let octets = binary_wrapper("OK", "", "get_job_response", &sample.avro());
         let octets = answer(200, "application/octet-stream", octets);
-        let one = cluster(base_url(), Encoding::Json).interpret(std::slice::from_ref(&job), &json);
-        let other = cluster(base_url(), Encoding::Binary).interpret(std::slice::from_ref(&job), &octets);
+        let one = interpretation(&cluster(base_url(), Encoding::Json), std::slice::from_ref(&job), &json);
+        let other = interpretation(&cluster(base_url(), Encoding::Binary), std::slice::from_ref(&job), &octets);
         prop_assert_eq!(one, other);
     }
 
@@ -192,7 +192,7 @@ proptest! {
         let body = json!({"status":"ERROR","message":message,"data_type":"none","data":"","data_str":""});
         let json = answer(status, "application/json", body.to_string());
         let octets = answer(status, "application/octet-stream", binary_wrapper("ERROR", &message, "none", b""));
-        prop_assert_eq!(adapter().interpret(&[job()], &json), binary().interpret(&[job()], &octets));
+        prop_assert_eq!(interpretation(&adapter(), &[job()], &json), interpretation(&binary(), &[job()], &octets));
     }
 
     #[test]
@@ -203,10 +203,10 @@ proptest! {
     ) {
         let mut body = binary_wrapper("OK", "", "get_job_response", &sample.avro());
         let cut = body[..at.index(body.len())].to_vec();
-        let cut = binary().interpret(&[job()], &answer(200, "application/octet-stream", cut));
+        let cut = interpretation(&binary(), &[job()], &answer(200, "application/octet-stream", cut));
         prop_assert_eq!(cut, Err(malformed("not the documented wrapper")));
         let at = at.index(body.len());
         body[at] = byte;
-        let _ = binary().interpret(&[job()], &answer(200, "application/octet-stream", body));
+        let _ = interpretation(&binary(), &[job()], &answer(200, "application/octet-stream", body));
     }
 }

@@ -11,7 +11,7 @@ fn a_record_of_another_tag_is_never_the_jobs() {
     let other = wrapped(r#"{"job_status":"DONE","info":{"job_tag":"t2"}}"#);
     let tagged = [job().with_tag("t1")];
     let ask = |adapter: &Kinetica, jobs: &[JobRef], body: &str| {
-        adapter.interpret(jobs, &answer(200, "application/json", body.to_owned())).unwrap().remove(0)
+        interpretation(adapter, jobs, &answer(200, "application/json", body.to_owned())).unwrap().remove(0)
     };
     let on_standby = |jobs: &[JobRef], body: &str| ask(&standby(Encoding::Json), jobs, body);
     let unattributable = |why| Err(JobFault::Malformed { why });
@@ -35,7 +35,10 @@ fn a_standby_that_does_not_know_a_job_says_nothing_about_it() {
         json!({"status":"ERROR","message":"Job id 7 not found","data_type":"none","data":"","data_str":""});
     let response = answer(400, "application/json", body.to_string());
     let unknown: JobFault = StandbyFault::DoesNotKnowJob.into();
-    assert_eq!(standby(Encoding::Json).interpret(&[job().with_tag("t")], &response), Ok(vec![Err(unknown)]));
+    assert_eq!(
+        interpretation(&standby(Encoding::Json), &[job().with_tag("t")], &response),
+        Ok(vec![Err(unknown)])
+    );
 }
 
 #[test]

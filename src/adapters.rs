@@ -11,7 +11,6 @@ use bytes::Bytes;
 use http::{Request, Response};
 use jiff::Timestamp;
 use secrecy::SecretString;
-use serde_json::value::RawValue;
 use thiserror::Error;
 
 use crate::job::{JobRef, Observation, Source};
@@ -123,10 +122,10 @@ pub trait Adapter: Debug + Send + Sync + 'static {
 fn unless_known(
     known: &[Option<Source>],
     place: usize,
-    part: &RawValue,
+    part: &str,
     observe: impl FnOnce() -> Result<Observation, JobFault>,
 ) -> Result<Option<Observation>, JobFault> {
-    let source = Some(Source::of(part.get().as_bytes()));
+    let source = Some(Source::of(part.as_bytes()));
     if known.get(place) == Some(&source) {
         return Ok(None);
     }

@@ -84,7 +84,7 @@ impl Adapter for Claret {
             return Err(answer::malformed("content is not an object", status));
         }
         let read = |(place, job): (usize, &JobRef)| {
-            unless_known(known, place, content, || observe(&job.id, content))
+            unless_known(known, place, content.get(), || observe(&job.id, content))
         };
         Ok(jobs.iter().enumerate().map(read).collect())
     }

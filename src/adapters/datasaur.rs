@@ -76,7 +76,7 @@ impl Adapter for Datasaur {
         self.base_url.post("/graphql", &body)
     }
 
-    fn interpret(&self, jobs: &[JobRef], _: &[Option<Source>], response: &Response<Bytes>) -> Changes {
+    fn interpret(&self, jobs: &[JobRef], known: &[Option<Source>], response: &Response<Bytes>) -> Changes {
         answer::check_status(response)?;
         let status = response.status();
         if status.is_success() {
@@ -95,7 +95,7 @@ impl Adapter for Datasaur {
         }
         let data = body.get("data").and_then(Object::of).and_then(Object::unambiguous);
         match data.and_then(|data| json::list(data.get("result")?)) {
-            Some(elements) => Elements::read(elements).answers(jobs, &errors),
+            Some(elements) => Elements::read(elements).answers(jobs, known, &errors),
             None if errors.is_empty() => Err(answer::malformed("no list of jobs", status)),
             None => errors.of_the_whole(jobs, status),
         }

@@ -80,7 +80,7 @@ impl Adapter for Immuta {
             if json::is_null(element) {
                 return Err(JobFault::NotFound);
             }
-            unless_known(known, place, element, || observe(&jobs[place].id, element))
+            unless_known(known, place, element.get(), || observe(&jobs[place].id, element))
         };
         // The vendor may well answer in the order of the question.
         if body.members().map(|(id, _)| id).eq(jobs.iter().map(|job| &*job.id)) {

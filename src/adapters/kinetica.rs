@@ -30,7 +30,7 @@ use super::{
     Adapter, BackendFault, BaseUrl, Changes, FaultKind, HealthCheck, InvalidJobRef, JobFault, StandbyFault,
     answer, canonical_integer,
     json::{self, Object},
-    refusal,
+    refusal, unless_known,
 };
 use crate::job::{ContentType, JobError, JobRef, JobResult, JobState, Observation, Source};
 
@@ -156,11 +156,17 @@ impl Kinetica {
     fn interpret_one(
         &self,
         job: &JobRef,
+        known: &[Option<Source>],
         response: &Response<Bytes>,
-    ) -> Result<Result<Observation, JobFault>, BackendFault> {
+    ) -> Result<Result<Option<Observation>, JobFault>, BackendFault> {
         let unknown = match self.said(GET_JOB, GET_JOB_RESPONSE, response)? {
-            Said::Record(record) => {
-                return Ok(record.ok_or(NO_RECORD).and_then(|record| self.observe(job, record)));
+            Said::Record(None) => return Ok(Err(NO_RECORD)),
+            // A standby's record has to say more than what is known may have said.
+            Said::Record(Some(record)) if self.is_standby => {
+                return Ok(self.observe(job, &record).map(Some));
+            }
+            Said::Record(Some(record)) => {
+                return Ok(unless_known(known, 0, &record, || self.observe(job, &record)));
             }
             Said::No(message) => match fault(&message, response) {
                 Some(fault) => return Err(fault),
@@ -172,7 +178,7 @@ impl Kinetica {
     }
 
     /// What a record says of the job, if it is the job's own.
-    fn observe(&self, job: &JobRef, text: String) -> Result<Observation, JobFault> {
+    fn observe(&self, job: &JobRef, text: &str) -> Result<Observation, JobFault> {
         let record = Object::parse(text.as_bytes()).and_then(Object::unambiguous).ok_or(NO_RECORD)?;
         let info = record.get("info").and_then(Object::of).and_then(Object::unambiguous);
         let own = info.and_then(|info| info.text("job_tag")).filter(|tag| !tag.is_empty());
@@ -185,7 +191,10 @@ impl Kinetica {
             }
             _ => {}
         }
-        observe(&record).map(|observation| Observation { vendor_payload: text.into(), ..observation })
+        observe(&record).map(|observation| Observation {
+            vendor_payload: Bytes::copy_from_slice(text.as_bytes()),
+            ..observation
+        })
     }
 }
 
@@ -274,9 +283,9 @@ impl Adapter for Kinetica {
         self.ask(GET_JOB, Some(("job_id", id)), tag.as_slice())
     }
 
-    fn interpret(&self, jobs: &[JobRef], _: &[Option<Source>], response: &Response<Bytes>) -> Changes {
+    fn interpret(&self, jobs: &[JobRef], known: &[Option<Source>], response: &Response<Bytes>) -> Changes {
         let Some((job, others)) = jobs.split_first() else { return Ok(Vec::new()) };
-        let about_the_job = self.interpret_one(job, response)?.map(Some);
+        let about_the_job = self.interpret_one(job, known, response)?;
         // A record does not say whose it is, so it can only be the first job's.
         let unasked =
             others.iter().map(|_| Err(JobFault::Malformed { why: "it was asked about another job" }));

@@ -12,12 +12,17 @@ use crate::pacing::Rate;
 /// What all requests to one backend share: polls, downloads, token fetches, looks at
 /// its health.
 #[derive(Debug)]
-pub struct Throttle(Mutex<Rate>);
+pub struct Throttle {
+    rate: Mutex<Rate>,
+    /// Held by who is the next to take a place. Whoever waits gets it in the order in
+    /// which they came, so that nothing is put off by what is asked for again and again.
+    turn: tokio::sync::Mutex<()>,
+}
 
 impl Throttle {
     /// At most `per_second` requests in any one second.
     pub fn new(per_second: NonZeroU32) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(Rate::new(per_second))))
+        Arc::new(Self { rate: Mutex::new(Rate::new(per_second)), turn: tokio::sync::Mutex::default() })
     }
 
     /// Returns when a request may be sent, with a place for it among those of this
@@ -34,6 +39,7 @@ impl Throttle {
     }
 
     async fn place(&self) -> Instant {
+        let _turn = self.turn.lock().await;
         loop {
             let now = Instant::now();
             let place = self.rate().take(now);
@@ -45,7 +51,7 @@ impl Throttle {
     }
 
     fn rate(&self) -> MutexGuard<'_, Rate> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.rate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -114,6 +120,25 @@ mod tests {
         assert!(throttle.leave_to_send().now_or_never().is_none(), "given up while it waits");
         leave.spend().await;
         assert_eq!(began.elapsed(), SECOND);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_is_not_overtaken() {
+        let throttle = throttle(1);
+        let began = Instant::now();
+        let (mut first, mut late) = (throttle.leave_when_sending(), throttle.leave_when_sending());
+        first.spend().await;
+        let late = async {
+            // Until the very moment for which the other waits.
+            tokio::time::sleep(SECOND).await;
+            late.spend().await;
+            began.elapsed()
+        };
+        let waiting = async {
+            first.spend().await;
+            began.elapsed()
+        };
+        assert_eq!(tokio::join!(waiting, late), (SECOND, 2 * SECOND));
     }
 
     #[tokio::test(start_paused = true)]

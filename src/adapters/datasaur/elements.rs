@@ -10,8 +10,9 @@ use crate::{
     adapters::{
         Changes, JobFault,
         json::{self, Object},
+        unless_known,
     },
-    job::JobRef,
+    job::{JobRef, Source},
 };
 
 /// The list that came back, by id.
@@ -40,7 +41,12 @@ impl<'a> Elements<'a> {
         elements
     }
 
-    pub(super) fn answers(&self, jobs: &[JobRef], errors: &GraphqlErrors) -> Changes {
+    pub(super) fn answers(
+        &self,
+        jobs: &[JobRef],
+        known: &[Option<Source>],
+        errors: &GraphqlErrors,
+    ) -> Changes {
         // A null has no id, but where all others stand at their job's position,
         // it stands at its own.
         let in_order = self.ids.len() == jobs.len()
@@ -53,7 +59,7 @@ impl<'a> Elements<'a> {
         let was_asked_for = |id: &String| jobs.iter().any(|job| *job.id == **id);
         let strange = self.by_id.keys().any(|id| !was_asked_for(id));
         let answer = |(index, job): (usize, &JobRef)| match self.by_id.get(&*job.id) {
-            Some(Ok(element)) => Ok(observe(element).map(Some)),
+            Some(Ok(element)) => Ok(unless_known(known, index, element.get(), || observe(element))),
             Some(Err(fault)) => Ok(Err(fault.clone())),
             // Only called missing where nothing else can explain it.
             None => Ok(Err(match errors.of_one(|position| speaks_for(index, position), job)? {

@@ -353,7 +353,12 @@ fn reason(error: &reqwest::Error) -> String {
     while let Some(source) = cause.source() {
         cause = source;
     }
-    if std::ptr::addr_eq(cause, error) { "the request can't be sent".to_owned() } else { cause.to_string() }
+    if std::ptr::addr_eq(cause, error) {
+        return "the request can't be sent".to_owned();
+    }
+    let told = cause.to_string();
+    // rustls adds a link to its manual.
+    told.split_once(": https://").map_or(&*told, |(told, _)| told).to_owned()
 }
 
 #[cfg(test)]

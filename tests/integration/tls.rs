@@ -1,7 +1,11 @@
 //! Vendors behind TLS, as all of them are in production: over HTTP/2, and over HTTP/1.1
 //! where they offer nothing newer.
 
-use std::{convert::Infallible, io::Write, ops::Deref, sync::Arc};
+use std::{
+    io::{self, Write},
+    ops::Deref,
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -28,6 +32,7 @@ use tokio_rustls::{
     rustls::{ServerConfig, pki_types::PrivatePkcs8KeyDer},
     server::TlsStream,
 };
+use tonic::Code;
 
 use crate::{
     harness::*,
@@ -87,6 +92,8 @@ enum End {
     Broken,
     /// At once, when the next request has come.
     BrokenUnderARequest,
+    /// Each when its next request has come.
+    BrokenUnderEachRequest,
 }
 
 /// Ends TLS before a simulator until it is dropped.
@@ -168,21 +175,23 @@ impl Shared {
                 _ = end.changed() => match *end.borrow_and_update() {
                     Some(End::Announced) => connection.as_mut().graceful_shutdown(),
                     Some(End::Broken) => return,
-                    Some(End::BrokenUnderARequest) | None => {}
+                    _ => {}
                 },
             }
         }
     }
 
     /// Passes a request on to the simulator.
-    async fn answer(
-        self: Arc<Self>,
-        request: Request<Incoming>,
-    ) -> Result<Response<Full<Bytes>>, Infallible> {
+    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, io::Error> {
         self.seen.send_modify(|seen| seen.requests.push(request.version()));
-        if *self.end.borrow() == Some(End::BrokenUnderARequest) {
-            self.end_connections(End::Broken);
-            std::future::pending::<()>().await;
+        let end = *self.end.borrow();
+        match end {
+            Some(End::BrokenUnderARequest) => {
+                self.end_connections(End::Broken);
+                std::future::pending::<()>().await;
+            }
+            Some(End::BrokenUnderEachRequest) => return Err(io::ErrorKind::BrokenPipe.into()),
+            _ => {}
         }
         let (mut parts, body) = request.into_parts();
         parts.uri = format!("{}{}", self.vendor, parts.uri.path_and_query().unwrap()).parse().unwrap();
@@ -289,5 +298,20 @@ async fn a_connection_that_ends_is_no_outage() {
         simulator.finish(&started.id);
         // Not an interruption.
         assert_eq!(watch.status().await.state(), S::Succeeded);
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_always_breaks_is_an_outage_in_one_sentence() {
+    for (offer, _) in OFFERS {
+        let trust = Trust::new();
+        let simulator = simulator(Vendor::Immuta).await;
+        let front = Front::before(&simulator, offer, &trust).await;
+        front.end_connections(End::BrokenUnderEachRequest);
+        let program = trust.program([front.backend(Vendor::Immuta)]).await;
+        let error = get(&program.client(), &job("immuta", "a")).await.unwrap_err();
+        assert_eq!(why(&error), (Code::Unavailable, "BACKEND_UNAVAILABLE".to_owned()));
+        let message = error.message();
+        assert!(message.contains("the connection broke: ") && !message.contains("://"), "{message}");
     }
 }

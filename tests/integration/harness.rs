@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Write, future::Future, net::SocketAddr, time::Duration};
 
+use bytes::{BufMut, Bytes, BytesMut};
 use jobwatch::{
     config::Config,
     proto::v1::{
@@ -320,6 +321,15 @@ pub(crate) fn told(status: &Status) -> Told {
 pub(crate) fn why(status: &Status) -> (Code, String) {
     let told = told(status);
     (told.code, told.reason)
+}
+
+/// A message as gRPC frames it.
+pub(crate) fn frame(message: &[u8]) -> Bytes {
+    let mut frame = BytesMut::with_capacity(message.len() + 5);
+    frame.put_u8(0);
+    frame.put_u32(u32::try_from(message.len()).unwrap());
+    frame.extend_from_slice(message);
+    frame.freeze()
 }
 
 pub(crate) fn watch_request(job: &JobRef) -> WatchJobRequest {

@@ -70,7 +70,7 @@ const GREETING: usize = 24;
 
 /// One accepted connection, counted until it is dropped.
 ///
-/// It writes from one buffer, not from several: the HTTP/2 below then puts messages of
+/// It writes from one buffer, not from several: HTTP/2 without TLS then puts messages of
 /// up to 1 KiB beside each other, where it would write each of more than 256 bytes alone.
 #[derive(Debug)]
 pub(super) struct Connection {

@@ -5,19 +5,28 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::time::Instant;
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout_at},
+};
 
 use crate::pacing::Rate;
 
 /// What all requests to one backend share: polls, downloads, token fetches, looks at
 /// its health.
 #[derive(Debug)]
-pub struct Throttle(Mutex<Rate>);
+pub struct Throttle {
+    rate: Mutex<Rate>,
+    /// Held by whoever gets the next place.
+    turn: tokio::sync::Mutex<()>,
+    given_back: Notify,
+}
 
 impl Throttle {
     /// At most `per_second` requests in any one second.
     pub fn new(per_second: NonZeroU32) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(Rate::new(per_second))))
+        let rate = Mutex::new(Rate::new(per_second));
+        Arc::new(Self { rate, turn: tokio::sync::Mutex::default(), given_back: Notify::new() })
     }
 
     /// Returns when a request may be sent, with a place for it among those of this
@@ -33,19 +42,22 @@ impl Throttle {
         Leave { throttle: Arc::clone(self), place: None }
     }
 
+    /// In the order of arrival: polls that always wait for a place would otherwise keep
+    /// a token or a look at a cluster's health from ever getting one.
     async fn place(&self) -> Instant {
+        let _turn = self.turn.lock().await;
         loop {
             let now = Instant::now();
             let place = self.rate().take(now);
             match place {
                 Ok(()) => return now,
-                Err(at) => tokio::time::sleep_until(at).await,
+                Err(at) => _ = timeout_at(at, self.given_back.notified()).await,
             }
         }
     }
 
     fn rate(&self) -> MutexGuard<'_, Rate> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.rate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -71,6 +83,7 @@ impl Leave {
     pub fn give_back(&mut self) {
         if let Some(at) = self.place.take() {
             self.throttle.rate().give_back(at);
+            self.throttle.given_back.notify_one();
         }
     }
 
@@ -114,6 +127,22 @@ mod tests {
         assert!(throttle.leave_to_send().now_or_never().is_none(), "given up while it waits");
         leave.spend().await;
         assert_eq!(began.elapsed(), SECOND);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn places_are_given_in_the_order_of_arrival() {
+        let throttle = throttle(1);
+        throttle.leave_to_send().await.spend().await;
+        let mut early = std::pin::pin!(throttle.leave_to_send());
+        let mut late = std::pin::pin!(throttle.leave_to_send());
+        assert!(early.as_mut().now_or_never().is_none());
+        assert!(late.as_mut().now_or_never().is_none());
+        tokio::time::advance(SECOND).await;
+        assert!(late.as_mut().now_or_never().is_none());
+        let leave = early.now_or_never().expect("it came first");
+        assert!(late.as_mut().now_or_never().is_none());
+        drop(leave);
+        assert!(late.now_or_never().is_some(), "what is given back is had at once");
     }
 
     #[tokio::test(start_paused = true)]

@@ -108,7 +108,7 @@ impl<'a> Trial<'a> {
             .named(&format!("fault-{number}"))
             .poll("max_response_bytes", "65536")
             .poll("connect_timeout", "\"5s\"")
-            .poll("timeout", if row.stuck { "\"1s\"" } else { "\"15s\"" });
+            .poll("timeout", if row.stuck { "\"1s\"" } else { "\"45s\"" });
         Self { row, simulator, proxy, backend }
     }
 

@@ -135,7 +135,7 @@ pub async fn run(
         .add_service(reflection().build_v1alpha()?)
         .add_service(health_service)
         .add_service(JobStatusServiceServer::with_interceptor(service, grpc::note_deadline));
-    let incoming = incoming::incoming(listener, limits.connections);
+    let incoming = incoming::incoming(listener, limits.connections, server.tls.is_some());
     let serving = router.serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned());
     let mut serving = std::pin::pin!(serving);
     info!(%address, backends = names.join(","), tls = server.tls.is_some(), "listening on {address}");

@@ -26,19 +26,24 @@ use tracing::warn;
 /// free file descriptors) before accepting again.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The connections that `listener` accepts, at most `limit` at once.
+/// The connections that `listener` accepts, at most `limit` at once. They carry TLS if
+/// `tls` says so.
 pub(super) fn incoming(
     listener: TcpListener,
     limit: usize,
+    tls: bool,
 ) -> impl Stream<Item = io::Result<Connection>> + Send {
     let permits = Arc::new(Semaphore::new(limit.min(Semaphore::MAX_PERMITS)));
-    futures_util::stream::unfold((listener, permits), |(listener, permits)| async move {
+    // TLS gathers by itself. And what it says of a handshake that failed it writes without
+    // a flush: in a buffer that would be lost.
+    let gathered = if tls { 0 } else { GATHERED };
+    futures_util::stream::unfold((listener, permits), move |(listener, permits)| async move {
         let permit = Arc::clone(&permits).acquire_owned().await.ok()?;
         loop {
             match listener.accept().await.and_then(|(stream, _)| stream.set_nodelay(true).map(|()| stream)) {
                 Ok(stream) => {
                     let greeting = Greeting { read: 0, patience: Box::pin(tokio::time::sleep(PATIENCE)) };
-                    let stream = BufWriter::with_capacity(GATHERED, stream);
+                    let stream = BufWriter::with_capacity(gathered, stream);
                     let connection = Connection { stream, greeting: Some(greeting), _permit: permit };
                     return Some((Ok(connection), (listener, permits)));
                 }
@@ -65,7 +70,7 @@ const GREETING: usize = 24;
 
 /// One accepted connection, counted until it is dropped.
 ///
-/// It writes from one buffer, not from several: the HTTP/2 below then puts messages of
+/// It writes from one buffer, not from several: HTTP/2 without TLS then puts messages of
 /// up to 1 KiB beside each other, where it would write each of more than 256 bytes alone.
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -115,6 +120,15 @@ impl AsyncRead for Connection {
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    /// For TLS, which writes several records at once and does not ask whether it may.
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -5,7 +5,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::time::Instant;
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout_at},
+};
 
 use crate::pacing::Rate;
 
@@ -14,15 +17,16 @@ use crate::pacing::Rate;
 #[derive(Debug)]
 pub struct Throttle {
     rate: Mutex<Rate>,
-    /// Held by who is the next to take a place. Whoever waits gets it in the order in
-    /// which they came, so that nothing is put off by what is asked for again and again.
+    /// Held by whoever gets the next place.
     turn: tokio::sync::Mutex<()>,
+    given_back: Notify,
 }
 
 impl Throttle {
     /// At most `per_second` requests in any one second.
     pub fn new(per_second: NonZeroU32) -> Arc<Self> {
-        Arc::new(Self { rate: Mutex::new(Rate::new(per_second)), turn: tokio::sync::Mutex::default() })
+        let rate = Mutex::new(Rate::new(per_second));
+        Arc::new(Self { rate, turn: tokio::sync::Mutex::default(), given_back: Notify::new() })
     }
 
     /// Returns when a request may be sent, with a place for it among those of this
@@ -38,6 +42,8 @@ impl Throttle {
         Leave { throttle: Arc::clone(self), place: None }
     }
 
+    /// In the order of arrival: polls that always wait for a place would otherwise keep
+    /// a token or a look at a cluster's health from ever getting one.
     async fn place(&self) -> Instant {
         let _turn = self.turn.lock().await;
         loop {
@@ -45,7 +51,7 @@ impl Throttle {
             let place = self.rate().take(now);
             match place {
                 Ok(()) => return now,
-                Err(at) => tokio::time::sleep_until(at).await,
+                Err(at) => _ = timeout_at(at, self.given_back.notified()).await,
             }
         }
     }
@@ -77,6 +83,7 @@ impl Leave {
     pub fn give_back(&mut self) {
         if let Some(at) = self.place.take() {
             self.throttle.rate().give_back(at);
+            self.throttle.given_back.notify_one();
         }
     }
 
@@ -123,22 +130,19 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_waits_is_not_overtaken() {
+    async fn places_are_given_in_the_order_of_arrival() {
         let throttle = throttle(1);
-        let began = Instant::now();
-        let (mut first, mut late) = (throttle.leave_when_sending(), throttle.leave_when_sending());
-        first.spend().await;
-        let late = async {
-            // Until the very moment for which the other waits.
-            tokio::time::sleep(SECOND).await;
-            late.spend().await;
-            began.elapsed()
-        };
-        let waiting = async {
-            first.spend().await;
-            began.elapsed()
-        };
-        assert_eq!(tokio::join!(waiting, late), (SECOND, 2 * SECOND));
+        throttle.leave_to_send().await.spend().await;
+        let mut early = std::pin::pin!(throttle.leave_to_send());
+        let mut late = std::pin::pin!(throttle.leave_to_send());
+        assert!(early.as_mut().now_or_never().is_none());
+        assert!(late.as_mut().now_or_never().is_none());
+        tokio::time::advance(SECOND).await;
+        assert!(late.as_mut().now_or_never().is_none());
+        let leave = early.now_or_never().expect("it came first");
+        assert!(late.as_mut().now_or_never().is_none());
+        drop(leave);
+        assert!(late.now_or_never().is_some(), "what is given back is had at once");
     }
 
     #[tokio::test(start_paused = true)]

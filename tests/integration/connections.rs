@@ -3,6 +3,7 @@
 use std::fs;
 
 use jobwatch::simulators::{Plan, Vendor};
+use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -26,16 +27,36 @@ async fn a_connection_that_says_nothing_keeps_others_out_for_ten_seconds_at_most
     assert_eq!(answer.unwrap().into_inner().status.unwrap().vendor_state, "pending");
 }
 
-#[tokio::test]
-async fn a_handshake_that_is_never_finished_keeps_others_out_for_ten_seconds_at_most() {
+/// A certificate for localhost, and `[server]` with it.
+fn tls() -> (TempDir, rcgen::Certificate, String) {
     let rcgen::CertifiedKey { cert, signing_key } =
         rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let [certificate, key] = ["cert.pem", "key.pem"].map(|name| dir.path().join(name));
     fs::write(&certificate, cert.pem()).unwrap();
     fs::write(&key, signing_key.serialize_pem()).unwrap();
-    let sections =
-        format!("[server]\ntls = {{ cert = {certificate:?}, key = {key:?} }}\n[limits]\nconnections = 1\n");
+    (dir, cert, format!("[server]\ntls = {{ cert = {certificate:?}, key = {key:?} }}\n"))
+}
+
+/// What TLS says last is all that such a client gets to know.
+#[tokio::test]
+async fn a_client_whose_handshake_fails_is_told_why() {
+    let (_dir, cert, section) = tls();
+    let gateway = Gateway::start_with(&section, [Backend::dead(Vendor::Claret).await]).await;
+    let only_http_1 = reqwest::Client::builder()
+        .tls_certs_only([reqwest::Certificate::from_pem(cert.pem().as_bytes()).unwrap()])
+        .http1_only()
+        .build()
+        .unwrap();
+    let url = format!("https://localhost:{}", gateway.address.port());
+    let error = guard(only_http_1.get(url).send()).await.unwrap_err();
+    assert!(format!("{error:?}").contains("NoApplicationProtocol"), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_handshake_that_is_never_finished_keeps_others_out_for_ten_seconds_at_most() {
+    let (_dir, cert, section) = tls();
+    let sections = format!("{section}[limits]\nconnections = 1\n");
     let simulator = simulator(Vendor::Claret).await;
     let gateway = Gateway::start_with(&sections, [Backend::of(&simulator)]).await;
     let job = job_at(&simulator, &simulator.start_job(Plan::fixed("pending")));

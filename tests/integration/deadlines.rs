@@ -138,7 +138,7 @@ impl Silent {
     async fn start() -> (Self, Backend) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        (Self { listener }, Backend::at(Vendor::Kinetica, url).poll("timeout", "\"60s\""))
+        (Self { listener }, Backend::at(Vendor::Kinetica, url).poll("timeout", "\"10m\""))
     }
 
     /// A connection with a whole request on it, which names `id`.

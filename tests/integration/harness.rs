@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Write, future::Future, net::SocketAddr, time::Duration};
 
+use bytes::{BufMut, Bytes, BytesMut};
 use jobwatch::{
     config::Config,
     proto::v1::{
@@ -27,8 +28,8 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 pub(crate) type Client = JobStatusServiceClient<Channel>;
 
-/// Nothing that a test waits for takes this long.
-const GUARD: Duration = Duration::from_secs(20);
+/// Nothing that a test waits for takes this long, however busy the machine is.
+const GUARD: Duration = Duration::from_secs(60);
 
 /// Fails the test rather than hang.
 pub(crate) async fn guard<T>(future: impl Future<Output = T>) -> T {
@@ -320,6 +321,15 @@ pub(crate) fn told(status: &Status) -> Told {
 pub(crate) fn why(status: &Status) -> (Code, String) {
     let told = told(status);
     (told.code, told.reason)
+}
+
+/// A message as gRPC frames it.
+pub(crate) fn frame(message: &[u8]) -> Bytes {
+    let mut frame = BytesMut::with_capacity(message.len() + 5);
+    frame.put_u8(0);
+    frame.put_u32(u32::try_from(message.len()).unwrap());
+    frame.extend_from_slice(message);
+    frame.freeze()
 }
 
 pub(crate) fn watch_request(job: &JobRef) -> WatchJobRequest {

@@ -3,7 +3,9 @@
 
 use futures_util::future::join_all;
 use jobwatch::{
-    proto::v1::{JobState as S, WatchJobRequest, watch_job_response::Event},
+    proto::v1::{
+        BackendHealth, JobState as S, ListBackendsRequest, WatchJobRequest, watch_job_response::Event,
+    },
     simulators::{Effect, Fault, Plan, Simulator, Vendor},
 };
 use tokio::time::Instant;
@@ -25,7 +27,7 @@ async fn an_end_that_came_during_an_outage_is_told_after_it() {
 
 async fn end_during_an_outage(vendor: Vendor) {
     let (simulator, client, _gateway) = alone(vendor).await;
-    let started = simulator.start_job(Plan::default().running_for(ms(1_000)));
+    let started = simulator.start_job(Plan::default().running_for(ms(600_000)));
     let job = job_at(&simulator, &started);
     let mut watches = Vec::new();
     for _ in 0..5 {
@@ -39,6 +41,7 @@ async fn end_during_an_outage(vendor: Vendor) {
         watches.push(watch);
     }
     simulator.go_down().await;
+    simulator.finish(&started.id);
     for watch in &mut watches {
         loop {
             match watch.next().await.unwrap().unwrap() {
@@ -165,8 +168,9 @@ async fn a_throttled_elements_neighbours_at_other_backends_are_answered() {
 #[tokio::test]
 async fn an_open_circuit_lets_one_probe_through_at_a_time() {
     let simulator = simulator(Vendor::Kinetica).await;
-    let gateway = Gateway::start([Backend::of(&simulator).poll("max_backoff", "\"100ms\"")]).await;
-    let client = gateway.client();
+    let backend = Backend::of(&simulator).poll("max_backoff", "\"100ms\"").poll("max_concurrency", "4");
+    let gateway = Gateway::start([backend]).await;
+    let mut client = gateway.client();
     let jobs: Vec<_> =
         (0..20).map(|_| job_at(&simulator, &simulator.start_job(Plan::fixed("RUNNING")))).collect();
     let mut watches = Vec::new();
@@ -180,17 +184,32 @@ async fn an_open_circuit_lets_one_probe_through_at_a_time() {
     for watch in &mut watches {
         watch.interruption().await;
     }
-    // By now the circuit is open: 20 jobs failed. What comes is probes.
+    // One failure is told to all, and five open the circuit.
+    let opened = async { while health(&mut client).await != BackendHealth::Unavailable {} };
+    guard(opened).await;
     simulator.clear_calls();
     guard(simulator.wait_for_answers("/get/job", 15)).await;
     let calls = simulator.calls();
-    let probes = &calls[5..];
+    // Up to four were on their way. What comes is probes.
+    let probes = &calls[4..];
     let gaps: Vec<_> = probes.windows(2).map(|pair| pair[1].at - pair[0].at).collect();
     assert!(gaps.iter().all(|gap| *gap >= ms(45)), "{gaps:?}");
     simulator.clear_faults();
     for watch in &mut watches {
-        assert!(matches!(watch.next().await, Ok(Some(Event::Heartbeat(_)))), "it is over for all");
+        loop {
+            match watch.next().await.unwrap().unwrap() {
+                Event::Heartbeat(_) => break,
+                // What lasts is told again.
+                Event::Interruption(_) => {}
+                Event::Status(status) => panic!("nothing has changed: {status:?}"),
+            }
+        }
     }
+}
+
+async fn health(client: &mut Client) -> BackendHealth {
+    let listed = guard(client.list_backends(ListBackendsRequest {})).await.unwrap().into_inner();
+    listed.backends[0].health()
 }
 
 #[tokio::test]

@@ -109,7 +109,7 @@ async fn a_replica_that_knows_less_sends_nothing_older() {
     let simulator = simulator(Vendor::Immuta).await;
     let started = simulator.start_job(Plan::fixed("created"));
     let job = job_at(&simulator, &started);
-    let behind = Gateway::start([Backend::of(&simulator).every(ms(60_000))]).await;
+    let behind = Gateway::start([Backend::of(&simulator).every(ms(600_000))]).await;
     let ahead = Gateway::start([Backend::of(&simulator)]).await;
     let mut old = Watch::of(&behind.client(), &job).await;
     assert_eq!(old.status().await.state(), S::Pending);

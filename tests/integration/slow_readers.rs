@@ -1,9 +1,14 @@
 //! A client that does not read gets the newest state, not a queue of old ones.
 
+use bytes::{Buf, Bytes};
 use jobwatch::{
-    proto::v1::{JobState as S, JobStatus, JobStatusView, WatchJobRequest},
+    proto::v1::{
+        JobState as S, JobStatus, JobStatusView, WatchJobRequest, WatchJobResponse, watch_job_response::Event,
+    },
     simulators::{End, Outcome, Plan, Simulator, Vendor},
 };
+use prost::Message;
+use tokio::net::TcpSocket;
 
 use crate::harness::*;
 
@@ -58,6 +63,79 @@ async fn a_stalled_reader_gets_the_terminal_status_next_after_what_was_buffered(
     assert_eq!(last.result.as_ref().unwrap().data.len(), LARGE + 4);
     assert!(late.len() < 8, "{} statuses were kept for it", late.len());
     assert!(differ(&late));
+}
+
+/// A watch whose client takes nothing off its socket from the head of the answer on.
+struct Deaf {
+    connection: h2::client::Connection<tokio::net::TcpStream, Bytes>,
+    body: h2::RecvStream,
+}
+
+impl Deaf {
+    /// Only the socket holds its stream up: no window is ever full.
+    async fn open(gateway: &Gateway, request: &WatchJobRequest) -> Self {
+        const WINDOW: u32 = 1 << 30;
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(1 << 16).unwrap();
+        let stream = socket.connect(gateway.address).await.unwrap();
+        let mut builder = h2::client::Builder::new();
+        builder.initial_window_size(WINDOW).initial_connection_window_size(WINDOW);
+        let (client, mut connection) = builder.handshake(stream).await.unwrap();
+        let url = format!("http://{}/jobwatch.v1.JobStatusService/WatchJob", gateway.address);
+        let head =
+            http::Request::post(url).header("content-type", "application/grpc").header("te", "trailers");
+        let mut client = client.ready().await.unwrap();
+        let (response, mut send) = client.send_request(head.body(()).unwrap(), false).unwrap();
+        send.send_data(frame(&request.encode_to_vec()), true).unwrap();
+        let answered = async {
+            tokio::select! {
+                response = response => response.unwrap().into_body(),
+                ended = &mut connection => panic!("{ended:?}"),
+            }
+        };
+        let body = guard(answered).await;
+        Self { connection, body }
+    }
+
+    /// All statuses and the code of the end.
+    async fn rest(mut self) -> (Vec<JobStatus>, String) {
+        let connection = tokio::spawn(self.connection);
+        let mut bytes = Vec::new();
+        while let Some(data) = guard(self.body.data()).await {
+            bytes.extend_from_slice(&data.unwrap());
+        }
+        let trailers = guard(self.body.trailers()).await.unwrap().expect("trailers");
+        connection.abort();
+        let (mut statuses, mut bytes) = (Vec::new(), Bytes::from(bytes));
+        while bytes.has_remaining() {
+            assert_eq!(bytes.get_u8(), 0, "not compressed");
+            let length = usize::try_from(bytes.get_u32()).unwrap();
+            let response = WatchJobResponse::decode(bytes.split_to(length)).unwrap();
+            if let Some(Event::Status(status)) = response.event {
+                statuses.push(status);
+            }
+        }
+        (statuses, trailers["grpc-status"].to_str().unwrap().to_owned())
+    }
+}
+
+#[tokio::test]
+async fn what_a_full_socket_holds_up_is_bounded_and_arrives_whole() {
+    let (simulator, id, gateway) = large_job().await;
+    let job = job("immuta", &id);
+    let request = WatchJobRequest { view: JobStatusView::Full.into(), ..watch_request(&job) };
+    let deaf = Deaf::open(&gateway, &request).await;
+    change(&simulator, &id, 60).await;
+    simulator.finish(&id);
+    let reader = gateway.client();
+    let (seen, _) = Watch::of(&reader, &job).await.rest().await;
+    assert_eq!(seen.last().unwrap().state(), S::Succeeded);
+
+    let (seen, end) = deaf.rest().await;
+    assert_eq!(end, "0");
+    assert_eq!(seen.last().unwrap().state(), S::Succeeded);
+    assert!(seen.len() < 40, "{} statuses were kept for it", seen.len());
+    assert!(differ(&seen));
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use h2::{SendStream, client::ResponseFuture};
 use jobwatch::{
     proto::v1::{
@@ -192,15 +192,6 @@ async fn raw_call(gateway: &Gateway) -> (ResponseFuture, SendStream<Bytes>) {
         http::Request::post(url).header("content-type", "application/grpc").header("te", "trailers");
     let mut client = client.ready().await.unwrap();
     client.send_request(request.body(()).unwrap(), false).unwrap()
-}
-
-/// A message as gRPC frames it.
-fn frame(message: &[u8]) -> Bytes {
-    let mut frame = BytesMut::with_capacity(message.len() + 5);
-    frame.put_u8(0);
-    frame.put_u32(u32::try_from(message.len()).unwrap());
-    frame.extend_from_slice(message);
-    frame.freeze()
 }
 
 /// HTTP/2 ends a connection on which too many small frames wait to be read.

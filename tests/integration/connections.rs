@@ -35,7 +35,8 @@ fn tls() -> (TempDir, rcgen::Certificate, String) {
     let [certificate, key] = ["cert.pem", "key.pem"].map(|name| dir.path().join(name));
     fs::write(&certificate, cert.pem()).unwrap();
     fs::write(&key, signing_key.serialize_pem()).unwrap();
-    (dir, cert, format!("[server]\ntls = {{ cert = {certificate:?}, key = {key:?} }}\n"))
+    let [certificate, key] = [certificate.display(), key.display()];
+    (dir, cert, format!("[server]\ntls = {{ cert = \"{certificate}\", key = \"{key}\" }}\n"))
 }
 
 /// What TLS says last is all that such a client gets to know.

@@ -29,7 +29,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 pub(crate) type Client = JobStatusServiceClient<Channel>;
 
 /// Nothing that a test waits for takes this long, however busy the machine is.
-const GUARD: Duration = Duration::from_secs(60);
+const GUARD: Duration = Duration::from_mins(1);
 
 /// Fails the test rather than hang.
 pub(crate) async fn guard<T>(future: impl Future<Output = T>) -> T {

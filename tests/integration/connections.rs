@@ -35,8 +35,9 @@ fn tls() -> (TempDir, rcgen::Certificate, String) {
     let [certificate, key] = ["cert.pem", "key.pem"].map(|name| dir.path().join(name));
     fs::write(&certificate, cert.pem()).unwrap();
     fs::write(&key, signing_key.serialize_pem()).unwrap();
-    let [certificate, key] = [certificate.display(), key.display()];
-    (dir, cert, format!("[server]\ntls = {{ cert = \"{certificate}\", key = \"{key}\" }}\n"))
+    let section =
+        format!("[server]\ntls = {{ cert = '{}', key = '{}' }}\n", certificate.display(), key.display());
+    (dir, cert, section)
 }
 
 /// What TLS says last is all that such a client gets to know.

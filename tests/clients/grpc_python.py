@@ -249,7 +249,7 @@ def check_wait(gateway, url):
 def check_resume(gateway, url):
     job = simulator(url, "jobs", {"held": "active"})["id"]
     watch = {"job": {"backend": "immuta", "job_id": job}, "heartbeat_interval": "0.05s"}
-    call = gateway.WatchJob(**watch)
+    call = gateway.WatchJob(job=watch["job"])
     name, event, token = next(events(call))
     check("the first event is the status", (name, event["vendor_state"]), ("status", "active"))
     check("it has a resume token", bool(token), True)

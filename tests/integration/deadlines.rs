@@ -66,7 +66,7 @@ async fn a_wait_that_outlasts_the_deadline_ends_before_it_with_what_is_known() {
     let mut request = get_request(&job_at(&simulator, &simulator.start_job(Plan::fixed("RUNNING"))));
     request.wait = Some(proto_ms(60_000));
     let client = gateway.client();
-    let status = ask(&client, within(ms(1000), request)).await.unwrap();
+    let status = ask(&client, within(ms(3000), request)).await.unwrap();
     assert_eq!(status.state(), JobState::Running);
 }
 
@@ -77,7 +77,7 @@ async fn a_batch_answers_shortly_before_its_deadline_what_it_knows() {
     let client = gateway.client();
     let known = job_at(&good, &good.start_job(Plan::fixed("active")));
     let request = batch_request([known.clone(), job("kinetica", "1"), known, job("kinetica", "2")]);
-    let answers = batch(&client, within(ms(1000), request)).await.unwrap();
+    let answers = batch(&client, within(ms(3000), request)).await.unwrap();
     for (index, answer) in answers.iter().enumerate() {
         match answer {
             Ok(_) => assert!(index % 2 == 0),

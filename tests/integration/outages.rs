@@ -37,7 +37,7 @@ async fn end_during_an_outage(vendor: Vendor) {
             ..watch_request(&job)
         };
         let mut watch = Watch::open(&client, request).await.unwrap();
-        assert_eq!(watch.status().await.state(), S::Running);
+        assert_eq!(watch.next_status().await.state(), S::Running);
         watches.push(watch);
     }
     simulator.go_down().await;

@@ -84,7 +84,7 @@ async fn it_goes_on_after_a_restart() {
         let mut watch = Watch::open(&client, from(&watch.token, &job)).await.unwrap();
         stays_silent(&mut watch, 2).await;
         simulator.set_state(&started.id, second);
-        assert_eq!(watch.status().await.vendor_state, second);
+        assert_eq!(watch.next_status().await.vendor_state, second);
     }
 }
 
@@ -100,7 +100,7 @@ async fn an_end_that_came_while_nobody_watched_is_told_by_another_replica() {
     drop(one);
     simulator.finish(&started.id);
     let mut watch = Watch::open(&other.client(), from(&watch.token, &job)).await.unwrap();
-    assert!(watch.status().await.terminal);
+    assert!(watch.next_status().await.terminal);
     watch.end().await.unwrap();
 }
 
@@ -143,7 +143,7 @@ async fn a_state_that_comes_again_is_told_again() {
     }
     // Not the same status as the token's: its error shows now.
     let mut resumed = Watch::open(&client, from(&token, &job)).await.unwrap();
-    assert_eq!(resumed.status().await.state(), S::Running);
+    assert_eq!(resumed.next_status().await.state(), S::Running);
 }
 
 #[tokio::test]
@@ -160,7 +160,7 @@ async fn a_token_holds_through_an_outage_and_its_interruptions() {
     watch.interruption().await;
     assert_eq!(watch.token, token);
     let mut watch = Watch::open(&client, from(&watch.token, &job)).await.unwrap();
-    watch.interruption().await;
+    watch.next_interruption().await;
     assert_eq!(watch.token, token);
     simulator.come_back().await.unwrap();
     loop {

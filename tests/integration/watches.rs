@@ -58,7 +58,7 @@ async fn an_idle_watch_says_that_it_is_alive() {
     let job = job_at(&simulator, &simulator.start_job(Plan::fixed("active")));
     let request = WatchJobRequest { heartbeat_interval: Some(proto_ms(100)), ..watch_request(&job) };
     let mut watch = Watch::open(&client, request).await.unwrap();
-    let first = watch.status().await.observe_time.unwrap();
+    let first = watch.next_status().await.observe_time.unwrap();
     let mut times = vec![(first.seconds, first.nanos)];
     for _ in 0..5 {
         let Ok(Some(Event::Heartbeat(heartbeat))) = watch.next().await else { panic!("no heartbeat") };

@@ -208,15 +208,18 @@ impl JobStatusService for Service {
 pub fn note_deadline(mut request: Request<()>) -> Result<Request<()>, Status> {
     let timeout = request.metadata().get("grpc-timeout").and_then(|timeout| timeout.to_str().ok());
     if let Some(timeout) = timeout.and_then(request::grpc_timeout)
-        && let Some(deadline) = Instant::now().checked_add(timeout.saturating_sub(AHEAD_OF_TONIC))
+        && let Some(deadline) = Instant::now().checked_add(timeout.saturating_sub(ahead_of_tonic(timeout)))
     {
         request.extensions_mut().insert(Deadline(deadline));
     }
     Ok(request)
 }
 
-/// Tonic's timer began a little earlier, and both count whole milliseconds.
-const AHEAD_OF_TONIC: Duration = Duration::from_millis(2);
+/// Tonic's timer began a little earlier, how much so depends on how busy the machine is,
+/// and both count whole milliseconds.
+fn ahead_of_tonic(timeout: Duration) -> Duration {
+    (timeout / 10).clamp(Duration::from_millis(2), Duration::from_millis(20))
+}
 
 #[derive(Clone, Copy)]
 struct Deadline(Instant);

@@ -168,6 +168,9 @@ impl Row {
         match &interpretation {
             Ok(answers) => {
                 assert_eq!(answers.len(), jobs.len(), "{}: one answer a job", self.vendor);
+                let read = self.adapter.interpret(&jobs, &[], &wired).unwrap();
+                let has_a_source = |seen: Option<Observation>| seen.is_some_and(|seen| seen.source.is_some());
+                assert!(read.into_iter().flatten().all(has_a_source), "{}: or it is read again", self.vendor);
                 for observation in answers.iter().flatten() {
                     assert!(response.status().is_success(), "{}: {}", self.vendor, response.status());
                     assert_is_well_formed(self.vendor, observation);

@@ -46,7 +46,7 @@ fn rig_of(max_batch: usize, limits: Limits, long_poll: bool) -> Rig {
     Rig { script: Arc::clone(&script), ..rig_for(script, max_batch, limits, long_poll) }
 }
 
-fn rig_for(upstream: Arc<dyn Upstream>, max_batch: usize, limits: Limits, long_poll: bool) -> Rig {
+fn roster(max_batch: usize, long_poll: bool) -> Arc<Roster> {
     let plan = Plan {
         cadence: Cadence { min: SECOND, max: 10 * SECOND },
         window: Duration::from_millis(5),
@@ -54,7 +54,11 @@ fn rig_for(upstream: Arc<dyn Upstream>, max_batch: usize, limits: Limits, long_p
         long_poll,
     };
     let gate = Gate::new(Backoff { min: SECOND, max: 30 * SECOND });
-    let roster = Arc::new(Roster::new(plan, gate, Ended::new(1 << 20, 60 * SECOND)));
+    Arc::new(Roster::new(plan, gate, Ended::new(1 << 20, 60 * SECOND)))
+}
+
+fn rig_for(upstream: Arc<dyn Upstream>, max_batch: usize, limits: Limits, long_poll: bool) -> Rig {
+    let roster = roster(max_batch, long_poll);
     let task = tokio::spawn(super::run(
         "vendor".into(),
         Arc::clone(&roster),

@@ -84,15 +84,6 @@ fn assert_discreet(error: &Status, what: &str) {
     }
 }
 
-fn running(vendor: Vendor) -> &'static str {
-    match vendor {
-        Vendor::Immuta => "active",
-        Vendor::Kinetica => "RUNNING",
-        Vendor::Claret => "in_progress",
-        Vendor::Datasaur => "IN_PROGRESS",
-    }
-}
-
 /// One fault at one vendor: its own proxy and backend.
 struct Trial<'a> {
     row: &'a Row,

@@ -332,6 +332,16 @@ pub(crate) fn frame(message: &[u8]) -> Bytes {
     frame.freeze()
 }
 
+/// The vendor's word for a job that runs.
+pub(crate) fn running(vendor: Vendor) -> &'static str {
+    match vendor {
+        Vendor::Immuta => "active",
+        Vendor::Kinetica => "RUNNING",
+        Vendor::Claret => "in_progress",
+        Vendor::Datasaur => "IN_PROGRESS",
+    }
+}
+
 pub(crate) fn watch_request(job: &JobRef) -> WatchJobRequest {
     WatchJobRequest { job: Some(job.clone()), ..Default::default() }
 }

@@ -209,16 +209,6 @@ impl Shared {
     }
 }
 
-/// The word for a job that runs.
-fn running(vendor: Vendor) -> &'static str {
-    match vendor {
-        Vendor::Immuta => "active",
-        Vendor::Kinetica => "RUNNING",
-        Vendor::Claret => "in_progress",
-        Vendor::Datasaur => "IN_PROGRESS",
-    }
-}
-
 #[tokio::test]
 async fn every_vendor_is_followed_over_what_it_offers() {
     for (offer, version) in OFFERS {

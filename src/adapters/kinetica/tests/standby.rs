@@ -6,6 +6,18 @@ fn standby(encoding: Encoding) -> Kinetica {
     Kinetica::standby(base_url(), encoding)
 }
 
+/// The job's own cluster may have said the same without a tag.
+#[test]
+fn a_standbys_record_is_read_though_its_bytes_are_known() {
+    let response = answer(200, "application/json", wrapped(r#"{"job_status":"DONE","info":{}}"#));
+    let tagged = [job().with_tag("t1")];
+    let first = adapter().interpret(&tagged, &[], &response).unwrap().remove(0).unwrap().unwrap();
+    let known = [first.source];
+    assert_eq!(adapter().interpret(&tagged, &known, &response), Ok(vec![Ok(None)]));
+    let on_standby = standby(Encoding::Json).interpret(&tagged, &known, &response).unwrap().remove(0);
+    assert!(matches!(on_standby, Err(JobFault::Malformed { .. })), "{on_standby:?}");
+}
+
 #[test]
 fn a_record_of_another_tag_is_never_the_jobs() {
     let other = wrapped(r#"{"job_status":"DONE","info":{"job_tag":"t2"}}"#);

@@ -110,15 +110,7 @@ struct World {
 
 impl World {
     fn new(max_batch: usize, long_poll: bool) -> Self {
-        let plan = Plan {
-            cadence: Cadence { min: SECOND, max: 10 * SECOND },
-            window: Duration::from_millis(5),
-            max_batch,
-            long_poll,
-        };
-        let gate = Gate::new(Backoff { min: SECOND, max: 30 * SECOND });
-        let roster = Arc::new(Roster::new(plan, gate, Ended::new(1 << 20, 60 * SECOND)));
-        Self { roster, follows: Vec::new(), batches: Vec::new() }
+        Self { roster: roster(max_batch, long_poll), follows: Vec::new(), batches: Vec::new() }
     }
 
     fn job(index: usize) -> JobRef {

@@ -1,0 +1,469 @@
+//! Polls each vendor once for everybody who wants to know.
+//!
+//! One path serves every call. A `get` subscribes to its job, has it polled at once and
+//! leaves at the first answer that is fresh enough; a batch is many of those; a watch
+//! stays. Terminal statuses are answered from the cache.
+//!
+//! ```text
+//!   get, watch ──> subscription ──> job table ──> scheduler ──> rate limiter ──> poll
+//!        ^                              │                                          │
+//!        └── notification queue <───────┴───────── publish <── batch, isolation <──┘
+//! ```
+
+use std::{collections::BTreeMap, fmt, num::NonZeroUsize, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use thiserror::Error;
+use tokio::{sync::mpsc, task::JoinSet, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    job::{BackendFault, InvalidJobRef, InvalidResumeToken, JobRef, ObserverId, Parts},
+    transport::{RateLimiter, Upstream},
+};
+
+mod backend;
+mod batching;
+mod budget;
+mod cache;
+mod caller;
+mod circuit_breaker;
+mod download;
+mod get;
+mod intervals;
+mod isolation;
+mod job_table;
+mod list;
+mod notification_queue;
+mod planner;
+mod poll;
+mod quarantine;
+mod quota;
+mod scheduler;
+mod state;
+mod subscription;
+mod timer_queue;
+mod watch;
+mod watch_set;
+
+pub use backend::{Backend, Health, Report};
+pub use budget::MemoryLimits;
+pub use caller::{Caller, CallerKey};
+pub use circuit_breaker::{Admission, CircuitBreaker, Pause};
+pub use download::{Download, DownloadFailure, DownloadOptions, RESULT, VENDOR_PAYLOAD};
+pub use get::GetOptions;
+pub use intervals::PollInterval;
+pub use job_table::{Interruption, JobRecord, LatestStatus, PollOutcome};
+pub use notification_queue::NotificationQueue;
+pub use quota::WatchLimits;
+pub use state::PollPlan;
+pub use subscription::{Interest, Purpose, Subscription};
+pub use watch::{Event, Update, Watch, WatchOptions};
+pub use watch_set::{End, Outcome, WatchSet};
+
+use budget::Memory;
+use cache::TerminalCache;
+use quota::Quotas;
+
+/// Most bytes of terminal statuses, and the part of all statuses that they may take.
+const TERMINAL_BYTES: u64 = 64 << 20;
+const TERMINAL_SHARE: u64 = 8;
+
+/// How long terminal statuses are kept. A vendor may let a cancelled job go on (Immuta's
+/// queue can), so they are not kept for ever.
+const TERMINAL_AGE: Duration = Duration::from_mins(15);
+
+/// Checks whether a vendor could know a job of this name.
+pub type Check = Box<dyn Fn(&JobRef) -> Result<(), InvalidJobRef> + Send + Sync>;
+
+/// What the contract's calls need of the engine.
+pub trait JobStatuses: Send + Sync + 'static {
+    /// The configured name of a backend, shared, so that a job ref costs no copy of it.
+    fn backend_name(&self, name: &str) -> Option<Arc<str>>;
+
+    /// The status of one job.
+    fn get(&self, job: &JobRef, options: GetOptions) -> impl Future<Output = Result<LatestStatus, Failure>> + Send;
+
+    /// The status of each of `jobs`, in their order. One job's failure is its own.
+    fn batch_get(
+        &self,
+        jobs: &[JobRef],
+        options: GetOptions,
+    ) -> impl Future<Output = Vec<Result<LatestStatus, Failure>>> + Send;
+
+    /// Watches one job.
+    ///
+    /// # Errors
+    /// Where it can't be watched at all.
+    fn watch(&self, job: &JobRef, caller: Caller, options: &WatchOptions) -> Result<Watch, Failure>;
+
+    /// A call that watches any number of jobs, and none yet.
+    fn watch_set(self: &Arc<Self>, caller: Caller, deadline: Option<Instant>) -> WatchSet;
+
+    /// Starts to download one of a job's files.
+    fn download(
+        &self,
+        job: &JobRef,
+        options: DownloadOptions,
+    ) -> impl Future<Output = Result<Download, DownloadFailure>> + Send;
+
+    /// How each backend is doing, sorted by name.
+    fn backends(&self) -> Vec<BackendReport>;
+}
+
+/// What the engine needs to know of a backend.
+pub struct BackendSetup {
+    /// Its key in the configuration.
+    pub name: Arc<str>,
+    /// Whose API it is: "immuta", ...
+    pub vendor: &'static str,
+    /// Checks a job ref before anything is polled.
+    pub check: Check,
+    /// What is polled.
+    pub upstream: Arc<dyn Upstream>,
+    /// How it is polled.
+    pub plan: PollPlan,
+    /// Longest wait for one response.
+    pub timeout: Duration,
+    /// How long a job may be missing after a watch or a waiting call began.
+    pub not_found_grace: Duration,
+}
+
+/// The bounds of an engine.
+#[derive(Clone, Copy, Debug)]
+pub struct EngineLimits {
+    /// Of watches.
+    pub watches: WatchLimits,
+    /// Of memory.
+    pub memory: MemoryLimits,
+}
+
+/// What this engine's statuses are numbered by, in resume tokens.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock {
+    observer: ObserverId,
+    epoch: Instant,
+}
+
+impl Clock {
+    /// The number of a status whose poll began then: microseconds since the engine
+    /// started.
+    fn sequence(&self, began: Instant) -> u64 {
+        u64::try_from(began.saturating_duration_since(self.epoch).as_micros()).unwrap_or(u64::MAX)
+    }
+}
+
+/// Polls backends for its subscribers.
+pub struct Engine {
+    backends: ArcSwap<BTreeMap<Arc<str>, Arc<Configured>>>,
+    memory: Arc<Memory>,
+    quotas: Quotas,
+    clock: Clock,
+    shutdown: CancellationToken,
+    starts: mpsc::UnboundedSender<PollTask>,
+}
+
+/// How a backend is doing.
+#[derive(Clone, Debug)]
+pub struct BackendReport {
+    /// Its key in the configuration.
+    pub name: Arc<str>,
+    /// Whose API it is.
+    pub vendor: &'static str,
+    /// Most jobs in one poll.
+    pub max_batch: NonZeroUsize,
+    /// How it is doing.
+    pub report: Report,
+}
+
+/// A backend of the configuration.
+struct Configured {
+    vendor: &'static str,
+    check: Check,
+    engine: Arc<Backend>,
+    max_batch: NonZeroUsize,
+    grace: Duration,
+    downloads: Arc<download::Downloads>,
+    /// It was removed or replaced, or the server stops.
+    retired: CancellationToken,
+    /// Ends its polls.
+    stop: CancellationToken,
+}
+
+/// A backend whose polls are to start.
+struct PollTask {
+    backend: Arc<Backend>,
+    upstream: Arc<dyn Upstream>,
+    stop: CancellationToken,
+}
+
+/// The tasks that poll; they end when this is dropped.
+pub struct PollTasks {
+    tasks: JoinSet<bool>,
+    starts: mpsc::UnboundedReceiver<PollTask>,
+    stop: CancellationToken,
+}
+
+impl PollTasks {
+    /// Runs the tasks of backends as they start. Ends if one of them does without having
+    /// been stopped, which only a bug can bring about.
+    pub async fn run(&mut self) {
+        loop {
+            tokio::select! {
+                Some(PollTask { backend, upstream, stop }) = self.starts.recv() => {
+                    self.tasks.spawn(async move {
+                        backend.run(upstream, stop.clone()).await;
+                        stop.is_cancelled()
+                    });
+                }
+                Some(ended) = self.tasks.join_next() => {
+                    if !matches!(ended, Ok(true)) {
+                        return;
+                    }
+                }
+                else => std::future::pending().await,
+            }
+        }
+    }
+}
+
+impl Drop for PollTasks {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("backends", &self.backends.load().keys()).finish_non_exhaustive()
+    }
+}
+
+/// Why there is no subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Statuses take as many bytes as they may.
+    TooManyBytes,
+    /// There are as many jobs as may be.
+    TooManyJobs,
+    /// The call can't be answered by its deadline.
+    Overloaded {
+        /// How long until the queue is shorter.
+        retry_in: Duration,
+    },
+}
+
+/// Why a call or a watch ended without a status.
+#[derive(Clone, Debug, Error)]
+pub enum Failure {
+    /// No backend of this name is configured.
+    #[error("no backend has this name")]
+    UnknownBackend,
+    /// The vendor can't know a job of this name.
+    #[error(transparent)]
+    InvalidJob(#[from] InvalidJobRef),
+    /// Not a resume token of this watch.
+    #[error("resume_token {0}")]
+    InvalidResumeToken(#[from] InvalidResumeToken),
+    /// The vendor does not know the job.
+    #[error("the vendor does not know this job")]
+    NotFound,
+    /// The vendor knew the job and no longer does.
+    #[error("the vendor no longer knows this job")]
+    Gone {
+        /// Its last status, where this server saw it.
+        last: Option<Box<LatestStatus>>,
+    },
+    /// The backend can't be polled.
+    #[error("{fault}")]
+    Backend {
+        /// Why.
+        fault: BackendFault,
+        /// How long until it is polled again.
+        retry_in: Duration,
+    },
+    /// The deadline has passed.
+    #[error("the deadline passed before the vendor answered")]
+    Deadline,
+    /// A field of the request can't be used.
+    #[error("{field} {reason}")]
+    InvalidRequest {
+        /// Path of the field.
+        field: String,
+        /// What is wrong with it and what to write instead.
+        reason: String,
+    },
+    /// The server stops.
+    #[error("the server is shutting down; call again")]
+    ShuttingDown,
+    /// The backend was removed from the configuration, or its settings were replaced.
+    #[error("the backend's configuration has changed; call again")]
+    BackendRetired,
+    /// As many watches are open as may be.
+    #[error("as many watches are open as may be: {key} is {limit}")]
+    TooManyWatches {
+        /// The key of the configuration.
+        key: &'static str,
+        /// How many may be.
+        limit: usize,
+    },
+    /// More calls wait for this backend than it can answer in time.
+    #[error("the backend has more to poll than its rate allows; this call can't be answered by its deadline")]
+    Overloaded {
+        /// How long until the queue is shorter.
+        retry_in: Duration,
+    },
+    /// Statuses take as many bytes as they may.
+    #[error("statuses take as much memory as they may: {key} is {limit} bytes")]
+    TooManyBytes {
+        /// The key of the configuration.
+        key: &'static str,
+        /// How many bytes.
+        limit: u64,
+    },
+    /// There are as many jobs as may be.
+    #[error("as many jobs are known as may be: limits.jobs is {limit}")]
+    TooManyJobs {
+        /// How many may be.
+        limit: usize,
+    },
+}
+
+impl Failure {
+    /// The vendor itself says that no job can have this id.
+    fn refused_id(message: &str) -> Self {
+        Self::InvalidJob(InvalidJobRef {
+            field: "job_id",
+            reason: format!("the vendor refuses it: {message}"),
+        })
+    }
+}
+
+impl Engine {
+    /// An engine without backends, and the tasks that will poll them: run
+    /// [`PollTasks::run`].
+    pub fn new(limits: EngineLimits, shutdown: CancellationToken) -> (Arc<Self>, PollTasks) {
+        let cached = TERMINAL_BYTES.min(limits.memory.status_bytes / TERMINAL_SHARE);
+        let cache = TerminalCache::new(cached, TERMINAL_AGE);
+        let (starts, started) = mpsc::unbounded_channel();
+        let engine = Self {
+            backends: ArcSwap::default(),
+            memory: Memory::new(limits.memory, cache),
+            quotas: Quotas::new(limits.watches),
+            clock: Clock { observer: ObserverId(rand::random()), epoch: Instant::now() },
+            shutdown,
+            starts,
+        };
+        let tasks = PollTasks { tasks: JoinSet::new(), starts: started, stop: CancellationToken::new() };
+        (Arc::new(engine), tasks)
+    }
+
+    /// Starts a backend. One of the same name is retired.
+    pub fn start_backend(&self, tasks: &PollTasks, setup: BackendSetup) {
+        let BackendSetup { name, vendor, check, upstream, plan, timeout, not_found_grace } = setup;
+        let rate_limiter = RateLimiter::new(plan.requests_per_second);
+        let backend = Backend::new(Arc::clone(&name), plan, rate_limiter, Arc::clone(&self.memory));
+        let downloads = download::Downloads::new(
+            Arc::clone(&backend),
+            Arc::clone(&upstream),
+            plan.max_concurrency,
+            timeout,
+            plan.interval.min,
+        );
+        let configured = Arc::new(Configured {
+            vendor,
+            check,
+            engine: Arc::clone(&backend),
+            max_batch: plan.max_batch,
+            grace: not_found_grace,
+            downloads: Arc::new(downloads),
+            retired: self.shutdown.child_token(),
+            stop: tasks.stop.child_token(),
+        });
+        let stop = configured.stop.clone();
+        self.retire_backend(&name);
+        self.change(|backends| drop(backends.insert(Arc::clone(&name), Arc::clone(&configured))));
+        // The receiver lives as long as the server; without it nothing is polled.
+        let _ = self.starts.send(PollTask { backend, upstream, stop });
+    }
+
+    /// Retires a backend: its watches end with [`Failure::BackendRetired`], after their
+    /// newest status, and it is not polled any more.
+    pub fn retire_backend(&self, name: &str) {
+        let Some(retired) = self.backends.load().get(name).cloned() else { return };
+        self.change(|backends| drop(backends.remove(name)));
+        retired.retired.cancel();
+        retired.stop.cancel();
+        retired.engine.notify_subscribers();
+    }
+
+    fn change(&self, change: impl Fn(&mut BTreeMap<Arc<str>, Arc<Configured>>)) {
+        self.backends.rcu(|backends| {
+            let mut backends = BTreeMap::clone(backends);
+            change(&mut backends);
+            backends
+        });
+    }
+
+    fn backend_of(&self, job: &JobRef) -> Result<Arc<Configured>, Failure> {
+        let backend = self.backends.load().get(&job.backend).cloned().ok_or(Failure::UnknownBackend)?;
+        (backend.check)(job)?;
+        Ok(backend)
+    }
+
+    /// The terminal status of a job, if it is cached with all that the caller is shown.
+    fn terminal(&self, job: &JobRef, parts: Parts) -> Option<LatestStatus> {
+        self.memory.cache.get(job).filter(|last| last.snapshot.holds(parts))
+    }
+
+    fn refused(&self, refusal: Refusal) -> Failure {
+        let MemoryLimits { status_bytes, jobs, .. } = self.memory.limits;
+        match refusal {
+            Refusal::TooManyBytes => {
+                Failure::TooManyBytes { key: "limits.status_bytes", limit: status_bytes }
+            }
+            Refusal::TooManyJobs => Failure::TooManyJobs { limit: jobs },
+            Refusal::Overloaded { retry_in } => Failure::Overloaded { retry_in },
+        }
+    }
+}
+
+impl JobStatuses for Engine {
+    fn backend_name(&self, name: &str) -> Option<Arc<str>> {
+        self.backends.load().get_key_value(name).map(|(name, _)| Arc::clone(name))
+    }
+
+    async fn get(&self, job: &JobRef, options: GetOptions) -> Result<LatestStatus, Failure> {
+        self.get_one(job, options).await
+    }
+
+    async fn batch_get(&self, jobs: &[JobRef], options: GetOptions) -> Vec<Result<LatestStatus, Failure>> {
+        self.get_all(jobs, options).await
+    }
+
+    fn watch(&self, job: &JobRef, caller: Caller, options: &WatchOptions) -> Result<Watch, Failure> {
+        self.watch_one(job, caller, options)
+    }
+
+    fn watch_set(self: &Arc<Self>, caller: Caller, deadline: Option<Instant>) -> WatchSet {
+        WatchSet::new(self, caller, deadline)
+    }
+
+    async fn download(&self, job: &JobRef, options: DownloadOptions) -> Result<Download, DownloadFailure> {
+        self.start_download(job, options).await
+    }
+
+    fn backends(&self) -> Vec<BackendReport> {
+        let now = Instant::now();
+        let report = |(name, backend): (&Arc<str>, &Arc<Configured>)| BackendReport {
+            name: Arc::clone(name),
+            vendor: backend.vendor,
+            max_batch: backend.max_batch,
+            report: backend.engine.report(now),
+        };
+        self.backends.load().iter().map(report).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

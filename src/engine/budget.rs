@@ -1,0 +1,106 @@
+//! What all backends together may hold in memory for statuses.
+//!
+//! Over the budget, statuses that nobody subscribes to are evicted first: retained jobs,
+//! then the terminal-status cache. Then results and payloads that every subscriber has
+//! read are dropped; whoever needs them later has the job polled again. If that is not
+//! enough, new subscriptions are refused.
+
+use std::sync::{
+    Arc, Mutex, PoisonError, TryLockError, Weak,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use super::{backend::Backend, cache::TerminalCache};
+use crate::snapshot::StatusBudget;
+
+/// What is freed beyond the limit, so that it is not reached again at once.
+const SLACK: u64 = 32;
+
+/// Bounds in memory.
+#[derive(Clone, Copy, Debug)]
+pub struct MemoryLimits {
+    /// Bytes that all statuses may take.
+    pub status_bytes: u64,
+    /// Largest result or payload that a status holds.
+    pub inline_result_bytes: usize,
+    /// Most jobs in the tables of all backends.
+    pub jobs: usize,
+}
+
+/// Counts jobs and bytes of statuses over all backends.
+#[derive(Debug)]
+pub(super) struct Memory {
+    pub(super) budget: Arc<StatusBudget>,
+    pub(super) limits: MemoryLimits,
+    pub(super) cache: TerminalCache,
+    jobs: AtomicUsize,
+    backends: Mutex<Vec<Weak<Backend>>>,
+    relieving: Mutex<()>,
+}
+
+impl Memory {
+    pub(super) fn new(limits: MemoryLimits, cache: TerminalCache) -> Arc<Self> {
+        Arc::new(Self {
+            budget: StatusBudget::new(limits.status_bytes),
+            limits,
+            cache,
+            jobs: AtomicUsize::new(0),
+            backends: Mutex::default(),
+            relieving: Mutex::default(),
+        })
+    }
+
+    pub(super) fn add_backend(&self, backend: &Arc<Backend>) {
+        let mut backends = self.backends.lock().unwrap_or_else(PoisonError::into_inner);
+        backends.retain(|backend| backend.strong_count() > 0);
+        backends.push(Arc::downgrade(backend));
+    }
+
+    /// Counts one more job, if there may be one.
+    pub(super) fn add_job(&self) -> bool {
+        let limit = self.limits.jobs;
+        let add = |jobs: usize| (jobs < limit).then_some(jobs + 1);
+        self.jobs.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok()
+    }
+
+    pub(super) fn remove_jobs(&self, jobs: usize) {
+        self.jobs.fetch_sub(jobs, Ordering::Relaxed);
+    }
+
+    #[cfg(test)]
+    pub(super) fn jobs(&self) -> usize {
+        self.jobs.load(Ordering::Relaxed)
+    }
+
+    /// Frees what may be freed, where more is held than the budget. Not while a lock of a
+    /// backend is held.
+    pub(super) fn relieve(&self) {
+        if !self.budget.is_over() {
+            return;
+        }
+        let _one_at_a_time = match self.relieving.try_lock() {
+            Ok(guard) => guard,
+            Err(TryLockError::Poisoned(guard)) => guard.into_inner(),
+            Err(TryLockError::WouldBlock) => return,
+        };
+        let limit = self.budget.limit();
+        let is_over = || self.budget.used() > limit - limit / SLACK;
+        let backends = self.backends.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let backends: Vec<Arc<Backend>> = backends.iter().filter_map(Weak::upgrade).collect();
+        for backend in &backends {
+            backend.evict_retained(&is_over);
+        }
+        self.cache.evict(is_over);
+        for backend in &backends {
+            if is_over() {
+                backend.drop_delivered_parts(&is_over);
+            }
+        }
+    }
+
+    /// Whether a new subscription is refused.
+    pub(super) fn is_full(&self) -> bool {
+        self.relieve();
+        self.budget.is_over()
+    }
+}

@@ -1,0 +1,418 @@
+//! Downloads of jobs' files, and of results that are too large for a status.
+//!
+//! A download is one task, which owns the vendor's response and one of the backend's
+//! download slots, and a channel that holds one piece:
+//!
+//! ```text
+//! status ──> slot ──> permit ──> open ──> relay ──> end
+//!    └─────────┴─────────┴─────────┴────────┴─────> failure
+//! ```
+//!
+//! The task reads only when there is room for another piece, so a slow reader slows the
+//! vendor and costs no memory. A reader that stalls can't hold the response beyond the
+//! caller's deadline, or [`READER_TIMEOUT`] without taking a piece: the task ends, whether
+//! anyone reads or not.
+//!
+//! The artifacts [`RESULT`] and [`VENDOR_PAYLOAD`] of every job are its result and the
+//! vendor's job object. The job is polled alone for them, and they are read from the
+//! response.
+
+use std::{num::NonZeroUsize, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use thiserror::Error;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::{Caller, Engine, Failure, GetOptions, backend::Backend, get::at};
+use crate::{
+    job::{Artifact, BackendFault, FaultKind, JobFault, JobRef, Parts},
+    transport::{File, Permit, PollResponse, Upstream},
+    vendors::{FileFault, RefusedLocation},
+};
+
+/// Oldest status that is trusted to know a file's location.
+const STATUS_AGE: Duration = Duration::from_mins(1);
+
+/// How long a download may stand without its reader taking a piece.
+const READER_TIMEOUT: Duration = Duration::from_mins(10);
+
+/// How long downloads may go on at shutdown; the server waits a little longer.
+const DRAIN: Duration = Duration::from_secs(7);
+
+/// The artifact id of every job's result.
+pub const RESULT: &str = "jobwatch:result";
+
+/// The artifact id of every job's vendor payload.
+pub const VENDOR_PAYLOAD: &str = "jobwatch:vendor_payload";
+
+/// Most bytes of a piece.
+const PIECE: usize = 64 << 10;
+
+/// How long a download may take to learn the file's location, where the caller set no
+/// deadline.
+const STATUS_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// The downloads of a backend. They have slots of their own beside its polls.
+pub(super) struct Downloads {
+    backend: Arc<Backend>,
+    upstream: Arc<dyn Upstream>,
+    slots: Arc<Semaphore>,
+    limit: usize,
+    /// Longest wait for a slot.
+    timeout: Duration,
+    /// Shortest wait before another try.
+    retry: Duration,
+}
+
+impl Downloads {
+    /// At most `limit` at once; a call waits for a slot as long as `timeout`.
+    pub(super) fn new(
+        backend: Arc<Backend>,
+        upstream: Arc<dyn Upstream>,
+        limit: NonZeroUsize,
+        timeout: Duration,
+        retry: Duration,
+    ) -> Self {
+        let limit = limit.get().min(Semaphore::MAX_PERMITS);
+        Self { backend, upstream, slots: Arc::new(Semaphore::new(limit)), limit, timeout, retry }
+    }
+}
+
+/// Which file, and from where on.
+#[derive(Clone, Debug)]
+pub struct DownloadOptions {
+    /// As in the job's status, or [`RESULT`] or [`VENDOR_PAYLOAD`].
+    pub artifact_id: String,
+    /// First byte.
+    pub offset: u64,
+    /// When the whole download must be over.
+    pub deadline: Option<Instant>,
+    /// Who calls.
+    pub caller: Caller,
+}
+
+/// Why a download failed, before its first byte or in its midst.
+#[derive(Clone, Debug, Error)]
+pub enum DownloadFailure {
+    /// As any call.
+    #[error(transparent)]
+    Call(#[from] Failure),
+    /// The job has no such file, or it can't be had.
+    #[error("{why}")]
+    NotFound {
+        /// Which file was asked for.
+        artifact_id: String,
+        /// What is the matter with it.
+        why: String,
+        /// One word, where the file exists but is not to be had.
+        detail: Option<&'static str>,
+        /// The vendor's HTTP status, where that was the failure.
+        http_status: Option<u16>,
+    },
+    /// The offset lies beyond the end.
+    #[error("the offset lies beyond the end of the file")]
+    PastEnd {
+        /// The file's size, where the vendor says.
+        size: Option<u64>,
+    },
+    /// As many files of this backend are being downloaded as may be.
+    #[error("{limit} files of this backend are being downloaded already")]
+    TooMany {
+        /// How many may be.
+        limit: usize,
+    },
+    /// The reader stalled, and its slot went to another.
+    #[error(
+        "nothing was read for {} minutes; resume with offset after the bytes that came",
+        READER_TIMEOUT.as_secs() / 60
+    )]
+    Stalled,
+}
+
+/// A file being downloaded. Dropping it cancels the request to the vendor.
+#[derive(Debug)]
+pub struct Download {
+    /// Last segment of the file's location.
+    pub file_name: String,
+    /// As the vendor says; empty where it doesn't.
+    pub content_type: String,
+    /// Whole size in bytes, where the vendor says.
+    pub size: Option<u64>,
+    pieces: Option<mpsc::Receiver<Piece>>,
+    _task: JoinSet<()>,
+}
+
+/// The end is said, so that a channel that just closes is not taken for it.
+type Piece = Result<Option<Bytes>, DownloadFailure>;
+
+impl Download {
+    /// The next piece, at most 64 KiB; `None` after the last byte or a failure.
+    pub async fn next(&mut self) -> Option<Result<Bytes, DownloadFailure>> {
+        let piece = self.pieces.as_mut()?.recv().await.unwrap_or_else(|| {
+            let kind = FaultKind::Unavailable { retry_after: None, why: "the download broke off".into() };
+            Err(Failure::Backend { fault: kind.into(), retry_in: Duration::ZERO }.into())
+        });
+        if !matches!(piece, Ok(Some(_))) {
+            self.pieces = None;
+        }
+        piece.transpose()
+    }
+}
+
+impl Engine {
+    /// Starts to download one of a job's files.
+    pub(super) async fn start_download(
+        &self,
+        job: &JobRef,
+        options: DownloadOptions,
+    ) -> Result<Download, DownloadFailure> {
+        let downloads = Arc::clone(&self.backend_of(job)?.downloads);
+        let DownloadOptions { artifact_id, offset, deadline, .. } = options.clone();
+        let report = Reporter { job: job.clone(), artifact_id, retry: downloads.retry };
+        let must_end = must_end(deadline, self.shutdown.clone());
+        let opened = async {
+            if matches!(&*options.artifact_id, RESULT | VENDOR_PAYLOAD) {
+                return downloads.open_part(job, offset, &report).await;
+            }
+            let artifact = self.artifact(job, &options).await?;
+            downloads.open_file(&artifact, offset, &report).await
+        };
+        let Opened { source, file_name, slot } = tokio::select! {
+            biased;
+            failure = must_end => return Err(failure.into()),
+            opened = opened => opened?,
+        };
+        let (content_type, size) = (source.content_type().to_owned(), source.size());
+        let (sender, pieces) = mpsc::channel(1);
+        let must_end = self::must_end(deadline, self.shutdown.clone());
+        let mut task = JoinSet::new();
+        task.spawn(async move {
+            let end = tokio::select! {
+                biased;
+                failure = must_end => Err(failure.into()),
+                end = relay(source, &sender, &report) => end,
+            };
+            // The vendor's response is gone by now; only the reader may be late.
+            drop(slot);
+            let _ = sender.send(end.map(|()| None)).await;
+        });
+        Ok(Download { file_name, content_type, size, pieces: Some(pieces), _task: task })
+    }
+
+    /// The file, as a recent status names it, or else a new one.
+    async fn artifact(&self, job: &JobRef, options: &DownloadOptions) -> Result<Artifact, DownloadFailure> {
+        let deadline = options.deadline.unwrap_or_else(|| Instant::now() + STATUS_TIMEOUT);
+        for max_age in [Some(STATUS_AGE), None] {
+            let (wait, parts, caller) = (Duration::ZERO, Parts::NONE, options.caller);
+            let latest = self.get_one(job, GetOptions { max_age, wait, deadline, parts, caller }).await?;
+            if let Some(artifact) = latest.snapshot.artifact(&options.artifact_id) {
+                return Ok(artifact);
+            }
+        }
+        Err(no_such_file(&options.artifact_id, "the job has no such file"))
+    }
+}
+
+fn no_such_file(artifact_id: &str, why: &str) -> DownloadFailure {
+    let (artifact_id, why) = (artifact_id.to_owned(), why.to_owned());
+    DownloadFailure::NotFound { artifact_id, why, detail: None, http_status: None }
+}
+
+/// A file that can be read, and the slot that it takes.
+struct Opened {
+    source: Source,
+    file_name: String,
+    slot: OwnedSemaphorePermit,
+}
+
+impl Downloads {
+    /// Waits for a slot, and for a permit to send a request now.
+    async fn acquire(&self) -> Result<(OwnedSemaphorePermit, Permit), DownloadFailure> {
+        let slot = timeout(self.timeout, Arc::clone(&self.slots).acquire_owned()).await;
+        let Ok(Ok(slot)) = slot else { return Err(DownloadFailure::TooMany { limit: self.limit }) };
+        let permit = self.backend.rate_limiter().acquire().await;
+        let now = Instant::now();
+        if let Some(pause) = self.backend.paused(now) {
+            let retry_in = pause.until.saturating_duration_since(now);
+            return Err(Failure::Backend { fault: pause.fault, retry_in }.into());
+        }
+        Ok((slot, permit))
+    }
+
+    async fn open_file(
+        &self,
+        artifact: &Artifact,
+        offset: u64,
+        report: &Reporter,
+    ) -> Result<Opened, DownloadFailure> {
+        let (slot, permit) = self.acquire().await?;
+        let began = Instant::now();
+        let opened = match self.upstream.files() {
+            Some(files) => files.open(&artifact.vendor_uri, offset, permit).await,
+            None => Err(RefusedLocation::NoFiles.into()),
+        };
+        let file = opened.map_err(|fault| {
+            let until = match &fault {
+                FileFault::Backend(fault) => self.note_throttled(fault, began),
+                _ => None,
+            };
+            report.failure(fault, until)
+        })?;
+        Ok(Opened { source: Source::File(file), file_name: artifact.file_name.clone(), slot })
+    }
+
+    /// Polls a job alone and opens its result or its payload, as the response has it.
+    async fn open_part(&self, job: &JobRef, offset: u64, report: &Reporter) -> Result<Opened, DownloadFailure> {
+        let (slot, permit) = self.acquire().await?;
+        let began = Instant::now();
+        let response = self.upstream.poll(std::slice::from_ref(job), permit).await;
+        let response = response.map_err(|fault| {
+            let until = self.note_throttled(&fault, began);
+            report.failure(fault.into(), until)
+        })?;
+        let element = response.elements().first().cloned();
+        let observation = match element {
+            Some(element) => element.and_then(|element| response.observe(job, &element)),
+            None => Err(JobFault::Malformed { why: "it has no element for the job" }),
+        };
+        let observation = observation.map_err(|fault| report.job_failure(fault))?;
+        let (bytes, content_type) = if report.artifact_id == RESULT {
+            let result = observation.result.ok_or_else(|| no_such_file(RESULT, "the job has no result"))?;
+            (result.data, result.content_type.as_str())
+        } else {
+            (observation.vendor_payload, "application/json")
+        };
+        let size = bytes.len() as u64;
+        let Some(skip) = usize::try_from(offset).ok().filter(|_| offset <= size) else {
+            return Err(DownloadFailure::PastEnd { size: Some(size) });
+        };
+        let rest = bytes.slice(skip..);
+        let source = Source::Held { rest, size, content_type, _response: response };
+        Ok(Opened { source, file_name: String::new(), slot })
+    }
+
+    /// Pauses the backend where it throttles. Returns until when.
+    fn note_throttled(&self, fault: &BackendFault, began: Instant) -> Option<Instant> {
+        let throttles = matches!(fault.kind, FaultKind::Throttled { .. });
+        throttles.then(|| self.backend.throttled(fault, began, rand::random()))
+    }
+}
+
+/// Where the bytes come from.
+enum Source {
+    File(File),
+    /// A part of a response that is here already.
+    Held {
+        rest: Bytes,
+        size: u64,
+        content_type: &'static str,
+        /// Counts the bytes as held.
+        _response: PollResponse,
+    },
+}
+
+impl Source {
+    fn content_type(&self) -> &str {
+        match self {
+            Self::File(file) => file.content_type(),
+            Self::Held { content_type, .. } => content_type,
+        }
+    }
+
+    fn size(&self) -> Option<u64> {
+        match self {
+            Self::File(file) => file.size(),
+            Self::Held { size, .. } => Some(*size),
+        }
+    }
+
+    async fn next(&mut self) -> Result<Option<Bytes>, FileFault> {
+        match self {
+            Self::File(file) => file.next().await,
+            Self::Held { rest, .. } if rest.is_empty() => Ok(None),
+            Self::Held { rest, .. } => Ok(Some(rest.split_to(rest.len().min(PIECE)))),
+        }
+    }
+}
+
+/// Passes pieces on, each as soon as there is room for it. Ends, too, when nobody reads
+/// any more.
+async fn relay(
+    mut source: Source,
+    reader: &mpsc::Sender<Piece>,
+    report: &Reporter,
+) -> Result<(), DownloadFailure> {
+    loop {
+        let room = timeout(READER_TIMEOUT, reader.reserve()).await;
+        let Ok(room) = room.map_err(|_| DownloadFailure::Stalled)? else { return Ok(()) };
+        match source.next().await.map_err(|fault| report.failure(fault, None))? {
+            Some(piece) => room.send(Ok(Some(piece))),
+            None => return Ok(()),
+        }
+    }
+}
+
+/// Ends when a download has to, with the reason.
+async fn must_end(deadline: Option<Instant>, shutdown: CancellationToken) -> Failure {
+    tokio::select! {
+        () = at(deadline) => Failure::Deadline,
+        () = async {
+            shutdown.cancelled().await;
+            sleep(DRAIN).await;
+        } => Failure::ShuttingDown,
+    }
+}
+
+/// Says why a download failed, to the log and to the caller.
+struct Reporter {
+    job: JobRef,
+    artifact_id: String,
+    retry: Duration,
+}
+
+impl Reporter {
+    /// The vendor answered, but said nothing of the job that could be downloaded.
+    fn job_failure(&self, fault: JobFault) -> DownloadFailure {
+        match fault {
+            JobFault::NotFound => Failure::NotFound.into(),
+            JobFault::Invalid { message } => Failure::refused_id(&message).into(),
+            JobFault::Forbidden => self.failure(BackendFault::from(FaultKind::Forbidden).into(), None),
+            JobFault::Malformed { why } => {
+                self.failure(BackendFault::from(FaultKind::Malformed { why }).into(), None)
+            }
+            JobFault::Standby(fault) => self.failure(BackendFault::from(fault).into(), None),
+        }
+    }
+
+    /// `until`: the end of the pause that the failure causes, if it does.
+    fn failure(&self, fault: FileFault, until: Option<Instant>) -> DownloadFailure {
+        if !matches!(fault, FileFault::PastEnd { .. }) {
+            let JobRef { backend, id, .. } = &self.job;
+            warn!(%backend, job_id = %id, artifact_id = self.artifact_id, error = %fault, "download failed");
+        }
+        let why = fault.to_string();
+        let not_found = |detail, http_status| DownloadFailure::NotFound {
+            artifact_id: self.artifact_id.clone(),
+            why,
+            detail,
+            http_status,
+        };
+        match fault {
+            FileFault::Location(refused) => not_found(Some(refused.detail()), None),
+            FileFault::Redirected { http_status } => not_found(Some("redirect"), Some(http_status)),
+            FileFault::Missing { http_status } => not_found(None, Some(http_status)),
+            FileFault::PastEnd { size } => DownloadFailure::PastEnd { size },
+            FileFault::Backend(fault) => {
+                let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+                let retry_in = left.or_else(|| fault.retry_after()).unwrap_or(self.retry);
+                Failure::Backend { fault, retry_in }.into()
+            }
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Calls for the status of one job or many.
+//!
+//! A call subscribes to its jobs, has them polled at once and leaves at the first answer
+//! that is fresh enough. With a `wait` it stays until they have ended.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{Instant, sleep_until};
+
+use super::{
+    Caller, Engine, Failure, Interest, JobRecord, LatestStatus, NotificationQueue, PollOutcome, Purpose,
+    Subscription, quota::WatchLease,
+};
+use crate::job::{JobRef, Parts};
+
+/// How long calls that were under way at shutdown may still take.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// What a call for a status accepts.
+#[derive(Clone, Copy, Debug)]
+pub struct GetOptions {
+    /// Oldest status that will do. `None`: one whose poll began after the call arrived or
+    /// was in flight then.
+    pub max_age: Option<Duration>,
+    /// How long to wait for the job to end.
+    pub wait: Duration,
+    /// When the call must have been answered.
+    pub deadline: Instant,
+    /// The parts of a status that the caller is shown.
+    pub parts: Parts,
+    /// Who calls.
+    pub caller: Caller,
+}
+
+/// One job of a call, until it is answered.
+#[derive(Debug)]
+struct Pending {
+    subscription: Subscription,
+    polls: u64,
+    answers: u64,
+    grace_ends: Instant,
+    max_age: Option<Duration>,
+    parts: Parts,
+    /// A call that waits for the job to end counts as a watch.
+    _lease: Option<WatchLease>,
+}
+
+type Answer = Result<LatestStatus, Failure>;
+
+impl Engine {
+    /// The status of one job.
+    pub(super) async fn get_one(&self, job: &JobRef, options: GetOptions) -> Answer {
+        if let Some(last) = self.terminal(job, options.parts) {
+            self.backend_of(job)?;
+            return Ok(last);
+        }
+        let answer = self.get_all(std::slice::from_ref(job), options).await.pop();
+        answer.unwrap_or(Err(Failure::Deadline))
+    }
+
+    /// The status of each of `jobs`, in their order. One job's failure is its own.
+    pub(super) async fn get_all(&self, jobs: &[JobRef], options: GetOptions) -> Vec<Answer> {
+        let started = Instant::now();
+        let queue = Arc::new(NotificationQueue::default());
+        let mut answers: Vec<Option<Answer>> = Vec::with_capacity(jobs.len());
+        let mut open: Vec<Option<Pending>> = Vec::with_capacity(jobs.len());
+        let mut unanswered = 0;
+        for (slot, job) in (0..).zip(jobs) {
+            let (pending, answer) = match self.begin(job, options, &queue, slot) {
+                Ok(pending) => {
+                    let answer = pending.answer(started, !options.wait.is_zero());
+                    (answer.is_none().then_some(pending), answer)
+                }
+                Err(answer) => (None, Some(answer)),
+            };
+            unanswered += usize::from(pending.is_some());
+            open.push(pending);
+            answers.push(answer);
+        }
+
+        // At the end of the wait, whatever is known will do.
+        let settle = |open: &[Option<Pending>], answers: &mut [Option<Answer>]| {
+            let now = Instant::now();
+            for (pending, answer) in open.iter().zip(answers) {
+                if let Some(pending) = pending {
+                    *answer = pending.answer(now, false);
+                }
+            }
+        };
+        let wait_ends = started.checked_add(options.wait);
+        let mut waiting = !options.wait.is_zero();
+        let mut deadline = options.deadline;
+        let mut stopping = false;
+        let mut close = Failure::Deadline;
+        while unanswered > 0 {
+            let changed = tokio::select! {
+                biased;
+                () = sleep_until(deadline) => {
+                    settle(&open, &mut answers);
+                    break;
+                }
+                () = self.shutdown.cancelled(), if !stopping => {
+                    stopping = true;
+                    if waiting {
+                        close = Failure::ShuttingDown;
+                        break;
+                    }
+                    let drained = Instant::now() + DRAIN;
+                    if deadline > drained {
+                        (deadline, close) = (drained, Failure::ShuttingDown);
+                    }
+                    continue;
+                }
+                () = at(wait_ends), if waiting => {
+                    waiting = false;
+                    0..open.len()
+                }
+                slot = queue.next() => slot as usize..slot as usize + 1,
+            };
+            let now = Instant::now();
+            for slot in changed {
+                if let Some(pending) = &open[slot]
+                    && let Some(answer) = pending.answer(now, waiting)
+                {
+                    answers[slot] = Some(answer);
+                    open[slot] = None;
+                    unanswered -= 1;
+                }
+            }
+        }
+        answers.into_iter().map(|answer| answer.unwrap_or_else(|| Err(close.clone()))).collect()
+    }
+
+    /// Subscribes to a job, or answers at once.
+    fn begin(
+        &self,
+        job: &JobRef,
+        options: GetOptions,
+        queue: &Arc<NotificationQueue>,
+        slot: u32,
+    ) -> Result<Pending, Answer> {
+        let GetOptions { max_age, wait, deadline, parts, caller } = options;
+        let backend = self.backend_of(job).map_err(Err)?;
+        if let Some(last) = self.terminal(job, parts) {
+            return Err(Ok(last));
+        }
+        if let Some(max_age) = max_age.filter(|_| wait.is_zero())
+            && let Some(latest) = backend.engine.recent(job, max_age)
+            && latest.snapshot.holds(parts)
+        {
+            return Err(Ok(latest));
+        }
+        let lease = if wait.is_zero() { None } else { Some(self.quotas.lease(caller).map_err(Err)?) };
+        let purpose = Purpose::Call { max_age, deadline };
+        let interest = Interest { queue: Arc::clone(queue), slot, caller: caller.key(), parts, purpose };
+        let subscription =
+            backend.engine.subscribe(job, interest).map_err(|refusal| Err(self.refused(refusal)))?;
+        let (polls, answers) = subscription.look(|record| (record.polls, record.answers));
+        let grace_ends = Instant::now() + backend.grace;
+        Ok(Pending { subscription, polls, answers, grace_ends, max_age, parts, _lease: lease })
+    }
+}
+
+impl Pending {
+    /// The answer, if there is one by now. While `waiting`, only one that can't change any
+    /// more.
+    fn answer(&self, now: Instant, waiting: bool) -> Option<Answer> {
+        self.subscription.look(|record| self.judge(record, now, waiting))
+    }
+
+    fn judge(&self, record: &JobRecord, now: Instant, waiting: bool) -> Option<Answer> {
+        let was_polled = record.polls > self.polls;
+        let fresh = record.latest.as_ref().filter(|latest| {
+            let is_fresh = record.answers > self.answers
+                || latest.snapshot.is_terminal()
+                || self.max_age.is_some_and(|age| now.saturating_duration_since(latest.at) <= age);
+            is_fresh && latest.snapshot.holds(self.parts)
+        });
+        let failing = match (&record.outcome, self.subscription.paused()) {
+            (PollOutcome::Interrupted(interruption), _) if was_polled => {
+                Some((&interruption.fault, interruption.until))
+            }
+            (_, Some(pause)) if !was_polled => Some((&pause.fault, pause.until)),
+            _ => None,
+        };
+        match (&record.outcome, fresh) {
+            (_, Some(latest)) if latest.snapshot.is_terminal() => Some(Ok(latest.clone())),
+            (PollOutcome::Missing { .. }, _) if was_polled => match &record.latest {
+                Some(latest) => Some(Err(Failure::Gone { last: Some(Box::new(latest.clone())) })),
+                None if waiting && now < self.grace_ends => None,
+                None => Some(Err(Failure::NotFound)),
+            },
+            (PollOutcome::Invalid(message), _) => Some(Err(Failure::refused_id(message))),
+            (_, Some(latest)) => (!waiting).then(|| Ok(latest.clone())),
+            (_, None) => {
+                let (fault, until) = failing?;
+                if waiting && fault.kind.is_temporary() {
+                    return None;
+                }
+                let retry_in = until.saturating_duration_since(now);
+                Some(Err(Failure::Backend { fault: fault.clone(), retry_in }))
+            }
+        }
+    }
+}
+
+/// Ends at this time, or never.
+pub(super) async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}

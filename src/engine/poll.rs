@@ -1,0 +1,436 @@
+//! One poll: a request for one or more jobs, and what becomes of them.
+
+use std::{
+    mem,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Admission, Pause,
+    backend::Backend,
+    isolation::Verdict,
+    job_table::{Interruption, LatestStatus, Moment, Reading, SharedJob, Stage},
+    planner::Kind,
+    state::State,
+};
+use crate::{
+    job::{BackendFault, FaultKind, JobFault, JobRef, Parts, PayloadHash, StandbyFault::NeedsJobTag},
+    snapshot::Snapshot,
+};
+
+/// Where a job is put that failed with its backend, so that the next attempt is made with
+/// another one.
+const BEHIND_THE_OTHERS: Duration = Duration::from_millis(10);
+
+/// A poll in flight. It is cancelled when the last subscriber of all its jobs has left.
+#[derive(Debug)]
+pub(super) struct InFlightPoll {
+    /// Jobs in it that have subscribers.
+    subscribed: AtomicUsize,
+    cancelled: CancellationToken,
+}
+
+impl InFlightPoll {
+    fn new(jobs: usize) -> Arc<Self> {
+        Arc::new(Self { subscribed: AtomicUsize::new(jobs), cancelled: CancellationToken::new() })
+    }
+
+    /// One more job has subscribers. Returns whether it is not too late for that.
+    pub(super) fn job_subscribed(&self) -> bool {
+        let in_time = !self.cancelled.is_cancelled();
+        if in_time {
+            self.subscribed.fetch_add(1, Ordering::Relaxed);
+        }
+        in_time
+    }
+
+    /// One job has no subscribers any more.
+    pub(super) fn job_left(&self) {
+        if self.subscribed.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.cancelled.cancel();
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn subscribed(&self) -> usize {
+        self.subscribed.load(Ordering::Relaxed)
+    }
+}
+
+/// One job of a batch.
+#[derive(Clone, Debug)]
+pub(super) struct Taken {
+    pub(super) number: usize,
+    pub(super) shared: Arc<SharedJob>,
+    /// What it failed with, alone.
+    pub(super) fault: Option<BackendFault>,
+}
+
+impl Taken {
+    pub(super) fn job(&self) -> &JobRef {
+        &self.shared.job
+    }
+}
+
+/// What is known of a job before its element is read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Known {
+    /// Of the payload of its latest status, unless that has to be read again.
+    pub(super) payload_hash: Option<PayloadHash>,
+    /// The parts of a status that its subscribers are shown.
+    pub(super) parts: Parts,
+}
+
+/// What an answer said about one job.
+pub(super) type Answer = Result<Reading, JobFault>;
+
+/// What a failed poll says about whose fault it is, for the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Blame {
+    /// Not known yet, or known before.
+    Nobody,
+    /// This job's.
+    Job,
+    /// The backend's.
+    Backend {
+        /// Failures in a row.
+        failures: u32,
+    },
+}
+
+/// Jobs that are polled together. What is not answered when this is dropped goes back to
+/// the schedule.
+#[derive(Debug)]
+pub(super) struct Batch {
+    backend: Arc<Backend>,
+    poll: Arc<InFlightPoll>,
+    jobs: Vec<Taken>,
+    kind: Kind,
+    began: Instant,
+}
+
+impl Batch {
+    /// Takes the next batch, if there is one.
+    pub(super) fn take(backend: &Arc<Backend>, now: Instant, dice: f64) -> Option<Self> {
+        let mut guard = backend.state();
+        let state = &mut *guard;
+        let planned = super::planner::next(state, now, dice)?;
+        let poll = InFlightPoll::new(planned.jobs.len());
+        let mut jobs = Vec::with_capacity(planned.jobs.len() + planned.refreshed.len());
+        for number in planned.jobs.into_iter().chain(planned.refreshed) {
+            let entry = &mut state.jobs[number];
+            entry.stage = Stage::InFlight(Arc::clone(&poll));
+            entry.polled_at = Some(now);
+            jobs.push(Taken { number, shared: Arc::clone(&entry.shared), fault: None });
+        }
+        if planned.kind == Kind::Probe {
+            state.breaker.probe_started();
+        }
+        drop(guard);
+        Some(Self { backend: Arc::clone(backend), poll, jobs, kind: planned.kind, began: now })
+    }
+
+    /// The jobs, in the order in which they are asked for.
+    pub(super) fn jobs(&self) -> Vec<JobRef> {
+        self.jobs.iter().map(|taken| taken.job().clone()).collect()
+    }
+
+    /// Ends when nobody subscribes to any of the jobs any more.
+    pub(super) fn cancelled(&self) -> CancellationToken {
+        self.poll.cancelled.clone()
+    }
+
+    /// What is known of each job, to compare its element with.
+    pub(super) fn known(&self) -> Vec<Known> {
+        let mut state = self.backend.state();
+        let mut known = |taken: &Taken| {
+            let Some(entry) = state.taken(taken) else {
+                return Known { payload_hash: None, parts: Parts::NONE };
+            };
+            let refill = mem::take(&mut entry.refill);
+            let record = entry.shared.record();
+            let latest = record.latest.as_ref();
+            let kept = latest.map_or(Parts::NONE, |latest| latest.snapshot.kept());
+            let parts = if entry.subscribers.is_empty() { kept } else { entry.wanted_parts() };
+            Known { payload_hash: latest.map(|latest| latest.payload_hash).filter(|_| !refill), parts }
+        };
+        self.jobs.iter().map(&mut known).collect()
+    }
+
+    /// The vendor answered. Returns whether that ended a series of failures.
+    pub(super) fn answered(mut self, answers: Vec<Answer>, dice: f64) -> bool {
+        let moment = Moment { began: self.began, at: Instant::now(), time: Timestamp::now() };
+        let now = moment.at;
+        let backend = Arc::clone(&self.backend);
+        let mut guard = backend.state();
+        let state = &mut *guard;
+        let jobs = mem::take(&mut self.jobs);
+        // A job that was not asked for says nothing of the backend.
+        let says_something = |answer: &Answer| !matches!(answer, Err(JobFault::Standby(NeedsJobTag)));
+        let recovered = if answers.iter().any(says_something) {
+            let recovered = state.backend_answered(jobs.len(), self.began, now, dice);
+            if self.kind == Kind::Part {
+                state.isolation.part_answered(jobs.len());
+            }
+            recovered
+        } else {
+            if self.kind == Kind::Part {
+                state.isolation.part_dropped();
+            }
+            state.stats.last_fault = Some(NeedsJobTag.into());
+            false
+        };
+        let mut terminal = Vec::new();
+        for (taken, answer) in jobs.into_iter().zip(answers) {
+            let Some(entry) = state.taken(&taken) else {
+                // Nobody subscribes any more, but the next to ask shall know the end.
+                if let Ok(Reading::Read(snapshot, payload_hash)) = answer
+                    && snapshot.is_terminal()
+                {
+                    let Moment { began, at, time } = moment;
+                    let snapshot = Arc::new(snapshot);
+                    terminal.push((taken.job().clone(), LatestStatus { snapshot, time, at, began, payload_hash }));
+                }
+                continue;
+            };
+            if entry.subscribers.is_empty() {
+                let Ok(reading) = answer else {
+                    state.remove(taken.number);
+                    continue;
+                };
+                if let Some(last) = entry.observed(reading, moment) {
+                    state.remove(taken.number);
+                    terminal.push((taken.job().clone(), last));
+                } else {
+                    state.retain(taken.number, now);
+                }
+                continue;
+            }
+            terminal.extend(publish(state, &taken, answer, moment, dice));
+        }
+        if recovered {
+            state.resume(now);
+        }
+        if let Some(limit) = state.isolation.finish() {
+            state.batch_limit.lower_to(limit);
+        }
+        drop(guard);
+        for (job, last) in terminal {
+            backend.memory().cache.insert(job, last);
+        }
+        backend.memory().relieve();
+        recovered
+    }
+
+    /// The poll failed: it said nothing about the jobs.
+    pub(super) fn failed(mut self, fault: &BackendFault, dice: f64) -> Blame {
+        let now = Instant::now();
+        let backend = Arc::clone(&self.backend);
+        let mut guard = backend.state();
+        let state = &mut *guard;
+        state.note_fault(fault);
+        let mut jobs = mem::take(&mut self.jobs);
+        // What was refreshed beside the others is forgotten: it may be the reason.
+        let ambiguous = !fault.concerns_backend();
+        jobs.retain(|taken| match state.taken(taken) {
+            Some(entry) if entry.subscribers.is_empty() && ambiguous => {
+                state.remove(taken.number);
+                false
+            }
+            entry => entry.is_some(),
+        });
+        if fault.kind == FaultKind::TooLarge && jobs.len() > 1 {
+            state.batch_limit.too_large(jobs.len());
+        }
+        let blame = match (self.kind, &mut jobs[..]) {
+            (Kind::Part, []) => {
+                state.isolation.part_dropped();
+                Blame::Nobody
+            }
+            (_, []) => Blame::Nobody,
+            (kind, _) if !ambiguous => {
+                if kind == Kind::Part {
+                    state.isolation.part_dropped();
+                }
+                self.backend_failed(state, jobs, fault, now, dice)
+            }
+            (Kind::Probe, _) => self.backend_failed(state, jobs, fault, now, dice),
+            (Kind::Regular | Kind::Quarantined | Kind::NeverPolled, [taken]) => {
+                let known = state.quarantine.contains(taken.job());
+                let own = known
+                    || self.kind == Kind::NeverPolled
+                    || state.succeeded_since(self.began)
+                    || state.is_own_fault(taken);
+                if own {
+                    state.quarantine_job(taken, fault, now, dice);
+                    if known { Blame::Nobody } else { Blame::Job }
+                } else {
+                    self.backend_failed(state, jobs, fault, now, dice)
+                }
+            }
+            _ => self.isolate(state, jobs, fault, now, dice),
+        };
+        drop(guard);
+        backend.changed();
+        blame
+    }
+
+    fn isolate(&self, state: &mut State, mut jobs: Vec<Taken>, fault: &BackendFault, now: Instant, dice: f64) -> Blame {
+        for taken in &mut jobs {
+            taken.fault = Some(fault.clone());
+            if let Some(entry) = state.taken(taken) {
+                entry.stage = Stage::Isolating;
+            }
+        }
+        let succeeded_since = state.succeeded_since(self.began);
+        let verdict = state.isolation.failed(jobs, self.kind == Kind::Part, succeeded_since);
+        let blame = match verdict {
+            Verdict::Pending => Blame::Nobody,
+            Verdict::Quarantine(taken) => {
+                state.quarantine_job(&taken, fault, now, dice);
+                Blame::Job
+            }
+            Verdict::Outage { mut jobs, suspects } => {
+                let until = state.breaker.trip(fault, self.began, now, dice);
+                for suspect in &suspects {
+                    if let Some(entry) = state.taken(suspect) {
+                        entry.suspect = true;
+                    }
+                }
+                jobs.extend(suspects);
+                state.batch_limit.slow_start();
+                let fault = fault.without_vendor_message();
+                state.interrupt(jobs, &Pause { until, fault }, now);
+                Blame::Backend { failures: state.breaker.failures() }
+            }
+        };
+        if let Some(limit) = state.isolation.finish() {
+            state.batch_limit.lower_to(limit);
+        }
+        blame
+    }
+
+    fn backend_failed(
+        &self,
+        state: &mut State,
+        jobs: Vec<Taken>,
+        fault: &BackendFault,
+        now: Instant,
+        dice: f64,
+    ) -> Blame {
+        let fault = if jobs.len() > 1 || fault.concerns_backend() { fault.clone() } else { fault.without_vendor_message() };
+        let until = state.breaker.failed(&fault, self.began, now, dice);
+        let pause = Pause { until: until + BEHIND_THE_OTHERS, fault };
+        state.interrupt(jobs, &pause, now);
+        if state.breaker.is_open() {
+            state.batch_limit.slow_start();
+        }
+        if let Admission::Paused(pause) = state.breaker.admission(now) {
+            state.stop_isolation(&pause, now);
+        }
+        Blame::Backend { failures: state.breaker.failures() }
+    }
+}
+
+/// Publishes what was said about a job that has subscribers, and schedules its next poll.
+/// Returns a terminal status.
+fn publish(
+    state: &mut State,
+    taken: &Taken,
+    answer: Answer,
+    moment: Moment,
+    dice: f64,
+) -> Option<(JobRef, LatestStatus)> {
+    let now = moment.at;
+    let interval = state.plan.interval;
+    let entry = state.taken(taken)?;
+    let at = match answer {
+        Ok(reading) => {
+            let was_quarantined = entry.quarantined;
+            let last = entry.observed(reading, moment);
+            if was_quarantined && state.quarantine.succeeded(taken.job()) {
+                state.jobs[taken.number].quarantined = false;
+            }
+            let entry = &mut state.jobs[taken.number];
+            // Somebody subscribed while the answer was read who is shown more of it.
+            entry.refill &= !entry.holds_wanted_parts();
+            let at = if entry.refill { now } else { now + state.interval(&state.jobs[taken.number], now) };
+            if let Some(last) = last {
+                if state.jobs[taken.number].refill {
+                    state.schedule(taken.number, at);
+                } else {
+                    state.jobs[taken.number].stage = Stage::Ended;
+                }
+                return Some((taken.job().clone(), last));
+            }
+            at
+        }
+        Err(JobFault::NotFound) => {
+            entry.missing();
+            now + interval.min
+        }
+        Err(JobFault::Invalid { message }) => {
+            entry.invalid(message);
+            now + interval.max
+        }
+        Err(JobFault::Forbidden) => fail_alone(state, taken, FaultKind::Forbidden.into(), now, dice),
+        Err(JobFault::Malformed { why }) => {
+            fail_alone(state, taken, FaultKind::Malformed { why }.into(), now, dice)
+        }
+        Err(JobFault::Standby(fault)) => fail_alone(state, taken, fault.into(), now, dice),
+    };
+    state.schedule(taken.number, at);
+    None
+}
+
+/// The backend answered, but said nothing about this job. Returns when it is polled again.
+fn fail_alone(state: &mut State, taken: &Taken, fault: BackendFault, now: Instant, dice: f64) -> Instant {
+    let backoff = state.plan.backoff;
+    let entry = &mut state.jobs[taken.number];
+    entry.failures = entry.failures.saturating_add(1);
+    let at = now + backoff.wait(entry.failures, dice);
+    entry.interrupted(&Interruption::new(fault, at, now));
+    at
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        // Jobs are left only by a poll that was cancelled or has panicked.
+        let now = Instant::now();
+        let mut guard = self.backend.state();
+        let state = &mut *guard;
+        if self.kind == Kind::Probe {
+            state.breaker.probe_ended();
+        }
+        let jobs = mem::take(&mut self.jobs);
+        if self.kind == Kind::Part && !jobs.is_empty() {
+            state.isolation.part_dropped();
+        }
+        let at = now + state.plan.interval.max;
+        let was_cancelled = self.poll.cancelled.is_cancelled();
+        for taken in jobs {
+            let Some(entry) = state.taken(&taken) else { continue };
+            match (entry.subscribers.is_empty(), was_cancelled) {
+                (true, true) => state.retain(taken.number, now),
+                (true, false) => drop(state.remove(taken.number)),
+                // Somebody subscribed just as the last of the others had left.
+                (false, true) => state.schedule(taken.number, now),
+                (false, false) => {
+                    let why = "reading it failed in the gateway";
+                    entry.interrupted(&Interruption::new(FaultKind::Malformed { why }.into(), at, now));
+                    state.schedule(taken.number, at);
+                }
+            }
+        }
+        drop(guard);
+        self.backend.changed();
+    }
+}

@@ -1,0 +1,167 @@
+//! Jobs that fail alone, which are kept out of batches.
+//!
+//! A quarantined job is polled alone and by its own back-off; its failures say nothing of
+//! the backend. It leaves the quarantine after three successes. All quarantined jobs of a
+//! backend together get at most a tenth of its requests per second.
+//!
+//! The quarantine outlives subscriptions: a job that is asked for again and again must not
+//! break a batch each time.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    num::NonZeroU32,
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use crate::job::JobRef;
+
+/// Successes after which a job is polled in batches again.
+const SUCCESSES_TO_LEAVE: u8 = 3;
+
+/// Most jobs that are remembered. Beyond it the oldest is forgotten.
+const REMEMBERED: usize = 4096;
+
+/// One of how many requests may be for a quarantined job.
+const SHARE_OF_RATE: u32 = 10;
+
+/// The quarantine of one backend.
+#[derive(Debug)]
+pub(super) struct Quarantine {
+    jobs: HashMap<JobRef, Sentence>,
+    /// In the order in which they came; may name jobs that have left.
+    order: VecDeque<(JobRef, u64)>,
+    entered: u64,
+    /// Time between two polls of quarantined jobs.
+    spacing: Duration,
+    next_poll: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Sentence {
+    successes_left: u8,
+    failures: u32,
+    entered: u64,
+}
+
+impl Quarantine {
+    /// An empty quarantine of a backend with this rate.
+    pub(super) fn new(requests_per_second: NonZeroU32) -> Self {
+        let spacing = Duration::from_secs(u64::from(SHARE_OF_RATE)) / requests_per_second.get();
+        Self { jobs: HashMap::new(), order: VecDeque::new(), entered: 0, spacing, next_poll: None }
+    }
+
+    pub(super) fn contains(&self, job: &JobRef) -> bool {
+        !self.jobs.is_empty() && self.jobs.contains_key(job)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.jobs.len()
+    }
+
+    /// The job failed alone. Returns how often it has done so in a row.
+    pub(super) fn failed(&mut self, job: &JobRef) -> u32 {
+        if let Some(sentence) = self.jobs.get_mut(job) {
+            sentence.successes_left = SUCCESSES_TO_LEAVE;
+            sentence.failures = sentence.failures.saturating_add(1);
+            return sentence.failures;
+        }
+        self.entered += 1;
+        let entered = self.entered;
+        self.jobs.insert(job.clone(), Sentence { successes_left: SUCCESSES_TO_LEAVE, failures: 1, entered });
+        self.order.push_back((job.clone(), entered));
+        while self.order.len() > REMEMBERED {
+            self.forget_oldest();
+        }
+        1
+    }
+
+    /// The job was answered alone. Returns whether it leaves the quarantine.
+    pub(super) fn succeeded(&mut self, job: &JobRef) -> bool {
+        let Some(sentence) = self.jobs.get_mut(job) else { return false };
+        sentence.failures = 0;
+        sentence.successes_left -= 1;
+        let leaves = sentence.successes_left == 0;
+        if leaves {
+            self.jobs.remove(job);
+        }
+        leaves
+    }
+
+    /// When a quarantined job may be polled: now, or at the time returned.
+    pub(super) fn next_poll(&self, now: Instant) -> Option<Instant> {
+        self.next_poll.filter(|at| *at > now)
+    }
+
+    /// A quarantined job is polled.
+    pub(super) fn polled(&mut self, now: Instant) {
+        self.next_poll = Some(now + self.spacing);
+    }
+
+    fn forget_oldest(&mut self) {
+        if let Some((job, entered)) = self.order.pop_front()
+            && self.jobs.get(&job).is_some_and(|sentence| sentence.entered == entered)
+        {
+            self.jobs.remove(&job);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn quarantine(requests_per_second: u32) -> Quarantine {
+        Quarantine::new(NonZeroU32::new(requests_per_second).unwrap())
+    }
+
+    fn job(id: usize) -> JobRef {
+        JobRef::new("vendor", id.to_string())
+    }
+
+    #[test]
+    fn job_leaves_after_three_successes_in_a_row() {
+        let mut quarantine = quarantine(20);
+        assert_eq!(quarantine.failed(&job(1)), 1);
+        assert!(!quarantine.succeeded(&job(1)) && !quarantine.succeeded(&job(1)));
+        assert_eq!(quarantine.failed(&job(1)), 1, "a success ends its series of failures");
+        assert_eq!(quarantine.failed(&job(1)), 2);
+        for leaves in [false, false, true] {
+            assert!(quarantine.contains(&job(1)));
+            assert_eq!(quarantine.succeeded(&job(1)), leaves);
+        }
+        assert!(!quarantine.contains(&job(1)));
+    }
+
+    #[test]
+    fn quarantined_jobs_get_a_tenth_of_the_rate() {
+        for (rate, millis) in [(1, 10_000), (20, 500), (1000, 10)] {
+            let mut quarantine = quarantine(rate);
+            let now = Instant::now();
+            assert_eq!(quarantine.next_poll(now), None);
+            quarantine.polled(now);
+            let next = now + Duration::from_millis(millis);
+            assert_eq!(quarantine.next_poll(now), Some(next));
+            assert_eq!(quarantine.next_poll(next), None);
+        }
+    }
+
+    #[test]
+    fn number_of_remembered_jobs_is_bounded() {
+        let mut quarantine = quarantine(20);
+        for round in 0..3 {
+            for id in 0..3 * REMEMBERED {
+                quarantine.failed(&job(id));
+                if round == 1 && id % 2 == 0 {
+                    for _ in 0..3 {
+                        quarantine.succeeded(&job(id));
+                    }
+                }
+                assert!(quarantine.len() <= REMEMBERED && quarantine.order.len() <= REMEMBERED);
+            }
+        }
+        assert!(quarantine.contains(&job(3 * REMEMBERED - 1)));
+        assert!(!quarantine.contains(&job(0)));
+    }
+}

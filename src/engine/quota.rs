@@ -1,0 +1,89 @@
+//! How many watches may be open, in all and for each caller. A call that waits for a job
+//! to end counts as a watch of it.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use super::{Caller, Failure};
+
+/// How many watches may be open at once.
+#[derive(Clone, Copy, Debug)]
+pub struct WatchLimits {
+    /// In all.
+    pub total: usize,
+    /// For one caller.
+    pub per_caller: usize,
+    /// In one WatchJobs.
+    pub per_call: usize,
+}
+
+/// Counts open watches.
+#[derive(Clone, Debug)]
+pub(super) struct Quotas {
+    limits: WatchLimits,
+    open: Arc<Mutex<Open>>,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    total: usize,
+    /// How many of each caller, and what their leases have in common.
+    callers: HashMap<Caller, (usize, Arc<Share>)>,
+}
+
+/// Counts as one open watch until dropped.
+#[derive(Debug)]
+pub(super) struct WatchLease(Arc<Share>);
+
+/// One caller's part of the quotas.
+#[derive(Debug)]
+struct Share {
+    open: Arc<Mutex<Open>>,
+    caller: Caller,
+}
+
+impl Quotas {
+    pub(super) fn new(limits: WatchLimits) -> Self {
+        Self { limits, open: Arc::default() }
+    }
+
+    pub(super) fn limits(&self) -> WatchLimits {
+        self.limits
+    }
+
+    pub(super) fn lease(&self, caller: Caller) -> Result<WatchLease, Failure> {
+        let mut open = lock(&self.open);
+        if open.total >= self.limits.total {
+            return Err(Failure::TooManyWatches { key: "limits.watches", limit: self.limits.total });
+        }
+        let share = || Arc::new(Share { open: Arc::clone(&self.open), caller });
+        let (own, share) = open.callers.entry(caller).or_insert_with(|| (0, share()));
+        if *own >= self.limits.per_caller {
+            let limit = self.limits.per_caller;
+            return Err(Failure::TooManyWatches { key: "limits.watches_per_caller", limit });
+        }
+        *own += 1;
+        let lease = WatchLease(Arc::clone(share));
+        open.total += 1;
+        Ok(lease)
+    }
+}
+
+impl Drop for WatchLease {
+    fn drop(&mut self) {
+        let mut open = lock(&self.0.open);
+        open.total -= 1;
+        if let Entry::Occupied(mut own) = open.callers.entry(self.0.caller) {
+            own.get_mut().0 -= 1;
+            if own.get().0 == 0 {
+                own.remove();
+            }
+        }
+    }
+}
+
+fn lock(open: &Mutex<Open>) -> MutexGuard<'_, Open> {
+    open.lock().unwrap_or_else(PoisonError::into_inner)
+}

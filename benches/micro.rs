@@ -16,8 +16,8 @@ use futures_util::FutureExt;
 use http::Response;
 use jobwatch::{
     adapters::{Adapter, BaseUrl, Claret, Datasaur, Encoding, Immuta, Kinetica},
+    api::Service,
     config::Poll,
-    grpc::Service,
     hub::{BackendSetup, Hub, WatchLimits},
     job::{JobRef, JobState, Observation},
     pacing::{Backoff, Cadence, Gate},

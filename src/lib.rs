@@ -1,12 +1,12 @@
 #![doc = include_str!("../README.md")]
 
 pub mod adapters;
+pub mod api;
 pub mod cli;
 pub mod config;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
-pub mod grpc;
 pub mod hub;
 pub mod job;
 pub mod pacing;

@@ -11,8 +11,8 @@ use tower::util::MapResponseLayer;
 use tracing::{info, warn};
 
 use crate::{
+    api::{self, Service},
     config::{Config, Tls, Vendor},
-    grpc::{self, Service},
     hub::{BackendSetup, Hub, WatchLimits},
     proto::{
         self,
@@ -134,7 +134,7 @@ pub async fn run(
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
         .add_service(health_service)
-        .add_service(JobStatusServiceServer::with_interceptor(service, grpc::note_deadline));
+        .add_service(JobStatusServiceServer::with_interceptor(service, api::note_deadline));
     let incoming = incoming::incoming(listener, limits.connections, server.tls.is_some());
     let serving = router.serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned());
     let mut serving = std::pin::pin!(serving);

@@ -115,8 +115,8 @@ const MODULES: &[(&str, &[&str])] = &[
     ("snapshot", &["job", "proto"]),
     ("poller", &["job", "adapters", "pacing", "transport", "snapshot"]),
     ("hub", &["job", "adapters", "pacing", "config", "transport", "poller"]),
-    ("grpc", &["job", "adapters", "proto", "snapshot", "poller", "hub"]),
-    ("server", &["config", "transport", "proto", "hub", "grpc"]),
+    ("api", &["job", "adapters", "proto", "snapshot", "poller", "hub"]),
+    ("server", &["config", "transport", "proto", "hub", "api"]),
     ("simulators", &[]),
     ("telemetry", &[]),
     ("cli", &["config", "proto", "server", "simulators", "telemetry"]),
@@ -173,7 +173,7 @@ fn only_one_module_builds_a_status_with_details() {
     let (status, others): (Vec<_>, Vec<_>) = sources(&["."])
         .into_iter()
         .filter(|(path, _)| !path.components().any(|part| part.as_os_str() == "cli"))
-        .partition(|(path, _)| path.ends_with("grpc/status.rs"));
+        .partition(|(path, _)| path.ends_with("api/status.rs"));
     let rich = ["ErrorDetails", "with_error_details", "with_details", "with_error_details_vec"];
     assert!(!lines_that_name(&status, &rich).is_empty());
     assert_eq!(lines_that_name(&others, &rich), [""; 0]);

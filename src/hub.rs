@@ -12,12 +12,12 @@ use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    adapters::{BackendFault, InvalidJobRef},
     config::Poll,
+    job::{BackendFault, InvalidJobRef},
     job::{InvalidResumeToken, JobRef},
     pacing::{Backoff, Cadence, Gate},
     poller::{self, Ended, Latest, Plan, Report, Roster},
-    transport::{Throttle, Upstream},
+    transport::{RateLimiter, Upstream},
 };
 
 mod download;
@@ -205,7 +205,7 @@ impl Hub {
             };
             let gate = Gate::new(Backoff { min: poll.min_interval, max: poll.max_backoff });
             let roster = Arc::new(Roster::new(plan, gate, ended.clone()));
-            let throttle = Throttle::new(poll.requests_per_second);
+            let throttle = RateLimiter::new(poll.requests_per_second);
             let downloads = download::Downloads::new(Arc::clone(&upstream), Arc::clone(&throttle), &poll);
             let limits = poller::Limits { concurrency: poll.max_concurrency, throttle };
             tasks.spawn(poller::run(Arc::clone(&name), Arc::clone(&roster), upstream, limits, stop.clone()));

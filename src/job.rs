@@ -1,5 +1,5 @@
-//! The job model that every other module speaks: which job, what one answer
-//! said about it, and what watchers were told.
+//! The job model that every other module speaks: which job, what one
+//! response said about it, why there is none, and what subscribers were sent.
 //!
 //! Nothing here knows gRPC, HTTP or a clock.
 
@@ -9,9 +9,11 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use xxhash_rust::xxh3::xxh3_64;
 
+mod fault;
 mod fingerprint;
 mod resume;
 
+pub use fault::{BackendFault, FaultKind, InvalidJobRef, JobFault, StandbyFault, vendor_message};
 pub use fingerprint::{Fingerprint, Lens, Sections};
 pub use resume::{InvalidResumeToken, ResumeToken};
 
@@ -86,19 +88,19 @@ impl JobState {
     }
 }
 
-/// Stands for the bytes of an answer that one observation was read from. Where they
-/// are the same again, so is the observation, and need not be read.
+/// A hash of a job's element of a response. An element with the hash of the one before
+/// gives the same observation and need not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Source(NonZeroU64);
+pub struct PayloadHash(NonZeroU64);
 
-impl Source {
-    /// The source that has these bytes.
+impl PayloadHash {
+    /// The hash of these bytes.
     pub fn of(bytes: &[u8]) -> Self {
         Self(NonZeroU64::new(xxh3_64(bytes)).unwrap_or(NonZeroU64::MIN))
     }
 }
 
-/// What one upstream answer said about one job.
+/// What one vendor response said about one job.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Observation {
     /// Where the job is in its life cycle.
@@ -129,8 +131,6 @@ pub struct Observation {
     pub end_time: Option<Timestamp>,
     /// The vendor's job object as it came, UTF-8 JSON.
     pub vendor_payload: Bytes,
-    /// What it was read from, where nothing but that and the job decides it.
-    pub source: Option<Source>,
 }
 
 impl Observation {
@@ -151,7 +151,6 @@ impl Observation {
             start_time: None,
             end_time: None,
             vendor_payload: Bytes::new(),
-            source: None,
         }
     }
 }

@@ -1,6 +1,5 @@
 #![doc = include_str!("../README.md")]
 
-pub mod adapters;
 pub mod cli;
 pub mod config;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -18,3 +17,4 @@ pub mod simulators;
 pub mod snapshot;
 pub mod telemetry;
 pub mod transport;
+pub mod vendors;

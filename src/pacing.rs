@@ -14,22 +14,18 @@
 //!                                   +----------- failure ----------+
 //! ```
 
-use std::{collections::VecDeque, mem, num::NonZeroU32, time::Duration};
+use std::{mem, time::Duration};
 
 use tokio::time::Instant;
 
-use crate::adapters::{BackendFault, FaultKind};
-
-mod ring;
-
-pub use ring::{Pass, Ring};
+pub use crate::transport::Backoff;
+use crate::{
+    job::{BackendFault, FaultKind},
+    transport::LONGEST_RETRY_AFTER,
+};
 
 /// Failures in a row after which a backend is only probed.
 const CIRCUIT_OPENS_AFTER: u32 = 5;
-
-/// Longest Retry-After that is believed, so that one wrong header can't switch a
-/// backend off for days.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_hours(1);
 
 /// How often a job is asked about.
 #[derive(Clone, Copy, Debug)]
@@ -48,26 +44,6 @@ impl Cadence {
     pub fn interval(&self, unchanged: Duration, wanted: Option<Duration>) -> Duration {
         let longest = wanted.map_or(self.max, |wanted| wanted.clamp(self.min, self.max));
         (unchanged / 10).clamp(self.min, longest)
-    }
-}
-
-/// How long to leave something alone that failed.
-#[derive(Clone, Copy, Debug)]
-pub struct Backoff {
-    /// Shortest wait.
-    pub min: Duration,
-    /// Longest wait.
-    pub max: Duration,
-}
-
-impl Backoff {
-    /// The wait after `failures` (at least one) in a row: anywhere between the
-    /// shortest wait and that doubled for each failure, at most the longest;
-    /// `dice` in `0.0..1.0` says where.
-    pub fn wait(&self, failures: u32, dice: f64) -> Duration {
-        let doubled = self.min.saturating_mul(2_u32.saturating_pow(failures));
-        let span = doubled.min(self.max).saturating_sub(self.min);
-        self.min.min(self.max) + span.mul_f64(dice.clamp(0.0, 1.0))
     }
 }
 
@@ -204,50 +180,8 @@ impl Gate {
     }
 }
 
-/// Holds a backend's requests to so many in any one second. Remembers when the
-/// last of them were sent, so that the limit is exact: no burst, no drift.
-#[derive(Debug)]
-pub struct Rate {
-    per_second: usize,
-    sent: VecDeque<Instant>,
-}
-
-impl Rate {
-    /// At most `per_second` requests in any one second.
-    pub fn new(per_second: NonZeroU32) -> Self {
-        let per_second = usize::try_from(per_second.get()).unwrap_or(usize::MAX);
-        Self { per_second, sent: VecDeque::new() }
-    }
-
-    /// Takes leave to send one request at `now`.
-    ///
-    /// # Errors
-    /// When to ask again.
-    pub fn take(&mut self, now: Instant) -> Result<(), Instant> {
-        if self.sent.len() >= self.per_second {
-            match self.sent.front() {
-                Some(&oldest) if oldest + Duration::from_secs(1) > now => {
-                    return Err(oldest + Duration::from_secs(1));
-                }
-                _ => self.sent.pop_front(),
-            };
-        }
-        self.sent.push_back(now);
-        Ok(())
-    }
-
-    /// The request that took leave at `at` was not sent.
-    pub fn give_back(&mut self, at: Instant) {
-        if let Some(place) = self.sent.iter().rposition(|sent| *sent == at) {
-            self.sent.remove(place);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -346,42 +280,5 @@ mod tests {
         let now = Instant::now();
         let until = |seconds| fail(&mut Gate::new(BACKOFF), &throttled(seconds), now, 0.0);
         assert_eq!([until(u64::MAX), until(0)], [now + LONGEST_RETRY_AFTER, now + SECOND]);
-    }
-
-    proptest! {
-        #[test]
-        fn no_second_ever_holds_more_requests_than_allowed(
-            steps in proptest::collection::vec((0..400_u64, any::<bool>()), 1..200),
-            limit in 1..6_u32,
-        ) {
-            let mut rate = Rate::new(NonZeroU32::new(limit).unwrap());
-            let mut now = Instant::now();
-            let mut sent: Vec<Instant> = Vec::new();
-            // Places that were taken, and may be given back one step later.
-            let mut place = None;
-            for (step, is_sent) in steps {
-                now += Duration::from_millis(step);
-                let before = place.take();
-                match rate.take(now) {
-                    Ok(()) if is_sent => sent.push(now),
-                    Ok(()) => place = Some(now),
-                    Err(at) => prop_assert!(at > now),
-                }
-                if let Some(at) = before {
-                    rate.give_back(at);
-                }
-            }
-            prop_assert!(sent.is_empty() || rate.sent.len() <= limit as usize);
-            for (index, &at) in sent.iter().enumerate() {
-                let within = sent[index..].iter().filter(|&&other| other < at + SECOND).count();
-                prop_assert!(within <= limit as usize);
-            }
-        }
-
-        #[test]
-        fn back_off_stays_within_its_bounds(failures in 1..u32::MAX, dice in 0.0..1.0_f64) {
-            let wait = BACKOFF.wait(failures, dice);
-            prop_assert!(BACKOFF.min <= wait && wait <= BACKOFF.max);
-        }
     }
 }

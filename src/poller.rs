@@ -7,22 +7,21 @@
 
 use std::{
     collections::HashSet,
-    mem,
     num::NonZeroUsize,
     sync::{Arc, Mutex, PoisonError},
 };
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::{sync::Semaphore, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    adapters::{BackendFault, FaultKind, vendor_message},
-    job::{JobRef, JobState, Source},
+    job::{BackendFault, FaultKind, JobFault, JobRef, JobState, PayloadHash, vendor_message},
     pacing::Hold,
     snapshot::Snapshot,
-    transport::{Leave, Question, Throttle, Upstream},
+    transport::{Permit, PollResponse, RateLimiter, Upstream},
 };
 
 mod calendar;
@@ -110,7 +109,7 @@ pub struct Limits {
     /// Most requests at once.
     pub concurrency: NonZeroUsize,
     /// When each may be sent.
-    pub throttle: Arc<Throttle>,
+    pub throttle: Arc<RateLimiter>,
 }
 
 /// Asks `upstream` about the jobs on `roster` until `stop` is cancelled; then
@@ -144,7 +143,7 @@ pub async fn run(
             }
             let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
             // Before the batch is made: what falls due while it waits still joins it.
-            let leave = poller.throttle.leave_to_send().await;
+            let leave = poller.throttle.acquire().await;
             if let Some(batch) = roster.take(Instant::now(), rand::random()) {
                 while flights.try_join_next().is_some() {}
                 let poller = Arc::clone(&poller);
@@ -168,7 +167,7 @@ pub async fn run(
     };
     let forgive = async {
         loop {
-            poller.upstream.put_right().await;
+            poller.upstream.credentials_rotated().await;
             roster.forgive_rejections(Instant::now());
         }
     };
@@ -182,16 +181,15 @@ pub async fn run(
 struct Poller {
     name: Arc<str>,
     upstream: Arc<dyn Upstream>,
-    throttle: Arc<Throttle>,
+    throttle: Arc<RateLimiter>,
     unknown_words: Mutex<HashSet<String>>,
 }
 
 impl Poller {
     /// Asks about a batch. Where the vendor refuses the whole for what may be one
     /// job's fault, asks about its halves, until the culprit stands alone.
-    async fn fly(&self, batch: &mut Batch, leave: Leave) {
+    async fn fly(&self, batch: &mut Batch, leave: Permit) {
         let mut parts = vec![batch.open()];
-        let mut wait = batch.wait();
         let mut leave = Some(leave);
         while let Some(mut part) = parts.pop() {
             let leave = if let Some(leave) = leave.take() {
@@ -201,30 +199,19 @@ impl Poller {
                 if part.is_empty() {
                     continue;
                 }
-                self.throttle.leave_to_send().await
+                self.throttle.acquire().await
             };
             let jobs: Vec<JobRef> = part.iter().map(|taken| taken.job().clone()).collect();
-            let known: Vec<Option<Source>> = part.iter().map(Taken::source).collect();
-            let question = Question { jobs: &jobs, known: &known, wait: mem::take(&mut wait) };
-            let answer = self.upstream.ask(question, leave).await;
-            if let (Err(fault) | Ok(Err(fault)), false) = (&answer, question.wait.is_zero())
-                && !matches!(fault.kind, FaultKind::Throttled { .. } | FaultKind::CredentialsRejected)
-            {
-                info!(backend = %self.name, error = %fault, "a long poll failed; none is tried for a while");
-                batch.long_poll_failed();
-                return;
-            }
-            let (fault, of_one_job) = match answer {
-                Ok(Ok(answers)) => {
-                    for observation in answers.iter().flatten().flatten() {
-                        self.note_unknown_word(observation.state, &observation.vendor_state);
-                    }
+            let (fault, of_one_job) = match self.upstream.poll(&jobs, leave).await {
+                Ok(response) => {
+                    let answers = self.read(&part, &response);
+                    drop(response);
                     if batch.answered(&part, answers, rand::random()) {
                         info!(backend = %self.name, "the backend answers again");
                     }
                     continue;
                 }
-                Ok(Err(fault)) if fault.kind.is_refusal() => {
+                Err(fault) if fault.kind.is_refusal() && !fault.concerns_backend() => {
                     if part.len() > 1 {
                         if fault.kind == FaultKind::TooLarge {
                             batch.too_large(part.len());
@@ -244,13 +231,31 @@ impl Poller {
                         Refusal::Backends => (fault, true),
                     }
                 }
-                Err(fault) | Ok(Err(fault)) => (fault, false),
+                Err(fault) => (fault, false),
             };
             let told = if of_one_job { &fault.without_words() } else { &fault };
             let failures = batch.failed(told, rand::random());
             warn!(backend = %self.name, error = %fault, failures, "the backend can't be asked");
             return;
         }
+    }
+
+    /// What the response says of each job of the part; none where it says the same as
+    /// before, to the byte.
+    fn read(&self, part: &[Taken], response: &PollResponse) -> Vec<Result<Option<Snapshot>, JobFault>> {
+        let read = |(taken, element): (&Taken, &Result<Bytes, JobFault>)| {
+            let element = element.as_ref().map_err(Clone::clone)?;
+            let payload_hash = Some(PayloadHash::of(element));
+            if payload_hash == taken.payload_hash() {
+                return Ok(None);
+            }
+            let observation = response.observe(taken.job(), element)?;
+            self.note_unknown_word(observation.state, &observation.vendor_state);
+            let mut snapshot = Snapshot::new(observation);
+            snapshot.payload_hash = payload_hash;
+            Ok(Some(snapshot))
+        };
+        part.iter().zip(response.elements()).map(read).collect()
     }
 
     fn note_unknown_word(&self, state: JobState, word: &str) {

@@ -23,8 +23,8 @@ use prost::{
 
 use crate::{
     job::{
-        Artifact, Fingerprint, JobError, JobRef, JobResult, JobState, Lens, Observation, Progress, Sections,
-        Source,
+        Artifact, Fingerprint, JobError, JobRef, JobResult, JobState, Lens, Observation, PayloadHash,
+        Progress, Sections,
     },
     proto::v1 as pb,
 };
@@ -40,8 +40,8 @@ const VENDOR_PAYLOAD: u32 = 17;
 pub struct Snapshot {
     /// Where it is in its life cycle.
     pub state: JobState,
-    /// What it was read from.
-    pub source: Option<Source>,
+    /// The hash of the element that it was read from, where that is known.
+    pub payload_hash: Option<PayloadHash>,
     fingerprints: Sections,
     bytes: Box<[u8]>,
     result_at: u32,
@@ -52,7 +52,7 @@ impl Snapshot {
     /// Publishes what was observed.
     pub fn new(observation: Observation) -> Self {
         let fingerprints = Sections::of(&observation);
-        let (state, source) = (observation.state, observation.source);
+        let state = observation.state;
         let (status, result, payload) = to_proto(observation);
         let result_at = status.encoded_len();
         let result_len = result.as_ref().map_or(0, |result| encoding::message::encoded_len(RESULT, result));
@@ -70,7 +70,7 @@ impl Snapshot {
         let place = |at: usize| u32::try_from(at).expect("an answer is limited to less than 4 GiB");
         Self {
             state,
-            source,
+            payload_hash: None,
             fingerprints,
             bytes: bytes.into(),
             result_at: place(result_at),
@@ -215,7 +215,6 @@ fn to_proto(observation: Observation) -> (pb::JobStatus, Option<pb::JobResult>, 
         start_time,
         end_time,
         vendor_payload,
-        source: _,
     } = observation;
     let status = pb::JobStatus {
         job: None,

@@ -10,9 +10,8 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use super::request::Invalid;
 use crate::{
-    adapters::{BackendFault, FaultKind, InvalidJobRef, vendor_message},
     hub::{DownloadFailure, Failure},
-    job::JobRef,
+    job::{BackendFault, FaultKind, InvalidJobRef, JobRef, vendor_message},
     poller::{Interruption, Latest},
 };
 
@@ -154,7 +153,9 @@ fn of_fault(
         metadata.insert("detail".into(), detail.to_owned());
     }
     let (code, reason, retry) = match &fault.kind {
-        FaultKind::Unavailable { .. } => (Code::Unavailable, "BACKEND_UNAVAILABLE", true),
+        FaultKind::Unreachable { .. } | FaultKind::Unavailable { .. } | FaultKind::Overloaded => {
+            (Code::Unavailable, "BACKEND_UNAVAILABLE", true)
+        }
         FaultKind::Throttled { .. } => (Code::Unavailable, "BACKEND_THROTTLED", true),
         FaultKind::CredentialsRejected => (Code::FailedPrecondition, "BACKEND_CREDENTIALS_REJECTED", false),
         FaultKind::Forbidden => (Code::FailedPrecondition, "BACKEND_FORBIDDEN", false),

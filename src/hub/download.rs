@@ -27,10 +27,11 @@ use tracing::warn;
 
 use super::{Ask, Backend, Failure, Hub, inquiry::at};
 use crate::{
-    adapters::{BackendFault, FaultKind, FileFault, RefusedLocation},
     config::Poll,
     job::{Artifact, JobRef},
-    transport::{File, Throttle, Upstream},
+    job::{BackendFault, FaultKind},
+    transport::{File, RateLimiter, Upstream},
+    vendors::{FileFault, RefusedLocation},
 };
 
 /// Oldest status that is trusted to know a file's location.
@@ -46,7 +47,7 @@ const DRAIN: Duration = Duration::from_secs(7);
 /// places of their own.
 pub(super) struct Downloads {
     upstream: Arc<dyn Upstream>,
-    throttle: Arc<Throttle>,
+    throttle: Arc<RateLimiter>,
     places: Arc<Semaphore>,
     limit: usize,
     /// Longest wait for a place.
@@ -56,7 +57,7 @@ pub(super) struct Downloads {
 }
 
 impl Downloads {
-    pub(super) fn new(upstream: Arc<dyn Upstream>, throttle: Arc<Throttle>, poll: &Poll) -> Self {
+    pub(super) fn new(upstream: Arc<dyn Upstream>, throttle: Arc<RateLimiter>, poll: &Poll) -> Self {
         let limit = poll.max_concurrency.get().min(Semaphore::MAX_PERMITS);
         let places = Arc::new(Semaphore::new(limit));
         Self { upstream, throttle, places, limit, patience: poll.timeout, retry: poll.min_interval }
@@ -200,7 +201,7 @@ impl Hub {
         let Downloads { upstream, throttle, places, limit, patience, .. } = downloads;
         let place = timeout(*patience, Arc::clone(places).acquire_owned()).await;
         let Ok(Ok(place)) = place else { return Err(DownloadFailure::TooMany { limit: *limit }) };
-        let leave = throttle.leave_to_send().await;
+        let leave = throttle.acquire().await;
         let now = Instant::now();
         if let Some(hold) = roster.held(now) {
             let retry_in = hold.until.saturating_duration_since(now);

@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{Failure, Hub};
 use crate::{
-    adapters::FaultKind,
+    job::FaultKind,
     job::JobRef,
     poller::{Follow, Interest, Latest, Mailbox, News, Standing},
 };
@@ -166,8 +166,13 @@ impl Inquiry {
             (_, Some(latest)) => (!waiting).then(|| Ok(latest.clone())),
             (_, None) => {
                 let (fault, until) = failing?;
-                let passes =
-                    matches!(fault.kind, FaultKind::Unavailable { .. } | FaultKind::Throttled { .. });
+                let passes = matches!(
+                    fault.kind,
+                    FaultKind::Unreachable { .. }
+                        | FaultKind::Unavailable { .. }
+                        | FaultKind::Overloaded
+                        | FaultKind::Throttled { .. }
+                );
                 if waiting && passes {
                     return None;
                 }

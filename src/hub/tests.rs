@@ -11,9 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Ask, BackendSetup, Caller, Event, Failure, Hub, Pollers, Watch, WatchLimits, WatchOptions};
 use crate::{
-    adapters::{FaultKind, InvalidJobRef},
     config::Poll,
-    job::{Fingerprint, JobRef, JobState, Lens, ResumeToken},
+    job::{FaultKind, Fingerprint, InvalidJobRef, JobRef, JobState, Lens, ResumeToken},
     poller::{Health, script::Script},
 };
 

@@ -110,7 +110,7 @@ pub(super) struct State {
 }
 
 /// Interruptions of one kind are told once.
-type Interrupted = (mem::Discriminant<crate::adapters::FaultKind>, Option<u16>);
+type Interrupted = (mem::Discriminant<crate::job::FaultKind>, Option<u16>);
 
 /// What to do next.
 #[derive(Debug)]

@@ -58,7 +58,6 @@ impl Sections {
             start_time,
             end_time,
             vendor_payload,
-            source: _,
         } = observation;
 
         let mut out = Canonical(Vec::with_capacity(1024));

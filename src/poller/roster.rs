@@ -40,7 +40,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Calendar, Ended, Interruption, Mailbox, News, Standing};
 use crate::{
-    adapters::BackendFault,
+    job::BackendFault,
     job::JobRef,
     pacing::{Admission, Cadence, Gate, Hold},
 };

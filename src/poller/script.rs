@@ -1,20 +1,67 @@
 //! A vendor that answers as a test tells it, and remembers what it was asked.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    future::Future,
-    pin::Pin,
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex},
     time::Duration,
 };
 
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::{Request, Response};
 use tokio::{sync::Notify, time::Instant};
+use uuid::Uuid;
 
 use crate::{
-    adapters::{BackendFault, Changes, FaultKind, JobFault, StandbyFault},
-    job::{JobRef, JobState, Observation, Source},
-    transport::{Asked, Leave, Question, Upstream},
+    job::{BackendFault, FaultKind, InvalidJobRef, JobFault, JobRef, JobState, Observation, StandbyFault},
+    transport::{Permit, PollResponse, Upstream},
+    vendors::{Adapter, Capabilities, Elements},
 };
+
+/// A response that says of each job what `says` does.
+pub(crate) fn response(
+    jobs: &[JobRef],
+    says: impl Fn(&JobRef) -> Result<Observation, JobFault>,
+) -> PollResponse {
+    let mut reader = Reader::default();
+    let elements = Elements::for_each(jobs, |_, job| {
+        let observation = says(job)?;
+        let element = Bytes::from(format!("{observation:?}"));
+        reader.0.insert(element.clone(), observation);
+        Ok(element)
+    });
+    PollResponse::new(Arc::new(reader), elements)
+}
+
+/// Knows the elements of one response.
+#[derive(Debug, Default)]
+struct Reader(HashMap<Bytes, Observation>);
+
+impl Adapter for Reader {
+    fn capabilities(&self) -> Capabilities {
+        unreachable!("a script sends no request")
+    }
+
+    fn check(&self, _: &JobRef) -> Result<(), InvalidJobRef> {
+        Ok(())
+    }
+
+    fn probe_id(&self, _: Uuid) -> String {
+        unreachable!("a script is not probed")
+    }
+
+    fn request(&self, _: &[JobRef]) -> Request<Bytes> {
+        unreachable!("a script sends no request")
+    }
+
+    fn split(&self, _: &[JobRef], _: &Response<Bytes>) -> Result<Elements, BackendFault> {
+        unreachable!("a script's response is split already")
+    }
+
+    fn observe(&self, _: &JobRef, element: &Bytes) -> Result<Observation, JobFault> {
+        Ok(self.0[element].clone())
+    }
+}
 
 /// Answers from a table of jobs.
 #[derive(Default)]
@@ -31,7 +78,7 @@ struct Inner {
     latency: Duration,
     panics: bool,
     calls: Vec<Call>,
-    put_right: Arc<Notify>,
+    rotated: Arc<Notify>,
     under_way: usize,
     most_under_way: usize,
 }
@@ -40,7 +87,6 @@ struct Inner {
 pub(crate) struct Call {
     pub(crate) at: Instant,
     pub(crate) ids: Vec<String>,
-    pub(crate) wait: Duration,
 }
 
 impl Script {
@@ -87,8 +133,8 @@ impl Script {
         self.inner.lock().unwrap().fault = None;
     }
 
-    pub(crate) fn put_right(&self) {
-        self.inner.lock().unwrap().put_right.notify_one();
+    pub(crate) fn rotate_credentials(&self) {
+        self.inner.lock().unwrap().rotated.notify_one();
     }
 
     pub(crate) fn panics(&self, panics: bool) {
@@ -111,25 +157,14 @@ impl Script {
         self.inner.lock().unwrap().under_way
     }
 
-    /// Only what the vendor itself says is an answer.
-    #[expect(clippy::unused_self)]
-    fn breaks_before_the_answer(&self, fault: &BackendFault) -> bool {
-        matches!(fault.kind, FaultKind::Unavailable { .. } | FaultKind::CredentialsRejected)
-    }
-
-    fn all_ended(&self, jobs: &[JobRef]) -> bool {
-        let inner = self.inner.lock().unwrap();
-        jobs.iter().all(|job| inner.jobs.get(&*job.id).is_some_and(|seen| seen.state.is_terminal()))
-    }
-
-    fn answer(&self, jobs: &[JobRef], known: &[Option<Source>]) -> Changes {
+    fn answer(&self, jobs: &[JobRef]) -> Result<PollResponse, BackendFault> {
         let inner = self.inner.lock().unwrap();
         if inner.panics {
             drop(inner);
             panic!("the script panics");
         }
         if jobs.iter().all(|job| inner.untagged.contains(&*job.id)) {
-            return Ok(jobs.iter().map(|_| Err(StandbyFault::NeedsJobTag.into())).collect());
+            return Ok(response(jobs, |_| Err(StandbyFault::NeedsJobTag.into())));
         }
         if let Some(fault) = &inner.fault {
             return Err(fault.clone());
@@ -137,13 +172,7 @@ impl Script {
         if jobs.iter().any(|job| inner.poison.contains(&*job.id)) {
             return Err(FaultKind::Rejected { message: "bad id".into() }.into());
         }
-        // As an adapter does, it leaves out what is known.
-        let answer = |(job, known): (&JobRef, &Option<Source>)| {
-            let seen = inner.jobs.get(&*job.id).ok_or(JobFault::NotFound)?;
-            let source = Some(Source::of(format!("{seen:?}").as_bytes()));
-            Ok((*known != source).then(|| Observation { source, ..seen.clone() }))
-        };
-        Ok(jobs.iter().zip(known).map(answer).collect())
+        Ok(response(jobs, |job| inner.jobs.get(&*job.id).cloned().ok_or(JobFault::NotFound)))
     }
 }
 
@@ -157,34 +186,29 @@ impl Drop for UnderWay<'_> {
 }
 
 impl Upstream for Script {
-    fn put_right(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
-        let put_right = Arc::clone(&self.inner.lock().unwrap().put_right);
-        Box::pin(async move { put_right.notified().await })
+    fn credentials_rotated(&self) -> BoxFuture<'_, ()> {
+        let rotated = Arc::clone(&self.inner.lock().unwrap().rotated);
+        Box::pin(async move { rotated.notified().await })
     }
 
-    fn ask<'a>(&'a self, Question { jobs, known, wait }: Question<'a>, mut leave: Leave) -> Asked<'a> {
+    fn poll<'a>(
+        &'a self,
+        jobs: &'a [JobRef],
+        mut permit: Permit,
+    ) -> BoxFuture<'a, Result<PollResponse, BackendFault>> {
         Box::pin(async move {
-            leave.spend().await;
+            permit.consume().await;
             let latency = {
                 let mut inner = self.inner.lock().unwrap();
                 let ids = jobs.iter().map(|job| job.id.to_string()).collect();
-                inner.calls.push(Call { at: Instant::now(), ids, wait });
+                inner.calls.push(Call { at: Instant::now(), ids });
                 inner.under_way += 1;
                 inner.most_under_way = inner.most_under_way.max(inner.under_way);
                 inner.latency
             };
             let _under_way = UnderWay(self);
-            tokio::time::sleep(latency / 2).await;
-            let until = Instant::now() + wait;
-            while Instant::now() < until && !self.all_ended(jobs) {
-                // As Immuta does with a pollInterval of 1.
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-            tokio::time::sleep(latency / 2).await;
-            match self.answer(jobs, known) {
-                Err(fault) if self.breaks_before_the_answer(&fault) => Err(fault),
-                answer => Ok(answer),
-            }
+            tokio::time::sleep(latency).await;
+            self.answer(jobs)
         })
     }
 }

@@ -6,15 +6,18 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::BoxFuture;
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{Ended, Follow, Interest, Limits, Mailbox, Plan, Roster, Standing, script::Script};
+use super::{
+    Ended, Follow, Interest, Limits, Mailbox, Plan, Roster, Standing,
+    script::{Script, response},
+};
 use crate::{
-    adapters::FaultKind,
-    job::{JobRef, JobState},
+    job::{BackendFault, FaultKind, JobRef, JobState, Observation},
     pacing::{Backoff, Cadence, Gate},
-    transport::{Throttle, Upstream},
+    transport::{Permit, PollResponse, RateLimiter, Upstream},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -29,7 +32,7 @@ struct Rig {
 fn rig(max_batch: usize) -> Rig {
     rig_with(
         max_batch,
-        Limits { concurrency: nonzero(8), throttle: Throttle::new(NonZeroU32::new(1000).unwrap()) },
+        Limits { concurrency: nonzero(8), throttle: RateLimiter::new(NonZeroU32::new(1000).unwrap()) },
     )
 }
 
@@ -369,8 +372,10 @@ async fn nothing_is_sent_while_a_retry_after_runs() {
 
 #[tokio::test(start_paused = true)]
 async fn concurrency_and_rate_stay_within_their_limits() {
-    let rig =
-        rig_with(1, Limits { concurrency: nonzero(2), throttle: Throttle::new(NonZeroU32::new(5).unwrap()) });
+    let rig = rig_with(
+        1,
+        Limits { concurrency: nonzero(2), throttle: RateLimiter::new(NonZeroU32::new(5).unwrap()) },
+    );
     let _follows: Vec<Follow> = rig.running(100).iter().map(|id| rig.follow(id)).collect();
     pass(60 * SECOND).await;
     assert!(rig.script.most_under_way() <= 2);
@@ -395,7 +400,6 @@ async fn a_panic_while_an_answer_is_read_loses_no_job() {
 }
 
 mod kept;
-mod long_polls;
 mod refusals;
 mod siege;
 
@@ -417,7 +421,7 @@ async fn a_missing_job_is_asked_about_at_the_shortest_cadence() {
 async fn whoever_joins_while_the_last_follower_leaves_is_still_answered() {
     let rig = Arc::new(rig_with(
         4,
-        Limits { concurrency: nonzero(64), throttle: Throttle::new(NonZeroU32::new(u32::MAX).unwrap()) },
+        Limits { concurrency: nonzero(64), throttle: RateLimiter::new(NonZeroU32::new(u32::MAX).unwrap()) },
     ));
     rig.running(8);
     let workers: Vec<JoinHandle<()>> = (0..8_usize)

@@ -3,13 +3,15 @@
 use std::pin::Pin;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 
 use super::*;
 use crate::{
-    adapters::{BackendFault, FileFault},
     hub::{Download, DownloadFailure, Fetch},
-    job::{Artifact, Observation},
-    transport::{Asked, File, Files, Leave, Question, Upstream},
+    job::{Artifact, BackendFault, Observation},
+    poller::script::response,
+    transport::{File, Files, Permit, PollResponse, Upstream},
+    vendors::FileFault,
 };
 
 /// Pieces of the file: more than the channel and the reader hold.
@@ -23,7 +25,11 @@ struct Shelf {
 }
 
 impl Upstream for Shelf {
-    fn ask<'a>(&'a self, Question { jobs, .. }: Question<'a>, _: Leave) -> Asked<'a> {
+    fn poll<'a>(
+        &'a self,
+        jobs: &'a [JobRef],
+        _: Permit,
+    ) -> BoxFuture<'a, Result<PollResponse, BackendFault>> {
         self.polls.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let mut observation = Observation::new(JobState::Running, "r");
         observation.artifacts.push(Artifact {
@@ -32,7 +38,7 @@ impl Upstream for Shelf {
             file_name: "f".into(),
             vendor_uri: "/f".into(),
         });
-        Box::pin(async move { Ok(Ok(jobs.iter().map(|_| Ok(Some(observation.clone()))).collect())) })
+        Box::pin(async move { Ok(response(jobs, |_| Ok(observation.clone()))) })
     }
 
     fn files(&self) -> Option<&dyn Files> {
@@ -45,7 +51,7 @@ impl Files for Shelf {
         &'a self,
         _location: &'a str,
         _offset: u64,
-        _leave: Leave,
+        _permit: Permit,
     ) -> Pin<Box<dyn Future<Output = Result<File, FileFault>> + Send + 'a>> {
         Box::pin(async move {
             match &self.fault {

@@ -9,7 +9,7 @@ async fn an_outage_is_told_once_and_its_end_too() {
     let mut watch = rig.watch("a");
     assert_eq!(said(&mut watch).await, "Running");
     rig.script.go_down();
-    assert_eq!(said(&mut watch).await, "interrupted: the vendor can't be reached: down");
+    assert_eq!(said(&mut watch).await, "interrupted: the vendor gave no usable response: down");
     pass(2 * SECOND).await;
     rig.script.come_back();
     assert_eq!(said(&mut watch).await, "heartbeat", "nothing changed, and that is known again");

@@ -1,19 +1,22 @@
 //! A poller never ends by itself; should one, the hub's owner learns of it.
 
-use std::pin::Pin;
+use futures_util::future::BoxFuture;
 
 use super::*;
-use crate::transport::{Asked, Leave, Question, Upstream};
+use crate::{
+    job::BackendFault,
+    transport::{Permit, PollResponse, Upstream},
+};
 
 /// Breaks the poller's task itself, not only one of its requests.
 struct Breaks;
 
 impl Upstream for Breaks {
-    fn ask<'a>(&'a self, _: Question<'a>, _: Leave) -> Asked<'a> {
+    fn poll<'a>(&'a self, _: &'a [JobRef], _: Permit) -> BoxFuture<'a, Result<PollResponse, BackendFault>> {
         Box::pin(std::future::pending())
     }
 
-    fn put_right(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+    fn credentials_rotated(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
             pass(SECOND).await;
             panic!("the upstream breaks its poller");

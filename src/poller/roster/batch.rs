@@ -11,8 +11,7 @@ use super::{
     WITHOUT_LONG_POLLS,
 };
 use crate::{
-    adapters::{BackendFault, FaultKind, JobFault, StandbyFault::NeedsJobTag},
-    job::{JobRef, Observation, Source},
+    job::{BackendFault, FaultKind, JobFault, JobRef, PayloadHash, StandbyFault::NeedsJobTag},
     poller::{Interruption, Latest, Standing},
     snapshot::Snapshot,
 };
@@ -55,9 +54,9 @@ impl Taken {
         &self.entry.job
     }
 
-    /// What its newest observation was read from.
-    pub fn source(&self) -> Option<Source> {
-        self.entry.news().latest.as_ref()?.snapshot.source
+    /// The hash of what its newest observation was read from.
+    pub fn payload_hash(&self) -> Option<PayloadHash> {
+        self.entry.news().latest.as_ref()?.snapshot.payload_hash
     }
 }
 
@@ -124,7 +123,7 @@ impl Batch {
     pub fn answered(
         &mut self,
         part: &[Taken],
-        answers: Vec<Result<Option<Observation>, JobFault>>,
+        answers: Vec<Result<Option<Snapshot>, JobFault>>,
         dice: f64,
     ) -> bool {
         let (now, time) = (Instant::now(), Timestamp::now());
@@ -151,8 +150,7 @@ impl Batch {
         for (taken, answer) in part.iter().zip(answers) {
             let Some(row) = table.asked(taken) else {
                 // Nobody asks any more, but whoever asks next shall know the end.
-                if let Ok(Some(observation)) = answer {
-                    let snapshot = Snapshot::new(observation);
+                if let Ok(Some(snapshot)) = answer {
                     if snapshot.is_terminal() {
                         ended.push((
                             taken.job().clone(),
@@ -163,11 +161,10 @@ impl Batch {
                 continue;
             };
             if row.followers.is_empty() {
-                let Ok(observation) = answer else {
+                let Ok(snapshot) = answer else {
                     table.remove(taken.key);
                     continue;
                 };
-                let snapshot = observation.map(Snapshot::new);
                 let last = row.observed(snapshot, now, time);
                 if last.is_some() {
                     table.remove(taken.key);
@@ -179,8 +176,7 @@ impl Batch {
             }
             followed += 1;
             let next = match answer {
-                Ok(observation) => {
-                    let snapshot = observation.map(Snapshot::new);
+                Ok(snapshot) => {
                     let trusted = row.alone == 0;
                     if let Some(last) = row.observed(snapshot, now, time) {
                         row.stage = Stage::Ended;

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::Roster;
-use crate::{adapters::BackendFault, pacing::Admission};
+use crate::{job::BackendFault, pacing::Admission};
 
 /// How a backend is doing.
 #[derive(Clone, Debug)]

@@ -15,7 +15,7 @@ use super::{
     Interest, LOOKED_AT, Plan, Row, Stage, TOLERANCE, Table, Taken,
 };
 use crate::{
-    adapters::{BackendFault, FaultKind},
+    job::{BackendFault, FaultKind},
     job::{JobRef, Lens},
     pacing::Backoff,
     poller::{Interruption, Latest, Standing},

@@ -1,12 +1,7 @@
 //! Vendors that refuse some jobs, all jobs, or too many at once.
 
 use super::*;
-use crate::{
-    adapters::BackendFault,
-    job::Observation,
-    poller::Health,
-    transport::{Asked, Leave, Question},
-};
+use crate::poller::Health;
 
 fn wrong_endpoint() -> BackendFault {
     FaultKind::Rejected { message: "wrong endpoint".into() }.into()
@@ -113,13 +108,17 @@ async fn jobs_share_requests_again_after_the_backend_has_stumbled() {
 struct AtMostFifty(std::sync::atomic::AtomicUsize);
 
 impl Upstream for AtMostFifty {
-    fn ask<'a>(&'a self, Question { jobs, .. }: Question<'a>, _: Leave) -> Asked<'a> {
+    fn poll<'a>(
+        &'a self,
+        jobs: &'a [JobRef],
+        _: Permit,
+    ) -> BoxFuture<'a, Result<PollResponse, BackendFault>> {
         self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         Box::pin(async move {
             if jobs.len() > 50 {
-                return Ok(Err(FaultKind::TooLarge.into()));
+                return Err(FaultKind::TooLarge.into());
             }
-            Ok(Ok(jobs.iter().map(|_| Ok(Some(Observation::new(JobState::Running, "r")))).collect()))
+            Ok(response(jobs, |_| Ok(Observation::new(JobState::Running, "r"))))
         })
     }
 }
@@ -127,7 +126,8 @@ impl Upstream for AtMostFifty {
 #[tokio::test(start_paused = true)]
 async fn a_batch_that_was_too_large_is_not_asked_about_again_and_again() {
     let upstream = Arc::new(AtMostFifty(0.into()));
-    let limits = Limits { concurrency: nonzero(8), throttle: Throttle::new(NonZeroU32::new(1000).unwrap()) };
+    let limits =
+        Limits { concurrency: nonzero(8), throttle: RateLimiter::new(NonZeroU32::new(1000).unwrap()) };
     let rig = rig_for(Arc::clone(&upstream) as Arc<_>, 200, limits, false);
     let _follows: Vec<Follow> = rig.running(200).iter().map(|id| rig.follow(id)).collect();
     pass(100 * SECOND).await;
@@ -145,7 +145,7 @@ async fn credentials_that_were_replaced_are_tried_at_once() {
     pass(300 * SECOND).await;
     assert_eq!(rig.roster.report(Instant::now()).health, Health::Unavailable);
     rig.script.come_back();
-    rig.script.put_right();
+    rig.script.rotate_credentials();
     pass(2 * LATENCY).await;
     assert!(follows.iter().all(|follow| state(follow) == Some(JobState::Running)));
 }
@@ -154,10 +154,14 @@ async fn credentials_that_were_replaced_are_tried_at_once() {
 struct NamesJobs;
 
 impl Upstream for NamesJobs {
-    fn ask<'a>(&'a self, Question { jobs, .. }: Question<'a>, _: Leave) -> Asked<'a> {
+    fn poll<'a>(
+        &'a self,
+        jobs: &'a [JobRef],
+        _: Permit,
+    ) -> BoxFuture<'a, Result<PollResponse, BackendFault>> {
         Box::pin(async move {
             pass(LATENCY).await;
-            Ok(Err(FaultKind::Rejected { message: format!("{} is wrong", jobs[0].id) }.into()))
+            Err(FaultKind::Rejected { message: format!("{} is wrong", jobs[0].id) }.into())
         })
     }
 }
@@ -166,7 +170,7 @@ impl Upstream for NamesJobs {
 async fn what_a_vendor_says_of_one_job_is_told_to_its_own_followers_alone() {
     for max_batch in [1, 8] {
         let limits =
-            Limits { concurrency: nonzero(8), throttle: Throttle::new(NonZeroU32::new(1000).unwrap()) };
+            Limits { concurrency: nonzero(8), throttle: RateLimiter::new(NonZeroU32::new(1000).unwrap()) };
         let rig = rig_for(Arc::new(NamesJobs), max_batch, limits, false);
         let ids = rig.running(40);
         let follows: Vec<Follow> = ids.iter().map(|id| rig.follow(id)).collect();

@@ -4,9 +4,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    adapters::{BackendFault, JobFault},
-    job::Observation,
+    job::{BackendFault, JobFault, Observation, PayloadHash},
     poller::{Batch, Readiness, Taken},
+    snapshot::Snapshot,
 };
 
 const JOBS: usize = 24;
@@ -87,17 +87,20 @@ fn fault(kind: u8) -> BackendFault {
     }
 }
 
-fn answer(says: u8, taken: &Taken) -> Result<Option<Observation>, JobFault> {
+fn answer(says: u8, taken: &Taken) -> Result<Option<Snapshot>, JobFault> {
+    let snapshot = |state| Snapshot::new(Observation::new(state, ""));
     match says {
         0 => Err(JobFault::NotFound),
         1 => Err(JobFault::Forbidden),
         2 => Err(JobFault::Invalid { message: "no".into() }),
-        3 => Ok(Some(Observation::new(JobState::Succeeded, ""))),
-        4 => Ok(Some(Observation::new(JobState::Retrying, ""))),
-        5 if taken.source().is_some() => Ok(None),
+        3 => Ok(Some(snapshot(JobState::Succeeded))),
+        4 => Ok(Some(snapshot(JobState::Retrying))),
+        5 if taken.payload_hash().is_some() => Ok(None),
         _ => {
-            let source = crate::job::Source::of(b"running");
-            Ok(Some(Observation { source: Some(source), ..Observation::new(JobState::Running, "") }))
+            let payload_hash = Some(PayloadHash::of(b"running"));
+            let mut running = snapshot(JobState::Running);
+            running.payload_hash = payload_hash;
+            Ok(Some(running))
         }
     }
 }

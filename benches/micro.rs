@@ -12,18 +12,19 @@ use std::{
 
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use futures_util::FutureExt;
+use futures_util::{FutureExt, future::BoxFuture};
 use http::Response;
 use jobwatch::{
-    adapters::{Adapter, BaseUrl, Claret, Datasaur, Encoding, Immuta, Kinetica},
     api::Service,
     config::Poll,
     hub::{BackendSetup, Hub, WatchLimits},
-    job::{JobRef, JobState, Observation},
+    job::{BackendFault, JobRef, JobState, Observation},
     pacing::{Backoff, Cadence, Gate},
     poller::{Ended, Follow, Interest, Mailbox, Plan, Roster},
     proto::{served::job_status_service_server::JobStatusService, v1::GetJobStatusRequest},
-    transport::{Asked, Leave, Question, Upstream},
+    snapshot::Snapshot,
+    transport::{Permit, PollResponse, Upstream},
+    vendors::{Adapter, BaseUrl, Claret, Datasaur, Elements, Encoding, Immuta, Kinetica},
 };
 use prost::Message;
 use serde_json::json;
@@ -51,19 +52,20 @@ fn jobs(ids: impl Iterator<Item = String>) -> Vec<JobRef> {
     ids.map(|id| JobRef::new(Arc::clone(&backend), id)).collect()
 }
 
-/// Reads `response`, which has an answer for each of `jobs`.
-fn interpret(
-    c: &mut Criterion,
-    name: &str,
-    adapter: &dyn Adapter,
-    jobs: &[JobRef],
-    response: &Response<Bytes>,
-) {
-    let answers = adapter.interpret(jobs, &[], response).expect("an answer");
-    assert!(answers.len() == jobs.len() && answers.iter().all(Result::is_ok));
-    let mut group = c.benchmark_group("interpret");
+/// Splits `response`, which has an element for each of `jobs`, and reads all of them.
+fn read(c: &mut Criterion, name: &str, adapter: &dyn Adapter, jobs: &[JobRef], response: &Response<Bytes>) {
+    let split = || adapter.split(black_box(jobs), black_box(response)).expect("elements");
+    let observe = |elements: &Elements| {
+        for (job, element) in jobs.iter().zip(elements.as_slice()) {
+            let element = element.as_ref().expect("each job has an element");
+            black_box(adapter.observe(job, element)).expect("an observation");
+        }
+    };
+    observe(&split());
+    let mut group = c.benchmark_group("read a response");
     group.throughput(Throughput::Elements(jobs.len() as u64));
-    group.bench_function(name, |b| b.iter(|| adapter.interpret(black_box(jobs), &[], black_box(response))));
+    group.bench_function(format!("{name}, unchanged"), |b| b.iter(split));
+    group.bench_function(name, |b| b.iter(|| observe(&split())));
     group.finish();
 }
 
@@ -76,13 +78,7 @@ fn immuta(c: &mut Criterion) {
     let body: serde_json::Map<_, _> = (0..JOBS).map(element).collect();
     let most = NonZeroUsize::new(JOBS).expect("not zero");
     let response = answer(serde_json::Value::from(body).to_string());
-    interpret(
-        c,
-        "immuta, 500 jobs",
-        &Immuta::new(base_url(), most, false),
-        &jobs((0..JOBS).map(uuid)),
-        &response,
-    );
+    read(c, "immuta, 500 jobs", &Immuta::new(base_url(), most, false), &jobs((0..JOBS).map(uuid)), &response);
 }
 
 fn datasaur(c: &mut Criterion) {
@@ -97,7 +93,7 @@ fn datasaur(c: &mut Criterion) {
         .collect();
     let most = NonZeroUsize::new(JOBS).expect("not zero");
     let response = answer(json!({ "data": { "result": elements } }).to_string());
-    interpret(
+    read(
         c,
         "datasaur, 100 jobs",
         &Datasaur::new(base_url(), most, None),
@@ -124,7 +120,7 @@ fn claret(c: &mut Criterion) {
         },
     });
     let claret = Claret::new(base_url(), "demo", None).expect("a tenant");
-    interpret(c, "claret", &claret, &jobs(["12345".to_owned()].into_iter()), &answer(body.to_string()));
+    read(c, "claret", &claret, &jobs(["12345".to_owned()].into_iter()), &answer(body.to_string()));
 }
 
 fn kinetica(c: &mut Criterion) {
@@ -139,16 +135,21 @@ fn kinetica(c: &mut Criterion) {
     });
     let kinetica = Kinetica::new(base_url(), Encoding::Json);
     let job = jobs(["4611686018427387907".to_owned()].into_iter());
-    interpret(c, "kinetica", &kinetica, &job, &answer(body.to_string()));
+    read(c, "kinetica", &kinetica, &job, &answer(body.to_string()));
 }
 
 /// Says at once that every job has succeeded.
 struct AllDone;
 
 impl Upstream for AllDone {
-    fn ask<'a>(&'a self, Question { jobs, .. }: Question<'a>, _: Leave) -> Asked<'a> {
-        let done = |_: &JobRef| Ok(Some(Observation::new(JobState::Succeeded, "completed")));
-        Box::pin(std::future::ready(Ok(Ok(jobs.iter().map(done).collect()))))
+    fn poll<'a>(
+        &'a self,
+        jobs: &'a [JobRef],
+        _: Permit,
+    ) -> BoxFuture<'a, Result<PollResponse, BackendFault>> {
+        let reader = Arc::new(Immuta::new(base_url(), NonZeroUsize::MIN, false));
+        let elements = Elements::for_each(jobs, |_, _| Ok(Bytes::from_static(br#"{"state":"completed"}"#)));
+        Box::pin(std::future::ready(Ok(PollResponse::new(reader, elements))))
     }
 }
 
@@ -209,7 +210,7 @@ fn poll(roster: &Arc<Roster>, output: &Bytes) {
     let part = batch.open();
     let running =
         Observation { vendor_payload: output.clone(), ..Observation::new(JobState::Running, "active") };
-    let answers = part.iter().map(|_| Ok(Some(running.clone()))).collect();
+    let answers = part.iter().map(|_| Ok(Some(Snapshot::new(running.clone())))).collect();
     batch.answered(&part, answers, 0.5);
 }
 

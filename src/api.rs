@@ -8,7 +8,7 @@ use tokio_stream::Stream;
 use tonic::{Extensions, Request, Response, Status, Streaming};
 
 use crate::{
-    hub::{Ask, Caller, Hub, WatchOptions},
+    engine::{Caller, GetOptions, JobStatuses, WatchOptions},
     job::{JobRef, View},
     proto::{
         served::{self, job_status_result::Outcome, job_status_service_server::JobStatusService},

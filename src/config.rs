@@ -18,7 +18,7 @@ use std::{
 
 use thiserror::Error;
 
-use crate::adapters::{BaseUrl, ClientAuth, Encoding};
+use crate::vendors::{BaseUrl, ClientAuth, Encoding};
 
 mod credentials;
 mod environment;

@@ -16,12 +16,13 @@ use secrecy::ExposeSecret;
 use serde_json::{Value, value::RawValue};
 
 use crate::{
-    adapters::{
-        Adapter, BackendFault, BaseUrl, Claret, ClientAuth, Datasaur, Encoding, FaultKind, Immuta,
-        Interpretation, JobFault, Kinetica, interpretation,
-    },
     job::{
-        ContentType, Fingerprint, InvalidResumeToken, JobRef, Observation, Observed, ObserverId, ResumeToken,
+        BackendFault, ContentType, FaultKind, Fingerprint, InvalidResumeToken, JobFault, JobRef, Observation,
+        ResumeToken,
+    },
+    vendors::{
+        Adapter, BaseUrl, Claret, ClientAuth, Datasaur, Encoding, Immuta, Kinetica, Observations,
+        observations,
     },
 };
 
@@ -61,29 +62,29 @@ const CONTENT_TYPES: [&str; 7] = [
     "application/octet-stream",
 ];
 
-/// Immuta's `interpret`.
+/// Immuta's responses.
 pub fn immuta(input: &[u8]) {
-    interpret(&Vendor::immuta(), input);
+    poll(&Vendor::immuta(), input);
 }
 
-/// Kinetica's `interpret`.
+/// Kinetica's responses.
 pub fn kinetica(input: &[u8]) {
-    interpret(&Vendor::kinetica(Encoding::Json), input);
+    poll(&Vendor::kinetica(Encoding::Json), input);
 }
 
-/// Kinetica's `interpret` of Avro binary.
+/// Kinetica's responses in Avro binary.
 pub fn kinetica_binary(input: &[u8]) {
-    interpret(&Vendor::kinetica(Encoding::Binary), input);
+    poll(&Vendor::kinetica(Encoding::Binary), input);
 }
 
-/// Claret's `interpret`.
+/// Claret's responses.
 pub fn claret(input: &[u8]) {
-    interpret(&Vendor::claret(), input);
+    poll(&Vendor::claret(), input);
 }
 
-/// Datasaur's `interpret`.
+/// Datasaur's responses.
 pub fn datasaur(input: &[u8]) {
-    interpret(&Vendor::datasaur(), input);
+    poll(&Vendor::datasaur(), input);
 }
 
 /// The answer to Immuta's token exchange.
@@ -152,10 +153,10 @@ impl Vendor {
         }
     }
 
-    /// Asks about `jobs`, and holds each answer to what is true of every one.
-    fn ask(&self, jobs: &[JobRef], response: &Response<Bytes>) -> Interpretation {
-        let interpretation = interpretation(&*self.adapter, jobs, response);
-        match &interpretation {
+    /// Reads the response to a poll of `jobs`, and holds it to what is true of every one.
+    fn read(&self, jobs: &[JobRef], response: &Response<Bytes>) -> Observations {
+        let observations = observations(&*self.adapter, jobs, response);
+        match &observations {
             Err(fault) => check_fault(fault, response.status()),
             Ok(answers) => {
                 assert_eq!(answers.len(), jobs.len(), "one answer a job");
@@ -179,7 +180,7 @@ impl Vendor {
                 }
             }
         }
-        interpretation
+        observations
     }
 
     fn check_observation(&self, job: &JobRef, observation: &Observation) {
@@ -206,19 +207,19 @@ impl Vendor {
     }
 }
 
-fn interpret(vendor: &Vendor, input: &[u8]) {
+fn poll(vendor: &Vendor, input: &[u8]) {
     let Some((response, count)) = response(input) else { return };
     let mut jobs: Vec<JobRef> = vendor.ids[..count].iter().map(|id| JobRef::new("backend", *id)).collect();
-    let there = vendor.ask(&jobs, &response);
-    if vendor.adapter.max_batch().get() < jobs.len() {
+    let there = vendor.read(&jobs, &response);
+    if vendor.adapter.capabilities().max_batch.get() < jobs.len() {
         return;
     }
-    // What is said of a job rests on the answer, not on what else was asked.
+    // What is said of a job rests on the response, not on what else was polled.
     jobs.reverse();
-    let back = vendor.ask(&jobs, &response);
+    let back = vendor.read(&jobs, &response);
     let (Ok(there), Ok(back)) = (there, back) else { return };
     for (one, other) in there.iter().zip(back.iter().rev()) {
-        assert_eq!(one.as_ref().ok(), other.as_ref().ok(), "the order of the question changes nothing");
+        assert_eq!(one.as_ref().ok(), other.as_ref().ok(), "the order of the jobs changes nothing");
     }
 }
 
@@ -320,10 +321,13 @@ fn response(input: &[u8]) -> Option<(Response<Bytes>, usize)> {
 fn check_fault(fault: &BackendFault, status: StatusCode) {
     assert!(fault.http_status.is_none_or(|own| own == status.as_u16()), "a fault has the answer's status");
     match &fault.kind {
-        FaultKind::Rejected { message: text } | FaultKind::Unavailable { why: text, .. } => {
+        FaultKind::Rejected { message: text }
+        | FaultKind::Unreachable { why: text }
+        | FaultKind::Unavailable { why: text, .. } => {
             check_message(text);
         }
         FaultKind::Throttled { .. }
+        | FaultKind::Overloaded
         | FaultKind::CredentialsRejected
         | FaultKind::Forbidden
         | FaultKind::TooLarge

@@ -9,9 +9,11 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use xxhash_rust::xxh3::xxh3_64;
 
+mod fault;
 mod resume;
 mod view;
 
+pub use fault::{BackendFault, FaultKind, InvalidJobRef, JobFault, StandbyFault, vendor_message};
 pub use resume::{InvalidResumeToken, Observed, ObserverId, ResumeToken};
 pub use view::{Fingerprint, PartHashes, Parts, View};
 
@@ -86,13 +88,13 @@ impl JobState {
     }
 }
 
-/// Stands for the bytes of an answer that one observation was read from. Where they
-/// are the same again, so is the observation, and need not be read.
+/// A hash of a job's element of a response. An element with the hash of the one before
+/// gives the same observation and need not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Source(NonZeroU64);
+pub struct PayloadHash(NonZeroU64);
 
-impl Source {
-    /// The source that has these bytes.
+impl PayloadHash {
+    /// The hash of these bytes.
     pub fn of(bytes: &[u8]) -> Self {
         Self(NonZeroU64::new(xxh3_64(bytes)).unwrap_or(NonZeroU64::MIN))
     }
@@ -129,8 +131,6 @@ pub struct Observation {
     pub end_time: Option<Timestamp>,
     /// The vendor's job object as received, UTF-8 JSON.
     pub vendor_payload: Bytes,
-    /// What it was read from, where nothing but that and the job decides it.
-    pub source: Option<Source>,
 }
 
 impl Observation {
@@ -151,7 +151,6 @@ impl Observation {
             start_time: None,
             end_time: None,
             vendor_payload: Bytes::new(),
-            source: None,
         }
     }
 }

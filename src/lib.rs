@@ -1,16 +1,13 @@
 #![doc = include_str!("../README.md")]
 
-pub mod adapters;
 pub mod api;
 pub mod cli;
 pub mod config;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
-pub mod hub;
+pub mod engine;
 pub mod job;
-pub mod pacing;
-pub mod poller;
 pub mod proto;
 pub mod server;
 #[cfg(feature = "demo")]
@@ -18,3 +15,4 @@ pub mod simulators;
 pub mod snapshot;
 pub mod telemetry;
 pub mod transport;
+pub mod vendors;

@@ -12,13 +12,13 @@ use tracing::{info, warn};
 
 use crate::{
     api::{self, Service},
-    config::{Config, Tls, Vendor},
+    config::{Config, Tls},
     hub::{BackendSetup, Hub, WatchLimits},
     proto::{
         self,
         served::job_status_service_server::{JobStatusServiceServer, SERVICE_NAME},
     },
-    transport::{Endpoint, SetupError, Throttle},
+    transport::{DEFAULT_RESPONSE_BYTES, Endpoint, RateLimiter, ResponseBudget, SetupError},
 };
 
 mod incoming;
@@ -90,9 +90,10 @@ pub async fn run(
     let Config { server, limits, backends, .. } = config;
     let mut setups = Vec::with_capacity(backends.len());
     let mut rotation = Rotation::default();
+    let response_budget = ResponseBudget::new(DEFAULT_RESPONSE_BYTES);
     for backend in backends {
         let name = Arc::clone(&backend.name);
-        let endpoint = Endpoint::new(&backend)
+        let endpoint = Endpoint::new(&backend, Arc::clone(&response_budget))
             .map_err(|error| ServeError::Backend { backend: Arc::clone(&name), error })?;
         let endpoint = Arc::new(endpoint);
         rotation.add(&backend.credentials, &endpoint);
@@ -100,8 +101,8 @@ pub async fn run(
         setups.push(BackendSetup {
             name,
             vendor: backend.vendor.key(),
-            max_batch: adapter.max_batch(),
-            long_poll: backend.poll.long_poll && backend.vendor == Vendor::Immuta,
+            max_batch: adapter.capabilities().max_batch,
+            long_poll: false,
             check: Box::new(move |job| adapter.check(job)),
             upstream: endpoint,
             poll: backend.poll,
@@ -166,11 +167,12 @@ pub async fn run(
 /// Asks every backend about a job that does not exist; says why where its
 /// address or credentials don't work.
 pub async fn check_backends(config: &Config) -> Vec<(Arc<str>, Result<(), String>)> {
+    let response_budget = ResponseBudget::new(DEFAULT_RESPONSE_BYTES);
     let checks = config.backends.iter().map(|backend| async {
-        let outcome = match Endpoint::new(backend) {
+        let outcome = match Endpoint::new(backend, Arc::clone(&response_budget)) {
             Ok(endpoint) => {
-                let throttle = Throttle::new(backend.poll.requests_per_second);
-                endpoint.probe(throttle.leave_when_sending()).await
+                let limiter = RateLimiter::new(backend.poll.requests_per_second);
+                endpoint.probe(limiter.deferred()).await
             }
             Err(error) => Err(error.to_string()),
         };

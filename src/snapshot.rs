@@ -28,7 +28,7 @@ use prost::{
 use crate::{
     job::{
         Artifact, Fingerprint, JobError, JobRef, JobResult, JobState, Observation, PartHashes, Parts,
-        Progress, Source, View,
+        Progress, View,
     },
     proto::v1 as pb,
 };
@@ -56,8 +56,6 @@ const OVERHEAD_BYTES: u64 = (mem::size_of::<Snapshot>() + 4 * mem::size_of::<usi
 pub struct Snapshot {
     /// Where the job is in its life cycle.
     pub state: JobState,
-    /// What it was read from.
-    pub source: Option<Source>,
     hashes: PartHashes,
     bytes: Box<[u8]>,
     core_end: u32,
@@ -80,7 +78,7 @@ impl Snapshot {
         budget: &Arc<StatusBudget>,
     ) -> Self {
         let hashes = PartHashes::of(&observation);
-        let (state, source) = (observation.state, observation.source);
+        let state = observation.state;
         let (core, result, payload) = to_proto(observation, inline_limit);
 
         let has = Parts {
@@ -104,7 +102,7 @@ impl Snapshot {
         let (core_end, result_end) = (offset(core_end), offset(result_end));
         let charge = charge(budget, bytes.len());
         let bytes = bytes.into();
-        Self { state, source, hashes, bytes, core_end, result_end, kept, dropped, charge }
+        Self { state, hashes, bytes, core_end, result_end, kept, dropped, charge }
     }
 
     /// The same snapshot without some of its parts, in a new and smaller allocation.
@@ -119,7 +117,6 @@ impl Snapshot {
         let bytes: Box<[u8]> = [core, result, payload].concat().into();
         Self {
             state: self.state,
-            source: self.source,
             hashes: self.hashes,
             core_end: self.core_end,
             result_end: offset(core_end + result.len()),
@@ -198,8 +195,8 @@ impl Snapshot {
 /// Compares what is held and its hashes, not the budgets.
 impl PartialEq for Snapshot {
     fn eq(&self, other: &Self) -> bool {
-        let Self { state, source, hashes, bytes, core_end, result_end, kept, dropped, charge: _ } = self;
-        (state, source, hashes) == (&other.state, &other.source, &other.hashes)
+        let Self { state, hashes, bytes, core_end, result_end, kept, dropped, charge: _ } = self;
+        (state, hashes) == (&other.state, &other.hashes)
             && (bytes, core_end, result_end) == (&other.bytes, &other.core_end, &other.result_end)
             && (kept, dropped) == (&other.kept, &other.dropped)
     }
@@ -313,7 +310,6 @@ fn to_proto(
         start_time,
         end_time,
         vendor_payload,
-        source: _,
     } = observation;
     let core = pb::JobStatus {
         job: None,

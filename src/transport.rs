@@ -1,57 +1,51 @@
-//! The only I/O towards vendors: HTTP, credentials, time-outs, the size limit.
+//! The only I/O towards vendors: HTTP, credentials, time-outs, limits.
 //!
-//! An [`Endpoint`] is an [`Upstream`] that sends what an adapter writes and hands back
-//! what the adapter reads. A rejected token is renewed once; a second rejection is a fault.
-//! Redirects are never followed. No secret reaches a log or an error: errors name
+//! An [`Endpoint`] is an [`Upstream`] that sends the request that an adapter writes and
+//! splits the response with it. A rejected token is refreshed once; a second rejection is a
+//! fault. Redirects are never followed. No secret reaches a log or an error: errors name
 //! what failed, never a URL, a header or a body.
 
-use std::{cell::Cell, error::Error, fmt, future::Future, io, pin::Pin, sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
-use http::{Request, Response, header};
-use reqwest::{Client, ClientBuilder, redirect};
+use futures_util::future::BoxFuture;
+use http::header;
 use secrecy::SecretString;
-use tokio::{sync::Notify, task::yield_now};
-use tower::util::MapRequestLayer;
+use tokio::sync::Notify;
+use uuid::Uuid;
 
 use crate::{
-    adapters::{
-        Adapter, BackendFault, BaseUrl, Changes, Claret, Datasaur, FaultKind, Immuta, JobFault, Kinetica,
-    },
     config::{self, Vendor},
-    job::JobRef,
-    pacing::Backoff,
+    job::{BackendFault, FaultKind, JobFault, JobRef},
+    vendors::{Adapter, Claret, Datasaur, Immuta, Kinetica},
 };
 
-mod clusters;
+mod backoff;
 mod credentials;
 mod download;
+mod failover;
+mod http_client;
+mod rate_limiter;
 mod redaction;
-mod throttle;
+mod response_budget;
 mod upstream;
 
-use clusters::{Clusters, Standby};
+pub use backoff::{Backoff, LONGEST_RETRY_AFTER};
 use credentials::Credentials;
 pub use download::{File, Files};
-pub use throttle::{Leave, Throttle};
-pub use upstream::{Asked, Question, Upstream};
-
-const USER_AGENT: &str = concat!("jobwatch/", env!("CARGO_PKG_VERSION"));
-
-tokio::task_local! {
-    /// Whether the request that the task sends had to open a connection.
-    static CONNECTED: Cell<bool>;
-}
+use failover::{Failover, Standby};
+use http_client::HttpClient;
+pub use rate_limiter::{Permit, RateLimiter};
+pub use response_budget::{DEFAULT_RESPONSE_BYTES, Reservation, ResponseBudget};
+pub use upstream::{PollResponse, Upstream};
 
 /// One backend on the network.
 #[derive(Debug)]
 pub struct Endpoint {
-    vendor: Vendor,
     adapter: Arc<dyn Adapter>,
-    /// Where there is more than one.
-    clusters: Option<Clusters>,
+    /// Where there is more than one cluster.
+    failover: Option<Failover>,
     credentials: Arc<Credentials>,
-    http: Arc<Http>,
+    http: Arc<HttpClient>,
     files: download::FileClient,
     rotated: Notify,
 }
@@ -62,8 +56,11 @@ pub struct Endpoint {
 pub struct SetupError(String);
 
 impl Endpoint {
-    /// Sets a backend up; connects to nothing yet.
-    pub fn new(backend: &config::Backend) -> Result<Self, SetupError> {
+    /// Sets a backend up; connects to nothing yet. Responses are read within `budget`.
+    ///
+    /// # Errors
+    /// The configuration can't be used.
+    pub fn new(backend: &config::Backend, budget: Arc<ResponseBudget>) -> Result<Self, SetupError> {
         let config::Backend { name, vendor, base_url, credentials, poll } = backend;
         let adapter: Arc<dyn Adapter> = match (vendor, credentials) {
             (Vendor::Immuta, credentials) => {
@@ -89,20 +86,22 @@ impl Endpoint {
                 Arc::new(Datasaur::new(base_url.clone(), poll.max_batch, client))
             }
         };
+        let http_client = |url, adapter: &dyn Adapter| {
+            HttpClient::new(url, poll, adapter.capabilities().identifies_jobs, Arc::clone(&budget))
+        };
         let mut standbys = Vec::new();
         if let Vendor::Kinetica { encoding, standby_urls } = vendor {
             for url in standby_urls {
-                let adapter = Box::new(Kinetica::standby(url.clone(), *encoding));
-                let http = Http::new(url, poll, adapter.names_its_job())?;
+                let adapter = Arc::new(Kinetica::standby(url.clone(), *encoding));
+                let http = http_client(url, &*adapter)?;
                 standbys.push(Standby { adapter, http });
             }
         }
         let backoff = Backoff { min: poll.min_interval, max: poll.max_backoff };
         Ok(Self {
-            vendor: vendor.clone(),
-            clusters: Clusters::new(name, standbys, backoff),
+            failover: Failover::new(name, standbys, backoff),
             credentials: Arc::new(Credentials::new(credentials)?),
-            http: Arc::new(Http::new(base_url, poll, adapter.names_its_job())?),
+            http: Arc::new(http_client(base_url, &*adapter)?),
             adapter,
             files: download::FileClient::new(base_url, poll)?,
             rotated: Notify::new(),
@@ -111,6 +110,9 @@ impl Endpoint {
 
     /// Takes another secret in place of the configured one. A request that the
     /// vendor rejects meanwhile is sent once more, with the new one.
+    ///
+    /// # Errors
+    /// No header can hold the secret.
     pub fn rotate(&self, secret: SecretString) -> Result<(), SetupError> {
         self.credentials.rotate(secret)?;
         self.rotated.notify_one();
@@ -122,243 +124,96 @@ impl Endpoint {
         &self.adapter
     }
 
-    /// Asks about a job that does not exist, to see whether address and
-    /// credentials work; at each cluster, where there are several. Spends `leave`.
+    /// Polls a job that does not exist, to see whether address and credentials work; at
+    /// each cluster, where there are several. Consumes `permit`.
     ///
     /// # Errors
     /// What does not work, for people.
-    pub async fn probe(&self, mut leave: Leave) -> Result<(), String> {
-        let uuid = uuid::Uuid::new_v4();
-        let id = match self.vendor {
-            Vendor::Immuta => uuid.to_string(),
-            Vendor::Datasaur => format!("AutoLabelQueue:{uuid}"),
-            Vendor::Kinetica { .. } => i64::MAX.to_string(),
-            Vendor::Claret { .. } => i32::MAX.to_string(),
-        };
-        let job = [JobRef::new("probe", id)];
-        let told = |fault: BackendFault| fault.to_string();
-        self.try_out(&*self.adapter, &self.http, &job, &mut leave).await.map_err(told)?;
-        for (at, standby) in self.clusters.iter().flat_map(Clusters::standbys).enumerate() {
-            let outcome = self.try_out(&*standby.adapter, &standby.http, &job, &mut leave).await;
-            outcome.map_err(|fault| format!("standby_urls[{at}]: {fault}"))?;
+    pub async fn probe(&self, mut permit: Permit) -> Result<(), String> {
+        let job = [JobRef::new("probe", self.adapter.probe_id(Uuid::new_v4()))];
+        let outcome = self.probe_at(&self.adapter, &self.http, &job, &mut permit).await;
+        outcome.map_err(|fault| fault.to_string())?;
+        for (index, standby) in self.failover.iter().flat_map(Failover::standbys).enumerate() {
+            let outcome = self.probe_at(&standby.adapter, &standby.http, &job, &mut permit).await;
+            outcome.map_err(|fault| format!("standby_urls[{index}]: {fault}"))?;
         }
         Ok(())
     }
 
-    async fn try_out(
+    async fn probe_at(
         &self,
-        adapter: &dyn Adapter,
-        http: &Http,
-        job: &[JobRef],
-        leave: &mut Leave,
+        adapter: &Arc<dyn Adapter>,
+        http: &HttpClient,
+        jobs: &[JobRef; 1],
+        permit: &mut Permit,
     ) -> Result<(), BackendFault> {
-        match self.ask_at(adapter, http, Question::about(job), leave).await??.pop() {
-            None | Some(Ok(_) | Err(JobFault::NotFound | JobFault::Standby(_))) => Ok(()),
-            Some(Err(JobFault::Forbidden)) => Err(FaultKind::Forbidden.into()),
-            Some(Err(JobFault::Invalid { message })) => Err(FaultKind::Rejected { message }.into()),
-            Some(Err(JobFault::Malformed { why })) => Err(FaultKind::Malformed { why }.into()),
+        let response = self.poll_at(adapter, http, jobs, permit).await?;
+        let [element] = response.elements() else { return Ok(()) };
+        let observed = element.as_ref().map_err(Clone::clone);
+        match observed.and_then(|element| response.observe(&jobs[0], element)) {
+            Ok(_) | Err(JobFault::NotFound | JobFault::Standby(_)) => Ok(()),
+            Err(JobFault::Forbidden) => Err(FaultKind::Forbidden.into()),
+            Err(JobFault::Invalid { message }) => Err(FaultKind::Rejected { message }.into()),
+            Err(JobFault::Malformed { why }) => Err(FaultKind::Malformed { why }.into()),
         }
     }
 
-    /// Sends a request with credentials and reads the answer. Where the vendor
-    /// rejects a token that was traded for, trades for another and asks once more.
-    async fn ask_at(
+    /// Polls one cluster with credentials. Where the vendor rejects a token, refreshes it
+    /// and polls once more.
+    async fn poll_at(
         &self,
-        adapter: &dyn Adapter,
-        http: &Http,
-        Question { jobs, known, wait }: Question<'_>,
-        leave: &mut Leave,
-    ) -> Result<Changes, BackendFault> {
-        let mut renewed = false;
+        adapter: &Arc<dyn Adapter>,
+        http: &HttpClient,
+        jobs: &[JobRef],
+        permit: &mut Permit,
+    ) -> Result<PollResponse, BackendFault> {
+        let mut refreshed = false;
         loop {
-            let authorization = self.credentials.authorization(adapter, http, leave).await?;
-            let mut request = adapter.held_request(jobs, wait);
+            let authorization = self.credentials.authorization(&**adapter, http, permit).await?;
+            let mut request = adapter.request(jobs);
             if let Some(value) = &authorization.header {
                 request.headers_mut().insert(header::AUTHORIZATION, value.clone());
             }
-            match adapter.interpret(jobs, known, &http.send(request, wait, leave).await?) {
+            // The room of a rejected response is released before the token is refreshed.
+            let (response, room) = http.send(request, permit).await?;
+            match adapter.split(jobs, &response) {
                 Err(BackendFault { kind: FaultKind::CredentialsRejected, .. })
-                    if !renewed && self.credentials.forget(authorization.issue) =>
+                    if !refreshed && self.credentials.invalidate(authorization.version) =>
                 {
-                    renewed = true;
+                    refreshed = true;
                 }
-                outcome => return Ok(self.credentials.redact(outcome, &authorization)),
+                outcome => {
+                    let elements = authorization.redact(outcome)?;
+                    return Ok(PollResponse::with_room(Arc::clone(adapter), elements, room));
+                }
             }
         }
     }
 }
 
 impl Upstream for Endpoint {
-    /// Asks a standby where the first cluster can't answer. Each request spends the
-    /// leave: a token's, the question's, its repeat's, another cluster's.
-    fn ask<'a>(&'a self, question: Question<'a>, mut leave: Leave) -> Asked<'a> {
+    /// Polls a standby where the primary gives no usable response. Each request consumes
+    /// the permit: a token's, the poll's, its repeat's, another cluster's.
+    fn poll<'a>(
+        &'a self,
+        jobs: &'a [JobRef],
+        mut permit: Permit,
+    ) -> BoxFuture<'a, Result<PollResponse, BackendFault>> {
         Box::pin(async move {
-            match &self.clusters {
-                None => self.ask_at(&*self.adapter, &self.http, question, &mut leave).await,
-                Some(clusters) => self.ask_around(clusters, question, leave).await,
+            match &self.failover {
+                None => self.poll_at(&self.adapter, &self.http, jobs, &mut permit).await,
+                Some(failover) => self.poll_with_failover(failover, jobs, permit).await,
             }
         })
     }
 
-    fn put_right(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+    fn credentials_rotated(&self) -> BoxFuture<'_, ()> {
         Box::pin(self.rotated.notified())
     }
 
     fn files(&self) -> Option<&dyn Files> {
         Some(self)
     }
-}
-
-/// An HTTP client with the backend's limits.
-struct Http {
-    /// Keeps connections; none where an answer must not be taken for another's.
-    keeping: Option<Client>,
-    /// Opens a connection for each request.
-    fresh: Client,
-    timeout: Duration,
-    max_response_bytes: usize,
-}
-
-impl fmt::Debug for Http {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Http").finish_non_exhaustive()
-    }
-}
-
-/// What all clients of a backend have in common. The system's proxy is used,
-/// except towards this machine.
-fn client(base_url: &BaseUrl, poll: &config::Poll) -> ClientBuilder {
-    let builder = Client::builder()
-        .user_agent(USER_AGENT)
-        .redirect(redirect::Policy::none())
-        .connect_timeout(poll.connect_timeout);
-    if base_url.is_loopback() { builder.no_proxy() } else { builder }
-}
-
-impl Http {
-    /// HTTP/1.1 has nothing but their order to match answers with requests. A
-    /// vendor or a proxy that sends one answer too many therefore shifts all that
-    /// follow on the connection, and the client sees that only while it is idle.
-    /// So a connection is kept only where each answer `names_its_job`.
-    fn new(base_url: &BaseUrl, poll: &config::Poll, names_its_job: bool) -> Result<Self, SetupError> {
-        let builder = || client(base_url, poll).timeout(poll.timeout).tcp_nodelay(true);
-        let failed = |error| SetupError(format!("the HTTP client can't be set up: {}", reason(&error)));
-        let keeping = || builder().connector_layer(MapRequestLayer::new(note_connecting)).build();
-        Ok(Self {
-            keeping: names_its_job.then(keeping).transpose().map_err(failed)?,
-            fresh: builder().pool_max_idle_per_host(0).build().map_err(failed)?,
-            timeout: poll.timeout,
-            max_response_bytes: poll.max_response_bytes,
-        })
-    }
-
-    /// Sends a request and reads the whole answer, decompressed, up to the limit.
-    /// The vendor may hold the answer for `wait`, beside the usual time.
-    async fn send(
-        &self,
-        request: Request<Bytes>,
-        wait: Duration,
-        leave: &mut Leave,
-    ) -> Result<Response<Bytes>, BackendFault> {
-        let mut request = reqwest::Request::try_from(request).map_err(|error| self.unavailable(&error))?;
-        *request.timeout_mut() = Some(self.timeout + wait);
-        if wait.is_zero() {
-            // Requests that are ready together are then sent in one go: a vendor nearby is
-            // woken for them all, not for each. Saves about a quarter of a poll.
-            yield_now().await;
-        }
-        let mut answer = self.begin(request, leave).await.map_err(|error| self.unavailable(&error))?;
-        let too_large = || BackendFault::from(FaultKind::TooLarge);
-        let announced = answer.content_length().unwrap_or(0);
-        if usize::try_from(announced).map_or(true, |announced| announced > self.max_response_bytes) {
-            return Err(too_large());
-        }
-        let mut body = BytesMut::new();
-        while let Some(chunk) = answer.chunk().await.map_err(|error| self.unavailable(&error))? {
-            if body.len() + chunk.len() > self.max_response_bytes {
-                return Err(too_large());
-            }
-            body.extend_from_slice(&chunk);
-        }
-        let mut response = Response::new(body.freeze());
-        *response.status_mut() = answer.status();
-        *response.headers_mut() = std::mem::take(answer.headers_mut());
-        Ok(response)
-    }
-
-    /// Sends a request and reads the head of the answer. A kept connection that
-    /// the vendor closes just as the request goes out says nothing about the
-    /// vendor, so the request is sent once more, over a new one: others that are
-    /// kept may have ended with it. The client below does so itself only where it
-    /// knows of the end before it writes, and does not tell whether a part of the
-    /// head had come; no request here starts or changes a job.
-    async fn begin(
-        &self,
-        request: reqwest::Request,
-        leave: &mut Leave,
-    ) -> reqwest::Result<reqwest::Response> {
-        leave.spend().await;
-        let Some(keeping) = &self.keeping else { return self.fresh.execute(request).await };
-        let again = request.try_clone();
-        let once = CONNECTED.scope(Cell::new(false), async {
-            let answer = keeping.execute(request).await;
-            (answer, CONNECTED.with(Cell::get))
-        });
-        match (once.await, again) {
-            ((Err(error), false), Some(again)) if was_closed(&error) => {
-                leave.spend().await;
-                self.fresh.execute(again).await
-            }
-            ((answer, _), _) => answer,
-        }
-    }
-
-    fn unavailable(&self, error: &reqwest::Error) -> BackendFault {
-        let why = if error.is_timeout() && error.is_connect() {
-            "connecting took too long".to_owned()
-        } else if error.is_timeout() {
-            format!("no whole answer within {:?}", self.timeout)
-        } else if error.is_connect() {
-            format!("no connection: {}", reason(error))
-        } else {
-            format!("the connection broke: {}", reason(error))
-        };
-        FaultKind::Unavailable { retry_after: None, why }.into()
-    }
-}
-
-/// Runs as a part of connecting, in the task of the request that needs it.
-fn note_connecting<T>(destination: T) -> T {
-    // Outside of a first try, nobody wants to know.
-    let _ = CONNECTED.try_with(|connected| connected.set(true));
-    destination
-}
-
-/// Whether the connection ended before there was an answer.
-fn was_closed(error: &reqwest::Error) -> bool {
-    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
-    let is_an_end = |cause: &(dyn Error + 'static)| {
-        let io = cause.downcast_ref().map(io::Error::kind);
-        cause.downcast_ref().is_some_and(hyper::Error::is_incomplete_message)
-            || matches!(io, Some(BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof))
-    };
-    let mut causes =
-        std::iter::successors(error.source(), |cause: &&(dyn Error + 'static)| (**cause).source());
-    !error.is_timeout() && !error.is_connect() && causes.any(is_an_end)
-}
-
-/// The innermost cause, which names neither URL nor header.
-fn reason(error: &reqwest::Error) -> String {
-    let mut cause: &dyn Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    if std::ptr::addr_eq(cause, error) {
-        return "the request can't be sent".to_owned();
-    }
-    let told = cause.to_string();
-    // rustls adds a link to its manual.
-    told.split_once(": https://").map_or(&*told, |(told, _)| told).to_owned()
 }
 
 #[cfg(test)]

@@ -3,9 +3,8 @@
 
 use super::status;
 use crate::{
-    hub::{BackendReport, Event, Update},
+    engine::{BackendReport, Event, Health, LatestStatus, Report, Update},
     job::{JobRef, View},
-    poller::{Health, Latest, Report},
     proto::{
         served::{self, watch_job_response},
         v1 as pb,

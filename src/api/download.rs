@@ -5,7 +5,7 @@ use tonic::{Request, Response, Status};
 
 use super::{Events, Service, deadline, request::InvalidField, status};
 use crate::{
-    hub::{Download, Fetch},
+    engine::{Download, DownloadOptions, JobStatuses},
     proto::v1 as pb,
 };
 

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    hub::Failure,
+    engine::Failure,
     job::{JobRef, View},
     proto::v1 as pb,
 };

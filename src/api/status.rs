@@ -10,10 +10,8 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use super::request::InvalidField;
 use crate::{
-    adapters::{BackendFault, FaultKind, InvalidJobRef, vendor_message},
-    hub::{DownloadFailure, Failure},
-    job::JobRef,
-    poller::{Interruption, Latest},
+    engine::{DownloadFailure, Failure, Interruption, LatestStatus},
+    job::{BackendFault, FaultKind, InvalidJobRef, JobRef, vendor_message},
 };
 
 /// Most characters of a caller's own text that an error repeats. No valid job id
@@ -159,7 +157,9 @@ fn of_fault(
         metadata.insert("detail".into(), detail.to_owned());
     }
     let (code, reason, retry) = match &fault.kind {
-        FaultKind::Unavailable { .. } => (Code::Unavailable, "BACKEND_UNAVAILABLE", true),
+        FaultKind::Unreachable { .. } | FaultKind::Unavailable { .. } | FaultKind::Overloaded => {
+            (Code::Unavailable, "BACKEND_UNAVAILABLE", true)
+        }
         FaultKind::Throttled { .. } => (Code::Unavailable, "BACKEND_THROTTLED", true),
         FaultKind::CredentialsRejected => (Code::FailedPrecondition, "BACKEND_CREDENTIALS_REJECTED", false),
         FaultKind::Forbidden => (Code::FailedPrecondition, "BACKEND_FORBIDDEN", false),

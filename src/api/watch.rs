@@ -12,7 +12,7 @@ use tonic::Streaming;
 
 use super::{Events, Service, convert, request::InvalidField, status};
 use crate::{
-    hub::{End, Outcome, Watch, Watches},
+    engine::{End, JobStatuses, Outcome, Watch, WatchSet},
     job::JobRef,
     proto::{
         served::{self, watch_jobs_response},

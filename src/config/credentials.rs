@@ -7,7 +7,7 @@ use super::{
     reader::{Reader, Section},
     secret::{self, Form},
 };
-use crate::adapters::ClientAuth;
+use crate::vendors::ClientAuth;
 
 /// One way to prove who one is; the keys that must and may stand there.
 struct Way {

@@ -15,7 +15,7 @@ use super::{
     reader::{Reader, Section},
     schema::{self, FILE},
 };
-use crate::adapters::{BaseUrl, Encoding};
+use crate::vendors::{BaseUrl, Encoding};
 
 const HOUR: Duration = Duration::from_hours(1);
 const LEAST: Duration = Duration::from_millis(1);

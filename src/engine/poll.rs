@@ -307,7 +307,7 @@ impl Batch {
                 }
                 jobs.extend(suspects);
                 state.batch_limit.slow_start();
-                let fault = fault.without_vendor_message();
+                let fault = fault.without_words();
                 state.interrupt(jobs, &Pause { until, fault }, now);
                 Blame::Backend { failures: state.breaker.failures() }
             }
@@ -326,7 +326,7 @@ impl Batch {
         now: Instant,
         dice: f64,
     ) -> Blame {
-        let fault = if jobs.len() > 1 || fault.concerns_backend() { fault.clone() } else { fault.without_vendor_message() };
+        let fault = if jobs.len() > 1 || fault.concerns_backend() { fault.clone() } else { fault.without_words() };
         let until = state.breaker.failed(&fault, self.began, now, dice);
         let pause = Pause { until: until + BEHIND_THE_OTHERS, fault };
         state.interrupt(jobs, &pause, now);

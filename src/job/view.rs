@@ -103,7 +103,6 @@ impl PartHashes {
             start_time,
             end_time,
             vendor_payload,
-            source: _,
         } = observation;
 
         let mut out = Canonical(Vec::with_capacity(1024));

@@ -12,10 +12,14 @@ use http::{HeaderValue, Request, Response, header};
 use reqwest::Client;
 use tokio::time::timeout;
 
-use super::{Endpoint, Leave, SetupError, client, reason};
+use super::{
+    Endpoint, Permit, SetupError,
+    http_client::{client_builder, reason},
+};
 use crate::{
-    adapters::{BackendFault, BaseUrl, FaultKind, FileFault, Part},
     config,
+    job::{BackendFault, FaultKind},
+    vendors::{BaseUrl, FileFault, Part},
 };
 
 /// Most bytes of a piece.
@@ -23,14 +27,14 @@ const PIECE: usize = 64 * 1024;
 
 /// Where files can be had.
 pub trait Files: Send + Sync {
-    /// Asks for the bytes from `offset` on of the file at a location that the
-    /// vendor gave, and spends `leave` for each request. Dropping the future, or the
-    /// file, gives the request up.
+    /// Requests the bytes from `offset` on of the file at a location that the
+    /// vendor gave, and consumes `permit` for each request. Dropping the future, or the
+    /// file, cancels the request.
     fn open<'a>(
         &'a self,
         location: &'a str,
         offset: u64,
-        leave: Leave,
+        permit: Permit,
     ) -> Pin<Box<dyn Future<Output = Result<File, FileFault>> + Send + 'a>>;
 }
 
@@ -134,7 +138,7 @@ pub(super) struct FileClient {
 
 impl FileClient {
     pub(super) fn new(base_url: &BaseUrl, poll: &config::Poll) -> Result<Self, SetupError> {
-        let client = client(base_url, poll)
+        let client = client_builder(base_url, poll)
             .no_gzip()
             // A shared connection would let one reader's full window stop the others.
             .http1_only()
@@ -146,21 +150,21 @@ impl FileClient {
 }
 
 impl Endpoint {
-    async fn open_file(&self, location: &str, offset: u64, mut leave: Leave) -> Result<File, FileFault> {
-        let mut renewed = false;
+    async fn open_file(&self, location: &str, offset: u64, mut permit: Permit) -> Result<File, FileFault> {
+        let mut refreshed = false;
         loop {
             let mut request = self.adapter.file_request(location)?;
             let authorization =
-                self.credentials.authorization(&*self.adapter, &self.http, &mut leave).await?;
+                self.credentials.authorization(&*self.adapter, &self.http, &mut permit).await?;
             if let Some(value) = authorization.header {
                 request.headers_mut().insert(header::AUTHORIZATION, value);
             }
-            let (head, answer) = self.begin_file(request, offset, &mut leave).await?;
+            let (head, answer) = self.begin_file(request, offset, &mut permit).await?;
             match self.adapter.file_part(offset, &head) {
                 Err(FileFault::Backend(BackendFault { kind: FaultKind::CredentialsRejected, .. }))
-                    if !renewed && self.credentials.forget(authorization.issue) =>
+                    if !refreshed && self.credentials.invalidate(authorization.version) =>
                 {
-                    renewed = true;
+                    refreshed = true;
                 }
                 part => {
                     let (chunk, patience) = (Bytes::new(), self.files.patience);
@@ -175,7 +179,7 @@ impl Endpoint {
         &self,
         mut request: Request<Bytes>,
         offset: u64,
-        leave: &mut Leave,
+        permit: &mut Permit,
     ) -> Result<(Response<Bytes>, reqwest::Response), BackendFault> {
         let headers = request.headers_mut();
         headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
@@ -185,14 +189,14 @@ impl Endpoint {
             headers.insert(header::RANGE, range);
         }
         let FileClient { client, patience } = &self.files;
-        let request = request.try_into().map_err(|error| self.http.unavailable(&error))?;
-        leave.spend().await;
+        let request = request.try_into().map_err(|error| self.http.fault(&error))?;
+        permit.consume().await;
         let answer = timeout(*patience, client.execute(request)).await;
         let silent = |_| {
             let why = format!("no answer within {patience:?}");
             BackendFault::from(FaultKind::Unavailable { retry_after: None, why })
         };
-        let answer = answer.map_err(silent)?.map_err(|error| self.http.unavailable(&error))?;
+        let answer = answer.map_err(silent)?.map_err(|error| self.http.fault(&error))?;
         let mut head = Response::new(Bytes::new());
         *head.status_mut() = answer.status();
         head.headers_mut().clone_from(answer.headers());
@@ -205,9 +209,9 @@ impl Files for Endpoint {
         &'a self,
         location: &'a str,
         offset: u64,
-        leave: Leave,
+        permit: Permit,
     ) -> Pin<Box<dyn Future<Output = Result<File, FileFault>> + Send + 'a>> {
-        Box::pin(self.open_file(location, offset, leave))
+        Box::pin(self.open_file(location, offset, permit))
     }
 }
 

@@ -4,31 +4,25 @@ use std::borrow::Cow;
 
 use url::form_urlencoded;
 
-use crate::adapters::{BackendFault, FaultKind, JobFault, percent_encoded, vendor_message};
+use crate::{
+    job::{BackendFault, FaultKind, JobFault, vendor_message},
+    vendors::{Elements, percent_encoded},
+};
 
 const REDACTED: &str = "[redacted]";
 
 /// A shorter beginning of a secret gives nothing away.
 const TELLING: usize = 4;
 
-/// What was said, without `secrets`, should the vendor have repeated them in its
-/// words for a person. What it said of a job that it knows is passed on as it is.
-pub(super) fn answers<T>(
-    mut said: Result<Vec<Result<T, JobFault>>, BackendFault>,
-    secrets: &[&str],
-) -> Result<Vec<Result<T, JobFault>>, BackendFault> {
-    match &mut said {
-        Err(BackendFault { kind: FaultKind::Rejected { message }, .. }) => redact(message, secrets),
-        Err(_) => {}
-        Ok(answers) => {
-            for answer in answers {
-                if let Err(JobFault::Invalid { message }) = answer {
-                    redact(message, secrets);
-                }
-            }
+/// A response's elements without `secrets`, should the vendor have repeated them in its
+/// words for people. What it says of a job that it knows is passed on as it is.
+pub(super) fn elements(mut elements: Elements, secrets: &[&str]) -> Elements {
+    for fault in elements.faults_mut() {
+        if let JobFault::Invalid { message } = fault {
+            redact(message, secrets);
         }
     }
-    said
+    elements
 }
 
 /// A fault without `secrets`.

@@ -12,13 +12,14 @@ use tokio::{net::TcpListener, task, time};
 
 use super::*;
 use crate::{
-    adapters::{ClientAuth, Encoding, JobFault},
     config::{Backend, Credentials as Configured, Poll},
     job::JobState,
+    vendors::{ClientAuth, Encoding},
 };
 
 mod connections;
-mod throttle;
+mod rate_limiter;
+mod response_budget;
 mod tokens;
 mod vendor;
 
@@ -50,7 +51,11 @@ fn poll() -> Poll {
 
 fn endpoint_with(vendor: Vendor, url: &str, credentials: Configured, poll: Poll) -> Endpoint {
     let base_url = url.parse().unwrap();
-    Endpoint::new(&Backend { name: "b".into(), vendor, base_url, credentials, poll }).unwrap()
+    set_up(&Backend { name: "b".into(), vendor, base_url, credentials, poll }).unwrap()
+}
+
+fn set_up(backend: &Backend) -> Result<Endpoint, SetupError> {
+    Endpoint::new(backend, ResponseBudget::new(DEFAULT_RESPONSE_BYTES))
 }
 
 fn endpoint(vendor: Vendor, url: &str, credentials: Configured) -> Endpoint {
@@ -90,30 +95,34 @@ fn token(value: &str) -> Reply {
     Reply::json("200 OK", &format!(r#"{{"token":"{value}"}}"#))
 }
 
-fn leave() -> Leave {
-    Throttle::new(NonZeroU32::MAX).leave_when_sending()
+fn permit() -> Permit {
+    RateLimiter::new(NonZeroU32::MAX).deferred()
 }
 
 async fn ask(endpoint: &Endpoint) -> Result<JobState, FaultKind> {
-    ask_with(endpoint, leave()).await
+    ask_with(endpoint, permit()).await
 }
 
-async fn ask_with(endpoint: &Endpoint, leave: Leave) -> Result<JobState, FaultKind> {
+async fn ask_with(endpoint: &Endpoint, permit: Permit) -> Result<JobState, FaultKind> {
     let job = job();
-    let asked = endpoint.ask(Question::about(&job), leave);
-    let answer = time::timeout(PATIENCE, asked).await.expect("an answer in time");
-    let mut answers = answer.flatten().map_err(|fault| fault.kind)?;
-    Ok(answers.remove(0).unwrap().unwrap().state)
+    let poll = time::timeout(PATIENCE, endpoint.poll(&job, permit)).await.expect("a response in time");
+    let response = poll.map_err(|fault| fault.kind)?;
+    let element = response.elements()[0].as_ref().unwrap();
+    Ok(response.observe(&job[0], element).unwrap().state)
 }
 
-/// Asks, and checks that the fault is Unavailable and gives nothing away.
+/// Polls, and checks that the fault is Unavailable and gives nothing away.
 async fn outage(endpoint: &Endpoint) -> String {
     let fault = ask(endpoint).await.unwrap_err();
-    let FaultKind::Unavailable { retry_after: None, why } = &fault else { panic!("{fault:?}") };
+    assert_gives_nothing_away(&fault);
+    let FaultKind::Unavailable { retry_after: None, why } = fault else { panic!("{fault:?}") };
+    why
+}
+
+fn assert_gives_nothing_away(fault: &FaultKind) {
     for telling in ["http", "127.0.0.1", "/jobs", "k3y", "authorization", "BODY", "a secret path"] {
         assert!(!format!("{fault} {fault:?}").contains(telling), "{fault:?}");
     }
-    why.clone()
 }
 
 /// The task that asked has come as far as it can: everything it does is local.
@@ -219,11 +228,27 @@ impl Bits {
 }
 
 #[tokio::test]
-async fn a_vendor_that_does_not_listen_is_unavailable() {
+async fn vendor_that_does_not_listen_is_unreachable() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
-    assert!(outage(&immuta(&url)).await.starts_with("no connection: "));
+    let fault = ask(&immuta(&url)).await.unwrap_err();
+    assert_gives_nothing_away(&fault);
+    assert!(
+        matches!(&fault, FaultKind::Unreachable { why } if why.starts_with("no connection: ")),
+        "{fault:?}"
+    );
+}
+
+#[tokio::test]
+async fn vendor_without_tls_is_unreachable_over_https() {
+    let peer = Peer::start(|_| Reply::nothing().then_close()).await;
+    let url = peer.url().replace("http://", "https://");
+    let fault = ask(&immuta(&url)).await.unwrap_err();
+    assert!(
+        matches!(&fault, FaultKind::Unreachable { why } if why.starts_with("no connection: ")),
+        "{fault:?}"
+    );
 }
 
 #[tokio::test]
@@ -335,7 +360,7 @@ async fn a_call_given_up_on_closes_its_connection() {
         let endpoint = immuta(&peer.url());
         {
             let jobs = job();
-            let call = endpoint.ask(Question::about(&jobs), leave());
+            let call = endpoint.poll(&jobs, permit());
             tokio::select! {
                 answer = call => panic!("{answer:?}"),
                 () = peer.requests_came(1) => {}
@@ -393,9 +418,9 @@ async fn a_secret_that_the_vendor_repeats_is_redacted() {
         Reply::json("400 Bad Request", r#"{"message":"jobIds: k3y-of-the-gateway may not ask"}"#)
     })
     .await;
-    let answers = immuta(&peer.url()).ask(Question::about(&job()), leave()).await.unwrap().unwrap();
+    let response = immuta(&peer.url()).poll(&job(), permit()).await.unwrap();
     let message = "jobIds: [redacted] may not ask".into();
-    assert_eq!(answers, [Err(JobFault::Invalid { message })]);
+    assert_eq!(response.elements(), [Err(JobFault::Invalid { message })]);
 }
 
 #[tokio::test]
@@ -435,8 +460,8 @@ async fn a_secret_that_no_header_can_hold_stops_the_setup() {
         poll: poll(),
     };
     for credentials in [Configured::ApiKey("k3y\n".into()), Configured::Bearer("k3y\0".into())] {
-        assert!(!Endpoint::new(&backend(credentials)).unwrap_err().to_string().contains("k3y"));
+        assert!(!set_up(&backend(credentials)).unwrap_err().to_string().contains("k3y"));
     }
     let tenant = Backend { vendor: Vendor::Claret { tenant: "..".into() }, ..backend(Configured::None) };
-    assert!(Endpoint::new(&tenant).unwrap_err().to_string().contains("tenant"));
+    assert!(set_up(&tenant).unwrap_err().to_string().contains("tenant"));
 }

@@ -1,22 +1,32 @@
-//! What may be asked of a backend, whoever answers.
+//! What the engine polls: a vendor's backend, or a script in a test.
 
-use std::{future::Future, pin::Pin, time::Duration};
+use std::{fmt, sync::Arc};
 
-use super::{Files, Leave};
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+
+use super::{Files, Permit, Reservation};
 use crate::{
-    adapters::{BackendFault, Changes},
-    job::{JobRef, Source},
+    job::{BackendFault, JobFault, JobRef, Observation},
+    vendors::{Adapter, Elements},
 };
 
-/// Answers about jobs: a vendor's backend, or a script in a test.
+/// Answers polls: a vendor's backend, or a script in a test.
 pub trait Upstream: Send + Sync + 'static {
-    /// Asks. Whatever is sent for that spends the `leave`. Dropping the future gives
-    /// the request up.
-    fn ask<'a>(&'a self, question: Question<'a>, leave: Leave) -> Asked<'a>;
+    /// Polls at most as many jobs as the backend's batch holds. Whatever is sent for that
+    /// consumes the `permit`. Dropping the future cancels the request.
+    ///
+    /// # Errors
+    /// A fault of the whole request, which says nothing about its jobs.
+    fn poll<'a>(
+        &'a self,
+        jobs: &'a [JobRef],
+        permit: Permit,
+    ) -> BoxFuture<'a, Result<PollResponse, BackendFault>>;
 
-    /// Ends when what it was rejected for may have been put right: asking again is
-    /// worth while then, whatever back-off runs.
-    fn put_right(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+    /// Ends when the backend's secret has been replaced: a poll that was rejected for its
+    /// credentials is worth repeating then, whatever back-off runs.
+    fn credentials_rotated(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::pending())
     }
 
@@ -26,25 +36,42 @@ pub trait Upstream: Send + Sync + 'static {
     }
 }
 
-/// What an upstream is asked in one go.
-#[derive(Clone, Copy, Debug)]
-pub struct Question<'a> {
-    /// At most as many as the backend's batch holds.
-    pub jobs: &'a [JobRef],
-    /// The sources of their newest observations, in the order of `jobs`: what was read
-    /// from one of them may be left out.
-    pub known: &'a [Option<Source>],
-    /// Where it is not zero, the vendor is asked to hold the answer until all jobs have
-    /// ended, at most that long, in whole seconds.
-    pub wait: Duration,
+/// A vendor's response to a poll: an element for each job, and the adapter that reads them.
+/// Holds its room in the [`ResponseBudget`](super::ResponseBudget) until it is dropped. An
+/// element shares the memory of the whole body: what outlives the response is copied.
+pub struct PollResponse {
+    reader: Arc<dyn Adapter>,
+    elements: Elements,
+    _room: Reservation,
 }
 
-impl<'a> Question<'a> {
-    /// Asks for an answer now, whatever is known.
-    pub fn about(jobs: &'a [JobRef]) -> Self {
-        Self { jobs, known: &[], wait: Duration::ZERO }
+impl fmt::Debug for PollResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PollResponse").field("jobs", &self.elements.as_slice().len()).finish_non_exhaustive()
     }
 }
 
-/// What the vendor's answer says, or why there was none to read.
-pub type Asked<'a> = Pin<Box<dyn Future<Output = Result<Changes, BackendFault>> + Send + 'a>>;
+impl PollResponse {
+    /// A response that holds no room.
+    pub fn new(reader: Arc<dyn Adapter>, elements: Elements) -> Self {
+        Self::with_room(reader, elements, Reservation::default())
+    }
+
+    pub(super) fn with_room(reader: Arc<dyn Adapter>, elements: Elements, room: Reservation) -> Self {
+        Self { reader, elements, _room: room }
+    }
+
+    /// The element of each job, in the order of the poll.
+    pub fn elements(&self) -> &[Result<Bytes, JobFault>] {
+        self.elements.as_slice()
+    }
+
+    /// Reads the element of one job. Pure: an element that has not changed need not be
+    /// read again.
+    ///
+    /// # Errors
+    /// Why the element says nothing about the job.
+    pub fn observe(&self, job: &JobRef, element: &Bytes) -> Result<Observation, JobFault> {
+        self.reader.observe(job, element)
+    }
+}

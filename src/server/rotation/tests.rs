@@ -8,7 +8,10 @@ use tempfile::TempDir;
 use tokio::{sync::Notify, time::timeout};
 
 use super::*;
-use crate::config::{Config, EnvFile, Environment};
+use crate::{
+    config::{Config, EnvFile, Environment},
+    transport::ResponseBudget,
+};
 
 /// Only a failing test waits so long.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -121,7 +124,8 @@ async fn a_secret_that_a_backend_refuses_is_offered_again() {
     let mut room = Room::of_file();
     let text = "allow_inline_secrets = true\n[backends.x]\nvendor = \"immuta\"\n\
                 base_url = \"http://127.0.0.1\"\ncredentials.api_key = \"old\"";
-    let endpoint = Endpoint::new(&Config::parse(text, []).unwrap().backends[0]).unwrap();
+    let endpoint =
+        Endpoint::new(&Config::parse(text, []).unwrap().backends[0], ResponseBudget::new(1 << 20)).unwrap();
     let handed = Arc::clone(&room.handed);
     room.rotation.in_use[0].replace = Box::new(move |secret| {
         handed.secrets.lock().unwrap().push(secret.expose_secret().to_owned());

@@ -14,7 +14,10 @@ use tokio::{
 };
 
 use super::*;
-use crate::{adapters::RefusedLocation, transport::Throttle};
+use crate::{
+    transport::{RateLimiter, ResponseBudget},
+    vendors::RefusedLocation,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -95,8 +98,9 @@ impl Vendor {
                 long_poll: false,
             },
         };
-        let leave = Throttle::new(NonZeroU32::MAX).leave_when_sending();
-        Endpoint::new(&backend).unwrap().open(location, offset, leave).await
+        let permit = RateLimiter::new(NonZeroU32::MAX).deferred();
+        let endpoint = Endpoint::new(&backend, ResponseBudget::new(1 << 20)).unwrap();
+        endpoint.open(location, offset, permit).await
     }
 
     fn heads(&self) -> Vec<String> {

@@ -20,7 +20,7 @@ async fn kept_connections_that_end_together_cost_one_request_more_each() {
 }
 
 #[tokio::test]
-async fn a_connection_is_kept_only_where_answers_name_their_job() {
+async fn connection_is_kept_only_where_responses_identify_their_jobs() {
     let record = r#"{"job_status":"RUNNING","running":true}"#;
     let wrapper = format!(r#"{{"status":"OK","data_str":{}}}"#, serde_json::Value::from(record));
     let peer = Peer::start(move |_| Reply::json("200 OK", &wrapper)).await;
@@ -31,8 +31,9 @@ async fn a_connection_is_kept_only_where_answers_name_their_job() {
     );
     for _ in 0..3 {
         let job = [JobRef::new("b", "1")];
-        let answers = endpoint.ask(Question::about(&job), leave()).await.unwrap().unwrap();
-        assert_eq!(answers[0].as_ref().unwrap().as_ref().unwrap().state, JobState::Running);
+        let response = endpoint.poll(&job, permit()).await.unwrap();
+        let element = response.elements()[0].as_ref().unwrap();
+        assert_eq!(response.observe(&job[0], element).unwrap().state, JobState::Running);
     }
     let connections: Vec<_> = peer.received().iter().map(|request| request.connection).collect();
     assert_eq!(connections, [0, 1, 2]);

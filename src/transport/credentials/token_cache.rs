@@ -1,0 +1,205 @@
+//! The short-lived token that a vendor gives for a secret.
+//!
+//! It is shared by all requests and refreshed by one of them at a time: the others wait,
+//! and share the outcome, token or fault. It is refreshed before it expires, where its end
+//! is known, and after the vendor has rejected it.
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use http::{HeaderValue, header};
+use jiff::Timestamp;
+use secrecy::{ExposeSecret, SecretString};
+use tokio::time::Instant;
+
+use super::{Version, credential, sensitive};
+use crate::{
+    job::{BackendFault, FaultKind},
+    transport::{HttpClient, Permit, redaction},
+    vendors::{Adapter, Expiry, Token, TokenExchange},
+};
+
+/// How long before its end a token is refreshed: this, or a fifth of its life.
+const REFRESH_BEFORE_END: Duration = Duration::from_mins(1);
+
+/// The token of one secret.
+#[derive(Debug)]
+pub(super) struct TokenCache {
+    generation: u64,
+    state: Mutex<State>,
+    /// Held by the task that refreshes the token; the state itself is never locked
+    /// meanwhile.
+    refreshing: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    token: Option<CachedToken>,
+    /// Refreshes that have ended, and how the last one failed.
+    refreshes: u64,
+    failed: Option<BackendFault>,
+}
+
+#[derive(Clone, Debug)]
+struct CachedToken {
+    header: HeaderValue,
+    version: Version,
+    refresh_at: Option<Instant>,
+    ends_at: Option<Instant>,
+}
+
+impl TokenCache {
+    /// An empty cache for the secret of this generation.
+    pub(super) fn new(generation: u64) -> Self {
+        Self { generation, state: Mutex::default(), refreshing: tokio::sync::Mutex::default() }
+    }
+
+    /// The header with a valid token, refreshed if need be.
+    pub(super) async fn header(
+        &self,
+        adapter: &dyn Adapter,
+        secret: &SecretString,
+        http: &HttpClient,
+        permit: &mut Permit,
+    ) -> Result<(HeaderValue, Version), BackendFault> {
+        let seen = match self.cached() {
+            Ok(header) => return Ok(header),
+            Err(refreshes) => refreshes,
+        };
+        let _refreshing = if let Ok(refreshing) = self.refreshing.try_lock() {
+            refreshing
+        } else {
+            permit.release();
+            self.refreshing.lock().await
+        };
+        match self.cached() {
+            Ok(header) => return Ok(header),
+            // Another request refreshed while this one waited: its failure is ours.
+            Err(refreshes) if refreshes != seen => {
+                if let Some(fault) = self.lock().failed.clone() {
+                    return Err(fault);
+                }
+            }
+            Err(_) => {}
+        }
+        let refreshed = match adapter.token_exchange() {
+            Some(exchange) => refresh(exchange, secret, http, permit).await,
+            None => Err(FaultKind::CredentialsRejected.into()),
+        };
+        self.refreshed(refreshed)
+    }
+
+    /// Drops the token of this version.
+    pub(super) fn invalidate(&self, version: Version) {
+        let mut state = self.lock();
+        if state.token.as_ref().is_some_and(|token| token.version == version) {
+            state.token = None;
+        }
+    }
+
+    /// The token, if it is valid; otherwise how many refreshes have ended.
+    fn cached(&self) -> Result<(HeaderValue, Version), u64> {
+        let state = self.lock();
+        match &state.token {
+            Some(token) if token.refresh_at.is_none_or(|at| Instant::now() < at) => Ok(token.header()),
+            _ => Err(state.refreshes),
+        }
+    }
+
+    fn refreshed(
+        &self,
+        refreshed: Result<Token, BackendFault>,
+    ) -> Result<(HeaderValue, Version), BackendFault> {
+        let now = Instant::now();
+        let mut state = self.lock();
+        state.refreshes += 1;
+        let version = Version { generation: self.generation, token: state.refreshes };
+        let token = refreshed.and_then(|token| {
+            CachedToken::new(token, version, now)
+                .ok_or_else(|| FaultKind::Malformed { why: "the token can't be sent in a header" }.into())
+        });
+        match token {
+            Ok(token) => {
+                state.failed = None;
+                let header = token.header();
+                state.token = Some(token);
+                Ok(header)
+            }
+            Err(fault) => {
+                // No job has caused it.
+                let fault = BackendFault { token_refresh: true, ..fault };
+                state.failed = Some(fault.clone());
+                // The old one is still valid, for a while.
+                match &mut state.token {
+                    Some(old) if old.ends_at.is_some_and(|end| now < end) => {
+                        old.refresh_at = old.ends_at.map(|end| end.min(now + REFRESH_BEFORE_END / 12));
+                        Ok(old.header())
+                    }
+                    _ => Err(fault),
+                }
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Requests a token for the secret.
+async fn refresh(
+    exchange: &dyn TokenExchange,
+    secret: &SecretString,
+    http: &HttpClient,
+    permit: &mut Permit,
+) -> Result<Token, BackendFault> {
+    let request = exchange.request(secret)?;
+    let header = request.headers().get(header::AUTHORIZATION).cloned();
+    let secrets = [header.as_ref().and_then(credential).unwrap_or_default(), secret.expose_secret()];
+    let (response, _room) = http.send(request, permit).await?;
+    exchange.interpret(&response).map_err(|fault| redaction::fault(fault, &secrets))
+}
+
+impl CachedToken {
+    fn new(token: Token, version: Version, now: Instant) -> Option<Self> {
+        let Token { value, expiry } = token;
+        let text = format!("Bearer {}", value.expose_secret());
+        let life = expiry.and_then(|expiry| match expiry {
+            Expiry::After(life) => Some(life),
+            // An end that has passed tells of clocks that differ, not of the token.
+            Expiry::At(end) => end.duration_since(Timestamp::now()).try_into().ok(),
+        });
+        let at = |life: Duration| now.checked_add(life);
+        Some(Self {
+            header: sensitive(&text)?,
+            version,
+            refresh_at: life.and_then(|life| at(life.saturating_sub(REFRESH_BEFORE_END.min(life / 5)))),
+            ends_at: life.and_then(at),
+        })
+    }
+
+    fn header(&self) -> (HeaderValue, Version) {
+        (self.header.clone(), self.version)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn token_that_ended_by_this_clock_is_not_refreshed_for_every_request() {
+        let now = Instant::now();
+        let cached = |end| {
+            let expiry = Some(Expiry::At(end));
+            let version = Version { generation: 0, token: 1 };
+            CachedToken::new(Token { value: "t".into(), expiry }, version, now)
+                .expect("a token that fits a header")
+        };
+        let minute = Duration::from_mins(1);
+        assert_eq!(cached(Timestamp::now() - minute).refresh_at, None);
+        assert!(cached(Timestamp::now() + 10 * minute).refresh_at.is_some_and(|at| at > now + 5 * minute));
+    }
+}

@@ -1,0 +1,269 @@
+//! Limits what is sent to one backend to so many requests a second.
+
+use std::{
+    collections::VecDeque,
+    num::NonZeroU32,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout_at},
+};
+
+/// The limit that all requests to one backend share: polls, downloads, token requests,
+/// health checks.
+#[derive(Debug)]
+pub struct RateLimiter {
+    per_second: NonZeroU32,
+    rate: Mutex<Rate>,
+    /// Held by the task that gets the next permit.
+    turn: tokio::sync::Mutex<()>,
+    released: Notify,
+}
+
+impl RateLimiter {
+    /// At most `per_second` requests in any one second.
+    pub fn new(per_second: NonZeroU32) -> Arc<Self> {
+        let (rate, turn) = (Mutex::new(Rate::new(per_second)), tokio::sync::Mutex::default());
+        Arc::new(Self { per_second, rate, turn, released: Notify::new() })
+    }
+
+    /// The limit.
+    pub fn per_second(&self) -> NonZeroU32 {
+        self.per_second
+    }
+
+    /// The share of the limit that was used in the second before `now`: 0.0 to 1.0.
+    pub fn in_use(&self, now: Instant) -> f64 {
+        let used = self.rate().sent_within_a_second(now);
+        let used = u32::try_from(used).unwrap_or(u32::MAX).min(self.per_second.get());
+        f64::from(used) / f64::from(self.per_second.get())
+    }
+
+    /// Waits until a request may be sent, and returns the permit for it. Permits are given
+    /// in the order of the calls; a call that is dropped has taken none.
+    pub async fn acquire(self: &Arc<Self>) -> Permit {
+        let mut permit = self.deferred();
+        permit.acquired_at = Some(self.take_turn().await);
+        permit
+    }
+
+    /// A permit that is acquired only when it is [consumed](Permit::consume).
+    pub fn deferred(self: &Arc<Self>) -> Permit {
+        Permit { limiter: Arc::clone(self), acquired_at: None }
+    }
+
+    /// In the order of arrival: polls that always wait for a permit would otherwise keep
+    /// a token request or a health check from ever getting one.
+    async fn take_turn(&self) -> Instant {
+        let _turn = self.turn.lock().await;
+        loop {
+            let now = Instant::now();
+            let taken = self.rate().take(now);
+            match taken {
+                Ok(()) => return now,
+                Err(at) => _ = timeout_at(at, self.released.notified()).await,
+            }
+        }
+    }
+
+    fn rate(&self) -> MutexGuard<'_, Rate> {
+        self.rate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The permission to send one request now, if it is acquired, and to acquire one for each
+/// further request. A permit that is not consumed is released when it is dropped.
+#[derive(Debug)]
+#[must_use = "it is released when it is dropped"]
+pub struct Permit {
+    limiter: Arc<RateLimiter>,
+    acquired_at: Option<Instant>,
+}
+
+impl Permit {
+    /// Waits until one request may be sent, which has to follow at once.
+    pub async fn consume(&mut self) {
+        if self.acquired_at.take().is_none() {
+            self.limiter.take_turn().await;
+        }
+    }
+
+    /// Releases what was acquired, for a request that has to wait for something else: it
+    /// would be sent in another second.
+    pub fn release(&mut self) {
+        if let Some(at) = self.acquired_at.take() {
+            self.limiter.rate().release(at);
+            self.limiter.released.notify_one();
+        }
+    }
+
+    /// A [deferred](RateLimiter::deferred) permit for another request to the same backend.
+    pub fn another(&self) -> Self {
+        self.limiter.deferred()
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+/// A sliding window over the last second. Remembers when each of the last requests was
+/// sent, so that the limit is exact: no burst, no drift.
+#[derive(Debug)]
+struct Rate {
+    per_second: usize,
+    sent: VecDeque<Instant>,
+}
+
+impl Rate {
+    /// At most `per_second` requests in any one second.
+    fn new(per_second: NonZeroU32) -> Self {
+        let per_second = usize::try_from(per_second.get()).unwrap_or(usize::MAX);
+        Self { per_second, sent: VecDeque::new() }
+    }
+
+    /// Counts one request that is sent at `now`.
+    ///
+    /// # Errors
+    /// When to try again.
+    fn take(&mut self, now: Instant) -> Result<(), Instant> {
+        if self.sent.len() >= self.per_second {
+            match self.sent.front() {
+                Some(&oldest) if oldest + Duration::from_secs(1) > now => {
+                    return Err(oldest + Duration::from_secs(1));
+                }
+                _ => self.sent.pop_front(),
+            };
+        }
+        self.sent.push_back(now);
+        Ok(())
+    }
+
+    /// The request that was counted at `at` was not sent.
+    fn release(&mut self, at: Instant) {
+        if let Some(place) = self.sent.iter().rposition(|sent| *sent == at) {
+            self.sent.remove(place);
+        }
+    }
+
+    /// Requests of the second before `now`.
+    fn sent_within_a_second(&self, now: Instant) -> usize {
+        self.sent.iter().rev().take_while(|sent| **sent + Duration::from_secs(1) > now).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn limiter(per_second: u32) -> Arc<RateLimiter> {
+        RateLimiter::new(NonZeroU32::new(per_second).unwrap())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn permit_that_is_not_consumed_is_released() {
+        let limiter = limiter(1);
+        let began = Instant::now();
+        for _ in 0..10 {
+            drop(limiter.acquire().await);
+        }
+        let mut permit = limiter.acquire().await;
+        permit.release();
+        limiter.acquire().await.consume().await;
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        assert!(limiter.acquire().now_or_never().is_none(), "dropped while it waits");
+        permit.consume().await;
+        assert_eq!(began.elapsed(), SECOND);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn permits_are_given_in_the_order_of_arrival() {
+        let limiter = limiter(1);
+        limiter.acquire().await.consume().await;
+        let mut early = std::pin::pin!(limiter.acquire());
+        let mut late = std::pin::pin!(limiter.acquire());
+        assert!(early.as_mut().now_or_never().is_none());
+        assert!(late.as_mut().now_or_never().is_none());
+        tokio::time::advance(SECOND).await;
+        assert!(late.as_mut().now_or_never().is_none());
+        let permit = early.now_or_never().expect("it came first");
+        assert!(late.as_mut().now_or_never().is_none());
+        drop(permit);
+        assert!(late.now_or_never().is_some(), "a released permit is given at once");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_further_request_waits_for_a_permit() {
+        let limiter = limiter(2);
+        let began = Instant::now();
+        let mut permit = limiter.acquire().await;
+        let mut sent = Vec::new();
+        for _ in 0..4 {
+            permit.consume().await;
+            sent.push(began.elapsed().as_secs());
+        }
+        permit.another().consume().await;
+        sent.push(began.elapsed().as_secs());
+        assert_eq!(sent, [0, 0, 1, 1, 2]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn rate_in_use_is_the_share_of_the_last_second() {
+        let limiter = limiter(4);
+        let shares = |limiter: &RateLimiter| (limiter.in_use(Instant::now()) * 4.0).to_string();
+        assert_eq!((limiter.per_second().get(), shares(&limiter).as_str()), (4, "0"));
+        limiter.acquire().await.consume().await;
+        drop(limiter.acquire().await);
+        assert_eq!(shares(&limiter), "1", "a released permit does not count");
+        tokio::time::advance(SECOND / 2).await;
+        for _ in 0..3 {
+            limiter.acquire().await.consume().await;
+        }
+        assert_eq!(shares(&limiter), "4");
+        tokio::time::advance(SECOND / 2).await;
+        assert_eq!(shares(&limiter), "3");
+        tokio::time::advance(SECOND / 2).await;
+        assert_eq!(shares(&limiter), "0");
+    }
+
+    proptest! {
+        #[test]
+        fn no_second_ever_holds_more_requests_than_allowed(
+            steps in proptest::collection::vec((0..400_u64, any::<bool>()), 1..200),
+            limit in 1..6_u32,
+        ) {
+            let mut rate = Rate::new(NonZeroU32::new(limit).unwrap());
+            let mut now = Instant::now();
+            let mut sent: Vec<Instant> = Vec::new();
+            // Places that were taken, and may be given back one step later.
+            let mut place = None;
+            for (step, is_sent) in steps {
+                now += Duration::from_millis(step);
+                let before = place.take();
+                match rate.take(now) {
+                    Ok(()) if is_sent => sent.push(now),
+                    Ok(()) => place = Some(now),
+                    Err(at) => prop_assert!(at > now),
+                }
+                if let Some(at) = before {
+                    rate.release(at);
+                }
+            }
+            prop_assert!(sent.is_empty() || rate.sent.len() <= limit as usize);
+            for (index, &at) in sent.iter().enumerate() {
+                let within = sent[index..].iter().filter(|&&other| other < at + SECOND).count();
+                prop_assert!(within <= limit as usize);
+            }
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! One adapter a vendor: the pure translation between our job model and the
+//! vendor's API. No I/O, no clock, no state, no gRPC.
+//!
+//! An adapter writes a request for some jobs, [splits](Adapter::split) the response into
+//! one element for each job, and [reads](Adapter::observe) one element. Credentials are
+//! added by the transport; where a vendor gives a short-lived token for a secret, the
+//! adapter writes and reads that exchange too.
+
+use std::{fmt::Debug, num::NonZeroUsize, time::Duration};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use jiff::Timestamp;
+use secrecy::SecretString;
+use uuid::Uuid;
+
+use crate::job::{BackendFault, InvalidJobRef, JobFault, JobRef, Observation};
+
+mod base_url;
+mod claret;
+mod datasaur;
+mod elements;
+mod file;
+mod immuta;
+mod json;
+mod kinetica;
+mod refusal;
+mod response;
+
+pub(crate) use base_url::percent_encoded;
+pub use base_url::{BaseUrl, InvalidBaseUrl};
+pub use claret::{Claret, InvalidTenant};
+pub use datasaur::{ClientAuth, Datasaur};
+pub use elements::Elements;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use elements::{Observations, observations};
+pub use file::{FileFault, Part, RefusedLocation};
+pub use immuta::Immuta;
+pub use kinetica::{Encoding, Kinetica};
+
+/// What a vendor's API offers, as this backend is configured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Most jobs that one request can poll.
+    pub max_batch: NonZeroUsize,
+    /// Whether a response names the jobs that it is about, so that
+    /// [`Adapter::split`] recognizes the response to another request.
+    pub identifies_jobs: bool,
+    /// Whether jobs have files that can be downloaded.
+    pub files: bool,
+}
+
+/// The translation for one backend.
+pub trait Adapter: Debug + Send + Sync + 'static {
+    /// What the vendor's API offers.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Whether the vendor could know a job of this name.
+    ///
+    /// # Errors
+    /// Names the field and what to write instead.
+    fn check(&self, job: &JobRef) -> Result<(), InvalidJobRef>;
+
+    /// Why a poll of this job would tell nothing, where that is known without one.
+    fn unpollable(&self, _job: &JobRef) -> Option<JobFault> {
+        None
+    }
+
+    /// The id of a job that does not exist, to probe address and credentials with.
+    /// `unique` is random.
+    fn probe_id(&self, unique: Uuid) -> String;
+
+    /// The request that polls 1 to [`Capabilities::max_batch`] jobs that passed
+    /// [`check`](Self::check). Without credentials.
+    fn request(&self, jobs: &[JobRef]) -> Request<Bytes>;
+
+    /// Splits the response to a request for `jobs` into one element for each of them:
+    /// the job's part of the body, uncopied. Decides whatever needs the whole response,
+    /// such as what it means that a job has no element. Total: any bytes give elements or
+    /// one fault; never a panic.
+    ///
+    /// # Errors
+    /// A fault of the whole request, which says nothing about its jobs.
+    fn split(&self, jobs: &[JobRef], response: &Response<Bytes>) -> Result<Elements, BackendFault>;
+
+    /// Reads one element of [`split`](Self::split). Pure and total: the same job and bytes
+    /// always give the same observation or fault, so an element that did not change need
+    /// not be read again.
+    ///
+    /// # Errors
+    /// Why the element says nothing about the job.
+    fn observe(&self, job: &JobRef, element: &Bytes) -> Result<Observation, JobFault>;
+
+    /// The request for a job's file, whole and without credentials, at the location that
+    /// the vendor gave.
+    ///
+    /// # Errors
+    /// A location to which this backend's credentials must not be sent.
+    fn file_request(&self, _location: &str) -> Result<Request<Bytes>, RefusedLocation> {
+        Err(RefusedLocation::NoFiles)
+    }
+
+    /// Reads the head of the response to a [`file_request`](Self::file_request) for the
+    /// bytes from `offset` on, with a Range header unless it is zero. Does not look at the
+    /// body. Total, like [`split`](Self::split).
+    ///
+    /// # Errors
+    /// Why the file can't be had.
+    fn file_part(&self, offset: u64, head: &Response<Bytes>) -> Result<Part, FileFault> {
+        file::part(offset, head)
+    }
+
+    /// How to get a token for the secret, where the vendor has such a call and
+    /// this backend's credentials need it.
+    fn token_exchange(&self) -> Option<&dyn TokenExchange> {
+        None
+    }
+
+    /// How to see whether the vendor can be polled again, where it has a call for
+    /// that.
+    fn health_check(&self) -> Option<&dyn HealthCheck> {
+        None
+    }
+}
+
+/// Checks whether a vendor can be polled.
+pub trait HealthCheck: Debug + Send + Sync {
+    /// The request. Without credentials.
+    fn health_request(&self) -> Request<Bytes>;
+
+    /// Reads the response. Total, like [`Adapter::split`].
+    ///
+    /// # Errors
+    /// Why it can't be polled now.
+    fn read_health(&self, response: &Response<Bytes>) -> Result<(), BackendFault>;
+}
+
+/// Exchanges a secret for a short-lived token.
+pub trait TokenExchange: Debug + Send + Sync {
+    /// The request for a token. It holds the secret: it is never logged.
+    ///
+    /// # Errors
+    /// [`FaultKind::Rejected`](crate::job::FaultKind::Rejected) where no request can hold the secret.
+    fn request(&self, secret: &SecretString) -> Result<Request<Bytes>, BackendFault>;
+
+    /// Reads the response. Total, like [`Adapter::split`].
+    ///
+    /// # Errors
+    /// [`FaultKind::CredentialsRejected`](crate::job::FaultKind::CredentialsRejected) where the vendor refuses the secret.
+    fn interpret(&self, response: &Response<Bytes>) -> Result<Token, BackendFault>;
+}
+
+/// A short-lived token, to be sent as `Authorization: Bearer`.
+#[derive(Clone, Debug)]
+pub struct Token {
+    /// The token itself.
+    pub value: SecretString,
+    /// When it ends, where the vendor says.
+    pub expiry: Option<Expiry>,
+}
+
+/// When a token ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expiry {
+    /// This long after it was issued.
+    After(Duration),
+    /// At this time.
+    At(Timestamp),
+}
+
+/// The number that an id is, if it is written in the one canonical way, so that
+/// one job has one name.
+fn canonical_integer(id: &str) -> Option<i64> {
+    id.parse().ok().filter(|number: &i64| *number.to_string() == *id)
+}
+
+#[cfg(test)]
+mod conformance;

@@ -1,0 +1,92 @@
+//! Which element of the list is which job's, and what it means that a job has
+//! none.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+
+use super::GraphqlErrors;
+use crate::{
+    job::{BackendFault, JobFault, JobRef},
+    vendors::{
+        Elements,
+        json::{self, Object},
+    },
+};
+
+/// The list that came back, by id.
+pub(super) struct JobList<'a> {
+    by_id: HashMap<String, Result<&'a RawValue, JobFault>>,
+    /// The id at each position; none where the element is null.
+    ids: Vec<Option<String>>,
+    /// Whether there is an element that is neither null nor has an id.
+    unreadable: bool,
+}
+
+impl<'a> JobList<'a> {
+    pub(super) fn read(list: Vec<&'a RawValue>) -> Self {
+        let mut jobs = Self { by_id: HashMap::new(), ids: Vec::new(), unreadable: false };
+        for element in list {
+            let id = own_id(element);
+            jobs.unreadable |= id.is_none() && !json::is_null(element);
+            jobs.ids.push(id.clone());
+            let Some(id) = id else { continue };
+            let first = jobs.by_id.entry(id).or_insert(Ok(element));
+            if first.as_ref().is_ok_and(|first| first.get() != element.get()) {
+                // Nothing says which of the two is right.
+                *first = Err(JobFault::Malformed { why: "it came twice and differs" });
+            }
+        }
+        jobs
+    }
+
+    /// The element of each job; `body` is what the list was read from.
+    pub(super) fn split(
+        &self,
+        jobs: &[JobRef],
+        errors: &GraphqlErrors,
+        body: &Bytes,
+    ) -> Result<Elements, BackendFault> {
+        // A null has no id, but where all others stand at their job's position,
+        // it stands at its own.
+        let in_order = self.ids.len() == jobs.len()
+            && self.ids.iter().zip(jobs).all(|(id, job)| id.as_ref().is_none_or(|id| **id == *job.id));
+        let speaks_for = |index: usize, position: Option<usize>| match position {
+            None => true,
+            Some(position) if in_order => position == index,
+            Some(position) => self.ids.get(position).is_none_or(Option::is_none),
+        };
+        // Credentials that show one job are valid: those that do not show another lack
+        // the permission.
+        let has_data = jobs.iter().any(|job| self.by_id.contains_key(&*job.id));
+        let was_polled = |id: &String| jobs.iter().any(|job| *job.id == **id);
+        let strange = self.by_id.keys().any(|id| !was_polled(id));
+        Elements::try_for_each(jobs, |index, job| {
+            match self.by_id.get(&*job.id) {
+                Some(Ok(element)) => return Ok(Ok(json::part(body, element))),
+                Some(Err(fault)) => return Ok(Err(fault.clone())),
+                None => {}
+            }
+            // Only called missing where nothing else can explain it.
+            let explained = errors.of_one(|position| speaks_for(index, position), job, has_data)?;
+            Ok(Err(match explained {
+                Some(fault) => fault,
+                None if self.unreadable => JobFault::Malformed { why: "an element has no readable id" },
+                // It may be the response to another request.
+                None if strange => JobFault::Malformed { why: "the answer is about other jobs" },
+                None => JobFault::NotFound,
+            }))
+        })
+    }
+}
+
+/// The element's id. Of two, nothing says which is right.
+fn own_id(element: &RawValue) -> Option<String> {
+    let element = Object::of(element)?;
+    let mut ids = element.members().filter(|(name, _)| *name == "id");
+    match (ids.next(), ids.next()) {
+        (Some((_, id)), None) => json::text(id),
+        _ => None,
+    }
+}

@@ -1,0 +1,285 @@
+//! Reading JSON that others wrote: without loss, and without one odd value
+//! spoiling the rest.
+//!
+//! A value is found without being decoded, so its exact bytes and numbers of any
+//! size survive. Readers here are lenient and total, and none of them recurses
+//! with its input, which a vendor could nest as deep as the size cap allows.
+
+use std::{borrow::Cow, collections::HashSet, fmt};
+
+use bytes::Bytes;
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, MapAccess, Visitor},
+};
+use serde_json::value::RawValue;
+
+use crate::job::{JobError, Progress};
+
+/// An object's members in document order.
+pub(super) struct Object<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'a> Object<'a> {
+    /// `None` where the bytes are anything but one JSON object.
+    pub(super) fn parse(bytes: &'a [u8]) -> Option<Self> {
+        serde_json::from_slice(bytes).ok()
+    }
+
+    /// `None` where the value is anything but an object.
+    pub(super) fn of(value: &'a RawValue) -> Option<Self> {
+        if is_object(value) { serde_json::from_str(value.get()).ok() } else { None }
+    }
+
+    /// `None` where a name stands twice, for readers to whom nothing says which
+    /// of the two is right.
+    pub(super) fn unambiguous(self) -> Option<Self> {
+        let mut names = HashSet::new();
+        self.0.iter().all(|(name, _)| names.insert(name)).then_some(self)
+    }
+
+    /// The member's value; null counts as absent. Of a repeated name the last
+    /// one counts, as in `JSON.parse`.
+    pub(super) fn get(&self, name: &str) -> Option<&'a RawValue> {
+        let (_, value) = self.0.iter().rfind(|(key, _)| key == name)?;
+        (!is_null(value)).then_some(value)
+    }
+
+    /// The member's value where it is a text.
+    pub(super) fn text(&self, name: &str) -> Option<String> {
+        text(self.get(name)?)
+    }
+
+    /// The members in document order, repeated names included.
+    pub(super) fn members(&self) -> impl Iterator<Item = (&str, &'a RawValue)> {
+        self.0.iter().map(|(name, value)| (&**name, *value))
+    }
+}
+
+impl<'de> Deserialize<'de> for Object<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members;
+
+        impl<'de> Visitor<'de> for Members {
+            type Value = Object<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object<'de>, A::Error> {
+                let mut members = Vec::with_capacity(8);
+                while let Some((Name(name), value)) = map.next_entry()? {
+                    members.push((name, value));
+                }
+                Ok(Object(members))
+            }
+        }
+
+        deserializer.deserialize_map(Members)
+    }
+}
+
+/// A member's name, copied only where it is written with escapes.
+struct Name<'a>(Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for Name<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+
+        impl<'de> Visitor<'de> for Text {
+            type Value = Name<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a name")
+            }
+
+            fn visit_borrowed_str<E: de::Error>(self, name: &'de str) -> Result<Name<'de>, E> {
+                Ok(Name(Cow::Borrowed(name)))
+            }
+
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<Name<'de>, E> {
+                Ok(Name(Cow::Owned(name.to_owned())))
+            }
+        }
+
+        deserializer.deserialize_str(Text)
+    }
+}
+
+/// Whether the value is null.
+pub(super) fn is_null(value: &RawValue) -> bool {
+    value.get() == "null"
+}
+
+/// Whether the value is an object.
+pub(super) fn is_object(value: &RawValue) -> bool {
+    value.get().starts_with('{')
+}
+
+/// The text, unescaped. `None` for any other type, and for one with a lone
+/// surrogate, which no UTF-8 can hold.
+pub(super) fn text(value: &RawValue) -> Option<String> {
+    serde_json::from_str(value.get()).ok()
+}
+
+/// A text, or anything else as it is written.
+pub(super) fn plain(value: &RawValue) -> String {
+    text(value).unwrap_or_else(|| value.get().to_owned())
+}
+
+/// An identifier that may be written as a text or as an integer of any size.
+pub(super) fn identifier(value: &RawValue) -> Option<String> {
+    let digits = value.get().strip_prefix('-').unwrap_or(value.get());
+    if digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Some(value.get().to_owned());
+    }
+    text(value)
+}
+
+/// An integer, or a text that is one.
+pub(super) fn integer(value: &RawValue) -> Option<i64> {
+    identifier(value)?.parse().ok()
+}
+
+/// A percentage as progress; one that is not within 0 to 100 counts as absent.
+pub(super) fn percent(value: &RawValue) -> Option<Progress> {
+    let percent = serde_json::from_str(value.get()).ok().filter(|percent| (0.0..=100.0).contains(percent))?;
+    Some(Progress { percent: Some(percent), ..Progress::default() })
+}
+
+/// The values of an array in order.
+pub(super) fn list(value: &RawValue) -> Option<Vec<&RawValue>> {
+    serde_json::from_str(value.get()).ok()
+}
+
+/// The values of an array in order, or of an object in document order: PHP
+/// writes a list with gaps as an object. Of anything else, nothing.
+pub(super) fn elements(value: &RawValue) -> Vec<&RawValue> {
+    match Object::of(value) {
+        Some(Object(members)) => members.into_iter().map(|(_, value)| value).collect(),
+        None => list(value).unwrap_or_default(),
+    }
+}
+
+/// The value as a part of `body`, which it was read from, uncopied.
+pub(super) fn part(body: &Bytes, value: &RawValue) -> Bytes {
+    body.slice_ref(value.get().as_bytes())
+}
+
+/// A copy of the exact bytes, so that a small part does not keep a large answer
+/// in memory.
+pub(super) fn bytes(value: &RawValue) -> Bytes {
+    Bytes::copy_from_slice(value.get().as_bytes())
+}
+
+/// What a vendor gave as the reason of a failure: its words for people, and the
+/// whole of it as details.
+pub(super) fn error(value: &RawValue) -> JobError {
+    JobError { message: message(value).unwrap_or_default(), details: bytes(value) }
+}
+
+/// The words for people: the value itself where it is a text, else its `message`,
+/// which may stand a few wrappers deep.
+pub(super) fn message(value: &RawValue) -> Option<String> {
+    fn within(value: &RawValue, depth: u8) -> Option<String> {
+        if let Some(words) = text(value) {
+            return (!words.trim().is_empty()).then_some(words);
+        }
+        let depth = depth.checked_sub(1)?;
+        let object = Object::of(value)?;
+        ["message", "value", "error"].iter().find_map(|name| within(object.get(name)?, depth))
+    }
+    within(value, 4)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raw(text: &str) -> &RawValue {
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn of_a_repeated_name_the_last_one_counts() {
+        let object = Object::parse(br#"{"a": 1, "b": 2, "a": 3}"#).unwrap();
+        assert_eq!(object.get("a").unwrap().get(), "3");
+        assert_eq!(object.members().map(|(name, _)| name).collect::<String>(), "aba");
+        assert!(object.unambiguous().is_none());
+        assert!(Object::parse(br#"{"a": 1, "b": 1}"#).unwrap().unambiguous().is_some());
+    }
+
+    #[test]
+    fn only_one_whole_object_is_an_object() {
+        for text in ["", "null", "[]", "[1]", "\"x\"", "1", "{", "{}{}", "{\"a\":1,}", "{\"a\":\"\u{0}\"}"] {
+            assert!(Object::parse(text.as_bytes()).is_none(), "{text}");
+        }
+        assert!(Object::parse(b"{\"a\":\xff}").is_none());
+    }
+
+    #[test]
+    fn an_identifier_keeps_all_its_digits() {
+        for (text, id) in [
+            ("42", Some("42")),
+            ("-7", Some("-7")),
+            ("\"x1\"", Some("x1")),
+            ("123456789012345678901234567890", Some("123456789012345678901234567890")),
+            ("1.5", None),
+            ("1e3", None),
+            ("true", None),
+            ("[]", None),
+        ] {
+            assert_eq!(identifier(raw(text)).as_deref(), id, "{text}");
+        }
+        assert_eq!(integer(raw("\"12\"")), Some(12));
+        assert_eq!(integer(raw("9223372036854775808")), None);
+    }
+
+    #[test]
+    fn a_list_may_be_an_object_with_numbers_for_names() {
+        let values = |text| elements(raw(text)).iter().map(|value| value.get()).collect::<Vec<_>>().join(" ");
+        assert_eq!(values("[1, 2]"), "1 2");
+        assert_eq!(values(r#"{"2": 1, "0": 2}"#), "1 2");
+        for nothing in ["[]", "{}", "null", "1", "\"x\""] {
+            assert_eq!(values(nothing), "", "{nothing}");
+        }
+    }
+
+    #[test]
+    fn the_words_of_an_error_may_be_wrapped() {
+        for (text, words) in [
+            (r#""boom""#, Some("boom")),
+            (r#"{"name": "Error", "message": "boom"}"#, Some("boom")),
+            (r#"{"value": "boom"}"#, Some("boom")),
+            (r#"{"value": {"message": "boom"}}"#, Some("boom")),
+            (r#"{"message": 1, "error": {"message": "boom"}}"#, Some("boom")),
+            (r#"{"message": " "}"#, None),
+            ("{}", None),
+            ("[\"boom\"]", None),
+            (r#""\ud800""#, None),
+        ] {
+            assert_eq!(message(raw(text)).as_deref(), words, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_percentage_out_of_range_counts_as_absent() {
+        for (json, expected) in [("0", 0.0), ("99.5", 99.5), ("100", 100.0)] {
+            assert_eq!(percent(raw(json)).unwrap().percent, Some(expected));
+        }
+        for json in ["-1", "101", "1e999", "\"50\"", "true", "{}"] {
+            assert_eq!(percent(raw(json)), None, "{json}");
+        }
+    }
+
+    #[test]
+    fn a_value_of_any_depth_is_read_without_recursion() {
+        for (open, close) in [("[", "]"), ("{\"value\":", "}"), ("{\"message\":", "}")] {
+            let text = format!("{}1{}", open.repeat(100_000), close.repeat(100_000));
+            let value = raw(&text);
+            assert_eq!(message(value), None);
+            assert_eq!(elements(value).len(), 1);
+            assert_eq!(bytes(value), text);
+        }
+    }
+}

@@ -1,0 +1,393 @@
+//! Kinetica: `POST /get/job`, one job a request, in JSON or in Avro binary.
+//!
+//! The response is a wrapper that holds the job's record: in JSON as JSON in a string,
+//! in binary as Avro in bytes. The element is the record as it stands in the wrapper. `status` of the wrapper says whether the call went
+//! well, the HTTP status only echoes it: an ERROR comes with 400 or 200. A job that
+//! failed is a call that went well. A record in binary is turned into the server's
+//! own JSON first, so that the encoding can't change what is read from it.
+//!
+//! | `job_status` | state |
+//! | --- | --- |
+//! | `RUNNING` | running |
+//! | `DONE` | succeeded |
+//! | `ERROR` | failed |
+//! | `CANCELLED`, `running` true | cancelling: "cancellation was requested" |
+//! | `CANCELLED` | cancelled |
+//!
+//! A job's id is its cluster's, its tag is valid on all of them. A standby is sent
+//! both, as the vendor's clients do when they fail over, and may have another job of
+//! that id. So its record counts only where it names the tag, and that it does not
+//! know the job says nothing: what started elsewhere may not have reached it.
+//!
+//! Follows docs.kinetica.com, REST API, `/get/job` and `/show/system/status`.
+
+use std::num::NonZeroUsize;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use serde_json::{json, value::RawValue};
+use uuid::Uuid;
+
+use self::avro::Kind;
+use super::{
+    Adapter, BaseUrl, Capabilities, Elements, HealthCheck, canonical_integer,
+    json::{self, Object},
+    refusal, response,
+};
+use crate::job::{
+    BackendFault, ContentType, FaultKind, InvalidJobRef, JobError, JobFault, JobRef, JobResult, JobState,
+    Observation, StandbyFault,
+};
+
+mod avro;
+mod health;
+#[cfg(test)]
+pub(super) mod tests;
+
+const GET_JOB: &str = "/get/job";
+const GET_JOB_RESPONSE: avro::Schema = &[
+    ("endpoint", Kind::Text),
+    ("job_status", Kind::Text),
+    ("running", Kind::Boolean),
+    ("progress", Kind::Int),
+    ("successful", Kind::Boolean),
+    ("response_encoding", Kind::Text),
+    ("job_response", Kind::Bytes),
+    ("job_response_str", Kind::Text),
+    ("status_map", Kind::Map),
+    ("info", Kind::Map),
+];
+
+/// What a cluster says that can't answer now, in lower case.
+const GOING_AWAY: &[&str] = &[
+    "kinetica is exiting",
+    "kinetica is offline",
+    "system is offline",
+    "system shutting down",
+    "draining ha queue",
+    "system-limited-fatal",
+    "connection refused",
+    "connection reset",
+    "unexpected end of file from server",
+    "query planner is not running",
+];
+
+/// How Kinetica's requests and responses are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Encoding {
+    /// JSON, the record in a string.
+    #[default]
+    Json,
+    /// Avro binary, which spares large results the escaping.
+    Binary,
+}
+
+/// The adapter for one Kinetica cluster.
+#[derive(Debug)]
+pub struct Kinetica {
+    base_url: BaseUrl,
+    encoding: Encoding,
+    is_standby: bool,
+}
+
+impl Kinetica {
+    /// The adapter for the cluster at `base_url`, which may have a path: a proxied
+    /// cluster has one, such as `/gpudb-0`.
+    pub fn new(base_url: BaseUrl, encoding: Encoding) -> Self {
+        Self { base_url, encoding, is_standby: false }
+    }
+
+    /// The same for a cluster that is polled in place of the one whose jobs these are.
+    pub fn standby(base_url: BaseUrl, encoding: Encoding) -> Self {
+        Self { is_standby: true, ..Self::new(base_url, encoding) }
+    }
+
+    /// A request to an endpoint: `number` where its body begins with one, under its name,
+    /// and the options.
+    fn post(&self, path: &str, number: Option<(&str, i64)>, options: &[(&str, &str)]) -> Request<Bytes> {
+        match self.encoding {
+            Encoding::Json => {
+                let options: serde_json::Map<_, _> =
+                    options.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
+                // The server expects the fields in this order, which is the alphabet's too.
+                let mut body = serde_json::Map::new();
+                body.extend(number.map(|(name, number)| (name.to_owned(), json!(number))));
+                body.insert("options".to_owned(), options.into());
+                self.base_url.post(path, &body)
+            }
+            Encoding::Binary => {
+                let mut body = Vec::new();
+                if let Some((_, number)) = number {
+                    avro::put_long(&mut body, number);
+                }
+                avro::put_options(&mut body, options.iter().copied());
+                self.base_url.post_as("application/octet-stream", path, body)
+            }
+        }
+    }
+
+    /// What the wrapper of a response to a request to `path` says.
+    fn unwrap_response<'a>(
+        &self,
+        path: &str,
+        response: &'a Response<Bytes>,
+    ) -> Result<Outcome<'a>, BackendFault> {
+        response::check_status(response)?;
+        let status = response.status();
+        if status == StatusCode::NOT_FOUND {
+            let message = format!("there is no {path} below base_url (HTTP 404)");
+            return Err(response::rejected(&message, status));
+        }
+        if status.is_success() {
+            match self.encoding {
+                Encoding::Json => response::check_json(response)?,
+                Encoding::Binary => response::check_octets(response)?,
+            }
+        }
+        let wrapper = match self.encoding {
+            Encoding::Json => Wrapper::from_json(response.body()),
+            Encoding::Binary => Wrapper::from_avro(response.body()),
+        };
+        match wrapper {
+            Some(Wrapper { status: Word::Error, message, .. }) => Ok(Outcome::Error(message)),
+            _ if !status.is_success() => Err(response::rejected("", status)),
+            Some(Wrapper { status: Word::Ok, record, .. }) => Ok(Outcome::Record(record)),
+            Some(_) => Err(response::malformed("a status other than OK and ERROR", status)),
+            None => Err(response::malformed("not the documented wrapper", status)),
+        }
+    }
+
+    /// A record as JSON; `None` where it is anything but one of this schema.
+    fn record_json(&self, schema: avro::Schema, record: &[u8]) -> Option<String> {
+        match self.encoding {
+            // The documentation allows for a record that is not wrapped in a string.
+            Encoding::Json => serde_json::from_slice(record).ok().map(json::plain),
+            Encoding::Binary => avro::to_json(schema, record),
+        }
+    }
+
+    fn element(
+        &self,
+        job: &JobRef,
+        response: &Response<Bytes>,
+    ) -> Result<Result<Bytes, JobFault>, BackendFault> {
+        match self.unwrap_response(GET_JOB, response)? {
+            Outcome::Record(None) => Ok(Err(NO_RECORD)),
+            Outcome::Record(Some(record)) => {
+                let element = response.body().slice_ref(record);
+                // The element of the job's own cluster may have the same bytes, and the
+                // engine reads an element only when its bytes have changed.
+                if self.is_standby
+                    && let Err(fault) = self.observe(job, &element)
+                {
+                    return Ok(Err(fault));
+                }
+                Ok(Ok(element))
+            }
+            Outcome::Error(message) => {
+                if let Some(fault) = fault(&message, response) {
+                    return Err(fault);
+                }
+                if !refusal::says_no_such_job(&message, job) {
+                    return Err(response::rejected(&message, response.status()));
+                }
+                let is_standby = self.is_standby;
+                Ok(Err(if is_standby { StandbyFault::DoesNotKnowJob.into() } else { JobFault::NotFound }))
+            }
+        }
+    }
+
+    /// Whether a record is the job's own, as far as it says whose it is.
+    fn check_tag(&self, job: &JobRef, record: &Object<'_>) -> Result<(), JobFault> {
+        let info = record.get("info").and_then(Object::of).and_then(Object::unambiguous);
+        let own = info.and_then(|info| info.text("job_tag")).filter(|tag| !tag.is_empty());
+        match (own, job.tag.as_deref()) {
+            (Some(own), Some(polled)) if own == polled => Ok(()),
+            (Some(_), Some(_)) if self.is_standby => Err(StandbyFault::DoesNotKnowJob.into()),
+            (Some(_), Some(_)) => Err(JobFault::Malformed { why: "it names another job_tag" }),
+            _ if self.is_standby => {
+                Err(JobFault::Malformed { why: "a standby's record does not name the job_tag" })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What the wrapper says.
+#[derive(Debug)]
+enum Outcome<'a> {
+    /// The call went well. The record as it stands in the body; `None` where there is
+    /// none all the same.
+    Record(Option<&'a [u8]>),
+    /// It did not, for this reason.
+    Error(String),
+}
+
+/// The wrapper in either encoding.
+struct Wrapper<'a> {
+    status: Word,
+    message: String,
+    record: Option<&'a [u8]>,
+}
+
+enum Word {
+    Ok,
+    Error,
+    Other,
+}
+
+impl<'a> Wrapper<'a> {
+    fn from_json(body: &'a [u8]) -> Option<Self> {
+        let wrapper = Object::parse(body).and_then(Object::unambiguous)?;
+        Some(Self {
+            status: Word::of(&wrapper.text("status")?),
+            message: wrapper.text("message").unwrap_or_default(),
+            record: wrapper.get("data_str").map(|record| record.get().as_bytes()),
+        })
+    }
+
+    fn from_avro(body: &'a [u8]) -> Option<Self> {
+        let avro::Wrapper { status, message, data } = avro::Wrapper::read(body)?;
+        Some(Self { status: Word::of(status), message: message.to_owned(), record: Some(data) })
+    }
+}
+
+impl Word {
+    fn of(text: &str) -> Self {
+        match text {
+            "OK" => Self::Ok,
+            "ERROR" => Self::Error,
+            _ => Self::Other,
+        }
+    }
+}
+
+impl Adapter for Kinetica {
+    /// A record holds neither the id nor, for sure, the tag.
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { max_batch: NonZeroUsize::MIN, identifies_jobs: false, files: false }
+    }
+
+    fn check(&self, job: &JobRef) -> Result<(), InvalidJobRef> {
+        if canonical_integer(&job.id).is_none() {
+            let reason = "must be a 64-bit integer in decimal digits, such as 4611686018427387907";
+            return Err(InvalidJobRef { field: "job_id", reason: reason.into() });
+        }
+        let is_tag = |tag: &str| {
+            (1..=512).contains(&tag.len())
+                && tag.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
+        };
+        if job.tag.as_deref().is_some_and(|tag| !is_tag(tag)) {
+            let reason =
+                "must be 1 to 512 of the characters A-Z, a-z, 0-9, _ and -; leave it out if there is none";
+            return Err(InvalidJobRef { field: "job_tag", reason: reason.into() });
+        }
+        Ok(())
+    }
+
+    fn unpollable(&self, job: &JobRef) -> Option<JobFault> {
+        (self.is_standby && job.tag.is_none()).then(|| StandbyFault::NeedsJobTag.into())
+    }
+
+    fn probe_id(&self, _unique: Uuid) -> String {
+        i64::MAX.to_string()
+    }
+
+    fn request(&self, jobs: &[JobRef]) -> Request<Bytes> {
+        let job = &jobs[0];
+        let id: i64 = job.id.parse().expect("a job that passed check has a 64-bit id");
+        let tag = job.tag.as_deref().map(|tag| ("job_tag", tag));
+        self.post(GET_JOB, Some(("job_id", id)), tag.as_slice())
+    }
+
+    fn split(&self, jobs: &[JobRef], response: &Response<Bytes>) -> Result<Elements, BackendFault> {
+        // A record does not say whose it is, so it can only be the first job's.
+        Elements::try_for_each(jobs, |index, job| match index {
+            0 => self.element(job, response),
+            _ => Ok(Err(JobFault::Malformed { why: "it was asked about another job" })),
+        })
+    }
+
+    fn observe(&self, job: &JobRef, element: &Bytes) -> Result<Observation, JobFault> {
+        let text = self.record_json(GET_JOB_RESPONSE, element).ok_or(NO_RECORD)?;
+        let record = Object::parse(text.as_bytes()).and_then(Object::unambiguous).ok_or(NO_RECORD)?;
+        self.check_tag(job, &record)?;
+        let observation = observe(&record)?;
+        Ok(Observation { vendor_payload: text.into(), ..observation })
+    }
+
+    fn health_check(&self) -> Option<&dyn HealthCheck> {
+        Some(self)
+    }
+}
+
+/// Why the call went wrong, as far as it is the cluster's matter; only the words of
+/// the message tell.
+fn fault(message: &str, response: &Response<Bytes>) -> Option<BackendFault> {
+    let lower = message.to_lowercase();
+    let kind = if let Some(words) = GOING_AWAY.iter().find(|words| lower.contains(**words)) {
+        let why = format!("it says \"{words}\"");
+        FaultKind::Unavailable { retry_after: response::retry_after(response.headers()), why }
+    } else if lower.contains("insufficient credentials") {
+        FaultKind::CredentialsRejected
+    } else if lower.contains("access denied") {
+        FaultKind::Forbidden
+    } else {
+        return None;
+    };
+    Some(response::judged(kind, response.status()))
+}
+
+const NO_RECORD: JobFault = JobFault::Malformed { why: "it holds no job record" };
+
+fn observe(record: &Object<'_>) -> Result<Observation, JobFault> {
+    let word = record.text("job_status").ok_or(NO_RECORD)?;
+    let running = match record.get("running").map(RawValue::get) {
+        None | Some("false") => false,
+        Some("true") => true,
+        Some(_) => return Err(NO_RECORD),
+    };
+    let state = match word.as_str() {
+        "RUNNING" => JobState::Running,
+        "DONE" => JobState::Succeeded,
+        "ERROR" => JobState::Failed,
+        "CANCELLED" if running => JobState::Cancelling,
+        "CANCELLED" => JobState::Cancelled,
+        _ => JobState::Unknown,
+    };
+    Ok(Observation {
+        progress: record.get("progress").and_then(json::percent),
+        result: if state == JobState::Succeeded { result(record) } else { None },
+        error: record.get("status_map").filter(|_| state == JobState::Failed).and_then(error),
+        job_type: record.text("endpoint").unwrap_or_default(),
+        ..Observation::new(state, word)
+    })
+}
+
+/// The output, from the field that the encoding names. An encoding or a value
+/// that is not as documented gives none, rather than bytes with a guessed type:
+/// the job has ended all the same, and they are still in the payload.
+fn result(record: &Object<'_>) -> Option<JobResult> {
+    let (data, content_type) = match record.text("response_encoding")?.as_str() {
+        "json" => (record.text("job_response_str")?.into(), ContentType::Json),
+        "binary" => (from_latin1(&record.text("job_response")?)?, ContentType::Avro),
+        _ => return None,
+    };
+    (!data.is_empty()).then_some(JobResult { data, content_type })
+}
+
+/// Bytes in JSON are one code point each, U+0000 to U+00FF, as in Avro's JSON
+/// encoding.
+fn from_latin1(text: &str) -> Option<Bytes> {
+    text.chars().map(|c| u8::try_from(u32::from(c)).ok()).collect::<Option<Vec<u8>>>().map(Bytes::from)
+}
+
+/// Why the job failed: `error_message` for people, and the whole map.
+fn error(status_map: &RawValue) -> Option<JobError> {
+    let map = Object::of(status_map).and_then(Object::unambiguous);
+    if map.as_ref().is_some_and(|map| map.members().next().is_none()) {
+        return None;
+    }
+    let message = map.and_then(|map| map.get("error_message")).map(json::plain);
+    Some(JobError { message: message.unwrap_or_default(), details: json::bytes(status_map) })
+}

@@ -4,9 +4,9 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message;
 
-/// The messages that hold a `JobStatus`. The server has its own form of them, in
-/// which a status is encoded already; all others are the same.
-const HOLD_A_STATUS: [&str; 5] = [
+/// The messages that contain a `JobStatus`. The server has its own types for them, in
+/// which the status is already encoded. It shares all other types with clients.
+const WITH_STATUS: [&str; 5] = [
     "GetJobStatusResponse",
     "JobStatusResult",
     "BatchGetStatusesResponse",
@@ -36,7 +36,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for file in files.file.iter().filter(|file| file.package() == "jobwatch.v1") {
         let messages = file.message_type.iter().filter_map(|message| message.name.as_deref());
         let names = messages.chain(file.enum_type.iter().filter_map(|list| list.name.as_deref()));
-        for name in names.filter(|name| *name != "JobStatus" && !HOLD_A_STATUS.contains(name)) {
+        for name in names.filter(|name| *name != "JobStatus" && !WITH_STATUS.contains(name)) {
             let path = format!("crate::proto::v1::{name}");
             configure = configure.extern_path(format!(".jobwatch.v1.{name}"), path);
         }

@@ -1,4 +1,5 @@
-//! The contract on the wire: validates a request, asks the hub, converts.
+//! `jobwatch.v1` on the wire: validates requests, calls the engine, converts what it
+//! returns.
 
 use std::{fmt, pin::Pin, sync::Arc, time::Duration};
 
@@ -8,7 +9,7 @@ use tonic::{Extensions, Request, Response, Status, Streaming};
 
 use crate::{
     hub::{Ask, Caller, Hub, WatchOptions},
-    job::{JobRef, Lens},
+    job::{JobRef, View},
     proto::{
         served::{self, job_status_result::Outcome, job_status_service_server::JobStatusService},
         v1 as pb,
@@ -21,15 +22,15 @@ mod request;
 mod status;
 mod watch;
 
-use request::Invalid;
+use request::InvalidField;
 
-/// Longest silence of a watch where the caller names none.
+/// Heartbeat interval of a watch that sets none.
 const HEARTBEAT: Duration = Duration::from_secs(30);
 
-/// Shortest heartbeat that a caller gets, however short it asks.
+/// Shortest heartbeat interval of a watch.
 const SHORTEST_HEARTBEAT: Duration = Duration::from_millis(10);
 
-/// Answers `jobwatch.v1.JobStatusService`.
+/// Implements `jobwatch.v1.JobStatusService`.
 #[derive(Clone)]
 pub struct Service {
     hub: Arc<Hub>,
@@ -44,30 +45,30 @@ impl fmt::Debug for Service {
 }
 
 impl Service {
-    /// A service over `hub`, with at most `batch_size` jobs in a batch, which has
-    /// `batch_deadline` to be answered where the caller set no deadline.
+    /// A service over `hub`. A batch has at most `batch_size` jobs, and must be
+    /// complete after `batch_deadline` if the caller sets no deadline.
     pub fn new(hub: Arc<Hub>, batch_size: usize, batch_deadline: Duration) -> Self {
         Self { hub, batch_size, batch_deadline }
     }
 
-    fn job(&self, job: Option<pb::JobRef>, field: &str) -> Result<JobRef, Invalid> {
-        let job = job.ok_or_else(|| Invalid::new(field, "is required"))?;
+    fn job(&self, job: Option<pb::JobRef>, field: &str) -> Result<JobRef, InvalidField> {
+        let job = job.ok_or_else(|| InvalidField::new(field, "is required"))?;
         let name = job.backend.as_str();
         if name.is_empty() {
             let field = format!("{field}.backend");
-            return Err(Invalid::new(field, "is required; write the key of a configured backend"));
+            return Err(InvalidField::new(field, "is required; write the key of a configured backend"));
         }
         let backend = self.hub.backend_name(name);
         Ok(request::job(job, backend))
     }
 
-    /// Reads what a watch asks for; `at` is the path of the request.
+    /// Validates the request of a watch; `at` is the path of the request.
     fn watch_request(
         &self,
         request: pb::WatchJobRequest,
         deadline: Option<Instant>,
         at: &str,
-    ) -> Result<(JobRef, WatchOptions), Invalid> {
+    ) -> Result<(JobRef, WatchOptions), InvalidField> {
         let pb::WatchJobRequest {
             job,
             view,
@@ -77,13 +78,13 @@ impl Service {
             state_changes_only,
         } = request;
         let job = self.job(job, &format!("{at}job"))?;
-        let of_watch = |invalid: Invalid| invalid.below(at);
-        let lens = request::lens(view).map_err(of_watch)?;
+        let of_watch = |invalid: InvalidField| invalid.below(at);
+        let view = request::view(view).map_err(of_watch)?;
         let interval = request::positive_duration(poll_interval, "poll_interval").map_err(of_watch)?;
         let heartbeat =
             request::positive_duration(heartbeat_interval, "heartbeat_interval").map_err(of_watch)?;
         let options = WatchOptions {
-            lens: Lens { progress: !state_changes_only, ..lens },
+            view: View { progress: !state_changes_only, ..view },
             resume_token,
             interval,
             heartbeat: heartbeat.unwrap_or(HEARTBEAT).max(SHORTEST_HEARTBEAT),
@@ -108,18 +109,18 @@ impl JobStatusService for Service {
         let deadline = deadline(request.extensions());
         let pb::GetJobStatusRequest { job, view, max_age, wait } = request.into_inner();
         let job = self.job(job, "job")?;
-        let lens = request::lens(view)?;
+        let view = request::view(view)?;
         let wait = request::duration(wait, "wait")?.unwrap_or_default();
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        let ask = Ask {
+        let options = Ask {
             max_age: request::duration(max_age, "max_age")?,
-            // What is known when the caller stops waiting has to reach it before.
+            // The status at the end of the wait has to reach the caller before its deadline.
             wait: left.map_or(wait, |left| wait.min(left.saturating_sub(margin(left)))),
             deadline,
         };
-        let answer = self.hub.get(std::slice::from_ref(&job), ask).await.remove(0);
-        let latest = answer.map_err(|failure| status::of_failure(&failure, &job, "job"))?;
-        Ok(Response::new(served::GetJobStatusResponse { status: Some(convert::status(job, latest, lens)) }))
+        let outcome = self.hub.get(std::slice::from_ref(&job), options).await.remove(0);
+        let latest = outcome.map_err(|failure| status::of_failure(&failure, &job, "job"))?;
+        Ok(Response::new(served::GetJobStatusResponse { status: Some(convert::status(job, latest, view)) }))
     }
 
     async fn batch_get_statuses(
@@ -130,16 +131,16 @@ impl JobStatusService for Service {
         let deadline = deadline(request.extensions());
         let pb::BatchGetStatusesRequest { jobs, view, max_age, wait } = request.into_inner();
         if jobs.is_empty() || jobs.len() > self.batch_size {
-            let reason = format!("holds {} jobs; ask for 1 to {}", jobs.len(), self.batch_size);
-            return Err(Invalid::new("jobs", &reason).into());
+            let reason = format!("holds {} jobs; name 1 to {}", jobs.len(), self.batch_size);
+            return Err(InvalidField::new("jobs", &reason).into());
         }
-        let lens = request::lens(view)?;
+        let view = request::view(view)?;
         let wait = request::duration(wait, "wait")?.unwrap_or_default();
-        let ask = Ask {
+        let options = Ask {
             max_age: request::duration(max_age, "max_age")?,
             wait,
             deadline: match deadline {
-                // What is known by then has to reach the caller before the deadline.
+                // The response has to reach the caller before its deadline.
                 Some(deadline) => Some(deadline - margin(deadline.saturating_duration_since(arrived))),
                 None => arrived.checked_add(self.batch_deadline.saturating_add(wait)),
             },
@@ -149,19 +150,19 @@ impl JobStatusService for Service {
             .enumerate()
             .map(|(index, job)| Ok(self.job(Some(job.clone()), &format!("jobs[{index}]"))?))
             .collect();
-        let good: Vec<JobRef> = refs.iter().filter_map(|job| job.as_ref().ok().cloned()).collect();
-        let mut answers = self.hub.get(&good, ask).await.into_iter();
-        let results = jobs.into_iter().zip(refs).enumerate().map(|(index, (asked, job))| {
-            let outcome = job.and_then(|job| match answers.next() {
-                Some(Ok(latest)) => Ok(convert::status(job, latest, lens)),
+        let valid: Vec<JobRef> = refs.iter().filter_map(|job| job.as_ref().ok().cloned()).collect();
+        let mut outcomes = self.hub.get(&valid, options).await.into_iter();
+        let results = jobs.into_iter().zip(refs).enumerate().map(|(index, (requested, job))| {
+            let outcome = job.and_then(|job| match outcomes.next() {
+                Some(Ok(latest)) => Ok(convert::status(job, latest, view)),
                 Some(Err(failure)) => Err(status::of_failure(&failure, &job, &format!("jobs[{index}]"))),
-                None => Err(Status::internal("a job was not answered")),
+                None => Err(Status::internal("a job has no outcome")),
             });
             let outcome = match outcome {
                 Ok(status) => Outcome::Status(status),
                 Err(error) => Outcome::Error(status::to_proto(&error)),
             };
-            served::JobStatusResult { job: Some(asked), outcome: Some(outcome) }
+            served::JobStatusResult { job: Some(requested), outcome: Some(outcome) }
         });
         Ok(Response::new(served::BatchGetStatusesResponse { results: results.collect() }))
     }
@@ -202,9 +203,9 @@ impl JobStatusService for Service {
     }
 }
 
-/// Notes when the caller gives up, from the `grpc-timeout` header. Counted from the
-/// arrival of the headers, since tonic's own timer is, and less what it takes to be
-/// ahead of that: it would end the call with CANCELLED and without details.
+/// Stores the caller's deadline, from the `grpc-timeout` header. It counts from the
+/// arrival of the headers, as tonic's own timer does, and ends a little earlier than
+/// that: tonic would end the call with CANCELLED and without details.
 pub fn note_deadline(mut request: Request<()>) -> Result<Request<()>, Status> {
     let timeout = request.metadata().get("grpc-timeout").and_then(|timeout| timeout.to_str().ok());
     if let Some(timeout) = timeout.and_then(request::grpc_timeout)
@@ -215,8 +216,8 @@ pub fn note_deadline(mut request: Request<()>) -> Result<Request<()>, Status> {
     Ok(request)
 }
 
-/// Tonic's timer began a little earlier, how much so depends on how busy the machine is,
-/// and both count whole milliseconds.
+/// Tonic's timer starts a little earlier; how much depends on the load of the machine.
+/// Both count whole milliseconds.
 fn ahead_of_tonic(timeout: Duration) -> Duration {
     (timeout / 10).clamp(Duration::from_millis(2), Duration::from_millis(20))
 }
@@ -224,17 +225,17 @@ fn ahead_of_tonic(timeout: Duration) -> Duration {
 #[derive(Clone, Copy)]
 struct Deadline(Instant);
 
-/// When the caller gives up, as [`note_deadline`] has noted.
+/// The caller's deadline, as [`note_deadline`] has stored it.
 fn deadline(extensions: &Extensions) -> Option<Instant> {
     extensions.get().map(|Deadline(deadline)| *deadline)
 }
 
-/// How long before its deadline a batch is answered with what is known.
+/// How long before its deadline a call returns what is known.
 fn margin(left: Duration) -> Duration {
     (left / 10).min(Duration::from_millis(250))
 }
 
-/// Where the call comes from.
+/// The address that the call comes from.
 fn caller<T>(request: &Request<T>) -> Caller {
     request.remote_addr().map(|address| address.ip())
 }

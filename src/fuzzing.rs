@@ -12,7 +12,6 @@ use std::num::NonZeroUsize;
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
-use jiff::Timestamp;
 use secrecy::ExposeSecret;
 use serde_json::{Value, value::RawValue};
 
@@ -21,7 +20,9 @@ use crate::{
         Adapter, BackendFault, BaseUrl, Claret, ClientAuth, Datasaur, Encoding, FaultKind, Immuta,
         Interpretation, JobFault, Kinetica, interpretation,
     },
-    job::{ContentType, Fingerprint, InvalidResumeToken, JobRef, Observation, ResumeToken},
+    job::{
+        ContentType, Fingerprint, InvalidResumeToken, JobRef, Observation, Observed, ObserverId, ResumeToken,
+    },
 };
 
 #[cfg(test)]
@@ -235,14 +236,17 @@ fn exchange(vendor: &Vendor, input: &[u8]) {
 }
 
 /// A resume token that is not as it was issued is refused, whatever was done to
-/// it. Input: fingerprint, time, then pairs of a place in the token and the byte
-/// that is put there, or a whole text to read.
+/// it. Input: fingerprint, observer, sequence, then pairs of an index in the token
+/// and the byte to write there, or a whole text to read.
 pub fn resume_token(input: &[u8]) {
     let job = JobRef::new("backend", "job").with_tag("tag");
     let other = JobRef::new("backend", "job");
     let read = |text: &str| match ResumeToken::decode(text, &job) {
         Ok(token) => {
-            assert_eq!(token.encode(&job), text, "only what was written can be read");
+            let written = token.encode(&job);
+            assert_eq!(ResumeToken::decode(&written, &job), Ok(token));
+            // Tokens of version 1 have no observer, and are written in version 2.
+            assert!(token.observed.is_none() || written == text, "only what was written can be read");
             assert_eq!(ResumeToken::decode(text, &other), Err(InvalidResumeToken::OtherJob));
         }
         Err(InvalidResumeToken::Unreadable | InvalidResumeToken::OtherJob) => {}
@@ -251,12 +255,13 @@ pub fn resume_token(input: &[u8]) {
         read(text);
     }
     let Some((fingerprint, rest)) = input.split_first_chunk() else { return };
-    let Some((time, changes)) = rest.split_first_chunk() else { return };
-    let observed_at = i64::from_le_bytes(*time);
-    if Timestamp::from_microsecond(observed_at).is_err() {
-        return;
-    }
-    let token = ResumeToken { fingerprint: Fingerprint(u64::from_le_bytes(*fingerprint)), observed_at };
+    let Some((observer, rest)) = rest.split_first_chunk() else { return };
+    let Some((sequence, changes)) = rest.split_first_chunk() else { return };
+    let observer = ObserverId(u64::from_le_bytes(*observer));
+    let token = ResumeToken {
+        fingerprint: Fingerprint(u64::from_le_bytes(*fingerprint)),
+        observed: Some(Observed { observer, sequence: u64::from_le_bytes(*sequence) }),
+    };
     let mut text = token.encode(&job).into_bytes();
     assert_eq!(ResumeToken::decode(&String::from_utf8_lossy(&text), &job), Ok(token));
     for change in changes.chunks_exact(2) {

@@ -1,7 +1,7 @@
-//! The job model that every other module speaks: which job, what one answer
-//! said about it, and what watchers were told.
+//! The job model that all other modules use: the name of a job, the observation of
+//! one poll, views of it, and resume tokens.
 //!
-//! Nothing here knows gRPC, HTTP or a clock.
+//! Nothing here depends on gRPC, HTTP or a clock.
 
 use std::{fmt, hash::Hash, num::NonZeroU64, sync::Arc};
 
@@ -9,11 +9,11 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use xxhash_rust::xxh3::xxh3_64;
 
-mod fingerprint;
 mod resume;
+mod view;
 
-pub use fingerprint::{Fingerprint, Lens, Sections};
-pub use resume::{InvalidResumeToken, ResumeToken};
+pub use resume::{InvalidResumeToken, Observed, ObserverId, ResumeToken};
+pub use view::{Fingerprint, PartHashes, Parts, View};
 
 /// Names one job on one configured backend. Clones are cheap.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -59,7 +59,7 @@ impl fmt::Debug for JobRef {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum JobState {
-    /// A word that this version does not know. Not terminal.
+    /// A state that this version does not know. Not terminal.
     Unknown = 0,
     /// Accepted, not started.
     Pending = 1,
@@ -67,7 +67,7 @@ pub enum JobState {
     Running = 2,
     /// An attempt failed; the vendor tries again by itself.
     Retrying = 3,
-    /// Asked to stop, still executing.
+    /// Cancellation was requested; still executing.
     Cancelling = 4,
     /// Finished without error.
     Succeeded = 5,
@@ -75,7 +75,7 @@ pub enum JobState {
     Failed = 6,
     /// Stopped on request.
     Cancelled = 7,
-    /// Given up by the vendor because it took too long.
+    /// Stopped by the vendor because it took too long.
     Expired = 8,
 }
 
@@ -98,14 +98,14 @@ impl Source {
     }
 }
 
-/// What one upstream answer said about one job.
+/// What one upstream response said about one job.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Observation {
     /// Where the job is in its life cycle.
     pub state: JobState,
     /// The vendor's word for it, verbatim.
     pub vendor_state: String,
-    /// Absent where the vendor reports none.
+    /// Absent if the vendor reports none.
     pub progress: Option<Progress>,
     /// The job's output.
     pub result: Option<JobResult>,
@@ -113,21 +113,21 @@ pub struct Observation {
     pub error: Option<JobError>,
     /// Files the job has produced so far.
     pub artifacts: Vec<Artifact>,
-    /// The vendor's type of job or endpoint; empty where unknown.
+    /// The vendor's type of job or endpoint; empty if unknown.
     pub job_type: String,
-    /// One line for people; empty where unknown.
+    /// One line for people; empty if unknown.
     pub description: String,
-    /// The job's page in the vendor's user interface; empty where unknown.
+    /// The job's page in the vendor's user interface; empty if unknown.
     pub vendor_url: String,
-    /// Whoever started the job; empty where unknown.
+    /// The user who started the job; empty if unknown.
     pub owner: String,
     /// When the vendor accepted it.
     pub create_time: Option<Timestamp>,
     /// When it began to execute.
     pub start_time: Option<Timestamp>,
-    /// When it ended, as the vendor says.
+    /// When it ended, according to the vendor.
     pub end_time: Option<Timestamp>,
-    /// The vendor's job object as it came, UTF-8 JSON.
+    /// The vendor's job object as received, UTF-8 JSON.
     pub vendor_payload: Bytes,
     /// What it was read from, where nothing but that and the job decides it.
     pub source: Option<Source>,
@@ -156,29 +156,29 @@ impl Observation {
     }
 }
 
-/// Progress in whichever form the vendor reports it; nothing is derived from it.
+/// Progress in the form in which the vendor reports it; nothing is derived from it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Progress {
     /// 0 to 100.
     pub percent: Option<f64>,
     /// Steps done.
     pub completed_steps: Option<i64>,
-    /// Steps in all; may be 0.
+    /// Number of steps; may be 0.
     pub total_steps: Option<i64>,
-    /// Name of the step being executed; empty where unknown.
+    /// Name of the step being executed; empty if unknown.
     pub current_step: String,
 }
 
-/// A job's output, bytes exactly as the vendor returned them.
+/// A job's output, byte for byte as the vendor returned it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JobResult {
     /// The output itself.
     pub data: Bytes,
-    /// What the bytes are.
+    /// The format of the data.
     pub content_type: ContentType,
 }
 
-/// What a result's bytes are.
+/// The format of a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ContentType {
     /// UTF-8 JSON.
@@ -205,7 +205,7 @@ impl ContentType {
 pub struct JobError {
     /// For people.
     pub message: String,
-    /// Everything else the vendor said about it, UTF-8 JSON; may be empty.
+    /// Everything else the vendor reported about it, UTF-8 JSON; may be empty.
     pub details: Bytes,
 }
 
@@ -218,6 +218,6 @@ pub struct Artifact {
     pub category: String,
     /// Last segment of the location.
     pub file_name: String,
-    /// The vendor's location, as it came.
+    /// The vendor's location, as received.
     pub vendor_uri: String,
 }

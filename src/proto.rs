@@ -6,7 +6,8 @@ pub mod v1 {
     tonic::include_proto!("jobwatch.v1");
 }
 
-/// The service as this server answers it: what holds a status holds it encoded.
+/// The service as this server implements it. Messages that contain a status contain it
+/// encoded.
 #[allow(missing_docs, clippy::all, clippy::pedantic)]
 pub mod served {
     include!(concat!(env!("OUT_DIR"), "/served/jobwatch.v1.rs"));

@@ -1,91 +1,156 @@
-//! An observation as it is published: encoded once, in the contract's form, for
-//! everybody who follows the job.
+//! A snapshot: an observation encoded once, in the form of the contract, for every
+//! subscriber of the job.
 //!
 //! ```text
-//!   bytes:  everything else | result | vendor payload
-//!           <- BASIC ------->
-//!           <- STANDARD ------------->
-//!           <- FULL --------------------------------->
+//!   bytes:  core | result | vendor payload
+//!           <- BASIC
+//!           <-- STANDARD ->
+//!           <-- FULL ------------------->
 //! ```
 //!
-//! Each view is the beginning of the next, so that one encoding serves them all. The
-//! job's name is no part of it, since whoever sends it has that anyway, nor is the time
-//! of the observation, which changes with every answer: they are written around it.
+//! Each view is a prefix of the next one, so one encoding serves them all. The
+//! result and the payload are optional: a snapshot may be made without them, or have
+//! them dropped later, to save memory. The job's name and the observe time are not
+//! part of the bytes. [`Shown`] writes them around the snapshot.
+//!
+//! Data above the inline limit is never held. A few bytes with its size stand in
+//! its place, which are held in any case.
 
-use std::sync::Arc;
+use std::{mem, sync::Arc};
 
 use jiff::Timestamp;
 use prost::{
     DecodeError, Message,
-    bytes::{Buf, BufMut},
+    bytes::{Buf, BufMut, Bytes},
     encoding::{self, DecodeContext, WireType},
 };
 
 use crate::{
     job::{
-        Artifact, Fingerprint, JobError, JobRef, JobResult, JobState, Lens, Observation, Progress, Sections,
-        Source,
+        Artifact, Fingerprint, JobError, JobRef, JobResult, JobState, Observation, PartHashes, Parts,
+        Progress, Source, View,
     },
     proto::v1 as pb,
 };
 
-/// Numbers of the fields that are not encoded with the rest.
+mod budget;
+
+use budget::Charge;
+pub use budget::StatusBudget;
+
+/// Numbers of the fields that are not encoded with the core.
 const JOB: u32 = 1;
 const RESULT: u32 = 6;
 const OBSERVE_TIME: u32 = 16;
-const VENDOR_PAYLOAD: u32 = 17;
 
-/// An observation as published to watchers. Shared, never changed.
-#[derive(Debug, PartialEq)]
+/// Most bytes of a text in a status. Longer texts of a vendor are cut; its payload
+/// holds them whole.
+const MAX_TEXT_BYTES: usize = 64 * 1024;
+
+/// Bytes charged for a snapshot besides what is encoded: the struct, the counters
+/// of its `Arc` and the headers of two allocations.
+const OVERHEAD_BYTES: u64 = (mem::size_of::<Snapshot>() + 4 * mem::size_of::<usize>()) as u64;
+
+/// An observation as it is published. Shared, never changed.
+#[derive(Debug)]
 pub struct Snapshot {
-    /// Where it is in its life cycle.
+    /// Where the job is in its life cycle.
     pub state: JobState,
     /// What it was read from.
     pub source: Option<Source>,
-    fingerprints: Sections,
+    hashes: PartHashes,
     bytes: Box<[u8]>,
-    result_at: u32,
-    payload_at: u32,
+    core_end: u32,
+    result_end: u32,
+    kept: Parts,
+    dropped: Parts,
+    charge: Charge,
 }
 
 impl Snapshot {
-    /// Publishes what was observed.
-    pub fn new(observation: Observation) -> Self {
-        let fingerprints = Sections::of(&observation);
+    /// Encodes the core of an observation and those of its parts that are in `keep`.
+    ///
+    /// A result, a payload or error details of more than `inline_limit` bytes are
+    /// replaced by their size. The hashes are those of the whole observation, whatever
+    /// is kept.
+    pub fn new(
+        observation: Observation,
+        keep: Parts,
+        inline_limit: usize,
+        budget: &Arc<StatusBudget>,
+    ) -> Self {
+        let hashes = PartHashes::of(&observation);
         let (state, source) = (observation.state, observation.source);
-        let (status, result, payload) = to_proto(observation);
-        let result_at = status.encoded_len();
+        let (core, result, payload) = to_proto(observation, inline_limit);
+
+        let has = Parts {
+            result: result.as_ref().is_some_and(|result| !result.omitted),
+            payload: !payload.vendor_payload.is_empty(),
+        };
+        let kept = Parts { result: has.result && keep.result, payload: has.payload && keep.payload };
+        let dropped = has.difference(kept);
+        let result = result.filter(|_| !dropped.result);
+        let payload = if dropped.payload { pb::JobStatus::default() } else { payload };
+
+        let core_end = core.encoded_len();
         let result_len = result.as_ref().map_or(0, |result| encoding::message::encoded_len(RESULT, result));
-        let payload_at = result_at + result_len;
-        let payload_len =
-            if payload.is_empty() { 0 } else { encoding::bytes::encoded_len(VENDOR_PAYLOAD, &payload) };
-        let mut bytes = Vec::with_capacity(payload_at + payload_len);
-        status.encode_raw(&mut bytes);
+        let result_end = core_end + result_len;
+        let mut bytes = Vec::with_capacity(result_end + payload.encoded_len());
+        core.encode_raw(&mut bytes);
         if let Some(result) = &result {
             encoding::message::encode(RESULT, result, &mut bytes);
         }
-        if !payload.is_empty() {
-            encoding::bytes::encode(VENDOR_PAYLOAD, &payload, &mut bytes);
-        }
-        let place = |at: usize| u32::try_from(at).expect("an answer is limited to less than 4 GiB");
+        payload.encode_raw(&mut bytes);
+        let (core_end, result_end) = (offset(core_end), offset(result_end));
+        let charge = charge(budget, bytes.len());
+        let bytes = bytes.into();
+        Self { state, source, hashes, bytes, core_end, result_end, kept, dropped, charge }
+    }
+
+    /// The same snapshot without some of its parts, in a new and smaller allocation.
+    #[must_use]
+    pub fn without(&self, parts: Parts) -> Self {
+        let kept = self.kept.difference(parts);
+        let now_dropped = self.kept.difference(kept);
+        let (core_end, result_end) = (self.core_end as usize, self.result_end as usize);
+        let core = &self.bytes[..core_end];
+        let result = if now_dropped.result { &[] } else { &self.bytes[core_end..result_end] };
+        let payload = if now_dropped.payload { &[] } else { &self.bytes[result_end..] };
+        let bytes: Box<[u8]> = [core, result, payload].concat().into();
         Self {
-            state,
-            source,
-            fingerprints,
-            bytes: bytes.into(),
-            result_at: place(result_at),
-            payload_at: place(payload_at),
+            state: self.state,
+            source: self.source,
+            hashes: self.hashes,
+            core_end: self.core_end,
+            result_end: offset(core_end + result.len()),
+            kept,
+            dropped: self.dropped.union(now_dropped),
+            charge: charge(self.charge.budget(), bytes.len()),
+            bytes,
         }
     }
 
-    /// Equal for two snapshots exactly when they look the same through `lens`.
-    pub fn fingerprint(&self, lens: Lens) -> Fingerprint {
-        self.fingerprints.through(lens)
+    /// Whether everything that `parts` would show of this job is here. A part that the
+    /// job does not have, or that is above the inline limit, counts as held.
+    pub fn holds(&self, parts: Parts) -> bool {
+        let Parts { result, payload } = self.dropped;
+        !(result && parts.result || payload && parts.payload)
     }
 
-    /// Whether anything at all differs from `other`.
+    /// The parts that [`without`](Self::without) can drop to save memory.
+    pub fn kept(&self) -> Parts {
+        self.kept
+    }
+
+    /// Equal for two snapshots exactly when they look the same in `view`. Does not
+    /// depend on what is held.
+    pub fn fingerprint(&self, view: View) -> Fingerprint {
+        self.hashes.fingerprint(view)
+    }
+
+    /// Whether the observation differs from that of `other` in anything.
     pub fn differs_from(&self, other: &Self) -> bool {
-        self.fingerprints != other.fingerprints
+        self.hashes != other.hashes
     }
 
     /// Whether no later observation can differ.
@@ -93,13 +158,19 @@ impl Snapshot {
         self.state.is_terminal()
     }
 
-    /// Bytes that it takes encoded.
-    pub fn encoded_len(&self) -> usize {
-        self.bytes.len()
+    /// Bytes that `view` shows, encoded, without the job and the observe time.
+    pub fn encoded_len(&self, view: View) -> usize {
+        let [first, second] = self.shown(view);
+        first.len() + second.len()
     }
 
-    /// All of it, as a message without the job and the time of the observation.
-    /// Decodes it: for what is rare.
+    /// Bytes that this snapshot is charged to its budget with.
+    pub fn charged_bytes(&self) -> u64 {
+        self.charge.bytes()
+    }
+
+    /// Everything that is held, as a message without the job and the observe time.
+    /// Decodes the message; not for hot paths.
     pub fn status(&self) -> pb::JobStatus {
         pb::JobStatus::decode(&*self.bytes).expect("these bytes were encoded from this message")
     }
@@ -112,18 +183,38 @@ impl Snapshot {
         Some(Artifact { id: artifact_id, category, file_name, vendor_uri })
     }
 
-    fn shown(&self, lens: Lens) -> &[u8] {
-        let Lens { result, payload, progress: _ } = lens;
-        match (result, payload) {
-            (_, true) => &self.bytes,
-            (true, false) => &self.bytes[..self.payload_at as usize],
-            (false, false) => &self.bytes[..self.result_at as usize],
-        }
+    /// What `view` shows, in two pieces. A view of a part that was dropped is a bug of
+    /// the caller, which must poll again first.
+    fn shown(&self, view: View) -> [&[u8]; 2] {
+        debug_assert!(self.holds(view.parts()), "{view:?} shows a part that was dropped: {:?}", self.dropped);
+        let View { result, payload, progress: _ } = view;
+        let (core_end, result_end) = (self.core_end as usize, self.result_end as usize);
+        let first = &self.bytes[..if result { result_end } else { core_end }];
+        let second = if payload { &self.bytes[result_end..] } else { &[] };
+        [first, second]
     }
 }
 
-/// The `JobStatus` that a caller is sent: as much of a snapshot as it wants to be
-/// shown.
+/// Compares what is held and its hashes, not the budgets.
+impl PartialEq for Snapshot {
+    fn eq(&self, other: &Self) -> bool {
+        let Self { state, source, hashes, bytes, core_end, result_end, kept, dropped, charge: _ } = self;
+        (state, source, hashes) == (&other.state, &other.source, &other.hashes)
+            && (bytes, core_end, result_end) == (&other.bytes, &other.core_end, &other.result_end)
+            && (kept, dropped) == (&other.kept, &other.dropped)
+    }
+}
+
+fn offset(at: usize) -> u32 {
+    u32::try_from(at).expect("a response is limited to less than 4 GiB")
+}
+
+fn charge(budget: &Arc<StatusBudget>, encoded: usize) -> Charge {
+    budget.charge(encoded as u64 + OVERHEAD_BYTES)
+}
+
+/// The `JobStatus` that a caller receives: a snapshot in the caller's view, with the
+/// job's name and the observe time.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Shown(Option<Sent>);
 
@@ -131,20 +222,20 @@ pub struct Shown(Option<Sent>);
 struct Sent {
     job: JobRef,
     snapshot: Arc<Snapshot>,
-    lens: Lens,
+    view: View,
     time: prost_types::Timestamp,
 }
 
 impl Shown {
-    /// What was observed of `job` at `time`, as much as `lens` shows.
-    pub fn new(job: JobRef, snapshot: Arc<Snapshot>, lens: Lens, time: Timestamp) -> Self {
-        Self(Some(Sent { job, snapshot, lens, time: timestamp(time) }))
+    /// A snapshot of `job`, observed at `time`. It must hold the parts of `view`.
+    pub fn new(job: JobRef, snapshot: Arc<Snapshot>, view: View, time: Timestamp) -> Self {
+        Self(Some(Sent { job, snapshot, view, time: timestamp(time) }))
     }
 }
 
 impl Message for Shown {
     fn encode_raw(&self, out: &mut impl BufMut) {
-        if let Some(Sent { job, snapshot, lens, time }) = &self.0 {
+        if let Some(Sent { job, snapshot, view, time }) = &self.0 {
             let fields = fields_of(job);
             encoding::encode_key(JOB, WireType::LengthDelimited, out);
             encoding::encode_varint(fields.iter().map(|field| len(*field) as u64).sum(), out);
@@ -153,23 +244,25 @@ impl Message for Shown {
                 encoding::encode_varint(text.len() as u64, out);
                 out.put_slice(text.as_bytes());
             }
-            out.put_slice(snapshot.shown(*lens));
+            for piece in snapshot.shown(*view) {
+                out.put_slice(piece);
+            }
             encoding::message::encode(OBSERVE_TIME, time, out);
         }
     }
 
     fn encoded_len(&self) -> usize {
-        self.0.as_ref().map_or(0, |Sent { job, snapshot, lens, time }| {
+        self.0.as_ref().map_or(0, |Sent { job, snapshot, view, time }| {
             let job: usize = fields_of(job).into_iter().map(len).sum();
             encoding::key_len(JOB)
                 + encoding::encoded_len_varint(job as u64)
                 + job
-                + snapshot.shown(*lens).len()
+                + snapshot.encoded_len(*view)
                 + encoding::message::encoded_len(OBSERVE_TIME, time)
         })
     }
 
-    /// Nobody sends a status to the server, and what is sent is passed over.
+    /// No request contains a status, so its fields are skipped.
     fn merge_field(
         &mut self,
         tag: u32,
@@ -191,15 +284,20 @@ fn fields_of(job: &JobRef) -> [(u32, &str); 3] {
     [(1, backend), (2, id), (3, tag.as_deref().unwrap_or_default())]
 }
 
-/// What a field takes; an empty one is left out.
+/// Encoded length of a field; an empty one is left out.
 fn len((tag, text): (u32, &str)) -> usize {
     let len = text.len();
     if len == 0 { 0 } else { encoding::key_len(tag) + encoding::encoded_len_varint(len as u64) + len }
 }
 
-/// Every field is named, so that a new one does not compile until someone has
-/// decided what becomes of it.
-fn to_proto(observation: Observation) -> (pb::JobStatus, Option<pb::JobResult>, bytes::Bytes) {
+/// The core, the result, and a message that holds nothing but the vendor's payload.
+///
+/// Every field is named, so that a new one does not compile until someone has decided
+/// what becomes of it.
+fn to_proto(
+    observation: Observation,
+    inline_limit: usize,
+) -> (pb::JobStatus, Option<pb::JobResult>, pb::JobStatus) {
     let Observation {
         state,
         vendor_state,
@@ -217,17 +315,20 @@ fn to_proto(observation: Observation) -> (pb::JobStatus, Option<pb::JobResult>, 
         vendor_payload,
         source: _,
     } = observation;
-    let status = pb::JobStatus {
+    let core = pb::JobStatus {
         job: None,
         state: i32::from(state as u8),
-        vendor_state,
+        vendor_state: shortened(vendor_state),
         terminal: state.is_terminal(),
         progress: progress.map(|progress| {
             let Progress { percent, completed_steps, total_steps, current_step } = progress;
-            pb::Progress { percent, completed_steps, total_steps, current_step }
+            pb::Progress { percent, completed_steps, total_steps, current_step: shortened(current_step) }
         }),
         result: None,
-        error: error.map(|JobError { message, details }| pb::JobError { message, details }),
+        error: error.map(|JobError { message, details }| {
+            let (details, details_size_bytes, details_omitted) = inlined(details, inline_limit);
+            pb::JobError { message: shortened(message), details, details_size_bytes, details_omitted }
+        }),
         artifacts: artifacts
             .into_iter()
             .map(|Artifact { id, category, file_name, vendor_uri }| pb::Artifact {
@@ -237,25 +338,56 @@ fn to_proto(observation: Observation) -> (pb::JobStatus, Option<pb::JobResult>, 
                 vendor_uri,
             })
             .collect(),
-        job_type,
-        description,
+        job_type: shortened(job_type),
+        description: shortened(description),
         vendor_url,
-        owner,
+        owner: shortened(owner),
         create_time: create_time.map(timestamp),
         start_time: start_time.map(timestamp),
         end_time: end_time.map(timestamp),
         observe_time: None,
-        vendor_payload: bytes::Bytes::new(),
+        vendor_payload: Bytes::new(),
+        vendor_payload_size_bytes: 0,
+        vendor_payload_omitted: false,
     };
-    let result = result.map(|JobResult { data, content_type }| pb::JobResult {
-        data,
-        content_type: content_type.as_str().to_owned(),
+    let result = result.map(|JobResult { data, content_type }| {
+        let (data, size_bytes, omitted) = inlined(data, inline_limit);
+        pb::JobResult { data, content_type: content_type.as_str().to_owned(), size_bytes, omitted }
     });
-    (status, result, vendor_payload)
+    let (vendor_payload, vendor_payload_size_bytes, vendor_payload_omitted) =
+        inlined(vendor_payload, inline_limit);
+    let payload = pb::JobStatus {
+        vendor_payload,
+        vendor_payload_size_bytes,
+        vendor_payload_omitted,
+        ..pb::JobStatus::default()
+    };
+    (core, result, payload)
 }
 
-/// The time as the contract writes it, which counts nanoseconds forward where jiff
-/// counts away from the epoch.
+/// The data, a size of zero and false; or no data, its size and true if it is above
+/// the limit.
+fn inlined(data: Bytes, inline_limit: usize) -> (Bytes, i64, bool) {
+    if data.len() > inline_limit {
+        (Bytes::new(), i64::try_from(data.len()).unwrap_or(i64::MAX), true)
+    } else {
+        (data, 0, false)
+    }
+}
+
+/// The text, cut to [`MAX_TEXT_BYTES`] with an ellipsis at its end.
+fn shortened(mut text: String) -> String {
+    const ELLIPSIS: char = '…';
+    if text.len() > MAX_TEXT_BYTES {
+        text.truncate(text.floor_char_boundary(MAX_TEXT_BYTES - ELLIPSIS.len_utf8()));
+        text.push(ELLIPSIS);
+        text.shrink_to_fit();
+    }
+    text
+}
+
+/// The time as a protobuf timestamp, which counts nanoseconds forward. Before the
+/// epoch jiff counts them backward.
 pub fn timestamp(time: Timestamp) -> prost_types::Timestamp {
     let (seconds, nanos) = (time.as_second(), time.subsec_nanosecond());
     if nanos < 0 {
@@ -267,13 +399,21 @@ pub fn timestamp(time: Timestamp) -> prost_types::Timestamp {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
     use crate::job::ContentType;
 
+    const INLINE_LIMIT: usize = 1 << 20;
+
+    fn snapshot(observation: Observation, keep: Parts) -> Snapshot {
+        Snapshot::new(observation, keep, INLINE_LIMIT, &StatusBudget::new(0))
+    }
+
+    fn limited(observation: Observation, inline_limit: usize) -> Snapshot {
+        Snapshot::new(observation, Parts::ALL, inline_limit, &StatusBudget::new(0))
+    }
+
     #[test]
-    fn a_time_before_the_epoch_counts_its_nanoseconds_forward() {
+    fn timestamp_before_the_epoch_counts_nanoseconds_forward() {
         let time = Timestamp::from_nanosecond(-1).unwrap();
         assert_eq!(timestamp(time), prost_types::Timestamp { seconds: -1, nanos: 999_999_999 });
     }
@@ -308,53 +448,209 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_found_by_its_id() {
-        let snapshot = Snapshot::new(full());
+    fn artifact_is_found_by_id() {
+        let snapshot = snapshot(full(), Parts::NONE);
         assert_eq!(snapshot.artifact("id"), full().artifacts.pop());
         assert_eq!(snapshot.artifact("other"), None);
     }
 
-    fn seen(observation: Observation, lens: Lens) -> pb::JobStatus {
-        let job = JobRef::new("b", "j").with_tag("t");
-        let snapshot = Arc::new(Snapshot::new(observation));
-        let shown = Shown::new(job, Arc::clone(&snapshot), lens, Timestamp::from_second(4).unwrap());
+    const RESULT: Parts = Parts { result: true, payload: false };
+    const PAYLOAD: Parts = Parts { result: false, payload: true };
+    const SETS: [Parts; 4] = [Parts::NONE, RESULT, PAYLOAD, Parts::ALL];
+
+    fn job() -> JobRef {
+        JobRef::new("b", "j").with_tag("t")
+    }
+
+    /// What a caller with this view receives.
+    fn shown(snapshot: &Arc<Snapshot>, view: View) -> pb::JobStatus {
+        let shown = Shown::new(job(), Arc::clone(snapshot), view, Timestamp::from_second(4).unwrap());
         let bytes = shown.encode_to_vec();
         assert_eq!(bytes.len(), shown.encoded_len());
-        let seen = pb::JobStatus::decode(&*bytes).unwrap();
-        assert_eq!(seen.observe_time.unwrap().seconds, 4);
-        if lens == Lens::FULL {
-            let rest = pb::JobStatus { job: None, observe_time: None, ..seen.clone() };
-            assert_eq!(rest, snapshot.status());
-        }
-        seen
+        pb::JobStatus::decode(&*bytes).unwrap()
+    }
+
+    fn seen(observation: Observation, view: View) -> pb::JobStatus {
+        shown(&Arc::new(snapshot(observation, Parts::ALL)), view)
     }
 
     #[test]
-    fn every_view_is_a_part_of_the_same_bytes() {
-        let all = seen(full(), Lens::FULL);
+    fn every_view_is_a_prefix_of_the_full_one() {
+        let all = seen(full(), View::FULL);
         assert_eq!(all.result.as_ref().unwrap().content_type, "application/json");
         assert_eq!(all.vendor_payload, "{\"a\":1}");
         assert_eq!(all.artifacts[0].vendor_uri, "uri");
         assert_eq!(all.progress.as_ref().unwrap().percent, Some(0.0));
         assert_eq!(all.job.as_ref().unwrap().job_tag, "t");
+        assert_eq!(all.observe_time.unwrap().seconds, 4);
         assert!(all.terminal);
+        let rest = pb::JobStatus { job: None, observe_time: None, ..all.clone() };
+        assert_eq!(snapshot(full(), Parts::ALL).status(), rest);
 
-        let standard = seen(full(), Lens::SHOWN);
+        let standard = seen(full(), View::STANDARD);
         assert_eq!(standard, pb::JobStatus { vendor_payload: Bytes::new(), ..all.clone() });
-        let basic = seen(full(), Lens { result: false, ..Lens::SHOWN });
+        let basic = seen(full(), View::BASIC);
         assert_eq!(basic, pb::JobStatus { result: None, ..standard });
+
+        let snapshot = snapshot(full(), Parts::ALL);
+        let views = [View::BASIC, View::STANDARD, View::FULL].map(|view| snapshot.shown(view).concat());
+        assert!(views[2].starts_with(&views[1]) && views[1].starts_with(&views[0]));
     }
 
     #[test]
-    fn a_job_is_written_as_its_message() {
-        let observation = || Observation::new(JobState::Running, "");
+    fn snapshot_with_any_parts_shows_what_it_holds_and_has_the_same_fingerprint() {
+        let all = Arc::new(snapshot(full(), Parts::ALL));
+        for keep in SETS {
+            let made = Arc::new(snapshot(full(), keep));
+            let reduced = Arc::new(all.without(Parts::ALL.difference(keep)));
+            assert_eq!(made, reduced, "{keep:?}");
+            assert_eq!(made.kept(), keep);
+            for view in [View::BASIC, View::STANDARD, View::FULL] {
+                assert_eq!(made.fingerprint(view), all.fingerprint(view));
+            }
+            assert!(!made.differs_from(&all));
+            for parts in SETS {
+                assert_eq!(made.holds(parts), keep.contains(parts), "{keep:?} {parts:?}");
+                if made.holds(parts) {
+                    let view = View { result: parts.result, payload: parts.payload, progress: true };
+                    assert_eq!(shown(&made, view), shown(&all, view), "{keep:?} {parts:?}");
+                    assert_eq!(made.encoded_len(view), all.encoded_len(view));
+                }
+            }
+            for parts in SETS {
+                assert_eq!(made.without(parts), snapshot(full(), keep.difference(parts)));
+            }
+        }
+    }
+
+    #[test]
+    fn part_that_the_job_does_not_have_counts_as_held() {
+        let bare = snapshot(Observation::new(JobState::Running, "active"), Parts::NONE);
+        assert!(bare.holds(Parts::ALL));
+        assert_eq!(bare.kept(), Parts::NONE);
+        let empty = JobResult { data: Bytes::new(), content_type: ContentType::Text };
+        let observation =
+            Observation { result: Some(empty), ..Observation::new(JobState::Running, "active") };
+        assert!(!snapshot(observation, Parts::NONE).holds(RESULT), "an empty result is a result");
+    }
+
+    #[test]
+    #[should_panic(expected = "shows a part that was dropped")]
+    #[cfg(debug_assertions)]
+    fn view_of_a_dropped_part_is_a_bug_of_the_caller() {
+        snapshot(full(), RESULT).encoded_len(View::FULL);
+    }
+
+    #[test]
+    fn snapshot_charges_its_bytes_until_it_is_dropped() {
+        let budget = StatusBudget::new(1);
+        let all = Snapshot::new(full(), Parts::ALL, INLINE_LIMIT, &budget);
+        let encoded = all.encoded_len(View::FULL) as u64;
+        assert_eq!(budget.used(), all.charged_bytes());
+        assert!((encoded + mem::size_of::<Snapshot>() as u64..encoded + 1024).contains(&budget.used()));
+        let reduced = all.without(Parts::ALL);
+        assert_eq!(budget.used(), all.charged_bytes() + reduced.charged_bytes());
+        let saved = all.encoded_len(View::FULL) - all.encoded_len(View::BASIC);
+        assert_eq!(all.charged_bytes() - reduced.charged_bytes(), saved as u64);
+        drop(all);
+        assert_eq!(budget.used(), reduced.charged_bytes());
+        drop(reduced);
+        assert_eq!(budget.used(), 0);
+    }
+
+    fn large(size: usize) -> Observation {
+        let data = || Bytes::from(vec![b'x'; size]);
+        Observation {
+            result: Some(JobResult { data: data(), content_type: ContentType::Text }),
+            error: Some(JobError { message: "no".into(), details: data() }),
+            vendor_payload: data(),
+            ..Observation::new(JobState::Failed, "failed")
+        }
+    }
+
+    #[test]
+    fn data_above_the_inline_limit_is_replaced_by_its_size() {
+        let seen = |size| shown(&Arc::new(limited(large(size), 1000)), View::FULL);
+        let inlined = seen(1000);
+        let (result, error) = (inlined.result.unwrap(), inlined.error.unwrap());
+        assert_eq!((result.data.len(), result.size_bytes, result.omitted), (1000, 0, false));
+        assert_eq!((error.details.len(), error.details_size_bytes, error.details_omitted), (1000, 0, false));
+        assert_eq!((inlined.vendor_payload.len(), inlined.vendor_payload_size_bytes), (1000, 0));
+        assert!(!inlined.vendor_payload_omitted);
+
+        let left_out = seen(1001);
+        let (result, error) = (left_out.result.unwrap(), left_out.error.unwrap());
+        assert_eq!((result.data.len(), result.size_bytes, result.omitted), (0, 1001, true));
+        assert_eq!(result.content_type, ContentType::Text.as_str());
+        assert_eq!((error.details.len(), error.details_size_bytes, error.details_omitted), (0, 1001, true));
+        assert_eq!((left_out.vendor_payload.len(), left_out.vendor_payload_size_bytes), (0, 1001));
+        assert!(left_out.vendor_payload_omitted);
+    }
+
+    #[test]
+    fn omitted_part_is_held_whatever_is_kept() {
+        let all = limited(large(1001), 1000);
+        assert_eq!(all.kept(), Parts::NONE, "nothing is left to drop");
+        assert_eq!(all.without(Parts::ALL), all);
+        let none = Snapshot::new(large(1001), Parts::NONE, 1000, &StatusBudget::new(0));
+        assert_eq!(none, all);
+        assert!(none.holds(Parts::ALL));
+        assert!(none.encoded_len(View::FULL) < 200);
+    }
+
+    #[test]
+    fn change_of_omitted_data_changes_the_fingerprint() {
+        let mut other = large(1001);
+        other.result.as_mut().unwrap().data = Bytes::from(vec![b'y'; 1001]);
+        let (one, other) = (limited(large(1001), 1000), limited(other, 1000));
+        assert_eq!(one.status(), other.status(), "both show the same size");
+        assert!(one.differs_from(&other));
+        assert_ne!(one.fingerprint(View::STANDARD), other.fingerprint(View::STANDARD));
+        assert_eq!(one.fingerprint(View::BASIC), other.fingerprint(View::BASIC));
+    }
+
+    #[test]
+    fn long_text_is_cut_at_a_character_with_an_ellipsis() {
+        let cut = |text: &str| {
+            let error = Some(JobError { message: text.to_owned(), details: Bytes::new() });
+            let observation = Observation { error, ..Observation::new(JobState::Failed, "failed") };
+            snapshot(observation, Parts::ALL).status().error.unwrap().message
+        };
+        let longest = "x".repeat(MAX_TEXT_BYTES);
+        assert_eq!(cut(&longest), longest);
+        assert_eq!(cut(&format!("{longest}x")), format!("{}…", "x".repeat(MAX_TEXT_BYTES - 3)));
+        for text in ["ä".repeat(MAX_TEXT_BYTES), format!("x{}", "ä".repeat(MAX_TEXT_BYTES))] {
+            let cut = cut(&text);
+            assert!((MAX_TEXT_BYTES - 1..=MAX_TEXT_BYTES).contains(&cut.len()), "{} bytes", cut.len());
+            assert!(text.starts_with(cut.strip_suffix('…').unwrap()));
+        }
+    }
+
+    #[test]
+    fn status_of_large_texts_and_data_is_bounded() {
+        let text = || "x".repeat(8 << 20);
+        let mut observation = Observation {
+            job_type: text(),
+            description: text(),
+            owner: text(),
+            progress: Some(Progress { current_step: text(), ..Progress::default() }),
+            ..large(INLINE_LIMIT)
+        };
+        observation.vendor_state = text();
+        observation.error.as_mut().unwrap().message = text();
+        let len = snapshot(observation, Parts::ALL).encoded_len(View::FULL);
+        assert!(len <= 3 * INLINE_LIMIT + 6 * MAX_TEXT_BYTES + 1024, "{len} bytes");
+    }
+
+    #[test]
+    fn job_ref_is_encoded_as_its_message() {
+        let snapshot = Arc::new(snapshot(Observation::new(JobState::Running, ""), Parts::ALL));
         for (backend, id, tag) in
             [("b", "j", "t"), ("b", "j", ""), ("", "", ""), ("b", &*"j".repeat(300), "")]
         {
             let job = JobRef::new(backend, id);
             let job = if tag.is_empty() { job } else { job.with_tag(tag) };
-            let shown =
-                Shown::new(job, Arc::new(Snapshot::new(observation())), Lens::FULL, Timestamp::UNIX_EPOCH);
+            let shown = Shown::new(job, Arc::clone(&snapshot), View::FULL, Timestamp::UNIX_EPOCH);
             let bytes = shown.encode_to_vec();
             assert_eq!(bytes.len(), shown.encoded_len());
             let expected = pb::JobRef { backend: backend.into(), job_id: id.into(), job_tag: tag.into() };
@@ -363,8 +659,8 @@ mod tests {
     }
 
     #[test]
-    fn what_the_vendor_did_not_say_is_absent() {
-        let bare = seen(Observation::new(JobState::Unknown, ""), Lens::FULL);
+    fn field_that_the_vendor_did_not_send_is_absent() {
+        let bare = seen(Observation::new(JobState::Unknown, ""), View::FULL);
         let job = pb::JobRef { backend: "b".into(), job_id: "j".into(), job_tag: "t".into() };
         let observe_time = bare.observe_time;
         assert_eq!(bare, pb::JobStatus { job: Some(job), observe_time, ..Default::default() });

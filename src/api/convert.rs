@@ -1,10 +1,10 @@
-//! From what the hub says to messages. Every field is named, so that a new one does
-//! not compile until someone has decided what becomes of it.
+//! Converts what the engine returns to messages. Every field is named, so that a new
+//! one does not compile until someone has decided what becomes of it.
 
 use super::status;
 use crate::{
     hub::{BackendReport, Event, Update},
-    job::{JobRef, Lens},
+    job::{JobRef, View},
     poller::{Health, Latest, Report},
     proto::{
         served::{self, watch_job_response},
@@ -15,9 +15,9 @@ use crate::{
 
 /// One event of a watch of `job`.
 pub(super) fn update(job: &JobRef, update: Update) -> served::WatchJobResponse {
-    let Update { event: said, lens, resume_token } = update;
-    let said = match said {
-        Event::Status(latest) => watch_job_response::Event::Status(self::status(job.clone(), latest, lens)),
+    let Update { event, view, resume_token } = update;
+    let event = match event {
+        Event::Status(latest) => watch_job_response::Event::Status(self::status(job.clone(), latest, view)),
         Event::Heartbeat { observed } => {
             watch_job_response::Event::Heartbeat(pb::Heartbeat { observe_time: observed.map(timestamp) })
         }
@@ -29,15 +29,15 @@ pub(super) fn update(job: &JobRef, update: Update) -> served::WatchJobResponse {
             })
         }
     };
-    served::WatchJobResponse { event: Some(said), resume_token }
+    served::WatchJobResponse { event: Some(event), resume_token }
 }
 
-/// What was observed, as much as `lens` shows.
-pub(super) fn status(job: JobRef, latest: Latest, lens: Lens) -> Shown {
-    Shown::new(job, latest.snapshot, lens, latest.time)
+/// The latest status in a caller's view.
+pub(super) fn status(job: JobRef, latest: Latest, view: View) -> Shown {
+    Shown::new(job, latest.snapshot, view, latest.time)
 }
 
-/// How a backend is doing.
+/// Health and load of a backend.
 pub(super) fn backend(backend: BackendReport) -> pb::Backend {
     let BackendReport { name, vendor, max_batch, report } = backend;
     let Report { health, last_fault, last_answer, followed } = report;
@@ -53,7 +53,11 @@ pub(super) fn backend(backend: BackendReport) -> pb::Backend {
         }
         .into(),
         last_success_time: last_answer.map(timestamp),
-        watched_jobs: i64::try_from(followed).unwrap_or(i64::MAX),
+        watched_jobs: count(followed),
         max_batch_size: i32::try_from(max_batch.get()).unwrap_or(i32::MAX),
     }
+}
+
+fn count(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }

@@ -1,20 +1,19 @@
-//! DownloadArtifact: reads the request, and puts a file's pieces into messages.
+//! DownloadArtifact: validates the request, and converts a file's pieces to messages.
 
 use futures_util::{StreamExt, stream};
 use tonic::{Request, Response, Status};
 
-use super::{Events, Service, deadline, request::Invalid, status};
+use super::{Events, Service, deadline, request::InvalidField, status};
 use crate::{
     hub::{Download, Fetch},
     proto::v1 as pb,
 };
 
-/// Longest id of a file in bytes: it is repeated in an error, which has to fit into
-/// the trailers.
+/// Longest artifact id in bytes: errors repeat it, and have to fit into the trailers.
 const LONGEST_ID: usize = 2048;
 
 impl Service {
-    /// Streams a file: what is known about it at once, then its bytes.
+    /// Streams a file: its description at once, then its bytes.
     pub(super) async fn download(
         &self,
         request: Request<pb::DownloadArtifactRequest>,
@@ -24,10 +23,10 @@ impl Service {
         let job = self.job(job, "job")?;
         if !(1..=LONGEST_ID).contains(&artifact_id.len()) {
             let reason = "must be 1 to 2048 bytes long; write an id of the job's status";
-            return Err(Invalid::new("artifact_id", reason).into());
+            return Err(InvalidField::new("artifact_id", reason).into());
         }
         let offset = u64::try_from(offset)
-            .map_err(|_| Invalid::new("offset", "is negative; write zero or more, or leave it out"))?;
+            .map_err(|_| InvalidField::new("offset", "is negative; write zero or more, or leave it out"))?;
         let fetch = Fetch { artifact_id, offset, deadline };
         let download = self.hub.download(&job, fetch).await;
         let download = download.map_err(|failure| status::of_download(&failure, &job))?;

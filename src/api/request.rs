@@ -1,26 +1,26 @@
-//! Reads what callers send, or says which field is wrong and what to write.
+//! Validates requests. An error names the field, and says what to write instead.
 
 use std::{sync::Arc, time::Duration};
 
 use crate::{
     hub::Failure,
-    job::{JobRef, Lens},
+    job::{JobRef, View},
     proto::v1 as pb,
 };
 
-/// Longest duration that is taken as it is; a longer one can't outlive a server.
+/// Longer durations are cut to this one, which no server outlives.
 const LONGEST: Duration = Duration::from_hours(24 * 365);
 
 /// A field of a request that can't be used.
 #[derive(Debug)]
-pub(super) struct Invalid {
+pub(super) struct InvalidField {
     /// Path of the field.
     pub(super) field: String,
     /// What is wrong and what to write instead.
     pub(super) reason: String,
 }
 
-impl Invalid {
+impl InvalidField {
     pub(super) fn new(field: impl Into<String>, reason: &str) -> Self {
         Self { field: field.into(), reason: reason.to_owned() }
     }
@@ -32,43 +32,41 @@ impl Invalid {
     }
 }
 
-impl From<Invalid> for Failure {
-    fn from(Invalid { field, reason }: Invalid) -> Self {
+impl From<InvalidField> for Failure {
+    fn from(InvalidField { field, reason }: InvalidField) -> Self {
         Self::InvalidRequest { field, reason }
     }
 }
 
-/// The job, with the backend's own name where it is a configured one. An empty
-/// tag is none.
+/// The job. Shares the backend's name if it is configured. An empty tag is none.
 pub(super) fn job(job: pb::JobRef, backend: Option<Arc<str>>) -> JobRef {
     let pb::JobRef { backend: name, job_id, job_tag } = job;
     let job = JobRef::new(backend.unwrap_or_else(|| name.into()), job_id);
     if job_tag.is_empty() { job } else { job.with_tag(job_tag) }
 }
 
-/// What a caller wants to be shown.
-pub(super) fn lens(view: i32) -> Result<Lens, Invalid> {
-    use pb::JobStatusView as View;
-    let (result, payload) = match View::try_from(view) {
-        Ok(View::Basic) => (false, false),
-        Ok(View::Unspecified | View::Standard) => (true, false),
-        Ok(View::Full) => (true, true),
+/// The view with this number in the contract.
+pub(super) fn view(view: i32) -> Result<View, InvalidField> {
+    use pb::JobStatusView as Requested;
+    match Requested::try_from(view) {
+        Ok(Requested::Basic) => Ok(View::BASIC),
+        Ok(Requested::Unspecified | Requested::Standard) => Ok(View::STANDARD),
+        Ok(Requested::Full) => Ok(View::FULL),
         Err(_) => {
             let reason = "is not a JobStatusView; write JOB_STATUS_VIEW_BASIC, _STANDARD or _FULL";
-            return Err(Invalid::new("view", reason));
+            Err(InvalidField::new("view", reason))
         }
-    };
-    Ok(Lens { result, payload, progress: true })
+    }
 }
 
 /// A duration that may be zero.
 pub(super) fn duration(
     duration: Option<prost_types::Duration>,
     field: &'static str,
-) -> Result<Option<Duration>, Invalid> {
+) -> Result<Option<Duration>, InvalidField> {
     let Some(given) = duration else { return Ok(None) };
     let duration = Duration::try_from(given)
-        .map_err(|_| Invalid::new(field, "is negative; write zero or more, or leave it out"))?;
+        .map_err(|_| InvalidField::new(field, "is negative; write zero or more, or leave it out"))?;
     Ok(Some(duration.min(LONGEST)))
 }
 
@@ -76,9 +74,11 @@ pub(super) fn duration(
 pub(super) fn positive_duration(
     given: Option<prost_types::Duration>,
     field: &'static str,
-) -> Result<Option<Duration>, Invalid> {
+) -> Result<Option<Duration>, InvalidField> {
     match duration(given, field)? {
-        Some(Duration::ZERO) => Err(Invalid::new(field, "is zero; write more than zero, or leave it out")),
+        Some(Duration::ZERO) => {
+            Err(InvalidField::new(field, "is zero; write more than zero, or leave it out"))
+        }
         given => Ok(given),
     }
 }
@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_grpc_timeout_is_digits_and_a_unit() {
+    fn grpc_timeout_without_digits_or_unit_is_ignored() {
         assert_eq!(grpc_timeout("250m"), Some(Duration::from_millis(250)));
         assert_eq!(grpc_timeout("99999999H"), Some(Duration::from_hours(99_999_999)));
         for text in ["", "S", "1", "-1S", "1.5S", "123456789S", "1x", "1é"] {
@@ -115,17 +115,17 @@ mod tests {
     }
 
     #[test]
-    fn the_standard_view_leaves_out_nothing_but_the_payload() {
-        let shown = |view| lens(view).map(|lens| (lens.result, lens.payload));
-        assert_eq!(shown(0).unwrap(), (true, false));
-        assert_eq!(shown(1).unwrap(), (false, false));
-        assert_eq!(shown(2).unwrap(), (true, false));
-        assert_eq!(lens(3).unwrap(), Lens::FULL);
-        assert_eq!(lens(9).unwrap_err().field, "view");
+    fn view_of_each_number_is_that_of_the_contract() {
+        for (number, expected) in
+            [(0, View::STANDARD), (1, View::BASIC), (2, View::STANDARD), (3, View::FULL)]
+        {
+            assert_eq!(view(number).unwrap(), expected);
+        }
+        assert_eq!(view(9).unwrap_err().field, "view");
     }
 
     #[test]
-    fn a_duration_is_refused_with_the_fields_name() {
+    fn invalid_duration_is_refused_with_its_field() {
         let given = |seconds, nanos| Some(prost_types::Duration { seconds, nanos });
         assert_eq!(duration(given(1, 500_000_000), "wait").unwrap(), Some(Duration::from_millis(1500)));
         assert_eq!(duration(None, "wait").unwrap(), None);

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use super::request::Invalid;
+use super::request::InvalidField;
 use crate::{
     adapters::{BackendFault, FaultKind, InvalidJobRef, vendor_message},
     hub::{DownloadFailure, Failure},
@@ -16,19 +16,19 @@ use crate::{
     poller::{Interruption, Latest},
 };
 
-/// Most characters of a caller's own words that an error repeats. No valid job id
+/// Most characters of a caller's own text that an error repeats. No valid job id
 /// has more.
-const LONGEST_TOLD: usize = 512;
+const MAX_REPEATED_CHARS: usize = 512;
 
 /// Domain of every ErrorInfo.
 const DOMAIN: &str = "jobwatch";
 
-/// What a caller is asked to wait before calling a server that stops again.
+/// Delay before the next call to a server that is shutting down.
 const SHUTDOWN_RETRY: Duration = Duration::from_secs(1);
 
-impl From<Invalid> for Status {
-    fn from(invalid: Invalid) -> Self {
-        let Invalid { field, reason } = invalid;
+impl From<InvalidField> for Status {
+    fn from(invalid: InvalidField) -> Self {
+        let InvalidField { field, reason } = invalid;
         let message = format!("{field} {reason}");
         let mut details = info("INVALID_REQUEST", HashMap::new());
         details.add_bad_request_violation(field, reason);
@@ -43,7 +43,12 @@ pub(super) fn of_failure(failure: &Failure, job: &JobRef, field: &str) -> Status
     let (code, mut details) = match failure {
         Failure::UnknownBackend => {
             let mut details = info("UNKNOWN_BACKEND", metadata);
-            details.set_resource_info("backend", told(&job.backend), "", "not in the server's configuration");
+            details.set_resource_info(
+                "backend",
+                repeated(&job.backend),
+                "",
+                "not in the server's configuration",
+            );
             (Code::NotFound, details)
         }
         Failure::InvalidJob(InvalidJobRef { field: part, reason }) => {
@@ -56,7 +61,7 @@ pub(super) fn of_failure(failure: &Failure, job: &JobRef, field: &str) -> Status
             );
         }
         Failure::InvalidResumeToken(error) => {
-            // It stands beside the job.
+            // The field next to the job.
             let field = format!("{}resume_token", field.strip_suffix("job").unwrap_or_default());
             let message = format!("{field} {error}");
             let mut details = info("INVALID_RESUME_TOKEN", metadata);
@@ -70,7 +75,7 @@ pub(super) fn of_failure(failure: &Failure, job: &JobRef, field: &str) -> Status
         }
         Failure::Backend { fault, retry_in } => return of_fault(fault, Some(*retry_in), metadata),
         Failure::Deadline => (Code::DeadlineExceeded, info("DEADLINE_EXCEEDED", metadata)),
-        Failure::InvalidRequest { field, reason } => return Invalid::new(field, reason).into(),
+        Failure::InvalidRequest { field, reason } => return InvalidField::new(field, reason).into(),
         Failure::ShuttingDown => {
             let mut details = info("SHUTTING_DOWN", metadata);
             details.set_retry_info(Some(SHUTDOWN_RETRY));
@@ -109,7 +114,7 @@ pub(super) fn of_download(failure: &DownloadFailure, job: &JobRef) -> Status {
         }
         DownloadFailure::PastEnd { size } => {
             let size = size.map(|size| format!(", which has {size} bytes")).unwrap_or_default();
-            return Invalid::new("offset", &format!("lies beyond the end of the file{size}")).into();
+            return InvalidField::new("offset", &format!("lies beyond the end of the file{size}")).into();
         }
         DownloadFailure::TooMany { .. } => {
             let mut details = info("TOO_MANY_DOWNLOADS", metadata);
@@ -175,7 +180,7 @@ fn of_fault(
 
 fn missing(reason: &str, message: String, job: &JobRef, metadata: HashMap<String, String>) -> Status {
     let mut details = info(reason, metadata);
-    details.set_resource_info("job", told(&job.to_string()), "", message.clone());
+    details.set_resource_info("job", repeated(&job.to_string()), "", message.clone());
     Status::with_error_details(Code::NotFound, message, details)
 }
 
@@ -192,18 +197,18 @@ fn metadata(job: &JobRef) -> HashMap<String, String> {
     [("backend", &job.backend), ("job_id", &job.id)]
         .into_iter()
         .filter(|(_, value)| !value.is_empty())
-        .map(|(key, value)| (key.to_owned(), told(value)))
+        .map(|(key, value)| (key.to_owned(), repeated(value)))
         .collect()
 }
 
-/// What a caller sent, as far as an error repeats it: errors travel in headers,
-/// which clients accept up to a few kilobytes of.
-fn told(text: &str) -> String {
-    let mut told: String = text.chars().take(LONGEST_TOLD).collect();
-    if told.len() < text.len() {
-        told.push('…');
+/// A text that the caller sent, cut for use in an error: errors travel in headers,
+/// and clients accept only a few kilobytes of those.
+fn repeated(text: &str) -> String {
+    let mut repeated: String = text.chars().take(MAX_REPEATED_CHARS).collect();
+    if repeated.len() < text.len() {
+        repeated.push('…');
     }
-    told
+    repeated
 }
 
 #[cfg(test)]
@@ -211,18 +216,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_repeats_little_of_what_the_caller_sent() {
+    fn error_about_long_job_id_repeats_only_its_beginning() {
         let job = JobRef::new("b".repeat(300_000), "ä".repeat(300_000));
         for failure in [Failure::UnknownBackend, Failure::NotFound, Failure::Deadline] {
             let status = of_failure(&failure, &job, "job");
             assert!(status.details().len() < 6 * 1024, "{failure}: {} bytes", status.details().len());
-            let told = &status.get_details_error_info().unwrap().metadata;
-            assert!(told["job_id"].starts_with("ää") && told["job_id"].ends_with('…'));
+            let metadata = &status.get_details_error_info().unwrap().metadata;
+            assert!(metadata["job_id"].starts_with("ää") && metadata["job_id"].ends_with('…'));
         }
     }
 
     #[test]
-    fn the_whole_of_a_valid_job_id_is_told() {
+    fn error_about_valid_job_id_repeats_all_of_it() {
         let id = "x".repeat(512);
         let status = of_failure(&Failure::NotFound, &JobRef::new("vendor", id.as_str()), "job");
         assert_eq!(status.get_details_error_info().unwrap().metadata["job_id"], id);

@@ -1,7 +1,7 @@
-//! The two streams of watches.
+//! The streams of WatchJob and WatchJobs.
 //!
-//! Both are pulled: nothing is asked of a watch until the client has room for
-//! another message, so what is sent is what is newest then.
+//! Both are pulled: a watch is polled only when the client has room for another
+//! message, so every message holds the newest status at that time.
 
 use std::task::{Poll, ready};
 
@@ -10,7 +10,7 @@ use tokio_stream::StreamExt;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Streaming;
 
-use super::{Events, Service, convert, request::Invalid, status};
+use super::{Events, Service, convert, request::InvalidField, status};
 use crate::{
     hub::{End, Outcome, Watch, Watches},
     job::JobRef,
@@ -20,47 +20,48 @@ use crate::{
     },
 };
 
-/// What one watch says.
+/// The events of one watch.
 pub(super) fn events(watch: Watch, job: JobRef) -> Events<served::WatchJobResponse> {
     let mut watch = watch;
     Box::pin(stream::poll_fn(move |cx| {
-        let said = ready!(watch.poll_next(cx));
-        Poll::Ready(said.map(|said| match said {
+        let event = ready!(watch.poll_next(cx));
+        Poll::Ready(event.map(|event| match event {
             Ok(update) => Ok(convert::update(&job, update)),
             Err(failure) => Err(status::of_failure(&failure, &job, "job")),
         }))
     }))
 }
 
-/// What the watches of one call say, while its requests are taken in.
+/// The events of all watches of one call. A task reads the call's requests meanwhile.
 pub(super) fn call_events(
     service: Service,
     watches: Watches,
     requests: Streaming<pb::WatchJobsRequest>,
 ) -> Events<served::WatchJobsResponse> {
-    let intake = AbortOnDropHandle::new(tokio::spawn(take_in(service, watches.clone(), requests)));
-    Box::pin(stream::unfold(Some((watches, intake)), |call| async move {
-        let (watches, intake) = call?;
+    let reader = AbortOnDropHandle::new(tokio::spawn(read_requests(service, watches.clone(), requests)));
+    Box::pin(stream::unfold(Some((watches, reader)), |call| async move {
+        let (watches, reader) = call?;
         match watches.next().await? {
             Ok((watch_id, outcome)) => {
                 let outcome = Some(to_proto(outcome));
-                Some((Ok(served::WatchJobsResponse { watch_id, outcome }), Some((watches, intake))))
+                Some((Ok(served::WatchJobsResponse { watch_id, outcome }), Some((watches, reader))))
             }
             Err(failure) => Some((Err(status::of_call(&failure)), None)),
         }
     }))
 }
 
-async fn take_in(service: Service, watches: Watches, mut requests: Streaming<pb::WatchJobsRequest>) {
+async fn read_requests(service: Service, watches: Watches, mut requests: Streaming<pb::WatchJobsRequest>) {
     while let Some(received) = requests.next().await {
         let Ok(pb::WatchJobsRequest { request }) = received else {
-            // The connection's, and then nobody reads this, or a message that is none.
-            return watches.fail(Invalid::new("request", "can't be read; send a WatchJobsRequest").into());
+            // The connection has failed, and nobody reads this, or the message is malformed.
+            return watches
+                .fail(InvalidField::new("request", "can't be read; send a WatchJobsRequest").into());
         };
         match request {
             Some(Request::Add(pb::AddWatch { watch_id, watch })) => {
                 let read = watch
-                    .ok_or_else(|| Invalid::new("add.watch", "is required"))
+                    .ok_or_else(|| InvalidField::new("add.watch", "is required"))
                     .and_then(|watch| service.watch_request(watch, None, "add.watch."));
                 match read {
                     Ok((job, options)) => watches.add(watch_id, &job, &options).await,
@@ -69,7 +70,7 @@ async fn take_in(service: Service, watches: Watches, mut requests: Streaming<pb:
             }
             Some(Request::Remove(pb::RemoveWatch { watch_id })) => watches.remove(watch_id).await,
             None => {
-                let invalid = Invalid::new("request", "is required; write add or remove");
+                let invalid = InvalidField::new("request", "is required; write add or remove");
                 watches.refuse(0, invalid.into()).await;
             }
         }

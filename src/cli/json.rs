@@ -89,7 +89,11 @@ mod tests {
                 percent: Some(0.0),
                 ..Default::default()
             }),
-            result: Some(v1::JobResult { data: "{}".into(), content_type: "application/json".to_owned() }),
+            result: Some(v1::JobResult {
+                data: "{}".into(),
+                content_type: "application/json".to_owned(),
+                ..Default::default()
+            }),
             observe_time: Some(Timestamp { seconds: 1_700_000_000, nanos: 5_000_000 }),
             ..Default::default()
         };

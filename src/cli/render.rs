@@ -253,8 +253,12 @@ mod tests {
             vendor_state: "failed".into(),
             terminal: true,
             progress: Some(Progress { completed_steps: Some(2), total_steps: Some(5), ..Default::default() }),
-            error: Some(JobError { message: "no such column: sku\nin row 7".into(), details: "".into() }),
-            result: Some(JobResult { data: "{\"a\":1}".into(), content_type: "application/json".into() }),
+            error: Some(JobError { message: "no such column: sku\nin row 7".into(), ..Default::default() }),
+            result: Some(JobResult {
+                data: "{\"a\":1}".into(),
+                content_type: "application/json".into(),
+                ..Default::default()
+            }),
             artifacts: vec![Artifact {
                 category: "errors".into(),
                 file_name: "e.csv".into(),
@@ -290,8 +294,12 @@ mod tests {
     fn a_vendors_text_cant_move_the_cursor() {
         let status = JobStatus {
             description: "a\x1b[2Jb\r\nc\u{9b}1m".into(),
-            error: Some(JobError { message: "x\x1b]0;t\x07\n\x1b[1A".into(), details: "".into() }),
-            result: Some(JobResult { data: "\x1b[2J".into(), content_type: "text/\x1bplain".into() }),
+            error: Some(JobError { message: "x\x1b]0;t\x07\n\x1b[1A".into(), ..Default::default() }),
+            result: Some(JobResult {
+                data: "\x1b[2J".into(),
+                content_type: "text/\x1bplain".into(),
+                ..Default::default()
+            }),
             ..Default::default()
         };
         let text = details(&status, Paint::NONE);
@@ -301,7 +309,8 @@ mod tests {
     #[test]
     fn a_long_result_is_cut_and_says_so() {
         let data = "line\n".repeat(100);
-        let result = Some(JobResult { data: data.into(), content_type: "text/plain".into() });
+        let result =
+            Some(JobResult { data: data.into(), content_type: "text/plain".into(), ..Default::default() });
         let text = details(&JobStatus { result, ..Default::default() }, Paint::NONE);
         assert!(text.lines().count() < 20);
         assert!(text.ends_with("… 500 bytes in all; --json shows them\n"), "{text}");

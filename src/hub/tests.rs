@@ -13,7 +13,7 @@ use super::{Ask, BackendSetup, Caller, Event, Failure, Hub, Pollers, Watch, Watc
 use crate::{
     adapters::{FaultKind, InvalidJobRef},
     config::Poll,
-    job::{Fingerprint, JobRef, JobState, Lens, ResumeToken},
+    job::{Fingerprint, JobRef, JobState, ResumeToken, View},
     poller::{Health, script::Script},
 };
 
@@ -85,7 +85,7 @@ fn job(id: &str) -> JobRef {
 
 fn options() -> WatchOptions {
     WatchOptions {
-        lens: Lens::FULL,
+        view: View::FULL,
         resume_token: String::new(),
         interval: None,
         heartbeat: 30 * SECOND,

@@ -20,7 +20,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::{Caller, Failure, Hub, quota::Permit};
 use crate::{
-    job::{JobRef, Lens, ResumeToken},
+    job::{JobRef, ResumeToken, View},
     poller::{Follow, Interest, Interruption, Latest, Mailbox, News, Standing},
 };
 
@@ -28,7 +28,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct WatchOptions {
     /// What the caller is shown: nothing else counts as a change.
-    pub lens: Lens,
+    pub view: View,
     /// From an earlier watch; empty for none.
     pub resume_token: String,
     /// Longest time between two observations that the caller is content with.
@@ -45,7 +45,7 @@ pub struct Update {
     /// What it says.
     pub event: Event,
     /// What the caller wants to be shown of it.
-    pub lens: Lens,
+    pub view: View,
     /// Resumes after this update; empty where no status was sent yet.
     pub resume_token: String,
 }
@@ -97,7 +97,7 @@ pub(super) enum Source {
 /// What a watch has said and seen.
 #[derive(Debug)]
 pub(super) struct State {
-    lens: Lens,
+    view: View,
     sent: Option<ResumeToken>,
     /// Interrupted in this way, and the caller knows.
     told: Option<Interrupted>,
@@ -179,7 +179,7 @@ impl Hub {
         };
         let news = source.news(News::clone);
         let state = State {
-            lens: options.lens,
+            view: options.view,
             sent,
             told: None,
             grace_ends: Instant::now() + backend.grace,
@@ -220,7 +220,7 @@ impl Open {
     /// The event, with what resumes after it.
     pub(super) fn update(&self, event: Event) -> Update {
         let resume_token = self.state.sent.map_or_else(String::new, |sent| sent.encode(self.job()));
-        Update { event, lens: self.state.lens, resume_token }
+        Update { event, view: self.state.view, resume_token }
     }
 }
 
@@ -298,11 +298,9 @@ impl State {
             return Step::End(None);
         }
         if let Some(latest) = news.latest.as_ref().filter(|latest| self.accepts(latest, news)) {
-            let fingerprint = latest.snapshot.fingerprint(self.lens);
+            let fingerprint = latest.snapshot.fingerprint(self.view);
             let differs = self.sent.is_none_or(|sent| sent.fingerprint != fingerprint);
-            let observed_at = latest.time.as_microsecond();
-            let seen_at = self.sent.map_or(observed_at, |sent| sent.observed_at.max(observed_at));
-            self.sent = Some(ResumeToken { fingerprint, observed_at: seen_at });
+            self.sent = Some(ResumeToken { fingerprint, observed: None });
             self.ended = latest.snapshot.is_terminal();
             if differs {
                 self.told = None;
@@ -350,7 +348,7 @@ impl State {
     /// clocks of replicas differ. What was kept for others may not: it is older than
     /// what a watch is told.
     fn accepts(&self, latest: &Latest, news: &News) -> bool {
-        let seen = |sent: ResumeToken| sent.fingerprint == latest.snapshot.fingerprint(self.lens);
+        let seen = |sent: ResumeToken| sent.fingerprint == latest.snapshot.fingerprint(self.view);
         news.answers > self.answers
             || latest.snapshot.is_terminal()
             || news.standing != Standing::Unasked && self.sent.is_none_or(seen)

@@ -1,24 +1,45 @@
-//! The resume token: all that a watch has to know to go on elsewhere.
+//! The resume token: what a watch needs to continue elsewhere.
+//!
+//! ```text
+//! version 2:  2 | hash of the job | fingerprint [ | observer | sequence ]
+//! version 1:  1 | hash of the job | fingerprint | wall-clock time, ignored
+//! ```
+//!
+//! Numbers are little-endian 64-bit integers after one byte for the version. The
+//! bytes are encoded as URL-safe base64 without padding.
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-use jiff::Timestamp;
 use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Fingerprint, JobRef};
 
-const VERSION: u8 = 1;
-const LENGTH: usize = 1 + 3 * 8;
+/// Written by releases before 0.2. Its time can't be compared between replicas.
+const VERSION_1: u8 = 1;
+const VERSION_2: u8 = 2;
 
-/// What was sent last on a watch. Opaque to callers; needs no memory on the
-/// server, and any replica can read it.
+/// What a watch sent last. Opaque to callers; needs no memory on the server, and
+/// every replica can read it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ResumeToken {
-    /// What the last status sent looked like.
+    /// Fingerprint of the last status sent, in the caller's view.
     pub fingerprint: Fingerprint,
-    /// When it was observed: microseconds since 1970.
-    pub observed_at: i64,
+    /// Who observed that status, and when. Unknown in tokens of version 1.
+    pub observed: Option<Observed>,
 }
+
+/// Orders the observations of one observer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Observed {
+    /// The engine that polled the vendor.
+    pub observer: ObserverId,
+    /// When the poll began: microseconds on the observer's monotonic clock.
+    pub sequence: u64,
+}
+
+/// Identifies one engine. Every engine draws a random value when it starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ObserverId(pub u64);
 
 /// Why a resume token can't be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -32,41 +53,47 @@ pub enum InvalidResumeToken {
 }
 
 impl ResumeToken {
-    /// Writes the token for a watch of `job`: URL-safe base64 of a version, a
-    /// hash of the job, the fingerprint and the observe time.
+    /// Writes the token for a watch of `job`, in version 2.
     pub fn encode(&self, job: &JobRef) -> String {
-        let mut bytes = [0; LENGTH];
-        bytes[0] = VERSION;
-        bytes[1..9].copy_from_slice(&hash(job).to_le_bytes());
-        bytes[9..17].copy_from_slice(&self.fingerprint.0.to_le_bytes());
-        bytes[17..].copy_from_slice(&self.observed_at.to_le_bytes());
+        let Self { fingerprint, observed } = self;
+        let mut bytes = Vec::with_capacity(1 + 4 * 8);
+        bytes.push(VERSION_2);
+        bytes.extend_from_slice(&hash(job).to_le_bytes());
+        bytes.extend_from_slice(&fingerprint.0.to_le_bytes());
+        if let Some(Observed { observer, sequence }) = observed {
+            bytes.extend_from_slice(&observer.0.to_le_bytes());
+            bytes.extend_from_slice(&sequence.to_le_bytes());
+        }
         BASE64_URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    /// Reads a token that a watch of `job` was given.
+    /// Reads a token that was issued for a watch of `job`.
     ///
     /// # Errors
-    /// Any text that [`Self::encode`] did not write for this job.
+    /// `Unreadable` for any text that no release wrote, and for versions of later
+    /// releases; `OtherJob` for a token of another job.
     pub fn decode(text: &str, job: &JobRef) -> Result<Self, InvalidResumeToken> {
-        let bytes: [u8; LENGTH] = BASE64_URL_SAFE_NO_PAD
-            .decode(text)
-            .ok()
-            .and_then(|bytes| bytes.try_into().ok())
-            .ok_or(InvalidResumeToken::Unreadable)?;
-        let word = |at: usize| {
-            let mut word = [0; 8];
-            word.copy_from_slice(&bytes[at..at + 8]);
-            word
-        };
-        if bytes[0] != VERSION {
-            return Err(InvalidResumeToken::Unreadable);
+        let unreadable = InvalidResumeToken::Unreadable;
+        let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).map_err(|_| unreadable)?;
+        let (version, rest) = bytes.split_first().ok_or(unreadable)?;
+        let (words, tail) = rest.as_chunks::<8>();
+        if !tail.is_empty() {
+            return Err(unreadable);
         }
-        let observed_at = i64::from_le_bytes(word(17));
-        Timestamp::from_microsecond(observed_at).map_err(|_| InvalidResumeToken::Unreadable)?;
-        if u64::from_le_bytes(word(1)) != hash(job) {
+        let words: Vec<u64> = words.iter().map(|word| u64::from_le_bytes(*word)).collect();
+        let (job_hash, fingerprint, observed) = match (*version, &words[..]) {
+            (VERSION_1, &[job, fingerprint, _]) | (VERSION_2, &[job, fingerprint]) => {
+                (job, fingerprint, None)
+            }
+            (VERSION_2, &[job, fingerprint, observer, sequence]) => {
+                (job, fingerprint, Some(Observed { observer: ObserverId(observer), sequence }))
+            }
+            _ => return Err(unreadable),
+        };
+        if job_hash != hash(job) {
             return Err(InvalidResumeToken::OtherJob);
         }
-        Ok(Self { fingerprint: Fingerprint(u64::from_le_bytes(word(9))), observed_at })
+        Ok(Self { fingerprint: Fingerprint(fingerprint), observed })
     }
 }
 
@@ -87,20 +114,41 @@ mod tests {
 
     use super::*;
 
-    fn token() -> ResumeToken {
-        ResumeToken { fingerprint: Fingerprint(7), observed_at: 1_700_000_000_123_456 }
+    const OBSERVED: Observed = Observed { observer: ObserverId(0xfeed_f00d_dead_beef), sequence: 1_234_567 };
+    const TOKEN: ResumeToken = ResumeToken { fingerprint: Fingerprint(7), observed: Some(OBSERVED) };
+
+    /// As release 0.1 wrote it for the job `immuta/a` with tag `t`, fingerprint 7 and
+    /// observe time 1,700,000,000,123,456.
+    const VERSION_1_TOKEN: &str = "AdtsLPIXWWeuBwAAAAAAAABAIiAYJAoGAA";
+
+    fn job() -> JobRef {
+        JobRef::new("immuta", "a").with_tag("t")
     }
 
     #[test]
-    fn a_token_comes_back_as_it_was_issued() {
-        let job = JobRef::new("immuta", "a").with_tag("t");
-        assert_eq!(ResumeToken::decode(&token().encode(&job), &job), Ok(token()));
+    fn token_of_same_job_round_trips() {
+        for token in [TOKEN, ResumeToken { observed: None, ..TOKEN }] {
+            assert_eq!(ResumeToken::decode(&token.encode(&job()), &job()), Ok(token));
+        }
     }
 
     #[test]
-    fn a_token_of_another_job_is_refused() {
+    fn token_of_version_1_is_read_without_observer() {
+        let read = ResumeToken::decode(VERSION_1_TOKEN, &job());
+        assert_eq!(read, Ok(ResumeToken { fingerprint: Fingerprint(7), observed: None }));
+        let other = ResumeToken::decode(VERSION_1_TOKEN, &JobRef::new("immuta", "a"));
+        assert_eq!(other, Err(InvalidResumeToken::OtherJob));
+    }
+
+    #[test]
+    fn token_of_version_2_has_a_stable_encoding() {
+        assert_eq!(TOKEN.encode(&job()), "AttsLPIXWWeuBwAAAAAAAADvvq3eDfDt_ofWEgAAAAAA");
+    }
+
+    #[test]
+    fn token_of_another_job_is_refused() {
         let job = JobRef::new("immuta", "a");
-        let text = token().encode(&job);
+        let text = TOKEN.encode(&job);
         for other in [
             JobRef::new("immuta", "b"),
             JobRef::new("immutaa", ""),
@@ -111,15 +159,47 @@ mod tests {
         }
     }
 
+    #[test]
+    fn token_of_unknown_version_or_length_is_unreadable() {
+        let bytes = BASE64_URL_SAFE_NO_PAD.decode(TOKEN.encode(&job())).unwrap();
+        let refused = |bytes: &[u8]| {
+            let read = ResumeToken::decode(&BASE64_URL_SAFE_NO_PAD.encode(bytes), &job());
+            assert_eq!(read, Err(InvalidResumeToken::Unreadable), "{bytes:?}");
+        };
+        for version in (0..=u8::MAX).filter(|version| *version != VERSION_2) {
+            refused(&[&[version], &bytes[1..]].concat());
+        }
+        for length in (0..bytes.len()).filter(|length| *length != 17) {
+            refused(&bytes[..length]);
+        }
+        refused(&[&bytes[..], &[0; 8]].concat());
+    }
+
     proptest! {
         #[test]
-        fn any_text_is_read_or_refused(text in "\\PC{0,64}") {
-            let _ = ResumeToken::decode(&text, &JobRef::new("b", "j"));
+        fn any_token_round_trips(
+            fingerprint: u64,
+            observed in proptest::option::of((any::<u64>(), any::<u64>())),
+            id in "\\PC{1,20}",
+            tag in proptest::option::of("\\PC{1,20}"),
+        ) {
+            let observed = observed
+                .map(|(observer, sequence)| Observed { observer: ObserverId(observer), sequence });
+            let token = ResumeToken { fingerprint: Fingerprint(fingerprint), observed };
+            let job = JobRef { tag: tag.map(Into::into), ..JobRef::new("b", id) };
+            prop_assert_eq!(ResumeToken::decode(&token.encode(&job), &job), Ok(token));
+        }
+
+        /// Text that was not issued for this job is refused, and reading it does not panic.
+        #[test]
+        fn any_text_is_refused(text in "\\PC{0,64}") {
+            prop_assert!(ResumeToken::decode(&text, &JobRef::new("b", "j")).is_err());
         }
 
         #[test]
-        fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
-            let _ = ResumeToken::decode(&BASE64_URL_SAFE_NO_PAD.encode(bytes), &JobRef::new("b", "j"));
+        fn any_bytes_are_refused(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
+            let text = BASE64_URL_SAFE_NO_PAD.encode(bytes);
+            prop_assert!(ResumeToken::decode(&text, &JobRef::new("b", "j")).is_err());
         }
     }
 }

@@ -38,7 +38,7 @@ impl Ended {
     }
 }
 
-fn weight(job: &JobRef, snapshot: &Snapshot) -> usize {
+fn weight(job: &JobRef, snapshot: &Snapshot) -> u64 {
     // The cache's own bookkeeping takes about as much again as the bare snapshot.
-    2 * mem::size_of::<Snapshot>() + job.id.len() + snapshot.encoded_len()
+    (mem::size_of::<Snapshot>() + job.id.len()) as u64 + snapshot.charged_bytes()
 }

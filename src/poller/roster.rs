@@ -43,6 +43,7 @@ use crate::{
     adapters::BackendFault,
     job::JobRef,
     pacing::{Admission, Cadence, Gate, Hold},
+    snapshot::StatusBudget,
 };
 
 mod batch;
@@ -124,6 +125,7 @@ pub struct Interest {
 pub struct Roster {
     plan: Plan,
     ended: Ended,
+    budget: Arc<StatusBudget>,
     table: Mutex<Table>,
     changed: Notify,
 }
@@ -239,7 +241,8 @@ impl Roster {
             long_polling: false,
             long_polls_from: None,
         };
-        Self { plan, ended, table: Mutex::new(table), changed: Notify::new() }
+        let budget = StatusBudget::new(u64::MAX);
+        Self { plan, ended, budget, table: Mutex::new(table), changed: Notify::new() }
     }
 
     /// Follows `job`. Where nobody did, it is asked about at once.

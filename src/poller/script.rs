@@ -62,6 +62,12 @@ impl Script {
         self.inner.lock().unwrap().jobs.insert(id.into(), Observation::new(state, word));
     }
 
+    pub(crate) fn set_payload(&self, id: &str, state: JobState, payload: &str) {
+        let vendor_payload = payload.to_owned().into();
+        let observation = Observation { vendor_payload, ..Observation::new(state, "") };
+        self.inner.lock().unwrap().jobs.insert(id.into(), observation);
+    }
+
     pub(crate) fn remove(&self, id: &str) {
         self.inner.lock().unwrap().jobs.remove(id);
     }

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     adapters::{BackendFault, FaultKind, JobFault, StandbyFault::NeedsJobTag},
-    job::{JobRef, Observation, Source},
+    job::{JobRef, Observation, Parts, Source},
     poller::{Interruption, Latest, Standing},
     snapshot::Snapshot,
 };
@@ -143,6 +143,7 @@ impl Batch {
             false
         };
         let backoff = table.gate.backoff();
+        let snapshot = |observation| Snapshot::new(observation, Parts::ALL, usize::MAX, &roster.budget);
         let mut ended = Vec::new();
         let mut followed = 0;
         // What was to be held counts as answered when it was to be, even if sooner.
@@ -152,7 +153,7 @@ impl Batch {
             let Some(row) = table.asked(taken) else {
                 // Nobody asks any more, but whoever asks next shall know the end.
                 if let Ok(Some(observation)) = answer {
-                    let snapshot = Snapshot::new(observation);
+                    let snapshot = snapshot(observation);
                     if snapshot.is_terminal() {
                         ended.push((
                             taken.job().clone(),
@@ -167,7 +168,7 @@ impl Batch {
                     table.remove(taken.key);
                     continue;
                 };
-                let snapshot = observation.map(Snapshot::new);
+                let snapshot = observation.map(&snapshot);
                 let last = row.observed(snapshot, now, time);
                 if last.is_some() {
                     table.remove(taken.key);
@@ -180,7 +181,7 @@ impl Batch {
             followed += 1;
             let next = match answer {
                 Ok(observation) => {
-                    let snapshot = observation.map(Snapshot::new);
+                    let snapshot = observation.map(&snapshot);
                     let trusted = row.alone == 0;
                     if let Some(last) = row.observed(snapshot, now, time) {
                         row.stage = Stage::Ended;

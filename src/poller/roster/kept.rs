@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::{LOOKED_AT, Roster, Row, Stage, Table};
 use crate::{
-    job::JobRef,
+    job::{JobRef, View},
     poller::{Latest, Standing},
 };
 
@@ -172,7 +172,7 @@ impl Row {
     fn place(&self) -> Option<Place> {
         let Keep { max_age, until } = **self.keep.as_ref()?;
         let latest = self.undenied()?;
-        let bytes = mem::size_of::<Self>() + latest.snapshot.encoded_len();
+        let bytes = mem::size_of::<Self>() + latest.snapshot.encoded_len(View::FULL);
         Some(Place { stale: latest.at + max_age, until, bytes })
     }
 }

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     adapters::{BackendFault, FaultKind},
-    job::{JobRef, Lens},
+    job::{JobRef, View},
     pacing::Backoff,
     poller::{Interruption, Latest, Standing},
     snapshot::Snapshot,
@@ -295,7 +295,7 @@ impl Row {
                 {
                     changed = true;
                     // What a vendor changes beside what it documents does not speed polls up.
-                    let seen = |snapshot: &Snapshot| snapshot.fingerprint(Lens::SHOWN);
+                    let seen = |snapshot: &Snapshot| snapshot.fingerprint(View::STANDARD);
                     shown = seen(&latest.snapshot) != seen(&snapshot);
                     latest.snapshot = Arc::new(snapshot);
                 }

@@ -295,7 +295,7 @@ async fn what_is_kept_takes_so_many_bytes_and_no_more() {
     let payload = "x".repeat(4 << 20);
     let ids: Vec<String> = (0..20).map(|number| number.to_string()).collect();
     for id in &ids {
-        rig.script.set_word(id, JobState::Running, &payload);
+        rig.script.set_payload(id, JobState::Running, &payload);
         rig.ask_aged(id, MAX_AGE).await;
         pass(SECOND / 100).await;
     }

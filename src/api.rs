@@ -16,6 +16,7 @@ use crate::{
     },
 };
 
+mod batch;
 mod convert;
 mod download;
 mod request;
@@ -30,12 +31,16 @@ const HEARTBEAT: Duration = Duration::from_secs(30);
 /// Shortest heartbeat interval of a watch.
 const SHORTEST_HEARTBEAT: Duration = Duration::from_millis(10);
 
+/// Largest response of a batch: gRPC clients refuse larger messages by default.
+const MESSAGE_BYTES: usize = 4 << 20;
+
 /// Implements `jobwatch.v1.JobStatusService`.
 #[derive(Clone)]
 pub struct Service {
     hub: Arc<Hub>,
     batch_size: usize,
     batch_deadline: Duration,
+    message_bytes: usize,
 }
 
 impl fmt::Debug for Service {
@@ -48,7 +53,13 @@ impl Service {
     /// A service over `hub`. A batch has at most `batch_size` jobs, and must be
     /// complete after `batch_deadline` if the caller sets no deadline.
     pub fn new(hub: Arc<Hub>, batch_size: usize, batch_deadline: Duration) -> Self {
-        Self { hub, batch_size, batch_deadline }
+        Self { hub, batch_size, batch_deadline, message_bytes: MESSAGE_BYTES }
+    }
+
+    /// Sets the largest encoded size of a batch's response; 4 MiB by default.
+    #[must_use]
+    pub fn with_message_bytes(self, message_bytes: usize) -> Self {
+        Self { message_bytes, ..self }
     }
 
     fn job(&self, job: Option<pb::JobRef>, field: &str) -> Result<JobRef, InvalidField> {
@@ -164,7 +175,8 @@ impl JobStatusService for Service {
             };
             served::JobStatusResult { job: Some(requested), outcome: Some(outcome) }
         });
-        Ok(Response::new(served::BatchGetStatusesResponse { results: results.collect() }))
+        let response = batch::response(results.collect(), self.message_bytes);
+        Ok(Response::new(response.map_err(|failure| status::of_call(&failure))?))
     }
 
     async fn watch_job(

@@ -81,6 +81,21 @@ pub struct BackendReport {
     pub max_batch: NonZeroUsize,
     /// How it is doing.
     pub report: Report,
+    /// How much work it has.
+    pub load: Load,
+}
+
+/// How much work a backend has.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Load {
+    /// How long the longest-overdue poll has been due; zero when polls are on time.
+    pub poll_lag: Duration,
+    /// Jobs of waiting calls that no poll has picked up yet.
+    pub queued_calls: usize,
+    /// Share of the allowed request rate used in the last second, 0 to 1.
+    pub rate_in_use: f64,
+    /// Jobs that are polled alone because they made a batch fail.
+    pub quarantined_jobs: usize,
 }
 
 struct Backend {
@@ -162,6 +177,29 @@ pub enum Failure {
     /// The server stops.
     #[error("the server is shutting down; call again")]
     ShuttingDown,
+    /// The backend has more work than it can do before the caller's deadline.
+    #[error("the backend is overloaded: it can't be polled for this job in time; call again later")]
+    Overloaded {
+        /// When the queue is expected to be short enough.
+        retry_in: Duration,
+    },
+    /// The statuses do not fit into a byte budget.
+    #[error(
+        "{key} is {limit} bytes, and there is no room left for this status; \
+         ask for fewer jobs at once or a smaller view"
+    )]
+    TooManyBytes {
+        /// The key of the configuration.
+        key: &'static str,
+        /// Its value.
+        limit: u64,
+    },
+    /// The job table is full.
+    #[error("limits.jobs is {limit}, and so many jobs are watched or cached already; call again later")]
+    TooManyJobs {
+        /// The value of `limits.jobs`.
+        limit: usize,
+    },
     /// As many watches are open as may be.
     #[error("as many watches are open as may be: {key} is {limit}")]
     TooManyWatches {
@@ -229,6 +267,7 @@ impl Hub {
             vendor: backend.vendor,
             max_batch: backend.max_batch,
             report: backend.roster.report(now),
+            load: Load::default(),
         };
         self.backends.iter().map(report).collect()
     }

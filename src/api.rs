@@ -16,6 +16,7 @@ use crate::{
     },
 };
 
+mod batch;
 mod convert;
 mod download;
 mod request;
@@ -30,25 +31,40 @@ const HEARTBEAT: Duration = Duration::from_secs(30);
 /// Shortest heartbeat interval of a watch.
 const SHORTEST_HEARTBEAT: Duration = Duration::from_millis(10);
 
+/// Largest response of a batch: gRPC clients refuse larger messages by default.
+const MESSAGE_BYTES: usize = 4 << 20;
+
 /// Implements `jobwatch.v1.JobStatusService`.
-#[derive(Clone)]
-pub struct Service {
-    hub: Arc<Hub>,
+pub struct Service<E> {
+    engine: Arc<E>,
     batch_size: usize,
-    batch_deadline: Duration,
+    default_deadline: Duration,
+    message_bytes: usize,
 }
 
-impl fmt::Debug for Service {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Service").field("hub", &self.hub).finish_non_exhaustive()
+impl<E> Clone for Service<E> {
+    fn clone(&self) -> Self {
+        Self { engine: Arc::clone(&self.engine), ..*self }
     }
 }
 
-impl Service {
-    /// A service over `hub`. A batch has at most `batch_size` jobs, and must be
-    /// complete after `batch_deadline` if the caller sets no deadline.
-    pub fn new(hub: Arc<Hub>, batch_size: usize, batch_deadline: Duration) -> Self {
-        Self { hub, batch_size, batch_deadline }
+impl<E> fmt::Debug for Service<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Service").finish_non_exhaustive()
+    }
+}
+
+impl<E: JobStatuses> Service<E> {
+    /// A service over `engine`. A batch has at most `batch_size` jobs. A call without a
+    /// deadline must be answered after `default_deadline`, beside what it waits.
+    pub fn new(engine: Arc<E>, batch_size: usize, default_deadline: Duration) -> Self {
+        Self { engine, batch_size, default_deadline, message_bytes: MESSAGE_BYTES }
+    }
+
+    /// Sets the largest encoded size of a batch's response; 4 MiB by default.
+    #[must_use]
+    pub fn with_message_bytes(self, message_bytes: usize) -> Self {
+        Self { message_bytes, ..self }
     }
 
     fn job(&self, job: Option<pb::JobRef>, field: &str) -> Result<JobRef, InvalidField> {
@@ -58,7 +74,7 @@ impl Service {
             let field = format!("{field}.backend");
             return Err(InvalidField::new(field, "is required; write the key of a configured backend"));
         }
-        let backend = self.hub.backend_name(name);
+        let backend = self.engine.backend_name(name);
         Ok(request::job(job, backend))
     }
 
@@ -97,7 +113,7 @@ impl Service {
 type Events<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 #[tonic::async_trait]
-impl JobStatusService for Service {
+impl<E: JobStatuses> JobStatusService for Service<E> {
     type WatchJobStream = Events<served::WatchJobResponse>;
     type WatchJobsStream = Events<served::WatchJobsResponse>;
     type DownloadArtifactStream = Events<pb::DownloadArtifactResponse>;
@@ -106,19 +122,22 @@ impl JobStatusService for Service {
         &self,
         request: Request<pb::GetJobStatusRequest>,
     ) -> Result<Response<served::GetJobStatusResponse>, Status> {
-        let deadline = deadline(request.extensions());
+        let arrived = Instant::now();
+        let (caller, deadline) = (caller(&request), deadline(request.extensions()));
         let pb::GetJobStatusRequest { job, view, max_age, wait } = request.into_inner();
         let job = self.job(job, "job")?;
         let view = request::view(view)?;
         let wait = request::duration(wait, "wait")?.unwrap_or_default();
-        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        let options = Ask {
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(arrived));
+        let options = GetOptions {
             max_age: request::duration(max_age, "max_age")?,
             // The status at the end of the wait has to reach the caller before its deadline.
             wait: left.map_or(wait, |left| wait.min(left.saturating_sub(margin(left)))),
-            deadline,
+            deadline: deadline.unwrap_or(arrived + self.default_deadline + wait),
+            parts: view.parts(),
+            caller,
         };
-        let outcome = self.hub.get(std::slice::from_ref(&job), options).await.remove(0);
+        let outcome = self.engine.get(&job, options).await;
         let latest = outcome.map_err(|failure| status::of_failure(&failure, &job, "job"))?;
         Ok(Response::new(served::GetJobStatusResponse { status: Some(convert::status(job, latest, view)) }))
     }
@@ -128,7 +147,7 @@ impl JobStatusService for Service {
         request: Request<pb::BatchGetStatusesRequest>,
     ) -> Result<Response<served::BatchGetStatusesResponse>, Status> {
         let arrived = Instant::now();
-        let deadline = deadline(request.extensions());
+        let (caller, deadline) = (caller(&request), deadline(request.extensions()));
         let pb::BatchGetStatusesRequest { jobs, view, max_age, wait } = request.into_inner();
         if jobs.is_empty() || jobs.len() > self.batch_size {
             let reason = format!("holds {} jobs; name 1 to {}", jobs.len(), self.batch_size);
@@ -136,14 +155,16 @@ impl JobStatusService for Service {
         }
         let view = request::view(view)?;
         let wait = request::duration(wait, "wait")?.unwrap_or_default();
-        let options = Ask {
+        let options = GetOptions {
             max_age: request::duration(max_age, "max_age")?,
             wait,
             deadline: match deadline {
                 // The response has to reach the caller before its deadline.
-                Some(deadline) => Some(deadline - margin(deadline.saturating_duration_since(arrived))),
-                None => arrived.checked_add(self.batch_deadline.saturating_add(wait)),
+                Some(deadline) => deadline - margin(deadline.saturating_duration_since(arrived)),
+                None => arrived + self.default_deadline + wait,
             },
+            parts: view.parts(),
+            caller,
         };
         let refs: Vec<Result<JobRef, Status>> = jobs
             .iter()
@@ -151,7 +172,7 @@ impl JobStatusService for Service {
             .map(|(index, job)| Ok(self.job(Some(job.clone()), &format!("jobs[{index}]"))?))
             .collect();
         let valid: Vec<JobRef> = refs.iter().filter_map(|job| job.as_ref().ok().cloned()).collect();
-        let mut outcomes = self.hub.get(&valid, options).await.into_iter();
+        let mut outcomes = self.engine.batch_get(&valid, options).await.into_iter();
         let results = jobs.into_iter().zip(refs).enumerate().map(|(index, (requested, job))| {
             let outcome = job.and_then(|job| match outcomes.next() {
                 Some(Ok(latest)) => Ok(convert::status(job, latest, view)),
@@ -164,7 +185,8 @@ impl JobStatusService for Service {
             };
             served::JobStatusResult { job: Some(requested), outcome: Some(outcome) }
         });
-        Ok(Response::new(served::BatchGetStatusesResponse { results: results.collect() }))
+        let response = batch::response(results.collect(), self.message_bytes);
+        Ok(Response::new(response.map_err(|failure| status::of_call(&failure))?))
     }
 
     async fn watch_job(
@@ -174,7 +196,7 @@ impl JobStatusService for Service {
         let caller = caller(&request);
         let deadline = deadline(request.extensions());
         let (job, options) = self.watch_request(request.into_inner(), deadline, "")?;
-        let watch = self.hub.watch(&job, caller, &options);
+        let watch = self.engine.watch(&job, caller, &options);
         let watch = watch.map_err(|failure| status::of_failure(&failure, &job, "job"))?;
         Ok(Response::new(watch::events(watch, job)))
     }
@@ -183,7 +205,7 @@ impl JobStatusService for Service {
         &self,
         request: Request<Streaming<pb::WatchJobsRequest>>,
     ) -> Result<Response<Self::WatchJobsStream>, Status> {
-        let watches = self.hub.watches(caller(&request), deadline(request.extensions()));
+        let watches = self.engine.watch_set(caller(&request), deadline(request.extensions()));
         Ok(Response::new(watch::call_events(self.clone(), watches, request.into_inner())))
     }
 
@@ -198,7 +220,7 @@ impl JobStatusService for Service {
         &self,
         _request: Request<pb::ListBackendsRequest>,
     ) -> Result<Response<pb::ListBackendsResponse>, Status> {
-        let backends = self.hub.report().into_iter().map(convert::backend).collect();
+        let backends = self.engine.backends().into_iter().map(convert::backend).collect();
         Ok(Response::new(pb::ListBackendsResponse { backends }))
     }
 }
@@ -237,5 +259,5 @@ fn margin(left: Duration) -> Duration {
 
 /// The address that the call comes from.
 fn caller<T>(request: &Request<T>) -> Caller {
-    request.remote_addr().map(|address| address.ip())
+    Caller::from_address(request.remote_addr().map(|address| address.ip()))
 }

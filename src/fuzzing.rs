@@ -18,7 +18,7 @@ use serde_json::{Value, value::RawValue};
 use crate::{
     job::{
         BackendFault, ContentType, FaultKind, Fingerprint, InvalidResumeToken, JobFault, JobRef, Observation,
-        ResumeToken,
+        Observed, ObserverId, ResumeToken,
     },
     vendors::{
         Adapter, BaseUrl, Claret, ClientAuth, Datasaur, Encoding, Immuta, Kinetica, Observations,

@@ -361,10 +361,14 @@ fn to_proto(
     (core, result, payload)
 }
 
-/// The data, unless it is above the limit; its size; whether it was left out.
+/// The data, a size of zero and false; or no data, its size and true if it is above
+/// the limit.
 fn inlined(data: Bytes, inline_limit: usize) -> (Bytes, i64, bool) {
-    let size = i64::try_from(data.len()).unwrap_or(i64::MAX);
-    if data.len() > inline_limit { (Bytes::new(), size, true) } else { (data, size, false) }
+    if data.len() > inline_limit {
+        (Bytes::new(), i64::try_from(data.len()).unwrap_or(i64::MAX), true)
+    } else {
+        (data, 0, false)
+    }
 }
 
 /// The text, cut to [`MAX_TEXT_BYTES`] with an ellipsis at its end.
@@ -470,7 +474,7 @@ mod tests {
     fn every_view_is_a_prefix_of_the_full_one() {
         let all = seen(full(), View::FULL);
         assert_eq!(all.result.as_ref().unwrap().content_type, "application/json");
-        assert_eq!((all.vendor_payload.as_ref(), all.vendor_payload_size_bytes), (&b"{\"a\":1}"[..], 7));
+        assert_eq!(all.vendor_payload, "{\"a\":1}");
         assert_eq!(all.artifacts[0].vendor_uri, "uri");
         assert_eq!(all.progress.as_ref().unwrap().percent, Some(0.0));
         assert_eq!(all.job.as_ref().unwrap().job_tag, "t");
@@ -480,9 +484,7 @@ mod tests {
         assert_eq!(snapshot(full(), Parts::ALL).status(), rest);
 
         let standard = seen(full(), View::STANDARD);
-        let without_payload =
-            pb::JobStatus { vendor_payload: Bytes::new(), vendor_payload_size_bytes: 0, ..all.clone() };
-        assert_eq!(standard, without_payload);
+        assert_eq!(standard, pb::JobStatus { vendor_payload: Bytes::new(), ..all.clone() });
         let basic = seen(full(), View::BASIC);
         assert_eq!(basic, pb::JobStatus { result: None, ..standard });
 
@@ -567,12 +569,9 @@ mod tests {
         let seen = |size| shown(&Arc::new(limited(large(size), 1000)), View::FULL);
         let inlined = seen(1000);
         let (result, error) = (inlined.result.unwrap(), inlined.error.unwrap());
-        assert_eq!((result.data.len(), result.size_bytes, result.omitted), (1000, 1000, false));
-        assert_eq!(
-            (error.details.len(), error.details_size_bytes, error.details_omitted),
-            (1000, 1000, false)
-        );
-        assert_eq!((inlined.vendor_payload.len(), inlined.vendor_payload_size_bytes), (1000, 1000));
+        assert_eq!((result.data.len(), result.size_bytes, result.omitted), (1000, 0, false));
+        assert_eq!((error.details.len(), error.details_size_bytes, error.details_omitted), (1000, 0, false));
+        assert_eq!((inlined.vendor_payload.len(), inlined.vendor_payload_size_bytes), (1000, 0));
         assert!(!inlined.vendor_payload_omitted);
 
         let left_out = seen(1001);

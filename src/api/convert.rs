@@ -32,14 +32,23 @@ pub(super) fn update(job: &JobRef, update: Update) -> served::WatchJobResponse {
 }
 
 /// The latest status in a caller's view.
-pub(super) fn status(job: JobRef, latest: Latest, view: View) -> Shown {
+pub(super) fn status(job: JobRef, latest: LatestStatus, view: View) -> Shown {
     Shown::new(job, latest.snapshot, view, latest.time)
 }
 
 /// Health and load of a backend.
 pub(super) fn backend(backend: BackendReport) -> pb::Backend {
     let BackendReport { name, vendor, max_batch, report } = backend;
-    let Report { health, last_fault, last_answer, followed } = report;
+    let Report {
+        health,
+        last_fault,
+        last_success,
+        subscribed_jobs,
+        poll_lag,
+        queued_calls,
+        rate_in_use,
+        quarantined_jobs,
+    } = report;
     pb::Backend {
         last_error: last_fault.map(|fault| status::to_proto(&status::of_last_fault(&fault, &name))),
         name: name.as_ref().into(),
@@ -51,12 +60,43 @@ pub(super) fn backend(backend: BackendReport) -> pb::Backend {
             Health::Unavailable => pb::BackendHealth::Unavailable,
         }
         .into(),
-        last_success_time: last_answer.map(timestamp),
-        watched_jobs: count(followed),
+        last_success_time: last_success.map(timestamp),
+        watched_jobs: count(subscribed_jobs),
         max_batch_size: i32::try_from(max_batch.get()).unwrap_or(i32::MAX),
+        poll_lag: prost_types::Duration::try_from(poll_lag).ok(),
+        queued_calls: count(queued_calls),
+        rate_in_use,
+        quarantined_jobs: count(quarantined_jobs),
     }
 }
 
 fn count(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{num::NonZeroUsize, time::Duration};
+
+    use super::*;
+
+    #[test]
+    fn backend_load_is_reported_in_its_message() {
+        let report = Report {
+            health: Health::Degraded,
+            last_fault: None,
+            last_success: None,
+            subscribed_jobs: 3,
+            poll_lag: Duration::from_millis(1500),
+            queued_calls: 7,
+            rate_in_use: 0.5,
+            quarantined_jobs: 2,
+        };
+        let max_batch = NonZeroUsize::MIN;
+        let backend = backend(BackendReport { name: "b".into(), vendor: "claret", max_batch, report });
+        assert_eq!(backend.health(), pb::BackendHealth::Degraded);
+        assert_eq!(backend.poll_lag, Some(prost_types::Duration { seconds: 1, nanos: 500_000_000 }));
+        assert_eq!((backend.watched_jobs, backend.queued_calls, backend.quarantined_jobs), (3, 7, 2));
+        assert!((backend.rate_in_use - 0.5).abs() < f64::EPSILON);
+    }
 }

@@ -12,13 +12,13 @@ use crate::{
 /// Longest artifact id in bytes: errors repeat it, and have to fit into the trailers.
 const LONGEST_ID: usize = 2048;
 
-impl Service {
+impl<E: JobStatuses> Service<E> {
     /// Streams a file: its description at once, then its bytes.
     pub(super) async fn download(
         &self,
         request: Request<pb::DownloadArtifactRequest>,
     ) -> Result<Response<Events<pb::DownloadArtifactResponse>>, Status> {
-        let deadline = deadline(request.extensions());
+        let (caller, deadline) = (super::caller(&request), deadline(request.extensions()));
         let pb::DownloadArtifactRequest { job, artifact_id, offset } = request.into_inner();
         let job = self.job(job, "job")?;
         if !(1..=LONGEST_ID).contains(&artifact_id.len()) {
@@ -27,8 +27,8 @@ impl Service {
         }
         let offset = u64::try_from(offset)
             .map_err(|_| InvalidField::new("offset", "is negative; write zero or more, or leave it out"))?;
-        let fetch = Fetch { artifact_id, offset, deadline };
-        let download = self.hub.download(&job, fetch).await;
+        let options = DownloadOptions { artifact_id, offset, deadline, caller };
+        let download = self.engine.download(&job, options).await;
         let download = download.map_err(|failure| status::of_download(&failure, &job))?;
         let first = pb::DownloadArtifactResponse { info: Some(info(&download)), data: bytes::Bytes::new() };
         let pieces = stream::unfold(download, move |mut download| {

@@ -74,6 +74,11 @@ pub(super) fn of_failure(failure: &Failure, job: &JobRef, field: &str) -> Status
         Failure::Backend { fault, retry_in } => return of_fault(fault, Some(*retry_in), metadata),
         Failure::Deadline => (Code::DeadlineExceeded, info("DEADLINE_EXCEEDED", metadata)),
         Failure::InvalidRequest { field, reason } => return InvalidField::new(field, reason).into(),
+        Failure::BackendRetired => {
+            let mut details = info("BACKEND_RETIRED", metadata);
+            details.set_retry_info(Some(SHUTDOWN_RETRY));
+            (Code::Unavailable, details)
+        }
         Failure::ShuttingDown => {
             let mut details = info("SHUTTING_DOWN", metadata);
             details.set_retry_info(Some(SHUTDOWN_RETRY));
@@ -82,6 +87,21 @@ pub(super) fn of_failure(failure: &Failure, job: &JobRef, field: &str) -> Status
         Failure::TooManyWatches { key, limit } => {
             let mut details = info("TOO_MANY_WATCHES", metadata);
             details.add_quota_failure_violation(*key, format!("{limit} watches may be open at once"));
+            (Code::ResourceExhausted, details)
+        }
+        Failure::Overloaded { retry_in } => {
+            let mut details = info("BACKEND_OVERLOADED", metadata);
+            details.set_retry_info(Some(*retry_in));
+            (Code::ResourceExhausted, details)
+        }
+        Failure::TooManyBytes { key, limit: _ } => {
+            let mut details = info("TOO_MANY_BYTES", metadata);
+            details.add_quota_failure_violation(*key, failure.to_string());
+            (Code::ResourceExhausted, details)
+        }
+        Failure::TooManyJobs { limit: _ } => {
+            let mut details = info("TOO_MANY_JOBS", metadata);
+            details.add_quota_failure_violation("limits.jobs", failure.to_string());
             (Code::ResourceExhausted, details)
         }
     };
@@ -157,9 +177,7 @@ fn of_fault(
         metadata.insert("detail".into(), detail.to_owned());
     }
     let (code, reason, retry) = match &fault.kind {
-        FaultKind::Unreachable { .. } | FaultKind::Unavailable { .. } | FaultKind::Overloaded => {
-            (Code::Unavailable, "BACKEND_UNAVAILABLE", true)
-        }
+        FaultKind::Unreachable { .. } | FaultKind::Unavailable { .. } | FaultKind::Overloaded => (Code::Unavailable, "BACKEND_UNAVAILABLE", true),
         FaultKind::Throttled { .. } => (Code::Unavailable, "BACKEND_THROTTLED", true),
         FaultKind::CredentialsRejected => (Code::FailedPrecondition, "BACKEND_CREDENTIALS_REJECTED", false),
         FaultKind::Forbidden => (Code::FailedPrecondition, "BACKEND_FORBIDDEN", false),
@@ -184,7 +202,7 @@ fn missing(reason: &str, message: String, job: &JobRef, metadata: HashMap<String
     Status::with_error_details(Code::NotFound, message, details)
 }
 
-fn last_status(last: &Latest) -> String {
+fn last_status(last: &LatestStatus) -> String {
     let word = vendor_message(&last.snapshot.status().vendor_state);
     format!("; it was last seen {:?} ({word:?}) at {}", last.snapshot.state, last.time)
 }
@@ -214,11 +232,63 @@ fn repeated(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::job::InvalidResumeToken;
+
+    /// Every failure with its code, its reason and its other details.
+    #[test]
+    fn failure_has_its_code_reason_and_details() {
+        let retry_in = Duration::from_millis(1500);
+        let retry = Some(retry_in);
+        let invalid_job = InvalidJobRef { field: "job_id", reason: "is too long".into() };
+        let invalid_field =
+            || Failure::InvalidRequest { field: "add.watch_id".into(), reason: "is in use".into() };
+        let backend = |kind: FaultKind| Failure::Backend { fault: kind.into(), retry_in };
+        let unavailable = FaultKind::Unavailable { retry_after: None, why: "no connection".into() };
+        let watches = Failure::TooManyWatches { key: "limits.watches", limit: 3 };
+        let bytes = |key| Failure::TooManyBytes { key, limit: 10 };
+        // A detail is the path of a bad field, the subject of a quota or the type of a resource.
+        #[rustfmt::skip]
+        let table = [
+            (Failure::UnknownBackend, Code::NotFound, "UNKNOWN_BACKEND", "backend", None),
+            (Failure::InvalidJob(invalid_job), Code::InvalidArgument, "INVALID_JOB_ID", "job.job_id", None),
+            (InvalidResumeToken::OtherJob.into(), Code::InvalidArgument, "INVALID_RESUME_TOKEN", "resume_token", None),
+            (Failure::NotFound, Code::NotFound, "JOB_NOT_FOUND", "job", None),
+            (Failure::Gone { last: None }, Code::NotFound, "JOB_GONE", "job", None),
+            (backend(unavailable), Code::Unavailable, "BACKEND_UNAVAILABLE", "", retry),
+            (backend(FaultKind::Forbidden), Code::FailedPrecondition, "BACKEND_FORBIDDEN", "", None),
+            (Failure::Deadline, Code::DeadlineExceeded, "DEADLINE_EXCEEDED", "", None),
+            (invalid_field(), Code::InvalidArgument, "INVALID_REQUEST", "add.watch_id", None),
+            (Failure::ShuttingDown, Code::Unavailable, "SHUTTING_DOWN", "", Some(SHUTDOWN_RETRY)),
+            (watches, Code::ResourceExhausted, "TOO_MANY_WATCHES", "limits.watches", None),
+            (Failure::Overloaded { retry_in }, Code::ResourceExhausted, "BACKEND_OVERLOADED", "", retry),
+            (bytes("limits.message_bytes"), Code::ResourceExhausted, "TOO_MANY_BYTES", "limits.message_bytes", None),
+            (bytes("limits.status_bytes"), Code::ResourceExhausted, "TOO_MANY_BYTES", "limits.status_bytes", None),
+            (Failure::TooManyJobs { limit: 9 }, Code::ResourceExhausted, "TOO_MANY_JOBS", "limits.jobs", None),
+        ];
+        for (failure, code, reason, detail, retry_in) in table {
+            let status = of_failure(&failure, &JobRef::new("b", "j"), "job");
+            let details = status.get_error_details();
+            let info = details.error_info().unwrap();
+            assert_eq!((status.code(), info.reason.as_str(), &*info.domain), (code, reason, "jobwatch"));
+            if reason != "INVALID_REQUEST" {
+                assert_eq!((&*info.metadata["backend"], &*info.metadata["job_id"]), ("b", "j"), "{reason}");
+            }
+            let field = details.bad_request().map(|bad| bad.field_violations[0].field.as_str());
+            let subject = details.quota_failure().map(|quota| quota.violations[0].subject.as_str());
+            let resource = details.resource_info().map(|resource| resource.resource_type.as_str());
+            assert_eq!(field.or(subject).or(resource).unwrap_or_default(), detail, "{reason}");
+            let is_quota = subject.is_some() || reason == "BACKEND_OVERLOADED";
+            assert_eq!(is_quota, code == Code::ResourceExhausted, "{reason}");
+            assert_eq!(details.retry_info().and_then(|retry| retry.retry_delay), retry_in, "{reason}");
+            assert!(!status.message().is_empty());
+        }
+    }
 
     #[test]
     fn error_about_long_job_id_repeats_only_its_beginning() {
         let job = JobRef::new("b".repeat(300_000), "ä".repeat(300_000));
-        for failure in [Failure::UnknownBackend, Failure::NotFound, Failure::Deadline] {
+        let too_many = Failure::TooManyBytes { key: "limits.message_bytes", limit: 1 };
+        for failure in [Failure::UnknownBackend, Failure::NotFound, Failure::Deadline, too_many] {
             let status = of_failure(&failure, &job, "job");
             assert!(status.details().len() < 6 * 1024, "{failure}: {} bytes", status.details().len());
             let metadata = &status.get_details_error_info().unwrap().metadata;

@@ -33,9 +33,9 @@ pub(super) fn events(watch: Watch, job: JobRef) -> Events<served::WatchJobRespon
 }
 
 /// The events of all watches of one call. A task reads the call's requests meanwhile.
-pub(super) fn call_events(
-    service: Service,
-    watches: Watches,
+pub(super) fn call_events<E: JobStatuses>(
+    service: Service<E>,
+    watches: WatchSet,
     requests: Streaming<pb::WatchJobsRequest>,
 ) -> Events<served::WatchJobsResponse> {
     let reader = AbortOnDropHandle::new(tokio::spawn(read_requests(service, watches.clone(), requests)));
@@ -51,7 +51,10 @@ pub(super) fn call_events(
     }))
 }
 
-async fn read_requests(service: Service, watches: Watches, mut requests: Streaming<pb::WatchJobsRequest>) {
+async fn read_requests<E: JobStatuses>(
+    service: Service<E>,
+    watches: WatchSet,
+    mut requests: Streaming<pb::WatchJobsRequest>) {
     while let Some(received) = requests.next().await {
         let Ok(pb::WatchJobsRequest { request }) = received else {
             // The connection has failed, and nobody reads this, or the message is malformed.

@@ -369,6 +369,13 @@ impl Backend {
         }
     }
 
+    /// Has all readers look at their jobs again.
+    pub(super) fn notify_subscribers(&self) {
+        for (_, entry) in self.state().jobs.iter() {
+            entry.notify(true);
+        }
+    }
+
     /// How the backend is doing at `now`.
     pub fn report(&self, now: Instant) -> Report {
         let state = self.state();

@@ -311,7 +311,7 @@ impl JobEntry {
                     changed = latest.snapshot.differs_from(&snapshot);
                     // What a vendor changes beside what it documents does not shorten the
                     // interval.
-                    let visible = |snapshot: &Snapshot| snapshot.fingerprint(View::DOCUMENTED);
+                    let visible = |snapshot: &Snapshot| snapshot.fingerprint(View::STANDARD);
                     shown = changed && visible(&latest.snapshot) != visible(&snapshot);
                     let lacks = !latest.snapshot.kept().contains(snapshot.kept());
                     if changed || lacks {

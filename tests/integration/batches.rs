@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use jobwatch::simulators::{Plan, Simulator, Vendor};
+use jobwatch::{
+    proto::v1::BatchGetStatusesRequest,
+    simulators::{Outcome, Plan, Simulator, Vendor},
+};
 use tonic::Code;
 
 use crate::harness::*;
@@ -105,6 +108,26 @@ async fn duplicates_and_bad_jobs_are_answered_in_their_places() {
             assert_eq!(in_batch.field(), alone.field().replacen("job", &format!("jobs[{index}]"), 1));
         }
     }
+}
+
+#[tokio::test]
+async fn batch_above_4_mib_is_read_by_a_client_with_default_limits() {
+    let simulator = simulator(Vendor::Immuta).await;
+    let gateway = Gateway::start([Backend::of(&simulator)]).await;
+    let result = |bytes| Outcome::json(&format!("{:?}", "x".repeat(bytes))).unwrap();
+    let sizes = [900_000, 900_000, 900_000, 900_000, 900_000, 900_000, 10];
+    let jobs: Vec<_> = sizes
+        .into_iter()
+        .map(|bytes| job_at(&simulator, &simulator.start_job(Plan::succeeds(result(bytes)))))
+        .collect();
+    let request = BatchGetStatusesRequest { wait: Some(proto_ms(15_000)), ..batch_request(jobs) };
+    let client = Client::new(gateway.channel());
+    let answers = batch(&client, request).await.unwrap();
+    let failed: Vec<_> = answers.iter().map(Result::is_err).collect();
+    assert_eq!(failed, [false, false, false, false, true, true, false]);
+    let error = told(answers[4].as_ref().unwrap_err());
+    assert_eq!((error.code, &*error.reason), (Code::ResourceExhausted, "TOO_MANY_BYTES"));
+    assert_eq!(error.details.quota_failure().unwrap().violations[0].subject, "limits.message_bytes");
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use tower::util::MapResponseLayer;
 use tracing::{info, warn};
 
 use crate::{
-    config::{Config, Tls, Vendor},
+    config::{Config, Tls},
     grpc::{self, Service},
     hub::{BackendSetup, Hub, WatchLimits},
     proto::{
@@ -101,7 +101,7 @@ pub async fn run(
             name,
             vendor: backend.vendor.key(),
             max_batch: adapter.max_batch(),
-            long_poll: backend.poll.long_poll && backend.vendor == Vendor::Immuta,
+            long_poll: false,
             check: Box::new(move |job| adapter.check(job)),
             upstream: endpoint,
             poll: backend.poll,
@@ -115,7 +115,7 @@ pub async fn run(
         per_call: limits.watches_per_call,
     };
     let (hub, mut pollers) = Hub::start(setups, server.collection_window, watch_limits, shutdown.clone());
-    let service = Service::new(Arc::new(hub), limits.batch_size, server.batch_deadline);
+    let service = Service::new(Arc::new(hub), limits.batch_size, server.default_deadline);
 
     let (mut health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<JobStatusServiceServer<Service>>().await;

@@ -23,6 +23,7 @@
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
+use serde::Deserialize;
 use serde_json::{json, value::RawValue};
 
 use self::avro::Kind;
@@ -68,7 +69,8 @@ const GOING_AWAY: &[&str] = &[
 ];
 
 /// How Kinetica's requests and answers are written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Encoding {
     /// JSON, the record in a string.
     #[default]

@@ -49,7 +49,6 @@ fn poll(max_batch: usize) -> Poll {
         not_found_grace: 10 * SECOND,
         max_backoff: 30 * SECOND,
         max_response_bytes: 1 << 20,
-        long_poll: false,
     }
 }
 

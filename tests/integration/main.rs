@@ -15,7 +15,6 @@ mod environment;
 mod errors;
 mod faults;
 mod harness;
-mod long_poll;
 #[cfg(target_os = "linux")]
 mod one_core;
 mod outages;

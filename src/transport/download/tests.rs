@@ -92,7 +92,6 @@ impl Vendor {
                 not_found_grace: SECOND,
                 max_backoff: SECOND,
                 max_response_bytes: 1,
-                long_poll: false,
             },
         };
         let leave = Throttle::new(NonZeroU32::MAX).leave_when_sending();

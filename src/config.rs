@@ -1,11 +1,11 @@
 //! What an operator decides, validated: every value here can be used as it is.
 //!
-//! A configuration is a TOML file in which the environment may replace any key.
-//! It is read in three steps, each in a module of its own: `overrides` puts the
-//! environment's values into the file's table, `schema` refuses keys that do not
-//! exist, and `file` (with `credentials` and `reader`) turns the table into the
-//! types below. All of them collect what is wrong instead of stopping at the first
-//! problem. Each secret keeps where it was found, since it may change there.
+//! A configuration is a TOML file in which the environment may replace any key. It
+//! is read in three steps: `overrides` puts the environment's values into the file's
+//! table; serde reads the table with the derived code below and the readers of single
+//! values in `values`; `file` and `credentials` check what depends on several keys.
+//! All of them report every problem, not only the first. A [`Secret`] keeps where it
+//! was found, since it may change there.
 
 use std::{
     fmt,
@@ -16,7 +16,9 @@ use std::{
     time::Duration,
 };
 
+use serde::Deserialize;
 use thiserror::Error;
+use values::{DAY, GIB, HOUR, KIB, MIB, SECOND, TIB};
 
 use crate::vendors::{BaseUrl, ClientAuth, Encoding};
 
@@ -24,13 +26,13 @@ mod credentials;
 mod environment;
 mod file;
 mod overrides;
-mod reader;
-mod schema;
 mod secret;
+mod text_file;
+mod values;
 
 pub use environment::{EnvFile, Environment};
-pub use reader::parse_duration;
 pub use secret::{Secret, Source};
+pub use values::parse_duration;
 
 /// A whole configuration.
 #[derive(Clone, Debug)]
@@ -44,44 +46,70 @@ pub struct Config {
 }
 
 /// The gRPC server.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Server {
     /// Where it listens; port 0 takes a free one.
     pub listen: SocketAddr,
-    /// TLS, where the server ends it itself.
+    /// TLS, if the server terminates it itself.
+    #[serde(deserialize_with = "tls")]
     pub tls: Option<Tls>,
-    /// How long after a `BatchGetStatuses` without a deadline its unanswered
-    /// elements become `DEADLINE_EXCEEDED`.
-    pub batch_deadline: Duration,
+    /// How long a call may take whose caller set no deadline.
+    #[serde(deserialize_with = "values::duration::<_, 1, HOUR>")]
+    pub default_deadline: Duration,
     /// How long a poll waits for others to share its upstream request.
+    #[serde(deserialize_with = "values::duration::<_, 0, SECOND>")]
     pub collection_window: Duration,
 }
 
 /// Files of the server's TLS identity.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Tls {
     /// PEM chain.
     pub cert: PathBuf,
     /// PEM key.
     pub key: PathBuf,
-    /// Where set, clients must show a certificate from here.
+    /// If set, clients must present a certificate that one of these signed.
     pub client_ca: Option<PathBuf>,
 }
 
-/// What callers may use at most; past any of them `RESOURCE_EXHAUSTED`.
-#[derive(Clone, Debug)]
+/// The most that callers may use, and the most that the gateway holds for them.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// Watches open at once.
+    #[serde(deserialize_with = "values::number::<_, _, 1, 1_000_000_000>")]
     pub watches: usize,
     /// Watches open at once by one caller, told by its address.
+    #[serde(deserialize_with = "values::number::<_, _, 1, 1_000_000_000>")]
     pub watches_per_caller: usize,
     /// Watches open at once in one WatchJobs.
+    #[serde(deserialize_with = "values::number::<_, _, 1, 1_000_000_000>")]
     pub watches_per_call: usize,
     /// Jobs in one batch.
+    #[serde(deserialize_with = "values::number::<_, _, 1, 1000>")]
     pub batch_size: usize,
+    /// Jobs known at once: watched, waited for or cached.
+    #[serde(deserialize_with = "values::number::<_, _, 1, 1_000_000_000>")]
+    pub jobs: usize,
+    /// Bytes of all statuses held: live, retained and cached.
+    #[serde(deserialize_with = "values::bytes::<_, _, KIB, TIB>")]
+    pub status_bytes: u64,
+    /// Bytes of all upstream responses being read, over all backends.
+    #[serde(deserialize_with = "values::bytes::<_, _, KIB, TIB>")]
+    pub response_bytes: u64,
+    /// Bytes of the largest result that is held and sent in a status.
+    #[serde(deserialize_with = "values::bytes::<_, _, 0, GIB>")]
+    pub inline_result_bytes: usize,
+    /// Bytes of the largest message sent: an inline result and at least 64 KiB.
+    #[serde(deserialize_with = "values::bytes::<_, _, { 64 * KIB }, { 2 * GIB }>")]
+    pub message_bytes: usize,
     /// HTTP/2 streams on one connection.
+    #[serde(deserialize_with = "values::number::<_, _, 1, 1_000_000>")]
     pub streams_per_connection: u32,
     /// Connections open at once.
+    #[serde(deserialize_with = "values::number::<_, _, 1, 1_000_000>")]
     pub connections: usize,
 }
 
@@ -96,7 +124,7 @@ pub struct Backend {
     pub base_url: BaseUrl,
     /// How the gateway proves who it is.
     pub credentials: Credentials,
-    /// How it is asked.
+    /// How it is polled.
     pub poll: Poll,
 }
 
@@ -107,9 +135,9 @@ pub enum Vendor {
     Immuta,
     /// Kinetica.
     Kinetica {
-        /// How requests and answers are written.
+        /// How requests and responses are written.
         encoding: Encoding,
-        /// Clusters to ask while the one at `base_url` can't answer, in this order.
+        /// Standby clusters to poll while the one at `base_url` can't answer, in this order.
         standby_urls: Vec<BaseUrl>,
     },
     /// Claret.
@@ -128,7 +156,7 @@ pub enum Credentials {
     None,
     /// `Authorization: <key>`, with no scheme word.
     ApiKey(Secret),
-    /// An API key that is traded for a token.
+    /// An API key that is exchanged for a token.
     ApiKeyExchange(Secret),
     /// `Authorization: Bearer`.
     Bearer(Secret),
@@ -139,14 +167,14 @@ pub enum Credentials {
         /// Password.
         password: Secret,
     },
-    /// Email and password, traded for a token.
+    /// Email and password, exchanged for a token.
     Login {
         /// Email.
         email: String,
         /// Password.
         password: Secret,
     },
-    /// OAuth client credentials, traded for a token.
+    /// OAuth client credentials, exchanged for a token.
     OAuthClient {
         /// Client id.
         client_id: String,
@@ -157,31 +185,54 @@ pub enum Credentials {
     },
 }
 
-/// How a backend is asked.
-#[derive(Clone, Debug)]
+/// The kinds of [`Vendor`], without what only one of them has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum VendorKind {
+    Immuta,
+    Kinetica,
+    Claret,
+    Datasaur,
+}
+
+/// How a backend is polled.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Poll {
-    /// Shortest cadence.
+    /// Shortest poll interval.
+    #[serde(deserialize_with = "values::duration::<_, 1, DAY>")]
     pub min_interval: Duration,
-    /// Longest cadence.
+    /// Longest poll interval.
+    #[serde(deserialize_with = "values::duration::<_, 1, DAY>")]
     pub max_interval: Duration,
-    /// Longest wait for one answer.
+    /// Longest wait for one response.
+    #[serde(deserialize_with = "values::duration::<_, 1, HOUR>")]
     pub timeout: Duration,
     /// Longest wait for a connection.
+    #[serde(deserialize_with = "values::duration::<_, 1, HOUR>")]
     pub connect_timeout: Duration,
-    /// Most jobs in one request, where the vendor has a batch call.
+    /// Most jobs in one request, if the vendor has a batch call.
+    #[serde(deserialize_with = "values::number::<_, _, 1, 1000>")]
     pub max_batch: NonZeroUsize,
     /// Most requests at once.
+    #[serde(deserialize_with = "values::number::<_, _, 1, 10_000>")]
     pub max_concurrency: NonZeroUsize,
     /// Most requests in any one second, whatever they are for.
+    #[serde(deserialize_with = "values::number::<_, _, 1, 1_000_000>")]
     pub requests_per_second: NonZeroU32,
-    /// How long a job that a watcher asks for may be missing.
+    /// How long a watched job may be missing at first.
+    #[serde(deserialize_with = "values::duration::<_, 0, DAY>")]
     pub not_found_grace: Duration,
     /// Longest back-off.
+    #[serde(deserialize_with = "values::duration::<_, 1, DAY>")]
     pub max_backoff: Duration,
-    /// Largest answer in bytes.
+    /// Largest response in bytes.
+    #[serde(deserialize_with = "values::bytes::<_, _, 1, GIB>")]
     pub max_response_bytes: usize,
-    /// Whether the vendor is asked to hold requests while few jobs are followed.
-    pub long_poll: bool,
+}
+
+fn tls<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Tls>, D::Error> {
+    values::table(deserializer).map(Some)
 }
 
 /// Why a configuration can't be used: everything that is wrong with it.
@@ -264,7 +315,7 @@ impl Config {
         }
         if self.server.tls.is_none() && !self.server.listen.ip().is_loopback() {
             warnings.push(format!(
-                "server.listen is {} without server.tls: anyone who reaches it can ask for every backend's jobs",
+                "server.listen is {} without server.tls: anyone who reaches it can read every backend's jobs",
                 self.server.listen
             ));
         }
@@ -277,7 +328,7 @@ impl Default for Server {
         Self {
             listen: (Ipv4Addr::LOCALHOST, 50051).into(),
             tls: None,
-            batch_deadline: Duration::from_secs(30),
+            default_deadline: Duration::from_mins(1),
             collection_window: Duration::from_millis(5),
         }
     }
@@ -290,6 +341,11 @@ impl Default for Limits {
             watches_per_caller: 2_000_000,
             watches_per_call: 1_000_000,
             batch_size: 1000,
+            jobs: 2_000_000,
+            status_bytes: 512 * MIB,
+            response_bytes: 256 * MIB,
+            inline_result_bytes: 1 << 20,
+            message_bytes: 4 << 20,
             streams_per_connection: 10_000,
             connections: 10_000,
         }
@@ -309,35 +365,57 @@ impl Default for Poll {
             not_found_grace: Duration::from_secs(10),
             max_backoff: Duration::from_secs(30),
             max_response_bytes: 8 * 1024 * 1024,
-            long_poll: false,
         }
     }
 }
 
-impl Vendor {
-    /// The vendor's name, as people write it.
-    pub fn name(&self) -> &'static str {
+impl VendorKind {
+    fn name(self) -> &'static str {
         match self {
             Self::Immuta => "Immuta",
-            Self::Kinetica { .. } => "Kinetica",
-            Self::Claret { .. } => "Claret",
+            Self::Kinetica => "Kinetica",
+            Self::Claret => "Claret",
             Self::Datasaur => "Datasaur",
         }
     }
 
-    /// The vendor's name, as the configuration and the contract write it.
-    pub fn key(&self) -> &'static str {
+    fn key(self) -> &'static str {
         match self {
             Self::Immuta => "immuta",
-            Self::Kinetica { .. } => "kinetica",
-            Self::Claret { .. } => "claret",
+            Self::Kinetica => "kinetica",
+            Self::Claret => "claret",
             Self::Datasaur => "datasaur",
         }
     }
 
-    /// Whether one request can ask for many jobs.
-    pub fn batches(&self) -> bool {
+    fn batches(self) -> bool {
         matches!(self, Self::Immuta | Self::Datasaur)
+    }
+}
+
+impl Vendor {
+    fn kind(&self) -> VendorKind {
+        match self {
+            Self::Immuta => VendorKind::Immuta,
+            Self::Kinetica { .. } => VendorKind::Kinetica,
+            Self::Claret { .. } => VendorKind::Claret,
+            Self::Datasaur => VendorKind::Datasaur,
+        }
+    }
+
+    /// The vendor's name, as people write it.
+    pub fn name(&self) -> &'static str {
+        self.kind().name()
+    }
+
+    /// The vendor's name, as the configuration and the contract write it.
+    pub fn key(&self) -> &'static str {
+        self.kind().key()
+    }
+
+    /// Whether one request can poll many jobs.
+    pub fn batches(&self) -> bool {
+        self.kind().batches()
     }
 }
 

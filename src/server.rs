@@ -1,6 +1,6 @@
 //! The gRPC server: services, layers, drain.
 
-use std::{error::Error as _, io, sync::Arc, time::Duration};
+use std::{error::Error as _, io, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use thiserror::Error;
 use tokio::{net::TcpListener, time::timeout};
@@ -12,13 +12,13 @@ use tracing::{info, warn};
 
 use crate::{
     api::{self, Service},
-    config::{Config, Tls},
-    hub::{BackendSetup, Hub, WatchLimits},
+    config::{Backend, Config, Tls},
+    engine::{BackendSetup, Engine, EngineLimits, MemoryLimits, PollInterval, PollPlan, WatchLimits},
     proto::{
         self,
         served::job_status_service_server::{JobStatusServiceServer, SERVICE_NAME},
     },
-    transport::{DEFAULT_RESPONSE_BYTES, Endpoint, RateLimiter, ResponseBudget, SetupError},
+    transport::{Backoff, Endpoint, RateLimiter, ResponseBudget, SetupError},
 };
 
 mod incoming;
@@ -88,38 +88,35 @@ pub async fn run(
     config: Config,
 ) -> Result<(), ServeError> {
     let Config { server, limits, backends, .. } = config;
-    let mut setups = Vec::with_capacity(backends.len());
+    let engine_limits = EngineLimits {
+        watches: WatchLimits {
+            total: limits.watches,
+            per_caller: limits.watches_per_caller,
+            per_call: limits.watches_per_call,
+        },
+        memory: MemoryLimits {
+            status_bytes: limits.status_bytes,
+            inline_result_bytes: limits.inline_result_bytes,
+            jobs: limits.jobs,
+        },
+    };
+    let (engine, mut poll_tasks) = Engine::new(engine_limits, shutdown.clone());
+    let names: Vec<String> = backends.iter().map(|backend| backend.name.to_string()).collect();
     let mut rotation = Rotation::default();
-    let response_budget = ResponseBudget::new(DEFAULT_RESPONSE_BYTES);
+    let response_budget = ResponseBudget::new(usize::try_from(limits.response_bytes).unwrap_or(usize::MAX));
     for backend in backends {
-        let name = Arc::clone(&backend.name);
         let endpoint = Endpoint::new(&backend, Arc::clone(&response_budget))
-            .map_err(|error| ServeError::Backend { backend: Arc::clone(&name), error })?;
+            .map_err(|error| ServeError::Backend { backend: Arc::clone(&backend.name), error })?;
         let endpoint = Arc::new(endpoint);
         rotation.add(&backend.credentials, &endpoint);
-        let adapter = Arc::clone(endpoint.adapter());
-        setups.push(BackendSetup {
-            name,
-            vendor: backend.vendor.key(),
-            max_batch: adapter.capabilities().max_batch,
-            long_poll: false,
-            check: Box::new(move |job| adapter.check(job)),
-            upstream: endpoint,
-            poll: backend.poll,
-        });
+        engine.start_backend(&poll_tasks, setup(&backend, endpoint, server.collection_window));
     }
     let _rotation = AbortOnDropHandle::new(tokio::spawn(rotation.run(rotation::EVERY)));
-    let names: Vec<String> = setups.iter().map(|setup| setup.name.to_string()).collect();
-    let watch_limits = WatchLimits {
-        total: limits.watches,
-        per_caller: limits.watches_per_caller,
-        per_call: limits.watches_per_call,
-    };
-    let (hub, mut pollers) = Hub::start(setups, server.collection_window, watch_limits, shutdown.clone());
-    let service = Service::new(Arc::new(hub), limits.batch_size, server.batch_deadline);
+    let service = Service::new(engine, limits.batch_size, server.default_deadline)
+        .with_message_bytes(limits.message_bytes);
 
     let (mut health, health_service) = tonic_health::server::health_reporter();
-    health.set_serving::<JobStatusServiceServer<Service>>().await;
+    health.set_serving::<JobStatusServiceServer<Service<Engine>>>().await;
 
     let mut builder = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE.0))
@@ -146,7 +143,7 @@ pub async fn run(
         // First, since with no call open the serving ends in the same moment.
         () = shutdown.cancelled() => {}
         outcome = &mut serving => return Ok(outcome?),
-        () = pollers.broken() => return Err(ServeError::Poller),
+        () = poll_tasks.run() => return Err(ServeError::Poller),
     }
     info!("shutting down: open calls get {} s to end", DRAIN.as_secs());
     // Who watches the health is told, and then let go: its call would never end.
@@ -159,15 +156,39 @@ pub async fn run(
     } else {
         warn!("some calls did not end and were cut off");
     }
-    drop(pollers);
+    drop(poll_tasks);
     info!("stopped");
     Ok(())
+}
+
+/// What the engine needs to know of a backend.
+fn setup(backend: &Backend, endpoint: Arc<Endpoint>, collection_window: Duration) -> BackendSetup {
+    let Backend { name, vendor, poll, .. } = backend;
+    let adapter = Arc::clone(endpoint.adapter());
+    let max_batch = adapter.capabilities().max_batch;
+    BackendSetup {
+        name: Arc::clone(name),
+        vendor: vendor.key(),
+        check: Box::new(move |job| adapter.check(job)),
+        upstream: endpoint,
+        plan: PollPlan {
+            interval: PollInterval { min: poll.min_interval, max: poll.max_interval },
+            backoff: Backoff { min: poll.min_interval, max: poll.max_backoff },
+            // Waiting for other jobs pays only where a poll can be shared.
+            collection_window: if max_batch == NonZeroUsize::MIN { Duration::ZERO } else { collection_window },
+            max_batch,
+            max_concurrency: poll.max_concurrency,
+            requests_per_second: poll.requests_per_second,
+        },
+        timeout: poll.timeout,
+        not_found_grace: poll.not_found_grace,
+    }
 }
 
 /// Asks every backend about a job that does not exist; says why where its
 /// address or credentials don't work.
 pub async fn check_backends(config: &Config) -> Vec<(Arc<str>, Result<(), String>)> {
-    let response_budget = ResponseBudget::new(DEFAULT_RESPONSE_BYTES);
+    let response_budget = ResponseBudget::new(usize::try_from(config.limits.response_bytes).unwrap_or(usize::MAX));
     let checks = config.backends.iter().map(|backend| async {
         let outcome = match Endpoint::new(backend, Arc::clone(&response_budget)) {
             Ok(endpoint) => {

@@ -70,7 +70,7 @@ fn text(vendor: SocketAddr, poll: Poll) -> String {
          streams_per_connection = 20000\nconnections = 20000\n\
          [backends.{IMMUTA}]\nvendor = \"immuta\"\nbase_url = \"http://{vendor}\"\n\
          credentials = {{ api_key = \"key\" }}\n\
-         [backends.{IMMUTA}.poll]\nmax_batch = {batch}\nlong_poll = \"off\"\n{pace}\
+         [backends.{IMMUTA}.poll]\nmax_batch = {batch}\n{pace}\
          [backends.{CLARET}]\nvendor = \"claret\"\nbase_url = \"http://{vendor}\"\n\
          tenant = \"{}\"\ncredentials = {{ bearer = \"token\" }}\n\
          [backends.{CLARET}.poll]\n{pace}",

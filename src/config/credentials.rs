@@ -1,192 +1,290 @@
-//! How a backend's credentials are written, by vendor.
+//! How a backend's credentials are written, by vendor, and where its secrets are.
 
-use std::path::Path;
+use std::{fmt, path::Path};
+
+use secrecy::{ExposeSecret, SecretString};
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error, MapAccess, Visitor, value::MapAccessDeserializer},
+};
+use toml::Value;
 
 use super::{
-    Credentials, Secret, Source, Vendor,
-    reader::{Reader, Section},
+    Credentials, Secret, Source, VendorKind,
+    file::{Checker, join},
     secret::{self, Form},
+    values,
 };
 use crate::vendors::ClientAuth;
 
-/// One way to prove who one is; the keys that must and may stand there.
-struct Way {
-    required: &'static [&'static str],
-    optional: &'static [&'static str],
+/// What stands at `credentials`.
+pub(super) enum CredentialKeys {
+    /// The word `none`.
+    None,
+    /// Another word, which may be a secret.
+    OtherWord,
+    /// A table.
+    Table(Box<CredentialTable>),
 }
 
-const BEARER: Way = Way { required: &["bearer"], optional: &[] };
+/// The keys of all vendors' credentials.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct CredentialTable {
+    api_key: Option<Place>,
+    #[serde(deserialize_with = "values::flag")]
+    exchange: bool,
+    bearer: Option<Place>,
+    username: Option<String>,
+    email: Option<String>,
+    password: Option<Place>,
+    client_id: Option<String>,
+    client_secret: Option<Place>,
+    client_auth: Option<ClientAuth>,
+}
 
-fn ways(vendor: &Vendor) -> [Way; 2] {
-    let own = match vendor {
-        Vendor::Immuta => Way { required: &["api_key"], optional: &["exchange"] },
-        Vendor::Kinetica { .. } => Way { required: &["username", "password"], optional: &[] },
-        Vendor::Claret { .. } => Way { required: &["email", "password"], optional: &[] },
-        Vendor::Datasaur => Way { required: &["client_id", "client_secret"], optional: &["client_auth"] },
-    };
-    [own, BEARER]
+/// Where a secret is.
+enum Place {
+    Literal(SecretString),
+    Environment(String),
+    File(String),
+}
+
+pub(super) const WHERE: &str = "{ env = \"NAME\" } or { file = \"/path\" }";
+
+impl<'de> Deserialize<'de> for Place {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let table = match Value::deserialize(deserializer)? {
+            Value::String(literal) => return Ok(Self::Literal(literal.into())),
+            Value::Table(table) => table,
+            _ => return Err(D::Error::custom(format!("is no secret; write {WHERE}"))),
+        };
+        let place: Vec<_> = table.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        match place[..] {
+            [("env", Some(name))] => Ok(Self::Environment(name.to_owned())),
+            [("file", Some(file))] => Ok(Self::File(file.to_owned())),
+            _ => Err(D::Error::custom(format!("doesn't say where the secret is; write {WHERE}"))),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for CredentialKeys {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Keys;
+
+        impl<'de> Visitor<'de> for Keys {
+            type Value = CredentialKeys;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a table of credentials")
+            }
+
+            fn visit_str<E: Error>(self, word: &str) -> Result<CredentialKeys, E> {
+                Ok(if word == "none" { CredentialKeys::None } else { CredentialKeys::OtherWord })
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<CredentialKeys, A::Error> {
+                CredentialTable::deserialize(MapAccessDeserializer::new(map))
+                    .map(|table| CredentialKeys::Table(Box::new(table)))
+            }
+        }
+
+        deserializer.deserialize_any(Keys)
+    }
+}
+
+impl CredentialTable {
+    /// The keys that are set, in the order of the documentation.
+    fn set_keys(&self) -> Vec<&'static str> {
+        let Self {
+            api_key,
+            exchange,
+            bearer,
+            username,
+            email,
+            password,
+            client_id,
+            client_secret,
+            client_auth,
+        } = self;
+        let keys = [
+            ("api_key", api_key.is_some()),
+            ("exchange", *exchange),
+            ("username", username.is_some()),
+            ("email", email.is_some()),
+            ("password", password.is_some()),
+            ("client_id", client_id.is_some()),
+            ("client_secret", client_secret.is_some()),
+            ("client_auth", client_auth.is_some()),
+            ("bearer", bearer.is_some()),
+        ];
+        keys.into_iter().filter(|(_, is_set)| *is_set).map(|(key, _)| key).collect()
+    }
+}
+
+/// The keys of the vendor's own way to sign in.
+fn own_keys(kind: VendorKind) -> &'static [&'static str] {
+    match kind {
+        VendorKind::Immuta => &["api_key", "exchange"],
+        VendorKind::Kinetica => &["username", "password"],
+        VendorKind::Claret => &["email", "password"],
+        VendorKind::Datasaur => &["client_id", "client_secret", "client_auth"],
+    }
 }
 
 /// What to write for this vendor.
-fn example(vendor: &Vendor) -> &'static str {
-    match vendor {
-        Vendor::Immuta => "{ api_key = { env = \"IMMUTA_API_KEY\" } } or { bearer = { env = \"NAME\" } }",
-        Vendor::Kinetica { .. } => {
+fn example(kind: VendorKind) -> &'static str {
+    match kind {
+        VendorKind::Immuta => "{ api_key = { env = \"IMMUTA_API_KEY\" } } or { bearer = { env = \"NAME\" } }",
+        VendorKind::Kinetica => {
             "{ username = \"..\", password = { env = \"KINETICA_PASSWORD\" } }, { bearer = { env = \"NAME\" } } or \"none\""
         }
-        Vendor::Claret { .. } => {
+        VendorKind::Claret => {
             "{ email = \"..\", password = { env = \"CLARET_PASSWORD\" } } or { bearer = { env = \"NAME\" } }"
         }
-        Vendor::Datasaur => {
+        VendorKind::Datasaur => {
             "{ client_id = \"..\", client_secret = { env = \"DATASAUR_CLIENT_SECRET\" } } or { bearer = { env = \"NAME\" } }"
         }
     }
 }
 
-/// Reads `credentials` of a backend. `None` where something is wrong, which is
-/// reported.
-pub(super) fn read(reader: &mut Reader<'_>, backend: &Section<'_>, vendor: &Vendor) -> Option<Credentials> {
-    let path = backend.path_of("credentials");
-    let section = match backend.get("credentials") {
-        Some(toml::Value::Table(table)) => Section::new(path, table),
-        Some(toml::Value::String(word)) if word == "none" && matches!(vendor, Vendor::Kinetica { .. }) => {
-            return Some(Credentials::None);
-        }
-        None if matches!(vendor, Vendor::Kinetica { .. }) => return Some(Credentials::None),
-        None => return reader.problem(path, format!("is missing; write {}", example(vendor))),
-        Some(_) => {
-            return reader.problem(path, format!("is not a table of credentials; write {}", example(vendor)));
-        }
-    };
-
-    let ways = ways(vendor);
-    let mut used = Vec::new();
-    let mut foreign = false;
-    for (at, way) in ways.iter().enumerate() {
-        let key = way.required.iter().chain(way.optional).find(|key| section.get(key).is_some());
-        used.extend(key.map(|key| (at, *key)));
-    }
-    for key in
-        ["api_key", "exchange", "username", "email", "password", "client_id", "client_secret", "client_auth"]
-    {
-        let known = ways.iter().any(|way| way.required.contains(&key) || way.optional.contains(&key));
-        if section.get(key).is_some() && !known {
-            foreign = true;
-            let text = format!("is not how {} knows its callers; write {}", vendor.name(), example(vendor));
-            reader.problem::<()>(section.path_of(key), text);
-        }
-    }
-    match used[..] {
-        _ if foreign => None,
-        [(0, _)] => own(reader, &section, vendor),
-        [(_, _)] => reader.header_secret(&section, "bearer").map(Credentials::Bearer),
-        [(_, one), (_, other), ..] => {
-            reader.problem(section.path, format!("holds both {one} and {other}; keep one way to sign in"))
-        }
-        [] => reader.problem(section.path, format!("is empty; write {}", example(vendor))),
-    }
-}
-
-/// The vendor's own way.
-fn own(reader: &mut Reader<'_>, section: &Section<'_>, vendor: &Vendor) -> Option<Credentials> {
-    match vendor {
-        Vendor::Immuta => {
-            let key = reader.header_secret(section, "api_key");
-            let exchange = reader.flag(section, "exchange")?;
-            key.map(if exchange { Credentials::ApiKeyExchange } else { Credentials::ApiKey })
-        }
-        Vendor::Kinetica { .. } => {
-            let username = reader.required(section, "username", "the user's name, such as \"admin\"");
-            let password = reader.secret(section, "password");
-            let username = username?;
-            if username.contains(':') {
-                // RFC 7617 ends the user name at the first colon.
+impl Checker<'_> {
+    /// The credentials of the backend at `backend`.
+    pub(super) fn credentials(
+        &mut self,
+        backend: &str,
+        keys: Option<&CredentialKeys>,
+        kind: VendorKind,
+    ) -> Option<Credentials> {
+        let path = join(backend, "credentials");
+        let table = match keys {
+            Some(CredentialKeys::Table(table)) => table,
+            // One that can't be read is reported, and is not none at all.
+            None if self.is_reported(&path) => return None,
+            None | Some(CredentialKeys::None) if kind == VendorKind::Kinetica => {
+                return Some(Credentials::None);
+            }
+            None => return self.problem(path, format!("is missing; write {}", example(kind))),
+            Some(CredentialKeys::OtherWord) => {
+                let text = format!("is not a table of credentials; write {}", example(kind));
+                return self.problem(path, text);
+            }
+            Some(CredentialKeys::None) => {
                 let text =
-                    "holds a colon, which HTTP Basic can't carry; write a user name without one".to_owned();
-                return reader.problem(section.path_of("username"), text);
+                    format!("is \"none\", which {} doesn't accept; write {}", kind.name(), example(kind));
+                return self.problem(path, text);
             }
-            Some(Credentials::Basic { username, password: password? })
+        };
+        let set = table.set_keys();
+        for key in &set {
+            if *key != "bearer" && !own_keys(kind).contains(key) {
+                let text = format!("is not how {} signs in; write {}", kind.name(), example(kind));
+                self.problem::<()>(join(&path, key), text);
+            }
         }
-        Vendor::Claret { .. } => {
-            let email = reader.required(section, "email", "the account's email address");
-            let password = reader.secret(section, "password");
-            Some(Credentials::Login { email: email?, password: password? })
+        let own = set.iter().find(|key| own_keys(kind).contains(key));
+        match (own, &table.bearer) {
+            (Some(own), Some(_)) => {
+                self.problem(path, format!("holds both {own} and bearer; keep one way to sign in"))
+            }
+            (None, Some(bearer)) => {
+                self.secret(join(&path, "bearer"), Some(bearer), Form::Header).map(Credentials::Bearer)
+            }
+            (Some(_), None) => self.own_credentials(&path, table, kind),
+            (None, None) if self.is_reported(&path) => None,
+            (None, None) => self.problem(path, format!("is empty; write {}", example(kind))),
         }
-        Vendor::Datasaur => {
-            let client_id = reader.required(section, "client_id", "the OAuth client's id");
-            let client_secret = reader.secret(section, "client_secret");
-            let client_auth = match reader.text(section, "client_auth", "\"form\" or \"basic\"")?.as_deref() {
-                None | Some("form") => ClientAuth::Form,
-                Some("basic") => ClientAuth::Basic,
-                Some(other) => {
-                    let text = format!("is {other:?}; write \"form\" or \"basic\"");
-                    return reader.problem(section.path_of("client_auth"), text);
+    }
+
+    /// The vendor's own way.
+    fn own_credentials(
+        &mut self,
+        path: &str,
+        table: &CredentialTable,
+        kind: VendorKind,
+    ) -> Option<Credentials> {
+        let key = |name| join(path, name);
+        match kind {
+            VendorKind::Immuta => {
+                let api_key = self.secret(key("api_key"), table.api_key.as_ref(), Form::Header)?;
+                let credentials =
+                    if table.exchange { Credentials::ApiKeyExchange } else { Credentials::ApiKey };
+                Some(credentials(api_key))
+            }
+            VendorKind::Kinetica => {
+                let username = self.text(key("username"), table.username.as_ref());
+                let password = self.secret(key("password"), table.password.as_ref(), Form::Text);
+                let username = username?;
+                if username.contains(':') {
+                    // RFC 7617 ends the user name at the first colon.
+                    let text = "holds a colon, which HTTP Basic can't carry; write a user name without one";
+                    return self.problem(key("username"), text);
                 }
-            };
-            Some(Credentials::OAuthClient {
-                client_id: client_id?,
-                client_secret: client_secret?,
-                client_auth,
-            })
+                Some(Credentials::Basic { username, password: password? })
+            }
+            VendorKind::Claret => {
+                let email = self.text(key("email"), table.email.as_ref());
+                let password = self.secret(key("password"), table.password.as_ref(), Form::Text);
+                Some(Credentials::Login { email: email?, password: password? })
+            }
+            VendorKind::Datasaur => {
+                let client_id = self.text(key("client_id"), table.client_id.as_ref());
+                let client_secret =
+                    self.secret(key("client_secret"), table.client_secret.as_ref(), Form::Text);
+                let client_auth = table.client_auth.unwrap_or_default();
+                Some(Credentials::OAuthClient {
+                    client_id: client_id?,
+                    client_secret: client_secret?,
+                    client_auth,
+                })
+            }
         }
     }
-}
 
-const WHERE: &str = "{ env = \"NAME\" } or { file = \"/path\" }";
-
-impl Reader<'_> {
-    /// A secret, from wherever the key says that it is.
-    pub(super) fn secret(&mut self, section: &Section<'_>, key: &str) -> Option<Secret> {
-        self.secret_of(section, key, Form::Text)
+    /// A text that has to be there.
+    fn text(&mut self, key: String, text: Option<&String>) -> Option<String> {
+        match self.required(key.clone(), text)?.as_str() {
+            "" => self.problem(key, "is empty; write the text or remove the key"),
+            text => Some(text.to_owned()),
+        }
     }
 
-    /// A secret that is sent in a header as it is.
-    pub(super) fn header_secret(&mut self, section: &Section<'_>, key: &str) -> Option<Secret> {
-        self.secret_of(section, key, Form::Header)
-    }
-
-    fn secret_of(&mut self, section: &Section<'_>, key: &str, form: Form) -> Option<Secret> {
-        let key_path = section.path_of(key);
-        let (text, source) = match section.get(key) {
-            None => return self.problem(key_path, format!("is missing; write {WHERE}")),
-            Some(toml::Value::String(literal)) if self.allow_inline_secrets => {
-                (literal.clone(), Source::Literal)
+    /// A secret, from where the key says that it is.
+    fn secret(&mut self, key: String, place: Option<&Place>, form: Form) -> Option<Secret> {
+        let place = self.required(key.clone(), place)?;
+        let origin = self.origins.of(&key).map(str::to_owned);
+        let (text, source) = match (place, origin) {
+            // A secret that a variable sets is never taken for one in the file.
+            (Place::Literal(_), Some(variable)) => self.variable(&key, &variable)?,
+            (Place::Environment(name), _) => self.variable(&key, name)?,
+            (Place::Literal(literal), None) if self.allow_inline_secrets => {
+                (literal.expose_secret().to_owned(), Source::Literal)
             }
-            Some(toml::Value::String(_)) => {
+            (Place::Literal(_), None) => {
                 let text = format!(
                     "is a secret in the file; write {WHERE}, or allow_inline_secrets = true at the top"
                 );
-                return self.problem(key_path, text);
+                return self.problem(key, text);
             }
-            Some(toml::Value::Table(place)) => self.secret_from(&key_path, place)?,
-            Some(_) => return self.problem(key_path, format!("is no secret; write {WHERE}")),
+            (Place::File(file), _) => match secret::read_file(Path::new(file)) {
+                Ok(text) => (text, Source::File(file.into())),
+                Err(text) => return self.problem(key, text),
+            },
         };
         match form.check(&text) {
-            Ok(()) => Some(Secret { key: key_path, value: text.into(), source, form }),
-            Err(text) => self.problem(key_path, text.to_owned()),
+            Ok(()) => Some(Secret { key, value: text.into(), source, form }),
+            Err(text) => self.problem(key, text),
         }
     }
 
-    fn secret_from(&mut self, path: &str, place: &toml::Table) -> Option<(String, Source)> {
-        let place: Vec<_> = place.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
-        match place[..] {
-            [("env", Some(name))] => match self.env.variables().get(name).map(String::as_str) {
-                None => {
-                    self.problem(path.to_owned(), format!("is the variable {name}, which is not set; set it"))
-                }
-                Some("") => {
-                    self.problem(path.to_owned(), format!("is the variable {name}, which is empty; set it"))
-                }
-                Some(value) => {
-                    let file = self.env.file().map(Path::to_owned);
-                    Some((value.to_owned(), Source::Environment { name: name.to_owned(), file }))
-                }
-            },
-            [("file", Some(file))] => match secret::read_file(Path::new(file)) {
-                Ok(text) => Some((text, Source::File(file.into()))),
-                Err(text) => self.problem(path.to_owned(), text),
-            },
-            _ => self.problem(path.to_owned(), format!("doesn't say where the secret is; write {WHERE}")),
+    fn variable(&mut self, key: &str, name: &str) -> Option<(String, Source)> {
+        match self.env.variables().get(name).map(String::as_str) {
+            None => self.problem(key, format!("is the variable {name}, which is not set; set it")),
+            Some("") => self.problem(key, format!("is the variable {name}, which is empty; set it")),
+            Some(value) => {
+                let file = self.env.file().map(Path::to_owned);
+                Some((value.to_owned(), Source::Environment { name: name.to_owned(), file }))
+            }
         }
     }
 }

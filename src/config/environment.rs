@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{InvalidConfig, Problem, secret};
+use super::{InvalidConfig, Problem, text_file};
 
 /// The variables that replace keys and hold secrets.
 #[derive(Clone, Default)]
@@ -70,7 +70,7 @@ impl EnvFile {
     /// # Errors
     /// Names every bad line by its number.
     pub fn load(path: &Path) -> Result<Self, InvalidConfig> {
-        let text = secret::read_text(path).map_err(|text| InvalidConfig {
+        let text = text_file::read_text(path).map_err(|text| InvalidConfig {
             problems: vec![Problem { subject: path.display().to_string(), text }],
         })?;
         Self::parse(path, &text)
@@ -106,7 +106,7 @@ impl EnvFile {
     /// Reads the file once more. One that holds nothing is being written.
     pub(super) fn load_again(path: &Path) -> Result<Self, Problem> {
         let problem = |text| Problem { subject: path.display().to_string(), text };
-        secret::refuse_pipe(path).map_err(problem)?;
+        text_file::refuse_pipe(path).map_err(problem)?;
         let file = Self::load(path).map_err(|mut invalid| invalid.problems.swap_remove(0))?;
         if file.variables.is_empty() {
             return Err(problem("holds no variable; write NAME=value".to_owned()));

@@ -1,25 +1,95 @@
-//! Turns the file's table into a configuration.
+//! Turns the text of a configuration file into a configuration.
+//!
+//! 1. `overrides` puts the environment's values into the file's table.
+//! 2. [`deserialize`] reads the table into [`Keys`] with serde. serde stops at the first
+//!    problem, so each key that has one is reported and removed, and the rest is read
+//!    again.
+//! 3. [`Checker`] checks what depends on several keys, on files and on variables.
 
-use std::{
-    fs::File,
-    num::{NonZeroU32, NonZeroUsize},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{collections::BTreeMap, fs::File, num::NonZeroUsize, time::Duration};
 
+use serde::Deserialize;
+use serde_path_to_error::Segment;
 use toml::{Table, Value};
 
 use super::{
-    Backend, Config, Environment, InvalidConfig, Limits, Poll, Problem, Server, Tls, Vendor, credentials,
-    overrides,
-    reader::{Reader, Section},
-    schema::{self, FILE},
+    Backend, Config, Environment, InvalidConfig, Limits, Poll, Problem, Server, Tls, Vendor, VendorKind,
+    credentials::{CredentialKeys, WHERE},
+    overrides::{self, Origins, is_within},
+    values::{self, Url, show_bytes, show_duration},
 };
 use crate::vendors::{BaseUrl, Encoding};
 
-const HOUR: Duration = Duration::from_hours(1);
-const LEAST: Duration = Duration::from_millis(1);
-const MOST_STANDBYS: usize = 8;
+/// Problems after which the rest is not looked for: the table is read once for each.
+const MAX_PROBLEMS: usize = 100;
+
+/// Standby clusters of one backend.
+const MAX_STANDBYS: usize = 8;
+
+/// Room in a message for all but its inline result.
+const MESSAGE_OVERHEAD: u64 = 64 << 10;
+
+/// The keys of a file.
+#[derive(Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
+struct Keys {
+    #[serde(deserialize_with = "values::flag")]
+    allow_inline_secrets: bool,
+    #[serde(deserialize_with = "values::table")]
+    server: Server,
+    #[serde(deserialize_with = "values::table")]
+    limits: Limits,
+    #[serde(deserialize_with = "values::table")]
+    backends: BTreeMap<String, BackendTable>,
+}
+
+#[derive(Deserialize)]
+struct BackendTable(#[serde(deserialize_with = "values::table")] BackendKeys);
+
+/// The keys of a backend, some of which belong to one vendor.
+#[derive(Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
+struct BackendKeys {
+    vendor: Option<VendorKind>,
+    base_url: Option<Url>,
+    tenant: Option<String>,
+    credentials: Option<CredentialKeys>,
+    #[serde(deserialize_with = "values::table")]
+    poll: Poll,
+    encoding: Option<Encoding>,
+    standby_urls: Option<Vec<Url>>,
+}
+
+/// What to write for keys that hold neither a number nor a duration.
+const EXAMPLES: [(&str, &str); 15] = [
+    ("listen", "an IP address and a port, such as \"127.0.0.1:50051\""),
+    ("cert", "the path of the PEM certificate chain"),
+    ("key", "the path of the PEM private key"),
+    ("client_ca", "the path of a PEM file"),
+    ("backends", "at least one backend, such as [backends.immuta-prod]"),
+    ("vendor", "one of immuta, kinetica, claret, datasaur"),
+    ("base_url", "a URL such as \"https://vendor.example\""),
+    ("tenant", "the tenant's name, the first path segment, such as \"demo\""),
+    ("credentials", "a table such as { bearer = { env = \"NAME\" } }"),
+    ("encoding", "\"json\" or \"binary\""),
+    ("standby_urls", "a list of at most 8 URLs, such as [\"http://standby.example:9191\"]"),
+    ("username", "the user's name, such as \"admin\""),
+    ("email", "the account's email address"),
+    ("client_id", "the OAuth client's id"),
+    ("client_auth", "\"form\" or \"basic\""),
+];
+
+/// Those of them whose value is shown; any other may hold a secret.
+const SHOWN: [&str; 4] = ["listen", "vendor", "encoding", "client_auth"];
+
+/// What to write for the key at the end of `path`; by default a secret.
+fn example(path: &str) -> &'static str {
+    let key = match path.rsplit('.').next().unwrap_or_default() {
+        element if element.ends_with(']') => "base_url",
+        key => key,
+    };
+    EXAMPLES.iter().find(|(name, _)| *name == key).map_or(WHERE, |(_, example)| example)
+}
 
 /// Reads a whole file.
 pub(super) fn read(text: &str, env: &Environment) -> Result<Config, InvalidConfig> {
@@ -31,16 +101,15 @@ pub(super) fn read(text: &str, env: &Environment) -> Result<Config, InvalidConfi
     })?;
     let mut problems = Vec::new();
     let origins = overrides::apply(&mut file, env.variables(), &mut problems);
-    schema::refuse_unknown("", &file, FILE, &mut problems);
-
-    let mut reader = Reader::new(env, problems);
-    let config = reader.config(&file);
-    let mut problems = reader.into_problems();
+    let keys = deserialize(&mut file, &mut problems);
+    let mut checker = Checker { env, origins: &origins, file: &file, allow_inline_secrets: false, problems };
+    let config = keys.and_then(|keys| checker.config(keys));
+    let mut problems = checker.problems;
     match config {
         Some(config) if problems.is_empty() => Ok(config),
         _ => {
             for problem in &mut problems {
-                if let Some(variable) = origins.get(&problem.subject) {
+                if let Some(variable) = origins.near(&problem.subject) {
                     problem.text = format!("(set by {variable}) {}", problem.text);
                 }
             }
@@ -55,115 +124,175 @@ fn position(text: &str, offset: usize) -> (usize, usize) {
     (before.matches('\n').count() + 1, line.chars().count() + 1)
 }
 
-impl Reader<'_> {
-    fn config(&mut self, file: &Table) -> Option<Config> {
-        let file = Section::new(String::new(), file);
-        self.allow_inline_secrets = self.flag(&file, "allow_inline_secrets").unwrap_or_default();
-        let server = self.section(&file, "server").and_then(|section| self.server(&section));
-        let limits = self.section(&file, "limits").and_then(|section| self.limits(&section));
-        let backends = self.backends(&file);
-        Some(Config { server: server?, limits: limits?, backends: backends? })
-    }
-
-    fn server(&mut self, section: &Section<'_>) -> Option<Server> {
-        let default = Server::default();
-        let example = "an IP address and a port, such as \"127.0.0.1:50051\"";
-        let listen = match self.text(section, "listen", example) {
-            None => None,
-            Some(None) => Some(default.listen),
-            Some(Some(text)) => match text.parse() {
-                Ok(listen) => Some(listen),
-                Err(_) => self.problem(section.path_of("listen"), format!("is {text:?}; write {example}")),
-            },
+/// Reads the table, and reports and removes every key that can't be read.
+fn deserialize(file: &mut Table, problems: &mut Vec<Problem>) -> Option<Keys> {
+    while problems.len() < MAX_PROBLEMS {
+        let error = match serde_path_to_error::deserialize::<_, Keys>(Value::Table(file.clone())) {
+            Ok(keys) => return Some(keys),
+            Err(error) => error,
         };
-        let tls = match section.get("tls") {
-            None => Some(None),
-            Some(_) => self.section(section, "tls").and_then(|tls| self.tls(&tls)).map(Some),
-        };
-        let batch_deadline = self.duration(section, "batch_deadline", default.batch_deadline, LEAST..=HOUR);
-        let window = Duration::ZERO..=Duration::from_secs(1);
-        let collection_window =
-            self.duration(section, "collection_window", default.collection_window, window);
-        Some(Server {
-            listen: listen?,
-            tls: tls?,
-            batch_deadline: batch_deadline?,
-            collection_window: collection_window?,
-        })
-    }
-
-    fn tls(&mut self, section: &Section<'_>) -> Option<Tls> {
-        let cert = self.required(section, "cert", "the path of the PEM certificate chain");
-        let key = self.required(section, "key", "the path of the PEM private key");
-        let client_ca = self.text(section, "client_ca", "the path of a PEM file");
-        let mut openable = |key: &str, file: String| match File::open(&file) {
-            Ok(_) => Some(PathBuf::from(file)),
-            Err(error) => self
-                .problem(section.path_of(key), format!("is the file {file}, which can't be read: {error}")),
-        };
-        let cert = cert.and_then(|file| openable("cert", file));
-        let key = key.and_then(|file| openable("key", file));
-        let client_ca = match client_ca? {
-            None => None,
-            Some(file) => Some(openable("client_ca", file)?),
-        };
-        Some(Tls { cert: cert?, key: key?, client_ca })
-    }
-
-    fn limits(&mut self, section: &Section<'_>) -> Option<Limits> {
-        let default = Limits::default();
-        let watches = self.number(section, "watches", default.watches, 1..=1_000_000_000);
-        let watches_per_caller =
-            self.number(section, "watches_per_caller", default.watches_per_caller, 1..=1_000_000_000);
-        let watches_per_call =
-            self.number(section, "watches_per_call", default.watches_per_call, 1..=1_000_000_000);
-        let batch_size = self.number(section, "batch_size", default.batch_size, 1..=1000);
-        let streams =
-            self.number(section, "streams_per_connection", default.streams_per_connection, 1..=1_000_000);
-        let connections = self.number(section, "connections", default.connections, 1..=1_000_000);
-        Some(Limits {
-            watches: watches?,
-            watches_per_caller: watches_per_caller?,
-            watches_per_call: watches_per_call?,
-            batch_size: batch_size?,
-            streams_per_connection: streams?,
-            connections: connections?,
-        })
-    }
-
-    fn backends(&mut self, file: &Section<'_>) -> Option<Vec<Backend>> {
-        let section = self.section(file, "backends")?;
-        let backends: Vec<_> = section.entries().collect();
-        if backends.is_empty() {
-            let text = "is missing; write at least one backend, such as [backends.immuta-prod]".to_owned();
-            return self.problem(section.path, text);
+        let segments: Vec<Segment> = error.path().iter().cloned().collect();
+        let removed = remove(file, &segments);
+        problems.push(describe(&segments, error.inner().message(), removed.as_ref()));
+        if removed.is_none() {
+            break;
         }
-        // Every backend is read before the first faulty one ends this.
-        let backends: Vec<_> =
-            backends.into_iter().map(|(name, value)| self.backend(&section, name, value)).collect();
+    }
+    None
+}
+
+/// Says in the configuration's own words what serde found at a key with this value.
+fn describe(segments: &[Segment], message: &str, value: Option<&Value>) -> Problem {
+    let subject = segments.iter().fold(String::new(), |path, segment| match segment {
+        Segment::Map { key } => join(&path, key),
+        Segment::Seq { index } => format!("{path}[{index}]"),
+        Segment::Enum { .. } | Segment::Unknown => path,
+    });
+    // serde writes the unknown name and then the known ones in back-quotes.
+    let names: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
+    let (name, known) = names.split_first().unwrap_or((&"", &[]));
+    let text = if message.starts_with("unknown field ") {
+        unknown_key(name, known)
+    } else if message.ends_with(", expected a table") {
+        format!("is not a table; write [{subject}]")
+    } else if message.starts_with("unknown variant ") || message.starts_with("invalid ") {
+        let key = subject.rsplit('.').next().unwrap_or_default();
+        let shown = value.filter(|_| SHOWN.contains(&key));
+        let is = shown.map_or_else(|| "can't be used".to_owned(), |value| format!("is {value}"));
+        match values::closest(name, known) {
+            Some(close) => format!("{is}; did you mean {close}?"),
+            None => format!("{is}; write {}", example(&subject)),
+        }
+    } else {
+        message.to_owned()
+    };
+    Problem { subject, text }
+}
+
+fn unknown_key(name: &str, known: &[&str]) -> String {
+    match name {
+        "admin" | "cluster" => "is not supported by this version; remove it".to_owned(),
+        "batch_deadline" => {
+            "was removed; write default_deadline, which holds for every call without a deadline".to_owned()
+        }
+        "long_poll" => "was removed; delete it".to_owned(),
+        _ => match values::closest(name, known) {
+            Some(close) => format!("is not a key here; did you mean {close}?"),
+            None => format!("is not a key here; write one of {}", known.join(", ")),
+        },
+    }
+}
+
+/// Removes the key, or the list that it is an element of, and returns its value.
+fn remove(table: &mut Table, segments: &[Segment]) -> Option<Value> {
+    let [Segment::Map { key }, rest @ ..] = segments else { return None };
+    match (rest, table.get_mut(key)) {
+        ([_, ..], Some(Value::Table(inner))) => remove(inner, rest),
+        _ => table.remove(key),
+    }
+}
+
+/// A key's path, as TOML would write it.
+pub(super) fn join(path: &str, name: &str) -> String {
+    let bare = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'));
+    let name = if bare { name.to_owned() } else { format!("{name:?}") };
+    if path.is_empty() { name } else { format!("{path}.{name}") }
+}
+
+/// Checks keys that were read, and collects what is wrong with them. A method that
+/// returns an `Option` returns `None` exactly when a problem was reported.
+pub(super) struct Checker<'a> {
+    pub(super) env: &'a Environment,
+    pub(super) origins: &'a Origins,
+    /// What is left of the file's table: the keys that could be read.
+    file: &'a Table,
+    pub(super) allow_inline_secrets: bool,
+    problems: Vec<Problem>,
+}
+
+impl Checker<'_> {
+    /// Reports a problem; `None`, to be returned.
+    pub(super) fn problem<T>(&mut self, subject: impl Into<String>, text: impl Into<String>) -> Option<T> {
+        self.problems.push(Problem { subject: subject.into(), text: text.into() });
+        None
+    }
+
+    /// A key that has to be there. If it was there and could not be read, it has
+    /// been reported.
+    pub(super) fn required<T>(&mut self, path: String, value: Option<T>) -> Option<T> {
+        if value.is_none() && !self.is_reported(&path) {
+            let example = example(&path);
+            return self.problem(path, format!("is missing; write {example}"));
+        }
+        value
+    }
+
+    /// Whether something is wrong with this key or within it.
+    pub(super) fn is_reported(&self, path: &str) -> bool {
+        self.problems.iter().any(|problem| is_within(&problem.subject, path))
+    }
+
+    fn config(&mut self, keys: Keys) -> Option<Config> {
+        self.allow_inline_secrets = keys.allow_inline_secrets;
+        if let Some(tls) = &keys.server.tls {
+            self.tls(tls);
+        }
+        self.limits(&keys.limits);
+        let backends = self.backends(keys.backends, &keys.limits);
+        Some(Config { server: keys.server, limits: keys.limits, backends: backends? })
+    }
+
+    fn tls(&mut self, Tls { cert, key, client_ca }: &Tls) {
+        let files = [("cert", Some(cert)), ("key", Some(key)), ("client_ca", client_ca.as_ref())];
+        for (name, file) in files {
+            let Some(file) = file else { continue };
+            let path = format!("server.tls.{name}");
+            if file.as_os_str().is_empty() {
+                self.required::<()>(path, None);
+            } else if let Err(error) = File::open(file) {
+                let text = format!("is the file {}, which can't be read: {error}", file.display());
+                self.problem::<()>(path, text);
+            }
+        }
+    }
+
+    fn limits(&mut self, limits: &Limits) {
+        let least = limits.inline_result_bytes as u64 + MESSAGE_OVERHEAD;
+        if (limits.message_bytes as u64) < least {
+            let text = format!(
+                "is {}; write at least {}, which is limits.inline_result_bytes and {} for the rest of a message",
+                show_bytes(limits.message_bytes as u64),
+                show_bytes(least),
+                show_bytes(MESSAGE_OVERHEAD)
+            );
+            self.problem::<()>("limits.message_bytes", text);
+        }
+    }
+
+    fn backends(&mut self, tables: BTreeMap<String, BackendTable>, limits: &Limits) -> Option<Vec<Backend>> {
+        if tables.is_empty() {
+            return self.required("backends".to_owned(), None);
+        }
+        // Every backend is checked before the first faulty one ends this.
+        let backends: Vec<Option<Backend>> =
+            tables.into_iter().map(|(name, BackendTable(keys))| self.backend(&name, keys, limits)).collect();
         backends.into_iter().collect()
     }
 
-    fn backend(&mut self, backends: &Section<'_>, name: &str, value: &Value) -> Option<Backend> {
-        let path = backends.path_of(name);
+    fn backend(&mut self, name: &str, keys: BackendKeys, limits: &Limits) -> Option<Backend> {
+        let path = join("backends", name);
         let named = is_backend_name(name);
         if !named {
             let text = "is not a name for a backend; write 1 to 63 of a-z, 0-9, '.', '_' and '-', \
                         beginning with a letter or digit";
-            self.problem::<()>(path.clone(), text.to_owned());
+            self.problem::<()>(path.clone(), text);
         }
-        let Some(table) = value.as_table() else {
-            return self.problem(path.clone(), format!("is not a table; write [{path}]"));
-        };
-        let section = Section::new(path, table);
-        let vendor = self.vendor(&section);
-        let base_url = self.required(&section, "base_url", "a URL such as \"https://vendor.example\"");
-        let base_url = base_url.and_then(|text| match text.parse::<BaseUrl>() {
-            Ok(base_url) => Some(base_url),
-            Err(error) => self.problem(section.path_of("base_url"), error.to_string()),
-        });
-        let credentials = vendor.as_ref().and_then(|vendor| credentials::read(self, &section, vendor));
-        let poll = self.section(&section, "poll").and_then(|poll| self.poll(&poll, vendor.as_ref()));
+        let kind = self.required(join(&path, "vendor"), keys.vendor);
+        let base_url = keys.base_url.as_ref().map(|Url(url)| url.clone());
+        let base_url = self.required(join(&path, "base_url"), base_url);
+        let credentials = kind.and_then(|kind| self.credentials(&path, keys.credentials.as_ref(), kind));
+        let poll = self.poll(name, keys.poll.clone(), kind, limits);
+        let vendor = self.vendor(&path, kind?, keys);
         Some(Backend {
             name: named.then(|| name.into())?,
             vendor: vendor?,
@@ -173,154 +302,92 @@ impl Reader<'_> {
         })
     }
 
-    /// Even with a wrong key of its own, which is reported, so that the credentials
-    /// are looked at too.
-    fn vendor(&mut self, section: &Section<'_>) -> Option<Vendor> {
-        const VENDORS: [&str; 4] = ["immuta", "kinetica", "claret", "datasaur"];
-        let vendor = match &*self.required(section, "vendor", "one of immuta, kinetica, claret, datasaur")? {
-            "immuta" => Vendor::Immuta,
-            "kinetica" => Vendor::Kinetica {
-                encoding: self.encoding(section).unwrap_or_default(),
-                standby_urls: self.standby_urls(section).unwrap_or_default(),
-            },
-            "claret" => Vendor::Claret { tenant: self.tenant(section).unwrap_or_default() },
-            "datasaur" => Vendor::Datasaur,
-            other => {
-                let text = format!("is {other:?}; {}", schema::instead(other, VENDORS.into_iter()));
-                return self.problem(section.path_of("vendor"), text);
-            }
-        };
-        for (key, owner) in [("tenant", "Claret"), ("encoding", "Kinetica"), ("standby_urls", "Kinetica")] {
-            if section.get(key).is_some() && vendor.name() != owner {
-                let text = format!("is only for {owner}, not for {}; remove it", vendor.name());
-                self.problem::<()>(section.path_of(key), text);
+    fn vendor(&mut self, path: &str, kind: VendorKind, keys: BackendKeys) -> Option<Vendor> {
+        let BackendKeys { tenant, encoding, standby_urls, .. } = keys;
+        for (key, is_set, owner) in [
+            ("tenant", tenant.is_some(), VendorKind::Claret),
+            ("encoding", encoding.is_some(), VendorKind::Kinetica),
+            ("standby_urls", standby_urls.is_some(), VendorKind::Kinetica),
+        ] {
+            if is_set && kind != owner {
+                let text = format!("is only for {}, not for {}; remove it", owner.name(), kind.name());
+                self.problem::<()>(join(path, key), text);
             }
         }
-        Some(vendor)
-    }
-
-    fn tenant(&mut self, section: &Section<'_>) -> Option<String> {
-        let example = "the tenant's name, the first path segment, such as \"demo\"";
-        let tenant = self.required(section, "tenant", example)?;
-        if tenant.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_')) {
-            return Some(tenant);
-        }
-        let text = format!("is {tenant:?}; write {example}, of letters, digits, '-' and '_'");
-        self.problem(section.path_of("tenant"), text)
-    }
-
-    fn encoding(&mut self, section: &Section<'_>) -> Option<Encoding> {
-        let example = "\"json\" or \"binary\"";
-        match self.text(section, "encoding", example)?.as_deref() {
-            None => Some(Encoding::default()),
-            Some("json") => Some(Encoding::Json),
-            Some("binary") => Some(Encoding::Binary),
-            Some(other) => {
-                self.problem(section.path_of("encoding"), format!("is {other:?}; write {example}"))
+        Some(match kind {
+            VendorKind::Immuta => Vendor::Immuta,
+            VendorKind::Datasaur => Vendor::Datasaur,
+            VendorKind::Claret => Vendor::Claret { tenant: self.tenant(join(path, "tenant"), tenant)? },
+            VendorKind::Kinetica => {
+                let standby_urls: Vec<BaseUrl> =
+                    standby_urls.into_iter().flatten().map(|Url(url)| url).collect();
+                self.standby_urls(&join(path, "standby_urls"), keys.base_url.as_ref(), &standby_urls);
+                Vendor::Kinetica { encoding: encoding.unwrap_or_default(), standby_urls }
             }
-        }
-    }
-
-    fn standby_urls(&mut self, section: &Section<'_>) -> Option<Vec<BaseUrl>> {
-        let path = section.path_of("standby_urls");
-        let Some(value) = section.get("standby_urls") else { return Some(Vec::new()) };
-        let texts = value.as_array().filter(|urls| urls.len() <= MOST_STANDBYS);
-        let texts: Option<Vec<&str>> = texts.and_then(|urls| urls.iter().map(Value::as_str).collect());
-        let Some(texts) = texts else {
-            let text = format!(
-                "is not a list of URLs; write at most {MOST_STANDBYS}, such as [\"http://standby.example:9191\"]"
-            );
-            return self.problem(path, text);
-        };
-        // What is wrong with base_url is reported with that key.
-        let first = section.get("base_url").and_then(Value::as_str).and_then(|text| text.parse().ok());
-        let mut known: Vec<BaseUrl> = Vec::from_iter(first);
-        let mut standbys = Vec::new();
-        for (at, text) in texts.into_iter().enumerate() {
-            match text.parse::<BaseUrl>() {
-                Err(error) => return self.problem(format!("{path}[{at}]"), error.to_string()),
-                Ok(url) if known.iter().any(|other| other.is_same_place(&url)) => {
-                    let text = "is a cluster that the backend has already; remove it".to_owned();
-                    return self.problem(format!("{path}[{at}]"), text);
-                }
-                Ok(url) => {
-                    known.push(url.clone());
-                    standbys.push(url);
-                }
-            }
-        }
-        Some(standbys)
-    }
-
-    fn poll(&mut self, section: &Section<'_>, vendor: Option<&Vendor>) -> Option<Poll> {
-        let default = Poll::default();
-        let day = LEAST..=24 * HOUR;
-        let min_interval = self.duration(section, "min_interval", default.min_interval, day.clone());
-        // A longest wait that is not set is never shorter than the shortest.
-        let least = min_interval.unwrap_or(LEAST);
-        let longest = least..=24 * HOUR;
-        let max_interval =
-            self.duration(section, "max_interval", default.max_interval.max(least), longest.clone());
-        let max_backoff = self.duration(section, "max_backoff", default.max_backoff.max(least), longest);
-        let timeout = self.duration(section, "timeout", default.timeout, LEAST..=HOUR);
-        let connect_timeout =
-            self.duration(section, "connect_timeout", default.connect_timeout, LEAST..=HOUR);
-        let not_found_grace =
-            self.duration(section, "not_found_grace", default.not_found_grace, Duration::ZERO..=24 * HOUR);
-        let max_batch = match vendor {
-            Some(vendor) if !vendor.batches() => {
-                let given = self.number(section, "max_batch", 1, 0..=i64::MAX)?;
-                if given != 1 {
-                    let text = format!(
-                        "is {given}, but {} is asked for one job at a time; remove it",
-                        vendor.name()
-                    );
-                    return self.problem(section.path_of("max_batch"), text);
-                }
-                Some(NonZeroUsize::MIN)
-            }
-            _ => self
-                .number(section, "max_batch", default.max_batch.get(), 1..=1000)
-                .and_then(NonZeroUsize::new),
-        };
-        let max_concurrency =
-            self.number(section, "max_concurrency", default.max_concurrency.get(), 1..=10_000);
-        let per_second =
-            self.number(section, "requests_per_second", default.requests_per_second.get(), 1..=1_000_000);
-        let bytes = self.number(section, "max_response_bytes", default.max_response_bytes, 1..=1 << 30);
-        let long_poll = self.long_poll(section, vendor);
-        Some(Poll {
-            min_interval: min_interval?,
-            max_interval: max_interval?,
-            timeout: timeout?,
-            connect_timeout: connect_timeout?,
-            max_batch: max_batch?,
-            max_concurrency: max_concurrency.and_then(NonZeroUsize::new)?,
-            requests_per_second: per_second.and_then(NonZeroU32::new)?,
-            not_found_grace: not_found_grace?,
-            max_backoff: max_backoff?,
-            max_response_bytes: bytes?,
-            long_poll: long_poll?,
         })
     }
 
-    fn long_poll(&mut self, section: &Section<'_>, vendor: Option<&Vendor>) -> Option<bool> {
-        let vendor = vendor?;
-        let Some(wanted) = self.text(section, "long_poll", "\"auto\" or \"off\"")? else {
-            return Some(*vendor == Vendor::Immuta);
-        };
-        if *vendor != Vendor::Immuta {
-            let text = format!("is only for Immuta, not for {}; remove it", vendor.name());
-            return self.problem(section.path_of("long_poll"), text);
+    fn tenant(&mut self, path: String, tenant: Option<String>) -> Option<String> {
+        let tenant = self.required(path.clone(), tenant)?;
+        let is_plain = tenant.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'));
+        if is_plain && !tenant.is_empty() {
+            return Some(tenant);
         }
-        match wanted.as_str() {
-            "auto" => Some(true),
-            "off" => Some(false),
-            _ => {
-                let text = format!("is \"{wanted}\"; write \"auto\" or \"off\"");
-                self.problem(section.path_of("long_poll"), text)
+        let text = format!("is {tenant:?}; write {}, of letters, digits, '-' and '_'", example(&path));
+        self.problem(path, text)
+    }
+
+    fn standby_urls(&mut self, path: &str, base_url: Option<&Url>, urls: &[BaseUrl]) {
+        if urls.len() > MAX_STANDBYS {
+            self.problem::<()>(path, format!("holds {} URLs; write {}", urls.len(), example(path)));
+        }
+        let mut known: Vec<&BaseUrl> = base_url.into_iter().map(|Url(url)| url).collect();
+        for (at, url) in urls.iter().enumerate() {
+            if known.iter().any(|other| other.is_same_place(url)) {
+                let text = "is a cluster that the backend has already; remove it";
+                self.problem::<()>(format!("{path}[{at}]"), text);
             }
+            known.push(url);
         }
+    }
+
+    fn poll(
+        &mut self,
+        name: &str,
+        mut poll: Poll,
+        kind: Option<VendorKind>,
+        limits: &Limits,
+    ) -> Option<Poll> {
+        let before = self.problems.len();
+        let path = |key: &str| format!("{}.poll.{key}", join("backends", name));
+        let table = self.file.get("backends").and_then(|tables| tables.get(name)?.get("poll"));
+        let is_set = |key: &str| table.is_some_and(|table| table.get(key).is_some());
+
+        // A longest wait that is not set is never shorter than the shortest.
+        let least = poll.min_interval;
+        for (key, wait) in [("max_interval", &mut poll.max_interval), ("max_backoff", &mut poll.max_backoff)]
+        {
+            if *wait < least && is_set(key) {
+                let shown = [*wait, least, Duration::from_millis(values::DAY)].map(show_duration);
+                let text = format!("is {:?}; write a duration from {} to {}", shown[0], shown[1], shown[2]);
+                self.problem::<()>(path(key), text);
+            }
+            *wait = (*wait).max(least);
+        }
+        if let Some(kind) = kind.filter(|kind| !kind.batches()) {
+            if is_set("max_batch") && poll.max_batch != NonZeroUsize::MIN {
+                let text = format!("is {}, but {} has no batch call; remove it", poll.max_batch, kind.name());
+                self.problem::<()>(path("max_batch"), text);
+            }
+            poll.max_batch = NonZeroUsize::MIN;
+        }
+        let (largest, room) = (poll.max_response_bytes as u64, limits.response_bytes);
+        if largest > room {
+            let (largest, room) = (show_bytes(largest), show_bytes(room));
+            let text = format!("is {largest}; write at most {room}, or raise limits.response_bytes");
+            self.problem::<()>(path("max_response_bytes"), text);
+        }
+        (self.problems.len() == before).then_some(poll)
     }
 }
 

@@ -1,17 +1,14 @@
 //! A secret, where it was found, and how it is looked up there again.
 
-use std::{
-    fs::File,
-    io::{self, Read},
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{Problem, environment::EnvFile};
-
-/// No secret is as large; a file that is holds something else.
-const LARGEST_FILE: u64 = 1 << 20;
+use super::{
+    Problem,
+    environment::EnvFile,
+    text_file::{read_text, refuse_pipe},
+};
 
 /// A secret and where it was found.
 #[derive(Clone, Debug)]
@@ -145,28 +142,5 @@ pub(super) fn read_file(file: &Path) -> Result<String, String> {
     match text.trim_end_matches(['\r', '\n']) {
         "" => Err(format!("is the file {}, which is empty; write the secret there", file.display())),
         secret => Ok(secret.to_owned()),
-    }
-}
-
-/// A small file's text, or what is wrong with the file.
-pub(super) fn read_text(file: &Path) -> Result<String, String> {
-    let mut text = String::new();
-    let read = |error: io::Error| format!("can't be read: {error}");
-    let length = File::open(file)
-        .and_then(|file| file.take(LARGEST_FILE + 1).read_to_string(&mut text))
-        .map_err(read)?;
-    if u64::try_from(length).is_ok_and(|length| length <= LARGEST_FILE) {
-        Ok(text)
-    } else {
-        Err("is larger than 1 MiB; name another one".to_owned())
-    }
-}
-
-/// A pipe or a device gives what it holds once, and may never give anything.
-pub(super) fn refuse_pipe(file: &Path) -> Result<(), String> {
-    match std::fs::metadata(file) {
-        Ok(metadata) if metadata.is_file() => Ok(()),
-        Ok(_) => Err("is not a regular file, so that a change can't be seen".to_owned()),
-        Err(error) => Err(format!("can't be read: {error}")),
     }
 }

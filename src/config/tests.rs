@@ -33,7 +33,7 @@ fn one(backend: &str) -> Backend {
 }
 
 #[test]
-fn the_example_configuration_is_accepted() {
+fn example_configuration_is_accepted() {
     let config = Config::parse(include_str!("../../jobwatch.example.toml"), env(&[])).unwrap();
     let names: Vec<_> = config.backends.iter().map(|backend| &*backend.name).collect();
     assert_eq!(names, ["claret", "datasaur", "immuta-prod", "kinetica"]);
@@ -41,7 +41,7 @@ fn the_example_configuration_is_accepted() {
 }
 
 #[test]
-fn the_example_shows_the_true_defaults() {
+fn example_configuration_shows_the_defaults() {
     let example = include_str!("../../jobwatch.example.toml");
     let shown: String = example
         .lines()
@@ -61,27 +61,109 @@ fn default_shown(key: &str) -> bool {
 }
 
 #[test]
-fn what_is_not_set_has_the_documented_default() {
+fn unset_key_has_its_documented_default() {
     let config = Config::parse(IMMUTA, env(&[])).unwrap();
     assert_eq!(config.server.listen.to_string(), "127.0.0.1:50051");
-    assert_eq!(config.server.batch_deadline, Duration::from_secs(30));
+    assert_eq!(config.server.default_deadline, Duration::from_mins(1));
     assert_eq!(config.server.collection_window, Duration::from_millis(5));
     assert_eq!(config.limits.watches, 2_000_000);
     let poll = &config.backends[0].poll;
     assert_eq!(poll.min_interval, Duration::from_secs(1));
     assert_eq!(poll.max_batch.get(), 200);
     assert_eq!(poll.max_response_bytes, 8 << 20);
+    let limits = &config.limits;
+    assert_eq!((limits.status_bytes, limits.response_bytes), (512 << 20, 256 << 20));
+    assert_eq!((limits.inline_result_bytes, limits.message_bytes), (1 << 20, 4 << 20));
+    assert_eq!(limits.jobs, 2_000_000);
 }
 
 #[test]
-fn a_vendor_without_a_batch_call_is_asked_for_one_job_at_a_time() {
+fn size_is_a_number_or_has_a_unit_in_file_and_environment() {
+    for (written, bytes) in [("65536", 65536), ("\"64 KiB\"", 65536), ("\"8MB\"", 8_000_000)] {
+        let text = format!("{IMMUTA}\npoll.max_response_bytes = {written}");
+        assert_eq!(one(&text).poll.max_response_bytes, bytes);
+    }
+    let variables =
+        [("JOBWATCH__LIMITS__STATUS_BYTES", "2 GiB"), ("JOBWATCH__LIMITS__RESPONSE_BYTES", "9000000")];
+    let limits = Config::parse(IMMUTA, env(&variables)).unwrap().limits;
+    assert_eq!((limits.status_bytes, limits.response_bytes), (2 << 30, 9_000_000));
+}
+
+#[test]
+fn list_in_place_of_a_table_is_refused() {
+    let list = "is not a table; write";
+    for (text, path) in [
+        ("[[server]]\nlisten = \"[::1]:1\"", "server"),
+        ("server.tls = [\"a\", \"b\"]", "server.tls"),
+        ("limits = []", "limits"),
+        ("[[backends.other]]\nvendor = \"kinetica\"", "backends.other"),
+        (
+            "[backends.other]\nvendor = \"kinetica\"\nbase_url = \"http://db\"\npoll = [\"1s\"]",
+            "backends.other.poll",
+        ),
+    ] {
+        let text = format!("{text}\n{IMMUTA}");
+        assert_eq!(problems(&text, &[]), [format!("{path} {list} [{path}]")], "{text}");
+    }
+}
+
+#[test]
+fn problems_in_one_section_are_all_reported() {
+    let text = format!(
+        "{IMMUTA}\ntenent = \"a\"\npoll.timeout = 1\npoll.max_batch = \"x\"\npoll.pace = 1\n\
+         [limits]\nwatches = 0\nbatch_size = 0\n[server]\nlisten = 1\ncolour = 1"
+    );
+    let found = problems(&text, &[]);
+    let mut keys: Vec<_> = found.iter().map(|problem| problem.split(' ').next().unwrap()).collect();
+    keys.sort_unstable();
+    assert_eq!(
+        keys,
+        [
+            "backends.immuta-prod.poll.max_batch",
+            "backends.immuta-prod.poll.pace",
+            "backends.immuta-prod.poll.timeout",
+            "backends.immuta-prod.tenent",
+            "limits.batch_size",
+            "limits.watches",
+            "server.colour",
+            "server.listen",
+        ],
+        "{found:#?}"
+    );
+}
+
+#[test]
+fn faulty_required_key_is_not_reported_as_missing_too() {
+    let text = "[backends.x]\nvendor = \"claret\"\nbase_url = 1\ntenant = 2\ncredentials = { email = 3, password = 4 }";
+    let found = problems(text, &[]);
+    assert_eq!(found.len(), 4, "{found:#?}");
+    assert!(!found.iter().any(|problem| problem.contains("is missing")), "{found:#?}");
+}
+
+#[test]
+fn number_of_reported_problems_is_bounded() {
+    let lines: Vec<String> = (0..1000).map(|n| format!("key{n} = 1")).collect();
+    let text = lines.join("\n");
+    assert_eq!(problems(&text, &[]).len(), 100);
+}
+
+#[test]
+fn secret_that_looks_like_toml_is_taken_as_text() {
+    let variable = "JOBWATCH__BACKENDS__IMMUTA_PROD__CREDENTIALS__API_KEY";
+    let config = Config::parse(IMMUTA, env(&[(variable, "[1,2]")])).unwrap();
+    let Credentials::ApiKey(key) = &config.backends[0].credentials else { panic!() };
+    assert_eq!(key.expose_secret(), "[1,2]");
+}
+
+#[test]
+fn vendor_without_batch_call_has_max_batch_1() {
     let backend = one("[backends.k]\nvendor = \"kinetica\"\nbase_url = \"http://db:9191\"");
     assert_eq!(backend.poll.max_batch.get(), 1);
     assert!(matches!(backend.credentials, Credentials::None));
 }
 
 #[test]
-fn a_kinetica_backend_has_an_encoding_and_standbys() {
+fn kinetica_backend_reads_encoding_and_standby_urls() {
     let kinetica = "[backends.k]\nvendor = \"kinetica\"\nbase_url = \"http://db:9191/gpudb-0\"\n";
     let vendor = |keys: &str| one(&format!("{kinetica}{keys}")).vendor;
     let unset = Vendor::Kinetica { encoding: Encoding::Json, standby_urls: Vec::new() };
@@ -104,12 +186,16 @@ fn a_kinetica_backend_has_an_encoding_and_standbys() {
     );
     assert_eq!(set_by_the_environment.unwrap().backends[0].vendor, set);
 
-    let list = "is not a list of URLs; write at most 8, such as [\"http://standby.example:9191\"]";
+    let list = "can't be used; write a list of at most 8 URLs, such as [\"http://standby.example:9191\"]";
     for (keys, expected) in [
         ("encoding = \"snappy\"", "encoding is \"snappy\"; write \"json\" or \"binary\"".to_owned()),
-        ("encoding = 1", "encoding is not a text; write \"json\" or \"binary\"".to_owned()),
+        ("encoding = 1", "encoding is 1; write \"json\" or \"binary\"".to_owned()),
         ("standby_urls = \"http://b\"", format!("standby_urls {list}")),
-        ("standby_urls = [1]", format!("standby_urls {list}")),
+        (
+            "standby_urls = [1]",
+            "standby_urls[0] can't be used; write a URL such as \"https://vendor.example\"".to_owned(),
+        ),
+        ("standby_urls = {}", format!("standby_urls {list}")),
         (
             "standby_urls = [\"http://b\", \"b:9191\"]",
             "standby_urls[1] must begin with http:// or https://".to_owned(),
@@ -128,7 +214,7 @@ fn a_kinetica_backend_has_an_encoding_and_standbys() {
 }
 
 #[test]
-fn each_mistake_is_named_with_its_key_and_what_to_write() {
+fn backend_problem_names_key_and_remedy() {
     let inline = "allow_inline_secrets = true\n";
     for (text, expected) in [
         ("", "backends is missing; write at least one backend, such as [backends.immuta-prod]"),
@@ -155,7 +241,7 @@ fn each_mistake_is_named_with_its_key_and_what_to_write() {
         ),
         (
             "[backends.x]\nvendor = \"kinetica\"\nbase_url = \"http://db\"\npoll.max_batch = 2",
-            "backends.x.poll.max_batch is 2, but Kinetica is asked for one job at a time; remove it",
+            "backends.x.poll.max_batch is 2, but Kinetica has no batch call; remove it",
         ),
         (
             "[backends.\"A b\"]\nvendor = \"kinetica\"\nbase_url = \"http://db\"",
@@ -164,6 +250,18 @@ fn each_mistake_is_named_with_its_key_and_what_to_write() {
         (
             "[backends.x]\nvendor = \"immuta\"\nbase_url = \"http://db\"",
             "backends.x.credentials is missing; write { api_key = { env = \"IMMUTA_API_KEY\" } } or { bearer = { env = \"NAME\" } }",
+        ),
+        (
+            "[backends.x]\nvendor = \"kinetica\"\nbase_url = \"http://db\"\ncredentials = \"hush\"",
+            "backends.x.credentials is not a table of credentials; write { username = \"..\", password = { env = \"KINETICA_PASSWORD\" } }, { bearer = { env = \"NAME\" } } or \"none\"",
+        ),
+        (
+            "[backends.x]\nvendor = \"claret\"\nbase_url = \"http://db\"\ntenant = \"a\"\ncredentials = \"none\"",
+            "backends.x.credentials is \"none\", which Claret doesn't accept; write { email = \"..\", password = { env = \"CLARET_PASSWORD\" } } or { bearer = { env = \"NAME\" } }",
+        ),
+        (
+            "[backends.x]\nvendor = \"immuta\"\nbase_url = \"http://db\"\ncredentials = 1",
+            "backends.x.credentials can't be used; write a table such as { bearer = { env = \"NAME\" } }",
         ),
         (
             "[backends.x]\nvendor = \"immuta\"\nbase_url = \"http://db\"\ncredentials = {}",
@@ -195,7 +293,7 @@ fn each_mistake_is_named_with_its_key_and_what_to_write() {
         ),
         (
             "[backends.x]\nvendor = \"kinetica\"\nbase_url = \"http://db\"\ncredentials = { api_key.env = \"IMMUTA_API_KEY\" }",
-            "backends.x.credentials.api_key is not how Kinetica knows its callers; write { username = \"..\", password = { env = \"KINETICA_PASSWORD\" } }, { bearer = { env = \"NAME\" } } or \"none\"",
+            "backends.x.credentials.api_key is not how Kinetica signs in; write { username = \"..\", password = { env = \"KINETICA_PASSWORD\" } }, { bearer = { env = \"NAME\" } } or \"none\"",
         ),
         (
             "[backends.x]\nvendor = \"datasaur\"\nbase_url = \"http://db\"\ncredentials = { client_id = \"a\", client_secret.env = \"IMMUTA_API_KEY\", client_auth = \"post\" }",
@@ -217,7 +315,57 @@ fn each_mistake_is_named_with_its_key_and_what_to_write() {
 }
 
 #[test]
-fn each_key_outside_the_backends_is_named_too() {
+fn bound_outside_its_range_is_refused() {
+    for (text, expected) in [
+        (
+            "limits.status_bytes = \"much\"",
+            "limits.status_bytes is \"much\"; write a size from 1 KiB to 1 TiB, such as 65536, \"64 KiB\" or \"8 MB\"",
+        ),
+        (
+            "limits.response_bytes = 0",
+            "limits.response_bytes is 0; write a size from 1 KiB to 1 TiB, such as 65536, \"64 KiB\" or \"8 MB\"",
+        ),
+        (
+            "limits.inline_result_bytes = \"4 MiB\"",
+            "limits.message_bytes is 4 MiB; write at least 4160 KiB, which is limits.inline_result_bytes and 64 KiB for the rest of a message",
+        ),
+        ("limits.jobs = 0", "limits.jobs is 0; write a whole number from 1 to 1000000000"),
+        (
+            "backends.immuta-prod.poll.max_response_bytes = \"257 MiB\"",
+            "backends.immuta-prod.poll.max_response_bytes is 257 MiB; write at most 256 MiB, or raise limits.response_bytes",
+        ),
+    ] {
+        assert_section_problem(text, expected);
+    }
+}
+
+#[test]
+fn removed_key_is_refused_with_its_replacement() {
+    for (text, expected) in [
+        (
+            "server.batch_deadline = \"30s\"",
+            "server.batch_deadline was removed; write default_deadline, which holds for every call without a deadline",
+        ),
+        (
+            "backends.immuta-prod.poll.long_poll = \"off\"",
+            "backends.immuta-prod.poll.long_poll was removed; delete it",
+        ),
+    ] {
+        assert_section_problem(text, expected);
+    }
+}
+
+/// Puts one key into a good configuration.
+fn assert_section_problem(text: &str, expected: &str) {
+    let text = match text.strip_prefix("backends.immuta-prod.") {
+        Some(key) => format!("{IMMUTA}\n{key}"),
+        None => format!("{text}\n{IMMUTA}"),
+    };
+    assert_eq!(problems(&text, &[]), [expected], "{text}");
+}
+
+#[test]
+fn section_problem_names_key_and_remedy() {
     for (text, expected) in [
         (
             "server.listen = \"localhost:1\"",
@@ -225,20 +373,20 @@ fn each_key_outside_the_backends_is_named_too() {
         ),
         (
             "server.listen = 50051",
-            "server.listen is not a text; write an IP address and a port, such as \"127.0.0.1:50051\"",
+            "server.listen is 50051; write an IP address and a port, such as \"127.0.0.1:50051\"",
         ),
         ("server.lisen = \"\"", "server.lisen is not a key here; did you mean listen?"),
         (
             "server.colour = \"\"",
-            "server.colour is not a key here; write one of listen, tls, batch_deadline, collection_window",
+            "server.colour is not a key here; write one of listen, tls, default_deadline, collection_window",
         ),
         ("server = 1", "server is not a table; write [server]"),
         (
-            "server.batch_deadline = \"0s\"",
-            "server.batch_deadline is \"0s\"; write a duration from 1ms to 1h",
+            "server.default_deadline = \"0s\"",
+            "server.default_deadline is \"0s\"; write a duration from 1ms to 1h",
         ),
         (
-            "server.tls = { cert = \"/none\" }",
+            "server.tls = { cert = \"Cargo.toml\" }",
             "server.tls.key is missing; write the path of the PEM private key",
         ),
         (
@@ -260,10 +408,6 @@ fn each_key_outside_the_backends_is_named_too() {
         (
             "backends.immuta-prod.encoding = \"binary\"",
             "backends.immuta-prod.encoding is only for Kinetica, not for Immuta; remove it",
-        ),
-        (
-            "backends.immuta-prod.poll.long_poll = \"always\"",
-            "backends.immuta-prod.poll.long_poll is \"always\"; write \"auto\" or \"off\"",
         ),
         (
             "backends.immuta-prod.poll.min_interval = \"soon\"",
@@ -298,23 +442,18 @@ fn each_key_outside_the_backends_is_named_too() {
             "backends.immuta-prod.poll.max_concurrency is -1; write a whole number from 1 to 10000",
         ),
     ] {
-        let text = match text.strip_prefix("backends.immuta-prod.") {
-            Some(key) => format!("{IMMUTA}\n{key}"),
-            None => format!("{text}\n{IMMUTA}"),
-        };
-        let found = problems(&text, &[]);
-        assert!(found.contains(&expected.to_owned()), "{text} gave {found:#?}");
+        assert_section_problem(text, expected);
     }
 }
 
 #[test]
-fn all_problems_are_reported_at_once() {
+fn problems_in_several_sections_are_all_reported() {
     let text = "server.lisen = \"\"\n[backends.a]\nvendor = \"claret\"\n[backends.b]\nvendor = \"immuta\"\nbase_url = \"x\"";
     assert_eq!(problems(text, &[("JOBWATCH__LIMITS__WATCH", "1")]).len(), 7, "{:#?}", problems(text, &[]));
 }
 
 #[test]
-fn the_environment_replaces_any_key() {
+fn variable_replaces_any_key() {
     let config = Config::parse(
         IMMUTA,
         env(&[
@@ -338,7 +477,7 @@ fn the_environment_replaces_any_key() {
 }
 
 #[test]
-fn the_environment_can_say_where_a_secret_is() {
+fn variable_names_the_place_of_a_secret() {
     let variable = "JOBWATCH__BACKENDS__IMMUTA_PROD__CREDENTIALS__API_KEY__ENV";
     let config = Config::parse(IMMUTA, env(&[(variable, "CLARET_PASSWORD")])).unwrap();
     let Credentials::ApiKey(key) = &config.backends[0].credentials else { panic!() };
@@ -346,17 +485,17 @@ fn the_environment_can_say_where_a_secret_is() {
 }
 
 #[test]
-fn a_variable_that_names_no_key_is_refused() {
+fn variable_that_names_no_key_is_refused() {
     for (variable, value, expected) in [
         (
             "JOBWATCH__SEVER__LISTEN",
             "x",
-            "JOBWATCH__SEVER__LISTEN names no key: the configuration has no \"sever\"; did you mean server?",
+            "sever (set by JOBWATCH__SEVER__LISTEN) is not a key here; did you mean server?",
         ),
         (
             "JOBWATCH__SERVER__PORT",
             "x",
-            "JOBWATCH__SERVER__PORT names no key: server has no \"port\"; write one of listen, tls, batch_deadline, collection_window",
+            "server.port (set by JOBWATCH__SERVER__PORT) is not a key here; write one of listen, tls, default_deadline, collection_window",
         ),
         (
             "JOBWATCH__BACKENDS__OTHER__VENDOR",
@@ -366,12 +505,12 @@ fn a_variable_that_names_no_key_is_refused() {
         (
             "JOBWATCH__BACKENDS__IMMUTA_PROD",
             "x",
-            "JOBWATCH__BACKENDS__IMMUTA_PROD names the table backends.immuta-prod; name one of its keys",
+            "backends.immuta-prod (set by JOBWATCH__BACKENDS__IMMUTA_PROD) is not a table; write [backends.immuta-prod]",
         ),
         (
             "JOBWATCH__SERVER__LISTEN__PORT",
             "x",
-            "JOBWATCH__SERVER__LISTEN__PORT goes too deep: server.listen is no table",
+            "server.listen (set by JOBWATCH__SERVER__LISTEN__PORT) is { port = \"x\" }; write an IP address and a port, such as \"127.0.0.1:50051\"",
         ),
         (
             "JOBWATCH__LIMITS__WATCHES",
@@ -384,7 +523,7 @@ fn a_variable_that_names_no_key_is_refused() {
 }
 
 #[test]
-fn a_file_gives_its_secret_without_the_last_line_break() {
+fn secret_from_file_loses_last_line_break() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("key");
     std::fs::write(&path, "from-file\r\n").unwrap();
@@ -397,13 +536,13 @@ fn a_file_gives_its_secret_without_the_last_line_break() {
 }
 
 #[test]
-fn a_configuration_never_shows_a_secret() {
+fn configuration_debug_output_hides_secrets() {
     let config = Config::parse(include_str!("../../jobwatch.example.toml"), env(&[])).unwrap();
     assert!(!format!("{config:#?}").contains("hush"));
 }
 
 #[test]
-fn a_problem_never_shows_a_secret() {
+fn problem_text_hides_secrets() {
     for text in [
         "allow_inline_secrets = true\n[backends.x]\nvendor = \"immuta\"\nbase_url = \"http://x\"\ncredentials = { bearer = \"hush hush\" }",
         "[backends.x]\nvendor = \"immuta\"\nbase_url = \"http://x\"\ncredentials = { bearer = \"hush\" }",
@@ -416,7 +555,7 @@ fn a_problem_never_shows_a_secret() {
 }
 
 #[test]
-fn credentials_over_plain_http_to_another_host_are_a_warning() {
+fn credentials_over_plain_http_to_another_host_give_a_warning() {
     let config = Config::parse(&IMMUTA.replace("https", "http"), env(&[])).unwrap();
     assert_eq!(config.warnings().len(), 1);
     let config =
@@ -432,7 +571,7 @@ fn credentials_over_plain_http_to_another_host_are_a_warning() {
 }
 
 #[test]
-fn a_longest_wait_that_is_not_set_is_never_the_shorter_one() {
+fn unset_longest_wait_is_at_least_min_interval() {
     let backend = one(&format!("{IMMUTA}\npoll.min_interval = \"1m\""));
     assert_eq!(backend.poll.max_interval, Duration::from_mins(1));
     assert_eq!(backend.poll.max_backoff, Duration::from_mins(1));

@@ -23,7 +23,6 @@ use super::{
 };
 use crate::{
     job::{BackendFault, FaultKind, JobFault, JobRef, Parts, PayloadHash, StandbyFault::NeedsJobTag},
-    snapshot::Snapshot,
 };
 
 /// Where a job is put that failed with its backend, so that the next attempt is made with

@@ -45,7 +45,6 @@ fn poll() -> Poll {
         not_found_grace: Duration::from_secs(10),
         max_backoff: Duration::from_secs(30),
         max_response_bytes: 64 << 10,
-        long_poll: false,
     }
 }
 

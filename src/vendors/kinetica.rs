@@ -25,6 +25,7 @@ use std::num::NonZeroUsize;
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
+use serde::Deserialize;
 use serde_json::{json, value::RawValue};
 use uuid::Uuid;
 
@@ -73,7 +74,8 @@ const GOING_AWAY: &[&str] = &[
 ];
 
 /// How Kinetica's requests and responses are written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Encoding {
     /// JSON, the record in a string.
     #[default]

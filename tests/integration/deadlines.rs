@@ -93,7 +93,7 @@ async fn a_batch_answers_shortly_before_its_deadline_what_it_knows() {
 #[tokio::test]
 async fn a_batch_without_a_deadline_has_the_configured_one() {
     let (stuck, good) = (hanging(Vendor::Kinetica).await, simulator(Vendor::Immuta).await);
-    let sections = "[server]\nbatch_deadline = \"400ms\"";
+    let sections = "[server]\ndefault_deadline = \"400ms\"";
     let gateway = Gateway::start_with(sections, [Backend::of(&stuck), Backend::of(&good)]).await;
     let known = job_at(&good, &good.start_job(Plan::fixed("active")));
     let since = Instant::now();

@@ -95,7 +95,6 @@ impl Vendor {
                 not_found_grace: SECOND,
                 max_backoff: SECOND,
                 max_response_bytes: 1,
-                long_poll: false,
             },
         };
         let permit = RateLimiter::new(NonZeroU32::MAX).deferred();

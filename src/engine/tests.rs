@@ -1,0 +1,3 @@
+//! The engine on a paused clock, with a scripted vendor.
+
+pub(crate) mod script;

@@ -93,7 +93,7 @@ pub async fn run(
     let response_budget = ResponseBudget::new(DEFAULT_RESPONSE_BYTES);
     for backend in backends {
         let name = Arc::clone(&backend.name);
-        let endpoint = Endpoint::new(&backend, Arc::clone(&response_budget))
+        let endpoint = Endpoint::new(&backend, &response_budget)
             .map_err(|error| ServeError::Backend { backend: Arc::clone(&name), error })?;
         let endpoint = Arc::new(endpoint);
         rotation.add(&backend.credentials, &endpoint);
@@ -169,7 +169,7 @@ pub async fn run(
 pub async fn check_backends(config: &Config) -> Vec<(Arc<str>, Result<(), String>)> {
     let response_budget = ResponseBudget::new(DEFAULT_RESPONSE_BYTES);
     let checks = config.backends.iter().map(|backend| async {
-        let outcome = match Endpoint::new(backend, Arc::clone(&response_budget)) {
+        let outcome = match Endpoint::new(backend, &response_budget) {
             Ok(endpoint) => {
                 let limiter = RateLimiter::new(backend.poll.requests_per_second);
                 endpoint.probe(limiter.deferred()).await

@@ -58,7 +58,7 @@ const GET_JOB_RESPONSE: avro::Schema = &[
     ("info", Kind::Map),
 ];
 
-/// What a cluster says that can't answer now, in lower case.
+/// What a cluster says that can't serve requests now, in lower case.
 const GOING_AWAY: &[&str] = &[
     "kinetica is exiting",
     "kinetica is offline",

@@ -150,13 +150,11 @@ impl Batch {
         for (taken, answer) in part.iter().zip(answers) {
             let Some(row) = table.asked(taken) else {
                 // Nobody asks any more, but whoever asks next shall know the end.
-                if let Ok(Some(snapshot)) = answer {
-                    if snapshot.is_terminal() {
-                        ended.push((
-                            taken.job().clone(),
-                            Latest { snapshot: Arc::new(snapshot), time, at: now },
-                        ));
-                    }
+                if let Ok(Some(snapshot)) = answer
+                    && snapshot.is_terminal()
+                {
+                    let latest = Latest { snapshot: Arc::new(snapshot), time, at: now };
+                    ended.push((taken.job().clone(), latest));
                 }
                 continue;
             };

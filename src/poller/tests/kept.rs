@@ -6,10 +6,6 @@ mod operations;
 
 const MAX_AGE: Duration = Duration::from_secs(10);
 
-fn limits() -> Limits {
-    Limits { concurrency: nonzero(8), throttle: RateLimiter::new(NonZeroU32::new(1000).unwrap()) }
-}
-
 impl Rig {
     fn ask(&self, id: &str) -> Follow {
         let interest =

@@ -4,10 +4,6 @@ use futures_util::FutureExt;
 
 use super::*;
 
-fn limits() -> Limits {
-    Limits { concurrency: nonzero(8), throttle: RateLimiter::new(NonZeroU32::new(1000).unwrap()) }
-}
-
 #[tokio::test(start_paused = true)]
 async fn leaving_while_a_part_is_asked_does_not_give_up_the_other_parts() {
     let rig = rig(2);

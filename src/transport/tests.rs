@@ -125,7 +125,7 @@ fn assert_gives_nothing_away(fault: &FaultKind) {
     }
 }
 
-/// The task that asked has come as far as it can: everything it does is local.
+/// Every other task has come as far as it can: all they do is local.
 async fn settled() {
     for _ in 0..20 {
         task::yield_now().await;

@@ -43,8 +43,8 @@ async fn polls_that_wait_for_one_token_are_sent_within_the_limit() {
     .await;
     let endpoint = exchanging(&peer.url());
     within_the_limit(&[&peer], 6, async |limiter| {
-        let asked = (0..5).map(|_| poll_with(&endpoint, limiter.deferred()));
-        assert!(join_all(asked).await.iter().all(|answer| *answer == Ok(JobState::Running)));
+        let polls = (0..5).map(|_| poll_with(&endpoint, limiter.deferred()));
+        assert!(join_all(polls).await.iter().all(|answer| *answer == Ok(JobState::Running)));
     })
     .await;
 }

@@ -1,4 +1,4 @@
-//! How tokens and secrets are fetched, shared, renewed and replaced.
+//! How tokens are refreshed and shared, and secrets rotated.
 
 use super::*;
 
@@ -18,9 +18,9 @@ async fn hundred_polls_share_one_token() {
         (fetches[0].authorization.as_deref(), &*fetches[0].body),
         (None, r#"{"apikey":"k3y-of-the-gateway"}"#)
     );
-    let asked = peer.received_at(IMMUTA_JOBS);
-    assert_eq!(asked.len(), 100);
-    assert!(asked.iter().all(|request| request.authorization.as_deref() == Some("Bearer t0ken")));
+    let polls = peer.received_at(IMMUTA_JOBS);
+    assert_eq!(polls.len(), 100);
+    assert!(polls.iter().all(|request| request.authorization.as_deref() == Some("Bearer t0ken")));
 }
 
 #[tokio::test]
@@ -33,6 +33,23 @@ async fn whoever_waited_for_a_token_shares_the_failure() {
     // The next one tries again.
     poll_once(&endpoint).await.unwrap_err();
     assert_eq!(peer.received().len(), 2);
+}
+
+#[tokio::test]
+async fn failed_token_refresh_concerns_the_backend() {
+    for status in ["503 Busy", "404 Not Found", "200 OK"] {
+        let peer = Peer::start(move |_| Reply::json(status, "{}")).await;
+        let endpoint = exchanging(&peer.url());
+        let jobs = job();
+        let fault = endpoint.poll(&jobs, permit()).await.unwrap_err();
+        assert!(fault.token_refresh && fault.concerns_backend(), "{fault:?}");
+        assert_eq!(peer.received_at(IMMUTA_JOBS).len(), 0);
+    }
+    // The same of a poll may be about one of its jobs.
+    let peer = Peer::start(|_| Reply::json("503 Busy", "{}")).await;
+    let jobs = job();
+    let fault = immuta(&peer.url()).poll(&jobs, permit()).await.unwrap_err();
+    assert!(!fault.token_refresh && !fault.concerns_backend(), "{fault:?}");
 }
 
 #[tokio::test]

@@ -336,6 +336,14 @@ fn unauthorized_job_beside_jobs_with_data_is_forbidden_alone() {
 }
 
 #[test]
+fn error_at_the_jobs_own_position_precedes_one_without_a_position() {
+    let body = json!({"data":{"result":[job("a", "DELIVERED"), null]},
+        "errors":[{"message":"boom"}, error("Unauthorized", &json!(["result", 1]), &json!({}))]});
+    let seen = states(read(&["a", "b"], &body));
+    assert_eq!(seen, [Ok(JobState::Succeeded), Err(JobFault::Forbidden)]);
+}
+
+#[test]
 fn unauthorized_jobs_without_any_data_reject_the_credentials() {
     let unauthorized = |position: usize| error("Unauthorized", &json!(["result", position]), &json!({}));
     for result in [json!([null, null]), json!([]), json!([null, job("foreign", "DELIVERED")])] {

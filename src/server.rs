@@ -105,7 +105,7 @@ pub async fn run(
     let mut rotation = Rotation::default();
     let response_budget = ResponseBudget::new(usize::try_from(limits.response_bytes).unwrap_or(usize::MAX));
     for backend in backends {
-        let endpoint = Endpoint::new(&backend, Arc::clone(&response_budget))
+        let endpoint = Endpoint::new(&backend, &response_budget)
             .map_err(|error| ServeError::Backend { backend: Arc::clone(&backend.name), error })?;
         let endpoint = Arc::new(endpoint);
         rotation.add(&backend.credentials, &endpoint);
@@ -190,7 +190,7 @@ fn setup(backend: &Backend, endpoint: Arc<Endpoint>, collection_window: Duration
 pub async fn check_backends(config: &Config) -> Vec<(Arc<str>, Result<(), String>)> {
     let response_budget = ResponseBudget::new(usize::try_from(config.limits.response_bytes).unwrap_or(usize::MAX));
     let checks = config.backends.iter().map(|backend| async {
-        let outcome = match Endpoint::new(backend, Arc::clone(&response_budget)) {
+        let outcome = match Endpoint::new(backend, &response_budget) {
             Ok(endpoint) => {
                 let limiter = RateLimiter::new(backend.poll.requests_per_second);
                 endpoint.probe(limiter.deferred()).await

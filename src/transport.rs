@@ -60,7 +60,7 @@ impl Endpoint {
     ///
     /// # Errors
     /// The configuration can't be used.
-    pub fn new(backend: &config::Backend, budget: Arc<ResponseBudget>) -> Result<Self, SetupError> {
+    pub fn new(backend: &config::Backend, budget: &Arc<ResponseBudget>) -> Result<Self, SetupError> {
         let config::Backend { name, vendor, base_url, credentials, poll } = backend;
         let adapter: Arc<dyn Adapter> = match (vendor, credentials) {
             (Vendor::Immuta, credentials) => {
@@ -87,7 +87,7 @@ impl Endpoint {
             }
         };
         let http_client = |url, adapter: &dyn Adapter| {
-            HttpClient::new(url, poll, adapter.capabilities().identifies_jobs, Arc::clone(&budget))
+            HttpClient::new(url, poll, adapter.capabilities().identifies_jobs, Arc::clone(budget))
         };
         let mut standbys = Vec::new();
         if let Vendor::Kinetica { encoding, standby_urls } = vendor {

@@ -66,7 +66,7 @@ pub enum JobFault {
     #[error("the vendor forbids this job to the gateway's account")]
     Forbidden,
     /// This job's part of the response can't be understood; the others' can.
-    #[error("the vendor's answer about this job can't be understood: {why}")]
+    #[error("the vendor's response about this job can't be understood: {why}")]
     Malformed {
         /// What is wrong with it; never its content.
         why: &'static str,
@@ -155,10 +155,10 @@ pub enum FaultKind {
         message: String,
     },
     /// Larger than the configuration allows; fewer jobs may fit.
-    #[error("the vendor's answer is larger than max_response_bytes")]
+    #[error("the vendor's response is larger than max_response_bytes")]
     TooLarge,
     /// Not a response that this version understands.
-    #[error("the vendor's answer can't be understood: {why}")]
+    #[error("the vendor's response can't be understood: {why}")]
     Malformed {
         /// What is wrong with it; never its content.
         why: &'static str,

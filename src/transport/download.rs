@@ -41,8 +41,8 @@ pub trait Files: Send + Sync {
 /// A file that is being read, from an offset on.
 pub struct File {
     part: Part,
-    answer: reqwest::Response,
-    /// Read of the answer, skipped bytes included.
+    response: reqwest::Response,
+    /// Read of the response, skipped bytes included.
     read: u64,
     chunk: Bytes,
     patience: Duration,
@@ -81,7 +81,7 @@ impl File {
             }
             // A client's own time-out also runs while nobody reads here, and a slow
             // reader would be told that the vendor is silent.
-            let chunk = timeout(self.patience, self.answer.chunk()).await;
+            let chunk = timeout(self.patience, self.response.chunk()).await;
             let chunk = chunk.map_err(|_| broken(format!("nothing came for {:?}", self.patience)))?;
             let chunk = chunk.map_err(|error| broken(format!("the connection broke: {}", reason(&error))))?;
             match chunk {
@@ -103,7 +103,7 @@ impl File {
         Ok(())
     }
 
-    /// The answer is over before its announced length, or had none.
+    /// The response ended before its announced length, or had none.
     fn end(&self) -> Result<Option<Bytes>, FileFault> {
         match self.part.length {
             Some(length) => {
@@ -120,8 +120,8 @@ impl File {
     /// A file that is here already.
     pub(crate) fn of(bytes: Bytes) -> Self {
         let part = Part { content_type: String::new(), size: None, length: None, skip: 0 };
-        let answer = http::Response::new(bytes).into();
-        Self { part, answer, read: 0, chunk: Bytes::new(), patience: Duration::from_secs(1) }
+        let response = http::Response::new(bytes).into();
+        Self { part, response, read: 0, chunk: Bytes::new(), patience: Duration::from_secs(1) }
     }
 }
 
@@ -159,7 +159,7 @@ impl Endpoint {
             if let Some(value) = authorization.header {
                 request.headers_mut().insert(header::AUTHORIZATION, value);
             }
-            let (head, answer) = self.begin_file(request, offset, &mut permit).await?;
+            let (head, response) = self.begin_file(request, offset, &mut permit).await?;
             match self.adapter.file_part(offset, &head) {
                 Err(FileFault::Backend(BackendFault { kind: FaultKind::CredentialsRejected, .. }))
                     if !refreshed && self.credentials.invalidate(authorization.version) =>
@@ -168,13 +168,13 @@ impl Endpoint {
                 }
                 part => {
                     let (chunk, patience) = (Bytes::new(), self.files.patience);
-                    return part.map(|part| File { part, answer, read: 0, chunk, patience });
+                    return part.map(|part| File { part, response, read: 0, chunk, patience });
                 }
             }
         }
     }
 
-    /// Sends the request and reads the head of the answer.
+    /// Sends the request and reads the head of the response.
     async fn begin_file(
         &self,
         mut request: Request<Bytes>,
@@ -191,16 +191,16 @@ impl Endpoint {
         let FileClient { client, patience } = &self.files;
         let request = request.try_into().map_err(|error| self.http.fault(&error))?;
         permit.consume().await;
-        let answer = timeout(*patience, client.execute(request)).await;
+        let response = timeout(*patience, client.execute(request)).await;
         let silent = |_| {
-            let why = format!("no answer within {patience:?}");
+            let why = format!("no response within {patience:?}");
             BackendFault::from(FaultKind::Unavailable { retry_after: None, why })
         };
-        let answer = answer.map_err(silent)?.map_err(|error| self.http.fault(&error))?;
+        let response = response.map_err(silent)?.map_err(|error| self.http.fault(&error))?;
         let mut head = Response::new(Bytes::new());
-        *head.status_mut() = answer.status();
-        head.headers_mut().clone_from(answer.headers());
-        Ok((head, answer))
+        *head.status_mut() = response.status();
+        head.headers_mut().clone_from(response.headers());
+        Ok((head, response))
     }
 }
 

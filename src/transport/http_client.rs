@@ -152,7 +152,7 @@ impl HttpClient {
             return FaultKind::Unreachable { why }.into();
         }
         let why = if error.is_timeout() {
-            format!("no whole answer within {:?}", self.timeout)
+            format!("no whole response within {:?}", self.timeout)
         } else {
             format!("the connection broke: {}", reason(error))
         };

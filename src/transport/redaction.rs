@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_known_in_every_spelling() {
+    fn secret_is_known_in_every_spelling() {
         for (message, secret) in [
             ("no s3cret here", "s3cret"),
             ("no p  w here", "p  w"),
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_that_the_end_of_the_message_cuts_is_redacted_too() {
+    fn secret_that_the_end_of_the_message_cuts_is_redacted_too() {
         let secret = "0123456789abcdef";
         for shown in 4..16 {
             let before = "x".repeat(512 - shown);

@@ -54,7 +54,7 @@ fn endpoint_with(vendor: Vendor, url: &str, credentials: Configured, poll: Poll)
 }
 
 fn set_up(backend: &Backend) -> Result<Endpoint, SetupError> {
-    Endpoint::new(backend, ResponseBudget::new(DEFAULT_RESPONSE_BYTES))
+    Endpoint::new(backend, &ResponseBudget::new(DEFAULT_RESPONSE_BYTES))
 }
 
 fn endpoint(vendor: Vendor, url: &str, credentials: Configured) -> Endpoint {
@@ -98,11 +98,11 @@ fn permit() -> Permit {
     RateLimiter::new(NonZeroU32::MAX).deferred()
 }
 
-async fn ask(endpoint: &Endpoint) -> Result<JobState, FaultKind> {
-    ask_with(endpoint, permit()).await
+async fn poll_once(endpoint: &Endpoint) -> Result<JobState, FaultKind> {
+    poll_with(endpoint, permit()).await
 }
 
-async fn ask_with(endpoint: &Endpoint, permit: Permit) -> Result<JobState, FaultKind> {
+async fn poll_with(endpoint: &Endpoint, permit: Permit) -> Result<JobState, FaultKind> {
     let job = job();
     let poll = time::timeout(PATIENCE, endpoint.poll(&job, permit)).await.expect("a response in time");
     let response = poll.map_err(|fault| fault.kind)?;
@@ -112,7 +112,7 @@ async fn ask_with(endpoint: &Endpoint, permit: Permit) -> Result<JobState, Fault
 
 /// Polls, and checks that the fault is Unavailable and gives nothing away.
 async fn outage(endpoint: &Endpoint) -> String {
-    let fault = ask(endpoint).await.unwrap_err();
+    let fault = poll_once(endpoint).await.unwrap_err();
     assert_gives_nothing_away(&fault);
     let FaultKind::Unavailable { retry_after: None, why } = fault else { panic!("{fault:?}") };
     why
@@ -124,7 +124,7 @@ fn assert_gives_nothing_away(fault: &FaultKind) {
     }
 }
 
-/// The task that asked has come as far as it can: everything it does is local.
+/// Every other task has come as far as it can: all they do is local.
 async fn settled() {
     for _ in 0..20 {
         task::yield_now().await;
@@ -143,7 +143,7 @@ async fn each_scheme_has_its_authorization_header() {
     ] {
         let peer = Peer::start(|_| active()).await;
         let endpoint = endpoint(Vendor::Immuta, &peer.url(), credentials);
-        assert_eq!(ask(&endpoint).await, Ok(JobState::Running));
+        assert_eq!(poll_once(&endpoint).await, Ok(JobState::Running));
         assert_eq!(peer.received()[0].authorization.as_deref(), header);
     }
 }
@@ -154,7 +154,7 @@ async fn a_redirect_is_not_followed() {
     for status in ["301 Moved", "302 Found", "303 See Other", "307 Temporary", "308 Permanent"] {
         let location = format!("Location: {}/jobs/statuses\r\n", target.url());
         let peer = Peer::start(move |_| Reply::with(status, &location, "")).await;
-        let fault = ask(&immuta(&peer.url())).await.unwrap_err();
+        let fault = poll_once(&immuta(&peer.url())).await.unwrap_err();
         assert!(matches!(fault, FaultKind::Rejected { .. }), "{fault:?}");
     }
     assert_eq!(target.received().len(), 0);
@@ -181,12 +181,12 @@ async fn an_answer_over_the_limit_is_malformed() {
         Reply::with("200 OK", &format!("{json}Content-Encoding: gzip\r\n"), gzip_of_spaces(1 << 30)),
     ] {
         let peer = Peer::start(move |_| reply.clone()).await;
-        assert_eq!(ask(&immuta(&peer.url())).await, Err(TOO_LARGE));
+        assert_eq!(poll_once(&immuta(&peer.url())).await, Err(TOO_LARGE));
     }
     let job = r#"{"a":{"id":"a","state":"active"}}"#;
     let fits = format!("{job}{}", " ".repeat(limit - job.len()));
     let peer = Peer::start(move |_| Reply::with("200 OK", json, &fits)).await;
-    assert_eq!(ask(&immuta(&peer.url())).await, Ok(JobState::Running));
+    assert_eq!(poll_once(&immuta(&peer.url())).await, Ok(JobState::Running));
 }
 
 /// A gzip member of `length` spaces: repeats of one deflate block (RFC 1951) of a
@@ -231,7 +231,7 @@ async fn vendor_that_does_not_listen_is_unreachable() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
-    let fault = ask(&immuta(&url)).await.unwrap_err();
+    let fault = poll_once(&immuta(&url)).await.unwrap_err();
     assert_gives_nothing_away(&fault);
     assert!(
         matches!(&fault, FaultKind::Unreachable { why } if why.starts_with("no connection: ")),
@@ -243,7 +243,7 @@ async fn vendor_that_does_not_listen_is_unreachable() {
 async fn vendor_without_tls_is_unreachable_over_https() {
     let peer = Peer::start(|_| Reply::nothing().then_close()).await;
     let url = peer.url().replace("http://", "https://");
-    let fault = ask(&immuta(&url)).await.unwrap_err();
+    let fault = poll_once(&immuta(&url)).await.unwrap_err();
     assert!(
         matches!(&fault, FaultKind::Unreachable { why } if why.starts_with("no connection: ")),
         "{fault:?}"
@@ -251,20 +251,20 @@ async fn vendor_without_tls_is_unreachable_over_https() {
 }
 
 #[tokio::test]
-async fn a_vendor_that_does_not_answer_in_time_is_unavailable() {
+async fn vendor_that_does_not_respond_in_time_is_unavailable() {
     let short = || Poll { timeout: Duration::from_millis(150), ..poll() };
     for reply in [Reply::nothing(), active().cut(20), active().cut(100)] {
         let peer = Peer::start(move |_| reply.clone().then_stall()).await;
         let key = Configured::ApiKey("k3y".into());
         let endpoint = endpoint_with(Vendor::Immuta, &peer.url(), key, short());
-        assert_eq!(outage(&endpoint).await, "no whole answer within 150ms");
+        assert_eq!(outage(&endpoint).await, "no whole response within 150ms");
         peer.client_closed(1).await;
         assert_eq!(peer.received().len(), 1);
     }
 }
 
 #[tokio::test]
-async fn an_answer_that_breaks_off_is_an_outage_and_not_asked_for_again() {
+async fn response_that_breaks_off_is_an_outage_and_not_requested_again() {
     let whole = Reply::json("200 OK", r#"{"a":{"id":"a","state":"active","BODY":1}}"#);
     for end in [0, 5, 40, 80, 100] {
         for reply in [whole.clone().cut(end).then_close(), whole.clone().cut(end).then_reset()] {
@@ -297,30 +297,30 @@ async fn fickle(second: Reply) -> Peer {
 }
 
 #[tokio::test]
-async fn a_kept_connection_that_is_closed_under_the_request_costs_one_more() {
+async fn kept_connection_that_is_closed_under_the_request_costs_one_more() {
     // The client can't tell half a head from none, and no request here starts or
     // changes a job.
     let cut = |end| [active().cut(end).then_close(), active().cut(end).then_reset()];
     for lost in [cut(0), cut(1), cut(40)].concat() {
         let peer = fickle(lost).await;
         let endpoint = immuta(&peer.url());
-        assert_eq!(ask(&endpoint).await, Ok(JobState::Running));
-        assert_eq!(ask(&endpoint).await, Ok(JobState::Running));
+        assert_eq!(poll_once(&endpoint).await, Ok(JobState::Running));
+        assert_eq!(poll_once(&endpoint).await, Ok(JobState::Running));
         let seen: Vec<_> = peer.received().iter().map(|request| (request.connection, request.nth)).collect();
         assert_eq!(seen, [(0, 0), (0, 1), (1, 0)]);
     }
 }
 
 #[tokio::test]
-async fn a_connection_that_was_closed_while_idle_costs_nothing() {
+async fn connection_that_was_closed_while_idle_costs_nothing() {
     let peer = Peer::start(|request: &Received| match request.connection {
         0 => active().then_close(),
         _ => active(),
     })
     .await;
     let endpoint = immuta(&peer.url());
-    assert_eq!(ask(&endpoint).await, Ok(JobState::Running));
-    assert_eq!(ask(&endpoint).await, Ok(JobState::Running));
+    assert_eq!(poll_once(&endpoint).await, Ok(JobState::Running));
+    assert_eq!(poll_once(&endpoint).await, Ok(JobState::Running));
     assert_eq!(peer.received().len(), 2);
 }
 
@@ -332,13 +332,13 @@ async fn a_request_is_sent_once_more_at_most() {
     })
     .await;
     let endpoint = immuta(&peer.url());
-    assert_eq!(ask(&endpoint).await, Ok(JobState::Running));
+    assert_eq!(poll_once(&endpoint).await, Ok(JobState::Running));
     outage(&endpoint).await;
     assert_eq!(peer.received().len(), 3);
 }
 
 #[tokio::test]
-async fn a_kept_connection_on_which_an_answer_began_is_not_asked_again() {
+async fn poll_on_a_kept_connection_is_not_repeated_once_its_response_began() {
     let short = Poll { timeout: Duration::from_millis(150), ..poll() };
     let cut = |end| [active().cut(end).then_close(), active().cut(end).then_reset()];
     let stalled = [Reply::nothing().then_stall(), active().cut(40).then_stall()];
@@ -346,14 +346,14 @@ async fn a_kept_connection_on_which_an_answer_began_is_not_asked_again() {
         let peer = fickle(lost).await;
         let key = Configured::ApiKey("k3y".into());
         let endpoint = endpoint_with(Vendor::Immuta, &peer.url(), key, short.clone());
-        assert_eq!(ask(&endpoint).await, Ok(JobState::Running));
+        assert_eq!(poll_once(&endpoint).await, Ok(JobState::Running));
         outage(&endpoint).await;
         assert_eq!(peer.received().len(), 2);
     }
 }
 
 #[tokio::test]
-async fn a_call_given_up_on_closes_its_connection() {
+async fn cancelled_poll_closes_its_connection() {
     for reply in [Reply::nothing(), active().cut(20), active().cut(100)] {
         let peer = Peer::start(move |_| reply.clone().then_stall()).await;
         let endpoint = immuta(&peer.url());
@@ -378,20 +378,20 @@ async fn a_secret_that_the_vendor_repeats_is_redacted() {
     };
 
     let peer = Peer::start(move |_| refusal("no k3y-of-the-gateway here")).await;
-    assert_eq!(words(ask(&immuta(&peer.url())).await), "no [redacted] here");
+    assert_eq!(words(poll_once(&immuta(&peer.url())).await), "no [redacted] here");
     // In the exchange.
-    assert_eq!(words(ask(&exchanging(&peer.url())).await), "no [redacted] here");
+    assert_eq!(words(poll_once(&exchanging(&peer.url())).await), "no [redacted] here");
 
     let peer = Peer::start(move |request| match request.path.as_str() {
         IMMUTA_TOKENS => token("t0ken"),
         _ => refusal("no Bearer t0ken here, k3y-of-the-gateway"),
     })
     .await;
-    assert_eq!(words(ask(&exchanging(&peer.url())).await), "no Bearer [redacted] here, [redacted]");
+    assert_eq!(words(poll_once(&exchanging(&peer.url())).await), "no Bearer [redacted] here, [redacted]");
 
     let peer = Peer::start(move |request| refusal(request.authorization.as_deref().unwrap_or(""))).await;
     let password = Configured::Basic { username: "admin".into(), password: "s3cret".into() };
-    assert_eq!(words(ask(&endpoint(Vendor::Immuta, &peer.url(), password)).await), "Basic [redacted]");
+    assert_eq!(words(poll_once(&endpoint(Vendor::Immuta, &peer.url(), password)).await), "Basic [redacted]");
 
     let peer = Peer::start(|request| {
         let header = request.authorization.as_deref().unwrap_or("");
@@ -399,7 +399,7 @@ async fn a_secret_that_the_vendor_repeats_is_redacted() {
         Reply::json("400 Bad Request", &body)
     })
     .await;
-    assert_eq!(words(ask(&datasaur(&peer.url())).await), "no Basic [redacted]");
+    assert_eq!(words(poll_once(&datasaur(&peer.url())).await), "no Basic [redacted]");
 
     // A login is a part of the URL, which a router repeats.
     let peer = Peer::start(move |request| {
@@ -409,7 +409,7 @@ async fn a_secret_that_the_vendor_repeats_is_redacted() {
     let login = Configured::Login { email: "me@example.com".into(), password: "p&w ä".into() };
     let claret = Vendor::Claret { tenant: "demo".into() };
     assert_eq!(
-        words(ask(&endpoint(claret, &peer.url(), login)).await),
+        words(poll_once(&endpoint(claret, &peer.url(), login)).await),
         "no route /demo/api/v1/tokens/create?email=me%40example.com&password=[redacted]"
     );
 
@@ -430,7 +430,7 @@ async fn debug_output_shows_no_secret() {
     })
     .await;
     let exchanging = exchanging(&peer.url());
-    ask(&exchanging).await.unwrap();
+    poll_once(&exchanging).await.unwrap();
     let login = Configured::Login { email: "me@example.com".into(), password: "s3cret".into() };
     let basic = Configured::Basic { username: "admin".into(), password: "s3cret".into() };
     let claret = Vendor::Claret { tenant: "demo".into() };
@@ -450,7 +450,7 @@ async fn debug_output_shows_no_secret() {
 }
 
 #[tokio::test]
-async fn a_secret_that_no_header_can_hold_stops_the_setup() {
+async fn secret_that_no_header_can_hold_stops_the_setup() {
     let backend = |credentials| Backend {
         name: "b".into(),
         vendor: Vendor::Immuta,

@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_goes_behind_the_base_urls_own() {
+    fn path_goes_behind_the_base_urls_own() {
         for base in ["http://db:8082/gpudb-0", "http://db:8082/gpudb-0/"] {
             let base: BaseUrl = base.parse().unwrap();
             assert_eq!(base.join("/get/job"), "http://db:8082/gpudb-0/get/job");
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_base_url_that_would_lose_something_is_refused() {
+    fn base_url_that_would_lose_something_is_refused() {
         for (text, error) in [
             ("vendor.example", InvalidBaseUrl::NotAUrl),
             ("ftp://vendor.example", InvalidBaseUrl::Scheme),
@@ -180,7 +180,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn a_path_goes_behind_any_base_url(rest in "[ -~]{0,24}|\\PC{0,12}") {
+        fn path_goes_behind_any_base_url(rest in "[ -~]{0,24}|\\PC{0,12}") {
             for text in [format!("https://vendor.example/{rest}"), format!("http://{rest}"), rest] {
                 if let Ok(base) = text.parse::<BaseUrl>() {
                     proptest::prop_assert!(base.join("/a").path().ends_with("/a"));
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_base_url_leaves_room_for_a_path() {
+    fn base_url_leaves_room_for_a_path() {
         let of_length = |length: usize| format!("{:x<length$}", "https://vendor.example/").parse::<BaseUrl>();
         let longest = of_length(2048).unwrap();
         assert_eq!(longest.join(&format!("/{}", "x".repeat(59_998))).path().len(), 2048 - 22 + 59_999);

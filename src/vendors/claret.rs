@@ -1,4 +1,4 @@
-//! Claret: `GET /{tenant}/api/v1/imports/status/{id}` asks for one import.
+//! Claret: `GET /{tenant}/api/v1/imports/status/{id}` polls one import.
 //!
 //! A session that is missing or over may answer with a redirect to the login
 //! page or with that page itself, so both mean that the credentials are

@@ -1,4 +1,4 @@
-//! One suite over all adapters: the ways in which any vendor can answer wrongly.
+//! One suite over all adapters: the ways in which any response can be wrong.
 //!
 //! To add a vendor, add its row to [`rows`].
 
@@ -25,7 +25,7 @@ struct Row {
     vendor: &'static str,
     adapter: Box<dyn Adapter>,
     /// The jobs that the answer is about.
-    asked: &'static [&'static str],
+    polled: &'static [&'static str],
     /// Jobs that it is not about; none where the vendor's answers don't name
     /// their job.
     strangers: &'static [&'static str],
@@ -48,7 +48,7 @@ fn rows() -> Vec<Row> {
         Row {
             vendor: "immuta",
             adapter: Box::new(Immuta::new(base(), NonZeroUsize::new(200).unwrap(), true)),
-            asked: &["cefb58a0-cd71-11ec-8e29-81c20d280994", "b", "c"],
+            polled: &["cefb58a0-cd71-11ec-8e29-81c20d280994", "b", "c"],
             strangers: &["d", "e"],
             answer: r#"{
                 "cefb58a0-cd71-11ec-8e29-81c20d280994":
@@ -63,7 +63,7 @@ fn rows() -> Vec<Row> {
         Row {
             vendor: "claret",
             adapter: Box::new(Claret::new(base(), "demo", Some("me@example.com".into())).unwrap()),
-            asked: &["12345"],
+            polled: &["12345"],
             strangers: &["12346"],
             answer: r#"{"message": "Job status retrieved successfully", "content": {
                 "job_log_id": 12345, "status": "failed", "type": "inventory-import", "description": "Inventory Import",
@@ -79,7 +79,7 @@ fn rows() -> Vec<Row> {
         Row {
             vendor: "kinetica",
             adapter: Box::new(Kinetica::new(base(), Encoding::Json)),
-            asked: &["4611686018427387907"],
+            polled: &["4611686018427387907"],
             strangers: &[],
             answer: KINETICA,
             wire: Clone::clone,
@@ -89,7 +89,7 @@ fn rows() -> Vec<Row> {
         Row {
             vendor: "kinetica in binary",
             adapter: Box::new(Kinetica::new(base(), Encoding::Binary)),
-            asked: &["4611686018427387907"],
+            polled: &["4611686018427387907"],
             strangers: &[],
             answer: KINETICA,
             wire: kinetica::tests::in_binary,
@@ -103,7 +103,7 @@ fn rows() -> Vec<Row> {
                 NonZeroUsize::new(200).unwrap(),
                 Some(("id".into(), ClientAuth::Form)),
             )),
-            asked: &["AutoLabelQueue:a", "b"],
+            polled: &["AutoLabelQueue:a", "b"],
             strangers: &["c"],
             answer: r#"{"data": {"result": [
                 {"id": "AutoLabelQueue:a", "status": "DELIVERED", "progress": 100, "errors": [], "result": {"n": 1}},
@@ -152,12 +152,12 @@ pub(super) fn retry_after(mut response: Response<Bytes>, seconds: &str) -> Respo
 }
 
 impl Row {
-    fn ask(&self, response: &Response<Bytes>) -> Observations {
-        self.ask_for(self.asked, response)
+    fn read(&self, response: &Response<Bytes>) -> Observations {
+        self.read_for(self.polled, response)
     }
 
     /// Reads a response, and holds the adapter to what is true of every one.
-    fn ask_for(&self, ids: &[&str], response: &Response<Bytes>) -> Observations {
+    fn read_for(&self, ids: &[&str], response: &Response<Bytes>) -> Observations {
         let jobs = jobs(ids);
         let wired = (self.wire)(response);
         let read = || observations(&*self.adapter, &jobs, &wired);
@@ -188,7 +188,7 @@ impl Row {
     }
 
     fn fault(&self, response: &Response<Bytes>) -> FaultKind {
-        match self.ask(response) {
+        match self.read(response) {
             Err(fault) => fault.kind,
             Ok(answers) => panic!("{}: HTTP {} gave {answers:?}", self.vendor, response.status()),
         }
@@ -200,7 +200,7 @@ impl Row {
     }
 
     fn states(&self, response: &Response<Bytes>) -> Vec<Option<crate::job::JobState>> {
-        let answers = self.ask(response).unwrap_or_default();
+        let answers = self.read(response).unwrap_or_default();
         answers.into_iter().map(|answer| answer.ok().map(|observation| observation.state)).collect()
     }
 }
@@ -219,19 +219,19 @@ fn assert_is_well_formed(vendor: &str, observation: &Observation) {
 }
 
 #[test]
-fn a_good_answer_has_an_observation_of_every_job() {
+fn good_response_has_an_observation_of_every_job() {
     for row in rows() {
         for content_type in ["application/json", "application/json; charset=utf-8", ""] {
-            let answers = row.ask(&answer(200, content_type, row.answer)).unwrap();
+            let answers = row.read(&answer(200, content_type, row.answer)).unwrap();
             assert!(answers.iter().all(Result::is_ok), "{}: {answers:?}", row.vendor);
         }
     }
 }
 
 #[test]
-fn a_request_goes_below_the_base_url_and_holds_no_credentials() {
+fn request_goes_below_the_base_url_and_holds_no_credentials() {
     for row in rows() {
-        let jobs = jobs(row.asked);
+        let jobs = jobs(row.polled);
         assert!(row.adapter.capabilities().max_batch.get() >= jobs.len());
         let request = row.adapter.request(&jobs);
         assert!(request.uri().to_string().starts_with(BASE), "{}", row.vendor);
@@ -241,10 +241,10 @@ fn a_request_goes_below_the_base_url_and_holds_no_credentials() {
 }
 
 #[test]
-fn a_name_that_no_vendor_could_know_is_refused_with_its_field() {
+fn name_that_no_vendor_could_know_is_refused_with_its_field() {
     let long = "1".repeat(513);
     for row in rows() {
-        for job in jobs(row.asked) {
+        for job in jobs(row.polled) {
             assert_eq!(row.adapter.check(&job), Ok(()), "{}", row.vendor);
         }
         for id in ["", "1\n", "1\u{7f}", "\u{0}", &long] {
@@ -252,7 +252,7 @@ fn a_name_that_no_vendor_could_know_is_refused_with_its_field() {
             assert_eq!(invalid.field, "job_id", "{}", row.vendor);
             assert!(!invalid.reason.is_empty() && !invalid.reason.ends_with('.'), "{}", row.vendor);
         }
-        let tagged = JobRef::new("backend", row.asked[0]).with_tag("t1");
+        let tagged = JobRef::new("backend", row.polled[0]).with_tag("t1");
         let field = row.adapter.check(&tagged).err().map(|invalid| invalid.field);
         assert_eq!(field, (!row.vendor.starts_with("kinetica")).then_some("job_tag"), "{}", row.vendor);
     }
@@ -287,7 +287,7 @@ fn an_answer_cut_at_any_byte_is_malformed() {
 }
 
 #[test]
-fn a_big_answer_is_read_like_a_small_one() {
+fn big_response_is_read_like_a_small_one() {
     for row in rows() {
         let padded = format!("{0}{1}{0}", " ".repeat(2 << 20), row.answer);
         assert_eq!(row.states(&json(200, padded)), row.states(&json(200, row.answer)), "{}", row.vendor);
@@ -298,7 +298,7 @@ fn a_big_answer_is_read_like_a_small_one() {
 fn an_answer_about_other_jobs_says_nothing_of_the_one_asked_for() {
     for row in rows() {
         for stranger in row.strangers {
-            match row.ask_for(&[stranger], &json(200, row.answer)) {
+            match row.read_for(&[stranger], &json(200, row.answer)) {
                 Ok(answers) => assert!(
                     matches!(answers[..], [Err(JobFault::Malformed { .. })]),
                     "{}: {answers:?}",
@@ -314,8 +314,8 @@ fn an_answer_about_other_jobs_says_nothing_of_the_one_asked_for() {
 fn more_or_fewer_elements_than_asked_for_change_no_answer() {
     for row in rows().into_iter().filter(|row| row.adapter.capabilities().max_batch.get() > 1) {
         let response = json(200, row.answer);
-        let whole = row.ask(&response).unwrap();
-        let all: Vec<&str> = [row.asked, row.strangers].concat();
+        let whole = row.read(&response).unwrap();
+        let all: Vec<&str> = [row.polled, row.strangers].concat();
         for (chosen, backwards) in (1..1_u32 << all.len()).flat_map(|set| [(set, false), (set, true)]) {
             let is_chosen = |at: &usize| chosen & 1 << at != 0;
             let mut places: Vec<usize> = (0..all.len()).filter(is_chosen).collect();
@@ -323,11 +323,11 @@ fn more_or_fewer_elements_than_asked_for_change_no_answer() {
                 places.reverse();
             }
             let ids: Vec<&str> = places.iter().map(|place| all[*place]).collect();
-            for (place, answer) in places.iter().zip(row.ask_for(&ids, &response).unwrap()) {
+            for (place, answer) in places.iter().zip(row.read_for(&ids, &response).unwrap()) {
                 match whole.get(*place) {
                     Some(known) => assert_eq!(answer, *known, "{}: {ids:?}", row.vendor),
-                    // Where all of it was asked for, the rest is missing.
-                    None if row.asked.iter().all(|id| ids.contains(id)) => {
+                    // Where all of it was polled, the rest is missing.
+                    None if row.polled.iter().all(|id| ids.contains(id)) => {
                         assert_eq!(answer, Err(JobFault::NotFound), "{}: {ids:?}", row.vendor);
                     }
                     None => assert!(
@@ -338,6 +338,24 @@ fn more_or_fewer_elements_than_asked_for_change_no_answer() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn response_with_too_few_or_too_many_elements_has_one_element_for_each_job() {
+    for row in rows().into_iter().filter(|row| row.adapter.capabilities().max_batch.get() > 1) {
+        let response = json(200, row.answer);
+        let found = |ids: &[&str]| {
+            let elements = row.adapter.split(&jobs(ids), &response).unwrap();
+            elements.as_slice().iter().map(Result::is_ok).collect::<Vec<_>>()
+        };
+        let few = [row.polled, row.strangers].concat();
+        let expected: Vec<bool> = few.iter().map(|id| row.polled.contains(id)).collect();
+        assert_eq!(found(&few), expected, "{}", row.vendor);
+        assert_eq!(found(&row.polled[..1]), [true], "{}", row.vendor);
+        let twice = [row.polled, row.polled].concat();
+        assert_eq!(found(&twice), vec![true; twice.len()], "{}", row.vendor);
+        assert_eq!(found(&[]), [false; 0], "{}", row.vendor);
     }
 }
 
@@ -357,7 +375,7 @@ proptest! {
     #[test]
     fn any_bytes_at_any_status_give_an_answer_for_each_job_or_one_fault(response in any_response()) {
         for row in rows() {
-            let _ = row.ask(&response);
+            let _ = row.read(&response);
             if let Some(exchange) = row.adapter.token_exchange() {
                 let _ = exchange.interpret(&response);
             }
@@ -375,7 +393,7 @@ proptest! {
                 let at = at.index(body.len());
                 body[at] = *byte;
             }
-            let _ = row.ask(&json(status, body));
+            let _ = row.read(&json(status, body));
         }
     }
 }

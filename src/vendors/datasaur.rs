@@ -1,6 +1,6 @@
 //! Datasaur: `getJobs` over GraphQL, many jobs a request.
 //!
-//! Elements of the answer are matched by `id`, not by position, and every one is
+//! Elements of the response are matched by `id`, not by position, and every one is
 //! read by itself, so that no job's data reaches another or spoils it. Data
 //! and errors can come together: what there is of the data is used, and an error
 //! speaks only for the jobs that have none.

@@ -7,7 +7,7 @@ use crate::job::{BackendFault, JobFault, JobRef};
 /// One element for each polled job, in the order of the jobs: the job's part of the
 /// body, or why it has none. The constructors map over the jobs, so that neither a
 /// vendor's short response nor an adapter can leave a job without an element.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Elements(Vec<Result<Bytes, JobFault>>);
 
 impl Elements {

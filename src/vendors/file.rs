@@ -1,9 +1,9 @@
-//! A job's file: the head of the answer to a request for it, and all that may be
+//! A job's file: the head of the response to a request for it, and all that may be
 //! wrong with a file.
 //!
-//! A vendor is asked for the bytes from an offset on by a Range header and may
-//! ignore it (RFC 9110, section 14.2): then the answer is the whole file, and what
-//! comes before the offset is skipped.
+//! A Range header requests the bytes from an offset on. A vendor may ignore it (RFC 9110,
+//! section 14.2): then the response is the whole file, and what comes before the offset is
+//! skipped.
 
 use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode, header};
@@ -17,10 +17,10 @@ mod location;
 pub use location::RefusedLocation;
 pub(super) use location::locate;
 
-/// What the answer to a request for a file holds.
+/// What the response to a request for a file holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Part {
-    /// Bytes of the body that come before the first one that was asked for.
+    /// Bytes of the body before the first requested one.
     pub skip: u64,
     /// Bytes of the body, the skipped ones included, where the vendor says. Of a
     /// body of zero bytes nothing is read.
@@ -55,12 +55,12 @@ pub enum FileFault {
         /// Its size, where the vendor says.
         size: Option<u64>,
     },
-    /// The backend can't be asked.
+    /// The backend gave no usable response.
     #[error("{0}")]
     Backend(#[from] BackendFault),
 }
 
-/// What the head of an answer says of the file's bytes from `offset` on; the body
+/// What the head of a response says of the file's bytes from `offset` on; the body
 /// is not looked at. Holds for any vendor; a redirect is not followed.
 pub(super) fn part(offset: u64, head: &Response<Bytes>) -> Result<Part, FileFault> {
     let (status, headers) = (head.status(), head.headers());
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_file_is_read_from_the_offset_on() {
+    fn whole_file_is_read_from_the_offset_on() {
         assert_eq!(read(0, 200, &[("content-length", "9")]), part_of(0, Some(9), Some(9)));
         assert_eq!(read(4, 200, &[("content-length", "9")]), part_of(4, Some(9), Some(9)));
         assert_eq!(read(9, 200, &[("content-length", "9")]), part_of(9, Some(9), Some(9)));

@@ -1,5 +1,5 @@
-//! Immuta: `POST /jobs/statuses` asks for many jobs at once and answers with an
-//! object keyed by job id.
+//! Immuta: `POST /jobs/statuses` polls many jobs at once; the response is an object keyed
+//! by job id.
 //!
 //! The states are those of the queue behind it, pg-boss: `retry` is not an end
 //! and may go back to `active`. A job that failed or waits for another attempt
@@ -88,7 +88,7 @@ impl Adapter for Immuta {
             Ok(json::part(response.body(), element))
         };
         let members: Vec<(&str, &RawValue)> = body.members().collect();
-        // The vendor may well answer in the order of the request.
+        // The usual case: the order of the request.
         if members.iter().map(|(id, _)| *id).eq(jobs.iter().map(|job| &*job.id)) {
             return Ok(Elements::for_each(jobs, |index, _| part(members[index].1)));
         }
@@ -149,7 +149,7 @@ fn observe(id: &str, element: &Bytes) -> Result<Observation, JobFault> {
         _ => (None, output.map(result)),
     };
     let vendor_payload = Bytes::copy_from_slice(element);
-    Ok(Observation { error, result, vendor_payload, ..Observation::new(state, word) })
+    Ok(Observation { result, error, vendor_payload, ..Observation::new(state, word) })
 }
 
 /// The page's table calls the state an array of strings, its example shows a

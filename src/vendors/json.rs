@@ -166,7 +166,7 @@ pub(super) fn part(body: &Bytes, value: &RawValue) -> Bytes {
     body.slice_ref(value.get().as_bytes())
 }
 
-/// A copy of the exact bytes, so that a small part does not keep a large answer
+/// A copy of the exact bytes, so that a small part does not keep a large response
 /// in memory.
 pub(super) fn bytes(value: &RawValue) -> Bytes {
     Bytes::copy_from_slice(value.get().as_bytes())
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_may_be_an_object_with_numbers_for_names() {
+    fn list_may_be_an_object_with_numbers_for_names() {
         let values = |text| elements(raw(text)).iter().map(|value| value.get()).collect::<Vec<_>>().join(" ");
         assert_eq!(values("[1, 2]"), "1 2");
         assert_eq!(values(r#"{"2": 1, "0": 2}"#), "1 2");
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn the_words_of_an_error_may_be_wrapped() {
+    fn words_of_an_error_may_be_wrapped() {
         for (text, words) in [
             (r#""boom""#, Some("boom")),
             (r#"{"name": "Error", "message": "boom"}"#, Some("boom")),
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_percentage_out_of_range_counts_as_absent() {
+    fn percentage_out_of_range_counts_as_absent() {
         for (json, expected) in [("0", 0.0), ("99.5", 99.5), ("100", 100.0)] {
             assert_eq!(percent(raw(json)).unwrap().percent, Some(expected));
         }

@@ -1,10 +1,11 @@
 //! Kinetica: `POST /get/job`, one job a request, in JSON or in Avro binary.
 //!
 //! The response is a wrapper that holds the job's record: in JSON as JSON in a string,
-//! in binary as Avro in bytes. The element is the record as it stands in the wrapper. `status` of the wrapper says whether the call went
-//! well, the HTTP status only echoes it: an ERROR comes with 400 or 200. A job that
-//! failed is a call that went well. A record in binary is turned into the server's
-//! own JSON first, so that the encoding can't change what is read from it.
+//! in binary as Avro in bytes. The element is the record as it stands in the wrapper.
+//! `status` of the wrapper says whether the call went well, the HTTP status only echoes
+//! it: an ERROR comes with 400 or 200. A job that failed is a call that went well. A
+//! record in binary is turned into the server's own JSON first, so that the encoding
+//! can't change what is read from it.
 //!
 //! | `job_status` | state |
 //! | --- | --- |
@@ -59,7 +60,7 @@ const GET_JOB_RESPONSE: avro::Schema = &[
     ("info", Kind::Map),
 ];
 
-/// What a cluster says that can't answer now, in lower case.
+/// What a cluster says that can't serve requests now, in lower case.
 const GOING_AWAY: &[&str] = &[
     "kinetica is exiting",
     "kinetica is offline",

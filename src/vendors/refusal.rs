@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sentence_whose_job_is_missing_counts() {
+    fn sentence_whose_job_is_missing_counts() {
         for message in [
             "Job id 999 not found (J/TEST:1)",
             "Job '999' not found",
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_may_be_of_several_words() {
+    fn id_may_be_of_several_words() {
         let job = JobRef::new("db", "Nightly/load v1.2");
         assert!(says_no_such_job("Job Nightly/load v1.2 not found", &job));
         assert!(says_no_such_job("Cannot find job nightly/load v1.2", &job));
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sentence_about_something_else_does_not_count() {
+    fn sentence_about_something_else_does_not_count() {
         for message in [
             "",
             "SqlEngine: Object '_kbi_filt_spike_test' not found (S/SDc:1513)",

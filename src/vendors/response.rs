@@ -41,8 +41,8 @@ pub(super) fn check_status(response: &Response<Bytes>) -> Result<(), BackendFaul
     Err(kind.with_status(status))
 }
 
-/// Like [`check_status`] for the answer to a token exchange: 403 and the
-/// vendor's own `refusals` mean the secret itself, not something asked for.
+/// Like [`check_status`] for the response to a token request: 403 and the vendor's own
+/// `refusals` mean the secret itself.
 pub(super) fn check_exchange(
     response: &Response<Bytes>,
     refusals: &[StatusCode],
@@ -54,7 +54,7 @@ pub(super) fn check_exchange(
     check_status(response)
 }
 
-/// The fault of a 2xx or 4xx answer whose content type is not JSON. A missing
+/// The fault of a 2xx or 4xx response whose content type is not JSON. A missing
 /// type is let through: the parser decides then.
 pub(super) fn check_json(response: &Response<Bytes>) -> Result<(), BackendFault> {
     match content_type(response.headers()) {
@@ -63,7 +63,7 @@ pub(super) fn check_json(response: &Response<Bytes>) -> Result<(), BackendFault>
     }
 }
 
-/// Like [`check_json`] for an answer in bytes.
+/// Like [`check_json`] for a response in bytes.
 pub(super) fn check_octets(response: &Response<Bytes>) -> Result<(), BackendFault> {
     match content_type(response.headers()) {
         Some(kind) if kind != "application/octet-stream" => {
@@ -80,7 +80,7 @@ pub(super) fn content_type(headers: &HeaderMap) -> Option<String> {
     (!kind.is_empty()).then_some(kind)
 }
 
-/// An answer that can't be understood; a 2xx status is not part of the failure.
+/// A response that can't be understood; a 2xx status is not part of the failure.
 pub(super) fn malformed(why: &'static str, status: StatusCode) -> BackendFault {
     judged(FaultKind::Malformed { why }, status)
 }
@@ -111,7 +111,7 @@ pub(super) fn token(value: Option<String>, expiry: Option<Expiry>) -> Result<Tok
 }
 
 /// The wait that the vendor asks for: seconds, or a date, which is read against
-/// the answer's own Date header since the gateway's clock may differ.
+/// the response's own Date header since the gateway's clock may differ.
 /// RFC 9110, section 10.2.3.
 pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     const PARSER: DateTimeParser = DateTimeParser::new();

@@ -125,7 +125,7 @@ async fn a_secret_that_a_backend_refuses_is_offered_again() {
     let text = "allow_inline_secrets = true\n[backends.x]\nvendor = \"immuta\"\n\
                 base_url = \"http://127.0.0.1\"\ncredentials.api_key = \"old\"";
     let endpoint =
-        Endpoint::new(&Config::parse(text, []).unwrap().backends[0], ResponseBudget::new(1 << 20)).unwrap();
+        Endpoint::new(&Config::parse(text, []).unwrap().backends[0], &ResponseBudget::new(1 << 20)).unwrap();
     let handed = Arc::clone(&room.handed);
     room.rotation.in_use[0].replace = Box::new(move |secret| {
         handed.secrets.lock().unwrap().push(secret.expose_secret().to_owned());

@@ -98,7 +98,7 @@ impl Vendor {
             },
         };
         let permit = RateLimiter::new(NonZeroU32::MAX).deferred();
-        let endpoint = Endpoint::new(&backend, ResponseBudget::new(1 << 20)).unwrap();
+        let endpoint = Endpoint::new(&backend, &ResponseBudget::new(1 << 20)).unwrap();
         endpoint.open(location, offset, permit).await
     }
 
@@ -145,7 +145,7 @@ fn unavailable(end: Result<(), FileFault>) -> String {
 }
 
 #[tokio::test]
-async fn a_file_comes_byte_for_byte_and_beyond_any_answers_limit() {
+async fn file_comes_byte_for_byte_and_beyond_any_responses_limit() {
     // Looks compressed and is not to be touched.
     let content: Vec<u8> = [0x1f, 0x8b].into_iter().chain((0..=255).cycle().take(300_000)).collect();
     let headers = "Content-Type: application/gzip\r\n";
@@ -210,16 +210,16 @@ async fn the_bytes_are_counted_where_http_does_not() {
 }
 
 #[tokio::test]
-async fn silence_is_a_failure_before_the_answer_and_in_its_midst() {
+async fn silence_is_a_failure_before_the_response_and_in_its_midst() {
     let mute = Vendor::start("", Then::Stall).await;
-    assert_eq!(unavailable(read(mute.open(0).await).await.1), "no answer within 200ms");
+    assert_eq!(unavailable(read(mute.open(0).await).await.1), "no response within 200ms");
     let stalling = Vendor::sends("200 OK", "", 9, b"abcd", Then::Stall).await;
     let (bytes, end) = read(stalling.open(0).await).await;
     assert_eq!((&bytes[..], &*unavailable(end)), (&b"abcd"[..], "nothing came for 200ms"));
 }
 
 #[tokio::test]
-async fn a_file_that_is_dropped_is_given_up_at_the_vendor() {
+async fn file_that_is_dropped_is_cancelled_at_the_vendor() {
     let vendor = Vendor::sends("200 OK", "", 9, b"abcd", Then::Stall).await;
     let mut file = vendor.open(0).await.unwrap();
     assert_eq!(file.next().await.unwrap().unwrap(), "abcd");

@@ -10,12 +10,12 @@ async fn kept_connections_that_end_together_cost_one_request_more_each() {
     })
     .await;
     let endpoint = immuta(&peer.url());
-    for answer in join_all((0..4).map(|_| ask(&endpoint))).await {
+    for answer in join_all((0..4).map(|_| poll_once(&endpoint))).await {
         assert_eq!(answer, Ok(JobState::Running));
     }
     // The retry must not take the next one that has ended.
     let before = peer.received().len();
-    assert_eq!(ask(&endpoint).await, Ok(JobState::Running));
+    assert_eq!(poll_once(&endpoint).await, Ok(JobState::Running));
     assert_eq!(peer.received().len(), before + 2);
 }
 

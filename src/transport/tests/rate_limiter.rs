@@ -29,7 +29,7 @@ async fn tokens_and_the_repeated_poll_count() {
     let endpoint = exchanging(&peer.url());
     within_the_limit(&[&peer], 4, async |limiter| {
         let permit = limiter.acquire().await;
-        assert_eq!(ask_with(&endpoint, permit).await, Err(FaultKind::CredentialsRejected));
+        assert_eq!(poll_with(&endpoint, permit).await, Err(FaultKind::CredentialsRejected));
     })
     .await;
 }
@@ -43,26 +43,26 @@ async fn polls_that_wait_for_one_token_are_sent_within_the_limit() {
     .await;
     let endpoint = exchanging(&peer.url());
     within_the_limit(&[&peer], 6, async |limiter| {
-        let asked = (0..5).map(|_| ask_with(&endpoint, limiter.deferred()));
-        assert!(join_all(asked).await.iter().all(|answer| *answer == Ok(JobState::Running)));
+        let polls = (0..5).map(|_| poll_with(&endpoint, limiter.deferred()));
+        assert!(join_all(polls).await.iter().all(|answer| *answer == Ok(JobState::Running)));
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_request_that_is_sent_once_more_counts_twice() {
+async fn request_that_is_sent_once_more_counts_twice() {
     let peer = fickle(Reply::nothing().then_close()).await;
     let endpoint = immuta(&peer.url());
     within_the_limit(&[&peer], 3, async |limiter| {
         for _ in 0..2 {
-            assert_eq!(ask_with(&endpoint, limiter.acquire().await).await, Ok(JobState::Running));
+            assert_eq!(poll_with(&endpoint, limiter.acquire().await).await, Ok(JobState::Running));
         }
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_file_counts_with_its_token_and_its_repeat() {
+async fn file_counts_with_its_token_and_its_repeat() {
     let peer = Peer::start(|request| match request.path.as_str() {
         "/demo/download/a.csv" => rejected(),
         _ => Reply::json("200 OK", r#"{"data":{"token":"t"},"token":"t"}"#),

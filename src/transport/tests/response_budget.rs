@@ -12,7 +12,7 @@ fn endpoint_within(url: &str, budget: &Arc<ResponseBudget>, timeout: Duration) -
         credentials: Configured::ApiKey("k3y".into()),
         poll: Poll { timeout, ..poll() },
     };
-    Endpoint::new(&backend, Arc::clone(budget)).unwrap()
+    Endpoint::new(&backend, budget).unwrap()
 }
 
 /// A response of so many KiB, with its length or in chunks.
@@ -67,7 +67,7 @@ async fn vendor_that_sends_no_head_holds_no_room() {
         () = hanging.requests_came(1) => {}
     }
     assert_eq!(budget.available(), 64 * KIB);
-    assert_eq!(ask(&other).await, Ok(JobState::Running));
+    assert_eq!(poll_once(&other).await, Ok(JobState::Running));
 }
 
 #[tokio::test]
@@ -83,7 +83,7 @@ async fn response_without_room_within_the_timeout_is_overload_and_not_the_vendor
     drop(held);
     assert_eq!(budget.available(), 64 * KIB);
     let patient = endpoint_within(&peer.url(), &budget, PATIENCE);
-    assert_eq!(ask(&patient).await, Ok(JobState::Running));
+    assert_eq!(poll_once(&patient).await, Ok(JobState::Running));
 }
 
 #[tokio::test]
@@ -123,8 +123,8 @@ async fn room_of_a_rejected_response_is_released_before_the_token_is_refreshed()
     };
     // Room for one rejected response, not for two or for one beside a token.
     let budget = ResponseBudget::new(40 * KIB);
-    let endpoint = Endpoint::new(&backend, Arc::clone(&budget)).unwrap();
-    assert_eq!(ask(&endpoint).await, Err(FaultKind::CredentialsRejected));
+    let endpoint = Endpoint::new(&backend, &budget).unwrap();
+    assert_eq!(poll_once(&endpoint).await, Err(FaultKind::CredentialsRejected));
     assert_eq!(peer.received_at(IMMUTA_JOBS).len(), 2);
     assert_eq!(budget.available(), 40 * KIB);
 }

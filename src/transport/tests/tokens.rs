@@ -1,16 +1,16 @@
-//! How tokens and secrets are fetched, shared, renewed and replaced.
+//! How tokens are refreshed and shared, and secrets rotated.
 
 use super::*;
 
 #[tokio::test]
-async fn a_hundred_calls_share_one_token() {
+async fn hundred_polls_share_one_token() {
     let peer = Peer::start(|request| match request.path.as_str() {
         IMMUTA_TOKENS => token("t0ken"),
         _ => active(),
     })
     .await;
     let endpoint = exchanging(&peer.url());
-    let answers = join_all((0..100).map(|_| ask(&endpoint))).await;
+    let answers = join_all((0..100).map(|_| poll_once(&endpoint))).await;
     assert!(answers.iter().all(|answer| *answer == Ok(JobState::Running)));
     let fetches = peer.received_at(IMMUTA_TOKENS);
     assert_eq!(fetches.len(), 1);
@@ -18,25 +18,42 @@ async fn a_hundred_calls_share_one_token() {
         (fetches[0].authorization.as_deref(), &*fetches[0].body),
         (None, r#"{"apikey":"k3y-of-the-gateway"}"#)
     );
-    let asked = peer.received_at(IMMUTA_JOBS);
-    assert_eq!(asked.len(), 100);
-    assert!(asked.iter().all(|request| request.authorization.as_deref() == Some("Bearer t0ken")));
+    let polls = peer.received_at(IMMUTA_JOBS);
+    assert_eq!(polls.len(), 100);
+    assert!(polls.iter().all(|request| request.authorization.as_deref() == Some("Bearer t0ken")));
 }
 
 #[tokio::test]
 async fn whoever_waited_for_a_token_shares_the_failure() {
     let peer = Peer::start(|_| Reply::json("503 Busy", "{}")).await;
     let endpoint = exchanging(&peer.url());
-    let faults = join_all((0..100).map(|_| ask(&endpoint))).await;
+    let faults = join_all((0..100).map(|_| poll_once(&endpoint))).await;
     assert!(faults.iter().all(|fault| matches!(fault, Err(FaultKind::Unavailable { .. }))));
     assert_eq!(peer.received().len(), 1);
     // The next one tries again.
-    ask(&endpoint).await.unwrap_err();
+    poll_once(&endpoint).await.unwrap_err();
     assert_eq!(peer.received().len(), 2);
 }
 
 #[tokio::test]
-async fn a_call_given_up_on_leaves_the_fetch_to_the_next() {
+async fn failed_token_refresh_concerns_the_backend() {
+    for status in ["503 Busy", "404 Not Found", "200 OK"] {
+        let peer = Peer::start(move |_| Reply::json(status, "{}")).await;
+        let endpoint = exchanging(&peer.url());
+        let jobs = job();
+        let fault = endpoint.poll(&jobs, permit()).await.unwrap_err();
+        assert!(fault.token_refresh && fault.concerns_backend(), "{fault:?}");
+        assert_eq!(peer.received_at(IMMUTA_JOBS).len(), 0);
+    }
+    // The same of a poll may be about one of its jobs.
+    let peer = Peer::start(|_| Reply::json("503 Busy", "{}")).await;
+    let jobs = job();
+    let fault = immuta(&peer.url()).poll(&jobs, permit()).await.unwrap_err();
+    assert!(!fault.token_refresh && !fault.concerns_backend(), "{fault:?}");
+}
+
+#[tokio::test]
+async fn cancelled_poll_leaves_the_refresh_to_the_next() {
     let peer = Peer::start(|request| match (request.path.as_str(), request.connection) {
         (IMMUTA_TOKENS, 0) => Reply::nothing().then_stall(),
         (IMMUTA_TOKENS, _) => token("t0ken"),
@@ -46,7 +63,7 @@ async fn a_call_given_up_on_leaves_the_fetch_to_the_next() {
     let endpoint = Arc::new(exchanging(&peer.url()));
     let spawn = || {
         let endpoint = Arc::clone(&endpoint);
-        tokio::spawn(async move { ask(&endpoint).await })
+        tokio::spawn(async move { poll_once(&endpoint).await })
     };
     let first = spawn();
     peer.requests_came(1).await;
@@ -78,7 +95,7 @@ async fn a_token_is_replaced_before_it_expires() {
     let endpoint = datasaur(&peer.url());
     let begin = time::Instant::now();
     while peer.received_at(DATASAUR_TOKENS).len() < 2 {
-        assert_eq!(ask(&endpoint).await, Ok(JobState::Pending));
+        assert_eq!(poll_once(&endpoint).await, Ok(JobState::Pending));
     }
     assert!(begin.elapsed() >= Duration::from_millis(800), "not before most of its life is over");
     let sent: BTreeSet<_> =
@@ -87,14 +104,14 @@ async fn a_token_is_replaced_before_it_expires() {
 }
 
 #[tokio::test]
-async fn a_token_that_cannot_be_replaced_is_used_to_its_end() {
+async fn token_that_cannot_be_refreshed_is_used_to_its_end() {
     let peer = short_lived(1).await;
     let endpoint = datasaur(&peer.url());
     while peer.received_at(DATASAUR_TOKENS).len() < 2 {
-        assert_eq!(ask(&endpoint).await, Ok(JobState::Pending));
+        assert_eq!(poll_once(&endpoint).await, Ok(JobState::Pending));
     }
     let fault = loop {
-        if let Err(fault) = ask(&endpoint).await {
+        if let Err(fault) = poll_once(&endpoint).await {
             break fault;
         }
     };
@@ -104,7 +121,7 @@ async fn a_token_that_cannot_be_replaced_is_used_to_its_end() {
 }
 
 #[tokio::test]
-async fn a_rejected_token_is_replaced_once_and_the_question_asked_again() {
+async fn rejected_token_is_refreshed_once_and_the_poll_repeated() {
     let fetches = std::sync::atomic::AtomicUsize::new(0);
     let peer = Peer::start(move |request| match (request.path.as_str(), request.authorization.as_deref()) {
         (IMMUTA_TOKENS, _) => {
@@ -115,7 +132,7 @@ async fn a_rejected_token_is_replaced_once_and_the_question_asked_again() {
     })
     .await;
     let endpoint = exchanging(&peer.url());
-    let answers = join_all((0..20).map(|_| ask(&endpoint))).await;
+    let answers = join_all((0..20).map(|_| poll_once(&endpoint))).await;
     assert!(answers.iter().all(|answer| *answer == Ok(JobState::Running)), "{answers:?}");
     assert_eq!(peer.received_at(IMMUTA_TOKENS).len(), 2);
     assert_eq!(peer.received_at(IMMUTA_JOBS).len(), 40);
@@ -128,15 +145,15 @@ async fn a_second_rejection_is_the_credentials_fault() {
         _ => rejected(),
     })
     .await;
-    assert_eq!(ask(&exchanging(&peer.url())).await, Err(FaultKind::CredentialsRejected));
+    assert_eq!(poll_once(&exchanging(&peer.url())).await, Err(FaultKind::CredentialsRejected));
     assert_eq!(peer.received_at(IMMUTA_TOKENS).len(), 2);
     assert_eq!(peer.received_at(IMMUTA_JOBS).len(), 2);
 }
 
 #[tokio::test]
-async fn a_fixed_credential_is_not_tried_again() {
+async fn fixed_credential_is_not_tried_again() {
     let peer = Peer::start(|_| rejected()).await;
-    assert_eq!(ask(&immuta(&peer.url())).await, Err(FaultKind::CredentialsRejected));
+    assert_eq!(poll_once(&immuta(&peer.url())).await, Err(FaultKind::CredentialsRejected));
     assert_eq!(peer.received().len(), 1);
 }
 
@@ -165,13 +182,13 @@ async fn a_secret_that_is_replaced_while_it_is_rejected_is_no_fault() {
     })
     .await;
     let endpoint = room.get_or_init(|| Arc::new(immuta(&peer.url())));
-    assert_eq!(ask(endpoint).await, Ok(JobState::Running));
-    assert_eq!(ask(endpoint).await, Ok(JobState::Running));
+    assert_eq!(poll_once(endpoint).await, Ok(JobState::Running));
+    assert_eq!(poll_once(endpoint).await, Ok(JobState::Running));
     assert_eq!(peer.received().len(), 3);
 }
 
 #[tokio::test]
-async fn a_secret_that_is_replaced_while_it_is_traded_is_no_fault() {
+async fn secret_that_is_rotated_during_a_refresh_is_no_fault() {
     let (peer, room) = rotating(|request| match request.path.as_str() {
         IMMUTA_TOKENS if request.body.contains("new") => Some(token("t0ken")),
         IMMUTA_TOKENS => None,
@@ -179,13 +196,13 @@ async fn a_secret_that_is_replaced_while_it_is_traded_is_no_fault() {
     })
     .await;
     let endpoint = room.get_or_init(|| Arc::new(exchanging(&peer.url())));
-    let answers = join_all((0..20).map(|_| ask(endpoint))).await;
+    let answers = join_all((0..20).map(|_| poll_once(endpoint))).await;
     assert!(answers.iter().all(|answer| *answer == Ok(JobState::Running)), "{answers:?}");
     assert_eq!(peer.received_at(IMMUTA_TOKENS).len(), 2);
 }
 
 #[tokio::test]
-async fn a_token_of_the_secret_before_is_not_used_again() {
+async fn token_of_the_secret_before_is_not_used_again() {
     let peer = Peer::start(|request| match request.path.as_str() {
         IMMUTA_TOKENS if request.body.contains("new") => token("t-new"),
         IMMUTA_TOKENS => token("t-old"),
@@ -193,27 +210,27 @@ async fn a_token_of_the_secret_before_is_not_used_again() {
     })
     .await;
     let endpoint = exchanging(&peer.url());
-    assert_eq!(ask(&endpoint).await, Ok(JobState::Running));
+    assert_eq!(poll_once(&endpoint).await, Ok(JobState::Running));
     endpoint.rotate("new".into()).unwrap();
-    assert_eq!(ask(&endpoint).await, Ok(JobState::Running));
+    assert_eq!(poll_once(&endpoint).await, Ok(JobState::Running));
     let sent: Vec<_> =
         peer.received_at(IMMUTA_JOBS).into_iter().map(|it| it.authorization.unwrap()).collect();
     assert_eq!(sent, ["Bearer t-old", "Bearer t-new"]);
 }
 
 #[tokio::test]
-async fn a_new_secret_that_is_rejected_too_is_a_fault() {
+async fn new_secret_that_is_rejected_too_is_a_fault() {
     let (peer, room) = rotating(|_| None).await;
     let endpoint = room.get_or_init(|| Arc::new(immuta(&peer.url())));
-    assert_eq!(ask(endpoint).await, Err(FaultKind::CredentialsRejected));
+    assert_eq!(poll_once(endpoint).await, Err(FaultKind::CredentialsRejected));
     assert_eq!(peer.received().len(), 2);
 }
 
 #[tokio::test]
-async fn a_secret_that_no_header_can_hold_does_not_replace_one() {
+async fn secret_that_no_header_can_hold_does_not_replace_one() {
     let peer = Peer::start(|_| active()).await;
     let endpoint = immuta(&peer.url());
     assert!(!endpoint.rotate("hush\n".into()).unwrap_err().to_string().contains("hush"));
-    assert_eq!(ask(&endpoint).await, Ok(JobState::Running));
+    assert_eq!(poll_once(&endpoint).await, Ok(JobState::Running));
     assert_eq!(peer.received()[0].authorization.as_deref(), Some("k3y-of-the-gateway"));
 }

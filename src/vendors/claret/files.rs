@@ -49,7 +49,7 @@ fn file_name(uri: &str) -> &str {
     path.rsplit('/').find(|segment| !segment.is_empty()).unwrap_or(uri)
 }
 
-/// A GET that is answered as a program's, not a browser's: a rejected token is a
+/// A GET with a program's headers, not a browser's: a rejected token is a
 /// 401 then, and not a redirect to the login page.
 pub(super) fn request(base_url: &BaseUrl, location: &str) -> Result<Request<Bytes>, RefusedLocation> {
     let mut request = Request::new(Bytes::new());
@@ -60,7 +60,7 @@ pub(super) fn request(base_url: &BaseUrl, location: &str) -> Result<Request<Byte
     Ok(request)
 }
 
-/// What the head of an answer says, where it is not one that means "log in first":
+/// What the head of a response says, where it is not one that means "log in first":
 /// a redirect to the login page, that page itself, a page expired (419).
 pub(super) fn part(offset: u64, head: &Response<Bytes>) -> Result<Part, FileFault> {
     let status = head.status();
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_asked_for_as_a_program_does() {
+    fn file_is_requested_as_a_program_does() {
         let request = claret().file_request("/demo/download/a.csv").unwrap();
         assert_eq!(request.method(), http::Method::GET);
         assert_eq!(request.uri(), "https://plan.claret.app/demo/download/a.csv");

@@ -50,7 +50,7 @@ fn claret() -> Claret {
     Claret::new("https://plan.claret.app".parse().unwrap(), "demo", None).unwrap()
 }
 
-fn ask(response: &Response<Bytes>) -> Result<Result<Observation, JobFault>, BackendFault> {
+fn read(response: &Response<Bytes>) -> Result<Result<Observation, JobFault>, BackendFault> {
     let mut answers = observations(&claret(), &jobs(&["12345"]), response)?;
     assert_eq!(answers.len(), 1);
     Ok(answers.remove(0))
@@ -59,11 +59,11 @@ fn ask(response: &Response<Bytes>) -> Result<Result<Observation, JobFault>, Back
 /// What a job with these members said, beside its id and a status.
 fn job_with(members: &str) -> Observation {
     let body = format!(r#"{{"content":{{"job_log_id":12345,"status":"in_progress",{members}}}}}"#);
-    ask(&json(200, body)).unwrap().unwrap()
+    read(&json(200, body)).unwrap().unwrap()
 }
 
 #[test]
-fn one_import_is_asked_for_with_both_headers_that_prevent_the_login_page() {
+fn one_import_is_requested_with_both_headers_that_prevent_the_login_page() {
     let request = claret().request(&jobs(&["12345"]));
     assert_eq!(request.method(), Method::GET);
     assert_eq!(request.uri(), "https://plan.claret.app/demo/api/v1/imports/status/12345");
@@ -76,7 +76,7 @@ fn one_import_is_asked_for_with_both_headers_that_prevent_the_login_page() {
 }
 
 #[test]
-fn an_id_is_a_positive_integer_written_in_one_way() {
+fn id_is_a_positive_integer_written_in_one_way() {
     for id in ["1", "12345", "9223372036854775807"] {
         assert_eq!(claret().check(&JobRef::new("claret", id)), Ok(()), "{id}");
     }
@@ -88,7 +88,7 @@ fn an_id_is_a_positive_integer_written_in_one_way() {
 }
 
 #[test]
-fn the_answer_on_the_vendors_page_is_understood_in_full() {
+fn response_on_the_vendors_page_is_understood_in_full() {
     let dir = "/tenant/download/tenant/user-uploads/inventory-import/2024-01-01/1";
     let artifact = |category: &str, suffix: &str| {
         let file_name = format!("inventory_20240101_{suffix}.csv");
@@ -127,7 +127,7 @@ fn the_answer_on_the_vendors_page_is_understood_in_full() {
         end_time: Some("2024-01-01T10:02:30Z".parse().unwrap()),
         vendor_payload: Bytes::from_static(content.as_bytes()),
     };
-    assert_eq!(ask(&json(200, COMPLETED)), Ok(Ok(expected)));
+    assert_eq!(read(&json(200, COMPLETED)), Ok(Ok(expected)));
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn every_documented_status_has_its_place_in_the_life_cycle() {
         ("failed", JobState::Failed),
         ("queued for review", JobState::Unknown),
     ] {
-        let observation = ask(&json(200, COMPLETED.replace("\"completed\"", &format!("{word:?}"))));
+        let observation = read(&json(200, COMPLETED.replace("\"completed\"", &format!("{word:?}"))));
         let observation = observation.unwrap().unwrap();
         assert_eq!((observation.state, observation.vendor_state.as_str()), (state, word));
         assert_eq!(observation.error, None, "the message is about the call, not the job");
@@ -148,7 +148,7 @@ fn every_documented_status_has_its_place_in_the_life_cycle() {
 
 #[test]
 fn nothing_but_the_status_is_needed() {
-    let observation = ask(&json(200, r#"{"content":{"status":"pending"}}"#)).unwrap().unwrap();
+    let observation = read(&json(200, r#"{"content":{"status":"pending"}}"#)).unwrap().unwrap();
     let payload = Bytes::from_static(br#"{"status":"pending"}"#);
     let expected = Observation { vendor_payload: payload, ..Observation::new(JobState::Pending, "pending") };
     assert_eq!(observation, expected);
@@ -163,13 +163,13 @@ fn nothing_but_the_status_is_needed() {
 }
 
 #[test]
-fn a_job_without_a_status_is_malformed() {
+fn job_without_a_status_is_malformed() {
     for status in ["null", "1", "[]", "[\"failed\"]", "\"\""] {
         let body = format!(r#"{{"content":{{"job_log_id":12345,"status":{status}}}}}"#);
-        assert_eq!(ask(&json(200, body)), Ok(Err(JobFault::Malformed { why: "no status" })), "{status}");
+        assert_eq!(read(&json(200, body)), Ok(Err(JobFault::Malformed { why: "no status" })), "{status}");
     }
     for body in [r#"{"message":"ok"}"#, r#"{"content":null}"#, r#"{"content":[]}"#] {
-        assert!(matches!(ask(&json(200, body)).unwrap_err().kind, FaultKind::Malformed { .. }));
+        assert!(matches!(read(&json(200, body)).unwrap_err().kind, FaultKind::Malformed { .. }));
     }
 }
 
@@ -186,12 +186,12 @@ fn an_answer_about_another_job_is_malformed() {
         ("123456789012345678901234567890", false),
     ] {
         let body = format!(r#"{{"content":{{"job_log_id":{id},"status":"failed"}}}}"#);
-        assert_eq!(ask(&json(200, body)).unwrap().is_ok(), is_ours, "{id}");
+        assert_eq!(read(&json(200, body)).unwrap().is_ok(), is_ours, "{id}");
     }
 }
 
 #[test]
-fn a_timestamp_has_up_to_nine_fraction_digits_and_an_offset() {
+fn timestamp_has_up_to_nine_fraction_digits_and_an_offset() {
     let second: Timestamp = "2021-09-28T16:51:44Z".parse().unwrap();
     for (text, nanoseconds) in [
         ("2021-09-28T16:51:44Z", Some(0)),
@@ -224,7 +224,7 @@ fn progress_keeps_what_can_be_understood() {
 }
 
 #[test]
-fn an_owner_keeps_all_its_digits() {
+fn owner_keeps_all_its_digits() {
     let owner = |text: &str| job_with(&format!("\"user_id\":{text}")).owner;
     assert_eq!(owner("18446744073709551617"), "18446744073709551617");
     assert_eq!(owner("\"7\""), "7");
@@ -261,10 +261,10 @@ fn files_are_listed_by_category_and_each_has_a_name_of_its_own() {
 }
 
 #[test]
-fn a_failed_job_has_an_error_only_where_it_says_why() {
+fn failed_job_has_an_error_only_where_it_says_why() {
     let error = |status: &str, member: &str| {
         let body = format!(r#"{{"message":"ok","content":{{"status":"{status}"{member}}}}}"#);
-        ask(&json(200, body)).unwrap().unwrap().error
+        read(&json(200, body)).unwrap().unwrap().error
     };
     let boom = |details: &'static str| Some(JobError { message: "boom".into(), details: details.into() });
     assert_eq!(error("failed", ""), None);
@@ -276,7 +276,7 @@ fn a_failed_job_has_an_error_only_where_it_says_why() {
 }
 
 #[test]
-fn a_job_that_is_missing_or_hidden_is_not_found() {
+fn job_that_is_missing_or_hidden_is_not_found() {
     for body in [
         r#"{
           "message": "Job not found or you do not have access to this job.",
@@ -289,15 +289,15 @@ fn a_job_that_is_missing_or_hidden_is_not_found() {
         r#"{"error": "Job log ID does not exist", "errors": {"job_log_id": ["is wrong"]}}"#,
         r#"{"message": "The given data was invalid.", "errors": {"job_log_id": ["Job log ID does not exist"]}}"#,
     ] {
-        assert_eq!(ask(&json(422, body)), Ok(Err(JobFault::NotFound)), "{body}");
+        assert_eq!(read(&json(422, body)), Ok(Err(JobFault::NotFound)), "{body}");
     }
 }
 
 #[test]
-fn a_failed_validation_is_the_jobs_fault_only_if_it_is_about_the_id() {
+fn failed_validation_is_the_jobs_fault_only_if_it_is_about_the_id() {
     let about_the_id = r#"{"message":"The given data was invalid.","errors":{"x":["?"],"job_log_id":["must be an integer"]}}"#;
     let invalid = JobFault::Invalid { message: "must be an integer".into() };
-    assert_eq!(ask(&json(422, about_the_id)), Ok(Err(invalid)));
+    assert_eq!(read(&json(422, about_the_id)), Ok(Err(invalid)));
     for (body, words) in [
         (
             r#"{"message":"Bad data.","errors":{"n":[],"tenant":["The tenant is closed."]}}"#,
@@ -312,15 +312,15 @@ fn a_failed_validation_is_the_jobs_fault_only_if_it_is_about_the_id() {
         ("{}", "HTTP 422"),
         ("[", "HTTP 422"),
     ] {
-        let fault = ask(&json(422, body)).unwrap_err();
+        let fault = read(&json(422, body)).unwrap_err();
         let rejected = FaultKind::Rejected { message: words.into() };
         assert_eq!(fault, rejected.with_status(StatusCode::UNPROCESSABLE_ENTITY), "{body}");
     }
 }
 
 #[test]
-fn a_json_404_is_the_wrong_endpoint() {
-    let fault = ask(&json(404, r#"{"message":"The route demo could not be found."}"#)).unwrap_err();
+fn json_404_is_the_wrong_endpoint() {
+    let fault = read(&json(404, r#"{"message":"The route demo could not be found."}"#)).unwrap_err();
     let rejected = FaultKind::Rejected { message: "The route demo could not be found.".into() };
     assert_eq!(fault, rejected.with_status(StatusCode::NOT_FOUND));
 }
@@ -330,7 +330,7 @@ fn whatever_leads_to_the_login_page_is_a_matter_of_credentials() {
     let bare_page = answer(200, "", "\n<!DOCTYPE html>");
     let responses = [html(200), html(404), html(403), html(419), json(419, "{}"), json(302, ""), bare_page];
     for response in responses {
-        assert_eq!(ask(&response).unwrap_err().kind, FaultKind::CredentialsRejected, "{response:?}");
+        assert_eq!(read(&response).unwrap_err().kind, FaultKind::CredentialsRejected, "{response:?}");
     }
 }
 
@@ -341,7 +341,7 @@ fn log_in(response: &Response<Bytes>) -> Result<Token, BackendFault> {
 }
 
 #[test]
-fn a_login_carries_email_and_password_as_query_parameters() {
+fn login_carries_email_and_password_as_query_parameters() {
     assert!(claret().token_exchange().is_none());
     let base = "https://plan.claret.app".parse().unwrap();
     let claret = Claret::new(base, "demo", Some("me+x@example.com".into())).unwrap();
@@ -357,7 +357,7 @@ fn a_login_carries_email_and_password_as_query_parameters() {
 }
 
 #[test]
-fn a_token_may_hold_a_bar_and_has_no_end() {
+fn token_may_hold_a_bar_and_has_no_end() {
     let body = r#"{"token":"1|abcDEF0123456789"}"#;
     let token = log_in(&json(200, body)).unwrap();
     assert_eq!(token.value.expose_secret(), "1|abcDEF0123456789");
@@ -365,7 +365,7 @@ fn a_token_may_hold_a_bar_and_has_no_end() {
 }
 
 #[test]
-fn a_refused_login_is_a_matter_of_credentials() {
+fn refused_login_is_a_matter_of_credentials() {
     for response in [json(401, "{}"), json(422, "{}"), json(403, ""), json(302, ""), html(200), html(422)] {
         assert_eq!(log_in(&response).unwrap_err().kind, FaultKind::CredentialsRejected, "{response:?}");
     }
@@ -375,7 +375,7 @@ fn a_refused_login_is_a_matter_of_credentials() {
 }
 
 #[test]
-fn a_password_that_no_url_can_hold_is_a_clear_fault() {
+fn password_that_no_url_can_hold_is_a_clear_fault() {
     let login = |password: String| {
         let base = format!("{:x<2048}", "https://plan.claret.app/").parse().unwrap();
         let claret = Claret::new(base, &"ä".repeat(127), Some("me@example.com".into())).unwrap();
@@ -389,7 +389,7 @@ fn a_password_that_no_url_can_hold_is_a_clear_fault() {
 }
 
 #[test]
-fn a_tenant_is_one_segment_of_a_path() {
+fn tenant_is_one_segment_of_a_path() {
     for tenant in ["", ".", "..", &"x".repeat(256)] {
         assert!(Claret::new("https://plan.claret.app".parse().unwrap(), tenant, None).is_err(), "{tenant}");
     }

@@ -64,7 +64,7 @@ fn rejected_credentials_are_the_gateways_matter() {
 fn a_404_without_a_word_about_the_job_is_the_wrong_endpoint() {
     for row in rows() {
         for body in ["{}", r#"{"statusCode": 404, "error": "Not Found", "message": "Not Found"}"#] {
-            let one = row.ask_for(&row.asked[..1], &json(404, body)).unwrap_err();
+            let one = row.read_for(&row.polled[..1], &json(404, body)).unwrap_err();
             assert!(matches!(one.kind, FaultKind::Rejected { .. }), "{}: {one:?}", row.vendor);
             let fault = row.fault(&json(404, body));
             assert!(matches!(fault, FaultKind::Rejected { .. }), "{}: {fault:?}", row.vendor);

@@ -63,23 +63,21 @@ impl GraphqlErrors {
         Err(response::rejected(message.unwrap_or("an error without a message"), status))
     }
 
-    /// What the errors say about a job that has no element: the first error whose
-    /// position `speaks_for_it`. A rejected token is everybody's, unless another job of
-    /// the same response `has_data`.
+    /// What the errors say about a job that has no element: of those whose position
+    /// `speaks_for_it` the first with a position, or else the first. A rejected token is
+    /// everybody's, unless another job of the same response `has_data`.
     pub(super) fn of_one(
         &self,
         speaks_for_it: impl Fn(Option<usize>) -> bool,
         job: &JobRef,
         has_data: bool,
     ) -> Result<Option<JobFault>, BackendFault> {
-        let mut first = None;
-        for error in self.0.iter().filter(|error| speaks_for_it(error.position)) {
-            if error.kind == Kind::Credentials && !has_data {
-                return Err(FaultKind::CredentialsRejected.into());
-            }
-            first.get_or_insert(error);
+        let errors: Vec<_> = self.0.iter().filter(|error| speaks_for_it(error.position)).collect();
+        if !has_data && errors.iter().any(|error| error.kind == Kind::Credentials) {
+            return Err(FaultKind::CredentialsRejected.into());
         }
-        Ok(first.map(|error| error.about(job)))
+        let own = errors.iter().find(|error| error.position.is_some()).or(errors.first());
+        Ok(own.map(|error| error.about(job)))
     }
 }
 

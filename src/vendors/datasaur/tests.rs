@@ -57,7 +57,7 @@ fn error(message: &str, path: &Value, extensions: &Value) -> Value {
 const UNEXPLAINED: JobFault = JobFault::Malformed { why: "an error stands in its place" };
 
 #[test]
-fn the_request_is_a_query_for_all_jobs() {
+fn request_is_a_query_for_all_jobs() {
     let ids = [ID, "with \"quotes\"", "9007199254740993"];
     let request = adapter().request(&jobs(&ids));
     assert_eq!(request.method(), Method::POST);
@@ -76,7 +76,7 @@ fn the_request_is_a_query_for_all_jobs() {
 }
 
 #[test]
-fn a_job_id_is_any_text_without_control_characters() {
+fn job_id_is_any_text_without_control_characters() {
     let long = "x".repeat(512);
     for id in [ID, "ä b/c\"'", &long] {
         adapter().check(&JobRef::new("ds", id)).unwrap();
@@ -101,7 +101,7 @@ fn only_a_client_id_makes_a_token_exchange_and_no_secret_is_kept() {
 }
 
 #[test]
-fn a_recorded_answer_is_read_without_loss() {
+fn recorded_response_is_read_without_loss() {
     let element = format!(
         "{{\n            \"id\": \"{ID}\",\n            \"status\": \"DELIVERED\",\n            \"progress\": 0\n        }}"
     );
@@ -136,7 +136,7 @@ fn every_word_has_its_state() {
 }
 
 #[test]
-fn a_result_keeps_its_exact_bytes() {
+fn result_keeps_its_exact_bytes() {
     let deep = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
     for result in
         [r#"{ "b":1, "a":9007199254740993.10 }"#, r#""\u0041""#, "1e400", "false", "[]", r#""\ud800""#, &deep]
@@ -162,7 +162,7 @@ fn odd_values_beside_the_state_do_not_matter() {
 }
 
 #[test]
-fn a_failed_job_says_why_with_a_line_of_each_error() {
+fn failed_job_says_why_with_a_line_of_each_error() {
     let errors = r#"[{"id":"1","stack":"\n Error: no model\n    at x","args":null}, {"id":"2","stack":"Error: y","args":{"message":"no quota"}},null,{"id":"3","stack":"","args":7},7]"#;
     let element = format!(r#"{{"id":"a","status":"FAILED","errors": {errors} }}"#);
     let error = read_element(&element).unwrap().error.unwrap();
@@ -174,7 +174,7 @@ fn a_failed_job_says_why_with_a_line_of_each_error() {
 }
 
 #[test]
-fn an_error_is_set_only_where_the_vendor_said_why() {
+fn error_is_set_only_where_the_vendor_said_why() {
     assert_eq!(read_with(json!({"status":"FAILED","errors":[]})).error, None);
     assert_eq!(read_with(json!({"status":"FAILED"})).error, None);
     let retried = read_with(json!({"status":"IN_PROGRESS","errors":[{"id":"1","stack":"Error: x"}]}));
@@ -182,7 +182,7 @@ fn an_error_is_set_only_where_the_vendor_said_why() {
 }
 
 #[test]
-fn a_creation_time_is_iso_8601_or_milliseconds() {
+fn creation_time_is_iso_8601_or_milliseconds() {
     let expected: Timestamp = "2024-05-06T07:08:09.123Z".parse().unwrap();
     for created_at in [
         json!("2024-05-06T07:08:09.123Z"),
@@ -240,7 +240,7 @@ fn an_element_that_cannot_be_read_spoils_no_other() {
 }
 
 #[test]
-fn a_job_is_not_called_missing_beside_an_element_without_an_id() {
+fn job_is_not_called_missing_beside_an_element_without_an_id() {
     let unknown = Err(JobFault::Malformed { why: "an element has no readable id" });
     for broken in ["7", "[]", "{}", r#"{"id":7}"#, r#"{"id":"b","id":"a"}"#, r#"{"id":"\ud800"}"#] {
         let body = format!(r#"{{"data":{{"result":[{broken},{}]}}}}"#, job("a", "DELIVERED"));
@@ -250,7 +250,7 @@ fn a_job_is_not_called_missing_beside_an_element_without_an_id() {
 }
 
 #[test]
-fn an_id_with_escapes_is_the_same_id() {
+fn id_with_escapes_is_the_same_id() {
     assert_eq!(read_element(r#"{"id":"\u0061","status":"NONE"}"#).unwrap().state, JobState::Pending);
 }
 
@@ -316,7 +316,7 @@ fn what_there_is_of_the_data_is_used_beside_errors() {
 }
 
 #[test]
-fn a_forbidden_job_spoils_no_other() {
+fn forbidden_job_spoils_no_other() {
     let body = json!({"data":{"result":[job("a", "DELIVERED"), null]},
         "errors":[error("Forbidden", &json!(["result", 1]), &json!({}))]});
     let seen = states(read(&["a", "b"], &body));
@@ -336,6 +336,14 @@ fn unauthorized_job_beside_jobs_with_data_is_forbidden_alone() {
 }
 
 #[test]
+fn error_at_the_jobs_own_position_precedes_one_without_a_position() {
+    let body = json!({"data":{"result":[job("a", "DELIVERED"), null]},
+        "errors":[{"message":"boom"}, error("Unauthorized", &json!(["result", 1]), &json!({}))]});
+    let seen = states(read(&["a", "b"], &body));
+    assert_eq!(seen, [Ok(JobState::Succeeded), Err(JobFault::Forbidden)]);
+}
+
+#[test]
 fn unauthorized_jobs_without_any_data_reject_the_credentials() {
     let unauthorized = |position: usize| error("Unauthorized", &json!(["result", position]), &json!({}));
     for result in [json!([null, null]), json!([]), json!([null, job("foreign", "DELIVERED")])] {
@@ -345,7 +353,7 @@ fn unauthorized_jobs_without_any_data_reject_the_credentials() {
 }
 
 #[test]
-fn an_error_whose_job_cannot_be_told_leaves_no_job_called_missing() {
+fn error_whose_job_cannot_be_told_leaves_no_job_called_missing() {
     for (result, path) in [
         (json!([job("b", "DELIVERED"), null, null]), json!(["result", 1])),
         (json!([job("b", "DELIVERED"), null]), json!(["result", 1])),
@@ -378,7 +386,7 @@ fn no_data_and_no_errors_is_malformed() {
 }
 
 #[test]
-fn the_http_status_decides_before_the_body() {
+fn http_status_decides_before_the_body() {
     let good = json!({"data":{"result":[job("a", "DELIVERED")]}}).to_string();
     for body in [good.as_str(), r#"{"errors":[{"message":"x"}]}"#, "<html>"] {
         let kind = |status| read_at(status, &["a"], body).unwrap_err().kind;

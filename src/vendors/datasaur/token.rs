@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn the_secret_goes_into_the_form_or_into_basic_credentials() {
+    fn secret_goes_into_the_form_or_into_basic_credentials() {
         let secret = SecretString::from("p+w=ä");
         let request = client(ClientAuth::Form).request(&secret).unwrap();
         assert_eq!(request.method(), Method::POST);
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_recorded_answer_gives_the_token_and_its_lifetime() {
+    fn recorded_response_gives_the_token_and_its_lifetime() {
         let token =
             answer(200, &format!(r#"{{"access_token":"{TOKEN}","token_type":"bearer","expires_in":3600}}"#))
                 .unwrap();
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lifetime_is_a_number_or_its_text_or_none() {
+    fn lifetime_is_a_number_or_its_text_or_none() {
         let hour = Some(Expiry::After(Duration::from_hours(1)));
         for (expires_in, expiry) in [
             ("\"3600\"", hour),
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_client_is_a_rejected_credential() {
+    fn refused_client_is_a_rejected_credential() {
         let recorded =
             r#"{"code":400,"error":"invalid_client","error_description":"Client credentials are invalid"}"#;
         let fault = answer(400, recorded).unwrap_err();
@@ -208,13 +208,13 @@ mod tests {
     }
 
     #[test]
-    fn an_outage_or_a_throttle_is_not_a_rejected_credential() {
+    fn outage_or_a_throttle_is_not_a_rejected_credential() {
         assert!(matches!(kind(503, r#"{"error":"invalid_client"}"#), FaultKind::Unavailable { .. }));
         assert!(matches!(kind(429, ""), FaultKind::Throttled { .. }));
     }
 
     #[test]
-    fn an_answer_without_a_token_that_can_be_sent_is_malformed() {
+    fn response_without_a_token_that_can_be_sent_is_malformed() {
         for body in [
             "",
             "[]",

@@ -1,4 +1,4 @@
-//! Where a vendor says that a file is, and whether the gateway may ask there.
+//! The location that a vendor gives for a file, and whether a request may go there.
 //!
 //! A location is the vendor's word, and the request to it carries the backend's
 //! credentials. So the scheme, host and port are always taken from the backend's
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_one_of_the_backends_own() {
+    fn path_is_one_of_the_backends_own() {
         for (location, uri) in [
             ("/tenant/download/tenant/a.csv", "https://plan.claret.app/tenant/download/tenant/a.csv"),
             ("tenant/download/a.csv", "https://plan.claret.app/tenant/download/a.csv"),
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_goes_behind_the_base_urls_own_and_a_url_does_not() {
+    fn path_goes_behind_the_base_urls_own_and_a_url_does_not() {
         for base in ["http://proxy:8080/claret", "http://proxy:8080/claret/"] {
             assert_eq!(at(base, "/t/a.csv").unwrap(), "http://proxy:8080/claret/t/a.csv");
             assert_eq!(at(base, "t/a.csv").unwrap(), "http://proxy:8080/claret/t/a.csv");
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_of_the_same_origin_is_accepted_however_it_is_spelt() {
+    fn url_of_the_same_origin_is_accepted_however_it_is_spelt() {
         for location in [
             "https://plan.claret.app/t/a.csv",
             "HTTPS://Plan.Claret.App/t/a.csv",

@@ -30,13 +30,13 @@ fn immuta() -> Immuta {
     Immuta::new("https://immuta.example".parse().unwrap(), NonZeroUsize::new(200).unwrap(), false)
 }
 
-fn ask(ids: &[&str], response: &Response<Bytes>) -> Observations {
+fn read(ids: &[&str], response: &Response<Bytes>) -> Observations {
     observations(&immuta(), &jobs(ids), response)
 }
 
 /// What an element said about job `a`.
 fn element(element: &str) -> Result<Observation, JobFault> {
-    let mut answers = ask(&["a"], &json(200, format!("{{\"a\": {element}}}"))).unwrap();
+    let mut answers = read(&["a"], &json(200, format!("{{\"a\": {element}}}"))).unwrap();
     assert_eq!(answers.len(), 1);
     answers.remove(0)
 }
@@ -46,7 +46,7 @@ fn in_state(state: &str, output: &str) -> Observation {
 }
 
 #[test]
-fn many_jobs_are_asked_for_in_one_request() {
+fn many_jobs_are_polled_in_one_request() {
     let request = immuta().request(&jobs(&[ID, "say \"ä\""]));
     assert_eq!(request.method(), Method::POST);
     assert_eq!(request.uri(), "https://immuta.example/jobs/statuses");
@@ -57,7 +57,7 @@ fn many_jobs_are_asked_for_in_one_request() {
 }
 
 #[test]
-fn an_id_is_any_text_of_1_to_512_bytes() {
+fn id_is_any_text_of_1_to_512_bytes() {
     for id in [ID, "0", " ", "a/b?c", "ä", &"x".repeat(512)] {
         assert_eq!(immuta().check(&JobRef::new("immuta", id)), Ok(()), "{id}");
     }
@@ -67,8 +67,8 @@ fn an_id_is_any_text_of_1_to_512_bytes() {
 }
 
 #[test]
-fn the_answer_on_the_vendors_page_is_a_job_that_succeeded() {
-    let answers = ask(&[ID], &json(200, COMPLETED)).unwrap();
+fn response_on_the_vendors_page_is_a_job_that_succeeded() {
+    let answers = read(&[ID], &json(200, COMPLETED)).unwrap();
     let start = COMPLETED.find("{\n    \"id\"").unwrap();
     let element = &COMPLETED[start..COMPLETED.len() - 2];
     let observation = Observation {
@@ -98,7 +98,7 @@ fn every_documented_state_has_its_place_in_the_life_cycle() {
 }
 
 #[test]
-fn a_state_may_be_the_only_one_of_a_list() {
+fn state_may_be_the_only_one_of_a_list() {
     assert_eq!(element(r#"{"state":["retry"]}"#).unwrap().state, JobState::Retrying);
     for state in ["[]", r#"["active","failed"]"#, "[[\"active\"]]", "{}", "1", "null", "\"\"", "[\"\"]"] {
         let fault = element(&format!(r#"{{"id":"a","state":{state}}}"#)).unwrap_err();
@@ -112,7 +112,7 @@ fn jobs_are_answered_in_the_order_asked_and_one_odd_job_spoils_no_other() {
         "c": {"state": "active"}, "odd": "x", "other": {"id": "c", "state": "failed"},
         "null": null, "a": {"id": "a", "state": "completed", "output": "done"}, "unasked": 1
     }"#;
-    let answers = ask(&["a", "gone", "odd", "c", "other", "null", "a"], &json(200, body)).unwrap();
+    let answers = read(&["a", "gone", "odd", "c", "other", "null", "a"], &json(200, body)).unwrap();
     let states: Vec<_> = answers.iter().map(|answer| answer.as_ref().map(|job| job.state)).collect();
     let (missing, odd) = (JobFault::NotFound, JobFault::Malformed { why: "not an object" });
     let crossed = JobFault::Malformed { why: "it is about another job" };
@@ -131,9 +131,9 @@ fn jobs_are_answered_in_the_order_asked_and_one_odd_job_spoils_no_other() {
 }
 
 #[test]
-fn a_job_that_the_answer_leaves_out_is_not_found() {
+fn job_that_the_response_leaves_out_is_not_found() {
     for body in ["{}", r#"{"a": null}"#] {
-        assert_eq!(ask(&["a"], &json(200, body)).unwrap(), [Err(JobFault::NotFound)], "{body}");
+        assert_eq!(read(&["a"], &json(200, body)).unwrap(), [Err(JobFault::NotFound)], "{body}");
     }
 }
 
@@ -141,26 +141,26 @@ fn a_job_that_the_answer_leaves_out_is_not_found() {
 fn an_answer_about_other_jobs_makes_none_missing() {
     let why = "the answer is about other jobs";
     for body in [r#"{"b": {"state": "active"}}"#, r#"{"b": {"state": "active"}, "c": {"state": "active"}}"#] {
-        let answers = ask(&["a", "c"], &json(200, body)).unwrap();
+        let answers = read(&["a", "c"], &json(200, body)).unwrap();
         assert_eq!(answers[0], Err(JobFault::Malformed { why }), "{body}");
     }
 }
 
 #[test]
-fn an_object_that_is_not_about_jobs_does_not_make_jobs_missing() {
-    let fault = ask(&["a"], &json(200, r#"{"message": "try later"}"#)).unwrap_err();
+fn object_that_is_not_about_jobs_does_not_make_jobs_missing() {
+    let fault = read(&["a"], &json(200, r#"{"message": "try later"}"#)).unwrap_err();
     assert_eq!(fault.kind, FaultKind::Malformed { why: "not an object of jobs" });
 }
 
 #[test]
 fn of_a_job_that_stands_twice_the_last_one_counts() {
     let body = r#"{"a": {"state": "active"}, "a": {"state": "active", "state": "failed"}}"#;
-    let answers = ask(&["a"], &json(200, body)).unwrap();
+    let answers = read(&["a"], &json(200, body)).unwrap();
     assert_eq!(answers[0].as_ref().unwrap().state, JobState::Failed);
 }
 
 #[test]
-fn an_output_is_a_text_or_json_and_keeps_every_byte() {
+fn output_is_a_text_or_json_and_keeps_every_byte() {
     for (output, data, content_type) in [
         (r#""""#, "", ContentType::Text),
         (r#""a\n\u00e4\ud83d\ude00""#, "a\nä😀", ContentType::Text),
@@ -179,7 +179,7 @@ fn an_output_is_a_text_or_json_and_keeps_every_byte() {
 }
 
 #[test]
-fn the_output_of_a_failed_or_retrying_job_is_its_error() {
+fn output_of_a_failed_or_retrying_job_is_its_error() {
     for (output, message) in [
         (r#""it broke""#, "it broke"),
         (r#"{"name":"Error","message":"it broke","stack":"Error: it broke\n at x"}"#, "it broke"),
@@ -198,13 +198,13 @@ fn the_output_of_a_failed_or_retrying_job_is_its_error() {
 }
 
 #[test]
-fn the_payload_is_the_jobs_object_byte_for_byte() {
+fn payload_is_the_jobs_object_byte_for_byte() {
     let text = r#"{ "id":"a", "state":"active",  "undocumented": [18446744073709551616, "\u00e4"] }"#;
     assert_eq!(element(text).unwrap().vendor_payload, text);
 }
 
 #[test]
-fn a_refusal_has_the_vendors_words() {
+fn refusal_has_the_vendors_words() {
     for (response, words) in [
         (
             json(400, r#"{"statusCode":400,"error":"Bad Request","message":"Invalid payload"}"#),
@@ -220,33 +220,33 @@ fn a_refusal_has_the_vendors_words() {
             "no Route matched with those values",
         ),
     ] {
-        let fault = ask(&["a"], &response).unwrap_err();
+        let fault = read(&["a"], &response).unwrap_err();
         assert_eq!(fault.kind, FaultKind::Rejected { message: words.into() });
         assert_eq!(fault.http_status, Some(response.status().as_u16()));
     }
 }
 
 #[test]
-fn a_refused_id_is_that_jobs_fault_only_when_it_was_asked_for_alone() {
+fn refused_id_is_that_jobs_fault_only_when_it_was_polled_alone() {
     for body in [
         r#"{"statusCode":400,"message":"\"jobIds[0]\" must be a valid GUID"}"#,
         r#"{"statusCode":400,"message":"invalid input: \"a\""}"#,
         r#"{"statusCode":400,"message":"Invalid","validation":{"source":"payload","keys":["jobIds"]}}"#,
     ] {
         for status in [400, 422] {
-            let alone = ask(&["a"], &json(status, body)).unwrap();
+            let alone = read(&["a"], &json(status, body)).unwrap();
             assert!(matches!(alone[..], [Err(JobFault::Invalid { .. })]), "{body}");
-            let fault = ask(&["a", "b"], &json(status, body)).unwrap_err();
+            let fault = read(&["a", "b"], &json(status, body)).unwrap_err();
             assert!(matches!(fault.kind, FaultKind::Rejected { .. }), "{body}");
         }
     }
 }
 
 #[test]
-fn a_404_about_a_job_is_that_jobs_fault_only_when_it_was_asked_for_alone() {
+fn not_found_about_a_job_is_that_jobs_fault_only_when_it_was_polled_alone() {
     let response = json(404, r#"{"statusCode":404,"error":"Not Found","message":"Job a does not exist"}"#);
-    assert_eq!(ask(&["a"], &response).unwrap(), [Err(JobFault::NotFound)]);
-    let fault = ask(&["a", "b"], &response).unwrap_err();
+    assert_eq!(read(&["a"], &response).unwrap(), [Err(JobFault::NotFound)]);
+    let fault = read(&["a", "b"], &response).unwrap_err();
     assert_eq!(fault.kind, FaultKind::Rejected { message: "Job a does not exist".into() });
 }
 
@@ -256,7 +256,7 @@ fn exchange(response: &Response<Bytes>) -> Result<Token, BackendFault> {
 }
 
 #[test]
-fn an_api_key_is_traded_only_where_the_configuration_says_so() {
+fn api_key_is_exchanged_only_where_the_configuration_says_so() {
     assert!(immuta().token_exchange().is_none());
     let base = "https://immuta.example/t/".parse().unwrap();
     let immuta = Immuta::new(base, NonZeroUsize::MIN, true);
@@ -269,7 +269,7 @@ fn an_api_key_is_traded_only_where_the_configuration_says_so() {
 }
 
 #[test]
-fn a_token_ends_when_the_vendor_says() {
+fn token_ends_when_the_vendor_says() {
     let full = r#"{"authenticated":true,"token":"dea464","tokenExpiration":"2021-09-29T19:12:51.467Z"}"#;
     let token = exchange(&json(200, full)).unwrap();
     assert_eq!(token.value.expose_secret(), "dea464");
@@ -280,7 +280,7 @@ fn a_token_ends_when_the_vendor_says() {
 }
 
 #[test]
-fn a_refused_api_key_is_a_matter_of_credentials() {
+fn refused_api_key_is_a_matter_of_credentials() {
     for response in [json(400, "{}"), json(401, ""), html(403), json(200, r#"{"authenticated":false}"#)] {
         assert_eq!(exchange(&response).unwrap_err().kind, FaultKind::CredentialsRejected);
     }
@@ -291,7 +291,7 @@ fn a_refused_api_key_is_a_matter_of_credentials() {
 }
 
 #[test]
-fn an_answer_that_is_not_about_jobs_says_nothing_about_them() {
+fn response_that_is_not_about_jobs_says_nothing_about_them() {
     for (status, body) in [
         (200, r#"{"error":{"code":"ECONNREFUSED","message":"queue is down"}}"#),
         (200, r#"{"errors":{}}"#),

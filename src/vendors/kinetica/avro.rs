@@ -25,7 +25,7 @@ pub(super) enum Kind {
     Map,
 }
 
-/// Around every answer: status, message, the type of the record, and the record in
+/// Around every response: status, message, the type of the record, and the record in
 /// one of two forms.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Wrapper<'a> {
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_becomes_the_servers_json() {
+    fn record_becomes_the_servers_json() {
         let record = b"\x06a\"\x0a\x01\xc8\x01\x06\x00\xff\x1f\x04\x02k\x04\xc3\xa4\x02l\x00\x00";
         let json = to_json(RECORD, record).unwrap();
         assert_eq!(
@@ -229,13 +229,13 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_is_not_utf8_is_null() {
+    fn text_that_is_not_utf8_is_null() {
         assert_eq!(to_json(&[("t", Kind::Text)], b"\x02\xff").unwrap(), r#"{"t":null}"#);
         assert_eq!(map(b"\x02\x02\xff\x02\xff\x00").unwrap(), "{\"m\":{\"\u{fffd}\":null}}");
     }
 
     #[test]
-    fn a_number_has_at_most_64_bits() {
+    fn number_has_at_most_64_bits() {
         assert_eq!(long(&[0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01]), Some(i64::MAX));
         assert_eq!(long(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01]), Some(i64::MIN));
         assert_eq!(long(&[0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02]), None);
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_that_the_bytes_cannot_hold_is_refused_at_once() {
+    fn length_that_the_bytes_cannot_hold_is_refused_at_once() {
         for length in [1, 2, i64::MAX, i64::MIN, -1, 1 << 40] {
             let mut bytes = Vec::new();
             put_long(&mut bytes, length);
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_map_comes_in_blocks_with_or_without_their_length() {
+    fn map_comes_in_blocks_with_or_without_their_length() {
         let wanted = Some(r#"{"m":{"k":"v","l":"w"}}"#.to_owned());
         assert_eq!(map(b"\x04\x02k\x02v\x02l\x02w\x00"), wanted);
         assert_eq!(map(b"\x02\x02k\x02v\x02\x02l\x02w\x00"), wanted);
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_boolean_is_nought_or_one() {
+    fn boolean_is_nought_or_one() {
         let read = |byte| to_json(&[("b", Kind::Boolean)], &[byte]);
         assert_eq!(read(0).as_deref(), Some(r#"{"b":false}"#));
         assert_eq!(read(2), None);

@@ -58,7 +58,7 @@ fn malformed(why: &'static str) -> BackendFault {
 }
 
 #[test]
-fn the_request_has_the_schemas_fields_in_order_and_a_bare_number() {
+fn request_has_the_schemas_fields_in_order_and_a_bare_number() {
     for (id, tag, body) in [
         ("4611686018427387907", None, r#"{"job_id":4611686018427387907,"options":{}}"#),
         ("9007199254740993", Some("t1"), r#"{"job_id":9007199254740993,"options":{"job_tag":"t1"}}"#),
@@ -77,7 +77,7 @@ fn the_request_has_the_schemas_fields_in_order_and_a_bare_number() {
 }
 
 #[test]
-fn a_job_id_is_a_canonical_64_bit_integer() {
+fn job_id_is_a_canonical_64_bit_integer() {
     for id in ["0", "-1", "7", "9223372036854775807", "-9223372036854775808"] {
         adapter().check(&JobRef::new("db", id)).unwrap();
     }
@@ -89,7 +89,7 @@ fn a_job_id_is_a_canonical_64_bit_integer() {
 }
 
 #[test]
-fn a_job_tag_is_letters_digits_underscores_and_hyphens() {
+fn job_tag_is_letters_digits_underscores_and_hyphens() {
     let long = "t".repeat(512);
     for tag in ["t", "Tag_2-b", &long] {
         adapter().check(&job().with_tag(tag)).unwrap();
@@ -101,7 +101,7 @@ fn a_job_tag_is_letters_digits_underscores_and_hyphens() {
 }
 
 #[test]
-fn a_recorded_answer_is_read_without_loss() {
+fn recorded_response_is_read_without_loss() {
     let body = r#"{"status":"OK","message":"","data_type":"get_job_response","data":"","data_str":"{\"endpoint\":\"/alter/table\",\"job_status\":\"DONE\",\"running\":false,\"progress\":100,\"successful\":true,\"response_encoding\":\"json\",\"job_response\":\"\",\"job_response_str\":\"{\\\"table_name\\\":\\\"t\\\",\\\"value\\\":\\\"\\\\\\\"q\\\\\\\"\\\",\\\"info\\\":{}}\",\"status_map\":{},\"info\":{\"job_tag\":\"tag-2\"}}"}"#;
     let observation = read(&answer(200, "application/json", body)).unwrap().unwrap();
     let expected = Observation {
@@ -146,7 +146,7 @@ fn completion_is_read_from_the_state_alone() {
 }
 
 #[test]
-fn a_record_that_is_an_object_is_read_like_one_in_a_string() {
+fn record_that_is_an_object_is_read_like_one_in_a_string() {
     let body = r#"{"status":"OK","message":"","data_type":"get_job_response","data":{"a":1},"data_str": {"job_status": "RUNNING", "n": 9007199254740993} }"#;
     let observation = read(&answer(200, "application/json", body)).unwrap().unwrap();
     assert_eq!(observation.state, JobState::Running);
@@ -167,14 +167,14 @@ fn odd_values_beside_the_state_do_not_matter() {
 }
 
 #[test]
-fn a_percentage_out_of_range_is_left_out() {
+fn percentage_out_of_range_is_left_out() {
     for progress in [-1, 101] {
         assert_eq!(read_with(&json!({"job_status":"RUNNING","progress":progress})).unwrap().progress, None);
     }
 }
 
 #[test]
-fn a_binary_result_is_one_byte_for_each_code_point() {
+fn binary_result_is_one_byte_for_each_code_point() {
     let text: String = (0..=255_u8).map(char::from).collect();
     let record =
         json!({"job_status":"DONE","response_encoding":"binary","job_response":text,"job_response_str":""});
@@ -184,7 +184,7 @@ fn a_binary_result_is_one_byte_for_each_code_point() {
 }
 
 #[test]
-fn a_result_that_is_not_as_documented_does_not_hide_the_jobs_end() {
+fn result_that_is_not_as_documented_does_not_hide_the_jobs_end() {
     for (encoding, response) in
         [("binary", r#""\u0100""#), ("binary", "[1]"), ("json", r#""\ud800""#), ("json", "{}")]
     {
@@ -198,7 +198,7 @@ fn a_result_that_is_not_as_documented_does_not_hide_the_jobs_end() {
 }
 
 #[test]
-fn an_empty_field_or_an_unknown_encoding_gives_no_result() {
+fn empty_field_or_an_unknown_encoding_gives_no_result() {
     for (encoding, binary, text) in [
         (json!("json"), json!("x"), json!("")),
         (json!("json"), json!("x"), json!(null)),
@@ -214,7 +214,7 @@ fn an_empty_field_or_an_unknown_encoding_gives_no_result() {
 }
 
 #[test]
-fn a_failed_job_says_why() {
+fn failed_job_says_why() {
     let record = r#"{"job_status":"ERROR","status_map": {"error_message":"no \"t\"", "n":1} }"#;
     let error = read_record(record).unwrap().error.unwrap();
     assert_eq!(error.message, "no \"t\"");
@@ -245,7 +245,7 @@ fn only_a_failed_job_whose_vendor_said_why_has_an_error() {
 }
 
 #[test]
-fn a_record_that_cannot_be_read_is_this_jobs_fault() {
+fn record_that_cannot_be_read_is_this_jobs_fault() {
     let unreadable = Err(JobFault::Malformed { why: "it holds no job record" });
     for record in [
         "",
@@ -294,7 +294,7 @@ fn recorded_refusals_are_told_apart_by_their_message() {
 }
 
 #[test]
-fn a_cluster_that_is_going_away_is_unavailable() {
+fn cluster_that_is_going_away_is_unavailable() {
     for message in [
         "Kinetica is exiting",
         "Kinetica is offline",
@@ -317,7 +317,7 @@ fn a_cluster_that_is_going_away_is_unavailable() {
 }
 
 #[test]
-fn an_error_without_a_message_is_still_a_refusal() {
+fn error_without_a_message_is_still_a_refusal() {
     for body in [r#"{"status":"ERROR"}"#, r#"{"status":"ERROR","message":["x"]}"#] {
         let fault = read(&answer(400, "application/json", body)).unwrap_err();
         assert_eq!(fault.kind, FaultKind::Rejected { message: "HTTP 400".into() });
@@ -325,7 +325,7 @@ fn an_error_without_a_message_is_still_a_refusal() {
 }
 
 #[test]
-fn the_http_status_decides_before_the_body() {
+fn http_status_decides_before_the_body() {
     let job_not_found = r#"{"status":"ERROR","message":"Job not found"}"#;
     let html = "<html>";
     for (status, body) in [(401, job_not_found), (401, html), (403, html), (404, html), (404, job_not_found)]
@@ -348,7 +348,7 @@ fn the_http_status_decides_before_the_body() {
 }
 
 #[test]
-fn an_answer_that_is_not_the_wrapper_is_malformed() {
+fn response_that_is_not_the_wrapper_is_malformed() {
     assert_eq!(read(&answer(200, "text/html", "<html>")), Err(malformed("not JSON")));
     let missing_type = Response::new(Bytes::from("<html>"));
     assert_eq!(missing_type.headers(), &HeaderMap::new());
@@ -366,7 +366,7 @@ fn an_answer_that_is_not_the_wrapper_is_malformed() {
 }
 
 #[test]
-fn a_4xx_without_the_wrapper_is_a_refusal_without_its_body() {
+fn refusal_without_the_wrapper_does_not_show_its_body() {
     for body in ["<html>secret</html>", "", r#"{"status":"OK","data_str":"{\"job_status\":\"DONE\"}"}"#] {
         let fault = read(&answer(400, "text/html", body)).unwrap_err();
         let rejected = FaultKind::Rejected { message: "HTTP 400".into() };
@@ -375,7 +375,7 @@ fn a_4xx_without_the_wrapper_is_a_refusal_without_its_body() {
 }
 
 #[test]
-fn a_record_is_never_another_jobs() {
+fn record_is_never_another_jobs() {
     let response = answer(200, "application/json", wrapped(r#"{"job_status":"DONE"}"#));
     let answers = observations(&adapter(), &[job(), JobRef::new("db", "8")], &response).unwrap();
     assert_eq!(answers[0].as_ref().unwrap().state, JobState::Succeeded);
@@ -413,7 +413,7 @@ fn soup() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn any_bytes_at_any_status_give_one_answer_or_one_fault(
+    fn any_bytes_at_any_status_give_one_observation_or_one_fault(
         status in 100_u16..1000,
         kind in prop_oneof![Just("application/json"), Just("text/html"), Just("")],
         body in prop_oneof![prop::collection::vec(any::<u8>(), 0..200), soup().prop_map(String::into_bytes)],
@@ -426,7 +426,7 @@ proptest! {
     }
 
     #[test]
-    fn every_64_bit_id_is_asked_for_exactly(id: i64) {
+    fn every_64_bit_id_is_requested_exactly(id: i64) {
         let job = JobRef::new("db", id.to_string());
         adapter().check(&job).unwrap();
         let body = adapter().request(&[job]).into_body();

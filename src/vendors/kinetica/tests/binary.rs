@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_binary_request_has_the_vendors_bytes() {
+fn binary_request_has_the_vendors_bytes() {
     let tagged = JobRef::new("db", "4611686018427387907").with_tag("t1");
     for (job, body) in [
         (JobRef::new("db", "2"), b"\x04\x00".as_slice()),
@@ -19,7 +19,7 @@ fn a_binary_request_has_the_vendors_bytes() {
 }
 
 #[test]
-fn recorded_binary_answers_are_read() {
+fn recorded_binary_responses_are_read() {
     let octets = |status, body: &'static [u8]| {
         observations(&binary(), &[job()], &answer(status, "application/octet-stream", body))
     };
@@ -196,7 +196,7 @@ proptest! {
     }
 
     #[test]
-    fn a_binary_answer_cut_or_changed_at_any_byte_is_survived(
+    fn binary_response_cut_or_changed_at_any_byte_is_survived(
         sample in samples(),
         at in any::<prop::sample::Index>(),
         byte: u8,

@@ -22,7 +22,7 @@ fn standby_record_without_the_tag_is_no_element() {
 }
 
 #[test]
-fn a_record_of_another_tag_is_never_the_jobs() {
+fn record_of_another_tag_is_never_the_jobs() {
     let other = wrapped(r#"{"job_status":"DONE","info":{"job_tag":"t2"}}"#);
     let tagged = [job().with_tag("t1")];
     let ask = |adapter: &Kinetica, jobs: &[JobRef], body: &str| {
@@ -45,7 +45,7 @@ fn a_record_of_another_tag_is_never_the_jobs() {
 }
 
 #[test]
-fn a_standby_that_does_not_know_a_job_says_nothing_about_it() {
+fn standby_that_does_not_know_a_job_says_nothing_about_it() {
     let body =
         json!({"status":"ERROR","message":"Job id 7 not found","data_type":"none","data":"","data_str":""});
     let response = answer(400, "application/json", body.to_string());
@@ -64,7 +64,7 @@ fn job_without_a_tag_is_unpollable_at_a_standby() {
 }
 
 #[test]
-fn a_cluster_is_healthy_while_it_runs_and_drains_nothing() {
+fn cluster_is_healthy_while_it_runs_and_drains_nothing() {
     let unavailable = |why: &str| Err(FaultKind::Unavailable { retry_after: None, why: why.into() }.into());
     let no_status = || Err(malformed("it holds no system status"));
     let system = |system: &str| json!({"status_map": {"system": system}, "info": {}}).to_string();

@@ -1,9 +1,8 @@
-//! The command line: `serve` and `check` for operators, `get`, `watch` and
-//! `batch` for anyone who has a job to follow, `demo` for the first minute and
-//! `simulate` for whoever writes a client.
+//! The command line: `serve` and `check` for operators; `get`, `watch`, `batch` and
+//! `download` for callers; `demo` to try jobwatch; `simulate` to develop a client.
 //!
-//! The clients print for people on a terminal and one proto-JSON object per line
-//! everywhere else. What a command found out is its exit code; see [`Exit`].
+//! The client commands print text on a terminal and one proto-JSON object per line
+//! everywhere else. The exit code says how the jobs ended; see [`Exit`].
 
 use std::{future::Future, path::PathBuf, process::ExitCode};
 
@@ -18,7 +17,6 @@ mod demo;
 mod download;
 mod exit;
 mod fault;
-mod follow;
 mod get;
 mod json;
 mod present;
@@ -27,6 +25,7 @@ mod serve;
 #[cfg(feature = "demo")]
 mod simulate;
 mod watch;
+mod watcher;
 
 pub use exit::Exit;
 use exit::Failure;
@@ -42,54 +41,54 @@ pub struct Cli {
 }
 
 const EXIT_CODES: &str = "Exit codes:
-  0    the job succeeded (with several jobs, all of them); the file is there
-  1    it ended otherwise
-  2    usage or configuration
+  0    the job succeeded (with several jobs, all of them), or the file is complete
+  1    a job ended in another state
+  2    wrong usage or configuration
   3    the call failed
-  4    not terminal (get, batch)
+  4    a job has not ended (get, batch)
   130  interrupted";
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the gateway.
     Serve(serve::Args),
-    /// Validate a configuration, naming every problem.
+    /// Validate a configuration and report every problem.
     Check(check::Args),
     /// Show the status of jobs.
     Get(get::Args),
-    /// Follow jobs until they end.
+    /// Watch jobs until they end.
     Watch(watch::Args),
-    /// Show the statuses of many jobs, asked for in one call.
+    /// Show the statuses of many jobs with one call.
     Batch(batch::Args),
     /// Download one of a job's files.
     Download(download::Args),
-    /// Show everything, with simulated vendors: nothing to install or configure.
+    /// Run a gateway with simulated vendors and watch their jobs.
     #[cfg(feature = "demo")]
-    #[command(after_long_help = simulate::means())]
+    #[command(after_long_help = simulate::long_help())]
     Demo(demo::Args),
-    /// Run one simulated vendor, to write a client against.
+    /// Run one simulated vendor to develop a client against.
     #[cfg(feature = "demo")]
-    #[command(after_long_help = simulate::means())]
+    #[command(after_long_help = simulate::long_help())]
     Simulate(simulate::Args),
 }
 
-/// Steps of tasks between two looks for what has arrived, if there are as many to take.
-/// Tokio's own are a quarter; the more calls go the same way together, the more of them
-/// share a write: a fifth of a fresh call's CPU.
-const STEPS: u32 = 256;
+/// Task polls between two polls for I/O events. Tokio's default is a quarter of this.
+/// With more calls handled together, more of them share one write, which saves a fifth
+/// of the CPU of a call that polls a vendor.
+const EVENT_INTERVAL: u32 = 256;
 
-/// On one core, threads that share work would only be in each other's way. And where
-/// many calls are answered together, a connection sends their answers together, since
-/// it has its turn after them: three quarters of the writes less.
+/// A single-threaded runtime on one core, where worker threads would only compete. It
+/// also runs a connection's task after the calls that write to it, so that their
+/// responses share a write: a quarter of the writes remain.
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     use tokio::runtime::Builder;
     let one_core = std::thread::available_parallelism().is_ok_and(|cores| cores.get() == 1);
     let mut builder = if one_core { Builder::new_current_thread() } else { Builder::new_multi_thread() };
-    builder.event_interval(STEPS).enable_all().build()
+    builder.event_interval(EVENT_INTERVAL).enable_all().build()
 }
 
 impl Cli {
-    /// Does what was asked for and says how it went.
+    /// Runs the command and returns its exit code.
     pub fn run(self) -> ExitCode {
         let runtime = match runtime() {
             Ok(runtime) => runtime,
@@ -99,7 +98,7 @@ impl Cli {
             }
         };
         let done = runtime.block_on(self.command.run());
-        // A task that still blocks must not hold the process.
+        // A task that still blocks must not keep the process alive.
         runtime.shutdown_background();
         done.unwrap_or_else(Failure::report).into()
     }
@@ -129,22 +128,22 @@ async fn until_interrupted(work: impl Future<Output = Result<Exit, Failure>>) ->
     }
 }
 
-/// Where the configuration is.
+/// Where to find the configuration.
 #[derive(Debug, clap::Args)]
 struct Configuration {
-    /// The configuration, in TOML.
+    /// Configuration file, in TOML.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
 
-    /// Variables that come before those of the environment, a NAME=value in each
-    /// line. The gateway sees when a secret changes there.
+    /// File of variables, one NAME=value per line. They take precedence over the
+    /// environment. The gateway picks up secrets that change there.
     #[arg(long, value_name = "FILE")]
     env_file: Option<PathBuf>,
 }
 
 impl Configuration {
     fn load(&self) -> Result<Config, InvalidConfig> {
-        // What is no text can be no value.
+        // A variable that is not UTF-8 can't be the value of a key.
         let own = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
         let mut environment = Environment::from(own);

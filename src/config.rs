@@ -1,4 +1,4 @@
-//! What an operator decides, validated: every value here can be used as it is.
+//! The gateway's configuration, validated.
 //!
 //! A configuration is a TOML file in which the environment may replace any key. It
 //! is read in three steps: `overrides` puts the environment's values into the file's
@@ -26,6 +26,7 @@ mod credentials;
 mod environment;
 mod file;
 mod overrides;
+mod problems;
 mod secret;
 mod text_file;
 mod values;
@@ -39,7 +40,7 @@ pub use values::parse_duration;
 pub struct Config {
     /// The gRPC server.
     pub server: Server,
-    /// What callers may use at most.
+    /// Limits for callers and for memory.
     pub limits: Limits,
     /// The backends, sorted by name.
     pub backends: Vec<Backend>,
@@ -49,7 +50,7 @@ pub struct Config {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Server {
-    /// Where it listens; port 0 takes a free one.
+    /// The address to listen on; port 0 takes a free one.
     pub listen: SocketAddr,
     /// TLS, if the server terminates it itself.
     #[serde(deserialize_with = "tls")]
@@ -81,7 +82,7 @@ pub struct Limits {
     /// Watches open at once.
     #[serde(deserialize_with = "values::number::<_, _, 1, 1_000_000_000>")]
     pub watches: usize,
-    /// Watches open at once by one caller, told by its address.
+    /// Watches open at once by one caller, identified by its address.
     #[serde(deserialize_with = "values::number::<_, _, 1, 1_000_000_000>")]
     pub watches_per_caller: usize,
     /// Watches open at once in one WatchJobs.
@@ -116,19 +117,19 @@ pub struct Limits {
 /// One configured deployment of a vendor.
 #[derive(Clone, Debug)]
 pub struct Backend {
-    /// Its key.
+    /// Its name in the configuration and in `JobRef.backend`.
     pub name: Arc<str>,
-    /// Whose API it is, with what only that vendor has.
+    /// The vendor, with the settings that only it has.
     pub vendor: Vendor,
-    /// Where it is.
+    /// The URL below which its API is.
     pub base_url: BaseUrl,
-    /// How the gateway proves who it is.
+    /// The gateway's credentials.
     pub credentials: Credentials,
     /// How it is polled.
     pub poll: Poll,
 }
 
-/// Whose API it is.
+/// A vendor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Vendor {
     /// Immuta.
@@ -149,10 +150,10 @@ pub enum Vendor {
     Datasaur,
 }
 
-/// How the gateway proves who it is to a vendor.
+/// The gateway's credentials at a vendor.
 #[derive(Clone, Debug)]
 pub enum Credentials {
-    /// Not at all.
+    /// No credentials.
     None,
     /// `Authorization: <key>`, with no scheme word.
     ApiKey(Secret),
@@ -185,7 +186,7 @@ pub enum Credentials {
     },
 }
 
-/// The kinds of [`Vendor`], without what only one of them has.
+/// A [`Vendor`] without its settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum VendorKind {
@@ -235,14 +236,14 @@ fn tls<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Tls>,
     values::table(deserializer).map(Some)
 }
 
-/// Why a configuration can't be used: everything that is wrong with it.
+/// Every problem of an invalid configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub struct InvalidConfig {
     /// At least one.
     pub problems: Vec<Problem>,
 }
 
-/// One problem a line.
+/// One problem per line.
 impl fmt::Display for InvalidConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (n, problem) in self.problems.iter().enumerate() {
@@ -253,13 +254,13 @@ impl fmt::Display for InvalidConfig {
     }
 }
 
-/// One thing that is wrong with a configuration.
+/// One problem of a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// The key's full path, such as `backends.claret.tenant`; or the file or the
-    /// environment variable, where the problem lies there.
+    /// The key's full path, such as `backends.claret.tenant`, or the name of the file or
+    /// of the environment variable.
     pub subject: String,
-    /// What is wrong with it and what to write instead; never a secret.
+    /// The problem and its remedy; never a secret.
     pub text: String,
 }
 
@@ -273,7 +274,7 @@ impl Config {
     /// Reads a configuration file; `env` replaces keys and holds secrets.
     ///
     /// # Errors
-    /// Every problem at once.
+    /// Reports every problem.
     pub fn load(path: &Path, env: impl Into<Environment>) -> Result<Self, InvalidConfig> {
         let text = std::fs::read_to_string(path).map_err(|error| {
             let subject = path.display().to_string();
@@ -286,12 +287,12 @@ impl Config {
     /// secrets.
     ///
     /// # Errors
-    /// Every problem at once.
+    /// Reports every problem.
     pub fn parse(text: &str, env: impl Into<Environment>) -> Result<Self, InvalidConfig> {
         file::read(text, &env.into())
     }
 
-    /// What works and is probably not meant; one line each.
+    /// Settings that are valid but probably a mistake; one line each.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         for backend in &self.backends {
@@ -433,7 +434,7 @@ impl Credentials {
         }
     }
 
-    /// What they are, in words; no secret.
+    /// The kind in words.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::None => "no credentials",

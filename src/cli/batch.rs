@@ -1,11 +1,11 @@
-//! `jobwatch batch`: many jobs in one call.
+//! `jobwatch batch`: the statuses of many jobs with one call.
 
 use tonic::Status;
 
 use super::{
-    client::{Jobs, Question},
+    client::{Jobs, Query},
     exit::{Exit, Failure},
-    get, json,
+    fault, get, json,
 };
 use crate::proto::v1::{BatchGetStatusesRequest, JobStatusResult, job_status_result::Outcome};
 
@@ -13,53 +13,47 @@ use crate::proto::v1::{BatchGetStatusesRequest, JobStatusResult, job_status_resu
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
-    asked: Question,
+    query: Query,
 }
 
 impl Args {
     pub(super) async fn run(self) -> Result<Exit, Failure> {
-        let Self { asked } = self;
+        let Self { query } = self;
         let request = BatchGetStatusesRequest {
-            jobs: asked.jobs.refs()?,
-            view: asked.jobs.view().into(),
-            max_age: asked.freshness.max_age(),
-            wait: asked.freshness.wait(),
+            jobs: query.jobs.refs()?,
+            view: query.jobs.view().into(),
+            max_age: query.freshness.max_age(),
+            wait: query.freshness.wait(),
         };
-        let mut client = asked.client().await?;
+        let mut client = query.client().await?;
         let results = match client.batch_get_statuses(request).await {
             Ok(response) => response.into_inner().results,
             Err(status) => {
-                asked.jobs.failed(None, &status)?;
+                query.jobs.report_failure(None, &status)?;
                 return Ok(Exit::Failed);
             }
         };
         let mut exit = Exit::Succeeded;
         for (n, result) in results.into_iter().enumerate() {
-            asked.jobs.separate(n)?;
-            exit = exit.max(show(result, &asked.jobs)?);
+            query.jobs.separate(n)?;
+            exit = exit.max(show(result, &query.jobs)?);
         }
         Ok(exit)
     }
 }
 
 fn show(result: JobStatusResult, jobs: &Jobs) -> Result<Exit, Failure> {
-    if !jobs.for_people() {
+    if !jobs.is_text() {
         json::print("JobStatusResult", &result)?;
         return Ok(match &result.outcome {
             Some(Outcome::Status(status)) => Exit::of(status),
             Some(Outcome::Error(_)) | None => Exit::Failed,
         });
     }
-    let answer = match result.outcome {
+    let element = match result.outcome {
         Some(Outcome::Status(status)) => Ok(status),
-        Some(Outcome::Error(error)) => Err(to_status(&error)),
-        None => Err(Status::internal("the gateway's answer holds neither status nor error")),
+        Some(Outcome::Error(error)) => Err(fault::from_proto(&error)),
+        None => Err(Status::internal("the gateway's element holds neither status nor error")),
     };
-    Ok(get::show(&result.job.unwrap_or_default(), &answer, jobs)?)
-}
-
-/// An element's error, as a call of its own would have ended.
-pub(super) fn to_status(error: &tonic_types::Status) -> Status {
-    let details = prost::Message::encode_to_vec(error);
-    Status::with_details(error.code.into(), error.message.clone(), details.into())
+    Ok(get::show(&result.job.unwrap_or_default(), &element, jobs)?)
 }

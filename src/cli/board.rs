@@ -1,5 +1,5 @@
-//! Jobs on a terminal, one row each: what a row says is a pure function of what
-//! is known about its job, and only [`Board`] touches the terminal.
+//! A live board of jobs on a terminal, one row each. A row's text is a pure function of
+//! the job's data; only [`Board`] writes to the terminal.
 
 use std::io::{self, Write};
 
@@ -18,31 +18,31 @@ const BAR: usize = 20;
 const LONGEST_NAME: usize = 44;
 const SHORTEST_NAME: usize = 16;
 
-/// What is known about one job.
+/// The data of one job.
 #[derive(Debug)]
 pub(super) struct Row {
     /// The job's name.
     pub(super) name: String,
     /// What the job is for; may be empty.
     pub(super) title: &'static str,
-    /// When it was first asked for.
+    /// When the watch started.
     pub(super) since: Timestamp,
-    /// What was said last.
+    /// The latest status.
     pub(super) status: Option<JobStatus>,
-    /// Why that may be out of date.
+    /// Why the status may be stale.
     pub(super) trouble: Option<String>,
-    /// Why there will be no status any more.
+    /// Why the watch failed.
     pub(super) failed: Option<Status>,
 }
 
 impl Row {
-    /// A job that nothing is known about yet.
+    /// A job without a status.
     pub(super) fn new(name: &str, title: &'static str, since: Timestamp) -> Self {
         Self { name: one_line(name), title, since, status: None, trouble: None, failed: None }
     }
 
-    /// The row, with its columns aligned to names of `width`; with a `tick` it
-    /// moves, without one it is a line of a log.
+    /// The row's text, with the name padded to `width`. With a `tick` it has a spinner
+    /// and a bar; without one it is a line of a log.
     pub(super) fn line(&self, width: usize, now: Timestamp, tick: Option<usize>, paint: Paint) -> String {
         let spinner = tick.map(|tick| SPINNER[tick % SPINNER.len()]);
         let name = format!("{:width$}", shortened(&self.name, width));
@@ -68,9 +68,9 @@ impl Row {
         let sign = if self.trouble.is_some() { paint.yellow(sign) } else { paint.state(state, sign) };
         let word = paint.state(state, &format!("{:<10}", word(state)));
         let said = if status.terminal {
-            self.ending(status, paint)
+            self.ended_text(status, paint)
         } else {
-            self.going(status, tick.is_some(), paint)
+            self.running_text(status, tick.is_some(), paint)
         };
         format!("{sign} {name}  {word}  {}  {said}", self.elapsed(Some(status), now)).trim_end().to_owned()
     }
@@ -83,7 +83,7 @@ impl Row {
         format!("{:>7}", clock(to.duration_since(from)))
     }
 
-    fn going(&self, status: &JobStatus, with_bar: bool, paint: Paint) -> String {
+    fn running_text(&self, status: &JobStatus, with_bar: bool, paint: Paint) -> String {
         let fraction = status.progress.as_ref().filter(|_| with_bar).and_then(fraction);
         let bar = fraction.map(|fraction| bar(fraction, paint));
         let words = status.progress.as_ref().map(progress).unwrap_or_default();
@@ -96,7 +96,7 @@ impl Row {
         }
     }
 
-    fn ending(&self, status: &JobStatus, paint: Paint) -> String {
+    fn ended_text(&self, status: &JobStatus, paint: Paint) -> String {
         let error = status.error.as_ref().map(|error| one_line(&error.message)).unwrap_or_default();
         let output = status.result.as_ref().map(result).unwrap_or_default();
         let files = match status.artifacts.len() {
@@ -109,14 +109,13 @@ impl Row {
     }
 }
 
-/// The columns for the rows' names: what they need, but no more than a third of
-/// all `columns`.
+/// The width of the name column: the longest name, but at most a third of `columns`.
 pub(super) fn name_width(rows: &[Row], columns: usize) -> usize {
     let longest = rows.iter().map(|row| row.name.chars().count()).max().unwrap_or_default();
     longest.min(LONGEST_NAME).min((columns / 3).max(SHORTEST_NAME))
 }
 
-/// The two ends of a long name, which tell names apart best.
+/// Shortens a long name in the middle, since its two ends distinguish it best.
 fn shortened(name: &str, width: usize) -> String {
     let count = name.chars().count();
     if count <= width {
@@ -128,7 +127,7 @@ fn shortened(name: &str, width: usize) -> String {
     format!("{head}…{tail}")
 }
 
-/// How far a job is, 0 to 1, where the vendor says so.
+/// The job's progress from 0 to 1, if the vendor reports it.
 fn fraction(progress: &crate::proto::v1::Progress) -> Option<f64> {
     #[allow(clippy::cast_precision_loss, reason = "a bar has 20 columns")]
     let steps = || match (progress.completed_steps, progress.total_steps) {
@@ -147,8 +146,7 @@ pub(super) fn bar(fraction: f64, paint: Paint) -> String {
     format!("{}{}", paint.cyan(&"━".repeat(full)), paint.dim(&"─".repeat(BAR - full)))
 }
 
-/// The rows that `room` lines show: all of them, or those of jobs still going
-/// before the others and the number of the rest.
+/// The rows that fit into `room` lines, running jobs first, and the number of the rest.
 fn fitting(rows: &[Row], room: usize) -> (Vec<usize>, usize) {
     let mut chosen: Vec<_> = (0..rows.len()).collect();
     if rows.len() > room {
@@ -162,14 +160,14 @@ fn fitting(rows: &[Row], room: usize) -> (Vec<usize>, usize) {
     (chosen, rest)
 }
 
-/// The rows on the terminal. However it ends, they stay there as they were last.
+/// The rows on the terminal. They stay there when the board is dropped.
 ///
-/// The cursor rests below them, where a terminal may echo a ^C, and each drawing
-/// is one write over the one before, so that nothing flickers.
+/// The cursor rests below the rows, where a terminal may echo a ^C. Each frame is one
+/// write over the previous one, so that nothing flickers.
 #[derive(Debug)]
 pub(super) struct Board {
     lines: Vec<String>,
-    /// How many lines up the rows begin.
+    /// The number of lines drawn.
     drawn: usize,
     paint: Paint,
 }
@@ -180,10 +178,10 @@ impl Board {
         Self { lines: Vec::new(), drawn: 0, paint: Paint::stdout() }
     }
 
-    /// Shows all rows as they are now.
+    /// Draws a frame.
     pub(super) fn draw(&mut self, rows: &[Row], tick: usize) -> io::Result<()> {
         let (height, columns) = Term::stdout().size();
-        // A row that wraps can't be taken back.
+        // A row that wraps could not be overwritten.
         let columns = usize::from(columns).saturating_sub(1);
         let (width, now) = (name_width(rows, columns), Timestamp::now());
         let line = |row: &Row| row.line(width, now, Some(tick), self.paint);
@@ -200,22 +198,22 @@ impl Board {
         write_out(&(text + CLEAR_BELOW))
     }
 
-    /// Takes the rows away and ends.
+    /// Removes the rows from the terminal.
     pub(super) fn clear(mut self) {
         self.lines.clear();
     }
 
-    /// To the beginning of the first row.
+    /// Moves the cursor to the beginning of the first row.
     fn back(&self) -> String {
         if self.drawn == 0 { String::new() } else { format!("\x1b[{}A\r", self.drawn) }
     }
 }
 
 impl Drop for Board {
-    /// The moving rows are cut to the terminal's height; the ones that stay are not.
+    /// Writes all rows, since a frame is cut to the terminal's height.
     fn drop(&mut self) {
         let rows: String = self.lines.iter().flat_map(|line| [line.as_str(), CLEAR_LINE, "\n"]).collect();
-        // Nothing is left to do about a terminal that is gone.
+        // There is no way to report an error about a closed terminal.
         let _ = write_out(&(self.back() + &rows + CLEAR_BELOW));
     }
 }
@@ -256,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_running_job_shows_bar_steps_and_elapsed_time() {
+    fn running_job_shows_bar_steps_and_elapsed_time() {
         assert_eq!(
             line(&row(Some(running()))),
             "⠋ claret/42   RUNNING        1:15  ━━━━━───────────────  1 of 4 steps · staging"
@@ -264,27 +262,27 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_a_log_has_nothing_that_moves() {
+    fn log_line_has_no_spinner_or_bar() {
         let line = row(Some(running())).line(10, Timestamp::from_second(75).unwrap(), None, Paint::NONE);
         assert_eq!(line, "▶ claret/42   RUNNING        1:15  1 of 4 steps · staging");
     }
 
     #[test]
-    fn a_job_without_a_status_yet_shows_that_it_is_being_asked_for() {
+    fn job_without_status_shows_spinner() {
         assert_eq!(line(&row(None)), "⠋ claret/42                  1:15");
     }
 
     #[test]
-    fn trouble_is_shown_beside_the_last_status() {
-        let row = Row { trouble: Some("can't be asked".to_owned()), ..row(Some(running())) };
+    fn trouble_is_shown_beside_the_latest_status() {
+        let row = Row { trouble: Some("can't be polled".to_owned()), ..row(Some(running())) };
         assert_eq!(
             line(&row),
-            "! claret/42   RUNNING        1:15  ━━━━━───────────────  can't be asked · 1 of 4 steps · staging"
+            "! claret/42   RUNNING        1:15  ━━━━━───────────────  can't be polled · 1 of 4 steps · staging"
         );
     }
 
     #[test]
-    fn an_ended_job_shows_how_and_after_how_long() {
+    fn ended_job_shows_error_and_duration() {
         let status = JobStatus {
             state: JobState::Failed.into(),
             terminal: true,
@@ -297,13 +295,13 @@ mod tests {
     }
 
     #[test]
-    fn a_job_that_cant_be_followed_says_why() {
+    fn failed_watch_shows_its_error() {
         let row = Row { failed: Some(Status::not_found("no such job")), ..row(None) };
         assert_eq!(line(&row), "✘ claret/42   NO STATUS            NOT_FOUND: no such job");
     }
 
     #[test]
-    fn jobs_still_going_are_shown_first_where_room_is_short() {
+    fn running_jobs_are_shown_first_on_a_short_terminal() {
         let ended = JobStatus { terminal: true, ..running() };
         let rows = [row(Some(ended.clone())), row(None), row(Some(ended)), row(Some(running()))];
         assert_eq!(fitting(&rows, 4), (vec![0, 1, 2, 3], 0));
@@ -312,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_name_keeps_both_its_ends() {
+    fn long_name_keeps_both_ends() {
         let long = [Row::new(&format!("immuta/{}end", "x".repeat(500)), "", Timestamp::UNIX_EPOCH)];
         let name = shortened(&long[0].name, name_width(&long, 80));
         assert_eq!(name.chars().count(), 26);
@@ -320,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn no_progress_makes_a_bar_too_long() {
+    fn bar_has_constant_width_for_any_progress() {
         for percent in [-5.0, 0.0, 50.0, 100.0, 1e300, f64::NAN, f64::INFINITY] {
             let progress = Progress { percent: Some(percent), ..Default::default() };
             if let Some(fraction) = fraction(&progress) {

@@ -1,4 +1,4 @@
-//! `jobwatch check`: whether a configuration can be served.
+//! `jobwatch check`: validates a configuration.
 
 use std::io::{self, Write};
 
@@ -15,7 +15,7 @@ pub(super) struct Args {
     #[command(flatten)]
     configuration: Configuration,
 
-    /// Try each backend's credentials at the vendor, too.
+    /// Also call each vendor to check the backend's credentials.
     #[arg(long)]
     connect: bool,
 }
@@ -35,8 +35,8 @@ impl Args {
         let mut exit = Exit::Succeeded;
         let mut out = io::stdout().lock();
         for backend in &config.backends {
-            let tried = results.iter().find(|(name, _)| *name == backend.name);
-            let failure = tried.and_then(|(_, result)| result.as_ref().err());
+            let checked = results.iter().find(|(name, _)| *name == backend.name);
+            let failure = checked.and_then(|(_, result)| result.as_ref().err());
             if failure.is_some() {
                 exit = Exit::Failed;
             }
@@ -64,7 +64,7 @@ mod tests {
     use crate::config::Config;
 
     #[test]
-    fn a_backend_is_one_line() {
+    fn backend_is_shown_in_one_line() {
         let text = "[backends.db]\nvendor = \"kinetica\"\nbase_url = \"http://127.0.0.1:9191\"";
         let config = Config::parse(text, []).unwrap();
         let line = |failure| line(&config.backends[0], 4, failure, Paint::NONE);

@@ -1,4 +1,4 @@
-//! What `get`, `watch` and `batch` have in common: jobs, options, connection.
+//! Options that `get`, `watch` and `batch` share, and the connection to the gateway.
 
 use std::{
     error::Error,
@@ -14,7 +14,11 @@ use tonic::{
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
 };
 
-use super::{exit::Failure, fault, json, render::Paint};
+use super::{
+    exit::Failure,
+    fault, json,
+    render::{Paint, name},
+};
 use crate::{
     config,
     proto::v1::{
@@ -26,12 +30,12 @@ use crate::{
 /// A connected client.
 pub(super) type Client = JobStatusServiceClient<Channel>;
 
-/// A batch of 1000 jobs may hold much more than gRPC's usual 4 MiB.
+/// A batch of 1000 jobs may hold much more than gRPC's default of 4 MiB.
 const MAX_MESSAGE: usize = 1 << 30;
 
-/// What `get` and `batch` are asked.
+/// Options of `get` and `batch`.
 #[derive(Debug, Args)]
-pub(super) struct Question {
+pub(super) struct Query {
     #[command(flatten)]
     pub(super) jobs: Jobs,
 
@@ -42,35 +46,35 @@ pub(super) struct Question {
     connection: Connection,
 }
 
-/// Where the gateway is.
+/// How to reach the gateway.
 #[derive(Debug, Args)]
 pub(super) struct Connection {
-    /// The gateway's address; without a scheme, http:// is meant.
+    /// The gateway's address. The default scheme is http://.
     #[arg(long, value_name = "URL", env = "JOBWATCH_SERVER", default_value = "http://127.0.0.1:50051")]
     server: String,
 
-    /// PEM file of authorities to trust instead of the system's, for https://.
+    /// PEM file of certificate authorities to trust instead of the system's, for https://.
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
 }
 
-/// Which jobs, and what to show of them.
+/// Which jobs to show, and how.
 #[derive(Debug, Args)]
 pub(super) struct Jobs {
-    /// The jobs; the backend's name ends at the first slash.
+    /// Jobs. The backend's name ends at the first slash.
     #[arg(required = true, value_name = "BACKEND/JOB_ID", value_parser = parse_job)]
-    asked: Vec<JobRef>,
+    selected: Vec<JobRef>,
 
-    /// The job's tag, at Kinetica; for one job only.
+    /// The job's tag. Only for a single Kinetica job.
     #[arg(long)]
     tag: Option<String>,
 
-    /// How much to show.
+    /// How much of a status to show.
     #[arg(long, value_enum, default_value_t)]
     view: View,
 
-    /// Print one proto-JSON object per line, as is done without a terminal; an error is
-    /// one, too, as in a batch.
+    /// Print one proto-JSON object per line, errors included. The default without a
+    /// terminal, except that errors then go to stderr.
     #[arg(long)]
     json: bool,
 }
@@ -80,40 +84,40 @@ pub(super) struct Jobs {
 enum View {
     /// No result.
     Basic,
-    /// Everything but the vendor's payload.
+    /// All except the vendor's payload.
     #[default]
     Standard,
     /// Everything.
     Full,
 }
 
-/// How fresh an answer has to be, and how long to wait for it.
+/// How fresh a status has to be, and how long to wait for it.
 #[derive(Debug, Args)]
 pub(super) struct Freshness {
-    /// Wait until the job has ended, but no longer than this: "30s", "5m".
+    /// Wait until the job has ended, for at most this long: "30s", "5m".
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     wait: Option<Duration>,
 
-    /// Be content with an observation up to this old.
+    /// Accept a cached status up to this old.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     max_age: Option<Duration>,
 }
 
-impl Question {
-    /// A client of the gateway. Where there is none, that is told.
+impl Query {
+    /// Connects to the gateway, and reports a failure in the output's format.
     pub(super) async fn client(&self) -> Result<Client, Failure> {
         self.jobs.client(&self.connection).await
     }
 }
 
 impl Connection {
-    /// To a gateway on this machine.
+    /// To a gateway at this address.
     #[cfg(feature = "demo")]
     pub(super) fn to(address: std::net::SocketAddr) -> Self {
         Self { server: address.to_string(), ca: None }
     }
 
-    /// A client that is connected, and connects again by itself later.
+    /// Connects. The client reconnects by itself later.
     pub(super) async fn open(&self) -> Result<Client, Failure> {
         let endpoint = self.endpoint()?;
         let channel = endpoint.connect().await.map_err(|error| {
@@ -145,7 +149,7 @@ impl Connection {
         if endpoint.uri().scheme_str() != Some("https") {
             return match self.ca {
                 None => Ok(endpoint),
-                Some(_) => Err(usage("is not encrypted, so that --ca has no use; write an https:// URL")),
+                Some(_) => Err(usage("is not encrypted, so --ca has no effect; write an https:// URL")),
             };
         }
         let tls = match &self.ca {
@@ -164,18 +168,20 @@ impl Connection {
 impl Jobs {
     /// The jobs in the order given.
     pub(super) fn refs(&self) -> Result<Vec<JobRef>, Failure> {
-        let mut jobs = self.asked.clone();
+        let mut jobs = self.selected.clone();
         match (&self.tag, &mut jobs[..]) {
             (None, _) => {}
             (Some(tag), [job]) => job.job_tag.clone_from(tag),
             (Some(_), _) => {
-                return Err(Failure::Usage("--tag belongs to one job; ask for one at a time".to_owned()));
+                return Err(Failure::Usage(
+                    "--tag applies to a single job; name one job at a time".to_owned(),
+                ));
             }
         }
         Ok(jobs)
     }
 
-    /// How much to ask for.
+    /// The view to request.
     pub(super) fn view(&self) -> JobStatusView {
         match self.view {
             View::Basic => JobStatusView::Basic,
@@ -184,28 +190,28 @@ impl Jobs {
         }
     }
 
-    /// A blank line between two jobs' blocks, for people.
+    /// Prints a blank line between the blocks of two jobs, if the output is text.
     pub(super) fn separate(&self, already_shown: usize) -> io::Result<()> {
-        if already_shown > 0 && self.for_people() {
+        if already_shown > 0 && self.is_text() {
             writeln!(io::stdout())?;
         }
         Ok(())
     }
 
-    /// A client over `connection`. Where there is none and a program reads, it is told.
+    /// Connects, and with `--json` reports a failure as JSON.
     pub(super) async fn client(&self, connection: &Connection) -> Result<Client, Failure> {
         match connection.open().await {
             Err(Failure::Connect(message)) if self.json => {
-                self.failed(None, &Status::unavailable(message))?;
-                Err(Failure::Told)
+                self.report_failure(None, &Status::unavailable(message))?;
+                Err(Failure::Reported)
             }
             opened => opened,
         }
     }
 
-    /// Tells why a call failed, about one job or all: people on stderr, and with
-    /// `--json` a program on stdout, as of an element of a batch.
-    pub(super) fn failed(&self, job: Option<&JobRef>, status: &Status) -> io::Result<()> {
+    /// Reports a failed call for one job or all: as text on stderr, or with `--json` on
+    /// stdout in the form of a batch's element.
+    pub(super) fn report_failure(&self, job: Option<&JobRef>, status: &Status) -> io::Result<()> {
         if self.json {
             let outcome = Some(Outcome::Error(fault::to_proto(status)));
             return json::print("JobStatusResult", &JobStatusResult { job: job.cloned(), outcome });
@@ -215,8 +221,8 @@ impl Jobs {
         Ok(())
     }
 
-    /// Whether a person reads the output.
-    pub(super) fn for_people(&self) -> bool {
+    /// Whether the output is text on a terminal.
+    pub(super) fn is_text(&self) -> bool {
         !self.json && io::stdout().is_terminal()
     }
 }
@@ -231,20 +237,15 @@ impl Freshness {
     }
 }
 
-/// Reads a duration of the command line.
+/// Parses a duration of the command line.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     config::parse_duration(text).ok_or_else(|| "write a duration such as 500ms, 30s or 5m".to_owned())
 }
 
-/// A duration as the contract has it.
+/// A duration in the contract's type.
 pub(super) fn proto_duration(duration: Duration) -> prost_types::Duration {
-    // What doesn't fit is longer than anyone waits.
+    // A duration that overflows is longer than any real wait.
     duration.try_into().unwrap_or(prost_types::Duration { seconds: i64::from(i32::MAX), nanos: 0 })
-}
-
-/// `BACKEND/JOB_ID`, as it is written on the command line.
-pub(super) fn name(job: &JobRef) -> String {
-    format!("{}/{}", job.backend, job.job_id)
 }
 
 pub(super) fn parse_job(text: &str) -> Result<JobRef, String> {
@@ -262,7 +263,7 @@ fn url(server: &str) -> String {
     if server.contains("://") { server.to_owned() } else { format!("http://{server}") }
 }
 
-/// The innermost error, which says what happened rather than to whom.
+/// The innermost error, which names the actual failure.
 fn root_cause(error: &dyn Error) -> String {
     let mut cause = error;
     while let Some(source) = cause.source() {
@@ -280,23 +281,23 @@ mod tests {
     }
 
     #[test]
-    fn the_backend_ends_at_the_first_slash() {
+    fn job_argument_is_split_at_the_first_slash() {
         let job = parse_job("immuta-prod/a/b?c").unwrap();
         assert_eq!((&*job.backend, &*job.job_id), ("immuta-prod", "a/b?c"));
         assert_eq!(name(&job), "immuta-prod/a/b?c");
     }
 
     #[test]
-    fn half_a_job_is_refused() {
+    fn job_argument_without_backend_or_id_is_refused() {
         for text in ["immuta", "/42", "immuta/", ""] {
             assert!(parse_job(text).is_err(), "{text}");
         }
     }
 
     #[test]
-    fn a_tag_belongs_to_one_job() {
+    fn tag_with_several_jobs_is_refused() {
         let jobs = |count| Jobs {
-            asked: vec![parse_job("kinetica/1").unwrap(); count],
+            selected: vec![parse_job("kinetica/1").unwrap(); count],
             tag: Some("t".to_owned()),
             view: View::Basic,
             json: true,
@@ -306,26 +307,26 @@ mod tests {
     }
 
     #[test]
-    fn an_address_without_a_scheme_is_plain_http() {
+    fn address_without_scheme_uses_http() {
         assert_eq!(connection("gateway:50051").endpoint().unwrap().uri(), "http://gateway:50051/");
         assert_eq!(connection("[::1]:50051").endpoint().unwrap().uri(), "http://[::1]:50051/");
     }
 
     #[test]
-    fn an_address_that_cant_be_called_is_refused() {
+    fn invalid_address_is_refused() {
         for server in ["", "ftp://gateway", "http://", "two words"] {
             assert!(matches!(connection(server).endpoint(), Err(Failure::Usage(_))), "{server}");
         }
     }
 
     #[test]
-    fn an_authority_without_tls_is_refused() {
+    fn ca_without_tls_is_refused() {
         let connection = Connection { server: "gateway:1".to_owned(), ca: Some("ca.pem".into()) };
         assert!(matches!(connection.endpoint(), Err(Failure::Usage(_))));
     }
 
     #[tokio::test]
-    async fn a_refused_connection_is_said_in_one_sentence() {
+    async fn refused_connection_is_reported_in_one_line() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         drop(listener);

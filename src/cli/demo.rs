@@ -1,4 +1,4 @@
-//! `jobwatch demo`: simulated vendors, a gateway for them, and their jobs.
+//! `jobwatch demo`: a gateway with simulated vendors and jobs.
 
 use std::{
     collections::HashSet,
@@ -14,13 +14,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     board::Row,
-    client::{self, Connection},
+    client::Connection,
     exit::{Exit, Failure},
-    follow::Following,
-    present::{Reader, present},
-    render::Paint,
+    present::{Format, present},
+    render::{Paint, name},
     serve::signalled,
     simulate,
+    watcher::Watcher,
 };
 use crate::{
     config::Config,
@@ -30,19 +30,19 @@ use crate::{
     telemetry,
 };
 
-/// Where the demo listens if nobody says otherwise.
+/// The default address.
 const LISTEN: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 50051);
 const SERVICE: &str = "jobwatch.v1.JobStatusService";
 
-/// Shows everything.
+/// Runs the demo.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Where the gateway listens [default: 127.0.0.1:50051, or a free port if
-    /// that one is taken].
+    /// Address to listen on [default: 127.0.0.1:50051, or a free port if that one is
+    /// in use].
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
 
-    /// End once all jobs have ended.
+    /// Exit once all jobs have ended.
     #[arg(long)]
     exit_when_done: bool,
 }
@@ -61,12 +61,12 @@ impl Args {
         let address = callable(listener.local_addr()?);
 
         let shutdown = CancellationToken::new();
-        // Whichever way this ends, the server is asked to stop.
+        // Stops the server however this function returns.
         let _stop = shutdown.clone().drop_guard();
         let mut server = tokio::spawn(server::run(listener, shutdown.clone(), config));
         let exit = tokio::select! {
             exit = self.show(&fleet, address) => exit?,
-            // It is how people end a demo.
+            // Ctrl-C is the normal way to end a demo.
             () = signalled() => Exit::Succeeded,
             ended = &mut server => return stopped(ended),
         };
@@ -84,26 +84,26 @@ impl Args {
 
         let now = Timestamp::now();
         let mut rows: Vec<_> =
-            jobs.iter().map(|job| Row::new(&client::name(&reference(job)), job.title, now)).collect();
-        let watches = jobs
+            jobs.iter().map(|job| Row::new(&name(&reference(job)), job.title, now)).collect();
+        let requests = jobs
             .iter()
             .map(|job| WatchJobRequest { job: Some(reference(job)), ..Default::default() })
             .collect();
-        let following = Following::begin(&client, watches, Duration::from_secs(30));
-        let reader = if out.is_terminal() { Reader::Terminal } else { Reader::Log };
-        let exit = present(following, &mut rows, reader).await?;
+        let watcher = Watcher::start(&client, requests, Duration::from_secs(30));
+        let format = if out.is_terminal() { Format::Board } else { Format::Log };
+        let exit = present(watcher, &mut rows, format).await?;
         if !self.exit_when_done {
-            writeln!(out, "\nAll jobs have ended. The gateway answers until you press Ctrl-C.")?;
+            writeln!(out, "\nAll jobs have ended. The gateway runs until you press Ctrl-C.")?;
             std::future::pending::<()>().await;
         }
-        // That some jobs fail is what the demo shows.
+        // Failed jobs are part of the demo.
         Ok(if exit == Exit::Failed { Exit::Failed } else { Exit::Succeeded })
     }
 }
 
-/// The address that was asked for; or the usual one, or a free port beside it.
-async fn listen(asked: Option<SocketAddr>) -> io::Result<TcpListener> {
-    if let Some(address) = asked {
+/// Listens on the requested address, or on the default one or a free port.
+async fn listen(requested: Option<SocketAddr>) -> io::Result<TcpListener> {
+    if let Some(address) = requested {
         return TcpListener::bind(address).await;
     }
     match TcpListener::bind(LISTEN).await {
@@ -112,7 +112,7 @@ async fn listen(asked: Option<SocketAddr>) -> io::Result<TcpListener> {
     }
 }
 
-/// An address that listens everywhere is called on this machine.
+/// The address to call for a listener on all interfaces.
 fn callable(mut address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {
         address.set_ip(Ipv4Addr::LOCALHOST.into());
@@ -130,7 +130,7 @@ async fn stop(server: JoinHandle<Result<(), ServeError>>) -> Result<Exit, Failur
 fn stopped(ended: Result<Result<(), ServeError>, tokio::task::JoinError>) -> Result<Exit, Failure> {
     match ended {
         Ok(Ok(())) => Ok(Exit::Succeeded),
-        Ok(Err(error)) => Err(Failure::Usage(format!("the gateway can't go on: {error}"))),
+        Ok(Err(error)) => Err(Failure::Usage(format!("the gateway failed: {error}"))),
         Err(error) => Err(Failure::Usage(format!("the gateway ended: {error}"))),
     }
 }
@@ -143,7 +143,7 @@ fn reference(job: &DemoJob) -> JobRef {
     }
 }
 
-/// What runs where, and what to paste into another terminal.
+/// Which servers run where, and commands for another terminal.
 fn introduction(address: SocketAddr, jobs: &[DemoJob], urls: &[(&str, String)], paint: Paint) -> String {
     let mut seen = HashSet::new();
     let one_each: Vec<_> = jobs.iter().filter(|job| seen.insert(job.backend)).collect();
@@ -155,7 +155,7 @@ fn introduction(address: SocketAddr, jobs: &[DemoJob], urls: &[(&str, String)], 
     for line in grpcurl(address, &one_each) {
         text = text + "  " + &paint.cyan(&line) + "\n";
     }
-    text += "\nThe vendors start jobs and fail on request, as jobwatch demo --help says:\n\n";
+    text += "\nThe vendors start jobs and inject faults on request; see jobwatch demo --help:\n\n";
     for (vendor, url) in urls {
         text = text + &format!("  {vendor:8}  {url}/_simulator") + "\n";
     }
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn the_grpcurl_lines_can_be_pasted() {
+    fn grpcurl_command_is_quoted_for_the_shell() {
         let jobs = [job("immuta", "it's", None), job("kinetica", "7", Some("t"))];
         let jobs: Vec<_> = jobs.iter().collect();
         assert_eq!(
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn the_introduction_shows_one_job_of_each_backend() {
+    fn introduction_shows_one_job_of_each_backend() {
         let jobs = [job("immuta", "1", None), job("immuta", "2", None), job("claret", "3", None)];
         let text = introduction(LISTEN.into(), &jobs, &[("immuta", "http://x".to_owned())], Paint::NONE);
         assert!(text.contains("\n  immuta    http://x/_simulator\n"), "{text}");
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_taken_port_is_an_error_only_where_it_was_asked_for() {
+    async fn port_in_use_is_an_error_only_if_requested() {
         let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         assert!(listen(Some(taken.local_addr().unwrap())).await.is_err());
         // Whether or not the usual port is free, one is found.
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_listens_everywhere_is_called_here() {
+    fn unspecified_address_is_called_on_loopback() {
         assert_eq!(callable("0.0.0.0:7".parse().unwrap()).to_string(), "127.0.0.1:7");
         assert_eq!(callable("[::]:7".parse().unwrap()).to_string(), "127.0.0.1:7");
     }

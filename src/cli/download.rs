@@ -1,52 +1,51 @@
-//! `jobwatch download`: one of a job's files, into a file that is there once it is
-//! whole.
+//! `jobwatch download`: downloads one of a job's files.
 //!
-//! A download that breaks off goes on from the byte it got to, as long as each of
-//! a few tries in a row brings some further.
+//! The output file appears once it is complete. An interrupted download resumes at the
+//! byte it reached, until a few attempts in a row have made no progress.
 
 use std::{
     fs::{self, OpenOptions},
-    io::{self, IsTerminal, Write},
+    io::{self, Write},
     path::{Path, PathBuf},
-    time::Duration,
 };
 
-use console::Term;
-use tokio::time::{Instant, sleep};
+use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
+use tokio::time::sleep;
 use tonic::Status;
 
 use super::{
-    board::bar,
-    client::{Client, Connection, name, parse_job},
+    client::{Client, Connection, parse_job},
     exit::{Exit, Failure},
-    fault, follow,
-    render::{Paint, one_line},
+    fault,
+    render::{Paint, name, one_line},
+    watcher,
 };
 use crate::proto::v1::{ArtifactInfo, DownloadArtifactRequest, JobRef};
 
-/// Tries in a row that bring nothing.
-const TRIES: u32 = 5;
+/// Attempts in a row without progress.
+const MAX_ATTEMPTS: u32 = 5;
 
-/// How often progress is drawn.
-const FRAME: Duration = Duration::from_millis(100);
+/// How progress is shown if the file's size is known, and if not.
+const KNOWN_SIZE: &str = "{bar:20.cyan/dim}  {binary_bytes} of {binary_total_bytes}  {binary_bytes_per_sec}";
+const UNKNOWN_SIZE: &str = "{binary_bytes}  {binary_bytes_per_sec}";
 
 /// Downloads one of a job's files.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The job; the backend's name ends at the first slash.
+    /// The job. The backend's name ends at the first slash.
     #[arg(value_name = "BACKEND/JOB_ID", value_parser = parse_job)]
     job: JobRef,
 
-    /// The file, as the job's status names it.
+    /// The file's artifact id in the job's status.
     #[arg(value_name = "ARTIFACT_ID")]
     artifact_id: String,
 
-    /// Where to write it; "-" is the standard output. Otherwise the file's own
-    /// name, in this directory, where nothing may be in its way.
+    /// Output file, or "-" for standard output. The default is the file's own name in
+    /// this directory, if no such file exists yet.
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
 
-    /// Start at this byte.
+    /// First byte to download.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(i64).range(0..))]
     offset: i64,
 
@@ -57,38 +56,42 @@ pub(super) struct Args {
 impl Args {
     pub(super) async fn run(self) -> Result<Exit, Failure> {
         let mut client = self.connection.open().await?;
-        let mut transfer = Transfer { offset: self.offset, info: None, sink: None, meter: Meter::new() };
+        let mut transfer =
+            Transfer { offset: self.offset, info: None, sink: None, progress: progress_bar(self.offset) };
         let mut failures = 0;
         loop {
             let before = transfer.offset;
             let status = match self.call(&mut client, &mut transfer).await {
                 Ok(()) => break,
-                Err(Trouble::Ours(failure)) => return Err(failure),
-                Err(Trouble::Call(status)) => status,
+                Err(Interruption::Local(failure)) => return Err(failure),
+                Err(Interruption::Call(status)) => status,
             };
-            transfer.meter.clear();
             failures = if transfer.offset > before { 1 } else { failures + 1 };
             let subject = format!("{}/{}", name(&self.job), self.artifact_id);
-            if failures > TRIES || !follow::is_lost(&status) {
+            if failures > MAX_ATTEMPTS || !watcher::is_retryable(&status) {
+                transfer.progress.finish_and_clear();
                 eprint!("{}", fault::render(&one_line(&subject), &status, Paint::stderr()));
                 return Ok(Exit::Failed);
             }
-            let asked = fault::retry_delay(&status).unwrap_or_default();
-            let wait = follow::delay(failures, rand::random()).max(asked);
+            let requested = fault::retry_delay(&status).unwrap_or_default();
+            let wait = watcher::backoff(failures, rand::random()).max(requested);
             let (at, wait_text) = (transfer.offset, fault::seconds(wait));
             let cause = format!("{}: {}", fault::code(status.code()), one_line(status.message()));
-            eprintln!("{}: broke off at byte {at} ({cause}); going on in {wait_text}", one_line(&subject));
+            let subject = one_line(&subject);
+            transfer.progress.suspend(|| {
+                eprintln!("{subject}: interrupted at byte {at} ({cause}); resuming in {wait_text}");
+            });
             sleep(wait).await;
         }
-        transfer.meter.clear();
+        transfer.progress.finish_and_clear();
         if let Some(sink) = transfer.sink {
             sink.finish()?;
         }
         Ok(Exit::Succeeded)
     }
 
-    /// One call, from where the transfer is to the end of the file.
-    async fn call(&self, client: &mut Client, transfer: &mut Transfer) -> Result<(), Trouble> {
+    /// One call, from the transfer's offset to the end of the file.
+    async fn call(&self, client: &mut Client, transfer: &mut Transfer) -> Result<(), Interruption> {
         let request = DownloadArtifactRequest {
             job: Some(self.job.clone()),
             artifact_id: self.artifact_id.clone(),
@@ -102,74 +105,78 @@ impl Args {
             transfer.write(&response.data)?;
         }
         if transfer.sink.is_none() {
-            return Err(Status::internal("the gateway said nothing about the file").into());
+            return Err(Status::internal("the gateway sent no information about the file").into());
         }
         Ok(())
     }
 }
 
 /// Why a call ended early.
-enum Trouble {
+enum Interruption {
     Call(Status),
-    Ours(Failure),
+    Local(Failure),
 }
 
-impl From<Status> for Trouble {
+impl From<Status> for Interruption {
     fn from(status: Status) -> Self {
         Self::Call(status)
     }
 }
 
-impl From<Failure> for Trouble {
+impl From<Failure> for Interruption {
     fn from(failure: Failure) -> Self {
-        Self::Ours(failure)
+        Self::Local(failure)
     }
 }
 
-impl From<io::Error> for Trouble {
+impl From<io::Error> for Interruption {
     fn from(error: io::Error) -> Self {
-        Self::Ours(error.into())
+        Self::Local(error.into())
     }
 }
 
-/// What has come so far.
+/// The state of a download.
 struct Transfer {
     offset: i64,
     info: Option<ArtifactInfo>,
     sink: Option<Sink>,
-    meter: Meter,
+    progress: ProgressBar,
 }
 
 impl Transfer {
-    fn begin(&mut self, info: ArtifactInfo, output: Option<&Path>) -> Result<(), Trouble> {
+    fn begin(&mut self, info: ArtifactInfo, output: Option<&Path>) -> Result<(), Interruption> {
         if self.info.as_ref().is_some_and(|first| first.size_bytes != info.size_bytes) {
             return Err(Status::aborted("the file changed while it was downloaded").into());
         }
         if self.sink.is_none() {
             self.sink = Some(Sink::open(&info, output)?);
+            if let Some(size) = info.size_bytes.and_then(|size| u64::try_from(size).ok()) {
+                self.progress.set_length(size);
+                self.progress.set_style(style(KNOWN_SIZE));
+            }
         }
         self.info = Some(info);
         Ok(())
     }
 
-    fn write(&mut self, data: &[u8]) -> Result<(), Trouble> {
+    fn write(&mut self, data: &[u8]) -> Result<(), Interruption> {
         let Some(sink) = &mut self.sink else {
-            return Err(Status::internal("the gateway said nothing about the file").into());
+            return Err(Status::internal("the gateway sent no information about the file").into());
         };
         sink.write(data)?;
         self.offset = self.offset.saturating_add(i64::try_from(data.len()).unwrap_or(i64::MAX));
-        self.meter.draw(self.offset, self.info.as_ref().and_then(|info| info.size_bytes))?;
+        self.progress.set_position(self.offset.unsigned_abs());
         Ok(())
     }
 }
 
-/// Where the bytes go.
+/// The output.
 enum Sink {
     Stdout,
     File(Unfinished),
 }
 
-/// A file that gets its name when it is whole, and is removed if it never is.
+/// A file that gets its name once it is complete. Until then, dropping removes it.
 struct Unfinished {
     file: fs::File,
     at: PathBuf,
@@ -178,7 +185,7 @@ struct Unfinished {
 
 impl Drop for Unfinished {
     fn drop(&mut self) {
-        // After the rename there is nothing left to remove.
+        // Fails harmlessly after the rename.
         let _ = fs::remove_file(&self.at);
     }
 }
@@ -217,7 +224,7 @@ impl Sink {
     }
 }
 
-/// The name that the vendor gave, if it harms nothing here.
+/// The name that the vendor gave, if it is safe and free.
 fn own_name(name: &str) -> Result<PathBuf, Failure> {
     let usage = |why: &str| Failure::Usage(format!("the file's own name, {name:?}, {why}; write -o FILE"));
     if name.is_empty()
@@ -228,64 +235,33 @@ fn own_name(name: &str) -> Result<PathBuf, Failure> {
     }
     let target = PathBuf::from(name);
     if target.symlink_metadata().is_ok() {
-        return Err(usage("is taken here"));
+        return Err(usage("already exists here"));
     }
     Ok(target)
 }
 
-/// Shows on a terminal how far it is.
-struct Meter {
-    term: Option<Term>,
-    begun: Instant,
-    first: Option<i64>,
-    drawn: Option<Instant>,
+/// Shows progress on stderr if that is a terminal.
+fn progress_bar(offset: i64) -> ProgressBar {
+    let progress =
+        ProgressBar::no_length().with_style(style(UNKNOWN_SIZE)).with_finish(ProgressFinish::AndClear);
+    // Bytes before the offset don't count for the speed.
+    progress.set_position(offset.unsigned_abs());
+    progress.reset_eta();
+    progress
 }
 
-impl Meter {
-    fn new() -> Self {
-        let term = io::stderr().is_terminal().then(Term::stderr);
-        Self { term, begun: Instant::now(), first: None, drawn: None }
-    }
-
-    fn draw(&mut self, done: i64, size: Option<i64>) -> io::Result<()> {
-        let Some(term) = &self.term else { return Ok(()) };
-        let first = *self.first.get_or_insert(done);
-        if self.drawn.is_some_and(|drawn| drawn.elapsed() < FRAME) {
-            return Ok(());
-        }
-        self.drawn = Some(Instant::now());
-        term.clear_line()?;
-        let line = line(done, size, done - first, self.begun.elapsed(), Paint::stderr());
-        term.write_str(&console::truncate_str(&line, usize::from(term.size().1), ""))
-    }
-
-    fn clear(&mut self) {
-        if let (Some(term), Some(_)) = (&self.term, self.drawn.take()) {
-            // A terminal that is gone shows nothing anyway.
-            let _ = term.clear_line();
-        }
-    }
-}
-
-#[allow(clippy::cast_precision_loss, reason = "for people")]
-fn line(done: i64, size: Option<i64>, moved: i64, time: Duration, paint: Paint) -> String {
-    let mebi = |bytes: i64| bytes as f64 / f64::from(1 << 20);
-    let speed = mebi(moved) / time.as_secs_f64().max(0.001);
-    match size.filter(|size| *size > 0) {
-        Some(size) => {
-            let bar = bar(done as f64 / size as f64, paint);
-            format!("{bar}  {:.1} of {:.1} MiB  {speed:.1} MiB/s", mebi(done), mebi(size))
-        }
-        None => format!("{:.1} MiB  {speed:.1} MiB/s", mebi(done)),
-    }
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).expect("the templates above are valid").progress_chars("━━─")
 }
 
 #[cfg(test)]
 mod tests {
+    use indicatif::{InMemoryTerm, ProgressDrawTarget};
+
     use super::*;
 
     #[test]
-    fn a_name_that_could_harm_is_not_used() {
+    fn unsafe_file_name_is_refused() {
         for name in ["", ".", "..", ".bashrc", "a/b", "a\\b", "c:a", "a\nb", "Cargo.toml"] {
             assert!(matches!(own_name(name), Err(Failure::Usage(_))), "{name}");
         }
@@ -293,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_never_whole_leaves_nothing_behind() {
+    fn incomplete_file_is_removed() {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("a.csv");
         let count = || fs::read_dir(dir.path()).unwrap().count();
@@ -309,11 +285,18 @@ mod tests {
     }
 
     #[test]
-    fn progress_says_how_much_and_how_fast() {
-        let mebi = 1 << 20;
-        let second = Duration::from_secs(1);
-        assert_eq!(line(3 * mebi, None, mebi, second, Paint::NONE), "3.0 MiB  1.0 MiB/s");
-        let half = line(mebi, Some(2 * mebi), mebi, 2 * second, Paint::NONE);
-        assert!(half.ends_with("  1.0 of 2.0 MiB  0.5 MiB/s"), "{half}");
+    fn progress_of_resumed_download_shows_bytes_and_size() {
+        let term = InMemoryTerm::new(5, 80);
+        let target = ProgressDrawTarget::term_like(Box::new(term.clone()));
+        let mut transfer =
+            Transfer { offset: 1 << 20, info: None, sink: None, progress: progress_bar(1 << 20) };
+        transfer.progress.set_draw_target(target);
+        let info = ArtifactInfo { size_bytes: Some(4 << 20), ..Default::default() };
+        assert!(transfer.begin(info, Some(Path::new("-"))).is_ok());
+        transfer.progress.force_draw();
+        let shown = term.contents();
+        assert!(shown.starts_with("━━━━━━──────────────  1.00 MiB of 4.00 MiB  0 B/s"), "{shown}");
+        transfer.progress.finish_and_clear();
+        assert_eq!(term.contents(), "");
     }
 }

@@ -1,24 +1,23 @@
-//! How a command ends.
+//! Exit codes and failures of commands.
 
 use std::{io, process::ExitCode};
 
 use crate::{config::InvalidConfig, proto::v1};
 
-/// What a command found out, the better first: with several jobs, the worst
-/// counts.
+/// The result of a command, from best to worst. With several jobs, the worst counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Exit {
-    /// The job succeeded, or there was nothing to find out.
+    /// The job succeeded, or the command did.
     Succeeded,
     /// The job has not ended.
     NotTerminal,
-    /// The job ended in another way.
+    /// The job ended in another state.
     Unsuccessful,
-    /// The call failed, so that nothing is known about the job.
+    /// The call failed, so the job's state is unknown.
     Failed,
     /// Usage or configuration is wrong.
     Misused,
-    /// Nobody reads the output any more.
+    /// The reader of the output closed it.
     Unread,
     /// Ctrl-C.
     Interrupted,
@@ -39,7 +38,7 @@ impl Exit {
         }
     }
 
-    /// What a status says about the job's end.
+    /// The exit code for a job's status.
     pub(super) fn of(status: &v1::JobStatus) -> Self {
         match (status.terminal, status.state()) {
             (false, _) => Self::NotTerminal,
@@ -55,23 +54,23 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Why a command ends before it found anything out.
+/// Why a command failed before it had a result.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// The command can't mean this.
+    /// The command line is wrong, or the command can't start.
     Usage(String),
     /// The configuration can't be used.
     Config(InvalidConfig),
     /// The gateway can't be reached.
     Connect(String),
-    /// The gateway can't be reached, which was said already.
-    Told,
+    /// The gateway can't be reached, which was already reported.
+    Reported,
     /// The output can't be written.
     Output(io::Error),
 }
 
 impl Failure {
-    /// Says so on stderr, where there is something to say.
+    /// Prints the failure on stderr, unless it was reported.
     pub(super) fn report(self) -> Exit {
         match self {
             Self::Usage(message) => {
@@ -88,7 +87,7 @@ impl Failure {
                 eprintln!("error: {message}");
                 Exit::Failed
             }
-            Self::Told => Exit::Failed,
+            Self::Reported => Exit::Failed,
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Unread,
             Self::Output(error) => {
                 eprintln!("error: can't write the output: {error}");
@@ -119,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_jobs_end_is_the_exit_code() {
+    fn job_state_maps_to_exit_code() {
         for (state, terminal, code) in [
             (v1::JobState::Succeeded, true, 0),
             (v1::JobState::Failed, true, 1),
@@ -133,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_jobs_the_worst_wins() {
+    fn exit_codes_are_ordered_from_best_to_worst() {
         let by_badness = [Exit::Succeeded, Exit::NotTerminal, Exit::Unsuccessful, Exit::Failed];
         assert!(by_badness.is_sorted());
         assert_eq!(by_badness.map(Exit::code), [0, 4, 1, 3]);

@@ -1,4 +1,4 @@
-//! How a failed call looks to people: what happened, and what to do about it.
+//! Failed calls as text: what happened, and what to do about it.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tonic_types::StatusExt;
 
 use super::render::{Paint, one_line};
 
-/// Code, message, reason and advice; several lines, the last with its line break.
+/// Renders code, message, reason and advice in several lines, each with a line break.
 pub(super) fn render(subject: &str, status: &Status, paint: Paint) -> String {
     let head = paint.red("error:");
     let message = one_line(status.message());
@@ -40,7 +40,7 @@ pub(super) fn render(subject: &str, status: &Status, paint: Paint) -> String {
     text
 }
 
-/// The error as an element of a batch holds it.
+/// Converts an error to the form that a batch's element has.
 pub(super) fn to_proto(status: &Status) -> tonic_types::Status {
     let bare = || tonic_types::Status {
         code: status.code().into(),
@@ -51,7 +51,12 @@ pub(super) fn to_proto(status: &Status) -> tonic_types::Status {
     whole.ok().filter(|whole| whole.code == i32::from(status.code())).unwrap_or_else(bare)
 }
 
-/// How long the server asks to wait.
+/// Converts the error of a batch's element to the status of a single call.
+pub(super) fn from_proto(error: &tonic_types::Status) -> Status {
+    Status::with_details(error.code.into(), error.message.clone(), error.encode_to_vec().into())
+}
+
+/// The wait that the server requests.
 pub(super) fn retry_delay(status: &Status) -> Option<Duration> {
     status.get_details_retry_info().and_then(|info| info.retry_delay)
 }
@@ -61,7 +66,7 @@ pub(super) fn seconds(delay: Duration) -> String {
     format!("{:.1} s", delay.as_secs_f64())
 }
 
-/// The code as gRPC spells it.
+/// The code in gRPC's spelling.
 pub(super) fn code(code: Code) -> String {
     let mut text = String::new();
     for c in format!("{code:?}").chars() {
@@ -73,28 +78,28 @@ pub(super) fn code(code: Code) -> String {
     text
 }
 
-/// What the person at the terminal can do.
+/// What the user can do.
 fn advice(reason: &str, code: Code) -> &'static str {
     match reason {
         "INVALID_REQUEST" | "INVALID_JOB_ID" => "correct what the message names",
         "INVALID_RESUME_TOKEN" => "begin a new watch, without a resume token",
         "UNKNOWN_BACKEND" => "check the name before the slash: it is a key of the gateway's configuration",
         "JOB_NOT_FOUND" => "check the id and the backend; a vendor may have forgotten an old job",
-        "JOB_GONE" => "ask the vendor: it knew the job before and doesn't any more",
+        "JOB_GONE" => "look at the vendor: it knew the job before and no longer does",
         "ARTIFACT_NOT_FOUND" => "check the file's id against the job's files",
-        "CALLER_UNAUTHENTICATED" => "show the gateway credentials that it knows",
-        "BACKEND_NOT_ALLOWED" => "ask the gateway's operator for the use of this backend",
+        "CALLER_UNAUTHENTICATED" => "present credentials that the gateway accepts",
+        "BACKEND_NOT_ALLOWED" => "request access to this backend from the gateway's operator",
         "BACKEND_CREDENTIALS_REJECTED" => "have the gateway's operator correct this backend's credentials",
-        "BACKEND_FORBIDDEN" => "have the gateway's account given the permission at the vendor",
+        "BACKEND_FORBIDDEN" => "have the vendor grant the permission to the gateway's account",
         "BACKEND_REJECTED" => "have the gateway's operator check this backend's base_url and settings",
         "BACKEND_UNAVAILABLE" => "try again{in}; the job itself is not affected",
-        "BACKEND_THROTTLED" => "try again{in}; the vendor asks for fewer calls",
-        "BACKEND_MALFORMED" => "have the gateway's operator look at its log",
+        "BACKEND_THROTTLED" => "try again{in}; the vendor limits the request rate",
+        "BACKEND_MALFORMED" => "have the gateway's operator check its log",
         "TOO_MANY_WATCHES" | "TOO_MANY_JOBS" | "TOO_MANY_DOWNLOADS" => {
             "use fewer at once, or have the operator raise the limit"
         }
-        "READER_STALLED" => "go on from the bytes that came; see download --help",
-        "SHUTTING_DOWN" => "try again{in}; the gateway is being stopped",
+        "READER_STALLED" => "resume with --offset; see download --help",
+        "SHUTTING_DOWN" => "try again{in}; the gateway is shutting down",
         _ => match code {
             Code::Unavailable => "try again{in}",
             Code::DeadlineExceeded => "try again, or allow more time",
@@ -111,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_says_code_message_reason_and_what_to_do() {
+    fn error_with_details_is_rendered_with_reason_and_advice() {
         let mut details = ErrorDetails::with_retry_info(Some(Duration::from_secs(2)));
         details.set_error_info(
             "BACKEND_THROTTLED",
@@ -123,13 +128,13 @@ mod tests {
 error: immuta/1: UNAVAILABLE: the vendor is throttling
   reason     BACKEND_THROTTLED
   HTTP       429
-  do         try again in 2.0 s; the vendor asks for fewer calls
+  do         try again in 2.0 s; the vendor limits the request rate
 ";
         assert_eq!(render("immuta/1", &status, Paint::NONE), expected);
     }
 
     #[test]
-    fn the_wrong_field_is_named() {
+    fn field_violation_is_rendered() {
         let details = ErrorDetails::with_bad_request_violation("job.job_id", "write a decimal number");
         let status = Status::with_error_details(Code::InvalidArgument, "no", details);
         let text = render("kinetica/x", &status, Paint::NONE);
@@ -137,13 +142,13 @@ error: immuta/1: UNAVAILABLE: the vendor is throttling
     }
 
     #[test]
-    fn codes_are_spelt_as_grpc_spells_them() {
+    fn code_has_grpc_spelling() {
         assert_eq!(code(Code::NotFound), "NOT_FOUND");
         assert_eq!(code(Code::Ok), "OK");
     }
 
     #[test]
-    fn an_error_without_details_is_one_line() {
+    fn error_without_details_is_one_line() {
         let text = render("a/b", &Status::internal("x\ny"), Paint::NONE);
         assert_eq!(text, "error: a/b: INTERNAL: x y\n");
     }

@@ -48,8 +48,8 @@ fn line(name: &str, message: &impl Message) -> String {
     text.unwrap_or_else(|_| "{}".to_owned()) + "\n"
 }
 
-/// A newer server may send details of types that this version doesn't know, and
-/// times that no calendar has: what can't be printed is left out.
+/// Removes parts that can't be printed: error details of types that this version doesn't
+/// know, and times out of range.
 fn keep_printable(message: &mut DynamicMessage) {
     let mut unprintable = Vec::new();
     for (field, value) in message.fields_mut() {

@@ -1,4 +1,4 @@
-//! Shows the news of followed jobs, in the way that suits the reader.
+//! Presents the updates of watched jobs in the format that fits the output.
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -9,42 +9,40 @@ use jiff::Timestamp;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{
-    batch,
     board::{Board, Row, name_width},
     exit::Exit,
-    fault,
-    follow::{Following, News},
-    json,
+    fault, json,
     render::{Paint, one_line},
+    watcher::{Update, Watcher},
 };
 use crate::proto::v1::{Interruption, WatchJobResponse, watch_job_response::Event};
 
-/// Who reads.
+/// The output's format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reader {
-    /// A program: every response but heartbeats as proto-JSON.
-    Program,
-    /// A person at a terminal: rows that change in place.
-    Terminal,
-    /// A person, through a file or a pipe: one line for each change.
+pub(super) enum Format {
+    /// Every response except heartbeats as proto-JSON, for programs.
+    Json,
+    /// Rows that change in place, on a terminal.
+    Board,
+    /// A line of text for each change, in a file or a pipe.
     #[cfg_attr(not(feature = "demo"), allow(dead_code))]
     Log,
 }
 
-/// Follows until all jobs are over, updating their rows. Returns the worst end.
-pub(super) async fn present(mut following: Following, rows: &mut [Row], reader: Reader) -> io::Result<Exit> {
-    let mut board = (reader == Reader::Terminal).then(Board::new);
+/// Updates the rows until all watches have ended. Returns the worst exit code.
+pub(super) async fn present(mut watcher: Watcher, rows: &mut [Row], format: Format) -> io::Result<Exit> {
+    let mut board = (format == Format::Board).then(Board::new);
     let mut ticks = interval(Duration::from_millis(100));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut tick = 0;
     let width = name_width(rows, usize::MAX);
     loop {
         tokio::select! {
-            news = following.next() => match news {
-                Some((at, news)) => {
+            update = watcher.next() => match update {
+                Some((at, update)) => {
                     let before = headline(&rows[at]);
-                    tell(&mut rows[at], news, reader)?;
-                    if reader == Reader::Log && headline(&rows[at]) != before {
+                    apply(&mut rows[at], update, format)?;
+                    if format == Format::Log && headline(&rows[at]) != before {
                         log(&rows[at], width)?;
                     }
                 }
@@ -59,7 +57,7 @@ pub(super) async fn present(mut following: Following, rows: &mut [Row], reader: 
         }
     }
     match board {
-        // The one job's details follow, which say all that its row does.
+        // The details of a single job are printed next and include its row.
         Some(board) if rows.len() == 1 => board.clear(),
         Some(mut board) => board.draw(rows, 0)?,
         None => {}
@@ -67,40 +65,39 @@ pub(super) async fn present(mut following: Following, rows: &mut [Row], reader: 
     Ok(rows.iter().map(exit).max().unwrap_or(Exit::Succeeded))
 }
 
-fn tell(row: &mut Row, news: News, reader: Reader) -> io::Result<()> {
-    match news {
-        News::Said(response) => {
+fn apply(row: &mut Row, update: Update, format: Format) -> io::Result<()> {
+    match update {
+        Update::Response(response) => {
             let heartbeat = matches!(response.event, Some(Event::Heartbeat(_)));
-            if reader == Reader::Program && !heartbeat {
+            if format == Format::Json && !heartbeat {
                 json::print("WatchJobResponse", &*response)?;
             }
-            said(row, *response);
+            apply_response(row, *response);
         }
-        News::Lost { cause, retry_in } => {
+        Update::Disconnected { cause, retry_in } => {
             let trouble = format!("connection lost; trying again in {}", fault::seconds(retry_in));
-            if reader != Reader::Terminal || !io::stderr().is_terminal() {
+            if format != Format::Board || !io::stderr().is_terminal() {
                 eprintln!("{}: {trouble} ({})", row.name, one_line(&cause));
             }
             row.trouble = Some(trouble);
         }
-        News::Over(Ok(())) => row.trouble = None,
-        News::Over(Err(status)) => row.failed = Some(*status),
+        Update::Ended(Ok(())) => row.trouble = None,
+        Update::Ended(Err(status)) => row.failed = Some(*status),
     }
     Ok(())
 }
 
-fn said(row: &mut Row, response: WatchJobResponse) {
+fn apply_response(row: &mut Row, response: WatchJobResponse) {
     match response.event {
         Some(Event::Status(status)) => {
             row.status = Some(status);
             row.trouble = None;
         }
         Some(Event::Interruption(Interruption { cause, observe_time: _, retry_time: _ })) => {
-            let cause = batch::to_status(&cause.unwrap_or_default());
+            let cause = fault::from_proto(&cause.unwrap_or_default());
             row.trouble = Some(format!("{}: {}", fault::code(cause.code()), one_line(cause.message())));
         }
-        // A heartbeat after a lost connection says that it is back, but not that
-        // the vendor is.
+        // A heartbeat shows that the connection is back, but not that the vendor is.
         Some(Event::Heartbeat(_)) | None => {}
     }
 }
@@ -112,7 +109,7 @@ fn exit(row: &Row) -> Exit {
     }
 }
 
-/// What a change has to touch to be worth a line of its own: not the percentage.
+/// The parts of a row whose change is logged. The percentage is not one of them.
 fn headline(row: &Row) -> impl PartialEq + use<> {
     let status = row.status.as_ref();
     let step =

@@ -1,5 +1,4 @@
-//! How a status looks to people: pure functions of the status, the time and
-//! whether colours are wanted.
+//! Statuses as text: pure functions of the status, the time and the colour setting.
 
 use std::{
     fmt::Write,
@@ -8,14 +7,13 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::client::name;
-use crate::proto::v1::{Artifact, JobResult, JobState, JobStatus, Progress};
+use crate::proto::v1::{Artifact, JobRef, JobResult, JobState, JobStatus, Progress};
 
 /// Longest preview of a result, an error's details or a payload.
 const PREVIEW_LINES: usize = 12;
 const PREVIEW_CHARS: usize = 1000;
 
-/// Colours, where they are wanted.
+/// Colours, if they are enabled.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Paint(bool);
 
@@ -78,6 +76,11 @@ impl Paint {
     }
 }
 
+/// `BACKEND/JOB_ID`, as it is written on the command line.
+pub(super) fn name(job: &JobRef) -> String {
+    format!("{}/{}", job.backend, job.job_id)
+}
+
 /// The state in one word.
 pub(super) fn word(state: JobState) -> &'static str {
     match state {
@@ -100,25 +103,25 @@ pub(super) fn sign(state: JobState) -> &'static str {
     }
 }
 
-/// One line of text that a vendor wrote: nothing in it moves the cursor.
+/// A vendor's text in one line, without control characters.
 pub(super) fn one_line(text: &str) -> String {
     let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     clean.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// A span of time, as a clock shows it.
+/// A duration as `h:mm:ss` or `m:ss`.
 pub(super) fn clock(duration: SignedDuration) -> String {
     let seconds = duration.as_secs().max(0);
     let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
     if hours > 0 { format!("{hours}:{minutes:02}:{seconds:02}") } else { format!("{minutes}:{seconds:02}") }
 }
 
-/// A time of the contract, where it is one.
+/// A valid timestamp of the contract.
 pub(super) fn time(timestamp: Option<&prost_types::Timestamp>) -> Option<Timestamp> {
     timestamp.and_then(|timestamp| Timestamp::new(timestamp.seconds, timestamp.nanos).ok())
 }
 
-/// When the job began, as far as the vendor says.
+/// When the job started or was created, if the vendor reports it.
 pub(super) fn begun(status: &JobStatus) -> Option<Timestamp> {
     time(status.start_time.as_ref()).or_else(|| time(status.create_time.as_ref()))
 }
@@ -148,7 +151,7 @@ pub(super) fn join(parts: &[&str]) -> String {
     parts.join(" · ")
 }
 
-/// Everything about one status; several lines, the last with its line break.
+/// All parts of a status in several lines, each with a line break.
 pub(super) fn details(status: &JobStatus, paint: Paint) -> String {
     let job = status.job.as_ref().map(name).unwrap_or_default();
     let state = status.state();

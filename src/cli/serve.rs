@@ -15,7 +15,7 @@ pub(super) struct Args {
     #[command(flatten)]
     configuration: Configuration,
 
-    /// How log lines are written. What is logged: `JOBWATCH_LOG` or `RUST_LOG`.
+    /// Format of log lines. Set the filter with `JOBWATCH_LOG` or `RUST_LOG`.
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
     log_format: telemetry::Format,
 }
@@ -39,16 +39,16 @@ impl Args {
     }
 }
 
-/// The first SIGTERM or SIGINT asks the server to stop, the second one insists.
+/// The first SIGTERM or SIGINT starts a graceful shutdown, the second one exits at once.
 pub(super) async fn stop_on_signal(shutdown: CancellationToken) {
     signalled().await;
     shutdown.cancel();
-    tracing::info!("stopping");
+    tracing::info!("shutdown requested");
     signalled().await;
     std::process::exit(Exit::Interrupted.code().into());
 }
 
-/// Ends at SIGTERM or SIGINT.
+/// Waits for SIGTERM or SIGINT.
 pub(super) async fn signalled() {
     #[cfg(unix)]
     if let Ok(mut term) = signal::unix::signal(signal::unix::SignalKind::terminate()) {

@@ -1,4 +1,4 @@
-//! `jobwatch simulate`: one simulated vendor, for people who write clients.
+//! `jobwatch simulate`: one simulated vendor, to develop clients against.
 
 use std::{
     fmt::Write as _,
@@ -16,10 +16,10 @@ use crate::simulators::{Simulator, Vendor, credentials};
 /// Runs one simulated vendor.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Whose API: immuta, kinetica, claret or datasaur.
+    /// Vendor: immuta, kinetica, claret or datasaur.
     vendor: Vendor,
 
-    /// Where it listens; port 0 takes a free one.
+    /// Address to listen on. Port 0 takes a free one.
     #[arg(long, value_name = "ADDR", default_value_t = (Ipv4Addr::LOCALHOST, 0).into())]
     listen: SocketAddr,
 }
@@ -38,7 +38,7 @@ impl Args {
     }
 }
 
-/// Its URL, alone in the first line for scripts; then all that a client needs.
+/// The URL alone in the first line, for scripts; then everything a client needs.
 fn introduction(simulator: &Simulator, paint: Paint) -> String {
     let url = simulator.base_url();
     let known = match simulator.vendor() {
@@ -59,7 +59,7 @@ fn introduction(simulator: &Simulator, paint: Paint) -> String {
         ),
     };
     let mut text = format!(
-        "{}\n\nIt knows: {known}\n\nStart a job, let the vendor fail three times, get a bearer token:\n\n",
+        "{}\n\nCredentials: {known}\n\nStart a job, inject a fault three times, get a bearer token:\n\n",
         paint.bold(&url)
     );
     for (route, body) in [
@@ -69,31 +69,34 @@ fn introduction(simulator: &Simulator, paint: Paint) -> String {
     ] {
         text = text + "  " + &paint.cyan(&curl(&url, route, body)) + "\n";
     }
-    text += "\nA gateway before it needs this configuration:\n\n  allow_inline_secrets = true\n";
+    text += "\nConfiguration of a gateway for it:\n\n  allow_inline_secrets = true\n";
     for line in simulator.config().lines() {
         let line = format!("  {line}");
         text = text + line.trim_end() + "\n";
     }
-    text + "\njobwatch simulate --help shows what else it can do. Ctrl-C ends it.\n"
+    text + "\nSee jobwatch simulate --help for more. Press Ctrl-C to stop.\n"
 }
 
-/// What a simulator does beside its vendor's API; each with an example of the
-/// body, if it takes one.
+/// Control routes of a simulator, each with an example of its body.
 const ROUTES: &[(&str, &str, &str)] = &[
-    ("POST jobs", r#"{"running_for_ms": 5000}"#, "start a job; answers its id, and its tag"),
-    ("PUT jobs/ID/state", r#"{"state": "active"}"#, "hold it in this state, in the vendor's word"),
-    ("PUT jobs/ID/progress", r#"{"percent": 40}"#, "of a job that is held"),
-    ("POST jobs/ID/finish", r#"{"failure": {"message": "no"}}"#, "end it now; without a body, as planned"),
+    ("POST jobs", r#"{"running_for_ms": 5000}"#, "start a job; returns its id and tag"),
+    ("PUT jobs/ID/state", r#"{"state": "active"}"#, "keep it in this vendor state"),
+    ("PUT jobs/ID/progress", r#"{"percent": 40}"#, "of a job that is kept in a state"),
+    (
+        "POST jobs/ID/finish",
+        r#"{"failure": {"message": "no"}}"#,
+        "end it now; without a body, as its plan says",
+    ),
     ("DELETE jobs/ID", "", "make it unknown"),
-    ("POST faults", r#"{"effect": "reset", "times": 2}"#, "let something go wrong"),
-    ("POST poison/ID", "", "refuse every request about this job"),
-    ("DELETE faults", "", "heal all faults and poison"),
-    ("POST tokens", "", "a bearer token that is good now"),
-    ("PUT credentials", r#"{"secret": "new"}"#, "take another secret; tokens stay good"),
+    ("POST faults", r#"{"effect": "reset", "times": 2}"#, "inject a fault"),
+    ("POST poison/ID", "", "fail every request about this job"),
+    ("DELETE faults", "", "remove all faults and poison"),
+    ("POST tokens", "", "issue a valid bearer token"),
+    ("PUT credentials", r#"{"secret": "new"}"#, "change the secret; tokens stay valid"),
     ("PUT credentials", r#"{"expire_tokens": true}"#, "make every token invalid"),
-    ("PUT credentials", r#"{"token_lifetime_ms": 2000}"#, "of tokens from now on"),
-    ("PUT credentials", r#"{"reject": true}"#, "refuse all credentials"),
-    ("GET calls", "", "what it was asked; DELETE calls forgets"),
+    ("PUT credentials", r#"{"token_lifetime_ms": 2000}"#, "lifetime of new tokens"),
+    ("PUT credentials", r#"{"reject": true}"#, "reject all credentials"),
+    ("GET calls", "", "list requests; DELETE calls clears them"),
 ];
 
 /// Keys of a job's plan.
@@ -114,13 +117,13 @@ const PLAN: &[(&str, &str)] = &[
     (r#""end": "expired""#, "at Immuta"),
 ];
 
-/// What can go wrong.
+/// Effects of a fault.
 const EFFECTS: &[(&str, &str)] = &[
     (r#"{"delay": 2000}"#, "latency: the answer comes so many ms later"),
     (r#"{"jitter": 2000}"#, "the same, a random part of so many ms"),
     (r#"{"throttle": {"bytes": 64, "pause_ms": 50}}"#, "so many bytes at a time"),
     (r#"{"slow_head": 100}"#, "slowloris: so many ms for each byte of the head"),
-    (r#""hang""#, "no answer ever comes"),
+    (r#""hang""#, "never responds"),
     (r#"{"stall_at": 20}"#, "half-open: after 20 bytes nothing more comes"),
     (r#""reset""#, "the connection is reset without an answer"),
     (r#"{"reset_at": 20}"#, "after 20 bytes of the answer, head included"),
@@ -162,14 +165,14 @@ const EFFECTS: &[(&str, &str)] = &[
     (r#"{"json": {"put": "long_text"}}"#, "of 100 MB"),
 ];
 
-/// For two terminals.
+/// Commands for two terminals.
 const EXAMPLE: [&str; 2] = [
     "jobwatch simulate immuta --listen 127.0.0.1:8090",
     r#"curl -X POST -H 'content-type: application/json' -d '{"effect":{"reset_at":20},"times":3}' \
     http://127.0.0.1:8090/_simulator/faults"#,
 ];
 
-/// The line that lets a simulator fail.
+/// A command that posts to a control route.
 pub(super) fn curl(url: &str, route: &str, body: &str) -> String {
     let body = match body {
         "" => String::new(),
@@ -178,29 +181,29 @@ pub(super) fn curl(url: &str, route: &str, body: &str) -> String {
     format!("curl -X POST{body} {url}/_simulator/{route}")
 }
 
-/// What `--help` says of all that.
-pub(super) fn means() -> String {
-    let mut text = "A simulator starts jobs and faults on request, below /_simulator of its URL, without\n\
+/// The end of the `--help` text.
+pub(super) fn long_help() -> String {
+    let mut text = "A simulator is controlled through routes below /_simulator of its URL, without\n\
                     credentials and with JSON bodies (content-type: application/json):\n\n"
         .to_owned();
     // Writing to a String can't fail.
     for (route, body, what) in ROUTES {
         let _ = writeln!(text, "  {route:21} {body:31} {what}");
     }
-    text += "\nA job's plan may have these keys:\n\n";
+    text += "\nKeys of a job's plan:\n\n";
     for (key, what) in PLAN {
         text = text + format!("  {key:46} {what}").trim_end() + "\n";
     }
-    text += "\nA fault's \"effect\" is one of these; \"path\" (a part of it), \"job_id\" and \"times\" say when:\n\n";
+    text += "\nEffects of a fault; \"path\" (a part of it), \"job_id\" and \"times\" restrict it:\n\n";
     for (effect, what) in EFFECTS {
         text = text + format!("  {effect:50} {what}").trim_end() + "\n";
     }
-    text += "\nOf all that a request meets, the delays happen, and the first of the others. In two terminals:\n\n";
+    text += "\nAll delays that match a request apply, and the first other effect. In two terminals:\n\n";
     for line in EXAMPLE {
         text = text + "  " + line + "\n";
     }
-    text + "\nA simulator speaks neither TLS nor DNS: for these faults let the client's base_url begin with\n\
-            https:// at the simulator's port, or name a host below .invalid.\n"
+    text + "\nA simulator has no TLS and no DNS. For such faults, set the client's base_url to https://\n\
+            at the simulator's port, or to a host below .invalid.\n"
 }
 
 #[cfg(test)]
@@ -209,7 +212,7 @@ mod tests {
     use crate::simulators::{End, Fault, Plan};
 
     #[test]
-    fn every_example_of_the_help_is_understood() {
+    fn help_examples_are_accepted() {
         for (effect, _) in EFFECTS {
             let fault =
                 format!("{{\"effect\": {effect}, \"path\": \"/a\", \"job_id\": \"1\", \"times\": 1}}");
@@ -238,18 +241,18 @@ mod tests {
     }
 
     #[test]
-    fn the_help_lists_every_effect() {
+    fn help_lists_every_effect() {
         let effects = known(r#"{"effect": "nonsense"}"#);
         assert!(effects.len() > 30, "{effects:?}");
         let oddities = known(r#"{"effect": {"json": {"put": "nonsense"}}}"#);
-        let help = means();
+        let help = long_help();
         for name in effects.iter().chain(&oddities) {
             assert!(help.contains(&format!("\"{name}\"")), "{name}");
         }
     }
 
     #[test]
-    fn the_example_of_the_help_can_be_pasted() {
+    fn help_commands_can_be_pasted() {
         let body = EXAMPLE[1].split('\'').nth(3).unwrap();
         let fault: Fault = serde_json::from_str(body).unwrap();
         assert_eq!(fault.times, Some(3));
@@ -258,14 +261,14 @@ mod tests {
     }
 
     #[test]
-    fn the_help_fits_a_terminal() {
-        for line in means().lines() {
+    fn help_fits_a_terminal() {
+        for line in long_help().lines() {
             assert!(line.chars().count() <= 100, "{line}");
         }
     }
 
     #[tokio::test]
-    async fn the_introduction_begins_with_the_url_alone() {
+    async fn introduction_begins_with_the_url_alone() {
         for vendor in Vendor::ALL {
             let simulator = Simulator::start(vendor).await.unwrap();
             let text = introduction(&simulator, Paint::NONE);

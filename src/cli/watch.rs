@@ -1,4 +1,4 @@
-//! `jobwatch watch`: follows jobs until they end.
+//! `jobwatch watch`: watches jobs until they end.
 
 use std::{
     io::{self, Write},
@@ -9,25 +9,25 @@ use jiff::Timestamp;
 
 use super::{
     board::Row,
-    client::{Connection, Jobs, duration, name, proto_duration},
+    client::{Connection, Jobs, duration, proto_duration},
     exit::{Exit, Failure},
-    follow::Following,
-    present::{Reader, present},
-    render::{self, Paint},
+    present::{Format, present},
+    render::{self, Paint, name},
+    watcher::Watcher,
 };
 use crate::proto::v1::WatchJobRequest;
 
-/// Follows jobs.
+/// Watches jobs.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
     jobs: Jobs,
 
-    /// Longest time between two looks at the vendor that is good enough.
+    /// Poll interval to request. The gateway may poll more often.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     poll_interval: Option<Duration>,
 
-    /// How long to call again after the connection to the gateway is lost.
+    /// How long to try to reconnect after the connection to the gateway is lost.
     #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "5m")]
     reconnect: Duration,
 
@@ -41,31 +41,31 @@ impl Args {
         let client = self.jobs.client(&self.connection).await?;
         let now = Timestamp::now();
         let mut rows: Vec<_> = jobs.iter().map(|job| Row::new(&name(job), "", now)).collect();
-        let watches = jobs.iter().map(|job| WatchJobRequest {
+        let requests = jobs.iter().map(|job| WatchJobRequest {
             job: Some(job.clone()),
             view: self.jobs.view().into(),
             poll_interval: self.poll_interval.map(proto_duration),
             ..Default::default()
         });
-        let following = Following::begin(&client, watches.collect(), self.reconnect);
-        let reader = if self.jobs.for_people() { Reader::Terminal } else { Reader::Program };
-        let exit = present(following, &mut rows, reader).await?;
+        let watcher = Watcher::start(&client, requests.collect(), self.reconnect);
+        let format = if self.jobs.is_text() { Format::Board } else { Format::Json };
+        let exit = present(watcher, &mut rows, format).await?;
         for (n, (job, row)) in jobs.iter().zip(&rows).enumerate() {
-            if let (Reader::Terminal, Some(status)) = (reader, &row.status) {
+            if let (Format::Board, Some(status)) = (format, &row.status) {
                 write!(io::stdout(), "{}{}", gap(n, rows.len()), render::details(status, Paint::stdout()))?;
             }
             if let Some(status) = &row.failed {
-                if reader == Reader::Terminal {
+                if format == Format::Board {
                     eprint!("{}", gap(n, rows.len()));
                 }
-                self.jobs.failed(Some(job), status)?;
+                self.jobs.report_failure(Some(job), status)?;
             }
         }
         Ok(exit)
     }
 }
 
-/// What separates the details of several jobs from their rows and each other.
+/// The separator before the details of job `n`.
 fn gap(n: usize, count: usize) -> &'static str {
     if n > 0 || count > 1 { "\n" } else { "" }
 }

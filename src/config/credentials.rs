@@ -1,4 +1,4 @@
-//! How a backend's credentials are written, by vendor, and where its secrets are.
+//! Credentials of a backend, by vendor, and their secrets.
 
 use std::{fmt, path::Path};
 
@@ -10,14 +10,15 @@ use serde::{
 use toml::Value;
 
 use super::{
-    Credentials, Secret, Source, VendorKind,
-    file::{Checker, join},
+    Credentials, Environment, Secret, Source, VendorKind,
+    overrides::Origins,
+    problems::{Problems, WHERE, join},
     secret::{self, Form},
     values,
 };
 use crate::vendors::ClientAuth;
 
-/// What stands at `credentials`.
+/// The value of `credentials`.
 pub(super) enum CredentialKeys {
     /// The word `none`.
     None,
@@ -43,14 +44,12 @@ pub(super) struct CredentialTable {
     client_auth: Option<ClientAuth>,
 }
 
-/// Where a secret is.
+/// The place of a secret.
 enum Place {
     Literal(SecretString),
     Environment(String),
     File(String),
 }
-
-pub(super) const WHERE: &str = "{ env = \"NAME\" } or { file = \"/path\" }";
 
 impl<'de> Deserialize<'de> for Place {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -132,7 +131,7 @@ fn own_keys(kind: VendorKind) -> &'static [&'static str] {
     }
 }
 
-/// What to write for this vendor.
+/// An example for this vendor.
 fn example(kind: VendorKind) -> &'static str {
     match kind {
         VendorKind::Immuta => "{ api_key = { env = \"IMMUTA_API_KEY\" } } or { bearer = { env = \"NAME\" } }",
@@ -148,63 +147,79 @@ fn example(kind: VendorKind) -> &'static str {
     }
 }
 
+/// The sources of secrets.
+pub(super) struct SecretSources<'a> {
+    pub(super) env: &'a Environment,
+    /// Which variables set keys.
+    pub(super) origins: &'a Origins,
+    pub(super) allow_inline: bool,
+}
+
+/// The credentials at `path`, or `None` after a problem was reported.
+pub(super) fn check(
+    path: &str,
+    keys: Option<&CredentialKeys>,
+    kind: VendorKind,
+    secrets: &SecretSources<'_>,
+    problems: &mut Problems,
+) -> Option<Credentials> {
+    let mut checker = Checker { path, kind, secrets, problems };
+    checker.credentials(keys)
+}
+
+struct Checker<'a> {
+    path: &'a str,
+    kind: VendorKind,
+    secrets: &'a SecretSources<'a>,
+    problems: &'a mut Problems,
+}
+
 impl Checker<'_> {
-    /// The credentials of the backend at `backend`.
-    pub(super) fn credentials(
-        &mut self,
-        backend: &str,
-        keys: Option<&CredentialKeys>,
-        kind: VendorKind,
-    ) -> Option<Credentials> {
-        let path = join(backend, "credentials");
+    fn credentials(&mut self, keys: Option<&CredentialKeys>) -> Option<Credentials> {
+        let (path, kind) = (self.path, self.kind);
         let table = match keys {
             Some(CredentialKeys::Table(table)) => table,
             // One that can't be read is reported, and is not none at all.
-            None if self.is_reported(&path) => return None,
+            None if self.problems.has(path) => return None,
             None | Some(CredentialKeys::None) if kind == VendorKind::Kinetica => {
                 return Some(Credentials::None);
             }
-            None => return self.problem(path, format!("is missing; write {}", example(kind))),
+            None => return self.problems.report(path, format!("is missing; write {}", example(kind))),
             Some(CredentialKeys::OtherWord) => {
                 let text = format!("is not a table of credentials; write {}", example(kind));
-                return self.problem(path, text);
+                return self.problems.report(path, text);
             }
             Some(CredentialKeys::None) => {
                 let text =
                     format!("is \"none\", which {} doesn't accept; write {}", kind.name(), example(kind));
-                return self.problem(path, text);
+                return self.problems.report(path, text);
             }
         };
         let set = table.set_keys();
         for key in &set {
             if *key != "bearer" && !own_keys(kind).contains(key) {
                 let text = format!("is not how {} signs in; write {}", kind.name(), example(kind));
-                self.problem::<()>(join(&path, key), text);
+                self.problems.add(join(path, key), text);
             }
         }
         let own = set.iter().find(|key| own_keys(kind).contains(key));
         match (own, &table.bearer) {
             (Some(own), Some(_)) => {
-                self.problem(path, format!("holds both {own} and bearer; keep one way to sign in"))
+                self.problems.report(path, format!("holds both {own} and bearer; keep one way to sign in"))
             }
             (None, Some(bearer)) => {
-                self.secret(join(&path, "bearer"), Some(bearer), Form::Header).map(Credentials::Bearer)
+                self.secret(join(path, "bearer"), Some(bearer), Form::Header).map(Credentials::Bearer)
             }
-            (Some(_), None) => self.own_credentials(&path, table, kind),
-            (None, None) if self.is_reported(&path) => None,
-            (None, None) => self.problem(path, format!("is empty; write {}", example(kind))),
+            (Some(_), None) => self.own_credentials(table),
+            (None, None) if self.problems.has(path) => None,
+            (None, None) => self.problems.report(path, format!("is empty; write {}", example(kind))),
         }
     }
 
     /// The vendor's own way.
-    fn own_credentials(
-        &mut self,
-        path: &str,
-        table: &CredentialTable,
-        kind: VendorKind,
-    ) -> Option<Credentials> {
-        let key = |name| join(path, name);
-        match kind {
+    fn own_credentials(&mut self, table: &CredentialTable) -> Option<Credentials> {
+        let key = |name| join(self.path, name);
+        match self.kind {
             VendorKind::Immuta => {
                 let api_key = self.secret(key("api_key"), table.api_key.as_ref(), Form::Header)?;
                 let credentials =
@@ -218,7 +233,7 @@ impl Checker<'_> {
                 if username.contains(':') {
                     // RFC 7617 ends the user name at the first colon.
                     let text = "holds a colon, which HTTP Basic can't carry; write a user name without one";
-                    return self.problem(key("username"), text);
+                    return self.problems.report(key("username"), text);
                 }
                 Some(Credentials::Basic { username, password: password? })
             }
@@ -243,46 +258,46 @@ impl Checker<'_> {
 
     /// A text that has to be there.
     fn text(&mut self, key: String, text: Option<&String>) -> Option<String> {
-        match self.required(key.clone(), text)?.as_str() {
-            "" => self.problem(key, "is empty; write the text or remove the key"),
+        match self.problems.required(&key, text)?.as_str() {
+            "" => self.problems.report(key, "is empty; write the text or remove the key"),
             text => Some(text.to_owned()),
         }
     }
 
-    /// A secret, from where the key says that it is.
+    /// Reads a secret from its place.
     fn secret(&mut self, key: String, place: Option<&Place>, form: Form) -> Option<Secret> {
-        let place = self.required(key.clone(), place)?;
-        let origin = self.origins.of(&key).map(str::to_owned);
+        let place = self.problems.required(&key, place)?;
+        let origin = self.secrets.origins.of(&key).map(str::to_owned);
         let (text, source) = match (place, origin) {
             // A secret that a variable sets is never taken for one in the file.
             (Place::Literal(_), Some(variable)) => self.variable(&key, &variable)?,
             (Place::Environment(name), _) => self.variable(&key, name)?,
-            (Place::Literal(literal), None) if self.allow_inline_secrets => {
+            (Place::Literal(literal), None) if self.secrets.allow_inline => {
                 (literal.expose_secret().to_owned(), Source::Literal)
             }
             (Place::Literal(_), None) => {
                 let text = format!(
                     "is a secret in the file; write {WHERE}, or allow_inline_secrets = true at the top"
                 );
-                return self.problem(key, text);
+                return self.problems.report(key, text);
             }
             (Place::File(file), _) => match secret::read_file(Path::new(file)) {
                 Ok(text) => (text, Source::File(file.into())),
-                Err(text) => return self.problem(key, text),
+                Err(text) => return self.problems.report(key, text),
             },
         };
         match form.check(&text) {
             Ok(()) => Some(Secret { key, value: text.into(), source, form }),
-            Err(text) => self.problem(key, text),
+            Err(text) => self.problems.report(key, text),
         }
     }
 
     fn variable(&mut self, key: &str, name: &str) -> Option<(String, Source)> {
-        match self.env.variables().get(name).map(String::as_str) {
-            None => self.problem(key, format!("is the variable {name}, which is not set; set it")),
-            Some("") => self.problem(key, format!("is the variable {name}, which is empty; set it")),
+        match self.secrets.env.variables().get(name).map(String::as_str) {
+            None => self.problems.report(key, format!("is the variable {name}, which is not set; set it")),
+            Some("") => self.problems.report(key, format!("is the variable {name}, which is empty; set it")),
             Some(value) => {
-                let file = self.env.file().map(Path::to_owned);
+                let file = self.secrets.env.file().map(Path::to_owned);
                 Some((value.to_owned(), Source::Environment { name: name.to_owned(), file }))
             }
         }

@@ -1,4 +1,4 @@
-//! Variables: the process's own, and those of an environment file before them.
+//! Environment variables: the process's own and those of an environment file.
 
 use std::{
     collections::BTreeMap,
@@ -16,7 +16,7 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// With the variables of a file, which come before those that are there.
+    /// Adds the variables of a file, which take precedence.
     #[must_use]
     pub fn with_file(mut self, file: EnvFile) -> Self {
         let EnvFile { path, variables } = file;
@@ -55,9 +55,9 @@ impl fmt::Debug for Environment {
 ///
 /// A line is empty, a comment that begins with `#`, or `NAME=value`, after
 /// `export ` if need be. A value in single quotes is taken as it is; in double
-/// quotes `\"`, `\\`, `\$`, `\n`, `\r` and `\t` stand for what they do in a shell;
+/// quotes `\"`, `\\`, `\$`, `\n`, `\r` and `\t` are escapes as in a shell;
 /// without quotes it reaches to the end of the line, less the white space around
-/// it. Nothing is expanded. Of a name that stands there twice the last value counts.
+/// it. Nothing is expanded. The last value of a repeated name counts.
 #[derive(Clone)]
 pub struct EnvFile {
     path: PathBuf,
@@ -103,7 +103,7 @@ impl EnvFile {
         }
     }
 
-    /// Reads the file once more. One that holds nothing is being written.
+    /// Reads the file again. An empty file is being written, so it is an error.
     pub(super) fn load_again(path: &Path) -> Result<Self, Problem> {
         let problem = |text| Problem { subject: path.display().to_string(), text };
         text_file::refuse_pipe(path).map_err(problem)?;
@@ -178,7 +178,7 @@ fn value(text: &str) -> Result<String, &'static str> {
         }
         (value, chars.as_str())
     } else if text.contains(" #") || text.contains("\t#") {
-        // Some programs end the value there and some don't.
+        // Programs differ in whether the value ends there.
         return Err("holds a '#' after white space; put the value into quotes");
     } else {
         return Ok(text.to_owned());
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_is_read_as_it_is_written() {
+    fn value_is_read_literally() {
         for (line, expected) in [
             ("A=b", "b"),
             ("export A=b", "b"),
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_line_is_named_by_its_number_and_not_shown() {
+    fn bad_line_is_reported_by_number_without_content() {
         for (line, expected) in [
             ("hush", "is no variable; write NAME=value, or # before a comment"),
             ("=hush", "has no name before the '='"),
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_environment_holds_is_not_shown() {
+    fn environment_debug_output_hides_values() {
         let file = EnvFile::parse(Path::new("prod.env"), "A=hush").unwrap();
         let environment = Environment::from([("B".to_owned(), "hush".to_owned())]);
         let shown = format!("{file:?} {environment:?} {:?}", environment.clone().with_file(file.clone()));
@@ -260,14 +260,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_value_can_be_written_in_quotes(value in "[ -~äß€]{0,40}") {
+        fn quoted_value_round_trips(value in "[ -~äß€]{0,40}") {
             let escaped = value.replace('\\', "\\\\").replace('"', "\\\"");
             let read = read(&format!("A=\"{escaped}\"")).unwrap();
             prop_assert_eq!(&read[0].1, &value);
         }
 
         #[test]
-        fn any_text_gives_variables_or_bad_lines(text in "[ -~\\n\\t]{0,200}") {
+        fn any_text_is_parsed_without_panic(text in "[ -~\\n\\t]{0,200}") {
             let _ = read(&text);
         }
     }

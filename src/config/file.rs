@@ -4,7 +4,7 @@
 //! 2. [`deserialize`] reads the table into [`Keys`] with serde. serde stops at the first
 //!    problem, so each key that has one is reported and removed, and the rest is read
 //!    again.
-//! 3. [`Checker`] checks what depends on several keys, on files and on variables.
+//! 3. [`Checker`] checks rules over several keys, and opens files.
 
 use std::{collections::BTreeMap, fs::File, num::NonZeroUsize, time::Duration};
 
@@ -14,8 +14,9 @@ use toml::{Table, Value};
 
 use super::{
     Backend, Config, Environment, InvalidConfig, Limits, Poll, Problem, Server, Tls, Vendor, VendorKind,
-    credentials::{CredentialKeys, WHERE},
-    overrides::{self, Origins, is_within},
+    credentials::{self, CredentialKeys, SecretSources},
+    overrides,
+    problems::{Problems, example, join},
     values::{self, Url, show_bytes, show_duration},
 };
 use crate::vendors::{BaseUrl, Encoding};
@@ -60,36 +61,8 @@ struct BackendKeys {
     standby_urls: Option<Vec<Url>>,
 }
 
-/// What to write for keys that hold neither a number nor a duration.
-const EXAMPLES: [(&str, &str); 15] = [
-    ("listen", "an IP address and a port, such as \"127.0.0.1:50051\""),
-    ("cert", "the path of the PEM certificate chain"),
-    ("key", "the path of the PEM private key"),
-    ("client_ca", "the path of a PEM file"),
-    ("backends", "at least one backend, such as [backends.immuta-prod]"),
-    ("vendor", "one of immuta, kinetica, claret, datasaur"),
-    ("base_url", "a URL such as \"https://vendor.example\""),
-    ("tenant", "the tenant's name, the first path segment, such as \"demo\""),
-    ("credentials", "a table such as { bearer = { env = \"NAME\" } }"),
-    ("encoding", "\"json\" or \"binary\""),
-    ("standby_urls", "a list of at most 8 URLs, such as [\"http://standby.example:9191\"]"),
-    ("username", "the user's name, such as \"admin\""),
-    ("email", "the account's email address"),
-    ("client_id", "the OAuth client's id"),
-    ("client_auth", "\"form\" or \"basic\""),
-];
-
-/// Those of them whose value is shown; any other may hold a secret.
+/// Keys whose value a problem shows; any other may hold a secret.
 const SHOWN: [&str; 4] = ["listen", "vendor", "encoding", "client_auth"];
-
-/// What to write for the key at the end of `path`; by default a secret.
-fn example(path: &str) -> &'static str {
-    let key = match path.rsplit('.').next().unwrap_or_default() {
-        element if element.ends_with(']') => "base_url",
-        key => key,
-    };
-    EXAMPLES.iter().find(|(name, _)| *name == key).map_or(WHERE, |(_, example)| example)
-}
 
 /// Reads a whole file.
 pub(super) fn read(text: &str, env: &Environment) -> Result<Config, InvalidConfig> {
@@ -99,12 +72,13 @@ pub(super) fn read(text: &str, env: &Environment) -> Result<Config, InvalidConfi
         let text = format!("(line {line}, column {column}) is not TOML: {}", error.message());
         InvalidConfig { problems: vec![Problem { subject: "the file".to_owned(), text }] }
     })?;
-    let mut problems = Vec::new();
+    let mut problems = Problems::default();
     let origins = overrides::apply(&mut file, env.variables(), &mut problems);
     let keys = deserialize(&mut file, &mut problems);
-    let mut checker = Checker { env, origins: &origins, file: &file, allow_inline_secrets: false, problems };
+    let secrets = SecretSources { env, origins: &origins, allow_inline: false };
+    let mut checker = Checker { file: &file, secrets, problems };
     let config = keys.and_then(|keys| checker.config(keys));
-    let mut problems = checker.problems;
+    let mut problems = checker.problems.into_vec();
     match config {
         Some(config) if problems.is_empty() => Ok(config),
         _ => {
@@ -125,7 +99,7 @@ fn position(text: &str, offset: usize) -> (usize, usize) {
 }
 
 /// Reads the table, and reports and removes every key that can't be read.
-fn deserialize(file: &mut Table, problems: &mut Vec<Problem>) -> Option<Keys> {
+fn deserialize(file: &mut Table, problems: &mut Problems) -> Option<Keys> {
     while problems.len() < MAX_PROBLEMS {
         let error = match serde_path_to_error::deserialize::<_, Keys>(Value::Table(file.clone())) {
             Ok(keys) => return Some(keys),
@@ -133,7 +107,8 @@ fn deserialize(file: &mut Table, problems: &mut Vec<Problem>) -> Option<Keys> {
         };
         let segments: Vec<Segment> = error.path().iter().cloned().collect();
         let removed = remove(file, &segments);
-        problems.push(describe(&segments, error.inner().message(), removed.as_ref()));
+        let (subject, text) = describe(&segments, error.inner().message(), removed.as_ref());
+        problems.add(subject, text);
         if removed.is_none() {
             break;
         }
@@ -141,8 +116,8 @@ fn deserialize(file: &mut Table, problems: &mut Vec<Problem>) -> Option<Keys> {
     None
 }
 
-/// Says in the configuration's own words what serde found at a key with this value.
-fn describe(segments: &[Segment], message: &str, value: Option<&Value>) -> Problem {
+/// Turns serde's error at a key with this value into a subject and a text.
+fn describe(segments: &[Segment], message: &str, value: Option<&Value>) -> (String, String) {
     let subject = segments.iter().fold(String::new(), |path, segment| match segment {
         Segment::Map { key } => join(&path, key),
         Segment::Seq { index } => format!("{path}[{index}]"),
@@ -166,7 +141,7 @@ fn describe(segments: &[Segment], message: &str, value: Option<&Value>) -> Probl
     } else {
         message.to_owned()
     };
-    Problem { subject, text }
+    (subject, text)
 }
 
 fn unknown_key(name: &str, known: &[&str]) -> String {
@@ -192,48 +167,18 @@ fn remove(table: &mut Table, segments: &[Segment]) -> Option<Value> {
     }
 }
 
-/// A key's path, as TOML would write it.
-pub(super) fn join(path: &str, name: &str) -> String {
-    let bare = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'));
-    let name = if bare { name.to_owned() } else { format!("{name:?}") };
-    if path.is_empty() { name } else { format!("{path}.{name}") }
-}
-
-/// Checks keys that were read, and collects what is wrong with them. A method that
+/// Checks keys that were read, and reports what is wrong with them. A method that
 /// returns an `Option` returns `None` exactly when a problem was reported.
-pub(super) struct Checker<'a> {
-    pub(super) env: &'a Environment,
-    pub(super) origins: &'a Origins,
-    /// What is left of the file's table: the keys that could be read.
+struct Checker<'a> {
+    /// The file's table without the keys that could not be read.
     file: &'a Table,
-    pub(super) allow_inline_secrets: bool,
-    problems: Vec<Problem>,
+    secrets: SecretSources<'a>,
+    problems: Problems,
 }
 
 impl Checker<'_> {
-    /// Reports a problem; `None`, to be returned.
-    pub(super) fn problem<T>(&mut self, subject: impl Into<String>, text: impl Into<String>) -> Option<T> {
-        self.problems.push(Problem { subject: subject.into(), text: text.into() });
-        None
-    }
-
-    /// A key that has to be there. If it was there and could not be read, it has
-    /// been reported.
-    pub(super) fn required<T>(&mut self, path: String, value: Option<T>) -> Option<T> {
-        if value.is_none() && !self.is_reported(&path) {
-            let example = example(&path);
-            return self.problem(path, format!("is missing; write {example}"));
-        }
-        value
-    }
-
-    /// Whether something is wrong with this key or within it.
-    pub(super) fn is_reported(&self, path: &str) -> bool {
-        self.problems.iter().any(|problem| is_within(&problem.subject, path))
-    }
-
     fn config(&mut self, keys: Keys) -> Option<Config> {
-        self.allow_inline_secrets = keys.allow_inline_secrets;
+        self.secrets.allow_inline = keys.allow_inline_secrets;
         if let Some(tls) = &keys.server.tls {
             self.tls(tls);
         }
@@ -248,10 +193,10 @@ impl Checker<'_> {
             let Some(file) = file else { continue };
             let path = format!("server.tls.{name}");
             if file.as_os_str().is_empty() {
-                self.required::<()>(path, None);
+                self.problems.required::<()>(&path, None);
             } else if let Err(error) = File::open(file) {
                 let text = format!("is the file {}, which can't be read: {error}", file.display());
-                self.problem::<()>(path, text);
+                self.problems.add(path, text);
             }
         }
     }
@@ -265,13 +210,13 @@ impl Checker<'_> {
                 show_bytes(least),
                 show_bytes(MESSAGE_OVERHEAD)
             );
-            self.problem::<()>("limits.message_bytes", text);
+            self.problems.add("limits.message_bytes", text);
         }
     }
 
     fn backends(&mut self, tables: BTreeMap<String, BackendTable>, limits: &Limits) -> Option<Vec<Backend>> {
         if tables.is_empty() {
-            return self.required("backends".to_owned(), None);
+            return self.problems.required("backends", None);
         }
         // Every backend is checked before the first faulty one ends this.
         let backends: Vec<Option<Backend>> =
@@ -285,12 +230,15 @@ impl Checker<'_> {
         if !named {
             let text = "is not a name for a backend; write 1 to 63 of a-z, 0-9, '.', '_' and '-', \
                         beginning with a letter or digit";
-            self.problem::<()>(path.clone(), text);
+            self.problems.add(path.clone(), text);
         }
-        let kind = self.required(join(&path, "vendor"), keys.vendor);
+        let kind = self.problems.required(&join(&path, "vendor"), keys.vendor);
         let base_url = keys.base_url.as_ref().map(|Url(url)| url.clone());
-        let base_url = self.required(join(&path, "base_url"), base_url);
-        let credentials = kind.and_then(|kind| self.credentials(&path, keys.credentials.as_ref(), kind));
+        let base_url = self.problems.required(&join(&path, "base_url"), base_url);
+        let credentials = kind.and_then(|kind| {
+            let path = join(&path, "credentials");
+            credentials::check(&path, keys.credentials.as_ref(), kind, &self.secrets, &mut self.problems)
+        });
         let poll = self.poll(name, keys.poll.clone(), kind, limits);
         let vendor = self.vendor(&path, kind?, keys);
         Some(Backend {
@@ -311,7 +259,7 @@ impl Checker<'_> {
         ] {
             if is_set && kind != owner {
                 let text = format!("is only for {}, not for {}; remove it", owner.name(), kind.name());
-                self.problem::<()>(join(path, key), text);
+                self.problems.add(join(path, key), text);
             }
         }
         Some(match kind {
@@ -328,24 +276,24 @@ impl Checker<'_> {
     }
 
     fn tenant(&mut self, path: String, tenant: Option<String>) -> Option<String> {
-        let tenant = self.required(path.clone(), tenant)?;
+        let tenant = self.problems.required(&path, tenant)?;
         let is_plain = tenant.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'));
         if is_plain && !tenant.is_empty() {
             return Some(tenant);
         }
         let text = format!("is {tenant:?}; write {}, of letters, digits, '-' and '_'", example(&path));
-        self.problem(path, text)
+        self.problems.report(path, text)
     }
 
     fn standby_urls(&mut self, path: &str, base_url: Option<&Url>, urls: &[BaseUrl]) {
         if urls.len() > MAX_STANDBYS {
-            self.problem::<()>(path, format!("holds {} URLs; write {}", urls.len(), example(path)));
+            self.problems.add(path, format!("holds {} URLs; write {}", urls.len(), example(path)));
         }
         let mut known: Vec<&BaseUrl> = base_url.into_iter().map(|Url(url)| url).collect();
         for (at, url) in urls.iter().enumerate() {
             if known.iter().any(|other| other.is_same_place(url)) {
                 let text = "is a cluster that the backend has already; remove it";
-                self.problem::<()>(format!("{path}[{at}]"), text);
+                self.problems.add(format!("{path}[{at}]"), text);
             }
             known.push(url);
         }
@@ -370,14 +318,14 @@ impl Checker<'_> {
             if *wait < least && is_set(key) {
                 let shown = [*wait, least, Duration::from_millis(values::DAY)].map(show_duration);
                 let text = format!("is {:?}; write a duration from {} to {}", shown[0], shown[1], shown[2]);
-                self.problem::<()>(path(key), text);
+                self.problems.add(path(key), text);
             }
             *wait = (*wait).max(least);
         }
         if let Some(kind) = kind.filter(|kind| !kind.batches()) {
             if is_set("max_batch") && poll.max_batch != NonZeroUsize::MIN {
                 let text = format!("is {}, but {} has no batch call; remove it", poll.max_batch, kind.name());
-                self.problem::<()>(path("max_batch"), text);
+                self.problems.add(path("max_batch"), text);
             }
             poll.max_batch = NonZeroUsize::MIN;
         }
@@ -385,7 +333,7 @@ impl Checker<'_> {
         if largest > room {
             let (largest, room) = (show_bytes(largest), show_bytes(room));
             let text = format!("is {largest}; write at most {room}, or raise limits.response_bytes");
-            self.problem::<()>(path("max_response_bytes"), text);
+            self.problems.add(path("max_response_bytes"), text);
         }
         (self.problems.len() == before).then_some(poll)
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use toml::{Table, Value};
 
-use super::{Problem, file::join};
+use super::problems::{Problems, is_within, join};
 
 const PREFIX: &str = "JOBWATCH__";
 
@@ -28,17 +28,12 @@ impl Origins {
     }
 }
 
-/// Whether `path` is `outer` or leads further into it.
-pub(super) fn is_within(path: &str, outer: &str) -> bool {
-    path.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
-}
-
 /// Sets the keys that the variables name. Whether a key exists is found out when
 /// the table is read; only a backend's name has to be looked up here.
 pub(super) fn apply(
     file: &mut Table,
     variables: &BTreeMap<String, String>,
-    problems: &mut Vec<Problem>,
+    problems: &mut Problems,
 ) -> Origins {
     let mut origins = Origins::default();
     for (variable, value) in variables {
@@ -49,7 +44,7 @@ pub(super) fn apply(
                 set(file, &keys, value);
                 origins.0.insert(path, variable.clone());
             }
-            Err(text) => problems.push(Problem { subject: variable.clone(), text }),
+            Err(text) => problems.add(variable, text),
         }
     }
     origins

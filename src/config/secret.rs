@@ -1,4 +1,4 @@
-//! A secret, where it was found, and how it is looked up there again.
+//! Secrets, their sources, and reading them again after a change.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use super::{
     text_file::{read_text, refuse_pipe},
 };
 
-/// A secret and where it was found.
+/// A secret and its source.
 #[derive(Clone, Debug)]
 pub struct Secret {
     pub(super) key: String,
@@ -19,7 +19,7 @@ pub struct Secret {
     pub(super) form: Form,
 }
 
-/// Where a secret was found.
+/// The source of a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     /// In the configuration itself.
@@ -36,12 +36,12 @@ pub enum Source {
     File(PathBuf),
 }
 
-/// What a secret may look like.
+/// The characters that a secret may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
     /// Anything without control characters.
     Text,
-    /// What is sent in a header as it is.
+    /// The characters of a header value.
     Header,
 }
 
@@ -56,7 +56,7 @@ impl Secret {
         &self.value
     }
 
-    /// Where it was found.
+    /// Its source.
     pub fn source(&self) -> &Source {
         &self.source
     }
@@ -69,12 +69,11 @@ impl Secret {
         }
     }
 
-    /// The secret as it is in its file now; `None` where an environment file does
-    /// not hold it. Blocks.
+    /// Reads the secret from its file again; `None` if an environment file no longer
+    /// holds it. Blocks.
     ///
     /// # Errors
-    /// Where there is nothing that could be used: the file has vanished, is empty
-    /// or is being written.
+    /// If the file is missing, empty or being written.
     pub fn read_again(&self) -> Result<Option<SecretString>, Problem> {
         let problem = |text| Problem { subject: self.key.clone(), text };
         let text = match &self.source {
@@ -101,14 +100,14 @@ impl ExposeSecret<str> for Secret {
     }
 }
 
-/// A literal that stands at no key.
+/// A literal without a key.
 impl From<SecretString> for Secret {
     fn from(value: SecretString) -> Self {
         Self { key: String::new(), value, source: Source::Literal, form: Form::Text }
     }
 }
 
-/// A literal that stands at no key.
+/// A literal without a key.
 impl From<&str> for Secret {
     fn from(value: &str) -> Self {
         SecretString::from(value).into()
@@ -116,7 +115,7 @@ impl From<&str> for Secret {
 }
 
 impl Form {
-    /// Says what is wrong with a secret, without showing it.
+    /// Describes what is wrong with a secret, without showing it.
     pub(super) fn check(self, text: &str) -> Result<(), &'static str> {
         if text.is_empty() {
             return Err("is empty; write the secret, or where it is");

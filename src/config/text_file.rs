@@ -9,7 +9,7 @@ use std::{
 /// A file with a secret is never as large; a larger one was named by mistake.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// The file's text, or what is wrong with the file.
+/// Reads the file's text, or describes what is wrong with the file.
 pub(super) fn read_text(file: &Path) -> Result<String, String> {
     let mut text = String::new();
     let read = |error: io::Error| format!("can't be read: {error}");

@@ -163,6 +163,47 @@ fn arrows_between_modules_point_down() {
     assert_eq!(against, [""; 0]);
 }
 
+/// The modules of `folder` that each of them uses.
+fn uses_within(folder: &str) -> Vec<(String, Vec<String>)> {
+    let stem = |path: &Path| path.file_stem().unwrap().to_str().unwrap().to_owned();
+    let sources = sources(&[folder]);
+    let modules: Vec<String> = sources.iter().map(|(path, _)| stem(path)).collect();
+    let uses = sources.iter().map(|(path, text)| {
+        let text = text.lines().map(code).collect::<Vec<_>>().join("\n");
+        let found =
+            text.match_indices("super::").flat_map(|(at, root)| first_names(&text[at + root.len()..]));
+        let mut found: Vec<String> = found.map(str::to_owned).filter(|name| modules.contains(name)).collect();
+        found.sort_unstable();
+        found.dedup();
+        (stem(path), found)
+    });
+    uses.collect()
+}
+
+/// Removes modules that use none of the others, until only circles are left.
+fn circles(mut uses: Vec<(String, Vec<String>)>) -> Vec<String> {
+    loop {
+        let left: Vec<String> = uses.iter().map(|(module, _)| module.clone()).collect();
+        let before = uses.len();
+        uses.retain(|(_, used)| used.iter().any(|used| left.contains(used)));
+        if uses.len() == before {
+            return left;
+        }
+    }
+}
+
+#[test]
+fn modules_of_config_and_cli_have_no_import_circle() {
+    for folder in ["config", "cli"] {
+        let uses = uses_within(folder);
+        assert!(uses.iter().any(|(_, used)| !used.is_empty()), "{folder}: no import was found");
+        assert_eq!(circles(uses), [""; 0], "{folder}");
+    }
+    let uses = |module: &str, used: &str| (module.to_owned(), vec![used.to_owned()]);
+    let circle = vec![uses("a", "b"), uses("b", "c"), uses("c", "b"), uses("d", "e")];
+    assert_eq!(circles(circle), ["a", "b", "c"]);
+}
+
 #[test]
 fn only_one_module_builds_a_status_with_details() {
     // The command line is a client: it reads such a status and answers nobody.

@@ -1,5 +1,4 @@
-//! The built program against a scripted gateway: what it prints where, and how
-//! it exits.
+//! The built program against a scripted gateway: its output and exit codes.
 
 use std::{
     collections::VecDeque,
@@ -37,12 +36,12 @@ mod watch;
 
 type Replies = Vec<Result<WatchJobResponse, Status>>;
 
-/// Answers by the job's id; each call of a watch takes the next script.
+/// Responds by the job's id. Each WatchJob call takes the next script.
 #[derive(Debug, Default)]
 struct Scripted {
     watches: Mutex<VecDeque<Replies>>,
-    asked: Mutex<Vec<WatchJobRequest>>,
-    got: Mutex<Vec<GetJobStatusRequest>>,
+    watch_requests: Mutex<Vec<WatchJobRequest>>,
+    get_requests: Mutex<Vec<GetJobStatusRequest>>,
     /// Whether a watch stays open after its script.
     stays_open: bool,
 }
@@ -71,7 +70,7 @@ fn status(job: &JobRef) -> Result<JobStatus, Status> {
 }
 
 #[allow(clippy::unnecessary_wraps, clippy::result_large_err, reason = "a script is a list of results")]
-fn said(id: &str, resume_token: &str) -> Result<WatchJobResponse, Status> {
+fn response(id: &str, resume_token: &str) -> Result<WatchJobResponse, Status> {
     let job = JobRef { backend: "immuta".to_owned(), job_id: id.to_owned(), ..Default::default() };
     let event = Some(Event::Status(status(&job).unwrap()));
     Ok(WatchJobResponse { event, resume_token: resume_token.to_owned() })
@@ -88,9 +87,9 @@ impl JobStatusService for Scripted {
         request: Request<GetJobStatusRequest>,
     ) -> Result<Response<GetJobStatusResponse>, Status> {
         let request = request.into_inner();
-        let answer = status(request.job.as_ref().unwrap());
-        self.got.lock().unwrap().push(request);
-        answer.map(|status| Response::new(GetJobStatusResponse { status: Some(status) }))
+        let result = status(request.job.as_ref().unwrap());
+        self.get_requests.lock().unwrap().push(request);
+        result.map(|status| Response::new(GetJobStatusResponse { status: Some(status) }))
     }
 
     async fn batch_get_statuses(
@@ -115,9 +114,9 @@ impl JobStatusService for Scripted {
         &self,
         request: Request<WatchJobRequest>,
     ) -> Result<Response<Self::WatchJobStream>, Status> {
-        self.asked.lock().unwrap().push(request.into_inner());
+        self.watch_requests.lock().unwrap().push(request.into_inner());
         let replies = self.watches.lock().unwrap().pop_front();
-        let replies = replies.ok_or_else(|| Status::not_found("the script is over"))?;
+        let replies = replies.ok_or_else(|| Status::not_found("the script has ended"))?;
         let rest = stream::pending().take(usize::from(self.stays_open));
         Ok(Response::new(stream::iter(replies).chain(rest).boxed()))
     }
@@ -201,14 +200,14 @@ impl Ran {
         }
     }
 
-    /// One JSON object a line.
+    /// One JSON object per line.
     fn json(&self) -> Vec<Value> {
         self.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 }
 
 #[tokio::test]
-async fn get_prints_one_line_of_proto_json_and_exits_by_the_jobs_end() {
+async fn get_prints_one_json_line_and_exits_by_job_state() {
     let gateway = Gateway::start(Vec::new()).await;
     for (job, code, state) in [
         ("immuta/done", 0, "JOB_STATE_SUCCEEDED"),
@@ -226,7 +225,7 @@ async fn get_prints_one_line_of_proto_json_and_exits_by_the_jobs_end() {
 }
 
 #[tokio::test]
-async fn of_several_jobs_the_worst_is_the_exit_code() {
+async fn several_jobs_exit_with_the_worst_code() {
     let gateway = Gateway::start(Vec::new()).await;
     for (jobs, code) in [
         (["immuta/done", "immuta/done"], 0),
@@ -242,7 +241,7 @@ async fn of_several_jobs_the_worst_is_the_exit_code() {
 }
 
 #[tokio::test]
-async fn a_failed_get_says_code_message_reason_and_what_to_do() {
+async fn failed_get_prints_code_reason_and_advice() {
     let gateway = Gateway::start(Vec::new()).await;
     let ran = gateway.run(&["get", "immuta/none"]).await;
     assert_eq!((ran.code, &*ran.out), (Some(3), ""));
@@ -251,7 +250,7 @@ async fn a_failed_get_says_code_message_reason_and_what_to_do() {
 }
 
 #[tokio::test]
-async fn a_batch_prints_every_element_in_order_with_its_error_decoded() {
+async fn batch_prints_elements_in_order_with_decoded_errors() {
     let gateway = Gateway::start(Vec::new()).await;
     let ran = gateway.run(&["batch", "--json", "immuta/done", "immuta/none", "immuta/done"]).await;
     let results = ran.json();
@@ -264,10 +263,10 @@ async fn a_batch_prints_every_element_in_order_with_its_error_decoded() {
 }
 
 #[tokio::test]
-async fn with_json_an_error_is_an_object_on_stdout_whichever_command_meets_it() {
+async fn error_with_json_is_an_object_on_stdout() {
     let details = ErrorDetails::with_error_info("JOB_NOT_FOUND", "jobwatch", []);
     let gone = Status::with_error_details(Code::NotFound, "no such job", details);
-    let gateway = Gateway::start(vec![vec![said("running", "a"), Err(gone)]]).await;
+    let gateway = Gateway::start(vec![vec![response("running", "a"), Err(gone)]]).await;
     let of_batch = gateway.run(&["batch", "--json", "immuta/none"]).await;
     assert_eq!(of_batch.json()[0]["error"]["details"][0]["reason"], "JOB_NOT_FOUND");
     for command in ["get", "watch"] {
@@ -276,11 +275,11 @@ async fn with_json_an_error_is_an_object_on_stdout_whichever_command_meets_it() 
         assert_eq!(ran.json().last(), of_batch.json().last(), "{command}");
     }
     let bare = gateway.run(&["watch", "--json", "immuta/none"]).await.json().remove(0);
-    assert_eq!(bare["error"], serde_json::json!({ "code": 5, "message": "the script is over" }));
+    assert_eq!(bare["error"], serde_json::json!({ "code": 5, "message": "the script has ended" }));
 }
 
 #[tokio::test]
-async fn with_json_a_gateway_that_isnt_there_is_an_object_too() {
+async fn unreachable_gateway_with_json_is_an_object_on_stdout() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     drop(listener);
@@ -295,13 +294,13 @@ async fn with_json_a_gateway_that_isnt_there_is_an_object_too() {
 }
 
 #[tokio::test]
-async fn tag_wait_and_age_reach_the_gateway() {
+async fn tag_wait_and_max_age_are_sent_to_the_gateway() {
     let gateway = Gateway::start(Vec::new()).await;
     let ran = gateway
         .run(&["get", "k/done", "--tag", "t", "--wait", "1m", "--max-age", "250ms", "--view", "full"])
         .await;
     assert_eq!(ran.code, Some(0), "{}", ran.err);
-    let request = gateway.script.got.lock().unwrap().remove(0);
+    let request = gateway.script.get_requests.lock().unwrap().remove(0);
     assert_eq!(request.job.unwrap().job_tag, "t");
     assert_eq!(request.wait, Some(prost_types::Duration { seconds: 60, nanos: 0 }));
     assert_eq!(request.max_age, Some(prost_types::Duration { seconds: 0, nanos: 250_000_000 }));
@@ -309,7 +308,7 @@ async fn tag_wait_and_age_reach_the_gateway() {
 }
 
 #[tokio::test]
-async fn an_https_gateway_is_called_with_the_authority_given() {
+async fn https_gateway_is_verified_with_the_given_ca() {
     let rcgen::CertifiedKey { cert, signing_key } =
         rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     let dir = tempfile::tempdir().unwrap();
@@ -336,7 +335,7 @@ async fn an_https_gateway_is_called_with_the_authority_given() {
 }
 
 #[tokio::test]
-async fn a_gateway_that_isnt_there_is_one_sentence_and_exit_code_3() {
+async fn unreachable_gateway_is_one_line_and_exit_code_3() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
@@ -351,7 +350,7 @@ async fn a_gateway_that_isnt_there_is_one_sentence_and_exit_code_3() {
 }
 
 #[tokio::test]
-async fn a_misused_command_exits_2() {
+async fn wrong_usage_exits_2() {
     for args in [
         &["get"][..],
         &["get", "immuta"],
@@ -371,7 +370,7 @@ async fn a_misused_command_exits_2() {
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/jobwatch.example.toml");
 
 #[tokio::test]
-async fn check_accepts_the_example_given_its_secrets() {
+async fn check_of_example_with_secrets_succeeds() {
     let mut command = jobwatch(&["check", "--config", EXAMPLE]);
     for name in ["IMMUTA_API_KEY", "KINETICA_PASSWORD", "CLARET_PASSWORD", "DATASAUR_CLIENT_SECRET"] {
         command.env(name, "hush");
@@ -382,7 +381,7 @@ async fn check_accepts_the_example_given_its_secrets() {
 }
 
 #[tokio::test]
-async fn check_names_every_problem_and_exits_2() {
+async fn check_of_invalid_configuration_reports_every_problem() {
     let mut command = jobwatch(&["check", "--config", EXAMPLE]);
     command.env("JOBWATCH__LIMITS__WATCHES", "many");
     let ran = Ran::of(&command.output().await.unwrap());
@@ -393,7 +392,7 @@ async fn check_names_every_problem_and_exits_2() {
 }
 
 #[tokio::test]
-async fn a_port_that_is_taken_stops_the_start() {
+async fn serve_on_port_in_use_exits_2() {
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let dir = tempfile::tempdir().unwrap();

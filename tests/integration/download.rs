@@ -460,7 +460,7 @@ async fn the_program_writes_a_file_that_is_there_when_it_is_whole() {
     let (output, ()) = tokio::join!(gateway.run(dir.path(), &args), cutter);
     let err = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(0), "{err}");
-    assert!(err.contains("broke off at byte ") && err.contains("(UNAVAILABLE: "), "{err}");
+    assert!(err.contains("interrupted at byte ") && err.contains("(UNAVAILABLE: "), "{err}");
     assert_eq!(names(), ["final.csv"]);
     let bytes = fs::read(dir.path().join("final.csv")).unwrap();
     assert_eq!(bytes.len() as u64, LARGE);

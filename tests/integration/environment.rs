@@ -1,4 +1,4 @@
-//! The proxy that the environment names: for vendors elsewhere, never for this machine.
+//! The environment's proxy is used for remote vendors and never for this machine.
 
 use std::{io::Write, process::Stdio};
 
@@ -12,7 +12,7 @@ use tokio::{
 
 use crate::harness::*;
 
-/// `jobwatch check --connect` behind a proxy: what it prints, and whether all is well.
+/// Runs `jobwatch check --connect` with a proxy. Returns success and the output.
 async fn check(proxy: &str, backend: Backend) -> (bool, String) {
     let mut config = NamedTempFile::new().unwrap();
     config.write_all(config_text("", [backend]).as_bytes()).unwrap();
@@ -28,20 +28,20 @@ async fn check(proxy: &str, backend: Backend) -> (bool, String) {
 }
 
 #[tokio::test]
-async fn the_environments_proxy_is_not_used_towards_this_machine() {
+async fn proxy_is_not_used_for_loopback_vendors() {
     let dead = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let proxy = format!("http://{}", dead.local_addr().unwrap());
     drop(dead);
     for vendor in Vendor::ALL {
         let simulator = simulator(vendor).await;
-        let (ok, said) = check(&proxy, Backend::of(&simulator)).await;
-        assert!(ok, "{said}");
+        let (ok, output) = check(&proxy, Backend::of(&simulator)).await;
+        assert!(ok, "{output}");
         assert!(!simulator.calls().is_empty());
     }
 }
 
 #[tokio::test]
-async fn the_environments_proxy_is_used_elsewhere() {
+async fn proxy_is_used_for_remote_vendors() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let proxy = format!("http://{}", listener.local_addr().unwrap());
     let proxied = tokio::spawn(async move {
@@ -52,8 +52,8 @@ async fn the_environments_proxy_is_used_elsewhere() {
         String::from_utf8_lossy(&head[..length]).into_owned()
     });
     let backend = Backend::at(Vendor::Immuta, "http://vendor.invalid").bearer("t0ken");
-    let (ok, said) = check(&proxy, backend).await;
-    assert!(!ok && said.contains("502"), "{said}");
+    let (ok, output) = check(&proxy, backend).await;
+    assert!(!ok && output.contains("502"), "{output}");
     let head = guard(proxied).await.unwrap();
     assert!(head.split(' ').nth(1).unwrap().starts_with("http://vendor.invalid/jobs/statuses"), "{head}");
 }

@@ -1,4 +1,4 @@
-//! No secret leaves the gateway, however talkative its log and its vendors are.
+//! No secret appears in logs or errors, even if a vendor echoes it.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use jobwatch::simulators::{Effect, Fault, Plan, Simulator, Vendor, credentials};
@@ -6,7 +6,7 @@ use tonic::Status;
 
 use crate::{harness::*, program::Program};
 
-/// Everything that a caller gets to see of an error.
+/// Every part of an error that a caller sees.
 fn visible(error: &Status) -> String {
     let details = String::from_utf8_lossy(error.details()).into_owned();
     format!("{error:?} {error} {:?} {details} {:?}", error.metadata(), told(error))
@@ -21,13 +21,13 @@ fn datasaur_basic() -> String {
     format!("{{ client_id = {id:?}, client_secret = {secret:?}, client_auth = \"basic\" }}")
 }
 
-/// A secret in all the ways in which it may be written.
+/// A secret in all its encodings.
 fn spellings(secret: &str) -> Vec<String> {
     let in_form: String = url::form_urlencoded::byte_serialize(secret.as_bytes()).collect();
     vec![secret.to_owned(), in_form.replace('+', "%20"), in_form]
 }
 
-/// Every backend there can be, each with what it must not tell.
+/// Every kind of backend, each with the secrets that must not appear.
 fn backends(simulator: &Simulator) -> Vec<(Backend, Vec<String>)> {
     use credentials::{
         CLARET_PASSWORD, DATASAUR_CLIENT_SECRET, IMMUTA_API_KEY, KINETICA_PASSWORD, KINETICA_USER,
@@ -57,9 +57,8 @@ fn backends(simulator: &Simulator) -> Vec<(Backend, Vec<String>)> {
     backends
 }
 
-/// Starts the program, lets every backend fail in all ways, and returns all that
-/// anybody could see: the log and the errors.
-async fn all_that_shows(cases: &[(&Simulator, Backend, Vec<String>)], echo: bool) -> (String, String) {
+/// Starts the program, makes every backend fail, and returns the log and the errors.
+async fn visible_output(cases: &[(&Simulator, Backend, Vec<String>)], echo: bool) -> (String, String) {
     let mut program = Program::start(cases.iter().map(|(_, backend, _)| backend.clone()), "trace").await;
     let client = program.client();
     let mut seen = String::new();
@@ -111,7 +110,7 @@ async fn check(echo: bool) {
         let backends = backends(simulator).into_iter();
         cases.extend(backends.map(|(backend, secrets)| (simulator, backend, secrets)));
     }
-    let (log, seen) = all_that_shows(&cases, echo).await;
+    let (log, seen) = visible_output(&cases, echo).await;
     let pair = basic(credentials::DATASAUR_CLIENT_ID, credentials::DATASAUR_CLIENT_SECRET);
     assert!(!log.contains(&pair) && !seen.contains(&pair));
     for (_, backend, secrets) in cases {
@@ -128,17 +127,17 @@ async fn check(echo: bool) {
 }
 
 #[tokio::test]
-async fn no_secret_is_in_a_log_line_or_an_error() {
+async fn secrets_do_not_appear_in_logs_or_errors() {
     check(false).await;
 }
 
 #[tokio::test]
-async fn no_secret_is_told_that_a_vendor_repeats() {
+async fn secret_echoed_by_a_vendor_does_not_appear() {
     check(true).await;
 }
 
 #[tokio::test]
-async fn a_token_that_was_traded_for_is_no_more_told_than_a_secret() {
+async fn exchanged_token_echoed_by_a_vendor_does_not_appear() {
     // What this vendor hands out is known: it answers for the simulator.
     let token = "issued-0123456789abcdef";
     for (vendor, path, answer) in [
@@ -167,7 +166,7 @@ async fn a_token_that_was_traded_for_is_no_more_told_than_a_secret() {
 }
 
 #[tokio::test]
-async fn a_client_that_the_token_endpoint_repeats_is_not_told() {
+async fn client_credentials_echoed_by_the_token_endpoint_do_not_appear() {
     let pair = basic(credentials::DATASAUR_CLIENT_ID, credentials::DATASAUR_CLIENT_SECRET);
     let words = format!("{pair} or {} may not", credentials::DATASAUR_CLIENT_SECRET);
     let body = format!(r#"{{"error":"invalid_request","error_description":"{words}"}}"#);

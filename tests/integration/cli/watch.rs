@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test]
-async fn a_watch_prints_each_change_and_exits_by_the_end() {
+async fn watch_prints_each_event_and_exits_by_terminal_status() {
     let heartbeat = WatchJobResponse {
         event: Some(Event::Heartbeat(Heartbeat::default())),
         resume_token: "a".to_owned(),
@@ -12,7 +12,7 @@ async fn a_watch_prints_each_change_and_exits_by_the_end() {
         event: Some(Event::Interruption(Interruption::default())),
         resume_token: "a".to_owned(),
     };
-    let script = vec![said("running", "a"), Ok(heartbeat), Ok(interruption), said("failed", "b")];
+    let script = vec![response("running", "a"), Ok(heartbeat), Ok(interruption), response("failed", "b")];
     let gateway = Gateway::start(vec![script]).await;
     let ran = gateway.run(&["watch", "immuta/x"]).await;
     assert_eq!(ran.code, Some(1), "{}", ran.err);
@@ -25,49 +25,55 @@ async fn a_watch_prints_each_change_and_exits_by_the_end() {
 }
 
 #[tokio::test]
-async fn a_watch_that_is_cut_goes_on_from_its_last_token() {
+async fn interrupted_watch_resumes_from_last_token() {
     let cut = Err(Status::unavailable("shutting down"));
-    let gateway =
-        Gateway::start(vec![vec![said("running", "first"), cut], Vec::new(), vec![said("done", "last")]])
-            .await;
+    let gateway = Gateway::start(vec![
+        vec![response("running", "first"), cut],
+        Vec::new(),
+        vec![response("done", "last")],
+    ])
+    .await;
     let ran = gateway.run(&["watch", "immuta/x"]).await;
     assert_eq!(ran.code, Some(0), "{}", ran.err);
     assert_eq!(ran.json().len(), 2);
-    let asked = gateway.script.asked.lock().unwrap();
-    let tokens: Vec<_> = asked.iter().map(|request| &*request.resume_token).collect();
+    let requests = gateway.script.watch_requests.lock().unwrap();
+    let tokens: Vec<_> = requests.iter().map(|request| &*request.resume_token).collect();
     assert_eq!(tokens, ["", "first", "first"]);
     assert!(ran.err.starts_with("immuta/x: connection lost; trying again in "), "{}", ran.err);
     assert!(ran.err.contains("(UNAVAILABLE: shutting down)"), "{}", ran.err);
 }
 
 #[tokio::test]
-async fn a_watch_gives_up_when_it_was_told_to() {
+async fn watch_without_reconnect_fails_on_lost_connection() {
     let gateway = Gateway::start(vec![vec![Err(Status::unavailable("shutting down"))]]).await;
     let ran = gateway.run(&["watch", "immuta/x", "--reconnect", "0s"]).await;
     assert_eq!(ran.code, Some(3), "{}", ran.err);
-    assert_eq!(gateway.script.asked.lock().unwrap().len(), 1);
+    assert_eq!(gateway.script.watch_requests.lock().unwrap().len(), 1);
 }
 
 #[tokio::test]
-async fn a_watch_that_fails_for_the_jobs_own_reason_is_not_tried_again() {
+async fn watch_with_permanent_error_is_not_retried() {
     let gateway = Gateway::start(vec![vec![Err(Status::not_found("no such job"))]]).await;
     let ran = gateway.run(&["watch", "immuta/x"]).await;
     assert_eq!(ran.code, Some(3));
     assert!(ran.err.starts_with("error: immuta/x: NOT_FOUND: no such job\n"), "{}", ran.err);
-    assert_eq!(gateway.script.asked.lock().unwrap().len(), 1);
+    assert_eq!(gateway.script.watch_requests.lock().unwrap().len(), 1);
 }
 
 #[tokio::test]
-async fn several_jobs_are_watched_at_once() {
-    let gateway =
-        Gateway::start(vec![vec![said("running", "a"), said("done", "b")], vec![said("done", "c")]]).await;
+async fn several_jobs_are_watched_concurrently() {
+    let gateway = Gateway::start(vec![
+        vec![response("running", "a"), response("done", "b")],
+        vec![response("done", "c")],
+    ])
+    .await;
     let ran = gateway.run(&["watch", "immuta/x", "immuta/y"]).await;
     assert_eq!((ran.code, ran.json().len()), (Some(0), 3), "{}", ran.err);
 }
 
 #[tokio::test]
-async fn each_line_is_written_as_soon_as_it_is_known_and_ctrl_c_exits_130() {
-    let watches = Mutex::new(vec![vec![said("running", "a")]].into());
+async fn watch_flushes_each_line_and_exits_130_on_ctrl_c() {
+    let watches = Mutex::new(vec![vec![response("running", "a")]].into());
     let gateway = Gateway::serve(Scripted { watches, stays_open: true, ..Scripted::default() }).await;
     let mut child = jobwatch(&["watch", "immuta/x", "--server", &gateway.address.to_string()])
         .stdout(Stdio::piped())
@@ -80,7 +86,7 @@ async fn each_line_is_written_as_soon_as_it_is_known_and_ctrl_c_exits_130() {
     assert_eq!(child.wait().await.unwrap().code(), Some(130));
 }
 
-/// Passes connections on to a gateway, until it is told to cut them.
+/// A proxy before a gateway that closes its connections when `cut` is notified.
 async fn wire_to(gateway: SocketAddr, cut: Arc<Notify>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -101,9 +107,9 @@ async fn wire_to(gateway: SocketAddr, cut: Arc<Notify>) -> SocketAddr {
 }
 
 #[tokio::test]
-async fn a_watch_outlives_its_connection() {
+async fn watch_reconnects_after_connection_is_cut() {
     let script = Scripted {
-        watches: Mutex::new(vec![vec![said("running", "a")], vec![said("done", "b")]].into()),
+        watches: Mutex::new(vec![vec![response("running", "a")], vec![response("done", "b")]].into()),
         stays_open: true,
         ..Scripted::default()
     };
@@ -126,8 +132,8 @@ async fn a_watch_outlives_its_connection() {
 }
 
 #[tokio::test]
-async fn a_reader_that_goes_away_ends_the_program_quietly() {
-    let many = (0..2000).map(|n| said("running", &n.to_string())).collect();
+async fn closed_stdout_ends_the_program_without_error_output() {
+    let many = (0..2000).map(|n| response("running", &n.to_string())).collect();
     let gateway = Gateway::start(vec![many]).await;
     let mut child = jobwatch(&["watch", "immuta/x", "--server", &gateway.address.to_string()])
         .stdout(Stdio::piped())

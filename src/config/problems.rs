@@ -1,0 +1,84 @@
+//! Problems of a configuration, and examples of valid values.
+
+use super::Problem;
+
+/// Examples for keys that hold neither a number nor a duration.
+const EXAMPLES: [(&str, &str); 15] = [
+    ("listen", "an IP address and a port, such as \"127.0.0.1:50051\""),
+    ("cert", "the path of the PEM certificate chain"),
+    ("key", "the path of the PEM private key"),
+    ("client_ca", "the path of a PEM file"),
+    ("backends", "at least one backend, such as [backends.immuta-prod]"),
+    ("vendor", "one of immuta, kinetica, claret, datasaur"),
+    ("base_url", "a URL such as \"https://vendor.example\""),
+    ("tenant", "the tenant's name, the first path segment, such as \"demo\""),
+    ("credentials", "a table such as { bearer = { env = \"NAME\" } }"),
+    ("encoding", "\"json\" or \"binary\""),
+    ("standby_urls", "a list of at most 8 URLs, such as [\"http://standby.example:9191\"]"),
+    ("username", "the user's name, such as \"admin\""),
+    ("email", "the account's email address"),
+    ("client_id", "the OAuth client's id"),
+    ("client_auth", "\"form\" or \"basic\""),
+];
+
+/// Example of a secret.
+pub(super) const WHERE: &str = "{ env = \"NAME\" } or { file = \"/path\" }";
+
+/// The example for the last key of `path`; by default that of a secret.
+pub(super) fn example(path: &str) -> &'static str {
+    let key = match path.rsplit('.').next().unwrap_or_default() {
+        element if element.ends_with(']') => "base_url",
+        key => key,
+    };
+    EXAMPLES.iter().find(|(name, _)| *name == key).map_or(WHERE, |(_, example)| example)
+}
+
+/// A key's path, as TOML would write it.
+pub(super) fn join(path: &str, name: &str) -> String {
+    let bare = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'));
+    let name = if bare { name.to_owned() } else { format!("{name:?}") };
+    if path.is_empty() { name } else { format!("{path}.{name}") }
+}
+
+/// Whether `path` is `outer` or leads further into it.
+pub(super) fn is_within(path: &str, outer: &str) -> bool {
+    path.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+}
+
+/// The problems found so far.
+#[derive(Debug, Default)]
+pub(super) struct Problems(Vec<Problem>);
+
+impl Problems {
+    pub(super) fn add(&mut self, subject: impl Into<String>, text: impl Into<String>) {
+        self.0.push(Problem { subject: subject.into(), text: text.into() });
+    }
+
+    /// Adds a problem and returns `None`, for the caller to return.
+    pub(super) fn report<T>(&mut self, subject: impl Into<String>, text: impl Into<String>) -> Option<T> {
+        self.add(subject, text);
+        None
+    }
+
+    /// Reports a key that has to be there and is not. If it was there and could not
+    /// be read, it has been reported.
+    pub(super) fn required<T>(&mut self, path: &str, value: Option<T>) -> Option<T> {
+        if value.is_none() && !self.has(path) {
+            return self.report(path, format!("is missing; write {}", example(path)));
+        }
+        value
+    }
+
+    /// Whether something is wrong with this key or within it.
+    pub(super) fn has(&self, path: &str) -> bool {
+        self.0.iter().any(|problem| is_within(&problem.subject, path))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn into_vec(self) -> Vec<Problem> {
+        self.0
+    }
+}

@@ -128,7 +128,7 @@ const ADAPTERS: &[&str] = &["adapters.rs", "adapters"];
 const ENGINE: &[&str] = &["poller.rs", "poller", "hub.rs", "hub"];
 
 #[test]
-fn jobs_pacing_and_adapters_know_neither_grpc_nor_an_http_client() {
+fn job_pacing_and_adapters_use_neither_grpc_nor_http_client() {
     for roots in [JOBS, ADAPTERS] {
         let foreign =
             ["tonic", "tonic_types", "prost", "prost_types", "reqwest", "hyper", "hyper_util", "proto"];
@@ -137,13 +137,13 @@ fn jobs_pacing_and_adapters_know_neither_grpc_nor_an_http_client() {
 }
 
 #[test]
-fn the_engine_asks_an_upstream_and_knows_neither_grpc_nor_an_http_client() {
+fn engine_uses_neither_grpc_nor_http_client() {
     let foreign = ["tonic", "tonic_types", "prost", "prost_types", "reqwest", "hyper", "Endpoint"];
     assert_eq!(lines_that_name(&sources(ENGINE), &foreign), [""; 0]);
 }
 
 #[test]
-fn arrows_between_modules_point_down() {
+fn module_dependencies_point_down() {
     for (at, (module, below)) in MODULES.iter().enumerate() {
         let lies_below = |used: &&str| MODULES[..at].iter().any(|(module, _)| module == used);
         assert!(below.iter().all(lies_below), "{module} may use only what lies below it");
@@ -180,7 +180,7 @@ fn only_one_module_builds_a_status_with_details() {
 }
 
 #[test]
-fn the_reader_of_sources_finds_what_it_looks_for() {
+fn source_scanner_finds_imports() {
     assert!(names("use tonic::Status;", "tonic") && names("crate::job::JobRef", "crate::job"));
     assert!(
         !names("tonics", "tonic") && !names("crate::jobs", "crate::job") && !names("iron_tonic", "tonic")

@@ -226,7 +226,7 @@ async fn get_prints_one_line_of_proto_json_and_exits_by_the_jobs_end() {
 }
 
 #[tokio::test]
-async fn of_several_jobs_the_worst_is_the_exit_code() {
+async fn cli_exit_code_of_several_jobs_is_the_worst() {
     let gateway = Gateway::start(Vec::new()).await;
     for (jobs, code) in [
         (["immuta/done", "immuta/done"], 0),
@@ -242,7 +242,7 @@ async fn of_several_jobs_the_worst_is_the_exit_code() {
 }
 
 #[tokio::test]
-async fn a_failed_get_says_code_message_reason_and_what_to_do() {
+async fn cli_get_that_fails_prints_code_message_reason_and_advice() {
     let gateway = Gateway::start(Vec::new()).await;
     let ran = gateway.run(&["get", "immuta/none"]).await;
     assert_eq!((ran.code, &*ran.out), (Some(3), ""));
@@ -251,7 +251,7 @@ async fn a_failed_get_says_code_message_reason_and_what_to_do() {
 }
 
 #[tokio::test]
-async fn a_batch_prints_every_element_in_order_with_its_error_decoded() {
+async fn cli_batch_prints_every_element_in_order_with_decoded_errors() {
     let gateway = Gateway::start(Vec::new()).await;
     let ran = gateway.run(&["batch", "--json", "immuta/done", "immuta/none", "immuta/done"]).await;
     let results = ran.json();
@@ -264,7 +264,7 @@ async fn a_batch_prints_every_element_in_order_with_its_error_decoded() {
 }
 
 #[tokio::test]
-async fn with_json_an_error_is_an_object_on_stdout_whichever_command_meets_it() {
+async fn cli_json_error_is_an_object_on_stdout() {
     let details = ErrorDetails::with_error_info("JOB_NOT_FOUND", "jobwatch", []);
     let gone = Status::with_error_details(Code::NotFound, "no such job", details);
     let gateway = Gateway::start(vec![vec![said("running", "a"), Err(gone)]]).await;
@@ -280,7 +280,7 @@ async fn with_json_an_error_is_an_object_on_stdout_whichever_command_meets_it() 
 }
 
 #[tokio::test]
-async fn with_json_a_gateway_that_isnt_there_is_an_object_too() {
+async fn cli_json_without_a_gateway_prints_an_error_object() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     drop(listener);
@@ -295,7 +295,7 @@ async fn with_json_a_gateway_that_isnt_there_is_an_object_too() {
 }
 
 #[tokio::test]
-async fn tag_wait_and_age_reach_the_gateway() {
+async fn cli_tag_wait_and_max_age_reach_the_gateway() {
     let gateway = Gateway::start(Vec::new()).await;
     let ran = gateway
         .run(&["get", "k/done", "--tag", "t", "--wait", "1m", "--max-age", "250ms", "--view", "full"])
@@ -309,7 +309,7 @@ async fn tag_wait_and_age_reach_the_gateway() {
 }
 
 #[tokio::test]
-async fn an_https_gateway_is_called_with_the_authority_given() {
+async fn cli_calls_an_https_gateway_with_the_given_authority() {
     let rcgen::CertifiedKey { cert, signing_key } =
         rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     let dir = tempfile::tempdir().unwrap();
@@ -336,7 +336,7 @@ async fn an_https_gateway_is_called_with_the_authority_given() {
 }
 
 #[tokio::test]
-async fn a_gateway_that_isnt_there_is_one_sentence_and_exit_code_3() {
+async fn cli_without_a_gateway_prints_one_sentence_and_exits_3() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
@@ -351,7 +351,7 @@ async fn a_gateway_that_isnt_there_is_one_sentence_and_exit_code_3() {
 }
 
 #[tokio::test]
-async fn a_misused_command_exits_2() {
+async fn cli_misuse_exits_2() {
     for args in [
         &["get"][..],
         &["get", "immuta"],
@@ -393,7 +393,7 @@ async fn check_names_every_problem_and_exits_2() {
 }
 
 #[tokio::test]
-async fn a_port_that_is_taken_stops_the_start() {
+async fn port_in_use_stops_the_start() {
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let dir = tempfile::tempdir().unwrap();

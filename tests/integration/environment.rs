@@ -28,7 +28,7 @@ async fn check(proxy: &str, backend: Backend) -> (bool, String) {
 }
 
 #[tokio::test]
-async fn the_environments_proxy_is_not_used_towards_this_machine() {
+async fn environment_proxy_is_not_used_for_loopback() {
     let dead = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let proxy = format!("http://{}", dead.local_addr().unwrap());
     drop(dead);
@@ -41,7 +41,7 @@ async fn the_environments_proxy_is_not_used_towards_this_machine() {
 }
 
 #[tokio::test]
-async fn the_environments_proxy_is_used_elsewhere() {
+async fn environment_proxy_is_used_for_other_hosts() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let proxy = format!("http://{}", listener.local_addr().unwrap());
     let proxied = tokio::spawn(async move {

@@ -31,7 +31,7 @@ async fn follow_to_the_end(long_poll: &str) -> (Duration, usize) {
 }
 
 #[tokio::test]
-async fn a_held_request_knows_the_end_sooner_and_costs_no_more() {
+async fn long_poll_finds_the_end_sooner_and_costs_no_more() {
     let ((late, polls), (soon, held)) = tokio::join!(follow_to_the_end("off"), follow_to_the_end("auto"));
     println!("a job of {LIFE:?} at an interval of 3 s, its end known late by:");
     println!("  without long polls {late:?}, with {polls} requests");

@@ -21,7 +21,7 @@ async fn alone(vendor: Vendor) -> (Simulator, Client, Gateway) {
 }
 
 #[tokio::test]
-async fn an_end_that_came_during_an_outage_is_told_after_it() {
+async fn end_during_an_outage_is_sent_after_it() {
     join_all(Vendor::ALL.map(end_during_an_outage)).await;
 }
 
@@ -70,7 +70,7 @@ async fn end_during_an_outage(vendor: Vendor) {
 }
 
 #[tokio::test]
-async fn a_watch_of_a_vendor_that_is_down_says_so_at_once() {
+async fn watch_of_an_unreachable_vendor_is_interrupted_at_once() {
     let (simulator, client, _gateway) = alone(Vendor::Kinetica).await;
     let job = job_at(&simulator, &simulator.start_job(Plan::fixed("RUNNING")));
     simulator.go_down().await;
@@ -84,7 +84,7 @@ async fn a_watch_of_a_vendor_that_is_down_says_so_at_once() {
 }
 
 #[tokio::test]
-async fn after_an_outage_without_change_the_watch_says_that_it_is_over() {
+async fn outage_without_change_ends_with_a_heartbeat() {
     let (simulator, client, _gateway) = alone(Vendor::Immuta).await;
     let job = job_at(&simulator, &simulator.start_job(Plan::fixed("active")));
     let mut watch = Watch::of(&client, &job).await;
@@ -95,7 +95,7 @@ async fn after_an_outage_without_change_the_watch_says_that_it_is_over() {
 }
 
 #[tokio::test]
-async fn whatever_goes_wrong_interrupts_a_watch_and_does_not_end_it() {
+async fn every_failure_interrupts_a_watch_without_ending_it() {
     let (simulator, client, _gateway) = alone(Vendor::Immuta).await;
     let started = simulator.start_job(Plan::fixed("active"));
     let mut watch = Watch::of(&client, &job_at(&simulator, &started)).await;
@@ -125,7 +125,7 @@ async fn whatever_goes_wrong_interrupts_a_watch_and_does_not_end_it() {
 }
 
 #[tokio::test]
-async fn a_retry_after_is_kept_and_told() {
+async fn retry_after_is_honoured_and_reported() {
     let (simulator, client, _gateway) = alone(Vendor::Immuta).await;
     let job = job_at(&simulator, &simulator.start_job(Plan::fixed("active")));
     let mut watch = Watch::of(&client, &job).await;
@@ -153,7 +153,7 @@ async fn a_retry_after_is_kept_and_told() {
 }
 
 #[tokio::test]
-async fn a_throttled_elements_neighbours_at_other_backends_are_answered() {
+async fn batch_with_a_throttled_backend_answers_the_others() {
     let (immuta, claret) = (simulator(Vendor::Immuta).await, simulator(Vendor::Claret).await);
     immuta.inject(Fault::new(Effect::retry_after(503, 30)));
     let gateway = Gateway::start([Backend::of(&immuta), Backend::of(&claret)]).await;
@@ -166,7 +166,7 @@ async fn a_throttled_elements_neighbours_at_other_backends_are_answered() {
 }
 
 #[tokio::test]
-async fn an_open_circuit_lets_one_probe_through_at_a_time() {
+async fn open_circuit_breaker_lets_one_probe_through_at_a_time() {
     let simulator = simulator(Vendor::Kinetica).await;
     let backend = Backend::of(&simulator).poll("max_backoff", "\"100ms\"").poll("max_concurrency", "4");
     let gateway = Gateway::start([backend]).await;
@@ -188,7 +188,7 @@ async fn an_open_circuit_lets_one_probe_through_at_a_time() {
     let opened = async { while health(&mut client).await != BackendHealth::Unavailable {} };
     guard(opened).await;
     simulator.clear_calls();
-    guard(simulator.wait_for_answers("/get/job", 15)).await;
+    guard(simulator.wait_for_responses("/get/job", 15)).await;
     let calls = simulator.calls();
     // Up to four were on their way. What comes is probes.
     let probes = &calls[4..];
@@ -213,7 +213,7 @@ async fn health(client: &mut Client) -> BackendHealth {
 }
 
 #[tokio::test]
-async fn a_slow_or_dead_backend_never_delays_another() {
+async fn slow_or_dead_backend_does_not_delay_another() {
     let (slow, stuck, good) = (
         simulator(Vendor::Kinetica).await,
         simulator(Vendor::Datasaur).await,

@@ -128,17 +128,17 @@ async fn check(echo: bool) {
 }
 
 #[tokio::test]
-async fn no_secret_is_in_a_log_line_or_an_error() {
+async fn secrets_appear_in_no_log_line_or_error() {
     check(false).await;
 }
 
 #[tokio::test]
-async fn no_secret_is_told_that_a_vendor_repeats() {
+async fn secret_repeated_by_a_vendor_is_redacted() {
     check(true).await;
 }
 
 #[tokio::test]
-async fn a_token_that_was_traded_for_is_no_more_told_than_a_secret() {
+async fn vendor_token_is_redacted_like_a_secret() {
     // What this vendor hands out is known: it answers for the simulator.
     let token = "issued-0123456789abcdef";
     for (vendor, path, answer) in [
@@ -167,7 +167,7 @@ async fn a_token_that_was_traded_for_is_no_more_told_than_a_secret() {
 }
 
 #[tokio::test]
-async fn a_client_that_the_token_endpoint_repeats_is_not_told() {
+async fn credentials_repeated_by_the_token_endpoint_are_redacted() {
     let pair = basic(credentials::DATASAUR_CLIENT_ID, credentials::DATASAUR_CLIENT_SECRET);
     let words = format!("{pair} or {} may not", credentials::DATASAUR_CLIENT_SECRET);
     let body = format!(r#"{{"error":"invalid_request","error_description":"{words}"}}"#);

@@ -21,7 +21,7 @@ fn is_shutdown(status: &Status) {
 }
 
 #[tokio::test]
-async fn open_watches_hear_of_it_and_the_server_returns() {
+async fn shutdown_ends_open_watches_and_the_server_returns() {
     let simulator = simulator(Vendor::Immuta).await;
     let gateway = Gateway::start([Backend::of(&simulator)]).await;
     let client = gateway.client();
@@ -45,7 +45,7 @@ async fn open_watches_hear_of_it_and_the_server_returns() {
 }
 
 #[tokio::test]
-async fn a_watch_gets_its_newest_state_before_it_hears_of_it() {
+async fn shutdown_sends_the_newest_status_before_the_end() {
     let simulator = simulator(Vendor::Immuta).await;
     let gateway = Gateway::start([Backend::of(&simulator).every(ms(10))]).await;
     let client = gateway.client();
@@ -55,7 +55,7 @@ async fn a_watch_gets_its_newest_state_before_it_hears_of_it() {
     for word in ["active", "retry"].repeat(5).into_iter().chain(["newest"]) {
         simulator.set_state(&started.id, word);
         let answered = simulator.calls().iter().filter(|call| call.status.is_some()).count();
-        guard(simulator.wait_for_answers("/jobs/statuses", answered + 2)).await;
+        guard(simulator.wait_for_responses("/jobs/statuses", answered + 2)).await;
     }
     gateway.shutdown.cancel();
     let (statuses, end) = watch.rest().await;
@@ -65,7 +65,7 @@ async fn a_watch_gets_its_newest_state_before_it_hears_of_it() {
 }
 
 #[tokio::test]
-async fn a_call_that_waits_for_a_vendor_is_told_in_time() {
+async fn shutdown_during_a_waiting_call_ends_it_with_unavailable() {
     let simulator = simulator(Vendor::Kinetica).await;
     simulator.inject(Fault::new(Effect::Hang));
     let gateway = Gateway::start([Backend::of(&simulator).poll("timeout", "\"60s\"")]).await;
@@ -95,7 +95,7 @@ async fn a_call_that_waits_for_a_vendor_is_told_in_time() {
 }
 
 #[tokio::test]
-async fn a_call_under_way_is_still_answered() {
+async fn shutdown_during_a_call_still_answers_it() {
     let simulator = simulator(Vendor::Kinetica).await;
     simulator.inject(Fault::new(Effect::Delay(ms(500))));
     let gateway = Gateway::start([Backend::of(&simulator)]).await;
@@ -110,7 +110,7 @@ async fn a_call_under_way_is_still_answered() {
 }
 
 #[tokio::test]
-async fn a_client_that_never_reads_does_not_hold_it_up() {
+async fn shutdown_with_a_client_that_never_reads_completes() {
     let simulator = simulator(Vendor::Immuta).await;
     let gateway = Gateway::start([Backend::of(&simulator).every(ms(10))]).await;
     let client = gateway.client();
@@ -121,14 +121,14 @@ async fn a_client_that_never_reads_does_not_hold_it_up() {
     for word in ["active", "retry"].repeat(4) {
         simulator.set_state(&started.id, word);
         let answered = simulator.calls().iter().filter(|call| call.status.is_some()).count();
-        guard(simulator.wait_for_answers("/jobs/statuses", answered + 2)).await;
+        guard(simulator.wait_for_responses("/jobs/statuses", answered + 2)).await;
     }
     let took = gateway.stop().await;
     assert!(took < ms(10_000), "{took:?}");
 }
 
 #[tokio::test]
-async fn a_program_whose_log_nobody_reads_any_more_still_serves_and_stops() {
+async fn program_with_closed_log_pipe_serves_and_stops() {
     let simulator = simulator(Vendor::Immuta).await;
     let mut program = Program::start([Backend::of(&simulator)], "debug").await;
     let job = job_at(&simulator, &simulator.start_job(Plan::fixed("active")));
@@ -141,7 +141,7 @@ async fn a_program_whose_log_nobody_reads_any_more_still_serves_and_stops() {
 }
 
 #[tokio::test]
-async fn sigterm_stops_the_program_and_it_exits_0() {
+async fn program_on_sigterm_stops_and_exits_0() {
     let simulator = simulator(Vendor::Immuta).await;
     let mut program = Program::start([Backend::of(&simulator)], "info").await;
     let job = job_at(&simulator, &simulator.start_job(Plan::fixed("active")));
@@ -155,7 +155,7 @@ async fn sigterm_stops_the_program_and_it_exits_0() {
 }
 
 #[tokio::test]
-async fn an_address_that_is_taken_is_one_sentence_and_exit_code_2() {
+async fn address_in_use_is_one_sentence_and_exit_code_2() {
     let simulator = simulator(Vendor::Immuta).await;
     let sections = format!("[server]\nlisten = \"{}\"", simulator.addr());
     let (_file, mut command) = command(&config_text(&sections, [Backend::of(&simulator)]));

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::schema;
 use crate::simulators::{
-    Effect, Fault, GraphQlError, Outcome, Plan, Simulator, Vendor, World,
+    Effect, Fault, GraphQlError, Outcome, Plan, Simulator, SimulatorState, Vendor,
     credentials::{DATASAUR_CLIENT_ID, DATASAUR_CLIENT_SECRET},
     tests::{body, client, send},
 };
@@ -75,7 +75,7 @@ fn ask(simulator: &Simulator, asked: &Value) -> RequestBuilder {
     send(simulator, Method::POST, "/graphql", asked).bearer_auth(simulator.issue_token())
 }
 
-async fn answer(simulator: &Simulator, asked: Value) -> Value {
+async fn response(simulator: &Simulator, asked: Value) -> Value {
     body(ask(simulator, &asked).send().await.unwrap()).await
 }
 
@@ -86,13 +86,13 @@ fn token(simulator: &Simulator, form: &[(&str, &str)]) -> RequestBuilder {
 }
 
 #[test]
-fn the_schema_is_the_published_one() {
-    let served = schema::schema(std::sync::Arc::new(World::new(Vendor::Datasaur))).sdl();
+fn schema_equals_the_published_one() {
+    let served = schema::schema(std::sync::Arc::new(SimulatorState::new(Vendor::Datasaur))).sdl();
     assert_eq!(outline(&served), outline(PUBLISHED));
 }
 
 #[tokio::test]
-async fn the_pages_query_gets_the_pages_answer() {
+async fn documented_query_gets_the_documented_response() {
     let simulator = start().await;
     let job = simulator.start_job(Plan::fixed("DELIVERED").id("AutoLabelQueue:dcbf6ed3"));
     let query =
@@ -104,7 +104,7 @@ async fn the_pages_query_gets_the_pages_answer() {
 }
 
 #[tokio::test]
-async fn any_alias_variable_fragment_or_literal_works() {
+async fn query_with_alias_variable_fragment_or_literal_is_served() {
     let simulator = start().await;
     let (one, other) =
         (simulator.start_job(Plan::fixed("NONE")), simulator.start_job(Plan::fails("no model")));
@@ -113,16 +113,16 @@ async fn any_alias_variable_fragment_or_literal_works() {
     let query =
         format!("query Q($input: String!) {{ job: getJob(jobId: $input) {{ ...F __typename }} }} {fragment}");
     let asked = json!({ "operationName": "Q", "variables": { "input": one.id }, "query": query });
-    assert_eq!(answer(&simulator, asked).await["data"]["job"]["status"], "NONE");
+    assert_eq!(response(&simulator, asked).await["data"]["job"]["status"], "NONE");
 
     let query =
         format!("{{ all: getJobs(jobIds: [\"nobody\", {:?}]) {{ id errors {{ args stack }} }} }}", other.id);
-    let all = answer(&simulator, json!({ "query": query })).await["data"]["all"].take();
+    let all = response(&simulator, json!({ "query": query })).await["data"]["all"].take();
     assert_eq!(all[0], Value::Null);
     assert_eq!(all[1]["errors"][0]["args"], json!({ "message": "no model" }));
 
     let query = "query($e: ID!) { x: getExportDeliveryStatus(exportId: $e) { deliveryStatus } none: getJob(jobId: \"?\") { id } }";
-    let export = answer(&simulator, json!({ "query": query, "variables": { "e": other.id } })).await;
+    let export = response(&simulator, json!({ "query": query, "variables": { "e": other.id } })).await;
     assert_eq!(export["data"], json!({ "x": { "deliveryStatus": "FAILED" }, "none": null }));
 
     let ids: Vec<_> = simulator.calls().into_iter().map(|call| call.job_ids).collect();
@@ -137,12 +137,12 @@ async fn a_result_keeps_its_64_bit_numbers() {
         "{{ getJob(jobId: {:?}) {{ result createdAt additionalData {{ automationActivityId }} }} }}",
         job.id
     );
-    let got = answer(&simulator, json!({ "query": query })).await;
+    let got = response(&simulator, json!({ "query": query })).await;
     assert_eq!(got["data"]["getJob"]["result"], json!({ "n": 9_007_199_254_740_993_u64 }));
 }
 
 #[tokio::test]
-async fn without_a_good_token_the_error_is_graphqls() {
+async fn request_without_a_valid_token_gets_a_graphql_error() {
     let simulator = start().await;
     let asked = json!({ "query": "{ getJob(jobId: \"a\") { id } }" });
     let request = ask(&simulator, &asked);
@@ -155,7 +155,7 @@ async fn without_a_good_token_the_error_is_graphqls() {
 }
 
 #[tokio::test]
-async fn what_is_no_query_of_the_schema_is_refused() {
+async fn query_outside_the_schema_is_refused() {
     let simulator = start().await;
     let asked = json!({ "query": "{ getJob(jobId: \"a\") { nothing } }" });
     let refused = ask(&simulator, &asked).send().await.unwrap();
@@ -166,15 +166,15 @@ async fn what_is_no_query_of_the_schema_is_refused() {
 }
 
 #[tokio::test]
-async fn poison_and_errors_come_without_or_with_data() {
+async fn graphql_errors_come_with_or_without_data() {
     let simulator = start().await;
     simulator.poison("bad");
     let asked = json!({ "query": "{ getJobs(jobIds: [\"good\", \"bad\"]) { id } }" });
-    let refused = answer(&simulator, asked).await;
+    let refused = response(&simulator, asked).await;
     assert_eq!((refused["errors"].as_array().unwrap().len(), &refused["data"]), (1, &Value::Null));
     let error = GraphQlError { message: "partly".into(), with_data: true, ..GraphQlError::default() };
     simulator.inject(Fault::new(Effect::GraphQlError(error)));
-    let partly = answer(&simulator, json!({ "query": "{ getJobs(jobIds: [\"good\"]) { id } }" })).await;
+    let partly = response(&simulator, json!({ "query": "{ getJobs(jobIds: [\"good\"]) { id } }" })).await;
     assert_eq!(
         (&partly["errors"][0]["message"], &partly["data"]["getJobs"]),
         (&json!("partly"), &json!([null]))
@@ -182,7 +182,7 @@ async fn poison_and_errors_come_without_or_with_data() {
 }
 
 #[tokio::test]
-async fn client_credentials_pass_in_the_form_and_as_basic() {
+async fn client_credentials_are_accepted_in_form_and_basic() {
     let simulator = start().await;
     let grant = ("grant_type", "client_credentials");
     let (id, secret) = (("client_id", DATASAUR_CLIENT_ID), ("client_secret", DATASAUR_CLIENT_SECRET));

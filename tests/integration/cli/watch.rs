@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test]
-async fn a_watch_prints_each_change_and_exits_by_the_end() {
+async fn cli_watch_prints_each_change_and_exits_by_the_outcome() {
     let heartbeat = WatchJobResponse {
         event: Some(Event::Heartbeat(Heartbeat::default())),
         resume_token: "a".to_owned(),
@@ -25,7 +25,7 @@ async fn a_watch_prints_each_change_and_exits_by_the_end() {
 }
 
 #[tokio::test]
-async fn a_watch_that_is_cut_goes_on_from_its_last_token() {
+async fn cli_watch_that_is_cut_resumes_from_its_token() {
     let cut = Err(Status::unavailable("shutting down"));
     let gateway =
         Gateway::start(vec![vec![said("running", "first"), cut], Vec::new(), vec![said("done", "last")]])
@@ -41,7 +41,7 @@ async fn a_watch_that_is_cut_goes_on_from_its_last_token() {
 }
 
 #[tokio::test]
-async fn a_watch_gives_up_when_it_was_told_to() {
+async fn cli_watch_with_timeout_gives_up() {
     let gateway = Gateway::start(vec![vec![Err(Status::unavailable("shutting down"))]]).await;
     let ran = gateway.run(&["watch", "immuta/x", "--reconnect", "0s"]).await;
     assert_eq!(ran.code, Some(3), "{}", ran.err);
@@ -49,7 +49,7 @@ async fn a_watch_gives_up_when_it_was_told_to() {
 }
 
 #[tokio::test]
-async fn a_watch_that_fails_for_the_jobs_own_reason_is_not_tried_again() {
+async fn cli_watch_that_fails_for_the_jobs_reason_is_not_retried() {
     let gateway = Gateway::start(vec![vec![Err(Status::not_found("no such job"))]]).await;
     let ran = gateway.run(&["watch", "immuta/x"]).await;
     assert_eq!(ran.code, Some(3));
@@ -58,7 +58,7 @@ async fn a_watch_that_fails_for_the_jobs_own_reason_is_not_tried_again() {
 }
 
 #[tokio::test]
-async fn several_jobs_are_watched_at_once() {
+async fn cli_watches_several_jobs_at_once() {
     let gateway =
         Gateway::start(vec![vec![said("running", "a"), said("done", "b")], vec![said("done", "c")]]).await;
     let ran = gateway.run(&["watch", "immuta/x", "immuta/y"]).await;
@@ -66,7 +66,7 @@ async fn several_jobs_are_watched_at_once() {
 }
 
 #[tokio::test]
-async fn each_line_is_written_as_soon_as_it_is_known_and_ctrl_c_exits_130() {
+async fn cli_watch_flushes_each_line_and_ctrl_c_exits_130() {
     let watches = Mutex::new(vec![vec![said("running", "a")]].into());
     let gateway = Gateway::serve(Scripted { watches, stays_open: true, ..Scripted::default() }).await;
     let mut child = jobwatch(&["watch", "immuta/x", "--server", &gateway.address.to_string()])
@@ -101,7 +101,7 @@ async fn wire_to(gateway: SocketAddr, cut: Arc<Notify>) -> SocketAddr {
 }
 
 #[tokio::test]
-async fn a_watch_outlives_its_connection() {
+async fn cli_watch_survives_its_connection() {
     let script = Scripted {
         watches: Mutex::new(vec![vec![said("running", "a")], vec![said("done", "b")]].into()),
         stays_open: true,
@@ -126,7 +126,7 @@ async fn a_watch_outlives_its_connection() {
 }
 
 #[tokio::test]
-async fn a_reader_that_goes_away_ends_the_program_quietly() {
+async fn cli_with_closed_stdout_ends_quietly() {
     let many = (0..2000).map(|n| said("running", &n.to_string())).collect();
     let gateway = Gateway::start(vec![many]).await;
     let mut child = jobwatch(&["watch", "immuta/x", "--server", &gateway.address.to_string()])

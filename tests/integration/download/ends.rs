@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test]
-async fn a_file_that_breaks_off_ends_in_an_error_and_goes_on_from_there() {
+async fn truncated_download_fails_and_resumes_from_there() {
     let (gateway, mut tap) = tapped().await;
     let job = gateway.job([file(Content::Pattern(LARGE))]);
     let mut stream = gateway.open(&job, FILE, 0).await.unwrap();
@@ -23,7 +23,7 @@ async fn a_file_that_breaks_off_ends_in_an_error_and_goes_on_from_there() {
 }
 
 #[tokio::test]
-async fn a_caller_that_leaves_or_runs_out_of_time_is_given_up_at_the_vendor() {
+async fn download_of_a_cancelled_or_late_caller_ends_at_the_vendor() {
     let (gateway, mut tap) = tapped().await;
     let job = gateway.job([file(Content::Pattern(LARGE))]);
     let mut stream = gateway.open(&job, FILE, 0).await.unwrap();
@@ -53,7 +53,7 @@ async fn a_caller_that_leaves_or_runs_out_of_time_is_given_up_at_the_vendor() {
 }
 
 #[tokio::test]
-async fn readers_that_stall_delay_no_poll_and_only_so_many_downloads() {
+async fn stalled_downloads_delay_no_poll() {
     let claret = Simulator::start(Vendor::Claret).await.unwrap();
     let url = claret.base_url();
     let gateway = Gateway::of(claret, &url, "max_concurrency = 2\ntimeout = \"300ms\"").await;
@@ -70,7 +70,7 @@ async fn readers_that_stall_delay_no_poll_and_only_so_many_downloads() {
 }
 
 #[tokio::test]
-async fn a_download_goes_on_at_shutdown_and_is_cut_at_the_end_of_the_drain() {
+async fn shutdown_during_a_download_ends_it_after_the_drain() {
     let gateway = Gateway::start().await;
     let job = gateway.job([file(Content::Pattern(64 * LARGE))]);
     let mut stream = gateway.open(&job, FILE, 0).await.unwrap();

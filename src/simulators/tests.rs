@@ -26,7 +26,7 @@ pub(super) async fn body(response: Response) -> Value {
     serde_json::from_str(&response.text().await.unwrap()).unwrap()
 }
 
-fn ask(simulator: &Simulator, ids: &[&str]) -> RequestBuilder {
+fn request(simulator: &Simulator, ids: &[&str]) -> RequestBuilder {
     let request = send(simulator, Method::POST, "/jobs/statuses", &json!({ "jobIds": ids }));
     request.header("authorization", credentials::IMMUTA_API_KEY)
 }
@@ -54,7 +54,7 @@ async fn job_follows_its_plan() {
     ];
     for (plan, wanted) in plans {
         let job = simulator.start_job(plan.clone());
-        let answer = body(ask(&simulator, &[&job.id]).send().await.unwrap()).await;
+        let answer = body(request(&simulator, &[&job.id]).send().await.unwrap()).await;
         assert_eq!(answer[&job.id]["state"].as_str(), wanted, "{plan:?}");
     }
 }
@@ -82,7 +82,7 @@ async fn job_state_can_be_set_by_a_test() {
     let simulator = immuta().await;
     let job =
         simulator.start_job(Plan::fixed("created").ends(End::Failure { message: "out of space".into() }));
-    let state = async || body(ask(&simulator, &[&job.id]).send().await.unwrap()).await[&job.id].clone();
+    let state = async || body(request(&simulator, &[&job.id]).send().await.unwrap()).await[&job.id].clone();
     assert_eq!(state().await["state"], "created");
     assert!(simulator.set_state(&job.id, "active"));
     assert_eq!(state().await["state"], "active");
@@ -98,7 +98,7 @@ async fn job_state_can_be_set_by_a_test() {
 #[tokio::test]
 async fn call_log_names_the_jobs_but_not_the_secret() {
     let simulator = immuta().await;
-    ask(&simulator, &["a", "b"]).send().await.unwrap();
+    request(&simulator, &["a", "b"]).send().await.unwrap();
     let unknown = send(&simulator, Method::POST, "/elsewhere", &json!({})).bearer_auth("t");
     unknown.send().await.unwrap();
     timeout(Duration::from_secs(5), simulator.wait_for_responses("/", 2)).await.unwrap();
@@ -117,7 +117,7 @@ async fn fault_applies_to_its_path_job_and_number_of_times() {
     let simulator = immuta().await;
     simulator.inject(Fault::new(Effect::retry_after(503, 7)).at("/jobs").for_job("a").times(1));
     simulator.inject(Fault::new(Effect::status(429, "{}")).for_job("a").times(1));
-    let status = async |id| ask(&simulator, &[id]).send().await.unwrap();
+    let status = async |id| request(&simulator, &[id]).send().await.unwrap();
     assert_eq!(status("b").await.status(), 200);
     let first = status("a").await;
     assert_eq!((first.status().as_u16(), &first.headers()["retry-after"]), (503, &"7".parse().unwrap()));
@@ -131,7 +131,7 @@ async fn every_effect_changes_the_response_as_documented() {
     let answer = async |effect| {
         simulator.clear_faults();
         simulator.inject(Fault::new(effect));
-        ask(&simulator, &[]).send().await
+        request(&simulator, &[]).send().await
     };
     assert!(answer(Effect::Reset).await.is_err());
     assert_eq!(answer(Effect::Empty204).await.unwrap().status(), 204);
@@ -166,7 +166,7 @@ async fn every_effect_changes_the_response_as_documented() {
 async fn hanging_call_is_logged_without_a_status() {
     let simulator = immuta().await;
     simulator.inject(Fault::new(Effect::Hang));
-    let call = tokio::spawn(ask(&simulator, &["a"]).send());
+    let call = tokio::spawn(request(&simulator, &["a"]).send());
     timeout(Duration::from_secs(5), simulator.wait_for_calls("/jobs", 1)).await.unwrap();
     assert_eq!(simulator.calls()[0].status, None);
     call.abort();
@@ -177,13 +177,13 @@ async fn stopped_vendor_cuts_calls_and_keeps_jobs() {
     let simulator = immuta().await;
     let job = simulator.start_job(Plan::default());
     simulator.inject(Fault::new(Effect::Hang).times(1));
-    let held = tokio::spawn(ask(&simulator, &[&job.id]).send());
+    let held = tokio::spawn(request(&simulator, &[&job.id]).send());
     timeout(Duration::from_secs(5), simulator.wait_for_calls("/jobs", 1)).await.unwrap();
     simulator.go_down().await;
     assert!(timeout(Duration::from_secs(5), held).await.unwrap().unwrap().is_err());
-    assert!(ask(&simulator, &[&job.id]).send().await.unwrap_err().is_connect());
+    assert!(request(&simulator, &[&job.id]).send().await.unwrap_err().is_connect());
     simulator.come_back().await.unwrap();
-    let answer = body(ask(&simulator, &[&job.id]).send().await.unwrap()).await;
+    let answer = body(request(&simulator, &[&job.id]).send().await.unwrap()).await;
     assert_eq!(answer[&job.id]["state"], "completed");
 }
 
@@ -210,7 +210,8 @@ async fn admin_api_offers_every_function() {
     let started = admin(Method::POST, "jobs", plan).await;
     assert_eq!(started.status(), 201);
     assert_eq!(body(started).await, json!({ "id": "a/b", "tag": null }));
-    let state = async || body(ask(&simulator, &["a/b"]).send().await.unwrap()).await["a/b"]["state"].clone();
+    let state =
+        async || body(request(&simulator, &["a/b"]).send().await.unwrap()).await["a/b"]["state"].clone();
     assert_eq!(state().await, "active");
     assert_eq!(admin(Method::PUT, "jobs/a%2Fb/state", json!({ "state": "retry" })).await.status(), 204);
     assert_eq!(state().await, "retry");
@@ -219,12 +220,12 @@ async fn admin_api_offers_every_function() {
     assert_eq!(state().await, "completed");
     let fault = json!({ "effect": { "status": { "code": 503 } }, "path": "/jobs", "times": 1 });
     assert_eq!(admin(Method::POST, "faults", fault).await.status(), 204);
-    assert_eq!(ask(&simulator, &[]).send().await.unwrap().status(), 503);
+    assert_eq!(request(&simulator, &[]).send().await.unwrap().status(), 503);
     assert_eq!(admin(Method::POST, "poison/a%2Fb", json!({})).await.status(), 204);
-    assert_eq!(ask(&simulator, &["a/b"]).send().await.unwrap().status(), 400);
+    assert_eq!(request(&simulator, &["a/b"]).send().await.unwrap().status(), 400);
     assert_eq!(admin(Method::DELETE, "faults", json!({})).await.status(), 204);
     assert_eq!(admin(Method::PUT, "credentials", json!({ "reject": true })).await.status(), 204);
-    assert_eq!(ask(&simulator, &[]).send().await.unwrap().status(), 401);
+    assert_eq!(request(&simulator, &[]).send().await.unwrap().status(), 401);
     assert_eq!(body(admin(Method::GET, "calls", json!({})).await).await.as_array().unwrap().len(), 6);
     assert_eq!(admin(Method::POST, "faults", json!({ "effect": "nonsense" })).await.status(), 422);
     assert_eq!(admin(Method::DELETE, "jobs/nobody", json!({})).await.status(), 404);
@@ -256,7 +257,7 @@ async fn invalid_fault_is_refused_with_its_field_and_valid_values() {
             assert!(text.contains(word), "{fault}: {text}");
         }
     }
-    assert_eq!(ask(&simulator, &[]).send().await.unwrap().status(), 200);
+    assert_eq!(request(&simulator, &[]).send().await.unwrap().status(), 200);
 }
 
 #[tokio::test]
@@ -270,7 +271,7 @@ async fn response_can_list_other_more_or_fewer_jobs() {
     {
         let about = about.into_iter().map(str::to_owned).collect();
         simulator.inject(Fault::new(Effect::AnswerFor(about)).times(1));
-        let answer = body(ask(&simulator, &["a"]).send().await.unwrap()).await;
+        let answer = body(request(&simulator, &["a"]).send().await.unwrap()).await;
         let ids: Vec<_> = answer.as_object().unwrap().values().map(|record| record["id"].clone()).collect();
         assert_eq!(json!(ids), wanted);
     }
@@ -282,7 +283,7 @@ async fn poisonous_job_affects_every_request_that_lists_it_until_it_is_healed() 
     for id in ["good", "bad", "other"] {
         simulator.start_job(Plan::fixed("active").id(id));
     }
-    let status = async |ids: &[&str]| ask(&simulator, ids).send().await.unwrap().status().as_u16();
+    let status = async |ids: &[&str]| request(&simulator, ids).send().await.unwrap().status().as_u16();
     simulator.poison_with("bad", Effect::status(502, "{}"));
     simulator.inject(Fault::new(Effect::status(503, "{}")).for_job("other"));
     for _ in 0..3 {
@@ -304,7 +305,7 @@ async fn poisonous_job_over_http_takes_an_effect() {
     let admin = async |method, body| {
         send(&simulator, method, "/_simulator/poison/a", &body).send().await.unwrap().status().as_u16()
     };
-    let status = async |id| ask(&simulator, &[id]).send().await.unwrap().status().as_u16();
+    let status = async |id| request(&simulator, &[id]).send().await.unwrap().status().as_u16();
     assert_eq!(admin(Method::POST, json!({ "html": 502 })).await, 204);
     assert_eq!((status("a").await, status("b").await), (502, 200));
     assert_eq!(admin(Method::DELETE, json!({})).await, 204);
@@ -321,7 +322,7 @@ async fn elements_are_omitted_and_added() {
     let elements = Elements { omit: vec!["b".into()], add: vec!["c".into()] };
     simulator.poison_with("b", Effect::Elements(elements));
     let ids = async |ids: &[&str]| {
-        let answer = body(ask(&simulator, ids).send().await.unwrap()).await;
+        let answer = body(request(&simulator, ids).send().await.unwrap()).await;
         answer.as_object().unwrap().keys().cloned().collect::<Vec<_>>()
     };
     assert_eq!(ids(&["a", "b"]).await, ["a", "c"]);
@@ -333,10 +334,10 @@ async fn held_response_says_what_was_true_when_the_request_arrived() {
     let simulator = immuta().await;
     let job = simulator.start_job(Plan::fixed("created"));
     simulator.inject(Fault::new(Effect::HoldResponse).times(1));
-    let held = tokio::spawn(ask(&simulator, &[&job.id]).send());
+    let held = tokio::spawn(request(&simulator, &[&job.id]).send());
     timeout(Duration::from_secs(5), simulator.wait_for_responses("/jobs", 1)).await.unwrap();
     simulator.set_state(&job.id, "active");
-    let other = body(ask(&simulator, &[&job.id]).send().await.unwrap()).await;
+    let other = body(request(&simulator, &[&job.id]).send().await.unwrap()).await;
     assert_eq!(other[&job.id]["state"], "active", "the next response is not held");
     assert!(!held.is_finished());
     simulator.clear_faults();
@@ -347,7 +348,7 @@ async fn held_response_says_what_was_true_when_the_request_arrived() {
 async fn result_has_the_size_of_the_plan() {
     let simulator = immuta().await;
     let job = simulator.start_job(serde_json::from_str(r#"{"end":{"success":{"size":1000}}}"#).unwrap());
-    let answer = body(ask(&simulator, &[&job.id]).send().await.unwrap()).await;
+    let answer = body(request(&simulator, &[&job.id]).send().await.unwrap()).await;
     assert_eq!(answer[&job.id]["output"].as_str().unwrap().len(), 1000);
 }
 
@@ -372,7 +373,7 @@ async fn response_body_and_values_can_be_anything() {
         ),
     ] {
         simulator.inject(serde_json::from_value(json!({ "effect": effect, "times": 1 })).unwrap());
-        let answer = ask(&simulator, &["a"]).send().await.unwrap();
+        let answer = request(&simulator, &["a"]).send().await.unwrap();
         assert_eq!(
             answer.headers()["content-type"].to_str().unwrap().split(';').next(),
             Some("application/json")
@@ -383,13 +384,13 @@ async fn response_body_and_values_can_be_anything() {
 
 #[tokio::test]
 async fn simulator_set_starts_jobs_and_a_matching_configuration() {
-    let fleet = SimulatorSet::start().await.unwrap();
-    let jobs = fleet.start_demo_jobs();
-    let config: toml::Table = fleet.config().parse().unwrap();
+    let set = SimulatorSet::start().await.unwrap();
+    let jobs = set.start_demo_jobs();
+    let config: toml::Table = set.config().parse().unwrap();
     assert_eq!(config["allow_inline_secrets"].as_bool(), Some(true));
     for vendor in Vendor::ALL {
         let backend = &config["backends"][vendor.name()];
-        assert_eq!(backend["base_url"].as_str(), Some(&*fleet.simulator(vendor).base_url()));
+        assert_eq!(backend["base_url"].as_str(), Some(&*set.simulator(vendor).base_url()));
         assert_eq!(backend["poll"]["max_interval"].as_str(), Some("2s"));
         assert!((3..=4).contains(&jobs.iter().filter(|job| job.backend == vendor.name()).count()));
     }
@@ -422,12 +423,12 @@ fn demo_jobs_end_in_every_way_within_a_minute() {
 #[test]
 fn simulators_use_no_other_module_of_the_crate() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut rooms = vec![root.join("simulators")];
+    let mut folders = vec![root.join("simulators")];
     let mut files = vec![root.join("simulators.rs")];
-    while let Some(room) = rooms.pop() {
-        for entry in std::fs::read_dir(room).unwrap() {
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
-            if path.is_dir() { rooms.push(path) } else { files.push(path) }
+            if path.is_dir() { folders.push(path) } else { files.push(path) }
         }
     }
     let stranger = concat!("crate", "::");

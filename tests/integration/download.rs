@@ -35,6 +35,8 @@ mod memory;
 type Client = JobStatusServiceClient<Channel>;
 
 const SECOND: Duration = Duration::from_secs(1);
+/// Far longer than anything takes, and far shorter than the ten minutes of a stalled reader.
+const GUARD: Duration = Duration::from_mins(1);
 const MEBI: u64 = 1 << 20;
 
 /// More bytes than all buffers on the way hold.

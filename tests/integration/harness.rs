@@ -14,11 +14,7 @@ use jobwatch::{
     simulators::{Job, Simulator, Vendor, credentials},
 };
 use prost::Message;
-use tokio::{
-    net::TcpListener,
-    task::JoinHandle,
-    time::{Instant, timeout},
-};
+use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::{
     Code, Status, Streaming,
@@ -214,12 +210,10 @@ impl Gateway {
         client_over(endpoint.local_address(Some([127, 0, 0, last].into())).connect_lazy())
     }
 
-    /// Stops it as SIGTERM does; returns how long that took.
-    pub(crate) async fn stop(mut self) -> Duration {
-        let since = Instant::now();
+    /// Stops it as SIGTERM does.
+    pub(crate) async fn stop(mut self) {
         self.shutdown.cancel();
         guard(&mut self.task).await.unwrap().unwrap();
-        since.elapsed()
     }
 }
 

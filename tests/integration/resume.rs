@@ -72,7 +72,7 @@ async fn resume_after_a_restart_sends_only_changes() {
         assert_eq!(
             why(&{
                 let stopping = gateway.stop();
-                let (error, _) = tokio::join!(watch.end(), stopping);
+                let (error, ()) = tokio::join!(watch.end(), stopping);
                 error.unwrap_err()
             })
             .1,

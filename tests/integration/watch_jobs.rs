@@ -127,7 +127,7 @@ async fn shutdown_ends_watch_jobs_with_unavailable() {
     let mut call = Call::open(&gateway).await;
     call.add(1, &running(&simulator, 1)[0]).await;
     assert_eq!(call.next().await, Some((1, "active".into())));
-    let (_, end) = tokio::join!(gateway.stop(), guard(call.events.message()));
+    let ((), end) = tokio::join!(gateway.stop(), guard(call.events.message()));
     assert_eq!(why(&end.unwrap_err()), (Code::Unavailable, "SHUTTING_DOWN".into()));
 }
 

@@ -107,10 +107,10 @@ async fn email_and_password_in_the_query_yield_a_valid_token() {
     let token = response["token"].as_str().unwrap();
     assert!(token.split_once('|').is_some_and(|(_, secret)| secret.len() == 40), "{token}");
     let url = format!("{}/demo/api/v1/imports/status/1", simulator.base_url());
-    let ask = || client().get(&url).bearer_auth(token).header("accept", "application/json").send();
-    assert_eq!(ask().await.unwrap().status(), 422);
+    let request = || client().get(&url).bearer_auth(token).header("accept", "application/json").send();
+    assert_eq!(request().await.unwrap().status(), 422);
     simulator.expire_tokens();
-    assert_eq!(ask().await.unwrap().status(), 401);
+    assert_eq!(request().await.unwrap().status(), 401);
     let wrong = log_in(&simulator, "wrong").header("accept", "application/json");
     assert_eq!(wrong.send().await.unwrap().status(), 401);
 }

@@ -71,12 +71,12 @@ async fn start() -> Simulator {
     Simulator::start(Vendor::Datasaur).await.unwrap()
 }
 
-fn ask(simulator: &Simulator, asked: &Value) -> RequestBuilder {
-    send(simulator, Method::POST, "/graphql", asked).bearer_auth(simulator.issue_token())
+fn request(simulator: &Simulator, query: &Value) -> RequestBuilder {
+    send(simulator, Method::POST, "/graphql", query).bearer_auth(simulator.issue_token())
 }
 
-async fn response(simulator: &Simulator, asked: Value) -> Value {
-    body(ask(simulator, &asked).send().await.unwrap()).await
+async fn response(simulator: &Simulator, query: Value) -> Value {
+    body(request(simulator, &query).send().await.unwrap()).await
 }
 
 fn token(simulator: &Simulator, form: &[(&str, &str)]) -> RequestBuilder {
@@ -97,8 +97,8 @@ async fn documented_query_gets_the_documented_response() {
     let job = simulator.start_job(Plan::fixed("DELIVERED").id("AutoLabelQueue:dcbf6ed3"));
     let query =
         "query GetJobQuery($jobId: String!) {  result: getJob(jobId: $jobId) {    id  status  progress  }}";
-    let asked = json!({ "operationName": "GetJobQuery", "variables": { "jobId": job.id }, "query": query });
-    let got = ask(&simulator, &asked).send().await.unwrap().text().await.unwrap();
+    let query = json!({ "operationName": "GetJobQuery", "variables": { "jobId": job.id }, "query": query });
+    let got = request(&simulator, &query).send().await.unwrap().text().await.unwrap();
     let wanted = r#"{"data":{"result":{"id":"AutoLabelQueue:dcbf6ed3","status":"DELIVERED","progress":0}},"extensions":{}}"#;
     assert_eq!(got, wanted);
 }
@@ -112,8 +112,8 @@ async fn query_with_alias_variable_fragment_or_literal_is_served() {
         "fragment F on Job { id status progress errors { id stack args __typename } resultId __typename }";
     let query =
         format!("query Q($input: String!) {{ job: getJob(jobId: $input) {{ ...F __typename }} }} {fragment}");
-    let asked = json!({ "operationName": "Q", "variables": { "input": one.id }, "query": query });
-    assert_eq!(response(&simulator, asked).await["data"]["job"]["status"], "NONE");
+    let query = json!({ "operationName": "Q", "variables": { "input": one.id }, "query": query });
+    assert_eq!(response(&simulator, query).await["data"]["job"]["status"], "NONE");
 
     let query =
         format!("{{ all: getJobs(jobIds: [\"nobody\", {:?}]) {{ id errors {{ args stack }} }} }}", other.id);
@@ -144,8 +144,8 @@ async fn a_result_keeps_its_64_bit_numbers() {
 #[tokio::test]
 async fn request_without_a_valid_token_gets_a_graphql_error() {
     let simulator = start().await;
-    let asked = json!({ "query": "{ getJob(jobId: \"a\") { id } }" });
-    let request = ask(&simulator, &asked);
+    let query = json!({ "query": "{ getJob(jobId: \"a\") { id } }" });
+    let request = request(&simulator, &query);
     simulator.expire_tokens();
     let refused = request.send().await.unwrap();
     assert_eq!(refused.status(), 200);
@@ -157,8 +157,8 @@ async fn request_without_a_valid_token_gets_a_graphql_error() {
 #[tokio::test]
 async fn query_outside_the_schema_is_refused() {
     let simulator = start().await;
-    let asked = json!({ "query": "{ getJob(jobId: \"a\") { nothing } }" });
-    let refused = ask(&simulator, &asked).send().await.unwrap();
+    let query = json!({ "query": "{ getJob(jobId: \"a\") { nothing } }" });
+    let refused = request(&simulator, &query).send().await.unwrap();
     assert_eq!(refused.status(), 400);
     let refused = body(refused).await;
     assert!(refused["errors"][0]["message"].as_str().unwrap().contains("nothing"), "{refused}");
@@ -169,8 +169,8 @@ async fn query_outside_the_schema_is_refused() {
 async fn graphql_errors_come_with_or_without_data() {
     let simulator = start().await;
     simulator.poison("bad");
-    let asked = json!({ "query": "{ getJobs(jobIds: [\"good\", \"bad\"]) { id } }" });
-    let refused = response(&simulator, asked).await;
+    let query = json!({ "query": "{ getJobs(jobIds: [\"good\", \"bad\"]) { id } }" });
+    let refused = response(&simulator, query).await;
     assert_eq!((refused["errors"].as_array().unwrap().len(), &refused["data"]), (1, &Value::Null));
     let error = GraphQlError { message: "partly".into(), with_data: true, ..GraphQlError::default() };
     simulator.inject(Fault::new(Effect::GraphQlError(error)));
@@ -194,9 +194,9 @@ async fn client_credentials_are_accepted_in_form_and_basic() {
         let got = body(request.send().await.unwrap()).await;
         assert_eq!((&got["token_type"], &got["expires_in"]), (&json!("bearer"), &json!(3600)));
         let bearer = got["access_token"].as_str().unwrap();
-        let asked = json!({ "query": "{ getJob(jobId: \"a\") { id } }" });
+        let query = json!({ "query": "{ getJob(jobId: \"a\") { id } }" });
         let good =
-            send(&simulator, Method::POST, "/graphql", &asked).bearer_auth(bearer).send().await.unwrap();
+            send(&simulator, Method::POST, "/graphql", &query).bearer_auth(bearer).send().await.unwrap();
         assert_eq!(body(good).await, json!({ "data": { "getJob": null }, "extensions": {} }));
     }
     let refused = token(&simulator, &[id, ("client_secret", "wrong"), grant]).send().await.unwrap();

@@ -60,8 +60,8 @@ impl Connection {
         let mut bytes = Vec::new();
         while bytes.len() < limit {
             let mut piece = vec![0; 64 << 10];
-            let room = piece.len().min(limit - bytes.len());
-            let read = timeout(Duration::from_secs(30), self.stream.read(&mut piece[..room])).await;
+            let folder = piece.len().min(limit - bytes.len());
+            let read = timeout(Duration::from_secs(30), self.stream.read(&mut piece[..folder])).await;
             match read.expect("nothing comes") {
                 Ok(0) => return (bytes, End::Close),
                 Ok(read) => bytes.extend_from_slice(&piece[..read]),
@@ -74,8 +74,8 @@ impl Connection {
         (bytes, End::Open)
     }
 
-    /// An honest response's bytes, over this connection.
-    async fn honest(&mut self) -> Vec<u8> {
+    /// The bytes of an unchanged response, over this connection.
+    async fn unchanged(&mut self) -> Vec<u8> {
         self.ask().await;
         let mut bytes = self.read(1).await.0;
         while !bytes.ends_with(b"}}") {
@@ -92,10 +92,10 @@ impl Connection {
 
 /// What comes of one effect, over a connection of its own.
 async fn with(effect: &str, limit: usize) -> (Vec<u8>, End) {
-    let mut line = Connection::start().await;
-    line.inject(effect);
-    line.ask().await;
-    line.read(limit).await
+    let mut connection = Connection::start().await;
+    connection.inject(effect);
+    connection.ask().await;
+    connection.read(limit).await
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -113,19 +113,19 @@ const BODY: &str = r#"{"a":{"id":"a","state":"active","output":null,"retryCount"
 
 #[tokio::test]
 async fn distorted_response_has_the_length_of_the_original() {
-    let mut line = Connection::start().await;
-    let honest = line.honest().await;
-    assert_eq!(parts(&honest).1, BODY);
+    let mut connection = Connection::start().await;
+    let unchanged = connection.unchanged().await;
+    assert_eq!(parts(&unchanged).1, BODY);
     for (effect, close) in [("\"close_after_answer\"", true), (r#"{"extra": ""}"#, false)] {
-        let mut line = Connection::start().await;
-        line.inject(effect);
-        line.ask().await;
-        let (bytes, end) = line.read(if close { usize::MAX } else { honest.len() }).await;
-        assert_eq!((bytes.len(), end == End::Close), (honest.len(), close), "{}", text(&bytes));
-        let [written, wanted] = [parts(&bytes).0, parts(&honest).0].map(|head| {
+        let mut connection = Connection::start().await;
+        connection.inject(effect);
+        connection.ask().await;
+        let (bytes, end) = connection.read(if close { usize::MAX } else { unchanged.len() }).await;
+        assert_eq!((bytes.len(), end == End::Close), (unchanged.len(), close), "{}", text(&bytes));
+        let [written, wanted] = [parts(&bytes).0, parts(&unchanged).0].map(|head| {
             let mut lines: Vec<_> = head.lines().map(str::to_owned).collect();
             lines.sort();
-            lines.retain(|line| !line.starts_with("date:"));
+            lines.retain(|connection| !connection.starts_with("date:"));
             lines
         });
         assert_eq!(written, wanted);
@@ -135,7 +135,7 @@ async fn distorted_response_has_the_length_of_the_original() {
 
 #[tokio::test]
 async fn connection_ends_at_the_given_byte() {
-    let whole = Connection::start().await.honest().await.len();
+    let whole = Connection::start().await.unchanged().await.len();
     for (effect, wanted, end) in [
         (r#""reset""#, 0, End::Reset),
         (r#"{"reset_at": 0}"#, 0, End::Reset),
@@ -156,11 +156,11 @@ async fn connection_ends_at_the_given_byte() {
 #[tokio::test]
 async fn stalled_connection_stays_open_and_sends_nothing() {
     for (effect, wanted) in [(r#"{"stall_at": 0}"#, 0), (r#"{"stall_at": 20}"#, 20), ("\"hang\"", 0)] {
-        let mut line = Connection::start().await;
-        line.inject(effect);
-        line.ask().await;
-        assert_eq!(line.read(wanted).await.0.len(), wanted, "{effect}");
-        line.is_silent().await;
+        let mut connection = Connection::start().await;
+        connection.inject(effect);
+        connection.ask().await;
+        assert_eq!(connection.read(wanted).await.0.len(), wanted, "{effect}");
+        connection.is_silent().await;
     }
 }
 
@@ -185,17 +185,17 @@ async fn pacing_effects_delay_the_given_bytes() {
 
 #[tokio::test]
 async fn surplus_effects_send_extra_bytes() {
-    let honest = Connection::start().await.honest().await;
-    let mut line = Connection::start().await;
-    line.inject("\"twice\"");
-    line.ask().await;
-    let twice = line.read(honest.len() * 2).await.0;
+    let unchanged = Connection::start().await.unchanged().await;
+    let mut connection = Connection::start().await;
+    connection.inject("\"twice\"");
+    connection.ask().await;
+    let twice = connection.read(unchanged.len() * 2).await.0;
     assert_eq!(text(&twice).matches(BODY).count(), 2);
-    line.is_silent().await;
+    connection.is_silent().await;
     // And the connection still answers.
-    assert_eq!(parts(&line.honest().await).1, BODY);
+    assert_eq!(parts(&connection.unchanged().await).1, BODY);
 
-    let (bytes, _) = with(r#"{"extra": "\u0000more"}"#, honest.len() + 5).await;
+    let (bytes, _) = with(r#"{"extra": "\u0000more"}"#, unchanged.len() + 5).await;
     assert!(bytes.ends_with(b"}}\0more"));
     for (effect, head, repeated) in [
         ("\"endless_body\"", "connection: close", "    "),
@@ -219,16 +219,16 @@ async fn length_effects_announce_other_lengths() {
         (r#"{"wrong_length": 3}"#, (BODY.len() + 3).to_string()),
         (r#"{"content_length": "1e9"}"#, "1e9".to_owned()),
     ] {
-        let mut line = Connection::start().await;
-        line.inject(effect);
-        line.ask().await;
+        let mut connection = Connection::start().await;
+        connection.inject(effect);
+        connection.ask().await;
         let mut bytes = Vec::new();
         while !bytes.ends_with(BODY.as_bytes()) {
-            bytes.extend(line.read(1).await.0);
+            bytes.extend(connection.read(1).await.0);
         }
         let head = parts(&bytes).0;
         assert!(head.contains(&format!("\r\ncontent-length: {length}")), "{head}");
-        line.is_silent().await;
+        connection.is_silent().await;
     }
 }
 
@@ -237,13 +237,13 @@ async fn head_effects_add_headers() {
     for (effect, length) in
         [(r#"{"many_headers": 100000}"#, 900_000), (r#"{"huge_header": 900000}"#, 900_000)]
     {
-        let mut line = Connection::start().await;
-        line.inject(effect);
-        line.ask().await;
-        let (mut bytes, _) = line.read(length).await;
+        let mut connection = Connection::start().await;
+        connection.inject(effect);
+        connection.ask().await;
+        let (mut bytes, _) = connection.read(length).await;
         assert!(!text(&bytes).contains("\r\n\r\n"), "{effect}");
         while !bytes.ends_with(BODY.as_bytes()) {
-            bytes.extend(line.read(1).await.0);
+            bytes.extend(connection.read(1).await.0);
         }
         assert_eq!(parts(&bytes).1, BODY, "{effect}");
     }
@@ -274,31 +274,31 @@ async fn gzip_bomb_is_small_until_decompressed() {
     assert!(length >= 49_999_000, "{length}");
     let (bytes, _) = with(r#"{"gzip_bomb": 50000000}"#, 400).await;
     let head = parts(&bytes).0;
-    let announced = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+    let announced = head.lines().find_map(|connection| connection.strip_prefix("content-length: ")).unwrap();
     assert!(announced.parse::<usize>().unwrap() < 500_000, "{announced}");
 }
 
 #[tokio::test]
 async fn kept_connection_closes_under_the_next_request() {
-    let mut line = Connection::start().await;
-    line.inject("\"close_under_request\"");
+    let mut connection = Connection::start().await;
+    connection.inject("\"close_under_request\"");
     // A new connection is answered, and the fault is still there.
-    line.honest().await;
-    line.ask().await;
-    assert_eq!(line.read(usize::MAX).await, (Vec::new(), End::Close));
-    let mut line = Connection::open(line.simulator).await;
-    line.honest().await;
-    line.honest().await;
+    connection.unchanged().await;
+    connection.ask().await;
+    assert_eq!(connection.read(usize::MAX).await, (Vec::new(), End::Close));
+    let mut connection = Connection::open(connection.simulator).await;
+    connection.unchanged().await;
+    connection.unchanged().await;
 }
 
 #[tokio::test]
 async fn connection_left_open_by_a_fault_serves_the_next_request() {
-    let mut line = Connection::start().await;
+    let mut connection = Connection::start().await;
     for _ in 0..3 {
-        line.inject(r#"{"throttle": {"bytes": 50, "pause_ms": 1}}"#);
-        line.honest().await;
-        line.honest().await;
+        connection.inject(r#"{"throttle": {"bytes": 50, "pause_ms": 1}}"#);
+        connection.unchanged().await;
+        connection.unchanged().await;
     }
-    let statuses: Vec<_> = line.simulator.calls().iter().map(|call| call.status).collect();
+    let statuses: Vec<_> = connection.simulator.calls().iter().map(|call| call.status).collect();
     assert_eq!(statuses, [Some(200); 6]);
 }

@@ -1,18 +1,17 @@
-//! The four vendors on loopback, for the demo and the tests. They imitate the
-//! wire behaviour and know nothing of the adapters.
+//! Simulators of the four vendors on loopback, for the demo and the tests. They imitate
+//! the vendors on the wire and do not use the adapters.
 //!
-//! A [`Simulator`] is one vendor with jobs that follow a [`Plan`], a log of the
-//! [`Call`]s that it got, and [`Fault`]s that it shows on demand. What no public page
-//! says of a vendor is this simulator's choice, and the vendor's module names it.
+//! A [`Simulator`] is one vendor: jobs that follow a [`Plan`], a log of the [`Call`]s that
+//! arrived, and [`Fault`]s that a test injects. Where a vendor's pages leave something
+//! open, the simulator makes a choice, which the vendor's module documents.
 //!
 //! ```text
-//! listener (host) -> call log, faults (reception) -> the vendor's routes -> jobs
-//!        <- bytes (delivery) <- how they are wrong (distortion)
+//! connections (listener) -> call log, faults (interceptor) -> the vendor's routes -> jobs
+//!                  <- bytes (raw_response) <- changes to them (distortion)
 //! ```
 //!
-//! All of it is also at hand over HTTP below `/_simulator`, for people who write
-//! clients in other languages (`jobwatch simulate` runs one vendor for them), without
-//! credentials and in JSON:
+//! The admin API below `/_simulator` offers the same in JSON, without credentials, to
+//! clients in other languages; `jobwatch simulate` runs one vendor for them:
 //!
 //! | request | body | does |
 //! | --- | --- | --- |
@@ -23,8 +22,9 @@
 //! | `DELETE jobs/{id}` | | makes the job unknown |
 //! | `GET calls`, `DELETE calls` | | reads, empties the call log |
 //! | `POST faults` | a [`Fault`] | injects it |
-//! | `POST poison/{id}` | | refuses any request about this job |
-//! | `DELETE faults` | | heals all faults and poison |
+//! | `POST poison/{id}` | an [`Effect`], or none | applies it to any request that lists this job; without one, refuses them |
+//! | `DELETE poison/{id}` | | removes the faults of this job |
+//! | `DELETE faults` | | removes all faults, poison too |
 //! | `POST tokens` | | answers `{"token": ..}`, a bearer token that is good now |
 //! | `PUT credentials` | `{"reject": bool, "expire_tokens": bool, "secret": .., "token_lifetime_ms": n}`, each optional | |
 //!
@@ -33,22 +33,22 @@
 //! `{"running_for_ms": 5000, "end": {"success": {"json": [1, 2]}}}` a plan.
 
 mod admin;
+mod auth;
 mod calls;
 mod claret;
 mod datasaur;
-mod delivery;
 mod distortion;
 mod faults;
-mod fleet;
-mod gate;
-mod host;
 mod immuta;
+mod interceptor;
+mod job_state;
 mod jobs;
+mod json_fault;
 mod kinetica;
-mod life;
-mod misfit;
+mod listener;
 mod plan;
-mod reception;
+mod raw_response;
+mod simulator_set;
 mod vendor;
 
 use std::{
@@ -63,16 +63,16 @@ use std::{
 
 use axum::{Router, middleware};
 
-use self::{calls::CallLog, faults::Faults, gate::Gate, host::Host, jobs::Jobs};
+use self::{auth::Auth, calls::CallLog, faults::Faults, jobs::Jobs, listener::HttpServer};
 pub use self::{
     calls::{Authorization, Call},
-    delivery::{Delivery, RawAnswer},
     distortion::Distortion,
-    faults::{Answer, Effect, Fault, GraphQlError},
-    fleet::{DemoJob, Fleet},
+    faults::{CustomResponse, Effect, Elements, Fault, GraphQlError},
     jobs::Job,
-    misfit::{Misfit, Oddity},
+    json_fault::{InvalidValue, JsonFault},
     plan::{Category, Content, End, File, Outcome, Plan},
+    raw_response::{Delivery, RawResponse},
+    simulator_set::{DemoJob, SimulatorSet},
     vendor::Vendor,
 };
 
@@ -96,25 +96,25 @@ pub mod credentials {
     pub const DATASAUR_CLIENT_SECRET: &str = "simulated=datasaur&2";
 }
 
-/// What the rooms of one simulator share.
+/// The state of one simulator, shared by all requests.
 #[derive(Debug)]
-struct World {
+struct SimulatorState {
     vendor: Vendor,
     jobs: Jobs,
     calls: CallLog,
     faults: Faults,
-    gate: Gate,
+    auth: Auth,
     counter: AtomicI64,
 }
 
-impl World {
+impl SimulatorState {
     fn new(vendor: Vendor) -> Self {
         Self {
             vendor,
             jobs: Jobs::new(vendor.words()),
             calls: CallLog::default(),
             faults: Faults::default(),
-            gate: Gate::new(vendor.secret()),
+            auth: Auth::new(vendor.secret()),
             counter: AtomicI64::new(12_345),
         }
     }
@@ -129,7 +129,7 @@ impl World {
 
     fn routes(self: &Arc<Self>) -> Router {
         let vendor = self.vendor.routes(self);
-        let received = vendor.layer(middleware::from_fn_with_state(Arc::clone(self), reception::receive));
+        let received = vendor.layer(middleware::from_fn_with_state(Arc::clone(self), interceptor::intercept));
         received.merge(admin::routes(Arc::clone(self)))
     }
 }
@@ -137,8 +137,8 @@ impl World {
 /// One vendor on loopback; it ends when this is dropped.
 #[derive(Debug)]
 pub struct Simulator {
-    world: Arc<World>,
-    host: Host,
+    state: Arc<SimulatorState>,
+    host: HttpServer,
 }
 
 impl Simulator {
@@ -155,14 +155,14 @@ impl Simulator {
     /// # Errors
     /// If the address can't be had.
     pub async fn start_at(vendor: Vendor, addr: SocketAddr) -> io::Result<Self> {
-        let world = Arc::new(World::new(vendor));
-        let host = Host::start(addr, world.routes()).await?;
-        Ok(Self { world, host })
+        let state = Arc::new(SimulatorState::new(vendor));
+        let host = HttpServer::start(addr, state.routes()).await?;
+        Ok(Self { state, host })
     }
 
-    /// Whose API it is.
+    /// The vendor whose API it imitates.
     pub fn vendor(&self) -> Vendor {
-        self.world.vendor
+        self.state.vendor
     }
 
     /// Where it listens, down or not.
@@ -190,13 +190,13 @@ impl Simulator {
 
     /// Starts a job.
     pub fn start_job(&self, plan: Plan) -> Job {
-        self.world.start_job(plan)
+        self.state.start_job(plan)
     }
 
     /// Starts the demo's jobs of this vendor: a few that end in different ways
     /// within 5 to 60 s.
     pub fn start_demo_jobs(&self) -> Vec<(Job, &'static str)> {
-        fleet::demo_plans(self.vendor())
+        simulator_set::demo_plans(self.vendor())
             .into_iter()
             .map(|(title, plan)| (self.start_job(plan), title))
             .collect()
@@ -206,102 +206,112 @@ impl Simulator {
     /// `false` if there is no such job. A word that the vendor doesn't know counts
     /// as running; Kinetica's CANCELLED still runs until [`Simulator::finish`].
     pub fn set_state(&self, id: &str, word: &str) -> bool {
-        self.world.jobs.set_word(id, word)
+        self.state.jobs.set_word(id, word)
     }
 
     /// Sets the progress of a job in a state that was set; `false` if there is none.
     pub fn set_progress(&self, id: &str, percent: u8) -> bool {
-        self.world.jobs.set_progress(id, percent)
+        self.state.jobs.set_progress(id, percent)
     }
 
     /// Ends a job now as its plan says; `false` if there is no such job.
     pub fn finish(&self, id: &str) -> bool {
-        self.world.jobs.finish(id, None)
+        self.state.jobs.finish(id, None)
     }
 
     /// Ends a job now like this; `false` if there is no such job.
     pub fn finish_with(&self, id: &str, end: End) -> bool {
-        self.world.jobs.finish(id, Some(end))
+        self.state.jobs.finish(id, Some(end))
     }
 
     /// Makes a job unknown; `false` if it was.
     pub fn forget(&self, id: &str) -> bool {
-        self.world.jobs.forget(id)
+        self.state.jobs.forget(id)
     }
 
     /// The calls that arrived, oldest first; the last 100,000 at most.
     pub fn calls(&self) -> Vec<Call> {
-        self.world.calls.all()
+        self.state.calls.all()
     }
 
     /// How many of them had a path that contains `path`.
     pub fn count(&self, path: &str) -> usize {
-        self.world.calls.count(|call| call.path.contains(path))
+        self.state.calls.count(|call| call.path.contains(path))
     }
 
     /// Empties the log.
     pub fn clear_calls(&self) {
-        self.world.calls.clear();
+        self.state.calls.clear();
     }
 
     /// Returns once the log holds `count` calls with a path that contains `path`,
     /// answered or not.
     pub async fn wait_for_calls(&self, path: &str, count: usize) {
-        self.world.calls.wait_for(count, |call| call.path.contains(path)).await;
+        self.state.calls.wait_for(count, |call| call.path.contains(path)).await;
     }
 
     /// Returns once the log holds `count` answered calls with a path that contains
     /// `path`.
-    pub async fn wait_for_answers(&self, path: &str, count: usize) {
-        self.world.calls.wait_for(count, |call| call.status.is_some() && call.path.contains(path)).await;
+    pub async fn wait_for_responses(&self, path: &str, count: usize) {
+        self.state.calls.wait_for(count, |call| call.status.is_some() && call.path.contains(path)).await;
     }
 
-    /// Lets something go wrong from now on.
+    /// Adds a fault.
     pub fn inject(&self, fault: Fault) {
-        self.world.faults.inject(fault);
+        self.state.faults.inject(fault);
     }
 
-    /// Refuses every request that asks about this job, as a whole.
+    /// Refuses every request that lists this job, in the vendor's own form.
     pub fn poison(&self, job_id: &str) {
-        self.world.faults.poison(job_id);
+        self.state.faults.refuse(job_id);
     }
 
-    /// Heals all faults and poison; credentials stay as they are.
+    /// Applies this effect to every request that lists this job, and to no other.
+    pub fn poison_with(&self, job_id: &str, effect: Effect) {
+        self.inject(Fault::new(effect).for_job(job_id));
+    }
+
+    /// Removes the faults that are limited to this job.
+    pub fn heal(&self, job_id: &str) {
+        self.state.faults.heal(job_id);
+    }
+
+    /// Removes all faults, poison too; credentials stay as they are.
     pub fn clear_faults(&self) {
-        self.world.faults.clear();
+        self.state.faults.clear();
     }
 
     /// Makes every token that was given out invalid.
     pub fn expire_tokens(&self) {
-        self.world.gate.expire_tokens();
+        self.state.auth.expire_tokens();
     }
 
     /// Refuses all credentials, good ones too, until told otherwise.
     pub fn reject_credentials(&self, reject: bool) {
-        self.world.gate.reject_all(reject);
+        self.state.auth.reject_all(reject);
     }
 
     /// How long the tokens live that it gives out from now on; an hour at first.
     pub fn set_token_lifetime(&self, lifetime: Duration) {
-        self.world.gate.set_lifetime(lifetime);
+        self.state.auth.set_lifetime(lifetime);
     }
 
     /// Takes this API key, password or client secret from now on, and no longer the
     /// one before. Tokens stay good.
     pub fn set_secret(&self, secret: &str) {
-        self.world.gate.set_secret(secret);
+        self.state.auth.set_secret(secret);
     }
 
     /// A bearer token that is good now, as one that an operator has.
     pub fn issue_token(&self) -> String {
-        self.world.issue_token().0
+        self.state.issue_token().0
     }
 }
 
-impl World {
+impl SimulatorState {
     fn issue_token(&self) -> (String, Duration) {
         let token = self.vendor.new_token();
-        let lifetime = self.gate.admit(token.clone());
+        let lifetime = self.auth.add_token(token.clone());
         (token, lifetime)
     }
 }

@@ -26,7 +26,7 @@ use crate::{
     config::Config,
     proto::v1::{JobRef, WatchJobRequest},
     server::{self, ServeError},
-    simulators::{DemoJob, Fleet, Vendor},
+    simulators::{DemoJob, SimulatorSet, Vendor},
     telemetry,
 };
 
@@ -51,10 +51,10 @@ impl Args {
     pub(super) async fn run(self) -> Result<Exit, Failure> {
         telemetry::init(telemetry::Format::Text, &telemetry::filter("error"))
             .map_err(|error| Failure::Usage(error.to_string()))?;
-        let fleet = Fleet::start()
+        let simulators = SimulatorSet::start()
             .await
             .map_err(|error| Failure::Usage(format!("the simulated vendors can't start: {error}")))?;
-        let config = Config::parse(&fleet.config(), [])?;
+        let config = Config::parse(&simulators.config(), [])?;
         let listener = listen(self.listen)
             .await
             .map_err(|error| Failure::Usage(format!("the gateway can't listen: {error}")))?;
@@ -65,7 +65,7 @@ impl Args {
         let _stop = shutdown.clone().drop_guard();
         let mut server = tokio::spawn(server::run(listener, shutdown.clone(), config));
         let exit = tokio::select! {
-            exit = self.show(&fleet, address) => exit?,
+            exit = self.show(&simulators, address) => exit?,
             // Ctrl-C is the normal way to end a demo.
             () = signalled() => Exit::Succeeded,
             ended = &mut server => return stopped(ended),
@@ -74,11 +74,11 @@ impl Args {
         stop(server).await.map(|_| exit)
     }
 
-    async fn show(&self, fleet: &Fleet, address: SocketAddr) -> Result<Exit, Failure> {
+    async fn show(&self, simulators: &SimulatorSet, address: SocketAddr) -> Result<Exit, Failure> {
         let client = Connection::to(address).open().await?;
-        let jobs = fleet.start_demo_jobs();
+        let jobs = simulators.start_demo_jobs();
         let mut out = io::stdout();
-        let urls = Vendor::ALL.map(|vendor| (vendor.name(), fleet.simulator(vendor).base_url()));
+        let urls = Vendor::ALL.map(|vendor| (vendor.name(), simulators.simulator(vendor).base_url()));
         write!(out, "{}", introduction(address, &jobs, &urls, Paint::stdout()))?;
         out.flush()?;
 

@@ -1,4 +1,4 @@
-//! `jobwatch simulate`: one simulated vendor, to develop clients against.
+//! `jobwatch simulate`: one simulated vendor, for people who write clients.
 
 use std::{
     fmt::Write as _,
@@ -16,10 +16,10 @@ use crate::simulators::{Simulator, Vendor, credentials};
 /// Runs one simulated vendor.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Vendor: immuta, kinetica, claret or datasaur.
+    /// The vendor to simulate: immuta, kinetica, claret or datasaur.
     vendor: Vendor,
 
-    /// Address to listen on. Port 0 takes a free one.
+    /// Address to listen on; port 0 takes a free port.
     #[arg(long, value_name = "ADDR", default_value_t = (Ipv4Addr::LOCALHOST, 0).into())]
     listen: SocketAddr,
 }
@@ -38,7 +38,7 @@ impl Args {
     }
 }
 
-/// The URL alone in the first line, for scripts; then everything a client needs.
+/// The URL alone on the first line, for scripts; then credentials and examples.
 fn introduction(simulator: &Simulator, paint: Paint) -> String {
     let url = simulator.base_url();
     let known = match simulator.vendor() {
@@ -59,7 +59,7 @@ fn introduction(simulator: &Simulator, paint: Paint) -> String {
         ),
     };
     let mut text = format!(
-        "{}\n\nCredentials: {known}\n\nStart a job, inject a fault three times, get a bearer token:\n\n",
+        "{}\n\nCredentials: {known}\n\nStart a job, make the vendor fail three times, get a bearer token:\n\n",
         paint.bold(&url)
     );
     for (route, body) in [
@@ -74,29 +74,27 @@ fn introduction(simulator: &Simulator, paint: Paint) -> String {
         let line = format!("  {line}");
         text = text + line.trim_end() + "\n";
     }
-    text + "\nSee jobwatch simulate --help for more. Press Ctrl-C to stop.\n"
+    text + "\njobwatch simulate --help lists all faults and routes. Ctrl-C ends it.\n"
 }
 
-/// Control routes of a simulator, each with an example of its body.
+/// Routes of the admin API, each with an example of the body, if it takes one.
 const ROUTES: &[(&str, &str, &str)] = &[
     ("POST jobs", r#"{"running_for_ms": 5000}"#, "start a job; returns its id and tag"),
-    ("PUT jobs/ID/state", r#"{"state": "active"}"#, "keep it in this vendor state"),
-    ("PUT jobs/ID/progress", r#"{"percent": 40}"#, "of a job that is kept in a state"),
-    (
-        "POST jobs/ID/finish",
-        r#"{"failure": {"message": "no"}}"#,
-        "end it now; without a body, as its plan says",
-    ),
+    ("PUT jobs/ID/state", r#"{"state": "active"}"#, "hold it in this state, a word of the vendor"),
+    ("PUT jobs/ID/progress", r#"{"percent": 40}"#, "set the progress of a held job"),
+    ("POST jobs/ID/finish", r#"{"failure": {"message": "no"}}"#, "end it now; without a body, as planned"),
     ("DELETE jobs/ID", "", "make it unknown"),
-    ("POST faults", r#"{"effect": "reset", "times": 2}"#, "inject a fault"),
-    ("POST poison/ID", "", "fail every request about this job"),
-    ("DELETE faults", "", "remove all faults and poison"),
-    ("POST tokens", "", "issue a valid bearer token"),
-    ("PUT credentials", r#"{"secret": "new"}"#, "change the secret; tokens stay valid"),
+    ("POST faults", r#"{"effect": "reset", "times": 2}"#, "add a fault"),
+    ("POST poison/ID", r#"{"html": 502}"#, "give every request with this job this effect"),
+    ("POST poison/ID", "", "refuse every request with this job"),
+    ("DELETE poison/ID", "", "remove the faults of this job"),
+    ("DELETE faults", "", "remove all faults, poison too"),
+    ("POST tokens", "", "get a valid bearer token"),
+    ("PUT credentials", r#"{"secret": "new"}"#, "accept another secret; tokens stay valid"),
     ("PUT credentials", r#"{"expire_tokens": true}"#, "make every token invalid"),
     ("PUT credentials", r#"{"token_lifetime_ms": 2000}"#, "lifetime of new tokens"),
-    ("PUT credentials", r#"{"reject": true}"#, "reject all credentials"),
-    ("GET calls", "", "list requests; DELETE calls clears them"),
+    ("PUT credentials", r#"{"reject": true}"#, "refuse all credentials"),
+    ("GET calls", "", "the request log; DELETE empties it"),
 ];
 
 /// Keys of a job's plan.
@@ -112,49 +110,55 @@ const PLAN: &[(&str, &str)] = &[
     (r#""steps": ["upload", "match"]"#, "at Claret"),
     (r#""files": [{"category": "output", "name": "a"}]"#, "at Claret; or input, staging, errors"),
     (r#""end": {"success": {"json": [1]}}"#, r#"or {"text": ..}, {"binary": [0, 255]}, "nothing""#),
+    (r#""end": {"success": {"size": 1000000}}"#, "a text of so many bytes"),
     (r#""end": {"failure": {"message": "no"}}"#, ""),
     (r#""end": {"cancelled": {}}"#, r#"with "still_running_for_ms" at Kinetica"#),
     (r#""end": "expired""#, "at Immuta"),
 ];
 
-/// Effects of a fault.
+/// Effects of faults.
 const EFFECTS: &[(&str, &str)] = &[
-    (r#"{"delay": 2000}"#, "latency: the answer comes so many ms later"),
-    (r#"{"jitter": 2000}"#, "the same, a random part of so many ms"),
-    (r#"{"throttle": {"bytes": 64, "pause_ms": 50}}"#, "so many bytes at a time"),
-    (r#"{"slow_head": 100}"#, "slowloris: so many ms for each byte of the head"),
-    (r#""hang""#, "never responds"),
+    (r#"{"delay": 2000}"#, "latency: the response is this many ms late"),
+    (r#"{"jitter": 2000}"#, "the same, a random part of it"),
+    (r#"{"throttle": {"bytes": 64, "pause_ms": 50}}"#, "this many bytes at a time"),
+    (r#"{"slow_head": 100}"#, "slowloris: this many ms per byte of the head"),
+    (r#""hang""#, "no response ever comes"),
     (r#"{"stall_at": 20}"#, "half-open: after 20 bytes nothing more comes"),
-    (r#""reset""#, "the connection is reset without an answer"),
-    (r#"{"reset_at": 20}"#, "after 20 bytes of the answer, head included"),
+    (r#""reset""#, "the connection is reset without a response"),
+    (r#"{"reset_at": 20}"#, "after 20 bytes of the response, head included"),
     (r#"{"close_at": -1}"#, "the connection ends there; -1: without the last"),
-    (r#"{"truncate": 10}"#, "an end after so many bytes of the body"),
+    (r#"{"truncate": 10}"#, "the body ends after this many bytes"),
     (r#""close_after_answer""#, "the connection ends, unannounced"),
     (r#""close_under_request""#, "a kept one ends as the next request comes"),
-    (r#""twice""#, "the answer, and once more"),
-    (r#"{"extra": "more"}"#, "bytes after the answer"),
-    (r#"{"wrong_length": -3}"#, "Content-Length is so much more than the body"),
+    (r#""twice""#, "the response comes twice"),
+    (r#"{"extra": "more"}"#, "bytes after the response"),
+    (r#"{"wrong_length": -3}"#, "Content-Length is too large by this"),
     (r#"{"content_length": "1e9"}"#, "Content-Length is this"),
     (r#""endless_body""#, "without a length and without an end"),
     (r#""endless_chunks""#, "chunks without an end"),
-    (r#"{"huge_body": 100000000}"#, "JSON that breaks off after so many bytes"),
-    (r#"{"gzip_bomb": 1000000000}"#, "so many bytes, once it is unpacked"),
-    (r#"{"many_headers": 100000}"#, "so many more"),
-    (r#"{"huge_header": 1000000}"#, "one more, of so many bytes"),
+    (r#"{"huge_body": 100000000}"#, "JSON that breaks off after this many bytes"),
+    (r#"{"gzip_bomb": 1000000000}"#, "this many bytes after decompression"),
+    (r#"{"many_headers": 100000}"#, "this many more headers"),
+    (r#"{"huge_header": 1000000}"#, "one more header, of this many bytes"),
     (r#""endless_head""#, "headers without an end"),
     (r#""http_1_0""#, "up to the end of the connection"),
     (r#"{"raw": "HTTP/1.1 2000 OK\r\n\r\n"}"#, "these bytes, then the end of the connection"),
-    (r#"{"status": {"code": 429, "headers": {"retry-after": "5"}}}"#, "this answer in place of the vendor's"),
+    (
+        r#"{"status": {"code": 429, "headers": {"retry-after": "5"}}}"#,
+        "this response in place of the vendor's",
+    ),
     (r#"{"status": {"code": 200, "body": "[NaN]"}}"#, "and \"content_type\""),
-    (r#"{"status": {"code": 200, "body_base64": "/w=="}}"#, "a body that is no text"),
+    (r#"{"status": {"code": 200, "body_base64": "/w=="}}"#, "a body that is not text"),
     (r#""empty204""#, "204 without a body"),
     (r#"{"html": 502}"#, "a page with this status"),
-    (r#"{"redirect": "/login"}"#, "302 to there"),
-    (r#"{"wrong_content_type": "text/plain"}"#, "the answer under this type"),
-    (r#"{"refuse": "not today"}"#, "a refusal in the vendor's form"),
+    (r#"{"redirect": "/login"}"#, "302 to this location"),
+    (r#"{"wrong_content_type": "text/plain"}"#, "the response with this content type"),
+    (r#"{"refuse": "not today"}"#, "an error in the vendor's form"),
     (r#"{"graphql_error": {"message": "no"}}"#, "at Datasaur; \"with_data\": true, too"),
     (r#""ignore_range""#, "a download from its beginning"),
-    (r#"{"answer_for": ["17", "18"]}"#, "the answer is about these jobs; [] is none"),
+    (r#"{"answer_for": ["17", "18"]}"#, "the response is about these jobs; [] is none"),
+    (r#"{"elements": {"omit": ["17"], "add": ["18"]}}"#, "elements left out or added"),
+    (r#""hold_response""#, "produced now, sent when the fault is removed"),
     (r#"{"json": {"put": "deep"}}"#, "one more member, 100,000 arrays deep"),
     (r#"{"json": {"put": "nan", "at": "/content/progress"}}"#, "in place of that value"),
     (r#"{"json": {"put": "duplicate_key", "at": "/content"}}"#, "a second time, as null"),
@@ -165,14 +169,14 @@ const EFFECTS: &[(&str, &str)] = &[
     (r#"{"json": {"put": "long_text"}}"#, "of 100 MB"),
 ];
 
-/// Commands for two terminals.
+/// For two terminals.
 const EXAMPLE: [&str; 2] = [
     "jobwatch simulate immuta --listen 127.0.0.1:8090",
     r#"curl -X POST -H 'content-type: application/json' -d '{"effect":{"reset_at":20},"times":3}' \
     http://127.0.0.1:8090/_simulator/faults"#,
 ];
 
-/// A command that posts to a control route.
+/// A command that calls the admin API.
 pub(super) fn curl(url: &str, route: &str, body: &str) -> String {
     let body = match body {
         "" => String::new(),
@@ -181,38 +185,41 @@ pub(super) fn curl(url: &str, route: &str, body: &str) -> String {
     format!("curl -X POST{body} {url}/_simulator/{route}")
 }
 
-/// The end of the `--help` text.
+/// The long help: admin API, plans and effects.
 pub(super) fn long_help() -> String {
-    let mut text = "A simulator is controlled through routes below /_simulator of its URL, without\n\
-                    credentials and with JSON bodies (content-type: application/json):\n\n"
-        .to_owned();
+    let mut text =
+        "The admin API is below /_simulator of its URL. It needs no credentials and takes JSON bodies\n\
+                    (content-type: application/json):\n\n"
+            .to_owned();
     // Writing to a String can't fail.
     for (route, body, what) in ROUTES {
         let _ = writeln!(text, "  {route:21} {body:31} {what}");
     }
-    text += "\nKeys of a job's plan:\n\n";
+    text += "\nA job's plan may have these keys:\n\n";
     for (key, what) in PLAN {
         text = text + format!("  {key:46} {what}").trim_end() + "\n";
     }
-    text += "\nEffects of a fault; \"path\" (a part of it), \"job_id\" and \"times\" restrict it:\n\n";
+    text +=
+        "\nA fault has an \"effect\" and optionally \"path\" (a part of it), \"job_id\" and \"times\":\n\n";
     for (effect, what) in EFFECTS {
         text = text + format!("  {effect:50} {what}").trim_end() + "\n";
     }
-    text += "\nAll delays that match a request apply, and the first other effect. In two terminals:\n\n";
+    text +=
+        "\nOf the faults that match a request, all delays apply, and the first of the others. Example:\n\n";
     for line in EXAMPLE {
         text = text + "  " + line + "\n";
     }
-    text + "\nA simulator has no TLS and no DNS. For such faults, set the client's base_url to https://\n\
-            at the simulator's port, or to a host below .invalid.\n"
+    text + "\nA simulator speaks neither TLS nor DNS: for these faults let the client's base_url begin with\n\
+            https:// at the simulator's port, or name a host below .invalid.\n"
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::simulators::{End, Fault, Plan};
+    use crate::simulators::{Effect, End, Fault, Plan};
 
     #[test]
-    fn help_examples_are_accepted() {
+    fn help_examples_deserialize() {
         for (effect, _) in EFFECTS {
             let fault =
                 format!("{{\"effect\": {effect}, \"path\": \"/a\", \"job_id\": \"1\", \"times\": 1}}");
@@ -227,6 +234,7 @@ mod tests {
                 "POST jobs" => drop(serde_json::from_str::<Plan>(body).unwrap()),
                 "POST faults" => drop(serde_json::from_str::<Fault>(body).unwrap()),
                 "POST jobs/ID/finish" => drop(serde_json::from_str::<End>(body).unwrap()),
+                "POST poison/ID" if !body.is_empty() => drop(serde_json::from_str::<Effect>(body).unwrap()),
                 _ if body.is_empty() => {}
                 _ => drop(serde_json::from_str::<serde_json::Value>(body).unwrap()),
             }
@@ -252,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn help_commands_can_be_pasted() {
+    fn help_example_can_be_pasted() {
         let body = EXAMPLE[1].split('\'').nth(3).unwrap();
         let fault: Fault = serde_json::from_str(body).unwrap();
         assert_eq!(fault.times, Some(3));
@@ -268,7 +276,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn introduction_begins_with_the_url_alone() {
+    async fn introduction_starts_with_the_url_alone() {
         for vendor in Vendor::ALL {
             let simulator = Simulator::start(vendor).await.unwrap();
             let text = introduction(&simulator, Paint::NONE);

@@ -15,13 +15,13 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    World,
+    SimulatorState,
     calls::Call,
     faults::Fault,
     plan::{End, Plan},
 };
 
-pub(super) fn routes(world: Arc<World>) -> Router {
+pub(super) fn routes(state: Arc<SimulatorState>) -> Router {
     let routes = Router::new()
         .route("/jobs", post(start_job))
         .route("/jobs/{id}", delete(forget))
@@ -30,20 +30,20 @@ pub(super) fn routes(world: Arc<World>) -> Router {
         .route("/jobs/{id}/finish", post(finish))
         .route("/calls", get(calls).delete(clear_calls))
         .route("/faults", post(inject).delete(clear_faults))
-        .route("/poison/{id}", post(poison))
+        .route("/poison/{id}", post(poison).delete(heal))
         .route("/tokens", post(issue_token))
         .route("/credentials", put(credentials))
-        .with_state(world);
+        .with_state(state);
     Router::new().nest("/_simulator", routes)
 }
 
-type Room = State<Arc<World>>;
+type SharedState = State<Arc<SimulatorState>>;
 
-async fn start_job(State(world): Room, Json(plan): Json<Plan>) -> Response {
-    if let Some(problem) = plan.id.as_deref().and_then(|id| world.vendor.id_problem(id)) {
+async fn start_job(State(state): SharedState, Json(plan): Json<Plan>) -> Response {
+    if let Some(problem) = plan.id.as_deref().and_then(|id| state.vendor.id_problem(id)) {
         return (StatusCode::BAD_REQUEST, problem).into_response();
     }
-    let job = world.start_job(plan);
+    let job = state.start_job(plan);
     (StatusCode::CREATED, Json(json!({ "id": job.id, "tag": job.tag }))).into_response()
 }
 
@@ -51,8 +51,8 @@ fn found(found: bool) -> StatusCode {
     if found { StatusCode::NO_CONTENT } else { StatusCode::NOT_FOUND }
 }
 
-async fn forget(State(world): Room, Path(id): Path<String>) -> StatusCode {
-    found(world.jobs.forget(&id))
+async fn forget(State(state): SharedState, Path(id): Path<String>) -> StatusCode {
+    found(state.jobs.forget(&id))
 }
 
 #[derive(Deserialize)]
@@ -60,8 +60,12 @@ struct StateWord {
     state: String,
 }
 
-async fn set_state(State(world): Room, Path(id): Path<String>, Json(to): Json<StateWord>) -> StatusCode {
-    found(world.jobs.set_word(&id, &to.state))
+async fn set_state(
+    State(state): SharedState,
+    Path(id): Path<String>,
+    Json(to): Json<StateWord>,
+) -> StatusCode {
+    found(state.jobs.set_word(&id, &to.state))
 }
 
 #[derive(Deserialize)]
@@ -69,11 +73,15 @@ struct Percent {
     percent: u8,
 }
 
-async fn set_progress(State(world): Room, Path(id): Path<String>, Json(to): Json<Percent>) -> StatusCode {
-    found(world.jobs.set_progress(&id, to.percent))
+async fn set_progress(
+    State(state): SharedState,
+    Path(id): Path<String>,
+    Json(to): Json<Percent>,
+) -> StatusCode {
+    found(state.jobs.set_progress(&id, to.percent))
 }
 
-async fn finish(State(world): Room, Path(id): Path<String>, body: Bytes) -> Response {
+async fn finish(State(state): SharedState, Path(id): Path<String>, body: Bytes) -> Response {
     let end: Option<End> = match &*body {
         b"" => None,
         body => match serde_json::from_slice(body) {
@@ -81,35 +89,47 @@ async fn finish(State(world): Room, Path(id): Path<String>, body: Bytes) -> Resp
             Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
         },
     };
-    found(world.jobs.finish(&id, end)).into_response()
+    found(state.jobs.finish(&id, end)).into_response()
 }
 
-async fn calls(State(world): Room) -> Json<Vec<Call>> {
-    Json(world.calls.all())
+async fn calls(State(state): SharedState) -> Json<Vec<Call>> {
+    Json(state.calls.all())
 }
 
-async fn clear_calls(State(world): Room) -> StatusCode {
-    world.calls.clear();
+async fn clear_calls(State(state): SharedState) -> StatusCode {
+    state.calls.clear();
     StatusCode::NO_CONTENT
 }
 
-async fn inject(State(world): Room, Json(fault): Json<Fault>) -> StatusCode {
-    world.faults.inject(fault);
+async fn inject(State(state): SharedState, Json(fault): Json<Fault>) -> StatusCode {
+    state.faults.inject(fault);
     StatusCode::NO_CONTENT
 }
 
-async fn clear_faults(State(world): Room) -> StatusCode {
-    world.faults.clear();
+async fn clear_faults(State(state): SharedState) -> StatusCode {
+    state.faults.clear();
     StatusCode::NO_CONTENT
 }
 
-async fn poison(State(world): Room, Path(id): Path<String>) -> StatusCode {
-    world.faults.poison(&id);
+/// Without an effect in the body, the vendor refuses the requests in its own form.
+async fn poison(State(state): SharedState, Path(id): Path<String>, body: Bytes) -> Response {
+    match &*body {
+        b"" | b"{}" => state.faults.refuse(&id),
+        body => match serde_json::from_slice(body) {
+            Ok(effect) => state.faults.inject(Fault::new(effect).for_job(id)),
+            Err(error) => return (StatusCode::UNPROCESSABLE_ENTITY, error.to_string()).into_response(),
+        },
+    }
+    StatusCode::NO_CONTENT.into_response()
+}
+
+async fn heal(State(state): SharedState, Path(id): Path<String>) -> StatusCode {
+    state.faults.heal(&id);
     StatusCode::NO_CONTENT
 }
 
-async fn issue_token(State(world): Room) -> Response {
-    let (token, _) = world.issue_token();
+async fn issue_token(State(state): SharedState) -> Response {
+    let (token, _) = state.issue_token();
     (StatusCode::CREATED, Json(json!({ "token": token }))).into_response()
 }
 
@@ -123,18 +143,18 @@ struct Credentials {
     token_lifetime_ms: Option<u64>,
 }
 
-async fn credentials(State(world): Room, Json(to): Json<Credentials>) -> StatusCode {
+async fn credentials(State(state): SharedState, Json(to): Json<Credentials>) -> StatusCode {
     if let Some(reject) = to.reject {
-        world.gate.reject_all(reject);
+        state.auth.reject_all(reject);
     }
     if let Some(secret) = to.secret {
-        world.gate.set_secret(&secret);
+        state.auth.set_secret(&secret);
     }
     if let Some(lifetime) = to.token_lifetime_ms {
-        world.gate.set_lifetime(Duration::from_millis(lifetime));
+        state.auth.set_lifetime(Duration::from_millis(lifetime));
     }
     if to.expire_tokens {
-        world.gate.expire_tokens();
+        state.auth.expire_tokens();
     }
     StatusCode::NO_CONTENT
 }

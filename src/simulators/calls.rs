@@ -1,4 +1,4 @@
-//! The log of what a simulator was asked.
+//! The log of the requests that a simulator received.
 
 use std::{
     collections::VecDeque,
@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 use tokio::{sync::Notify, time::Instant};
 
-/// The log forgets its oldest calls beyond so many.
+/// Most calls in the log; the oldest are dropped.
 const KEPT: usize = 100_000;
 
 /// One request that arrived.
@@ -27,15 +27,15 @@ pub struct Call {
     pub time: Timestamp,
     /// HTTP method.
     pub method: String,
-    /// Path as it was asked, without the query.
+    /// Path of the request, without the query.
     pub path: String,
-    /// Ids, or tags where no id was given, of the jobs it asked about.
+    /// Ids of the jobs that the request lists, or their tags where it has no id.
     pub job_ids: Vec<String>,
-    /// How the caller proved who it is; never the secret.
+    /// Kind of the credentials; never the secret.
     pub authorization: Authorization,
-    /// Status of the answer; none while there is none.
+    /// Status of the response; `None` until there is one.
     pub status: Option<u16>,
-    /// How long the answer took.
+    /// How long the response took.
     pub answered_after: Option<Duration>,
 }
 

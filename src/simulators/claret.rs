@@ -1,7 +1,7 @@
 //! Claret: the status of an import, its files, and tokens.
 //!
 //! Its own choices, where nothing is published: it behaves as Laravel does. Wrong
-//! credentials are 401 `Unauthenticated.`; whoever does not ask for JSON is sent to
+//! credentials are 401 `Unauthenticated.`; a client that does not accept JSON is redirected to
 //! the login page instead; a validation failure is 422 with `errors`.
 
 mod files;
@@ -21,12 +21,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{
-    World, credentials,
-    faults::answered_one,
-    life::{Phase, View, Words},
+    SimulatorState, credentials,
+    faults::response_id,
+    job_state::{JobSnapshot, Phase, StateWords},
 };
 
-pub(super) const WORDS: Words = &[
+pub(super) const WORDS: StateWords = &[
     (Phase::Queued, "pending"),
     (Phase::Running, "in_progress"),
     (Phase::Succeeded, "completed"),
@@ -35,18 +35,18 @@ pub(super) const WORDS: Words = &[
 
 const USER_ID: u32 = 42;
 
-pub(super) fn routes(world: Arc<World>) -> Router {
+pub(super) fn routes(state: Arc<SimulatorState>) -> Router {
     let guarded = Router::new()
         .route("/{tenant}/api/v1/imports/status/{id}", get(status))
         .route("/{tenant}/download/{*path}", get(files::download))
-        .route_layer(from_fn_with_state(Arc::clone(&world), authenticate));
+        .route_layer(from_fn_with_state(Arc::clone(&state), authenticate));
     Router::new()
         .merge(guarded)
         .route("/{tenant}/api/v1/tokens/create", post(create_token))
         .route("/{tenant}/login", get(login))
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
-        .with_state(world)
+        .with_state(state)
 }
 
 async fn login() -> Html<&'static str> {
@@ -63,7 +63,7 @@ async fn wrong_method(method: Method) -> Response {
     (StatusCode::METHOD_NOT_ALLOWED, Json(json!({ "message": message }))).into_response()
 }
 
-/// Whether the caller is answered in JSON, or as a browser: Laravel's `expectsJson`.
+/// Whether the client accepts JSON, or else is treated as a browser: Laravel's `expectsJson`.
 fn expects_json(headers: &HeaderMap) -> bool {
     let text = |name| headers.get(name).and_then(|value: &header::HeaderValue| value.to_str().ok());
     let accept = text(header::ACCEPT.as_str()).unwrap_or("*/*");
@@ -93,7 +93,7 @@ fn unauthenticated(tenant: &str, headers: &HeaderMap) -> Response {
 
 /// Lets only the tenant's token pass.
 async fn authenticate(
-    State(world): State<Arc<World>>,
+    State(state): State<Arc<SimulatorState>>,
     Path(path): Path<Vec<(String, String)>>,
     request: Request,
     next: Next,
@@ -104,7 +104,7 @@ async fn authenticate(
     };
     let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let token = given.and_then(|given| given.strip_prefix("Bearer "));
-    if token.is_some_and(|token| world.gate.knows_token(token)) {
+    if token.is_some_and(|token| state.auth.accepts_token(token)) {
         next.run(request).await
     } else {
         unauthenticated(&tenant, request.headers())
@@ -119,7 +119,7 @@ struct Login {
 
 /// Email and password come in the query.
 async fn create_token(
-    State(world): State<Arc<World>>,
+    State(state): State<Arc<SimulatorState>>,
     Path(tenant): Path<String>,
     Query(login): Query<Login>,
     headers: HeaderMap,
@@ -131,35 +131,36 @@ async fn create_token(
     let (Some(email), Some(password)) = (login.email, login.password) else {
         return invalid(&headers, "email", "The email and password fields are required.");
     };
-    if email != credentials::CLARET_EMAIL || !world.gate.knows_secret(&password) {
+    if email != credentials::CLARET_EMAIL || !state.auth.accepts_secret(&password) {
         return unauthenticated(&tenant, &headers);
     }
-    Json(json!({ "token": world.issue_token().0 })).into_response()
+    Json(json!({ "token": state.issue_token().0 })).into_response()
 }
 
 async fn status(
-    State(world): State<Arc<World>>,
+    State(state): State<Arc<SimulatorState>>,
     Path((tenant, id)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Response {
     if id.parse::<i64>().is_err() {
         return invalid(&headers, "job_log_id", "The job log id must be an integer.");
     }
-    if let Some(message) = world.faults.poisoned(std::slice::from_ref(&id)) {
+    if let Some(message) = state.faults.refusal(std::slice::from_ref(&id)) {
         return refusal(&message);
     }
-    let Some(view) = world.jobs.view(&answered_one(id)) else {
+    let Some(snapshot) = state.jobs.snapshot(&response_id(id)) else {
         let error = json!({ "error": "Job log ID does not exist" });
         let message = "Job not found or you do not have access to this job.";
         return (StatusCode::UNPROCESSABLE_ENTITY, Json(json!({ "message": message, "error": error })))
             .into_response();
     };
     let message = "Job status retrieved successfully";
-    Json(Answer { message, content: Content::of(&view, &tenant, &base_url(&headers)) }).into_response()
+    Json(ResponseBody { message, content: Content::of(&snapshot, &tenant, &base_url(&headers)) })
+        .into_response()
 }
 
 #[derive(Serialize)]
-struct Answer {
+struct ResponseBody {
     message: &'static str,
     content: Content,
 }
@@ -192,20 +193,20 @@ struct Timestamps {
 }
 
 impl Content {
-    fn of(view: &View, tenant: &str, base_url: &str) -> Self {
+    fn of(snapshot: &JobSnapshot, tenant: &str, base_url: &str) -> Self {
         let link = "settings/application-maintenance/job-management/imports/logs";
-        let description = view.plan.description.clone();
+        let description = snapshot.plan.description.clone();
         Self {
-            job_log_id: view.id.parse().unwrap_or_default(),
-            status: view.word.clone(),
-            kind: kind(view).to_owned(),
+            job_log_id: snapshot.id.parse().unwrap_or_default(),
+            status: snapshot.word.clone(),
+            kind: kind(snapshot).to_owned(),
             description: description.unwrap_or_else(|| "Inventory Import".to_owned()),
-            progress: Progress::of(view),
-            files: files::Listing::of(view, tenant),
-            job_status_link: format!("{base_url}/{tenant}/{link}/{}", view.id),
+            progress: Progress::of(snapshot),
+            files: files::Listing::of(snapshot, tenant),
+            job_status_link: format!("{base_url}/{tenant}/{link}/{}", snapshot.id),
             timestamps: Timestamps {
-                started_at: view.started_at.map(with_micros),
-                completed_at: view.ended_at.map(with_micros),
+                started_at: snapshot.started_at.map(with_micros),
+                completed_at: snapshot.ended_at.map(with_micros),
             },
             user_id: USER_ID,
         }
@@ -213,19 +214,19 @@ impl Content {
 }
 
 impl Progress {
-    fn of(view: &View) -> Self {
-        let steps = &view.plan.steps;
-        let done = match view.phase {
+    fn of(snapshot: &JobSnapshot) -> Self {
+        let steps = &snapshot.plan.steps;
+        let done = match snapshot.phase {
             Phase::Succeeded => steps.len(),
-            _ => steps.len() * usize::from(view.progress) / 100,
+            _ => steps.len() * usize::from(snapshot.progress) / 100,
         };
-        let current = if view.phase == Phase::Running { steps.get(done).cloned() } else { None };
+        let current = if snapshot.phase == Phase::Running { steps.get(done).cloned() } else { None };
         Self { completed_steps: done, total_steps: steps.len(), current_step: current }
     }
 }
 
-fn kind(view: &View) -> &str {
-    view.plan.kind.as_deref().unwrap_or("inventory-import")
+fn kind(snapshot: &JobSnapshot) -> &str {
+    snapshot.plan.kind.as_deref().unwrap_or("inventory-import")
 }
 
 /// As Laravel prints them: `2021-09-28T16:51:44.000000Z`.

@@ -31,11 +31,11 @@ use serde_json::json;
 
 use self::schema::Served;
 use super::{
-    World, credentials,
-    life::{Phase, Words},
+    SimulatorState, credentials,
+    job_state::{Phase, StateWords},
 };
 
-pub(super) const WORDS: Words = &[
+pub(super) const WORDS: StateWords = &[
     (Phase::Queued, "QUEUED"),
     (Phase::Queued, "NONE"),
     (Phase::Running, "IN_PROGRESS"),
@@ -43,22 +43,22 @@ pub(super) const WORDS: Words = &[
     (Phase::Failed, "FAILED"),
 ];
 
-pub(super) fn routes(world: Arc<World>) -> Router {
-    let schema = schema::schema(Arc::clone(&world));
+pub(super) fn routes(state: Arc<SimulatorState>) -> Router {
+    let schema = schema::schema(Arc::clone(&state));
     Router::new()
         .route("/graphql", post(graphql))
         .route("/api/oauth/token", post(token))
         .layer(Extension(schema))
-        .with_state(world)
+        .with_state(state)
 }
 
 async fn graphql(
-    State(world): State<Arc<World>>,
+    State(state): State<Arc<SimulatorState>>,
     Extension(schema): Extension<Served>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    if !is_authorized(&world, &headers) {
+    if !is_authorized(&state, &headers) {
         let extensions = json!({ "type": "AuthenticationError" });
         return Json(Refused::new("Unauthorized", &extensions)).into_response();
     }
@@ -69,22 +69,22 @@ async fn graphql(
         Ok(request) => request,
         Err(error) => return bad_request(&error.to_string()),
     };
-    if let Some(message) = world.faults.poisoned(&job_ids(&body)) {
+    if let Some(message) = state.faults.refusal(&job_ids(&body)) {
         return refusal(&message);
     }
-    let answer = schema.execute(request).await;
-    let was_run = answer.data != GraphQlValue::Null || answer.is_ok();
+    let response = schema.execute(request).await;
+    let was_run = response.data != GraphQlValue::Null || response.is_ok();
     let status = if was_run { StatusCode::OK } else { StatusCode::BAD_REQUEST };
-    let extensions = answer.is_ok().then(BTreeMap::new);
-    (status, Json(Answer { errors: answer.errors, data: answer.data, extensions })).into_response()
+    let extensions = response.is_ok().then(BTreeMap::new);
+    (status, Json(ResponseBody { errors: response.errors, data: response.data, extensions })).into_response()
 }
 
 #[derive(Serialize)]
-struct Answer {
+struct ResponseBody {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<async_graphql::ServerError>,
     data: GraphQlValue,
-    /// Empty, and there in every good answer.
+    /// Empty, and there in every good response.
     #[serde(skip_serializing_if = "Option::is_none")]
     extensions: Option<BTreeMap<String, String>>,
 }
@@ -112,9 +112,9 @@ fn bad_request(message: &str) -> Response {
     (StatusCode::BAD_REQUEST, Json(refused)).into_response()
 }
 
-fn is_authorized(world: &World, headers: &HeaderMap) -> bool {
+fn is_authorized(state: &SimulatorState, headers: &HeaderMap) -> bool {
     let token = authorization(headers).and_then(|given| given.strip_prefix("Bearer "));
-    token.is_some_and(|token| world.gate.knows_token(token))
+    token.is_some_and(|token| state.auth.accepts_token(token))
 }
 
 fn authorization(headers: &HeaderMap) -> Option<&str> {
@@ -127,7 +127,7 @@ fn is(headers: &HeaderMap, kind: &str) -> bool {
 }
 
 /// Client credentials come in the form, or as HTTP Basic.
-async fn token(State(world): State<Arc<World>>, headers: HeaderMap, body: Bytes) -> Response {
+async fn token(State(state): State<Arc<SimulatorState>>, headers: HeaderMap, body: Bytes) -> Response {
     if !is(&headers, "application/x-www-form-urlencoded") {
         let message = "Method must be POST with application/x-www-form-urlencoded encoding";
         return oauth_error("invalid_request", message);
@@ -139,10 +139,10 @@ async fn token(State(world): State<Arc<World>>, headers: HeaderMap, body: Bytes)
     let in_form = form.get("client_id").cloned().zip(form.get("client_secret").cloned());
     match in_form.or_else(|| basic(&headers)) {
         None => oauth_error("invalid_client", "Invalid or missing client_id parameter"),
-        Some((id, secret)) if id == credentials::DATASAUR_CLIENT_ID && world.gate.knows_secret(&secret) => {
-            let (token, lifetime) = world.issue_token();
-            let answer = Token { access: token, kind: "bearer", expires_in: lifetime.as_secs() };
-            ([(header::CACHE_CONTROL, "no-store")], Json(answer)).into_response()
+        Some((id, secret)) if id == credentials::DATASAUR_CLIENT_ID && state.auth.accepts_secret(&secret) => {
+            let (token, lifetime) = state.issue_token();
+            let response = Token { access: token, kind: "bearer", expires_in: lifetime.as_secs() };
+            ([(header::CACHE_CONTROL, "no-store")], Json(response)).into_response()
         }
         Some(_) => oauth_error("invalid_client", "Client credentials are invalid"),
     }
@@ -170,7 +170,7 @@ fn oauth_error(error: &str, description: &str) -> Response {
     (StatusCode::BAD_REQUEST, Json(body)).into_response()
 }
 
-/// Whatever any of the three queries asks for, in its text or by a variable.
+/// The jobs of any of the three queries, given in its text or by a variable.
 pub(super) fn job_ids(body: &[u8]) -> Vec<String> {
     let request = serde_json::from_slice::<async_graphql::Request>(body);
     let Ok(request) = request else { return Vec::new() };

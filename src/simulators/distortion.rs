@@ -1,19 +1,19 @@
-//! How each effect that is about bytes changes a vendor's answer on its way out.
+//! Effects on the bytes of a response: how each changes what is sent.
 
 use std::time::Duration;
 
 use super::{
-    delivery::{Delivery, RawAnswer},
     faults::Effect,
+    raw_response::{Delivery, RawResponse},
 };
 
-/// What becomes of an answer.
-pub type Distortion = Box<dyn Fn(&RawAnswer) -> Delivery + Send + Sync>;
+/// Turns a response into the bytes that are sent in its place.
+pub type Distortion = Box<dyn Fn(&RawResponse) -> Delivery + Send + Sync>;
 
 impl Effect {
-    /// What it does to the bytes of a connection; `None` if it is about what they say.
+    /// How it changes the bytes of a response; `None` if it changes the content.
     pub fn distortion(&self) -> Option<Distortion> {
-        let whole = |it: &RawAnswer| Delivery::of(it.whole());
+        let whole = |it: &RawResponse| Delivery::of(it.whole());
         let change: Distortion = match self.clone() {
             Self::Reset => Box::new(|_| Delivery::of([]).then_reset()),
             Self::Truncate(bytes) => Box::new(move |it| {
@@ -58,8 +58,8 @@ impl Effect {
                 Box::new(|it| Delivery::of(format!("HTTP/1.1 {}\r\n", it.status)).then_repeat("x: BODY\r\n"))
             }
             Self::Http10 => Box::new(|it| {
-                let answer = it.with_body("", &it.body);
-                Delivery::of([b"HTTP/1.0", answer.get(8..).unwrap_or_default()].concat()).then_close()
+                let response = it.with_body("", &it.body);
+                Delivery::of([b"HTTP/1.0", response.get(8..).unwrap_or_default()].concat()).then_close()
             }),
             Self::Raw(bytes) => Box::new(move |_| Delivery::of(bytes.as_bytes()).then_close()),
             Self::Status(_)
@@ -75,18 +75,20 @@ impl Effect {
             | Self::GraphQlError(_)
             | Self::IgnoreRange
             | Self::AnswerFor(_)
+            | Self::Elements(_)
+            | Self::HoldResponse
             | Self::Json(_) => return None,
         };
         Some(change)
     }
 }
 
-fn length(answer: &RawAnswer) -> String {
-    format!("content-length: {}\r\n", answer.body.len())
+fn length(response: &RawResponse) -> String {
+    format!("content-length: {}\r\n", response.body.len())
 }
 
-fn slow_head(answer: &RawAnswer, pause: Duration) -> Delivery {
-    Delivery::of(answer.whole()).paced(1, pause).only_in_the_head()
+fn slow_head(response: &RawResponse, pause: Duration) -> Delivery {
+    Delivery::of(response.whole()).paced(1, pause).only_in_the_head()
 }
 
 /// A gzip member of about `length` spaces, without its end: one block of a space

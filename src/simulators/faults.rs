@@ -1,4 +1,4 @@
-//! What a simulator does wrong on demand.
+//! Faults of a simulator: which requests they apply to, and their effects.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,10 +12,11 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, de::Error};
 use serde_json::{Map, Value};
+use tokio::sync::Notify;
 
-use super::{misfit::Misfit, plan::millis};
+use super::{json_fault::JsonFault, plan::millis};
 
-/// One thing that goes wrong, for the requests that it is meant for.
+/// A fault and the requests that it applies to.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fault {
@@ -24,7 +25,7 @@ pub struct Fault {
     /// Only to paths that contain this.
     #[serde(default)]
     pub path: Option<String>,
-    /// Only to requests that ask about this job.
+    /// Only to requests that list this job.
     #[serde(default)]
     pub job_id: Option<String>,
     /// Only so many times; always if absent.
@@ -32,23 +33,23 @@ pub struct Fault {
     pub times: Option<u32>,
 }
 
-/// What happens to a request.
+/// What a fault does to a request or its response.
 ///
-/// Of the faults that are meant for a request all delays happen, and of the
-/// others the one that was injected first. An offset counts the bytes of the vendor's
-/// whole answer, head and body; a negative one counts from its end.
+/// Of the faults that apply to a request all delays take effect, and of the others the
+/// one that was injected first. An offset counts the bytes of the vendor's
+/// whole response, head and body; a negative one counts from its end.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Effect {
-    /// This answer instead of the vendor's.
-    Status(Answer),
-    /// The vendor's answer comes this much later.
+    /// This response instead of the vendor's.
+    Status(CustomResponse),
+    /// The vendor's response comes this much later.
     Delay(#[serde(deserialize_with = "millis")] Duration),
-    /// The vendor's answer comes at most this much later.
+    /// The vendor's response comes at most this much later.
     Jitter(#[serde(deserialize_with = "millis")] Duration),
-    /// No answer ever comes; the connection stays open.
+    /// No response ever comes; the connection stays open.
     Hang,
-    /// The connection is reset without an answer.
+    /// The connection is reset without a response.
     Reset,
     /// The connection is reset after so many bytes.
     ResetAt(isize),
@@ -69,14 +70,14 @@ pub enum Effect {
     },
     /// The head comes byte by byte with this pause after each, the body at once.
     SlowHead(#[serde(deserialize_with = "millis")] Duration),
-    /// The connection ends after the answer, which does not announce it.
+    /// The connection ends after the response, which does not announce it.
     CloseAfterAnswer,
     /// A connection that has answered before ends under the request; another answers
     /// it.
     CloseUnderRequest,
-    /// The answer comes twice.
+    /// The response comes twice.
     Twice,
-    /// This text comes after the answer.
+    /// This text comes after the response.
     Extra(String),
     /// The announced length of the body, a number or not.
     ContentLength(String),
@@ -96,10 +97,10 @@ pub enum Effect {
     HugeHeader(usize),
     /// A head that never ends.
     EndlessHead,
-    /// The answer in HTTP/1.0, up to the end of the connection.
+    /// The response in HTTP/1.0, up to the end of the connection.
     #[serde(rename = "http_1_0")]
     Http10,
-    /// These bytes in place of the answer, then the end of the connection.
+    /// These bytes in place of the response, then the end of the connection.
     Raw(String),
     /// 204 without a body.
     Empty204,
@@ -107,7 +108,7 @@ pub enum Effect {
     Html(#[serde(deserialize_with = "code")] u16),
     /// 302 to this location.
     Redirect(String),
-    /// The vendor's answer under this content type.
+    /// The vendor's response under this content type.
     WrongContentType(String),
     /// The vendor refuses the request with this message, in its own form.
     Refuse(String),
@@ -116,17 +117,42 @@ pub enum Effect {
     GraphQlError(GraphQlError),
     /// The vendor ignores a Range header.
     IgnoreRange,
-    /// The answer is about these jobs and no others, whoever was asked about; of
-    /// vendors that answer about one, about the first.
+    /// The response has elements for these jobs and no others, whatever the request
+    /// lists. A vendor with one job a response takes the first.
     AnswerFor(Vec<String>),
-    /// A value that does not belong in the answer's JSON.
-    Json(Misfit),
+    /// The response has elements for the jobs of the request, with some left out or
+    /// added.
+    Elements(Elements),
+    /// The response is produced at once and sent when the fault is removed. It says
+    /// what was true when the request arrived.
+    HoldResponse,
+    /// An invalid or extreme value in the response's JSON.
+    Json(JsonFault),
 }
 
-/// An answer of one's own.
+/// How the elements of a response differ from the jobs of its request.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Elements {
+    /// Jobs of the request that have no element.
+    pub omit: Vec<String>,
+    /// Jobs outside the request that have one.
+    pub add: Vec<String>,
+}
+
+impl Elements {
+    /// The jobs that the response has elements for.
+    pub(super) fn of(self, mut requested: Vec<String>) -> Vec<String> {
+        requested.retain(|id| !self.omit.contains(id));
+        requested.extend(self.add);
+        requested
+    }
+}
+
+/// A response that replaces the vendor's.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Answer {
+pub struct CustomResponse {
     /// HTTP status.
     #[serde(deserialize_with = "code")]
     pub code: u16,
@@ -144,7 +170,7 @@ pub struct Answer {
     pub headers: BTreeMap<String, String>,
 }
 
-/// An element of `errors` in a GraphQL answer.
+/// An element of `errors` in a GraphQL response.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GraphQlError {
@@ -152,7 +178,7 @@ pub struct GraphQlError {
     pub message: String,
     /// Its extensions.
     pub extensions: Map<String, Value>,
-    /// Whether the data that was asked for comes with it.
+    /// Whether the data of the query comes with it.
     pub with_data: bool,
     /// HTTP status; 200 if absent.
     pub status: Option<u16>,
@@ -186,17 +212,23 @@ fn headers<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, String
 }
 
 impl Effect {
-    /// An answer with this status and JSON body.
+    /// A response with this status and JSON body.
     pub fn status(code: u16, body: impl Into<String>) -> Self {
         let body = body.into();
-        Self::Status(Answer { code, body, bytes: None, content_type: json_type(), headers: BTreeMap::new() })
+        Self::Status(CustomResponse {
+            code,
+            body,
+            bytes: None,
+            content_type: json_type(),
+            headers: BTreeMap::new(),
+        })
     }
 
-    /// An answer with this status, an empty JSON object and Retry-After.
+    /// A response with this status, an empty JSON object and Retry-After.
     pub fn retry_after(code: u16, seconds: u32) -> Self {
         let headers = BTreeMap::from([("retry-after".to_owned(), seconds.to_string())]);
         let body = "{}".to_owned();
-        Self::Status(Answer { code, body, bytes: None, content_type: json_type(), headers })
+        Self::Status(CustomResponse { code, body, bytes: None, content_type: json_type(), headers })
     }
 }
 
@@ -213,7 +245,7 @@ impl Fault {
         self
     }
 
-    /// Only on requests that ask about this job.
+    /// Only on requests that list this job.
     #[must_use]
     pub fn for_job(mut self, id: impl Into<String>) -> Self {
         self.job_id = Some(id.into());
@@ -239,85 +271,128 @@ impl Fault {
     }
 }
 
-/// What is to happen to one request.
+/// The faults that apply to one request.
 #[derive(Debug, Default)]
-pub(super) struct Mishap {
+pub(super) struct RequestFaults {
     pub(super) delay: Duration,
     pub(super) effect: Option<Effect>,
 }
 
+/// The faults of one simulator.
 #[derive(Debug, Default)]
-pub(super) struct Faults(Mutex<State>);
+pub(super) struct Faults {
+    state: Mutex<State>,
+    removed: Notify,
+}
 
 #[derive(Debug, Default)]
 struct State {
     faults: Vec<Fault>,
-    poisoned: BTreeSet<String>,
+    /// Jobs whose requests are refused in the vendor's own form.
+    refused: BTreeSet<String>,
+    /// How often faults were removed.
+    removals: u64,
 }
 
 impl Faults {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn inject(&self, fault: Fault) {
         self.state().faults.push(fault);
     }
 
-    pub(super) fn poison(&self, job_id: &str) {
-        self.state().poisoned.insert(job_id.to_owned());
+    /// Refuses every request that lists this job.
+    pub(super) fn refuse(&self, job_id: &str) {
+        self.state().refused.insert(job_id.to_owned());
     }
 
-    pub(super) fn clear(&self) {
-        *self.state() = State::default();
-    }
-
-    /// Why the vendor refuses any request about these jobs, if it does.
-    pub(super) fn poisoned(&self, ids: &[String]) -> Option<String> {
-        let state = self.state();
-        let culprit = ids.iter().find(|id| state.poisoned.contains(*id))?;
-        Some(format!("cannot process job {culprit}"))
-    }
-
-    /// What happens to this request, which came over a connection that was kept or a
-    /// new one; uses the faults up.
-    pub(super) fn take(&self, path: &str, ids: &[String], kept: bool) -> Mishap {
+    /// Removes the faults that are limited to this job.
+    pub(super) fn heal(&self, job_id: &str) {
         let mut state = self.state();
-        let mut mishap = Mishap::default();
+        state.refused.remove(job_id);
+        state.faults.retain(|fault| fault.job_id.as_deref() != Some(job_id));
+        state.removals += 1;
+        drop(state);
+        self.removed.notify_waiters();
+    }
+
+    /// Removes all faults.
+    pub(super) fn clear(&self) {
+        let mut state = self.state();
+        let removals = state.removals + 1;
+        *state = State { removals, ..State::default() };
+        drop(state);
+        self.removed.notify_waiters();
+    }
+
+    /// How often faults were removed so far, for [`Faults::removed_since`].
+    pub(super) fn removals(&self) -> u64 {
+        self.state().removals
+    }
+
+    /// Returns once faults were removed again.
+    pub(super) async fn removed_since(&self, removals: u64) {
+        loop {
+            let removed = self.removed.notified();
+            tokio::pin!(removed);
+            // Registered before the check, so that no removal is missed.
+            removed.as_mut().enable();
+            if self.removals() != removals {
+                return;
+            }
+            removed.await;
+        }
+    }
+
+    /// Why the vendor refuses any request that lists these jobs, if it does.
+    pub(super) fn refusal(&self, ids: &[String]) -> Option<String> {
+        let state = self.state();
+        let refused = ids.iter().find(|id| state.refused.contains(*id))?;
+        Some(format!("cannot process job {refused}"))
+    }
+
+    /// The faults that apply to this request, which came over a kept connection or a new
+    /// one. Each counts as used once more.
+    pub(super) fn take(&self, path: &str, ids: &[String], kept: bool) -> RequestFaults {
+        let mut state = self.state();
+        let mut faults = RequestFaults::default();
         for fault in state.faults.iter_mut().filter(|fault| fault.is_for(path, ids, kept)) {
-            if !fault.is_delay() && mishap.effect.is_some() {
+            if !fault.is_delay() && faults.effect.is_some() {
                 continue;
             }
             fault.times = fault.times.map(|times| times.saturating_sub(1));
             match &fault.effect {
-                Effect::Delay(time) => mishap.delay = mishap.delay.saturating_add(*time),
+                Effect::Delay(time) => faults.delay = faults.delay.saturating_add(*time),
                 Effect::Jitter(most) => {
                     let time = most.mul_f64(rand::random_range(0.0..=1.0));
-                    mishap.delay = mishap.delay.saturating_add(time);
+                    faults.delay = faults.delay.saturating_add(time);
                 }
-                effect => mishap.effect = Some(effect.clone()),
+                effect => faults.effect = Some(effect.clone()),
             }
         }
         state.faults.retain(|fault| fault.times != Some(0));
-        mishap
+        faults
     }
 }
 
 tokio::task_local! {
-    static ANSWER_FOR: Vec<String>;
+    static RESPONSE_IDS: Vec<String>;
 }
 
-/// Has the vendor's routes answer about these jobs.
-pub(super) async fn answering_for<F: Future>(ids: Vec<String>, routes: F) -> F::Output {
-    ANSWER_FOR.scope(ids, routes).await
+/// Runs the vendor's routes so that their response has elements for these jobs.
+pub(super) async fn responding_for<F: Future>(ids: Vec<String>, routes: F) -> F::Output {
+    RESPONSE_IDS.scope(ids, routes).await
 }
 
-/// The jobs that an answer is about: those that were asked for, if nothing is wrong.
-pub(super) fn answered(asked: Vec<String>) -> Vec<String> {
-    ANSWER_FOR.try_with(Clone::clone).unwrap_or(asked)
+/// The jobs that a response has elements for: those of the request, unless a fault
+/// changes them.
+pub(super) fn response_ids(asked: Vec<String>) -> Vec<String> {
+    RESPONSE_IDS.try_with(Clone::clone).unwrap_or(asked)
 }
 
-/// The same, of a vendor that answers about one job.
-pub(super) fn answered_one(asked: String) -> String {
-    answered(vec![asked]).into_iter().next().unwrap_or_default()
+/// The same where a response is about one job.
+pub(super) fn response_id(asked: String) -> String {
+    response_ids(vec![asked]).into_iter().next().unwrap_or_default()
 }

@@ -21,13 +21,13 @@ use serde_json::{json, value::to_raw_value};
 use tokio::time::{Instant, sleep};
 
 use super::{
-    World,
-    faults::answered,
-    life::{Phase, View, Words},
+    SimulatorState,
+    faults::response_ids,
+    job_state::{JobSnapshot, Phase, StateWords},
     plan::Outcome,
 };
 
-pub(super) const WORDS: Words = &[
+pub(super) const WORDS: StateWords = &[
     (Phase::Queued, "created"),
     (Phase::Running, "active"),
     (Phase::Retrying, "retry"),
@@ -37,13 +37,13 @@ pub(super) const WORDS: Words = &[
     (Phase::Expired, "expired"),
 ];
 
-pub(super) fn routes(world: Arc<World>) -> Router {
+pub(super) fn routes(state: Arc<SimulatorState>) -> Router {
     Router::new()
         .route("/jobs/statuses", post(statuses))
         .route("/bim/apikey/authenticate", post(authenticate))
         .fallback(not_found)
         .method_not_allowed_fallback(not_found)
-        .with_state(world)
+        .with_state(state)
 }
 
 async fn not_found() -> Response {
@@ -52,7 +52,7 @@ async fn not_found() -> Response {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Asked {
+struct StatusRequest {
     job_ids: Vec<String>,
     #[serde(default)]
     wait: i64,
@@ -75,65 +75,68 @@ struct Status {
 }
 
 pub(super) fn job_ids(body: &[u8]) -> Vec<String> {
-    serde_json::from_slice(body).map(|asked: Asked| asked.job_ids).unwrap_or_default()
+    serde_json::from_slice(body).map(|request: StatusRequest| request.job_ids).unwrap_or_default()
 }
 
-async fn statuses(State(world): State<Arc<World>>, headers: HeaderMap, body: Bytes) -> Response {
-    if let Err(message) = authorize(&world, &headers) {
+async fn statuses(State(state): State<Arc<SimulatorState>>, headers: HeaderMap, body: Bytes) -> Response {
+    if let Err(message) = authorize(&state, &headers) {
         return boom(StatusCode::UNAUTHORIZED, message);
     }
     if !is_json(&headers) {
         return boom(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Unsupported Media Type");
     }
-    let asked: Asked = match serde_json::from_slice(&body) {
-        Ok(asked) => asked,
+    let request: StatusRequest = match serde_json::from_slice(&body) {
+        Ok(request) => request,
         Err(error) if error.is_data() => return boom(StatusCode::BAD_REQUEST, &error.to_string()),
         Err(_) => return boom(StatusCode::BAD_REQUEST, "Invalid request payload JSON format"),
     };
-    if asked.wait < -1 {
+    if request.wait < -1 {
         return boom(StatusCode::BAD_REQUEST, "\"wait\" must be greater than or equal to -1");
     }
-    if asked.poll_interval < 1 {
+    if request.poll_interval < 1 {
         return boom(StatusCode::BAD_REQUEST, "\"pollInterval\" must be greater than or equal to 1");
     }
-    if let Some(message) = world.faults.poisoned(&asked.job_ids) {
+    if let Some(message) = state.faults.refusal(&request.job_ids) {
         return refusal(&message);
     }
     // -1 waits for ever, and so does what no clock can count.
-    let wait = u64::try_from(asked.wait).ok().map(Duration::from_secs);
+    let wait = u64::try_from(request.wait).ok().map(Duration::from_secs);
     let until = wait.and_then(|wait| Instant::now().checked_add(wait));
-    let ids = answered(asked.job_ids);
+    let ids = response_ids(request.job_ids);
     loop {
-        let views: Vec<_> = ids.iter().filter_map(|id| world.jobs.view(id)).collect();
+        let snapshots: Vec<_> = ids.iter().filter_map(|id| state.jobs.snapshot(id)).collect();
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-        let pause = Duration::from_secs(asked.poll_interval).min(left.unwrap_or(Duration::MAX));
-        if pause.is_zero() || views.iter().all(|view| view.phase.has_ended()) {
-            let answer: BTreeMap<_, _> = views.iter().map(|view| (view.id.clone(), status(view))).collect();
-            return sealed(Json(answer).into_response());
+        let pause = Duration::from_secs(request.poll_interval).min(left.unwrap_or(Duration::MAX));
+        if pause.is_zero() || snapshots.iter().all(|snapshot| snapshot.phase.has_ended()) {
+            let response: BTreeMap<_, _> =
+                snapshots.iter().map(|snapshot| (snapshot.id.clone(), status(snapshot))).collect();
+            return sealed(Json(response).into_response());
         }
         sleep(pause).await;
     }
 }
 
-fn status(view: &View) -> Status {
+fn status(snapshot: &JobSnapshot) -> Status {
     Status {
-        id: view.id.clone(),
-        state: view.word.clone(),
-        output: output(view),
-        retry_count: u8::from(view.retried_after.is_some()),
+        id: snapshot.id.clone(),
+        state: snapshot.word.clone(),
+        output: output(snapshot),
+        retry_count: u8::from(snapshot.retried_after.is_some()),
     }
 }
 
-fn output(view: &View) -> Box<RawValue> {
-    let error = view.failure().or(view.retried_after.as_deref().filter(|_| !view.phase.has_ended()));
+fn output(snapshot: &JobSnapshot) -> Box<RawValue> {
+    let error =
+        snapshot.failure().or(snapshot.retried_after.as_deref().filter(|_| !snapshot.phase.has_ended()));
     if let Some(message) = error {
         let stack = format!("Error: {message}\n    at Worker.run (worker.js:1:1)");
         return raw(&json!({ "name": "Error", "message": message, "stack": stack }));
     }
-    match view.outcome() {
+    match snapshot.outcome() {
         Outcome::Nothing => raw(&()),
         Outcome::Json(value) => value.clone(),
         Outcome::Text(text) => raw(text),
+        Outcome::Size(bytes) => raw(&Outcome::text_of_size(*bytes)),
         Outcome::Binary(bytes) => raw(&bytes.iter().map(|byte| char::from(*byte)).collect::<String>()),
     }
 }
@@ -143,12 +146,12 @@ fn raw(value: &impl Serialize) -> Box<RawValue> {
 }
 
 /// An API key or a token, with or without `Bearer`.
-fn authorize(world: &World, headers: &HeaderMap) -> Result<(), &'static str> {
+fn authorize(state: &SimulatorState, headers: &HeaderMap) -> Result<(), &'static str> {
     let Some(given) = authorization(headers) else {
         return Err("Missing authentication");
     };
     let given = given.strip_prefix("Bearer ").unwrap_or(given);
-    if world.gate.knows_secret(given) || world.gate.knows_token(given) {
+    if state.auth.accepts_secret(given) || state.auth.accepts_token(given) {
         Ok(())
     } else {
         Err("Invalid authentication")
@@ -165,7 +168,7 @@ struct Exchange {
 }
 
 /// The key comes as JSON, as a form, or raw in the Authorization header.
-async fn authenticate(State(world): State<Arc<World>>, headers: HeaderMap, body: Bytes) -> Response {
+async fn authenticate(State(state): State<Arc<SimulatorState>>, headers: HeaderMap, body: Bytes) -> Response {
     let key = if body.is_empty() {
         authorization(&headers).map(ToOwned::to_owned)
     } else if is_json(&headers) {
@@ -177,8 +180,8 @@ async fn authenticate(State(world): State<Arc<World>>, headers: HeaderMap, body:
     };
     match key {
         None => boom(StatusCode::BAD_REQUEST, "\"apikey\" is required"),
-        Some(key) if world.gate.knows_secret(&key) => {
-            let (token, _) = world.issue_token();
+        Some(key) if state.auth.accepts_secret(&key) => {
+            let (token, _) = state.issue_token();
             sealed(Json(json!({ "token": token, "authenticated": true })).into_response())
         }
         Some(_) => boom(StatusCode::UNAUTHORIZED, "Invalid API key"),
@@ -207,7 +210,7 @@ fn boom(status: StatusCode, message: &str) -> Response {
     sealed((status, Json(Boom { status_code: status.as_u16(), error, message })).into_response())
 }
 
-/// With the headers that hapi gives every answer.
+/// With the headers that hapi gives every response.
 fn sealed(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));

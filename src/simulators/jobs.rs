@@ -1,4 +1,4 @@
-//! The jobs of one simulator and what each shows at this moment.
+//! The jobs of one simulator and the current snapshot of each.
 
 use std::{
     collections::HashMap,
@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
 use super::{
-    life::{Phase, View, Words, word_for},
+    job_state::{JobSnapshot, Phase, StateWords, word_for},
     plan::{End, Plan},
 };
 
@@ -46,12 +46,12 @@ struct Entry {
 /// All jobs of one simulator.
 #[derive(Debug)]
 pub(super) struct Jobs {
-    words: Words,
+    words: StateWords,
     entries: Mutex<HashMap<String, Entry>>,
 }
 
 impl Jobs {
-    pub(super) fn new(words: Words) -> Self {
+    pub(super) fn new(words: StateWords) -> Self {
         Self { words, entries: Mutex::default() }
     }
 
@@ -74,22 +74,23 @@ impl Jobs {
     }
 
     /// What the job shows now; `None` while the vendor doesn't know it.
-    pub(super) fn view(&self, id: &str) -> Option<View> {
-        self.entries().get_key_value(id).and_then(|(id, entry)| entry.view(self.words, id))
+    pub(super) fn snapshot(&self, id: &str) -> Option<JobSnapshot> {
+        self.entries().get_key_value(id).and_then(|(id, entry)| entry.snapshot(self.words, id))
     }
 
-    pub(super) fn view_by_tag(&self, tag: &str) -> Option<View> {
+    pub(super) fn snapshot_by_tag(&self, tag: &str) -> Option<JobSnapshot> {
         let entries = self.entries();
         entries
             .iter()
             .filter(|(_, entry)| entry.tag == tag)
-            .find_map(|(id, entry)| entry.view(self.words, id))
+            .find_map(|(id, entry)| entry.snapshot(self.words, id))
     }
 
     /// Every job that the vendor knows now, oldest first.
-    pub(super) fn all(&self) -> Vec<View> {
+    pub(super) fn all(&self) -> Vec<JobSnapshot> {
         let entries = self.entries();
-        let mut all: Vec<_> = entries.iter().filter_map(|(id, entry)| entry.view(self.words, id)).collect();
+        let mut all: Vec<_> =
+            entries.iter().filter_map(|(id, entry)| entry.snapshot(self.words, id)).collect();
         all.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
         all
     }
@@ -122,7 +123,7 @@ impl Jobs {
     pub(super) fn cancel(&self, id: &str, still_running_for: Duration) -> bool {
         let mut entries = self.entries();
         let Some(entry) = entries.get_mut(id) else { return false };
-        if entry.view(self.words, id).is_none_or(|view| view.phase.has_ended()) {
+        if entry.snapshot(self.words, id).is_none_or(|snapshot| snapshot.phase.has_ended()) {
             return false;
         }
         let age = entry.since.elapsed();
@@ -140,7 +141,7 @@ impl Jobs {
 }
 
 impl Entry {
-    fn hold(&mut self, words: Words, word: &str) {
+    fn hold(&mut self, words: StateWords, word: &str) {
         let known = words.iter().find(|(_, known)| *known == word).map(|(phase, _)| *phase);
         self.hold_in(known.unwrap_or(Phase::Running), word);
     }
@@ -164,13 +165,13 @@ impl Entry {
         });
     }
 
-    fn view(&self, words: Words, id: &str) -> Option<View> {
+    fn snapshot(&self, words: StateWords, id: &str) -> Option<JobSnapshot> {
         let age = self.since.elapsed();
         let plan = &self.plan;
         if age < plan.appears_after || plan.vanishes_after.is_some_and(|limit| age >= limit) {
             return None;
         }
-        let mut view = View {
+        let mut snapshot = JobSnapshot {
             id: id.to_owned(),
             tag: self.tag.clone(),
             phase: Phase::Queued,
@@ -183,32 +184,32 @@ impl Entry {
             plan: Arc::clone(plan),
         };
         if let Some(held) = &self.held {
-            view.phase = held.phase;
-            view.word.clone_from(&held.word);
-            view.progress = held.progress;
-            view.retried_after.clone_from(&held.retried_after);
-            view.started_at = held.started_at;
-            view.ended_at = held.ended_at;
-            return Some(view);
+            snapshot.phase = held.phase;
+            snapshot.word.clone_from(&held.word);
+            snapshot.progress = held.progress;
+            snapshot.retried_after.clone_from(&held.retried_after);
+            snapshot.started_at = held.started_at;
+            snapshot.ended_at = held.ended_at;
+            return Some(snapshot);
         }
-        self.follow_plan(&mut view, age);
-        word_for(words, view.phase).clone_into(&mut view.word);
-        Some(view)
+        self.follow_plan(&mut snapshot, age);
+        word_for(words, snapshot.phase).clone_into(&mut snapshot.word);
+        Some(snapshot)
     }
 
-    fn follow_plan(&self, view: &mut View, age: Duration) {
+    fn follow_plan(&self, snapshot: &mut JobSnapshot, age: Duration) {
         let plan = &self.plan;
         let Some(run) = age.checked_sub(plan.queued_for) else { return };
         let at = |offset| self.created_at.saturating_add(signed(offset)).unwrap_or(self.created_at);
-        view.started_at = Some(at(plan.queued_for));
+        snapshot.started_at = Some(at(plan.queued_for));
         if run < plan.running_for {
             let part = run.as_secs_f64() / plan.running_for.as_secs_f64();
-            view.progress = percent(part);
-            view.phase = Phase::Running;
+            snapshot.progress = percent(part);
+            snapshot.phase = Phase::Running;
             if let Some(error) = plan.retried_after.as_ref().filter(|_| part >= 1.0 / 3.0) {
-                view.retried_after = Some(error.clone());
+                snapshot.retried_after = Some(error.clone());
                 if part < 2.0 / 3.0 {
-                    view.phase = Phase::Retrying;
+                    snapshot.phase = Phase::Retrying;
                 }
             }
             return;
@@ -217,14 +218,14 @@ impl Entry {
             End::Cancelled { still_running_for } => still_running_for,
             _ => Duration::ZERO,
         };
-        view.progress = if matches!(plan.end, End::Success(_)) { 100 } else { 99 };
-        view.retried_after.clone_from(&plan.retried_after);
+        snapshot.progress = if matches!(plan.end, End::Success(_)) { 100 } else { 99 };
+        snapshot.retried_after.clone_from(&plan.retried_after);
         let total = plan.running_for.saturating_add(runs_on);
         if run < total {
-            view.phase = Phase::Cancelling;
+            snapshot.phase = Phase::Cancelling;
         } else {
-            view.phase = Phase::at_end(&plan.end);
-            view.ended_at = Some(at(plan.queued_for.saturating_add(total)));
+            snapshot.phase = Phase::at_end(&plan.end);
+            snapshot.ended_at = Some(at(plan.queued_for.saturating_add(total)));
         }
     }
 }

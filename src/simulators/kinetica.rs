@@ -1,4 +1,4 @@
-//! Kinetica: the endpoints about jobs, and those that its clients ask at first.
+//! Kinetica: the endpoints about jobs, and those that its clients call on start.
 //!
 //! Its own choices, where nothing is published: the texts of its messages; a missing
 //! job is an error of HTTP 400; a created job runs for a second and gives back the
@@ -25,14 +25,14 @@ use self::{
     wire::Encoding,
 };
 use super::{
-    World, credentials,
-    faults::answered_one,
-    life::{Phase, View, Words},
+    SimulatorState, credentials,
+    faults::response_id,
+    job_state::{JobSnapshot, Phase, StateWords},
     plan::{Outcome, Plan},
 };
 
 /// There is no word for a job that waits, and one for two phases of cancelling.
-pub(super) const WORDS: Words = &[
+pub(super) const WORDS: StateWords = &[
     (Phase::Running, "RUNNING"),
     (Phase::Queued, "RUNNING"),
     (Phase::Succeeded, "DONE"),
@@ -48,14 +48,14 @@ const CANCELLED_RUNS_FOR: Duration = Duration::from_millis(300);
 const DEFAULT_ENDPOINT: &str = "/alter/table";
 
 /// Served at the root, and below the prefixes of a proxied deployment.
-pub(super) fn routes(world: Arc<World>) -> Router {
+pub(super) fn routes(state: Arc<SimulatorState>) -> Router {
     let endpoints = ENDPOINTS.iter().fold(Router::new(), |router, endpoint| {
-        let serve = async |State(world): State<Arc<World>>, headers, body: Bytes| {
-            serve(&world, &headers, &body, endpoint)
+        let serve = async |State(state): State<Arc<SimulatorState>>, headers, body: Bytes| {
+            serve(&state, &headers, &body, endpoint)
         };
         router.route(endpoint.path, post(serve))
     });
-    let endpoints = endpoints.with_state(world);
+    let endpoints = endpoints.with_state(state);
     Router::new()
         .merge(endpoints.clone())
         .nest("/gpudb-0", endpoints.clone())
@@ -68,8 +68,8 @@ async fn not_found(uri: Uri) -> Response {
     (StatusCode::NOT_FOUND, format!("Endpoint not found: {}\n", uri.path())).into_response()
 }
 
-fn serve(world: &World, headers: &HeaderMap, body: &[u8], endpoint: &Endpoint) -> Response {
-    if !is_authorized(world, headers) {
+fn serve(state: &SimulatorState, headers: &HeaderMap, body: &[u8], endpoint: &Endpoint) -> Response {
+    if !is_authorized(state, headers) {
         return unauthorized();
     }
     let Some(encoding) = Encoding::of(headers) else {
@@ -79,19 +79,19 @@ fn serve(world: &World, headers: &HeaderMap, body: &[u8], endpoint: &Endpoint) -
         Ok(request) => request,
         Err(message) => return encoding.error(&message),
     };
-    if let Some(message) = world.faults.poisoned(&ids_of(&request)) {
+    if let Some(message) = state.faults.refusal(&ids_of(&request)) {
         return encoding.error(&message);
     }
     let fields = match endpoint.name {
-        "get_job" => get_job(world, &request),
-        "create_job" => create_job(world, &request),
-        "admin_alter_jobs" => alter_jobs(world, &request),
-        "admin_show_jobs" => Ok(show_jobs(world, &request)),
+        "get_job" => get_job(state, &request),
+        "create_job" => create_job(state, &request),
+        "admin_alter_jobs" => alter_jobs(state, &request),
+        "admin_show_jobs" => Ok(show_jobs(state, &request)),
         "show_system_status" => Ok(system_status()),
         _ => Ok(system_properties()),
     };
     match fields {
-        Ok(fields) => encoding.answer(endpoint, fields),
+        Ok(fields) => encoding.response(endpoint, fields),
         Err(message) => encoding.error(&message),
     }
 }
@@ -99,43 +99,44 @@ fn serve(world: &World, headers: &HeaderMap, body: &[u8], endpoint: &Endpoint) -
 type Fields = Vec<(&'static str, Value)>;
 
 /// By id; by tag where the id is not this cluster's.
-fn get_job(world: &World, request: &Record) -> Result<Fields, String> {
+fn get_job(state: &SimulatorState, request: &Record) -> Result<Fields, String> {
     let id = request.long("job_id").unwrap_or_default();
-    let about = answered_one(id.to_string());
+    let about = response_id(id.to_string());
     let tag = request.option("job_tag").filter(|tag| !tag.is_empty() && !about.is_empty());
-    let by_id = world.jobs.view(&about);
-    let found = by_id.or_else(|| tag.and_then(|tag| world.jobs.view_by_tag(tag)));
-    let view = found.ok_or_else(|| format!("Job id {id} not found (Simulator/J:404)"))?;
-    let progress = if view.phase == Phase::Succeeded { 100 } else { view.progress };
-    let (encoding, bytes, text) = match view.outcome() {
+    let by_id = state.jobs.snapshot(&about);
+    let found = by_id.or_else(|| tag.and_then(|tag| state.jobs.snapshot_by_tag(tag)));
+    let snapshot = found.ok_or_else(|| format!("Job id {id} not found (Simulator/J:404)"))?;
+    let progress = if snapshot.phase == Phase::Succeeded { 100 } else { snapshot.progress };
+    let (encoding, bytes, text) = match snapshot.outcome() {
         Outcome::Binary(bytes) => ("binary", bytes.clone(), String::new()),
         Outcome::Json(value) => ("json", Vec::new(), value.get().to_owned()),
         Outcome::Text(text) => ("json", Vec::new(), text.clone()),
+        Outcome::Size(bytes) => ("json", Vec::new(), format!("{:?}", Outcome::text_of_size(*bytes))),
         Outcome::Nothing => ("json", Vec::new(), String::new()),
     };
-    let status_map = match view.failure() {
+    let status_map = match snapshot.failure() {
         Some(message) => map([("error_message", message.to_owned())]),
         None => map([]),
     };
     Ok(vec![
-        ("endpoint", Value::String(endpoint_of(&view))),
-        ("job_status", Value::String(view.word.clone())),
-        ("running", Value::Boolean(!view.phase.has_ended())),
+        ("endpoint", Value::String(endpoint_of(&snapshot))),
+        ("job_status", Value::String(snapshot.word.clone())),
+        ("running", Value::Boolean(!snapshot.phase.has_ended())),
         ("progress", Value::Int(progress.into())),
-        ("successful", Value::Boolean(view.phase == Phase::Succeeded)),
+        ("successful", Value::Boolean(snapshot.phase == Phase::Succeeded)),
         ("response_encoding", Value::String(encoding.to_owned())),
         ("job_response", Value::Bytes(bytes)),
         ("job_response_str", Value::String(text)),
         ("status_map", status_map),
-        ("info", map([("job_tag", view.tag.clone())])),
+        ("info", map([("job_tag", snapshot.tag.clone())])),
     ])
 }
 
-fn endpoint_of(view: &View) -> String {
-    view.plan.kind.clone().unwrap_or_else(|| DEFAULT_ENDPOINT.to_owned())
+fn endpoint_of(snapshot: &JobSnapshot) -> String {
+    snapshot.plan.kind.clone().unwrap_or_else(|| DEFAULT_ENDPOINT.to_owned())
 }
 
-fn create_job(world: &World, request: &Record) -> Result<Fields, String> {
+fn create_job(state: &SimulatorState, request: &Record) -> Result<Fields, String> {
     let outcome = match request.text("request_encoding") {
         "json" => Outcome::Text(request.text("data_str").to_owned()),
         "binary" | "snappy" => Outcome::Binary(request.bytes("data").to_vec()),
@@ -148,19 +149,19 @@ fn create_job(world: &World, request: &Record) -> Result<Fields, String> {
     if plan.tag.as_ref().is_some_and(|tag| !well_formed(tag)) {
         return Err("Invalid job_tag (Simulator/J:3)".to_owned());
     }
-    let job = world.start_job(plan);
+    let job = state.start_job(plan);
     let info = map([("job_tag", job.tag.unwrap_or_default()), ("query_id", job.id.clone())]);
     Ok(vec![("job_id", Value::Long(job.id.parse().unwrap_or_default())), ("info", info)])
 }
 
-fn alter_jobs(world: &World, request: &Record) -> Result<Fields, String> {
+fn alter_jobs(state: &SimulatorState, request: &Record) -> Result<Fields, String> {
     let action = request.text("action");
     if action != "cancel" {
         return Err(format!("Invalid action: {action} (Simulator/J:4)"));
     }
     let ids = request.longs("job_ids");
     let cancel = |id: &i64| {
-        let cancelled = world.jobs.cancel(&id.to_string(), CANCELLED_RUNS_FOR);
+        let cancelled = state.jobs.cancel(&id.to_string(), CANCELLED_RUNS_FOR);
         Value::String(if cancelled { "CANCELLED" } else { "NOT_FOUND" }.to_owned())
     };
     Ok(vec![
@@ -171,17 +172,17 @@ fn alter_jobs(world: &World, request: &Record) -> Result<Fields, String> {
     ])
 }
 
-/// Completed jobs are hidden unless they are asked for.
-fn show_jobs(world: &World, request: &Record) -> Fields {
+/// Completed jobs are hidden unless the request wants them.
+fn show_jobs(state: &SimulatorState, request: &Record) -> Fields {
     let with_completed = request.option("show_async_jobs") == Some("true");
-    let mut views = world.jobs.all();
-    views.retain(|view| with_completed || !view.phase.has_ended());
-    let each = |of: &dyn Fn(&View) -> String| list(&views, |view| Value::String(of(view)));
+    let mut snapshots = state.jobs.all();
+    snapshots.retain(|snapshot| with_completed || !snapshot.phase.has_ended());
+    let each = |of: &dyn Fn(&JobSnapshot) -> String| list(&snapshots, |snapshot| Value::String(of(snapshot)));
     vec![
-        ("job_id", list(&views, |view| Value::Long(view.id.parse().unwrap_or_default()))),
-        ("status", each(&|view| view.word.clone())),
+        ("job_id", list(&snapshots, |snapshot| Value::Long(snapshot.id.parse().unwrap_or_default()))),
+        ("status", each(&|snapshot| snapshot.word.clone())),
         ("endpoint_name", each(&endpoint_of)),
-        ("time_received", list(&views, |view| Value::Long(view.created_at.as_millisecond()))),
+        ("time_received", list(&snapshots, |snapshot| Value::Long(snapshot.created_at.as_millisecond()))),
         ("auth_id", each(&|_| credentials::KINETICA_USER.to_owned())),
         ("source_ip", each(&|_| "127.0.0.1".to_owned())),
         ("query_text", each(&|_| String::new())),
@@ -205,21 +206,21 @@ fn system_properties() -> Fields {
 }
 
 /// Basic or Bearer.
-fn is_authorized(world: &World, headers: &HeaderMap) -> bool {
+fn is_authorized(state: &SimulatorState, headers: &HeaderMap) -> bool {
     let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let Some((scheme, rest)) = given.and_then(|given| given.split_once(' ')) else { return false };
     if scheme.eq_ignore_ascii_case("bearer") {
-        return world.gate.knows_token(rest);
+        return state.auth.accepts_token(rest);
     }
     let decoded = STANDARD.decode(rest).ok().and_then(|bytes| String::from_utf8(bytes).ok());
     let pair = decoded.as_deref().and_then(|pair| pair.split_once(':'));
     scheme.eq_ignore_ascii_case("basic")
         && pair.is_some_and(|(user, password)| {
-            user == credentials::KINETICA_USER && world.gate.knows_secret(password)
+            user == credentials::KINETICA_USER && state.auth.accepts_secret(password)
         })
 }
 
-/// The front of a deployment answers, and not in JSON.
+/// The response of a deployment's front end, which is not JSON.
 fn unauthorized() -> Response {
     let challenge = HeaderValue::from_static("Basic realm=\"kinetica\"");
     (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, challenge)], "Unauthorized\n").into_response()

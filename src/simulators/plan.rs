@@ -1,4 +1,4 @@
-//! What a simulated job will do: how long it waits and runs, and how it ends.
+//! Plans of simulated jobs: how long a job waits and runs, and how it ends.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 /// keys end in `_ms`; every key may be left out.
 ///
 /// All durations but `queued_for` and `running_for` count from the start and
-/// don't move the job's life: a job that appears late has run meanwhile.
+/// don't delay the job: a job that appears late has run meanwhile.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Plan {
@@ -88,6 +88,8 @@ pub enum Outcome {
     Text(String),
     /// Bytes: Kinetica's binary encoding. In a vendor's JSON one code point a byte.
     Binary(Vec<u8>),
+    /// A text of so many bytes.
+    Size(usize),
 }
 
 impl Outcome {
@@ -97,6 +99,11 @@ impl Outcome {
     /// If they are not JSON.
     pub fn json(text: &str) -> Result<Self, serde_json::Error> {
         RawValue::from_string(text.to_owned()).map(Self::Json)
+    }
+
+    /// The text of [`Outcome::Size`].
+    pub fn text_of_size(bytes: usize) -> String {
+        "x".repeat(bytes)
     }
 }
 
@@ -144,7 +151,7 @@ pub enum Content {
 
 impl Content {
     /// How long it is.
-    #[allow(clippy::len_without_is_empty, reason = "nobody asks")]
+    #[allow(clippy::len_without_is_empty, reason = "no caller needs it")]
     pub fn len(&self) -> u64 {
         match self {
             Self::Bytes(bytes) => bytes.len() as u64,

@@ -7,10 +7,11 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 
 use super::{
-    Authorization, Effect, End, Fault, Fleet, GraphQlError, Outcome, Plan, Simulator, Vendor, credentials,
+    Authorization, Effect, Elements, End, Fault, GraphQlError, Outcome, Plan, Simulator, SimulatorSet,
+    Vendor, credentials,
 };
 
-/// A client that follows nothing and keeps what it is told.
+/// A client that follows no redirect.
 pub(super) fn client() -> Client {
     Client::builder().redirect(Policy::none()).timeout(Duration::from_secs(10)).build().unwrap()
 }
@@ -25,7 +26,7 @@ pub(super) async fn body(response: Response) -> Value {
     serde_json::from_str(&response.text().await.unwrap()).unwrap()
 }
 
-fn ask(simulator: &Simulator, ids: &[&str]) -> RequestBuilder {
+fn request(simulator: &Simulator, ids: &[&str]) -> RequestBuilder {
     let request = send(simulator, Method::POST, "/jobs/statuses", &json!({ "jobIds": ids }));
     request.header("authorization", credentials::IMMUTA_API_KEY)
 }
@@ -35,7 +36,7 @@ async fn immuta() -> Simulator {
 }
 
 #[tokio::test]
-async fn a_job_lives_as_planned() {
+async fn job_follows_its_plan() {
     let simulator = immuta().await;
     let hour = Duration::from_hours(1);
     let plans = [
@@ -53,13 +54,13 @@ async fn a_job_lives_as_planned() {
     ];
     for (plan, wanted) in plans {
         let job = simulator.start_job(plan.clone());
-        let answer = body(ask(&simulator, &[&job.id]).send().await.unwrap()).await;
+        let answer = body(request(&simulator, &[&job.id]).send().await.unwrap()).await;
         assert_eq!(answer[&job.id]["state"].as_str(), wanted, "{plan:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_retried_job_runs_waits_and_runs_again() {
+async fn retried_job_runs_waits_and_runs_again() {
     let jobs = super::Jobs::new(Vendor::Immuta.words());
     jobs.start(
         "j".into(),
@@ -68,8 +69,8 @@ async fn a_retried_job_runs_waits_and_runs_again() {
     );
     let mut seen = Vec::new();
     for _ in 0..4 {
-        let view = jobs.view("j").unwrap();
-        seen.push((view.word, view.retried_after.is_some()));
+        let snapshot = jobs.snapshot("j").unwrap();
+        seen.push((snapshot.word, snapshot.retried_after.is_some()));
         tokio::time::advance(Duration::from_millis(10_500)).await;
     }
     let wanted = [("active", false), ("retry", true), ("active", true), ("completed", true)];
@@ -77,11 +78,11 @@ async fn a_retried_job_runs_waits_and_runs_again() {
 }
 
 #[tokio::test]
-async fn a_test_moves_a_job_at_will() {
+async fn job_state_can_be_set_by_a_test() {
     let simulator = immuta().await;
     let job =
         simulator.start_job(Plan::fixed("created").ends(End::Failure { message: "out of space".into() }));
-    let state = async || body(ask(&simulator, &[&job.id]).send().await.unwrap()).await[&job.id].clone();
+    let state = async || body(request(&simulator, &[&job.id]).send().await.unwrap()).await[&job.id].clone();
     assert_eq!(state().await["state"], "created");
     assert!(simulator.set_state(&job.id, "active"));
     assert_eq!(state().await["state"], "active");
@@ -95,12 +96,12 @@ async fn a_test_moves_a_job_at_will() {
 }
 
 #[tokio::test]
-async fn the_log_names_the_jobs_but_not_the_secret() {
+async fn call_log_names_the_jobs_but_not_the_secret() {
     let simulator = immuta().await;
-    ask(&simulator, &["a", "b"]).send().await.unwrap();
+    request(&simulator, &["a", "b"]).send().await.unwrap();
     let unknown = send(&simulator, Method::POST, "/elsewhere", &json!({})).bearer_auth("t");
     unknown.send().await.unwrap();
-    timeout(Duration::from_secs(5), simulator.wait_for_answers("/", 2)).await.unwrap();
+    timeout(Duration::from_secs(5), simulator.wait_for_responses("/", 2)).await.unwrap();
     let calls = simulator.calls();
     assert_eq!(calls[0].job_ids, ["a", "b"]);
     assert_eq!((calls[0].authorization, calls[0].status), (Authorization::Raw, Some(200)));
@@ -112,11 +113,11 @@ async fn the_log_names_the_jobs_but_not_the_secret() {
 }
 
 #[tokio::test]
-async fn a_fault_hits_only_its_path_its_job_and_its_number_of_times() {
+async fn fault_applies_to_its_path_job_and_number_of_times() {
     let simulator = immuta().await;
     simulator.inject(Fault::new(Effect::retry_after(503, 7)).at("/jobs").for_job("a").times(1));
     simulator.inject(Fault::new(Effect::status(429, "{}")).for_job("a").times(1));
-    let status = async |id| ask(&simulator, &[id]).send().await.unwrap();
+    let status = async |id| request(&simulator, &[id]).send().await.unwrap();
     assert_eq!(status("b").await.status(), 200);
     let first = status("a").await;
     assert_eq!((first.status().as_u16(), &first.headers()["retry-after"]), (503, &"7".parse().unwrap()));
@@ -125,12 +126,12 @@ async fn a_fault_hits_only_its_path_its_job_and_its_number_of_times() {
 }
 
 #[tokio::test]
-async fn every_effect_does_what_it_says() {
+async fn every_effect_changes_the_response_as_documented() {
     let simulator = immuta().await;
     let answer = async |effect| {
         simulator.clear_faults();
         simulator.inject(Fault::new(effect));
-        ask(&simulator, &[]).send().await
+        request(&simulator, &[]).send().await
     };
     assert!(answer(Effect::Reset).await.is_err());
     assert_eq!(answer(Effect::Empty204).await.unwrap().status(), 204);
@@ -162,32 +163,32 @@ async fn every_effect_does_what_it_says() {
 }
 
 #[tokio::test]
-async fn a_call_that_hangs_is_in_the_log_without_a_status() {
+async fn hanging_call_is_logged_without_a_status() {
     let simulator = immuta().await;
     simulator.inject(Fault::new(Effect::Hang));
-    let call = tokio::spawn(ask(&simulator, &["a"]).send());
+    let call = tokio::spawn(request(&simulator, &["a"]).send());
     timeout(Duration::from_secs(5), simulator.wait_for_calls("/jobs", 1)).await.unwrap();
     assert_eq!(simulator.calls()[0].status, None);
     call.abort();
 }
 
 #[tokio::test]
-async fn a_vendor_that_goes_down_cuts_its_calls_and_keeps_its_jobs() {
+async fn stopped_vendor_cuts_calls_and_keeps_jobs() {
     let simulator = immuta().await;
     let job = simulator.start_job(Plan::default());
     simulator.inject(Fault::new(Effect::Hang).times(1));
-    let held = tokio::spawn(ask(&simulator, &[&job.id]).send());
+    let held = tokio::spawn(request(&simulator, &[&job.id]).send());
     timeout(Duration::from_secs(5), simulator.wait_for_calls("/jobs", 1)).await.unwrap();
     simulator.go_down().await;
     assert!(timeout(Duration::from_secs(5), held).await.unwrap().unwrap().is_err());
-    assert!(ask(&simulator, &[&job.id]).send().await.unwrap_err().is_connect());
+    assert!(request(&simulator, &[&job.id]).send().await.unwrap_err().is_connect());
     simulator.come_back().await.unwrap();
-    let answer = body(ask(&simulator, &[&job.id]).send().await.unwrap()).await;
+    let answer = body(request(&simulator, &[&job.id]).send().await.unwrap()).await;
     assert_eq!(answer[&job.id]["state"], "completed");
 }
 
 #[tokio::test]
-async fn a_dropped_simulator_ends() {
+async fn dropped_simulator_stops_listening() {
     let simulator = immuta().await;
     let addr = simulator.addr();
     drop(simulator);
@@ -200,7 +201,7 @@ async fn a_dropped_simulator_ends() {
 }
 
 #[tokio::test]
-async fn everything_is_also_at_hand_over_http() {
+async fn admin_api_offers_every_function() {
     let simulator = immuta().await;
     let admin = async |method, path: &str, body| {
         send(&simulator, method, &format!("/_simulator/{path}"), &body).send().await.unwrap()
@@ -209,7 +210,8 @@ async fn everything_is_also_at_hand_over_http() {
     let started = admin(Method::POST, "jobs", plan).await;
     assert_eq!(started.status(), 201);
     assert_eq!(body(started).await, json!({ "id": "a/b", "tag": null }));
-    let state = async || body(ask(&simulator, &["a/b"]).send().await.unwrap()).await["a/b"]["state"].clone();
+    let state =
+        async || body(request(&simulator, &["a/b"]).send().await.unwrap()).await["a/b"]["state"].clone();
     assert_eq!(state().await, "active");
     assert_eq!(admin(Method::PUT, "jobs/a%2Fb/state", json!({ "state": "retry" })).await.status(), 204);
     assert_eq!(state().await, "retry");
@@ -218,19 +220,19 @@ async fn everything_is_also_at_hand_over_http() {
     assert_eq!(state().await, "completed");
     let fault = json!({ "effect": { "status": { "code": 503 } }, "path": "/jobs", "times": 1 });
     assert_eq!(admin(Method::POST, "faults", fault).await.status(), 204);
-    assert_eq!(ask(&simulator, &[]).send().await.unwrap().status(), 503);
+    assert_eq!(request(&simulator, &[]).send().await.unwrap().status(), 503);
     assert_eq!(admin(Method::POST, "poison/a%2Fb", json!({})).await.status(), 204);
-    assert_eq!(ask(&simulator, &["a/b"]).send().await.unwrap().status(), 400);
+    assert_eq!(request(&simulator, &["a/b"]).send().await.unwrap().status(), 400);
     assert_eq!(admin(Method::DELETE, "faults", json!({})).await.status(), 204);
     assert_eq!(admin(Method::PUT, "credentials", json!({ "reject": true })).await.status(), 204);
-    assert_eq!(ask(&simulator, &[]).send().await.unwrap().status(), 401);
+    assert_eq!(request(&simulator, &[]).send().await.unwrap().status(), 401);
     assert_eq!(body(admin(Method::GET, "calls", json!({})).await).await.as_array().unwrap().len(), 6);
     assert_eq!(admin(Method::POST, "faults", json!({ "effect": "nonsense" })).await.status(), 422);
     assert_eq!(admin(Method::DELETE, "jobs/nobody", json!({})).await.status(), 404);
 }
 
 #[tokio::test]
-async fn a_fault_that_is_none_is_refused_with_its_field_and_what_may_stand_there() {
+async fn invalid_fault_is_refused_with_its_field_and_valid_values() {
     let simulator = immuta().await;
     for (fault, wanted) in [
         (json!({ "effect": "nonsense" }), &["effect: unknown variant `nonsense`", "`twice`", "`json`"][..]),
@@ -255,11 +257,11 @@ async fn a_fault_that_is_none_is_refused_with_its_field_and_what_may_stand_there
             assert!(text.contains(word), "{fault}: {text}");
         }
     }
-    assert_eq!(ask(&simulator, &[]).send().await.unwrap().status(), 200);
+    assert_eq!(request(&simulator, &[]).send().await.unwrap().status(), 200);
 }
 
 #[tokio::test]
-async fn an_answer_is_about_other_jobs_or_more_or_fewer() {
+async fn response_can_list_other_more_or_fewer_jobs() {
     let simulator = immuta().await;
     for id in ["a", "b"] {
         simulator.start_job(Plan::fixed("active").id(id));
@@ -269,14 +271,89 @@ async fn an_answer_is_about_other_jobs_or_more_or_fewer() {
     {
         let about = about.into_iter().map(str::to_owned).collect();
         simulator.inject(Fault::new(Effect::AnswerFor(about)).times(1));
-        let answer = body(ask(&simulator, &["a"]).send().await.unwrap()).await;
+        let answer = body(request(&simulator, &["a"]).send().await.unwrap()).await;
         let ids: Vec<_> = answer.as_object().unwrap().values().map(|record| record["id"].clone()).collect();
         assert_eq!(json!(ids), wanted);
     }
 }
 
 #[tokio::test]
-async fn a_body_of_any_bytes_and_a_value_of_any_kind_can_be_answered() {
+async fn poisonous_job_affects_every_request_that_lists_it_until_it_is_healed() {
+    let simulator = immuta().await;
+    for id in ["good", "bad", "other"] {
+        simulator.start_job(Plan::fixed("active").id(id));
+    }
+    let status = async |ids: &[&str]| request(&simulator, ids).send().await.unwrap().status().as_u16();
+    simulator.poison_with("bad", Effect::status(502, "{}"));
+    simulator.inject(Fault::new(Effect::status(503, "{}")).for_job("other"));
+    for _ in 0..3 {
+        assert_eq!(status(&["good", "bad"]).await, 502);
+        assert_eq!(status(&["good"]).await, 200);
+    }
+    simulator.heal("bad");
+    assert_eq!(status(&["good", "bad"]).await, 200);
+    assert_eq!(status(&["other"]).await, 503, "only the job's own faults are removed");
+    simulator.poison("bad");
+    assert_eq!(status(&["good", "bad"]).await, 400);
+    simulator.heal("bad");
+    assert_eq!(status(&["good", "bad"]).await, 200);
+}
+
+#[tokio::test]
+async fn poisonous_job_over_http_takes_an_effect() {
+    let simulator = immuta().await;
+    let admin = async |method, body| {
+        send(&simulator, method, "/_simulator/poison/a", &body).send().await.unwrap().status().as_u16()
+    };
+    let status = async |id| request(&simulator, &[id]).send().await.unwrap().status().as_u16();
+    assert_eq!(admin(Method::POST, json!({ "html": 502 })).await, 204);
+    assert_eq!((status("a").await, status("b").await), (502, 200));
+    assert_eq!(admin(Method::DELETE, json!({})).await, 204);
+    assert_eq!(status("a").await, 200);
+    assert_eq!(admin(Method::POST, json!("nonsense")).await, 422);
+}
+
+#[tokio::test]
+async fn elements_are_omitted_and_added() {
+    let simulator = immuta().await;
+    for id in ["a", "b", "c"] {
+        simulator.start_job(Plan::fixed("active").id(id));
+    }
+    let elements = Elements { omit: vec!["b".into()], add: vec!["c".into()] };
+    simulator.poison_with("b", Effect::Elements(elements));
+    let ids = async |ids: &[&str]| {
+        let answer = body(request(&simulator, ids).send().await.unwrap()).await;
+        answer.as_object().unwrap().keys().cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(ids(&["a", "b"]).await, ["a", "c"]);
+    assert_eq!(ids(&["a"]).await, ["a"]);
+}
+
+#[tokio::test]
+async fn held_response_says_what_was_true_when_the_request_arrived() {
+    let simulator = immuta().await;
+    let job = simulator.start_job(Plan::fixed("created"));
+    simulator.inject(Fault::new(Effect::HoldResponse).times(1));
+    let held = tokio::spawn(request(&simulator, &[&job.id]).send());
+    timeout(Duration::from_secs(5), simulator.wait_for_responses("/jobs", 1)).await.unwrap();
+    simulator.set_state(&job.id, "active");
+    let other = body(request(&simulator, &[&job.id]).send().await.unwrap()).await;
+    assert_eq!(other[&job.id]["state"], "active", "the next response is not held");
+    assert!(!held.is_finished());
+    simulator.clear_faults();
+    assert_eq!(body(held.await.unwrap().unwrap()).await[&job.id]["state"], "created");
+}
+
+#[tokio::test]
+async fn result_has_the_size_of_the_plan() {
+    let simulator = immuta().await;
+    let job = simulator.start_job(serde_json::from_str(r#"{"end":{"success":{"size":1000}}}"#).unwrap());
+    let answer = body(request(&simulator, &[&job.id]).send().await.unwrap()).await;
+    assert_eq!(answer[&job.id]["output"].as_str().unwrap().len(), 1000);
+}
+
+#[tokio::test]
+async fn response_body_and_values_can_be_anything() {
     let simulator = immuta().await;
     simulator.start_job(Plan::fixed("active").id("a"));
     for (effect, wanted) in [
@@ -296,7 +373,7 @@ async fn a_body_of_any_bytes_and_a_value_of_any_kind_can_be_answered() {
         ),
     ] {
         simulator.inject(serde_json::from_value(json!({ "effect": effect, "times": 1 })).unwrap());
-        let answer = ask(&simulator, &["a"]).send().await.unwrap();
+        let answer = request(&simulator, &["a"]).send().await.unwrap();
         assert_eq!(
             answer.headers()["content-type"].to_str().unwrap().split(';').next(),
             Some("application/json")
@@ -306,14 +383,14 @@ async fn a_body_of_any_bytes_and_a_value_of_any_kind_can_be_answered() {
 }
 
 #[tokio::test]
-async fn the_fleet_starts_jobs_and_a_configuration_that_reaches_them() {
-    let fleet = Fleet::start().await.unwrap();
-    let jobs = fleet.start_demo_jobs();
-    let config: toml::Table = fleet.config().parse().unwrap();
+async fn simulator_set_starts_jobs_and_a_matching_configuration() {
+    let set = SimulatorSet::start().await.unwrap();
+    let jobs = set.start_demo_jobs();
+    let config: toml::Table = set.config().parse().unwrap();
     assert_eq!(config["allow_inline_secrets"].as_bool(), Some(true));
     for vendor in Vendor::ALL {
         let backend = &config["backends"][vendor.name()];
-        assert_eq!(backend["base_url"].as_str(), Some(&*fleet.simulator(vendor).base_url()));
+        assert_eq!(backend["base_url"].as_str(), Some(&*set.simulator(vendor).base_url()));
         assert_eq!(backend["poll"]["max_interval"].as_str(), Some("2s"));
         assert!((3..=4).contains(&jobs.iter().filter(|job| job.backend == vendor.name()).count()));
     }
@@ -322,7 +399,7 @@ async fn the_fleet_starts_jobs_and_a_configuration_that_reaches_them() {
 
 #[test]
 fn demo_jobs_end_in_every_way_within_a_minute() {
-    let plans: Vec<_> = Vendor::ALL.into_iter().flat_map(super::fleet::demo_plans).collect();
+    let plans: Vec<_> = Vendor::ALL.into_iter().flat_map(super::simulator_set::demo_plans).collect();
     for (title, plan) in &plans {
         let runs_on = match plan.end {
             End::Cancelled { still_running_for } => still_running_for,
@@ -344,14 +421,14 @@ fn demo_jobs_end_in_every_way_within_a_minute() {
 }
 
 #[test]
-fn simulators_know_no_other_module_of_the_crate() {
+fn simulators_use_no_other_module_of_the_crate() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut rooms = vec![root.join("simulators")];
+    let mut folders = vec![root.join("simulators")];
     let mut files = vec![root.join("simulators.rs")];
-    while let Some(room) = rooms.pop() {
-        for entry in std::fs::read_dir(room).unwrap() {
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
-            if path.is_dir() { rooms.push(path) } else { files.push(path) }
+            if path.is_dir() { folders.push(path) } else { files.push(path) }
         }
     }
     let stranger = concat!("crate", "::");

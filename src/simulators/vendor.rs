@@ -1,13 +1,13 @@
-//! What is different from vendor to vendor, for the rooms that all share.
+//! What differs between the vendors, behind one enum.
 
 use std::{fmt, str::FromStr, sync::Arc};
 
 use axum::{Router, http::request::Parts, response::Response};
 use uuid::Uuid;
 
-use super::{World, claret, credentials, datasaur, immuta, kinetica, life::Words};
+use super::{SimulatorState, claret, credentials, datasaur, immuta, job_state::StateWords, kinetica};
 
-/// Whose API a simulator imitates.
+/// The vendor whose API a simulator imitates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Vendor {
     /// Immuta.
@@ -34,17 +34,17 @@ impl Vendor {
         }
     }
 
-    pub(super) fn routes(self, world: &Arc<World>) -> Router {
-        let world = Arc::clone(world);
+    pub(super) fn routes(self, state: &Arc<SimulatorState>) -> Router {
+        let state = Arc::clone(state);
         match self {
-            Self::Immuta => immuta::routes(world),
-            Self::Kinetica => kinetica::routes(world),
-            Self::Claret => claret::routes(world),
-            Self::Datasaur => datasaur::routes(world),
+            Self::Immuta => immuta::routes(state),
+            Self::Kinetica => kinetica::routes(state),
+            Self::Claret => claret::routes(state),
+            Self::Datasaur => datasaur::routes(state),
         }
     }
 
-    pub(super) fn words(self) -> Words {
+    pub(super) fn words(self) -> StateWords {
         match self {
             Self::Immuta => immuta::WORDS,
             Self::Kinetica => kinetica::WORDS,
@@ -53,7 +53,7 @@ impl Vendor {
         }
     }
 
-    /// Ids, or tags where no id is given, of the jobs that a request asks about.
+    /// Ids of the jobs that a request lists, or their tags where it has no id.
     pub(super) fn job_ids(self, parts: &Parts, body: &[u8]) -> Vec<String> {
         match self {
             Self::Immuta => immuta::job_ids(body),
@@ -63,7 +63,7 @@ impl Vendor {
         }
     }
 
-    /// How the vendor says no to a request that it understood.
+    /// The vendor's response to a valid request that it refuses.
     pub(super) fn refusal(self, parts: &Parts, message: &str) -> Response {
         match self {
             Self::Immuta => immuta::refusal(message),

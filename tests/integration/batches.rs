@@ -15,7 +15,7 @@ fn many(simulator: &Simulator, word: &str, count: usize) -> Vec<jobwatch::proto:
 }
 
 #[tokio::test]
-async fn a_batch_costs_its_size_divided_by_the_vendors() {
+async fn batch_costs_its_size_divided_by_max_batch() {
     for (vendor, word, path) in
         [(Vendor::Immuta, "active", "/jobs/statuses"), (Vendor::Datasaur, "QUEUED", "/graphql")]
     {
@@ -37,7 +37,7 @@ async fn a_batch_costs_its_size_divided_by_the_vendors() {
 }
 
 #[tokio::test]
-async fn max_batch_is_the_operators_choice() {
+async fn max_batch_is_configurable() {
     let simulator = simulator(Vendor::Immuta).await;
     let gateway = Gateway::start([Backend::of(&simulator).poll("max_batch", "30")]).await;
     batch(&gateway.client(), batch_request(many(&simulator, "active", 100))).await.unwrap();
@@ -45,7 +45,7 @@ async fn max_batch_is_the_operators_choice() {
 }
 
 #[tokio::test]
-async fn calls_of_one_moment_share_a_request() {
+async fn concurrent_calls_share_a_poll() {
     let simulator = simulator(Vendor::Immuta).await;
     let window = "[server]\ncollection_window = \"300ms\"";
     let gateway = Gateway::start_with(window, [Backend::of(&simulator)]).await;
@@ -57,7 +57,7 @@ async fn calls_of_one_moment_share_a_request() {
 }
 
 #[tokio::test]
-async fn duplicates_and_bad_jobs_are_answered_in_their_places() {
+async fn batch_with_duplicates_and_bad_jobs_keeps_the_order() {
     let (immuta, claret) = (simulator(Vendor::Immuta).await, simulator(Vendor::Claret).await);
     let gateway = Gateway::start([Backend::of(&immuta), Backend::of(&claret)]).await;
     let client = gateway.client();
@@ -131,7 +131,7 @@ async fn batch_above_4_mib_is_read_by_a_client_with_default_limits() {
 }
 
 #[tokio::test]
-async fn a_dead_backends_elements_fail_alone() {
+async fn batch_with_a_dead_backend_fails_only_its_elements() {
     let simulator = simulator(Vendor::Immuta).await;
     let dead = Backend::dead(Vendor::Kinetica).await;
     let gateway = Gateway::start([Backend::of(&simulator), dead]).await;
@@ -146,7 +146,7 @@ async fn a_dead_backends_elements_fail_alone() {
 }
 
 #[tokio::test]
-async fn a_batch_waits_until_every_job_has_ended() {
+async fn batch_with_wait_returns_when_every_job_is_terminal() {
     let simulator = simulator(Vendor::Immuta).await;
     let gateway = Gateway::start([Backend::of(&simulator)]).await;
     let plans = [Plan::default(), Plan::default().running_for(ms(400)), Plan::fails("no")];
@@ -161,7 +161,7 @@ async fn a_batch_waits_until_every_job_has_ended() {
 }
 
 #[tokio::test]
-async fn a_poisoned_batch_is_split_until_the_culprit_stands_alone() {
+async fn batch_with_one_refused_job_is_bisected() {
     for (vendor, word, path) in
         [(Vendor::Immuta, "active", "/jobs/statuses"), (Vendor::Datasaur, "QUEUED", "/graphql")]
     {
@@ -189,7 +189,7 @@ async fn a_poisoned_batch_is_split_until_the_culprit_stands_alone() {
 }
 
 #[tokio::test]
-async fn a_poisonous_job_is_asked_alone_from_then_on_and_heals() {
+async fn quarantined_job_is_polled_alone_and_recovers() {
     let simulator = simulator(Vendor::Immuta).await;
     let gateway = Gateway::start([Backend::of(&simulator)]).await;
     let client = gateway.client();

@@ -13,7 +13,7 @@ use std::{
 use jobwatch::{
     config::Config,
     server,
-    simulators::{Fleet, Outcome, Plan, Simulator, Vendor},
+    simulators::{Outcome, Plan, Simulator, SimulatorSet, Vendor},
 };
 use serde_json::{Value, json};
 use tokio::{
@@ -32,14 +32,14 @@ const PATIENCE: Duration = Duration::from_mins(2);
 
 /// The real server before simulated vendors that it asks often.
 struct Gateway {
-    fleet: Fleet,
+    simulators: SimulatorSet,
     address: SocketAddr,
     stop: DropGuard,
 }
 
 impl Gateway {
     async fn start() -> Self {
-        let fleet = Fleet::start().await.unwrap();
+        let simulators = SimulatorSet::start().await.unwrap();
         let poll = |(key, value): (&str, &str)| {
             Vendor::ALL.map(|vendor| {
                 let vendor = vendor.name().to_uppercase();
@@ -47,16 +47,16 @@ impl Gateway {
             })
         };
         let short = [("MIN_INTERVAL", "30ms"), ("MAX_INTERVAL", "100ms"), ("REQUESTS_PER_SECOND", "1000")];
-        let config = Config::parse(&fleet.config(), short.into_iter().flat_map(poll)).unwrap();
+        let config = Config::parse(&simulators.config(), short.into_iter().flat_map(poll)).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
         tokio::spawn(server::run(listener, stop.clone(), config));
-        Self { fleet, address, stop: stop.drop_guard() }
+        Self { simulators, address, stop: stop.drop_guard() }
     }
 
     fn simulator(&self, vendor: Vendor) -> &Simulator {
-        self.fleet.simulator(vendor)
+        self.simulators.simulator(vendor)
     }
 
     /// Starts a job; its JobRef as JSON.
@@ -305,7 +305,7 @@ async fn grpcurl_checks_the_health() {
 }
 
 #[tokio::test]
-async fn the_health_is_not_serving_once_the_shutdown_began_and_does_not_delay_it() {
+async fn health_at_shutdown_is_not_serving_and_does_not_delay_it() {
     let gateway = Gateway::start().await;
     let (address, watch) = (gateway.address.to_string(), format!("{HEALTH}/Watch"));
     let mut watches = [SERVICE, ""].map(|service| {
@@ -352,7 +352,7 @@ async fn buf_curl_calls_over_reflection_v1() {
 }
 
 #[tokio::test]
-async fn python_needs_nothing_but_reflection() {
+async fn python_client_works_over_reflection() {
     let gateway = Gateway::start().await;
     let urls = Vendor::ALL.map(|vendor| format!("{vendor}={}", gateway.simulator(vendor).base_url()));
     let args = [gateway.address.to_string()].into_iter().chain(urls);
@@ -360,7 +360,7 @@ async fn python_needs_nothing_but_reflection() {
 }
 
 #[tokio::test]
-async fn python_can_be_generated_from_the_contract_alone() {
+async fn python_client_is_generated_from_the_contract() {
     let gateway = Gateway::start().await;
     let job = gateway.simulator(Vendor::Immuta).start_job(Plan::default());
     let args = [gateway.address.to_string(), contract(), Vendor::Immuta.to_string(), job.id];
@@ -368,7 +368,7 @@ async fn python_can_be_generated_from_the_contract_alone() {
 }
 
 #[tokio::test]
-async fn node_gets_and_watches_from_the_contract_alone() {
+async fn node_client_gets_and_watches_from_the_contract() {
     let gateway = Gateway::start().await;
     let mut node = command("node");
     node.env("NODE_PATH", tool("node/node_modules")).arg(client("grpc_node.js"));
@@ -377,7 +377,7 @@ async fn node_gets_and_watches_from_the_contract_alone() {
 }
 
 #[tokio::test]
-async fn the_examples_follow_a_job_and_exit_by_its_end() {
+async fn examples_watch_a_job_and_exit_by_its_outcome() {
     let gateway = Gateway::start().await;
     let out = tempfile::tempdir().unwrap();
     let run = async |program: &OsStr, args: &[&str]| {
@@ -409,13 +409,13 @@ async fn the_examples_follow_a_job_and_exit_by_its_end() {
 }
 
 #[tokio::test]
-async fn kineticas_own_client_takes_the_simulator_for_kinetica() {
+async fn kinetica_client_works_with_the_simulator() {
     let simulator = Simulator::start(Vendor::Kinetica).await.unwrap();
     passes(python("kinetica_gpudb.py"), [simulator.base_url()]).await;
 }
 
 #[tokio::test]
-async fn what_the_demo_prints_can_be_pasted() {
+async fn demo_output_has_commands_that_work() {
     let mut demo = command(env!("CARGO_BIN_EXE_jobwatch"));
     demo.args(["demo", "--listen", "127.0.0.1:0"]).stdout(Stdio::piped());
     let mut demo = demo.spawn().unwrap();

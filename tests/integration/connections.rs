@@ -14,7 +14,7 @@ use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 use crate::harness::*;
 
 #[tokio::test]
-async fn a_connection_that_says_nothing_keeps_others_out_for_ten_seconds_at_most() {
+async fn silent_connection_blocks_others_for_at_most_ten_seconds() {
     let simulator = simulator(Vendor::Claret).await;
     let gateway = Gateway::start_with("[limits]\nconnections = 1\n", [Backend::of(&simulator)]).await;
     let job = job_at(&simulator, &simulator.start_job(Plan::fixed("pending")));
@@ -42,7 +42,7 @@ fn tls() -> (TempDir, rcgen::Certificate, String) {
 
 /// What TLS says last is all that such a client gets to know.
 #[tokio::test]
-async fn a_client_whose_handshake_fails_is_told_why() {
+async fn tls_client_with_failed_handshake_sees_the_reason() {
     let (_dir, cert, section) = tls();
     let gateway = Gateway::start_with(&section, [Backend::dead(Vendor::Claret).await]).await;
     let only_http_1 = reqwest::Client::builder()
@@ -56,7 +56,7 @@ async fn a_client_whose_handshake_fails_is_told_why() {
 }
 
 #[tokio::test]
-async fn a_handshake_that_is_never_finished_keeps_others_out_for_ten_seconds_at_most() {
+async fn unfinished_handshake_blocks_others_for_at_most_ten_seconds() {
     let (_dir, cert, section) = tls();
     let sections = format!("{section}[limits]\nconnections = 1\n");
     let simulator = simulator(Vendor::Claret).await;

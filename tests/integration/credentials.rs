@@ -37,7 +37,7 @@ fn running(vendor: Vendor) -> Plan {
 }
 
 #[tokio::test]
-async fn every_way_to_sign_in_works() {
+async fn every_credential_kind_is_accepted() {
     let basic = format!(
         "{{ client_id = {:?}, client_secret = {:?}, client_auth = \"basic\" }}",
         credentials::DATASAUR_CLIENT_ID,
@@ -73,7 +73,7 @@ async fn every_way_to_sign_in_works() {
 }
 
 #[tokio::test]
-async fn a_kinetica_without_credentials_is_asked_without() {
+async fn kinetica_without_credentials_is_polled_without_authorization() {
     let simulator = simulator(Vendor::Kinetica).await;
     let gateway = Gateway::start([Backend::of(&simulator).credentials("\"none\"")]).await;
     let error = get(&gateway.client(), &job("kinetica", "1")).await.unwrap_err();
@@ -82,7 +82,7 @@ async fn a_kinetica_without_credentials_is_asked_without() {
 }
 
 #[tokio::test]
-async fn a_token_is_fetched_once_however_many_calls_need_it() {
+async fn token_is_fetched_once_for_concurrent_calls() {
     for vendor in TRADING {
         let simulator = simulator(vendor).await;
         let backend = traded(vendor, &simulator).poll("max_batch", "1").poll("max_concurrency", "50");
@@ -99,7 +99,7 @@ async fn a_token_is_fetched_once_however_many_calls_need_it() {
 }
 
 #[tokio::test]
-async fn a_rejected_token_is_replaced_once_and_nobody_notices() {
+async fn rejected_token_is_refreshed_once_without_an_error() {
     for vendor in TRADING {
         let simulator = simulator(vendor).await;
         let gateway = Gateway::start([traded(vendor, &simulator)]).await;
@@ -110,7 +110,7 @@ async fn a_rejected_token_is_replaced_once_and_nobody_notices() {
         watch.status().await;
         simulator.expire_tokens();
         get(&client, &job).await.unwrap();
-        guard(simulator.wait_for_answers(token_path(vendor), 2)).await;
+        guard(simulator.wait_for_responses(token_path(vendor), 2)).await;
         simulator.finish(&started.id);
         assert!(watch.status().await.terminal, "there was no interruption");
         assert_eq!(simulator.count(token_path(vendor)), 2, "{vendor}");
@@ -118,7 +118,7 @@ async fn a_rejected_token_is_replaced_once_and_nobody_notices() {
 }
 
 #[tokio::test]
-async fn a_token_is_replaced_before_it_expires() {
+async fn token_is_refreshed_before_it_expires() {
     let simulator = simulator(Vendor::Datasaur).await;
     simulator.set_token_lifetime(ms(2000));
     let gateway = Gateway::start([Backend::of(&simulator)]).await;
@@ -132,7 +132,7 @@ async fn a_token_is_replaced_before_it_expires() {
 }
 
 #[tokio::test]
-async fn a_second_rejection_is_the_gateways_own_fault_and_passes_when_it_is_healed() {
+async fn credentials_rejected_twice_interrupt_until_they_are_accepted() {
     for vendor in Vendor::ALL {
         let simulator = simulator(vendor).await;
         let gateway = Gateway::start([traded(vendor, &simulator)]).await;
@@ -152,7 +152,7 @@ async fn a_second_rejection_is_the_gateways_own_fault_and_passes_when_it_is_heal
 }
 
 #[tokio::test]
-async fn a_token_that_is_never_accepted_is_fetched_twice_for_one_call() {
+async fn token_never_accepted_is_fetched_twice_per_call() {
     let simulator = simulator(Vendor::Claret).await;
     simulator.inject(Fault::new(Effect::status(401, "{}")).at("/imports/status"));
     let gateway = Gateway::start([Backend::of(&simulator)]).await;
@@ -162,7 +162,7 @@ async fn a_token_that_is_never_accepted_is_fetched_twice_for_one_call() {
 }
 
 #[tokio::test]
-async fn a_refused_secret_is_not_a_refused_job() {
+async fn rejected_credentials_are_not_a_refused_job() {
     for vendor in TRADING {
         let simulator = simulator(vendor).await;
         simulator.set_secret("another");

@@ -1,8 +1,6 @@
 //! The caller's deadline holds everywhere, and a call that was given up costs
 //! nothing more.
 
-use std::time::Duration;
-
 use jobwatch::{
     proto::v1::{GetJobStatusRequest, JobState},
     simulators::{Effect, Fault, Plan, Simulator, Vendor},
@@ -13,15 +11,9 @@ use tokio::{
     net::{TcpListener, TcpStream},
     time::Instant,
 };
-use tonic::{Code, Request};
+use tonic::Code;
 
 use crate::harness::*;
-
-fn within<T>(time: Duration, message: T) -> Request<T> {
-    let mut request = Request::new(message);
-    request.set_timeout(time);
-    request
-}
 
 async fn hanging(vendor: Vendor) -> Simulator {
     let simulator = simulator(vendor).await;
@@ -44,23 +36,22 @@ async fn servers_answer(gateway: &Gateway, timeout: &str, request: &GetJobStatus
 }
 
 #[tokio::test]
-async fn a_get_ends_at_its_deadline() {
+async fn get_at_a_hanging_backend_ends_at_its_deadline() {
     let simulator = hanging(Vendor::Kinetica).await;
-    let gateway = Gateway::start([Backend::of(&simulator)]).await;
+    // Nothing but the deadline can end it.
+    let gateway = Gateway::start([Backend::of(&simulator).poll("timeout", "\"10m\"")]).await;
     let mut request = get_request(&job("kinetica", "1"));
     for wait in [None, Some(proto_ms(60_000))] {
         request.wait = wait;
         for timeout in ["200m", "77777u"] {
-            let since = Instant::now();
             let code = servers_answer(&gateway, timeout, &request).await;
             assert_eq!(code, "4", "DEADLINE_EXCEEDED after {timeout}");
-            assert!(since.elapsed() < ms(3000));
         }
     }
 }
 
 #[tokio::test]
-async fn a_wait_that_outlasts_the_deadline_ends_before_it_with_what_is_known() {
+async fn wait_beyond_the_deadline_returns_the_known_status() {
     let simulator = simulator(Vendor::Kinetica).await;
     let gateway = Gateway::start([Backend::of(&simulator)]).await;
     let mut request = get_request(&job_at(&simulator, &simulator.start_job(Plan::fixed("RUNNING"))));
@@ -71,7 +62,7 @@ async fn a_wait_that_outlasts_the_deadline_ends_before_it_with_what_is_known() {
 }
 
 #[tokio::test]
-async fn a_batch_answers_shortly_before_its_deadline_what_it_knows() {
+async fn batch_at_its_deadline_returns_known_elements() {
     let (stuck, good) = (hanging(Vendor::Kinetica).await, simulator(Vendor::Immuta).await);
     let gateway = Gateway::start([Backend::of(&stuck), Backend::of(&good)]).await;
     let client = gateway.client();
@@ -91,7 +82,7 @@ async fn a_batch_answers_shortly_before_its_deadline_what_it_knows() {
 }
 
 #[tokio::test]
-async fn a_batch_without_a_deadline_has_the_configured_one() {
+async fn batch_without_deadline_ends_at_the_configured_one() {
     let (stuck, good) = (hanging(Vendor::Kinetica).await, simulator(Vendor::Immuta).await);
     let sections = "[server]\ndefault_deadline = \"400ms\"";
     let gateway = Gateway::start_with(sections, [Backend::of(&stuck), Backend::of(&good)]).await;
@@ -101,11 +92,12 @@ async fn a_batch_without_a_deadline_has_the_configured_one() {
     let answers = batch(&gateway.client(), request).await.unwrap();
     assert_eq!(told(answers[0].as_ref().unwrap_err()).code, Code::DeadlineExceeded);
     assert!(answers[1].is_ok());
-    assert!(since.elapsed() >= ms(400) && since.elapsed() < ms(3000));
+    // Far below the default of 30 s.
+    assert!(since.elapsed() >= ms(400) && since.elapsed() < ms(20_000));
 }
 
 #[tokio::test]
-async fn a_watch_ends_at_its_deadline_after_all_that_it_said() {
+async fn watch_ends_at_its_deadline_after_its_statuses() {
     let simulator = simulator(Vendor::Immuta).await;
     let gateway = Gateway::start([Backend::of(&simulator)]).await;
     let job = job_at(&simulator, &simulator.start_job(Plan::fixed("active")));
@@ -118,7 +110,7 @@ async fn a_watch_ends_at_its_deadline_after_all_that_it_said() {
 }
 
 #[tokio::test]
-async fn a_stuck_backend_times_out_and_is_asked_again() {
+async fn hanging_poll_times_out_and_is_repeated() {
     let simulator = simulator(Vendor::Immuta).await;
     simulator.inject(Fault::new(Effect::Hang).times(1));
     let gateway = Gateway::start([Backend::of(&simulator).poll("timeout", "\"300ms\"")]).await;
@@ -161,7 +153,7 @@ async fn is_closed(mut stream: TcpStream) {
 }
 
 #[tokio::test]
-async fn a_get_that_is_given_up_ends_the_upstream_request() {
+async fn cancelled_get_cancels_the_poll() {
     let (silent, backend) = Silent::start().await;
     let gateway = Gateway::start([backend]).await;
     let client = gateway.client();
@@ -172,7 +164,7 @@ async fn a_get_that_is_given_up_ends_the_upstream_request() {
 }
 
 #[tokio::test]
-async fn a_get_past_its_deadline_ends_the_upstream_request() {
+async fn get_past_its_deadline_cancels_the_poll() {
     let (silent, backend) = Silent::start().await;
     let gateway = Gateway::start([backend]).await;
     let client = gateway.client();
@@ -184,7 +176,7 @@ async fn a_get_past_its_deadline_ends_the_upstream_request() {
 }
 
 #[tokio::test]
-async fn a_watch_that_is_given_up_ends_the_upstream_request() {
+async fn cancelled_watch_cancels_the_poll() {
     let (silent, backend) = Silent::start().await;
     let gateway = Gateway::start([backend]).await;
     let watch = Watch::of(&gateway.client(), &job("kinetica", "7")).await;
@@ -194,7 +186,7 @@ async fn a_watch_that_is_given_up_ends_the_upstream_request() {
 }
 
 #[tokio::test]
-async fn an_upstream_request_goes_on_while_somebody_waits_for_it() {
+async fn poll_with_a_remaining_subscriber_is_not_cancelled() {
     let (silent, backend) = Silent::start().await;
     let gateway = Gateway::start([backend]).await;
     let client = gateway.client();
@@ -218,7 +210,7 @@ async fn an_upstream_request_goes_on_while_somebody_waits_for_it() {
 }
 
 #[tokio::test]
-async fn a_call_that_was_given_up_leaves_nothing_followed() {
+async fn cancelled_call_leaves_no_subscription() {
     let simulator = simulator(Vendor::Claret).await;
     let gateway = Gateway::start([Backend::of(&simulator)]).await;
     let client = gateway.client();

@@ -67,7 +67,7 @@ fn every_fault_has_a_row_and_every_row_a_test() {
 }
 
 #[test]
-fn whatever_is_said_to_be_done_by_hand_is_in_the_help() {
+fn faults_to_inject_by_hand_are_in_the_help() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let text = fs::read_to_string(root.join("docs/faults.md")).unwrap();
     for command in ["simulate", "demo"] {

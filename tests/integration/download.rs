@@ -35,6 +35,8 @@ mod memory;
 type Client = JobStatusServiceClient<Channel>;
 
 const SECOND: Duration = Duration::from_secs(1);
+/// Far longer than anything takes, and far shorter than the ten minutes of a stalled reader.
+const GUARD: Duration = Duration::from_mins(1);
 const MEBI: u64 = 1 << 20;
 
 /// More bytes than all buffers on the way hold.
@@ -279,7 +281,7 @@ async fn tapped() -> (Gateway, Tap) {
 }
 
 #[tokio::test]
-async fn a_file_comes_with_what_is_known_about_it() {
+async fn download_returns_the_file_and_its_metadata() {
     let gateway = Gateway::start().await;
     let job = gateway.job([file(Content::Pattern(200_000))]);
     let expected = ArtifactInfo {
@@ -294,7 +296,7 @@ async fn a_file_comes_with_what_is_known_about_it() {
 }
 
 #[tokio::test]
-async fn a_file_is_taken_up_at_any_byte_with_ranges_or_without() {
+async fn download_resumes_at_any_offset_with_or_without_ranges() {
     let gateway = Gateway::start().await;
     let job = gateway.job([file(Content::Pattern(200_000))]);
     for _ in 0..2 {
@@ -308,7 +310,7 @@ async fn a_file_is_taken_up_at_any_byte_with_ranges_or_without() {
 }
 
 #[tokio::test]
-async fn a_bad_request_names_the_field() {
+async fn request_with_bad_field_names_the_field() {
     let gateway = Gateway::start().await;
     let job = gateway.job([file(Content::Pattern(9))]);
     assert_eq!(
@@ -323,7 +325,7 @@ async fn a_bad_request_names_the_field() {
 }
 
 #[tokio::test]
-async fn a_file_that_the_job_lacks_is_looked_for_in_a_fresh_status() {
+async fn download_of_an_unknown_artifact_polls_the_job_first() {
     let gateway = Gateway::start().await;
     let id = gateway.claret.start_job(Plan::fixed("in_progress").file(
         Category::Output,
@@ -338,7 +340,7 @@ async fn a_file_that_the_job_lacks_is_looked_for_in_a_fresh_status() {
 }
 
 #[tokio::test]
-async fn a_location_elsewhere_is_refused_and_never_asked() {
+async fn artifact_location_at_another_origin_is_refused_without_a_request() {
     let elsewhere = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let other = elsewhere.local_addr().unwrap();
     let gateway = Gateway::start().await;
@@ -373,7 +375,7 @@ async fn a_location_elsewhere_is_refused_and_never_asked() {
 }
 
 #[tokio::test]
-async fn a_url_of_the_vendors_own_origin_is_fetched() {
+async fn artifact_url_at_the_vendors_origin_is_fetched() {
     let gateway = Gateway::start().await;
     let plain = gateway.job([file(Content::Pattern(9))]);
     assert_eq!(gateway.download(&plain, FILE, 0).await.unwrap().1, 9);
@@ -386,7 +388,7 @@ async fn a_url_of_the_vendors_own_origin_is_fetched() {
 }
 
 #[tokio::test]
-async fn what_the_vendor_says_instead_of_a_file_is_passed_on() {
+async fn download_that_the_vendor_refuses_reports_its_message() {
     let gateway = Gateway::start().await;
     let job = gateway.job([file(Content::Pattern(9))]);
     let login = format!("{}/demo/login", gateway.claret.base_url());
@@ -416,7 +418,7 @@ async fn what_the_vendor_says_instead_of_a_file_is_passed_on() {
 }
 
 #[tokio::test]
-async fn a_vendor_that_throttles_a_download_is_left_alone() {
+async fn throttled_download_holds_back_further_requests() {
     let gateway = Gateway::start().await;
     let job = gateway.job([file(Content::Pattern(9))]);
     gateway.claret.inject(Fault::new(Effect::retry_after(429, 60)).at("/download/"));
@@ -429,7 +431,7 @@ async fn a_vendor_that_throttles_a_download_is_left_alone() {
 }
 
 #[tokio::test]
-async fn an_expired_token_is_renewed_once() {
+async fn expired_token_is_refreshed_once() {
     let gateway = Gateway::start().await;
     let job = gateway.job([file(Content::Pattern(9))]);
     assert_eq!(gateway.download(&job, FILE, 0).await.unwrap().1, 9);
@@ -442,7 +444,7 @@ async fn an_expired_token_is_renewed_once() {
 }
 
 #[tokio::test]
-async fn the_program_writes_a_file_that_is_there_when_it_is_whole() {
+async fn cli_download_writes_the_file_only_when_complete() {
     let (gateway, mut tap) = tapped().await;
     let dir = tempfile::tempdir().unwrap();
     let names = || {

@@ -9,7 +9,7 @@ use tonic::Code;
 use crate::harness::*;
 
 #[tokio::test]
-async fn a_bad_request_names_its_field() {
+async fn download_with_bad_field_names_the_field() {
     let simulator = simulator(Vendor::Immuta).await;
     let gateway = Gateway::start([Backend::of(&simulator)]).await;
     let client = gateway.client();
@@ -44,7 +44,7 @@ async fn a_bad_request_names_its_field() {
 
 /// Not every client decodes what tonic escapes, such as spaces.
 #[tokio::test]
-async fn a_message_is_plain_text_on_the_wire() {
+async fn error_message_on_the_wire_is_plain_text() {
     let gateway = Gateway::start([Backend::dead(Vendor::Immuta).await]).await;
     let client = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
     let url = format!("http://{}/jobwatch.v1.JobStatusService/GetJobStatus", gateway.address);
@@ -55,7 +55,7 @@ async fn a_message_is_plain_text_on_the_wire() {
 }
 
 #[tokio::test]
-async fn a_name_that_no_job_can_have_is_refused_before_the_vendor_is_asked() {
+async fn invalid_job_id_is_refused_without_a_poll() {
     let mut simulators = Vec::new();
     for vendor in Vendor::ALL {
         simulators.push(simulator(vendor).await);
@@ -90,7 +90,7 @@ async fn a_name_that_no_job_can_have_is_refused_before_the_vendor_is_asked() {
 }
 
 #[tokio::test]
-async fn an_id_that_the_vendor_refuses_is_the_callers_fault_too() {
+async fn job_id_refused_by_the_vendor_is_invalid_argument() {
     let simulator = simulator(Vendor::Claret).await;
     let gateway = Gateway::start([Backend::of(&simulator)]).await;
     let client = gateway.client();
@@ -106,7 +106,7 @@ async fn an_id_that_the_vendor_refuses_is_the_callers_fault_too() {
 }
 
 #[tokio::test]
-async fn a_token_that_is_not_this_jobs_is_refused() {
+async fn resume_token_of_another_job_is_refused() {
     let simulator = simulator(Vendor::Immuta).await;
     let gateway = Gateway::start([Backend::of(&simulator)]).await;
     let client = gateway.client();
@@ -123,7 +123,7 @@ async fn a_token_that_is_not_this_jobs_is_refused() {
 }
 
 #[tokio::test]
-async fn what_does_not_exist_is_named() {
+async fn unknown_artifact_is_named() {
     let mut simulators = Vec::new();
     for vendor in Vendor::ALL {
         simulators.push(simulator(vendor).await);
@@ -153,7 +153,7 @@ async fn what_does_not_exist_is_named() {
 }
 
 #[tokio::test]
-async fn a_limit_that_is_reached_is_named() {
+async fn exceeded_limit_is_named() {
     let simulator = simulator(Vendor::Immuta).await;
     let limits = "[limits]\nwatches = 2\nbatch_size = 3";
     let gateway = Gateway::start_with(limits, [Backend::of(&simulator)]).await;
@@ -206,7 +206,7 @@ fn graphql(message: &str, class: &str, status: Option<u16>) -> Effect {
 }
 
 #[tokio::test]
-async fn a_vendors_failure_is_told_for_what_it_is() {
+async fn vendor_failures_map_to_code_and_reason() {
     use Code::{FailedPrecondition as Precondition, Internal, Unavailable};
     use Vendor::{Claret, Datasaur, Immuta, Kinetica};
     let kinetica = |code, message: &str| {
@@ -307,7 +307,7 @@ async fn a_vendors_failure_is_told_for_what_it_is() {
 }
 
 #[tokio::test]
-async fn a_wrong_address_is_no_missing_job() {
+async fn wrong_endpoint_is_no_missing_job() {
     for vendor in Vendor::ALL {
         let simulator = simulator(vendor).await;
         let token = simulator.issue_token();
@@ -319,7 +319,7 @@ async fn a_wrong_address_is_no_missing_job() {
 }
 
 #[tokio::test]
-async fn nobody_at_the_address_is_unavailable() {
+async fn refused_connection_is_unavailable() {
     for vendor in Vendor::ALL {
         let gateway = Gateway::start([Backend::dead(vendor).await]).await;
         let error = told(&get(&gateway.client(), &job(vendor.name(), "1")).await.unwrap_err());
@@ -329,7 +329,7 @@ async fn nobody_at_the_address_is_unavailable() {
 }
 
 #[tokio::test]
-async fn a_vendors_words_are_cut_to_512_characters() {
+async fn vendor_message_is_cut_to_512_characters() {
     let simulator = simulator(Vendor::Immuta).await;
     simulator.inject(Fault::new(Effect::Refuse("ä".repeat(5000))));
     let gateway = Gateway::start([Backend::of(&simulator)]).await;

@@ -15,7 +15,7 @@ use std::{
 use futures_util::{FutureExt, future::join_all};
 use jobwatch::{
     proto::v1::{JobRef, JobState as S, WatchJobRequest},
-    simulators::{Delivery, Effect, Plan, RawAnswer, Simulator, Vendor, credentials},
+    simulators::{Delivery, Effect, Plan, RawResponse, Simulator, Vendor, credentials},
 };
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -189,27 +189,27 @@ async fn every_fault_at(vendor: Vendor) {
 }
 
 #[tokio::test]
-async fn every_fault_of_the_network_is_survived_at_immuta() {
+async fn network_faults_at_immuta_are_survived() {
     every_fault_at(Vendor::Immuta).await;
 }
 
 #[tokio::test]
-async fn every_fault_of_the_network_is_survived_at_kinetica() {
+async fn network_faults_at_kinetica_are_survived() {
     every_fault_at(Vendor::Kinetica).await;
 }
 
 #[tokio::test]
-async fn every_fault_of_the_network_is_survived_at_claret() {
+async fn network_faults_at_claret_are_survived() {
     every_fault_at(Vendor::Claret).await;
 }
 
 #[tokio::test]
-async fn every_fault_of_the_network_is_survived_at_datasaur() {
+async fn network_faults_at_datasaur_are_survived() {
     every_fault_at(Vendor::Datasaur).await;
 }
 
 #[tokio::test]
-async fn a_connection_that_is_closed_under_each_second_request_is_no_outage() {
+async fn connection_closed_under_each_second_request_is_no_outage() {
     join_all(Vendor::ALL.map(closed_under_each_second_request)).await;
 }
 
@@ -281,8 +281,8 @@ async fn no_mix_up(vendor: Vendor, fault: Fault) {
 }
 
 #[tokio::test]
-async fn an_answer_that_comes_twice_is_never_taken_for_another_jobs() {
-    let twice = |answer: &RawAnswer| Delivery::of([answer.whole(), answer.whole()].concat());
+async fn duplicated_response_is_never_read_as_another_jobs() {
+    let twice = |answer: &RawResponse| Delivery::of([answer.whole(), answer.whole()].concat());
     // The copy comes a little after the answer, when the connection is idle or in
     // use again.
     let soon = |size| Fault::changed(move |answer| twice(answer).paced(size, ms(1)));
@@ -292,7 +292,7 @@ async fn an_answer_that_comes_twice_is_never_taken_for_another_jobs() {
 }
 
 #[tokio::test]
-async fn an_answer_to_the_request_before_is_never_taken_for_this_jobs() {
+async fn response_to_the_previous_request_is_never_read_as_this_jobs() {
     join_all(Vendor::ALL.map(|vendor| no_mix_up(vendor, Fault::shifted()))).await;
 }
 
@@ -300,7 +300,7 @@ async fn an_answer_to_the_request_before_is_never_taken_for_this_jobs() {
 const SHARES: usize = 8;
 
 #[tokio::test]
-async fn an_answer_that_ends_at_any_byte_is_an_outage() {
+async fn response_cut_at_any_byte_is_an_outage() {
     watch_for_panics();
     join_all(Vendor::ALL.map(ends_at_any_byte)).await;
     assert_nothing_panicked();
@@ -366,7 +366,7 @@ async fn never_connects(backend: Backend, well: &Simulator) {
     assert!(told(&error).retry_delay().is_some());
     assert_discreet(&error, "no connection");
     // A connection may take longer to fail than the first heartbeat to come.
-    let (interruption, cause) = watch.next_interruption().await;
+    let (interruption, cause) = watch.interruption().await;
     assert_eq!((cause.code, &*cause.reason), (Code::Unavailable, "BACKEND_UNAVAILABLE"));
     assert_discreet(&from_message(&interruption.cause.unwrap()), "no connection");
     // It stays open, and the outage is told again.
@@ -374,7 +374,7 @@ async fn never_connects(backend: Backend, well: &Simulator) {
 }
 
 #[tokio::test]
-async fn an_https_address_without_tls_is_an_outage() {
+async fn https_address_without_tls_is_an_outage() {
     for vendor in Vendor::ALL {
         let (plain, well) = (simulator(vendor).await, simulator(Vendor::Immuta).await);
         let url = plain.base_url().replace("http:", "https:");
@@ -384,7 +384,7 @@ async fn an_https_address_without_tls_is_an_outage() {
 }
 
 #[tokio::test]
-async fn a_certificate_that_nobody_signed_is_an_outage_and_gets_no_credentials() {
+async fn self_signed_certificate_is_an_outage_and_gets_no_credentials() {
     let names = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
     let rcgen::CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed(names).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -408,7 +408,7 @@ async fn a_certificate_that_nobody_signed_is_an_outage_and_gets_no_credentials()
 }
 
 #[tokio::test]
-async fn a_host_that_no_dns_knows_is_an_outage() {
+async fn unknown_host_is_an_outage() {
     let well = simulator(Vendor::Kinetica).await;
     for vendor in Vendor::ALL {
         for scheme in ["http", "https"] {
@@ -420,7 +420,7 @@ async fn a_host_that_no_dns_knows_is_an_outage() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn neither_endless_bodies_nor_bombs_cost_memory() {
+async fn endless_bodies_and_gzip_bombs_cost_no_memory() {
     const LIMIT: u64 = 1 << 20;
     let simulator = simulator(Vendor::Kinetica).await;
     let proxy = Proxy::before(&simulator).await;

@@ -14,11 +14,7 @@ use jobwatch::{
     simulators::{Job, Simulator, Vendor, credentials},
 };
 use prost::Message;
-use tokio::{
-    net::TcpListener,
-    task::JoinHandle,
-    time::{Instant, timeout},
-};
+use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::{
     Code, Status, Streaming,
@@ -203,16 +199,26 @@ impl Gateway {
 
     /// A client with a connection of its own.
     pub(crate) fn client(&self) -> Client {
-        Client::new(self.channel()).max_decoding_message_size(64 << 20)
+        client_over(self.channel())
     }
 
-    /// Stops it as SIGTERM does; returns how long that took.
-    pub(crate) async fn stop(mut self) -> Duration {
-        let since = Instant::now();
+    /// A client with a connection from 127.0.0.`last`, which makes it another caller
+    /// than the clients of 127.0.0.1.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn client_from(&self, last: u8) -> Client {
+        let endpoint = Endpoint::from_shared(format!("http://{}", self.address)).unwrap();
+        client_over(endpoint.local_address(Some([127, 0, 0, last].into())).connect_lazy())
+    }
+
+    /// Stops it as SIGTERM does.
+    pub(crate) async fn stop(mut self) {
         self.shutdown.cancel();
         guard(&mut self.task).await.unwrap().unwrap();
-        since.elapsed()
     }
+}
+
+fn client_over(channel: Channel) -> Client {
+    Client::new(channel).max_decoding_message_size(64 << 20)
 }
 
 impl Drop for Gateway {
@@ -277,6 +283,13 @@ fn element(result: JobStatusResult) -> Result<JobStatus, Status> {
 /// A `google.rpc.Status` as the status of a call.
 pub(crate) fn from_message(error: &tonic_types::Status) -> Status {
     Status::with_details(Code::from(error.code), error.message.clone(), error.encode_to_vec().into())
+}
+
+/// A call with a deadline.
+pub(crate) fn within<T>(time: Duration, message: T) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    request.set_timeout(time);
+    request
 }
 
 /// What a failure tells, decoded.
@@ -378,30 +391,31 @@ impl Watch {
         Ok(Some(response.event.expect("a response has an event")))
     }
 
-    /// The next event, which has to be a status.
+    /// The next event that is no heartbeat; `None` after OK. On a busy machine a
+    /// heartbeat is due before any other event.
+    async fn next_but_heartbeats(&mut self) -> Result<Option<Event>, Status> {
+        loop {
+            match self.next().await {
+                Ok(Some(Event::Heartbeat(_))) => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// The next event but for heartbeats, which has to be a status.
     pub(crate) async fn status(&mut self) -> JobStatus {
-        match self.next().await {
+        match self.next_but_heartbeats().await {
             Ok(Some(Event::Status(status))) => status,
             other => panic!("not a status: {other:?}"),
         }
     }
 
-    /// The next event, which has to be an interruption; with its cause.
+    /// The next event but for heartbeats, which has to be an interruption; with its
+    /// cause.
     pub(crate) async fn interruption(&mut self) -> (Interruption, Told) {
-        match self.next().await {
+        match self.next_but_heartbeats().await {
             Ok(Some(Event::Interruption(interruption))) => with_cause(interruption),
             other => panic!("not an interruption: {other:?}"),
-        }
-    }
-
-    /// The next interruption; heartbeats may come before it.
-    pub(crate) async fn next_interruption(&mut self) -> (Interruption, Told) {
-        loop {
-            match self.next().await {
-                Ok(Some(Event::Interruption(interruption))) => return with_cause(interruption),
-                Ok(Some(Event::Heartbeat(_))) => {}
-                other => panic!("not an interruption: {other:?}"),
-            }
         }
     }
 
@@ -416,9 +430,23 @@ impl Watch {
         }
     }
 
-    /// How it ends, which has to be now.
+    /// The terminal status, after which the watch has to end with OK. Anything but an
+    /// error may come before it.
+    pub(crate) async fn terminal_status(&mut self) -> JobStatus {
+        loop {
+            let status = self.next_status().await;
+            if status.terminal {
+                self.end().await.unwrap();
+                return status;
+            }
+        }
+    }
+
+    /// How it ends, which has to be now, but for heartbeats.
     pub(crate) async fn end(&mut self) -> Result<(), Status> {
-        self.next().await.map(|event| assert!(event.is_none(), "it goes on: {event:?}"))
+        let event = self.next_but_heartbeats().await?;
+        assert!(event.is_none(), "it goes on: {event:?}");
+        Ok(())
     }
 
     /// All statuses that are still to come, and the end.

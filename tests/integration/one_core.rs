@@ -12,7 +12,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn on_one_core_the_program_has_one_thread_and_serves_and_stops() {
+async fn program_on_one_core_uses_one_thread_and_serves_and_stops() {
     let simulator = simulator(Vendor::Immuta).await;
     let job = job_at(&simulator, &simulator.start_job(Plan::succeeds(Outcome::Nothing).running_for(ms(300))));
     let config = config_text("[server]\nlisten = \"127.0.0.1:0\"", [Backend::of(&simulator)]);

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use jobwatch::simulators::{Delivery, Effect, RawAnswer, Simulator};
+use jobwatch::simulators::{Delivery, Effect, RawResponse, Simulator};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -38,7 +38,7 @@ enum Order {
     Shifted,
 }
 
-type Change = Arc<dyn Fn(&RawAnswer) -> Delivery + Send + Sync>;
+type Change = Arc<dyn Fn(&RawResponse) -> Delivery + Send + Sync>;
 
 /// What goes wrong with an answer.
 #[derive(Clone)]
@@ -56,7 +56,7 @@ impl Fault {
     }
 
     /// This delivery in place of the answer's.
-    pub(crate) fn changed(change: impl Fn(&RawAnswer) -> Delivery + Send + Sync + 'static) -> Self {
+    pub(crate) fn changed(change: impl Fn(&RawResponse) -> Delivery + Send + Sync + 'static) -> Self {
         Self { change: Arc::new(change), delays: [0..=0, 0..=0], order: Order::Right }
     }
 
@@ -188,7 +188,7 @@ impl Shared {
     async fn serve(self: Arc<Self>, mut stream: TcpStream) -> io::Result<()> {
         stream.set_nodelay(true)?;
         let mut unread = Vec::new();
-        let mut before: Option<RawAnswer> = None;
+        let mut before: Option<RawResponse> = None;
         loop {
             stream.readable().await?;
             if self.fault().order == Order::Deaf {
@@ -239,11 +239,11 @@ async fn read_request(stream: &mut TcpStream, unread: &mut Vec<u8>) -> io::Resul
 }
 
 /// The vendor's answer, over a connection of its own.
-async fn fetch(vendor: SocketAddr, request: &[u8]) -> io::Result<RawAnswer> {
+async fn fetch(vendor: SocketAddr, request: &[u8]) -> io::Result<RawResponse> {
     let mut stream = TcpStream::connect(vendor).await?;
     let line = 2 + request.windows(2).position(|two| two == b"\r\n").expect("a request has lines");
     stream.write_all(&[&request[..line], b"Connection: close\r\n", &request[line..]].concat()).await?;
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).await?;
-    Ok(RawAnswer::parse(&bytes).expect("an answer of HTTP/1.1"))
+    Ok(RawResponse::parse(&bytes).expect("an answer of HTTP/1.1"))
 }

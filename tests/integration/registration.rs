@@ -23,13 +23,13 @@ fn patient(simulator: &Simulator) -> Backend {
 }
 
 #[tokio::test]
-async fn a_job_that_is_registered_after_the_watch_began_is_followed() {
+async fn job_registered_after_the_watch_began_is_found() {
     for vendor in Vendor::ALL {
         let (path, id, word) = case(vendor);
         let simulator = simulator(vendor).await;
         let gateway = Gateway::start([patient(&simulator)]).await;
         let mut watch = Watch::of(&gateway.client(), &job(vendor.name(), id)).await;
-        guard(simulator.wait_for_answers(path, 2)).await;
+        guard(simulator.wait_for_responses(path, 2)).await;
         simulator.start_job(Plan::fixed(word).id(id));
         let status = watch.status().await;
         assert_eq!((status.state(), &*status.vendor_state), (S::Running, word), "{vendor}");
@@ -41,7 +41,7 @@ async fn a_job_that_is_registered_after_the_watch_began_is_followed() {
 
 /// Immuta's is in `watches`.
 #[tokio::test]
-async fn a_job_that_is_never_registered_is_not_found_after_the_grace() {
+async fn job_never_registered_is_not_found_after_the_grace() {
     for vendor in [Vendor::Kinetica, Vendor::Claret, Vendor::Datasaur] {
         let (path, id, _) = case(vendor);
         let simulator = simulator(vendor).await;
@@ -54,13 +54,13 @@ async fn a_job_that_is_never_registered_is_not_found_after_the_grace() {
 }
 
 #[tokio::test]
-async fn a_job_that_was_late_and_vanishes_is_gone_however_long_the_grace() {
+async fn late_job_that_vanishes_is_gone_despite_a_long_grace() {
     for vendor in Vendor::ALL {
         let (path, id, word) = case(vendor);
         let simulator = simulator(vendor).await;
         let gateway = Gateway::start([patient(&simulator)]).await;
         let mut watch = Watch::of(&gateway.client(), &job(vendor.name(), id)).await;
-        guard(simulator.wait_for_answers(path, 1)).await;
+        guard(simulator.wait_for_responses(path, 1)).await;
         simulator.start_job(Plan::fixed(word).id(id));
         watch.status().await;
         simulator.forget(id);
@@ -71,7 +71,7 @@ async fn a_job_that_was_late_and_vanishes_is_gone_however_long_the_grace() {
 }
 
 #[tokio::test]
-async fn an_immuta_job_that_ends_and_is_archived_unseen_is_gone_for_who_saw_it_run() {
+async fn immuta_job_archived_before_its_end_was_seen_is_gone() {
     let simulator = simulator(Vendor::Immuta).await;
     let gateway = Gateway::start([patient(&simulator)]).await;
     let life = ms(1500);
@@ -86,7 +86,7 @@ async fn an_immuta_job_that_ends_and_is_archived_unseen_is_gone_for_who_saw_it_r
 }
 
 #[tokio::test]
-async fn an_immuta_job_that_ended_before_it_was_archived_is_still_answered() {
+async fn archived_immuta_job_with_a_known_end_is_answered() {
     let simulator = simulator(Vendor::Immuta).await;
     let gateway = Gateway::start([Backend::of(&simulator)]).await;
     let client = gateway.client();

@@ -25,7 +25,7 @@ async fn stays_silent(watch: &mut Watch, heartbeats: usize) {
 }
 
 #[tokio::test]
-async fn what_was_sent_is_not_sent_again() {
+async fn resumed_watch_sends_nothing_twice() {
     let simulator = simulator(Vendor::Immuta).await;
     let gateway = Gateway::start([Backend::of(&simulator)]).await;
     let client = gateway.client();
@@ -55,7 +55,7 @@ async fn what_was_sent_is_not_sent_again() {
 }
 
 #[tokio::test]
-async fn it_goes_on_after_a_restart() {
+async fn resume_after_a_restart_sends_only_changes() {
     for vendor in Vendor::ALL {
         let simulator = simulator(vendor).await;
         let (first, second) = match vendor {
@@ -72,7 +72,7 @@ async fn it_goes_on_after_a_restart() {
         assert_eq!(
             why(&{
                 let stopping = gateway.stop();
-                let (error, _) = tokio::join!(watch.end(), stopping);
+                let (error, ()) = tokio::join!(watch.end(), stopping);
                 error.unwrap_err()
             })
             .1,
@@ -89,7 +89,7 @@ async fn it_goes_on_after_a_restart() {
 }
 
 #[tokio::test]
-async fn an_end_that_came_while_nobody_watched_is_told_by_another_replica() {
+async fn end_without_a_watch_is_sent_by_another_replica() {
     let simulator = simulator(Vendor::Claret).await;
     let one = Gateway::start([Backend::of(&simulator)]).await;
     let other = Gateway::start([Backend::of(&simulator)]).await;
@@ -105,7 +105,7 @@ async fn an_end_that_came_while_nobody_watched_is_told_by_another_replica() {
 }
 
 #[tokio::test]
-async fn a_replica_that_knows_less_sends_nothing_older() {
+async fn resume_at_a_stale_replica_sends_nothing_older() {
     let simulator = simulator(Vendor::Immuta).await;
     let started = simulator.start_job(Plan::fixed("created"));
     let job = job_at(&simulator, &started);
@@ -128,7 +128,7 @@ async fn a_replica_that_knows_less_sends_nothing_older() {
 }
 
 #[tokio::test]
-async fn a_state_that_comes_again_is_told_again() {
+async fn state_that_recurs_is_sent_again() {
     let simulator = simulator(Vendor::Immuta).await;
     let gateway = Gateway::start([Backend::of(&simulator)]).await;
     let client = gateway.client();
@@ -147,7 +147,7 @@ async fn a_state_that_comes_again_is_told_again() {
 }
 
 #[tokio::test]
-async fn a_token_holds_through_an_outage_and_its_interruptions() {
+async fn resume_token_survives_an_outage() {
     let simulator = simulator(Vendor::Datasaur).await;
     let gateway = Gateway::start([Backend::of(&simulator)]).await;
     let client = gateway.client();
@@ -160,7 +160,7 @@ async fn a_token_holds_through_an_outage_and_its_interruptions() {
     watch.interruption().await;
     assert_eq!(watch.token, token);
     let mut watch = Watch::open(&client, from(&watch.token, &job)).await.unwrap();
-    watch.next_interruption().await;
+    watch.interruption().await;
     assert_eq!(watch.token, token);
     simulator.come_back().await.unwrap();
     loop {
@@ -175,7 +175,7 @@ async fn a_token_holds_through_an_outage_and_its_interruptions() {
 }
 
 #[tokio::test]
-async fn a_token_of_another_view_may_show_the_same_state_anew() {
+async fn resume_with_another_view_sends_the_state_again() {
     let simulator = simulator(Vendor::Immuta).await;
     let gateway = Gateway::start([Backend::of(&simulator)]).await;
     let client = gateway.client();

@@ -105,7 +105,7 @@ fn replace(path: &Path, content: &str) {
 }
 
 #[tokio::test]
-async fn a_watch_goes_on_with_the_new_secret() {
+async fn watch_continues_with_a_rotated_secret() {
     let cases = [
         (Vendor::Immuta, Kind::Key, credentials::IMMUTA_API_KEY),
         (Vendor::Immuta, Kind::Exchange, credentials::IMMUTA_API_KEY),
@@ -135,7 +135,7 @@ async fn a_watch_goes_on_with_the_new_secret() {
 }
 
 #[tokio::test]
-async fn where_tokens_outlive_their_secret_nobody_notices() {
+async fn rotated_secret_with_a_valid_token_causes_no_error() {
     for (vendor, kind, secret, trade) in [
         (Vendor::Claret, Kind::Login, credentials::CLARET_PASSWORD, "/tokens/create"),
         (Vendor::Datasaur, Kind::Client, credentials::DATASAUR_CLIENT_SECRET, "/oauth/token"),
@@ -146,7 +146,7 @@ async fn where_tokens_outlive_their_secret_nobody_notices() {
         watch.status().await;
         room.simulator.set_secret(NEW);
         fs::write(room.path("key"), NEW).unwrap();
-        guard(room.simulator.wait_for_answers(trade, 2)).await;
+        guard(room.simulator.wait_for_responses(trade, 2)).await;
         room.finish();
         assert!(watch.status().await.terminal, "there was no interruption");
         assert_eq!(room.simulator.count(trade), 2);
@@ -155,7 +155,7 @@ async fn where_tokens_outlive_their_secret_nobody_notices() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn a_symbolic_link_that_is_replaced_at_once_is_followed() {
+async fn secret_symlink_that_is_replaced_is_reread() {
     use std::os::unix::fs::symlink;
 
     let room = Room::new(Vendor::Immuta, "").await;
@@ -178,7 +178,7 @@ async fn a_symbolic_link_that_is_replaced_at_once_is_followed() {
 }
 
 #[tokio::test]
-async fn an_emptied_file_keeps_the_secret_and_is_told_once() {
+async fn emptied_secret_file_keeps_the_secret_and_is_logged_once() {
     let room = Room::new(Vendor::Immuta, credentials::IMMUTA_API_KEY).await;
     let program = Program::start([room.in_file(Kind::Key)], "info").await;
     let client = program.client();
@@ -210,7 +210,7 @@ fn with_env_file(backend: Backend, env_file: &Path) -> (tempfile::NamedTempFile,
 }
 
 #[tokio::test]
-async fn an_environment_file_comes_first_and_is_looked_at_again() {
+async fn environment_file_takes_precedence_and_is_reread() {
     let room = Room::new(Vendor::Claret, "").await;
     let env = room.path("prod.env");
     let old = credentials::CLARET_PASSWORD;
@@ -227,7 +227,7 @@ async fn an_environment_file_comes_first_and_is_looked_at_again() {
 }
 
 #[tokio::test]
-async fn a_bad_line_of_an_environment_file_stops_the_start_by_its_number() {
+async fn environment_file_with_bad_line_stops_start_and_names_the_line() {
     let room = Room::new(Vendor::Claret, "").await;
     let env = room.path("prod.env");
     fs::write(&env, "CLARET_PASSWORD=hush\n\nhush\n").unwrap();

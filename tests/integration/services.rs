@@ -71,7 +71,7 @@ async fn both_reflections_list_the_services_and_describe_what_clients_decode() {
 }
 
 #[tokio::test]
-async fn the_server_and_its_service_are_serving_whatever_the_vendors_do() {
+async fn health_is_serving_despite_vendor_outages() {
     let gateway = gateway().await;
     let mut health = HealthClient::new(gateway.channel());
     for service in ["", SERVICE] {
@@ -82,7 +82,7 @@ async fn the_server_and_its_service_are_serving_whatever_the_vendors_do() {
 }
 
 #[tokio::test]
-async fn whoever_watches_the_health_hears_of_the_end() {
+async fn health_watch_receives_not_serving_at_shutdown() {
     let gateway = gateway().await;
     let mut health = HealthClient::new(gateway.channel());
     let request = HealthCheckRequest { service: SERVICE.to_owned() };

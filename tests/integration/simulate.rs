@@ -11,7 +11,7 @@ use tokio::{
 use crate::harness::*;
 
 #[tokio::test]
-async fn one_vendor_alone_starts_jobs_and_faults_over_http() {
+async fn cli_simulate_starts_jobs_and_faults_over_http() {
     let mut child = Command::new(env!("CARGO_BIN_EXE_jobwatch"))
         .args(["simulate", "datasaur"])
         .stdin(Stdio::null())

@@ -63,7 +63,7 @@ fn draining() -> Effect {
 }
 
 #[tokio::test]
-async fn each_of_the_vendors_triggers_fails_over() {
+async fn every_failover_trigger_switches_to_the_standby() {
     let statuses = [500, 502, 503, 504].map(|code| Some(Effect::status(code, "{}")));
     let words = ["Kinetica is exiting", "System shutting down", "Unavailable: Draining HA queue"];
     let words = words.map(|words| Some(Effect::Refuse(words.to_owned())));
@@ -83,7 +83,7 @@ async fn each_of_the_vendors_triggers_fails_over() {
 }
 
 #[tokio::test]
-async fn nothing_else_does() {
+async fn fault_at_one_job_affects_no_other() {
     for (effect, reason) in [
         (Effect::Refuse("Access denied; ok".to_owned()), "BACKEND_FORBIDDEN"),
         (Effect::Refuse("Invalid option".to_owned()), "BACKEND_REJECTED"),
@@ -102,27 +102,27 @@ async fn nothing_else_does() {
 }
 
 #[tokio::test]
-async fn a_standby_stays_in_use_until_the_first_cluster_is_healthy() {
+async fn standby_stays_in_use_until_the_first_cluster_is_healthy() {
     let pair = Pair::start().await;
     let (job, _) = pair.job();
     pair.first.inject(Fault::new(Effect::status(503, "{}")).at(GET_JOB).times(1));
     // It answers again at once, but does not know the newest jobs yet.
     pair.first.inject(Fault::new(draining()).at(STATUS));
     let _watch = Watch::of(&pair.client, &job).await;
-    guard(pair.first.wait_for_answers(STATUS, 3)).await;
+    guard(pair.first.wait_for_responses(STATUS, 3)).await;
     assert_eq!(pair.first.count(GET_JOB), 1);
     assert!(pair.standby.count(GET_JOB) >= 3, "a look rides on a poll");
 
     pair.first.clear_faults();
-    guard(pair.first.wait_for_answers(GET_JOB, 2)).await;
+    guard(pair.first.wait_for_responses(GET_JOB, 2)).await;
     pair.standby.clear_calls();
-    guard(pair.first.wait_for_answers(GET_JOB, 6)).await;
+    guard(pair.first.wait_for_responses(GET_JOB, 6)).await;
     assert_eq!(pair.standby.calls().len(), 0);
     assert_eq!(pair.seen_on(&job).await, "/first");
 }
 
 #[tokio::test]
-async fn a_standby_that_fails_gives_back_to_the_first() {
+async fn standby_that_fails_returns_to_the_first_cluster() {
     let pair = Pair::start().await;
     let (job, _) = pair.job();
     pair.first.go_down().await;
@@ -134,7 +134,7 @@ async fn a_standby_that_fails_gives_back_to_the_first() {
 }
 
 #[tokio::test]
-async fn when_no_cluster_answers_each_is_asked_once() {
+async fn failover_without_a_healthy_cluster_polls_each_once() {
     let pair = Pair::start().await;
     let (job, _) = pair.job();
     for simulator in [&pair.first, &pair.standby] {
@@ -149,7 +149,7 @@ async fn when_no_cluster_answers_each_is_asked_once() {
 
     // By back-off from then on, and each as often as the other.
     let mut watch = Watch::of(&pair.client, &job).await;
-    guard(pair.first.wait_for_answers(GET_JOB, 8)).await;
+    guard(pair.first.wait_for_responses(GET_JOB, 8)).await;
     let (first, standby) = (pair.first.calls(), pair.standby.count(GET_JOB));
     assert!(first.len().abs_diff(standby) <= 1, "{} and {standby}", first.len());
     let six_waits = first[7].at - first[1].at;
@@ -159,13 +159,13 @@ async fn when_no_cluster_answers_each_is_asked_once() {
 }
 
 #[tokio::test]
-async fn a_first_cluster_that_only_calls_itself_healthy_causes_no_loop() {
+async fn failback_to_a_cluster_that_only_claims_health_causes_no_loop() {
     let pair = Pair::start().await;
     let (job, there) = pair.job();
     pair.first.inject(Fault::new(Effect::status(503, "{}")).at(GET_JOB));
     let mut watch = Watch::of(&pair.client, &job).await;
     assert_eq!(watch.next_status().await.job_type, "/standby");
-    guard(pair.first.wait_for_answers(STATUS, 4)).await;
+    guard(pair.first.wait_for_responses(STATUS, 4)).await;
     pair.standby.finish(&there);
     let (statuses, end) = watch.rest().await;
     end.unwrap();
@@ -177,7 +177,7 @@ async fn a_first_cluster_that_only_calls_itself_healthy_causes_no_loop() {
 }
 
 #[tokio::test]
-async fn a_job_without_a_tag_waits_for_its_own_cluster() {
+async fn job_without_tag_waits_for_its_own_cluster() {
     let pair = Pair::start().await;
     let (with_tag, _) = pair.job();
     let without = JobRef { job_tag: String::new(), ..with_tag.clone() };
@@ -204,7 +204,7 @@ async fn a_job_without_a_tag_waits_for_its_own_cluster() {
 }
 
 #[tokio::test]
-async fn a_watch_goes_on_through_a_fail_over_to_the_end() {
+async fn watch_continues_through_failover_to_the_end() {
     let pair = Pair::start().await;
     let (job, there) = pair.job();
     let mut watch = Watch::of(&pair.client, &job).await;
@@ -218,7 +218,7 @@ async fn a_watch_goes_on_through_a_fail_over_to_the_end() {
 }
 
 #[tokio::test]
-async fn a_job_that_has_not_reached_the_standby_is_neither_missing_nor_gone() {
+async fn job_unknown_to_the_standby_is_neither_missing_nor_gone() {
     let pair = Pair::start_with(|backend| backend.poll("not_found_grace", "\"1ms\"")).await;
     let started = pair.first.start_job(Plan::fixed("RUNNING").tag(TAG).kind("/first"));
     let job = tagged(&started.id);
@@ -233,7 +233,7 @@ async fn a_job_that_has_not_reached_the_standby_is_neither_missing_nor_gone() {
             (Code::Unavailable, "standby_does_not_know_job")
         );
     }
-    guard(pair.standby.wait_for_answers(GET_JOB, 8)).await;
+    guard(pair.standby.wait_for_responses(GET_JOB, 8)).await;
     let error = told(&get(&pair.client, &job).await.unwrap_err());
     assert_eq!((error.code, &*error.metadata["detail"]), (Code::Unavailable, "standby_does_not_know_job"));
     pair.standby.start_job(Plan::fixed("DONE").tag(TAG).kind("/standby"));
@@ -244,7 +244,7 @@ async fn a_job_that_has_not_reached_the_standby_is_neither_missing_nor_gone() {
 }
 
 #[tokio::test]
-async fn another_job_of_the_same_id_on_the_standby_is_never_taken_for_it() {
+async fn standby_job_with_the_same_id_is_never_read_as_this_job() {
     for encoding in ["\"json\"", "\"binary\""] {
         let pair = Pair::start_with(|backend| backend.key("encoding", encoding)).await;
         let started = pair.first.start_job(Plan::fixed("RUNNING").tag(TAG).kind("/first"));
@@ -254,7 +254,7 @@ async fn another_job_of_the_same_id_on_the_standby_is_never_taken_for_it() {
         pair.first.go_down().await;
         let (_, cause) = watch.interruption().await;
         assert_eq!(cause.metadata["detail"], "standby_does_not_know_job");
-        guard(pair.standby.wait_for_answers(GET_JOB, 4)).await;
+        guard(pair.standby.wait_for_responses(GET_JOB, 4)).await;
         pair.first.come_back().await.unwrap();
         pair.first.finish(&started.id);
         let (statuses, end) = watch.rest().await;
@@ -264,23 +264,23 @@ async fn another_job_of_the_same_id_on_the_standby_is_never_taken_for_it() {
 }
 
 #[tokio::test]
-async fn every_cluster_is_sent_the_credentials() {
+async fn every_cluster_receives_the_credentials() {
     for encoding in ["\"json\"", "\"binary\""] {
         let pair = Pair::start_with(|backend| backend.key("encoding", encoding)).await;
         let (job, _) = pair.job();
         pair.first.inject(Fault::new(Effect::Reset).times(2));
         let _watch = Watch::of(&pair.client, &job).await;
-        guard(pair.first.wait_for_answers(STATUS, 1)).await;
+        guard(pair.first.wait_for_responses(STATUS, 1)).await;
         let calls = [pair.first.calls(), pair.standby.calls()].concat();
         assert!(calls.len() >= 3);
         assert!(calls.iter().all(|call| call.authorization == Authorization::Basic), "{calls:?}");
-        guard(pair.first.wait_for_answers(GET_JOB, 2)).await;
+        guard(pair.first.wait_for_responses(GET_JOB, 2)).await;
         assert_eq!(pair.seen_on(&job).await, "/first", "what it said of its health was understood");
     }
 }
 
 #[tokio::test]
-async fn both_encodings_give_the_same_statuses() {
+async fn kinetica_encodings_give_the_same_statuses() {
     let simulator = simulator(Vendor::Kinetica).await;
     let backends = ["json", "binary"]
         .map(|encoding| Backend::of(&simulator).named(encoding).key("encoding", &format!("{encoding:?}")));
@@ -315,7 +315,7 @@ async fn both_encodings_give_the_same_statuses() {
 }
 
 #[tokio::test]
-async fn a_check_names_the_standby_that_does_not_answer() {
+async fn cli_check_names_the_standby_that_does_not_respond() {
     let first = simulator(Vendor::Kinetica).await;
     let standby = simulator(Vendor::Kinetica).await;
     let text = config_text("", [Backend::of(&first).standbys(&[&standby])]);

@@ -210,7 +210,7 @@ impl Shared {
 }
 
 #[tokio::test]
-async fn every_vendor_is_followed_over_what_it_offers() {
+async fn tls_backend_is_polled_over_the_offered_http_version() {
     for (offer, version) in OFFERS {
         let trust = Trust::new();
         let simulators = join_all(Vendor::ALL.map(simulator)).await;
@@ -241,7 +241,7 @@ async fn every_vendor_is_followed_over_what_it_offers() {
 }
 
 #[tokio::test]
-async fn a_file_comes_over_what_the_vendor_offers() {
+async fn tls_backend_download_uses_the_offered_http_version() {
     const SIZE: u64 = 1 << 20;
     for (offer, _) in OFFERS {
         let trust = Trust::new();
@@ -266,7 +266,7 @@ async fn a_file_comes_over_what_the_vendor_offers() {
 }
 
 #[tokio::test]
-async fn a_connection_that_ends_is_no_outage() {
+async fn kept_connection_that_ends_is_no_outage() {
     for (offer, _) in OFFERS {
         let trust = Trust::new();
         let simulator = simulator(Vendor::Immuta).await;
@@ -292,7 +292,7 @@ async fn a_connection_that_ends_is_no_outage() {
 }
 
 #[tokio::test]
-async fn a_connection_that_always_breaks_is_an_outage_in_one_sentence() {
+async fn cli_with_a_connection_that_always_breaks_prints_one_sentence() {
     for (offer, _) in OFFERS {
         let trust = Trust::new();
         let simulator = simulator(Vendor::Immuta).await;

@@ -2,16 +2,16 @@
 
 use jobwatch::{
     proto::v1::{JobState as S, JobStatus, JobStatusView},
-    simulators::{Category, Content, End, Fleet, Outcome, Plan, Simulator, Vendor},
+    simulators::{Category, Content, End, Outcome, Plan, Simulator, SimulatorSet, Vendor},
 };
 use serde_json::{Value, json};
 
 use crate::harness::*;
 
-async fn fleet() -> (Fleet, Gateway) {
-    let fleet = Fleet::start().await.unwrap();
-    let gateway = Gateway::start(Vendor::ALL.map(|vendor| Backend::of(fleet.simulator(vendor)))).await;
-    (fleet, gateway)
+async fn simulators() -> (SimulatorSet, Gateway) {
+    let simulators = SimulatorSet::start().await.unwrap();
+    let gateway = Gateway::start(Vendor::ALL.map(|vendor| Backend::of(simulators.simulator(vendor)))).await;
+    (simulators, gateway)
 }
 
 async fn alone(vendor: Vendor) -> (Simulator, Client, Gateway) {
@@ -32,8 +32,8 @@ fn json_result(text: &str) -> End {
 }
 
 #[tokio::test]
-async fn every_documented_state_is_told_alike_by_get_batch_and_watch() {
-    let (fleet, gateway) = fleet().await;
+async fn every_documented_state_is_the_same_in_get_batch_and_watch() {
+    let (simulators, gateway) = simulators().await;
     let client = gateway.client();
     let words = [
         (Vendor::Immuta, "created", S::Pending),
@@ -63,7 +63,7 @@ async fn every_documented_state_is_told_alike_by_get_batch_and_watch() {
     let jobs: Vec<_> = words
         .iter()
         .map(|(vendor, word, _)| {
-            let simulator = fleet.simulator(*vendor);
+            let simulator = simulators.simulator(*vendor);
             job_at(simulator, &simulator.start_job(Plan::fixed(*word)))
         })
         .collect();
@@ -81,8 +81,8 @@ async fn every_documented_state_is_told_alike_by_get_batch_and_watch() {
 }
 
 #[tokio::test]
-async fn a_job_is_followed_from_its_beginning_to_each_end() {
-    let (fleet, gateway) = fleet().await;
+async fn watch_receives_every_state_to_each_end() {
+    let (simulators, gateway) = simulators().await;
     let client = gateway.client();
     let failure = || End::Failure { message: "out of space".to_owned() };
     let cancelled = || End::Cancelled { still_running_for: ms(0) };
@@ -101,7 +101,7 @@ async fn a_job_is_followed_from_its_beginning_to_each_end() {
         (Vendor::Datasaur, pending, "QUEUED", success(), S::Succeeded),
         (Vendor::Datasaur, pending, "NONE", failure(), S::Failed),
     ] {
-        let simulator = fleet.simulator(vendor);
+        let simulator = simulators.simulator(vendor);
         let started = simulator.start_job(Plan::fixed(word));
         let job = job_at(simulator, &started);
         let mut watch = Watch::of(&client, &job).await;
@@ -126,7 +126,7 @@ async fn a_job_is_followed_from_its_beginning_to_each_end() {
 }
 
 #[tokio::test]
-async fn immutas_output_arrives_as_it_is_text_or_json() {
+async fn immuta_output_arrives_unchanged_as_text_or_json() {
     let (simulator, client, _gateway) = alone(Vendor::Immuta).await;
     let exact = r#"{"n":9007199254740993,"e":1.50e+2,"a":"\u0041","a":null}"#;
     for (outcome, kind, data) in [
@@ -141,7 +141,7 @@ async fn immutas_output_arrives_as_it_is_text_or_json() {
 }
 
 #[tokio::test]
-async fn immutas_error_is_an_error_and_no_result() {
+async fn immuta_error_is_an_error_and_no_result() {
     let (simulator, client, _gateway) = alone(Vendor::Immuta).await;
     for plan in [Plan::fails("no such column"), Plan::fixed("retry").retried_after("no such column")] {
         let status = shown(&simulator, &client, plan).await;
@@ -156,7 +156,7 @@ async fn immutas_error_is_an_error_and_no_result() {
 }
 
 #[tokio::test]
-async fn kineticas_job_comes_with_all_that_its_record_holds() {
+async fn kinetica_job_has_all_fields_of_its_record() {
     let (simulator, client, _gateway) = alone(Vendor::Kinetica).await;
     let id = "4611686018427387907";
     let text = r#"{"rows":9007199254740993,"quote":"\"q\""}"#;
@@ -183,7 +183,7 @@ async fn kineticas_job_comes_with_all_that_its_record_holds() {
 }
 
 #[tokio::test]
-async fn kineticas_tag_finds_a_job_whose_id_is_another_clusters() {
+async fn kinetica_tag_finds_a_job_of_another_cluster() {
     let (simulator, client, _gateway) = alone(Vendor::Kinetica).await;
     simulator.start_job(Plan::fixed("RUNNING").id("1").tag("nightly-2"));
     let mut job = job("kinetica", "9223372036854775807");
@@ -194,7 +194,7 @@ async fn kineticas_tag_finds_a_job_whose_id_is_another_clusters() {
 }
 
 #[tokio::test]
-async fn a_proxied_kinetica_is_asked_below_its_path() {
+async fn proxied_kinetica_is_polled_below_its_path() {
     let simulator = simulator(Vendor::Kinetica).await;
     let gateway = Gateway::start([Backend::of(&simulator).path("/gpudb-0")]).await;
     let job = job_at(&simulator, &simulator.start_job(Plan::fixed("RUNNING")));
@@ -203,7 +203,7 @@ async fn a_proxied_kinetica_is_asked_below_its_path() {
 }
 
 #[tokio::test]
-async fn clarets_import_comes_with_steps_files_and_times() {
+async fn claret_import_has_steps_files_and_times() {
     let (simulator, client, _gateway) = alone(Vendor::Claret).await;
     let csv = || Content::Bytes("sku\n".into());
     let plan = Plan::fixed("in_progress")
@@ -242,7 +242,7 @@ async fn clarets_import_comes_with_steps_files_and_times() {
 }
 
 #[tokio::test]
-async fn datasaurs_job_comes_with_progress_result_and_errors() {
+async fn datasaur_job_has_progress_result_and_errors() {
     let (simulator, client, _gateway) = alone(Vendor::Datasaur).await;
     let started = simulator.start_job(Plan::fixed("IN_PROGRESS"));
     simulator.set_progress(&started.id, 37);
@@ -264,7 +264,7 @@ async fn datasaurs_job_comes_with_progress_result_and_errors() {
 }
 
 #[tokio::test]
-async fn a_finished_job_that_shows_no_progress_is_finished_all_the_same() {
+async fn finished_job_without_progress_is_terminal() {
     let (simulator, client, _gateway) = alone(Vendor::Datasaur).await;
     let started = simulator.start_job(Plan::fixed("DELIVERED"));
     let status = get(&client, &job_at(&simulator, &started)).await.unwrap();
@@ -276,11 +276,11 @@ async fn a_finished_job_that_shows_no_progress_is_finished_all_the_same() {
 }
 
 #[tokio::test]
-async fn a_view_shows_what_it_promises_and_no_more() {
-    let (fleet, gateway) = fleet().await;
+async fn view_shows_its_fields_and_no_others() {
+    let (simulators, gateway) = simulators().await;
     let client = gateway.client();
     for vendor in [Vendor::Immuta, Vendor::Kinetica, Vendor::Datasaur] {
-        let simulator = fleet.simulator(vendor);
+        let simulator = simulators.simulator(vendor);
         let started = simulator.start_job(Plan { end: json_result("[1]"), ..Plan::default() });
         let job = job_at(simulator, &started);
         for (view, result, payload) in [
@@ -307,7 +307,7 @@ async fn a_view_shows_what_it_promises_and_no_more() {
 }
 
 #[tokio::test]
-async fn the_payload_holds_undocumented_fields_too() {
+async fn vendor_payload_holds_undocumented_fields() {
     let (simulator, client, _gateway) = alone(Vendor::Immuta).await;
     let status = shown(&simulator, &client, Plan::fixed("active")).await;
     let payload: Value = serde_json::from_slice(&status.vendor_payload).unwrap();

@@ -95,7 +95,7 @@ async fn watches_are_added_and_removed_while_the_call_is_open() {
 }
 
 #[tokio::test]
-async fn a_thousand_jobs_over_one_call_all_get_their_terminal_status() {
+async fn thousand_watches_of_one_call_all_receive_terminal_status() {
     let simulator = simulator(Vendor::Immuta).await;
     let gateway = Gateway::start([Backend::of(&simulator)]).await;
     let jobs = running(&simulator, 1000);
@@ -121,18 +121,18 @@ async fn a_thousand_jobs_over_one_call_all_get_their_terminal_status() {
 }
 
 #[tokio::test]
-async fn at_shutdown_the_whole_call_is_told() {
+async fn shutdown_ends_watch_jobs_with_unavailable() {
     let simulator = simulator(Vendor::Immuta).await;
     let gateway = Gateway::start([Backend::of(&simulator)]).await;
     let mut call = Call::open(&gateway).await;
     call.add(1, &running(&simulator, 1)[0]).await;
     assert_eq!(call.next().await, Some((1, "active".into())));
-    let (_, end) = tokio::join!(gateway.stop(), guard(call.events.message()));
+    let ((), end) = tokio::join!(gateway.stop(), guard(call.events.message()));
     assert_eq!(why(&end.unwrap_err()), (Code::Unavailable, "SHUTTING_DOWN".into()));
 }
 
 #[tokio::test]
-async fn a_bad_field_is_named_with_its_whole_path() {
+async fn add_with_bad_field_names_the_field_path() {
     let gateway = Gateway::start([Backend::dead(Vendor::Immuta).await]).await;
     let mut call = Call::open(&gateway).await;
     let watch = || watch_request(&job("immuta", "a"));
@@ -163,7 +163,7 @@ async fn a_bad_field_is_named_with_its_whole_path() {
 }
 
 #[tokio::test]
-async fn a_message_that_can_not_be_decoded_ends_the_call() {
+async fn undecodable_message_ends_the_call() {
     let gateway = Gateway::start([Backend::dead(Vendor::Immuta).await]).await;
     let (response, mut send) = raw_call(&gateway).await;
     // A field of the wire type 7, which there is not.
@@ -196,7 +196,7 @@ async fn raw_call(gateway: &Gateway) -> (ResponseFuture, SendStream<Bytes>) {
 
 /// HTTP/2 ends a connection on which too many small frames wait to be read.
 #[tokio::test]
-async fn twenty_thousand_adds_in_a_frame_each_are_all_answered() {
+async fn twenty_thousand_adds_in_separate_frames_are_all_answered() {
     const ADDS: u64 = 20_000;
     let simulator = simulator(Vendor::Immuta).await;
     let gateway = Gateway::start([Backend::of(&simulator)]).await;

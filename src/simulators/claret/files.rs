@@ -16,9 +16,9 @@ use bytes::Bytes;
 use futures_util::stream;
 use serde::Serialize;
 
-use super::{View, World, kind, not_found};
+use super::{JobSnapshot, SimulatorState, kind, not_found};
 use crate::simulators::{
-    life::Phase,
+    job_state::Phase,
     plan::{Category, Content, File},
 };
 
@@ -40,10 +40,12 @@ pub(super) struct Listing {
 }
 
 impl Listing {
-    pub(super) fn of(view: &View, tenant: &str) -> Self {
+    pub(super) fn of(snapshot: &JobSnapshot, tenant: &str) -> Self {
         let of = |category| {
-            let files = present(view).filter(|file| file.category == category);
-            files.map(|file| file.location.clone().unwrap_or_else(|| location(view, tenant, file))).collect()
+            let files = present(snapshot).filter(|file| file.category == category);
+            files
+                .map(|file| file.location.clone().unwrap_or_else(|| location(snapshot, tenant, file)))
+                .collect()
         };
         Self {
             input: of(Category::Input),
@@ -54,27 +56,31 @@ impl Listing {
     }
 }
 
-fn present(view: &View) -> impl Iterator<Item = &File> {
-    view.plan.files.iter().filter(|file| match file.category {
+fn present(snapshot: &JobSnapshot) -> impl Iterator<Item = &File> {
+    snapshot.plan.files.iter().filter(|file| match file.category {
         Category::Input => true,
-        Category::Staging => view.progress >= 50 || view.phase.has_ended(),
-        Category::Output => view.phase == Phase::Succeeded,
-        Category::Errors => view.phase.has_ended(),
+        Category::Staging => snapshot.progress >= 50 || snapshot.phase.has_ended(),
+        Category::Output => snapshot.phase == Phase::Succeeded,
+        Category::Errors => snapshot.phase.has_ended(),
     })
 }
 
 /// The tenant stands in it twice, as on the vendor's page.
-fn location(view: &View, tenant: &str, file: &File) -> String {
-    let day = view.created_at.strftime("%Y-%m-%d");
-    format!("/{tenant}/download/{tenant}/user-uploads/{}/{day}/{}/{}", kind(view), view.id, file.name)
+fn location(snapshot: &JobSnapshot, tenant: &str, file: &File) -> String {
+    let day = snapshot.created_at.strftime("%Y-%m-%d");
+    format!("/{tenant}/download/{tenant}/user-uploads/{}/{day}/{}/{}", kind(snapshot), snapshot.id, file.name)
 }
 
-pub(super) async fn download(State(world): State<Arc<World>>, uri: Uri, headers: HeaderMap) -> Response {
+pub(super) async fn download(
+    State(state): State<Arc<SimulatorState>>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
     let tenant = uri.path().split('/').nth(1).unwrap_or_default().to_owned();
-    let jobs = world.jobs.all();
-    let found = jobs.iter().find_map(|view| {
-        present(view)
-            .find(|file| location(view, &tenant, file) == uri.path())
+    let jobs = state.jobs.all();
+    let found = jobs.iter().find_map(|snapshot| {
+        present(snapshot)
+            .find(|file| location(snapshot, &tenant, file) == uri.path())
             .map(|file| file.content.clone())
     });
     match found {
@@ -86,9 +92,9 @@ pub(super) async fn download(State(world): State<Arc<World>>, uri: Uri, headers:
 fn send(content: Content, range: Option<&str>) -> Response {
     let len = content.len();
     let (status, part) = match range.map(|range| part_of(range, len)) {
-        None | Some(Asked::Unclear) => (StatusCode::OK, 0..len),
-        Some(Asked::Part(part)) => (StatusCode::PARTIAL_CONTENT, part),
-        Some(Asked::Outside) => {
+        None | Some(StatusRequest::Unclear) => (StatusCode::OK, 0..len),
+        Some(StatusRequest::Part(part)) => (StatusCode::PARTIAL_CONTENT, part),
+        Some(StatusRequest::Outside) => {
             let whole = format!("bytes */{len}");
             return (StatusCode::RANGE_NOT_SATISFIABLE, [(header::CONTENT_RANGE, whole)]).into_response();
         }
@@ -125,26 +131,28 @@ fn index(place: u64) -> usize {
     usize::try_from(place).unwrap_or(usize::MAX)
 }
 
-/// What a Range header asks for.
+/// The range of a Range header.
 #[derive(Debug, PartialEq, Eq)]
-enum Asked {
+enum StatusRequest {
     Part(Range<u64>),
     Outside,
     /// Several parts, other units, nonsense: the whole is sent (RFC 9110, 14.2).
     Unclear,
 }
 
-fn part_of(range: &str, len: u64) -> Asked {
+fn part_of(range: &str, len: u64) -> StatusRequest {
     let Some((first, last)) = range.strip_prefix("bytes=").and_then(|part| part.split_once('-')) else {
-        return Asked::Unclear;
+        return StatusRequest::Unclear;
     };
     match (first.parse::<u64>(), last.parse::<u64>()) {
-        (Ok(first), Ok(last)) if last < first => Asked::Unclear,
-        (Ok(first), _) if first >= len => Asked::Outside,
-        (Ok(first), Ok(last)) => Asked::Part(first..len.min(last.saturating_add(1))),
-        (Ok(first), Err(_)) if last.is_empty() => Asked::Part(first..len),
-        (Err(_), Ok(0)) if first.is_empty() => Asked::Outside,
-        (Err(_), Ok(last)) if first.is_empty() && len > 0 => Asked::Part(len.saturating_sub(last)..len),
-        _ => Asked::Unclear,
+        (Ok(first), Ok(last)) if last < first => StatusRequest::Unclear,
+        (Ok(first), _) if first >= len => StatusRequest::Outside,
+        (Ok(first), Ok(last)) => StatusRequest::Part(first..len.min(last.saturating_add(1))),
+        (Ok(first), Err(_)) if last.is_empty() => StatusRequest::Part(first..len),
+        (Err(_), Ok(0)) if first.is_empty() => StatusRequest::Outside,
+        (Err(_), Ok(last)) if first.is_empty() && len > 0 => {
+            StatusRequest::Part(len.saturating_sub(last)..len)
+        }
+        _ => StatusRequest::Unclear,
     }
 }

@@ -17,8 +17,8 @@ fn get(simulator: &Simulator, path: &str) -> RequestBuilder {
 }
 
 async fn status(simulator: &Simulator, id: &str) -> (u16, Value) {
-    let answer = get(simulator, &format!("/demo/api/v1/imports/status/{id}")).send().await.unwrap();
-    (answer.status().as_u16(), body(answer).await)
+    let response = get(simulator, &format!("/demo/api/v1/imports/status/{id}")).send().await.unwrap();
+    (response.status().as_u16(), body(response).await)
 }
 
 fn log_in(simulator: &Simulator, password: &str) -> RequestBuilder {
@@ -29,13 +29,13 @@ fn log_in(simulator: &Simulator, password: &str) -> RequestBuilder {
 }
 
 #[tokio::test]
-async fn a_status_has_the_pages_fields() {
+async fn status_response_has_the_documented_fields() {
     let simulator = start().await;
     let plan = Plan::default().steps(["load", "check"]).file(Category::Input, "in.csv", Content::default());
     let job = simulator.start_job(plan.file(Category::Output, "out.csv", Content::default()));
-    let (code, answer) = status(&simulator, &job.id).await;
-    assert_eq!((code, &answer["message"]), (200, &json!("Job status retrieved successfully")));
-    let content = &answer["content"];
+    let (code, response) = status(&simulator, &job.id).await;
+    assert_eq!((code, &response["message"]), (200, &json!("Job status retrieved successfully")));
+    let content = &response["content"];
     assert_eq!(content["job_log_id"], json!(job.id.parse::<i64>().unwrap()));
     assert_eq!(content["status"], "completed");
     assert_eq!((&content["type"], &content["user_id"]), (&json!("inventory-import"), &json!(42)));
@@ -51,7 +51,7 @@ async fn a_status_has_the_pages_fields() {
 }
 
 #[tokio::test]
-async fn steps_files_and_times_come_as_the_job_goes_on() {
+async fn steps_files_and_times_appear_as_the_job_proceeds() {
     let simulator = start().await;
     let plan =
         Plan::fixed("pending").steps(["load", "check"]).file(Category::Input, "in.csv", Content::default());
@@ -73,7 +73,7 @@ async fn steps_files_and_times_come_as_the_job_goes_on() {
 }
 
 #[tokio::test]
-async fn a_missing_job_and_a_bad_id_are_told_apart() {
+async fn missing_job_and_invalid_id_get_different_errors() {
     let simulator = start().await;
     let missing = json!({
         "message": "Job not found or you do not have access to this job.",
@@ -85,38 +85,38 @@ async fn a_missing_job_and_a_bad_id_are_told_apart() {
 }
 
 #[tokio::test]
-async fn who_does_not_ask_for_json_is_sent_to_the_login_page() {
+async fn client_that_does_not_accept_json_is_redirected_to_login() {
     let simulator = start().await;
     let url = format!("{}/demo/api/v1/imports/status/1", simulator.base_url());
     let page = client().get(&url).send().await.unwrap();
     let login = format!("{}/demo/login", simulator.base_url());
     assert_eq!((page.status().as_u16(), page.headers()["location"].to_str().unwrap()), (302, &*login));
     for (name, value) in [("x-requested-with", "XMLHttpRequest"), ("accept", "application/json")] {
-        let answer = client().get(&url).header(name, value).send().await.unwrap();
-        assert_eq!(answer.status(), 401);
-        assert_eq!(body(answer).await, json!({ "message": "Unauthenticated." }));
+        let response = client().get(&url).header(name, value).send().await.unwrap();
+        assert_eq!(response.status(), 401);
+        assert_eq!(body(response).await, json!({ "message": "Unauthenticated." }));
     }
     let html = client().get(&url).header("x-requested-with", "XMLHttpRequest").header("accept", "text/html");
     assert_eq!(html.send().await.unwrap().status(), 302);
 }
 
 #[tokio::test]
-async fn email_and_password_in_the_query_give_a_token_that_passes() {
+async fn email_and_password_in_the_query_yield_a_valid_token() {
     let simulator = start().await;
-    let answer = body(log_in(&simulator, CLARET_PASSWORD).send().await.unwrap()).await;
-    let token = answer["token"].as_str().unwrap();
+    let response = body(log_in(&simulator, CLARET_PASSWORD).send().await.unwrap()).await;
+    let token = response["token"].as_str().unwrap();
     assert!(token.split_once('|').is_some_and(|(_, secret)| secret.len() == 40), "{token}");
     let url = format!("{}/demo/api/v1/imports/status/1", simulator.base_url());
-    let ask = || client().get(&url).bearer_auth(token).header("accept", "application/json").send();
-    assert_eq!(ask().await.unwrap().status(), 422);
+    let request = || client().get(&url).bearer_auth(token).header("accept", "application/json").send();
+    assert_eq!(request().await.unwrap().status(), 422);
     simulator.expire_tokens();
-    assert_eq!(ask().await.unwrap().status(), 401);
+    assert_eq!(request().await.unwrap().status(), 401);
     let wrong = log_in(&simulator, "wrong").header("accept", "application/json");
     assert_eq!(wrong.send().await.unwrap().status(), 401);
 }
 
 #[tokio::test]
-async fn another_tenant_route_or_method_is_not_served() {
+async fn other_tenant_route_or_method_is_not_served() {
     let simulator = start().await;
     for path in ["/other/api/v1/imports/status/1", "/demo/api/v2/imports/status/1"] {
         assert_eq!(get(&simulator, path).send().await.unwrap().status(), 404, "{path}");
@@ -127,7 +127,7 @@ async fn another_tenant_route_or_method_is_not_served() {
 }
 
 #[tokio::test]
-async fn a_file_is_sent_whole_or_in_the_part_that_was_asked_for() {
+async fn file_is_sent_whole_or_as_the_requested_range() {
     let simulator = start().await;
     let plan = Plan::default().file(Category::Output, "out.csv", Content::Bytes("0123456789".into()));
     let job = simulator.start_job(plan.file(Category::Output, "big.csv", Content::Pattern(200_000)));
@@ -144,8 +144,8 @@ async fn a_file_is_sent_whole_or_in_the_part_that_was_asked_for() {
         ("bytes=10-", 416, ""),
         ("lines=1-2", 200, "0123456789"),
     ] {
-        let answer = get(&simulator, path).header("range", range).send().await.unwrap();
-        assert_eq!((answer.status().as_u16(), &*answer.text().await.unwrap()), (code, text), "{range}");
+        let response = get(&simulator, path).header("range", range).send().await.unwrap();
+        assert_eq!((response.status().as_u16(), &*response.text().await.unwrap()), (code, text), "{range}");
     }
     simulator.inject(Fault::new(Effect::IgnoreRange));
     let ignored = get(&simulator, path).header("range", "bytes=3-").send().await.unwrap();

@@ -9,16 +9,16 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::simulators::{
-    World,
-    faults::{answered, answered_one},
-    life::{Phase, View},
+    SimulatorState,
+    faults::{response_id, response_ids},
+    job_state::{JobSnapshot, Phase},
     plan::Outcome,
 };
 
 pub(super) type Served = Schema<Query, EmptyMutation, EmptySubscription>;
 
-pub(super) fn schema(world: Arc<World>) -> Served {
-    Schema::build(Query, EmptyMutation, EmptySubscription).data(world).finish()
+pub(super) fn schema(state: Arc<SimulatorState>) -> Served {
+    Schema::build(Query, EmptyMutation, EmptySubscription).data(state).finish()
 }
 
 #[derive(Debug)]
@@ -32,7 +32,7 @@ impl Query {
         context: &Context<'_>,
         export_id: ID,
     ) -> async_graphql::Result<GetExportDeliveryStatusResult> {
-        let job = find(context, &answered_one(export_id.to_string()))?;
+        let job = find(context, &response_id(export_id.to_string()))?;
         Ok(match job {
             Some(job) => {
                 GetExportDeliveryStatusResult { delivery_status: job.status.into(), errors: job.errors }
@@ -45,7 +45,7 @@ impl Query {
     }
 
     async fn get_job(&self, context: &Context<'_>, job_id: String) -> async_graphql::Result<Option<Job>> {
-        find(context, &answered_one(job_id))
+        find(context, &response_id(job_id))
     }
 
     async fn get_jobs(
@@ -53,13 +53,13 @@ impl Query {
         context: &Context<'_>,
         job_ids: Vec<String>,
     ) -> async_graphql::Result<Vec<Option<Job>>> {
-        answered(job_ids).iter().map(|id| find(context, id)).collect()
+        response_ids(job_ids).iter().map(|id| find(context, id)).collect()
     }
 }
 
 fn find(context: &Context<'_>, id: &str) -> async_graphql::Result<Option<Job>> {
-    let world = context.data::<Arc<World>>()?;
-    Ok(world.jobs.view(id).map(Job::from))
+    let state = context.data::<Arc<SimulatorState>>()?;
+    Ok(state.jobs.snapshot(id).map(Job::from))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
@@ -120,18 +120,22 @@ scalar!(JobErrorArgs, "JobErrorArgs");
 struct JobResult(Value);
 scalar!(JobResult, "JobResult");
 
-impl From<View> for Job {
-    fn from(view: View) -> Self {
+impl From<JobSnapshot> for Job {
+    fn from(snapshot: JobSnapshot) -> Self {
         Self {
             additional_data: Some(JobAdditionalData { automation_activity_id: None }),
-            created_at: iso(view.created_at),
-            errors: view.failure().map(|message| JobError::new(message, &view.id)).into_iter().collect(),
-            progress: view.progress.into(),
-            result: result(view.outcome()),
+            created_at: iso(snapshot.created_at),
+            errors: snapshot
+                .failure()
+                .map(|message| JobError::new(message, &snapshot.id))
+                .into_iter()
+                .collect(),
+            progress: snapshot.progress.into(),
+            result: result(snapshot.outcome()),
             result_id: None,
-            status: status(&view),
-            updated_at: iso(view.changed_at()),
-            id: view.id,
+            status: status(&snapshot),
+            updated_at: iso(snapshot.changed_at()),
+            id: snapshot.id,
         }
     }
 }
@@ -144,10 +148,10 @@ impl JobError {
     }
 }
 
-/// The schema holds what a held job can be: a word of it, or else what is nearest.
-fn status(view: &View) -> JobStatus {
-    match view.phase {
-        Phase::Queued if view.word == "NONE" => JobStatus::None,
+/// The status of a held job: a word of the schema, or the nearest one.
+fn status(snapshot: &JobSnapshot) -> JobStatus {
+    match snapshot.phase {
+        Phase::Queued if snapshot.word == "NONE" => JobStatus::None,
         Phase::Queued => JobStatus::Queued,
         Phase::Running | Phase::Retrying | Phase::Cancelling => JobStatus::InProgress,
         Phase::Succeeded => JobStatus::Delivered,
@@ -160,6 +164,7 @@ fn result(outcome: &Outcome) -> Option<JobResult> {
         Outcome::Nothing => return None,
         Outcome::Json(value) => serde_json::from_str(value.get()).unwrap_or_default(),
         Outcome::Text(text) => Value::String(text.clone()),
+        Outcome::Size(bytes) => Value::String(Outcome::text_of_size(*bytes)),
         Outcome::Binary(bytes) => Value::String(bytes.iter().map(|byte| char::from(*byte)).collect()),
     };
     Some(JobResult(value))

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::schema;
 use crate::simulators::{
-    Effect, Fault, GraphQlError, Outcome, Plan, Simulator, Vendor, World,
+    Effect, Fault, GraphQlError, Outcome, Plan, Simulator, SimulatorState, Vendor,
     credentials::{DATASAUR_CLIENT_ID, DATASAUR_CLIENT_SECRET},
     tests::{body, client, send},
 };
@@ -71,12 +71,12 @@ async fn start() -> Simulator {
     Simulator::start(Vendor::Datasaur).await.unwrap()
 }
 
-fn ask(simulator: &Simulator, asked: &Value) -> RequestBuilder {
-    send(simulator, Method::POST, "/graphql", asked).bearer_auth(simulator.issue_token())
+fn request(simulator: &Simulator, query: &Value) -> RequestBuilder {
+    send(simulator, Method::POST, "/graphql", query).bearer_auth(simulator.issue_token())
 }
 
-async fn answer(simulator: &Simulator, asked: Value) -> Value {
-    body(ask(simulator, &asked).send().await.unwrap()).await
+async fn response(simulator: &Simulator, query: Value) -> Value {
+    body(request(simulator, &query).send().await.unwrap()).await
 }
 
 fn token(simulator: &Simulator, form: &[(&str, &str)]) -> RequestBuilder {
@@ -86,25 +86,25 @@ fn token(simulator: &Simulator, form: &[(&str, &str)]) -> RequestBuilder {
 }
 
 #[test]
-fn the_schema_is_the_published_one() {
-    let served = schema::schema(std::sync::Arc::new(World::new(Vendor::Datasaur))).sdl();
+fn schema_equals_the_published_one() {
+    let served = schema::schema(std::sync::Arc::new(SimulatorState::new(Vendor::Datasaur))).sdl();
     assert_eq!(outline(&served), outline(PUBLISHED));
 }
 
 #[tokio::test]
-async fn the_pages_query_gets_the_pages_answer() {
+async fn documented_query_gets_the_documented_response() {
     let simulator = start().await;
     let job = simulator.start_job(Plan::fixed("DELIVERED").id("AutoLabelQueue:dcbf6ed3"));
     let query =
         "query GetJobQuery($jobId: String!) {  result: getJob(jobId: $jobId) {    id  status  progress  }}";
-    let asked = json!({ "operationName": "GetJobQuery", "variables": { "jobId": job.id }, "query": query });
-    let got = ask(&simulator, &asked).send().await.unwrap().text().await.unwrap();
+    let query = json!({ "operationName": "GetJobQuery", "variables": { "jobId": job.id }, "query": query });
+    let got = request(&simulator, &query).send().await.unwrap().text().await.unwrap();
     let wanted = r#"{"data":{"result":{"id":"AutoLabelQueue:dcbf6ed3","status":"DELIVERED","progress":0}},"extensions":{}}"#;
     assert_eq!(got, wanted);
 }
 
 #[tokio::test]
-async fn any_alias_variable_fragment_or_literal_works() {
+async fn query_with_alias_variable_fragment_or_literal_is_served() {
     let simulator = start().await;
     let (one, other) =
         (simulator.start_job(Plan::fixed("NONE")), simulator.start_job(Plan::fails("no model")));
@@ -112,17 +112,17 @@ async fn any_alias_variable_fragment_or_literal_works() {
         "fragment F on Job { id status progress errors { id stack args __typename } resultId __typename }";
     let query =
         format!("query Q($input: String!) {{ job: getJob(jobId: $input) {{ ...F __typename }} }} {fragment}");
-    let asked = json!({ "operationName": "Q", "variables": { "input": one.id }, "query": query });
-    assert_eq!(answer(&simulator, asked).await["data"]["job"]["status"], "NONE");
+    let query = json!({ "operationName": "Q", "variables": { "input": one.id }, "query": query });
+    assert_eq!(response(&simulator, query).await["data"]["job"]["status"], "NONE");
 
     let query =
         format!("{{ all: getJobs(jobIds: [\"nobody\", {:?}]) {{ id errors {{ args stack }} }} }}", other.id);
-    let all = answer(&simulator, json!({ "query": query })).await["data"]["all"].take();
+    let all = response(&simulator, json!({ "query": query })).await["data"]["all"].take();
     assert_eq!(all[0], Value::Null);
     assert_eq!(all[1]["errors"][0]["args"], json!({ "message": "no model" }));
 
     let query = "query($e: ID!) { x: getExportDeliveryStatus(exportId: $e) { deliveryStatus } none: getJob(jobId: \"?\") { id } }";
-    let export = answer(&simulator, json!({ "query": query, "variables": { "e": other.id } })).await;
+    let export = response(&simulator, json!({ "query": query, "variables": { "e": other.id } })).await;
     assert_eq!(export["data"], json!({ "x": { "deliveryStatus": "FAILED" }, "none": null }));
 
     let ids: Vec<_> = simulator.calls().into_iter().map(|call| call.job_ids).collect();
@@ -137,15 +137,15 @@ async fn a_result_keeps_its_64_bit_numbers() {
         "{{ getJob(jobId: {:?}) {{ result createdAt additionalData {{ automationActivityId }} }} }}",
         job.id
     );
-    let got = answer(&simulator, json!({ "query": query })).await;
+    let got = response(&simulator, json!({ "query": query })).await;
     assert_eq!(got["data"]["getJob"]["result"], json!({ "n": 9_007_199_254_740_993_u64 }));
 }
 
 #[tokio::test]
-async fn without_a_good_token_the_error_is_graphqls() {
+async fn request_without_a_valid_token_gets_a_graphql_error() {
     let simulator = start().await;
-    let asked = json!({ "query": "{ getJob(jobId: \"a\") { id } }" });
-    let request = ask(&simulator, &asked);
+    let query = json!({ "query": "{ getJob(jobId: \"a\") { id } }" });
+    let request = request(&simulator, &query);
     simulator.expire_tokens();
     let refused = request.send().await.unwrap();
     assert_eq!(refused.status(), 200);
@@ -155,10 +155,10 @@ async fn without_a_good_token_the_error_is_graphqls() {
 }
 
 #[tokio::test]
-async fn what_is_no_query_of_the_schema_is_refused() {
+async fn query_outside_the_schema_is_refused() {
     let simulator = start().await;
-    let asked = json!({ "query": "{ getJob(jobId: \"a\") { nothing } }" });
-    let refused = ask(&simulator, &asked).send().await.unwrap();
+    let query = json!({ "query": "{ getJob(jobId: \"a\") { nothing } }" });
+    let refused = request(&simulator, &query).send().await.unwrap();
     assert_eq!(refused.status(), 400);
     let refused = body(refused).await;
     assert!(refused["errors"][0]["message"].as_str().unwrap().contains("nothing"), "{refused}");
@@ -166,15 +166,15 @@ async fn what_is_no_query_of_the_schema_is_refused() {
 }
 
 #[tokio::test]
-async fn poison_and_errors_come_without_or_with_data() {
+async fn graphql_errors_come_with_or_without_data() {
     let simulator = start().await;
     simulator.poison("bad");
-    let asked = json!({ "query": "{ getJobs(jobIds: [\"good\", \"bad\"]) { id } }" });
-    let refused = answer(&simulator, asked).await;
+    let query = json!({ "query": "{ getJobs(jobIds: [\"good\", \"bad\"]) { id } }" });
+    let refused = response(&simulator, query).await;
     assert_eq!((refused["errors"].as_array().unwrap().len(), &refused["data"]), (1, &Value::Null));
     let error = GraphQlError { message: "partly".into(), with_data: true, ..GraphQlError::default() };
     simulator.inject(Fault::new(Effect::GraphQlError(error)));
-    let partly = answer(&simulator, json!({ "query": "{ getJobs(jobIds: [\"good\"]) { id } }" })).await;
+    let partly = response(&simulator, json!({ "query": "{ getJobs(jobIds: [\"good\"]) { id } }" })).await;
     assert_eq!(
         (&partly["errors"][0]["message"], &partly["data"]["getJobs"]),
         (&json!("partly"), &json!([null]))
@@ -182,7 +182,7 @@ async fn poison_and_errors_come_without_or_with_data() {
 }
 
 #[tokio::test]
-async fn client_credentials_pass_in_the_form_and_as_basic() {
+async fn client_credentials_are_accepted_in_form_and_basic() {
     let simulator = start().await;
     let grant = ("grant_type", "client_credentials");
     let (id, secret) = (("client_id", DATASAUR_CLIENT_ID), ("client_secret", DATASAUR_CLIENT_SECRET));
@@ -194,9 +194,9 @@ async fn client_credentials_pass_in_the_form_and_as_basic() {
         let got = body(request.send().await.unwrap()).await;
         assert_eq!((&got["token_type"], &got["expires_in"]), (&json!("bearer"), &json!(3600)));
         let bearer = got["access_token"].as_str().unwrap();
-        let asked = json!({ "query": "{ getJob(jobId: \"a\") { id } }" });
+        let query = json!({ "query": "{ getJob(jobId: \"a\") { id } }" });
         let good =
-            send(&simulator, Method::POST, "/graphql", &asked).bearer_auth(bearer).send().await.unwrap();
+            send(&simulator, Method::POST, "/graphql", &query).bearer_auth(bearer).send().await.unwrap();
         assert_eq!(body(good).await, json!({ "data": { "getJob": null }, "extensions": {} }));
     }
     let refused = token(&simulator, &[id, ("client_secret", "wrong"), grant]).send().await.unwrap();

@@ -23,12 +23,12 @@ enum End {
 
 const REQUEST: &str = r#"{"jobIds":["a"]}"#;
 
-struct Line {
+struct Connection {
     simulator: Simulator,
     stream: TcpStream,
 }
 
-impl Line {
+impl Connection {
     async fn open(simulator: Simulator) -> Self {
         let stream = TcpStream::connect(simulator.addr()).await.unwrap();
         Self { simulator, stream }
@@ -60,8 +60,8 @@ impl Line {
         let mut bytes = Vec::new();
         while bytes.len() < limit {
             let mut piece = vec![0; 64 << 10];
-            let room = piece.len().min(limit - bytes.len());
-            let read = timeout(Duration::from_secs(30), self.stream.read(&mut piece[..room])).await;
+            let folder = piece.len().min(limit - bytes.len());
+            let read = timeout(Duration::from_secs(30), self.stream.read(&mut piece[..folder])).await;
             match read.expect("nothing comes") {
                 Ok(0) => return (bytes, End::Close),
                 Ok(read) => bytes.extend_from_slice(&piece[..read]),
@@ -74,8 +74,8 @@ impl Line {
         (bytes, End::Open)
     }
 
-    /// An honest answer's bytes, over this connection.
-    async fn honest(&mut self) -> Vec<u8> {
+    /// The bytes of an unchanged response, over this connection.
+    async fn unchanged(&mut self) -> Vec<u8> {
         self.ask().await;
         let mut bytes = self.read(1).await.0;
         while !bytes.ends_with(b"}}") {
@@ -92,10 +92,10 @@ impl Line {
 
 /// What comes of one effect, over a connection of its own.
 async fn with(effect: &str, limit: usize) -> (Vec<u8>, End) {
-    let mut line = Line::start().await;
-    line.inject(effect);
-    line.ask().await;
-    line.read(limit).await
+    let mut connection = Connection::start().await;
+    connection.inject(effect);
+    connection.ask().await;
+    connection.read(limit).await
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -112,20 +112,20 @@ fn parts(bytes: &[u8]) -> (String, String) {
 const BODY: &str = r#"{"a":{"id":"a","state":"active","output":null,"retryCount":0}}"#;
 
 #[tokio::test]
-async fn an_answer_that_is_written_by_hand_is_as_long_as_an_honest_one() {
-    let mut line = Line::start().await;
-    let honest = line.honest().await;
-    assert_eq!(parts(&honest).1, BODY);
+async fn distorted_response_has_the_length_of_the_original() {
+    let mut connection = Connection::start().await;
+    let unchanged = connection.unchanged().await;
+    assert_eq!(parts(&unchanged).1, BODY);
     for (effect, close) in [("\"close_after_answer\"", true), (r#"{"extra": ""}"#, false)] {
-        let mut line = Line::start().await;
-        line.inject(effect);
-        line.ask().await;
-        let (bytes, end) = line.read(if close { usize::MAX } else { honest.len() }).await;
-        assert_eq!((bytes.len(), end == End::Close), (honest.len(), close), "{}", text(&bytes));
-        let [written, wanted] = [parts(&bytes).0, parts(&honest).0].map(|head| {
+        let mut connection = Connection::start().await;
+        connection.inject(effect);
+        connection.ask().await;
+        let (bytes, end) = connection.read(if close { usize::MAX } else { unchanged.len() }).await;
+        assert_eq!((bytes.len(), end == End::Close), (unchanged.len(), close), "{}", text(&bytes));
+        let [written, wanted] = [parts(&bytes).0, parts(&unchanged).0].map(|head| {
             let mut lines: Vec<_> = head.lines().map(str::to_owned).collect();
             lines.sort();
-            lines.retain(|line| !line.starts_with("date:"));
+            lines.retain(|connection| !connection.starts_with("date:"));
             lines
         });
         assert_eq!(written, wanted);
@@ -134,8 +134,8 @@ async fn an_answer_that_is_written_by_hand_is_as_long_as_an_honest_one() {
 }
 
 #[tokio::test]
-async fn a_connection_ends_at_the_byte_that_was_said() {
-    let whole = Line::start().await.honest().await.len();
+async fn connection_ends_at_the_given_byte() {
+    let whole = Connection::start().await.unchanged().await.len();
     for (effect, wanted, end) in [
         (r#""reset""#, 0, End::Reset),
         (r#"{"reset_at": 0}"#, 0, End::Reset),
@@ -154,18 +154,18 @@ async fn a_connection_ends_at_the_byte_that_was_said() {
 }
 
 #[tokio::test]
-async fn a_connection_that_stalls_stays_open_and_says_nothing_more() {
+async fn stalled_connection_stays_open_and_sends_nothing() {
     for (effect, wanted) in [(r#"{"stall_at": 0}"#, 0), (r#"{"stall_at": 20}"#, 20), ("\"hang\"", 0)] {
-        let mut line = Line::start().await;
-        line.inject(effect);
-        line.ask().await;
-        assert_eq!(line.read(wanted).await.0.len(), wanted, "{effect}");
-        line.is_silent().await;
+        let mut connection = Connection::start().await;
+        connection.inject(effect);
+        connection.ask().await;
+        assert_eq!(connection.read(wanted).await.0.len(), wanted, "{effect}");
+        connection.is_silent().await;
     }
 }
 
 #[tokio::test]
-async fn time_is_taken_where_it_was_said() {
+async fn pacing_effects_delay_the_given_bytes() {
     let since = Instant::now();
     let (bytes, _) = with(r#"{"throttle": {"bytes": 64, "pause_ms": 20}}"#, 130).await;
     assert_eq!(bytes.len(), 130);
@@ -184,18 +184,18 @@ async fn time_is_taken_where_it_was_said() {
 }
 
 #[tokio::test]
-async fn more_comes_than_was_asked_for() {
-    let honest = Line::start().await.honest().await;
-    let mut line = Line::start().await;
-    line.inject("\"twice\"");
-    line.ask().await;
-    let twice = line.read(honest.len() * 2).await.0;
+async fn surplus_effects_send_extra_bytes() {
+    let unchanged = Connection::start().await.unchanged().await;
+    let mut connection = Connection::start().await;
+    connection.inject("\"twice\"");
+    connection.ask().await;
+    let twice = connection.read(unchanged.len() * 2).await.0;
     assert_eq!(text(&twice).matches(BODY).count(), 2);
-    line.is_silent().await;
+    connection.is_silent().await;
     // And the connection still answers.
-    assert_eq!(parts(&line.honest().await).1, BODY);
+    assert_eq!(parts(&connection.unchanged().await).1, BODY);
 
-    let (bytes, _) = with(r#"{"extra": "\u0000more"}"#, honest.len() + 5).await;
+    let (bytes, _) = with(r#"{"extra": "\u0000more"}"#, unchanged.len() + 5).await;
     assert!(bytes.ends_with(b"}}\0more"));
     for (effect, head, repeated) in [
         ("\"endless_body\"", "connection: close", "    "),
@@ -213,44 +213,44 @@ async fn more_comes_than_was_asked_for() {
 }
 
 #[tokio::test]
-async fn lengths_lie() {
+async fn length_effects_announce_other_lengths() {
     for (effect, length) in [
         (r#"{"wrong_length": -3}"#, (BODY.len() - 3).to_string()),
         (r#"{"wrong_length": 3}"#, (BODY.len() + 3).to_string()),
         (r#"{"content_length": "1e9"}"#, "1e9".to_owned()),
     ] {
-        let mut line = Line::start().await;
-        line.inject(effect);
-        line.ask().await;
+        let mut connection = Connection::start().await;
+        connection.inject(effect);
+        connection.ask().await;
         let mut bytes = Vec::new();
         while !bytes.ends_with(BODY.as_bytes()) {
-            bytes.extend(line.read(1).await.0);
+            bytes.extend(connection.read(1).await.0);
         }
         let head = parts(&bytes).0;
         assert!(head.contains(&format!("\r\ncontent-length: {length}")), "{head}");
-        line.is_silent().await;
+        connection.is_silent().await;
     }
 }
 
 #[tokio::test]
-async fn heads_grow() {
+async fn head_effects_add_headers() {
     for (effect, length) in
         [(r#"{"many_headers": 100000}"#, 900_000), (r#"{"huge_header": 900000}"#, 900_000)]
     {
-        let mut line = Line::start().await;
-        line.inject(effect);
-        line.ask().await;
-        let (mut bytes, _) = line.read(length).await;
+        let mut connection = Connection::start().await;
+        connection.inject(effect);
+        connection.ask().await;
+        let (mut bytes, _) = connection.read(length).await;
         assert!(!text(&bytes).contains("\r\n\r\n"), "{effect}");
         while !bytes.ends_with(BODY.as_bytes()) {
-            bytes.extend(line.read(1).await.0);
+            bytes.extend(connection.read(1).await.0);
         }
         assert_eq!(parts(&bytes).1, BODY, "{effect}");
     }
 }
 
 #[tokio::test]
-async fn another_protocol_is_spoken() {
+async fn protocol_effects_send_other_protocols() {
     let (bytes, end) = with("\"http_1_0\"", usize::MAX).await;
     let (head, body) = parts(&bytes);
     assert!(head.starts_with("http/1.0 200 ok\r\n") && !head.contains("content-length"), "{head}");
@@ -260,13 +260,13 @@ async fn another_protocol_is_spoken() {
 }
 
 #[tokio::test]
-async fn a_bomb_is_small_until_it_is_read() {
+async fn gzip_bomb_is_small_until_decompressed() {
     let simulator = Simulator::start(Vendor::Immuta).await.unwrap();
     simulator.inject(Fault::new(Effect::GzipBomb(50_000_000)));
     let http = reqwest::Client::builder().gzip(true).build().unwrap();
-    let mut answer = http.get(simulator.base_url()).send().await.unwrap();
+    let mut response = http.get(simulator.base_url()).send().await.unwrap();
     let mut length = 0;
-    while let Ok(Some(piece)) = answer.chunk().await {
+    while let Ok(Some(piece)) = response.chunk().await {
         assert!(piece.iter().all(|byte| *byte == b' '));
         length += piece.len();
     }
@@ -274,31 +274,31 @@ async fn a_bomb_is_small_until_it_is_read() {
     assert!(length >= 49_999_000, "{length}");
     let (bytes, _) = with(r#"{"gzip_bomb": 50000000}"#, 400).await;
     let head = parts(&bytes).0;
-    let announced = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+    let announced = head.lines().find_map(|connection| connection.strip_prefix("content-length: ")).unwrap();
     assert!(announced.parse::<usize>().unwrap() < 500_000, "{announced}");
 }
 
 #[tokio::test]
-async fn a_kept_connection_ends_under_the_next_request() {
-    let mut line = Line::start().await;
-    line.inject("\"close_under_request\"");
+async fn kept_connection_closes_under_the_next_request() {
+    let mut connection = Connection::start().await;
+    connection.inject("\"close_under_request\"");
     // A new connection is answered, and the fault is still there.
-    line.honest().await;
-    line.ask().await;
-    assert_eq!(line.read(usize::MAX).await, (Vec::new(), End::Close));
-    let mut line = Line::open(line.simulator).await;
-    line.honest().await;
-    line.honest().await;
+    connection.unchanged().await;
+    connection.ask().await;
+    assert_eq!(connection.read(usize::MAX).await, (Vec::new(), End::Close));
+    let mut connection = Connection::open(connection.simulator).await;
+    connection.unchanged().await;
+    connection.unchanged().await;
 }
 
 #[tokio::test]
-async fn a_connection_answers_again_after_a_fault_that_left_it_open() {
-    let mut line = Line::start().await;
+async fn connection_left_open_by_a_fault_serves_the_next_request() {
+    let mut connection = Connection::start().await;
     for _ in 0..3 {
-        line.inject(r#"{"throttle": {"bytes": 50, "pause_ms": 1}}"#);
-        line.honest().await;
-        line.honest().await;
+        connection.inject(r#"{"throttle": {"bytes": 50, "pause_ms": 1}}"#);
+        connection.unchanged().await;
+        connection.unchanged().await;
     }
-    let statuses: Vec<_> = line.simulator.calls().iter().map(|call| call.status).collect();
+    let statuses: Vec<_> = connection.simulator.calls().iter().map(|call| call.status).collect();
     assert_eq!(statuses, [Some(200); 6]);
 }

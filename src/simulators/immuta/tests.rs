@@ -16,27 +16,27 @@ async fn start() -> Simulator {
 
 async fn ask(simulator: &Simulator, asked: Value) -> (u16, Value) {
     let request = send(simulator, Method::POST, "/jobs/statuses", &asked);
-    let answer = request.header("authorization", IMMUTA_API_KEY).send().await.unwrap();
-    (answer.status().as_u16(), body(answer).await)
+    let response = request.header("authorization", IMMUTA_API_KEY).send().await.unwrap();
+    (response.status().as_u16(), body(response).await)
 }
 
 async fn output(simulator: &Simulator, plan: Plan) -> Value {
     let job = simulator.start_job(plan);
-    let (_, mut answer) = ask(simulator, json!({ "jobIds": [job.id] })).await;
-    answer[&job.id]["output"].take()
+    let (_, mut response) = ask(simulator, json!({ "jobIds": [job.id] })).await;
+    response[&job.id]["output"].take()
 }
 
 #[tokio::test]
-async fn a_batch_answers_the_known_jobs_and_leaves_the_others_out() {
+async fn batch_response_omits_unknown_jobs() {
     let simulator = start().await;
     let job = simulator.start_job(Plan::default());
-    let (status, answer) = ask(&simulator, json!({ "jobIds": [job.id, "nobody"], "wait": 0 })).await;
+    let (status, response) = ask(&simulator, json!({ "jobIds": [job.id, "nobody"], "wait": 0 })).await;
     let one = json!({ "id": job.id, "state": "completed", "output": null, "retryCount": 0 });
-    assert_eq!((status, answer), (200, json!({ job.id: one })));
+    assert_eq!((status, response), (200, json!({ job.id: one })));
 }
 
 #[tokio::test]
-async fn an_output_is_any_json_to_the_last_character() {
+async fn output_is_any_json_byte_for_byte() {
     let simulator = start().await;
     assert_eq!(output(&simulator, Plan::succeeds(Outcome::Text("a\"b".into()))).await, "a\"b");
     assert_eq!(output(&simulator, Plan::expires()).await, Value::Null);
@@ -45,17 +45,18 @@ async fn an_output_is_any_json_to_the_last_character() {
     let text = r#"{"n":1e400,"big":123456789012345678901234567890,"a":1,"a":2}"#;
     let job = simulator.start_job(Plan::succeeds(Outcome::json(text).unwrap()));
     let request = send(&simulator, Method::POST, "/jobs/statuses", &json!({ "jobIds": [job.id] }));
-    let answer = request.header("authorization", IMMUTA_API_KEY).send().await.unwrap().text().await.unwrap();
-    assert!(answer.contains(text), "{answer}");
+    let response =
+        request.header("authorization", IMMUTA_API_KEY).send().await.unwrap().text().await.unwrap();
+    assert!(response.contains(text), "{response}");
 }
 
 #[tokio::test]
-async fn a_wait_ends_with_its_time_or_once_all_jobs_have_ended() {
+async fn wait_ends_after_its_time_or_when_all_jobs_are_terminal() {
     let simulator = start().await;
     let running = simulator.start_job(Plan::fixed("active"));
     let since = Instant::now();
-    let (_, answer) = ask(&simulator, json!({ "jobIds": [running.id], "wait": 1 })).await;
-    assert_eq!(answer[&running.id]["state"], "active");
+    let (_, response) = ask(&simulator, json!({ "jobIds": [running.id], "wait": 1 })).await;
+    assert_eq!(response[&running.id]["state"], "active");
     assert!(since.elapsed() >= Duration::from_secs(1));
 
     let asked = json!({ "jobIds": [running.id], "wait": -1, "pollInterval": 1 });
@@ -70,7 +71,7 @@ async fn a_wait_ends_with_its_time_or_once_all_jobs_have_ended() {
 }
 
 #[tokio::test]
-async fn a_bad_request_is_told_why_as_boom_does() {
+async fn invalid_request_gets_a_boom_error() {
     let simulator = start().await;
     for asked in [
         json!({}),
@@ -80,9 +81,9 @@ async fn a_bad_request_is_told_why_as_boom_does() {
         json!({ "jobIds": [], "wait": "1" }),
         json!({ "jobIds": [], "pollInterval": 0 }),
     ] {
-        let (status, answer) = ask(&simulator, asked.clone()).await;
+        let (status, response) = ask(&simulator, asked.clone()).await;
         assert_eq!(
-            (status, &answer["statusCode"], &answer["error"]),
+            (status, &response["statusCode"], &response["error"]),
             (400, &json!(400), &json!("Bad Request"))
         );
     }
@@ -92,7 +93,7 @@ async fn a_bad_request_is_told_why_as_boom_does() {
 }
 
 #[tokio::test]
-async fn a_poisoned_id_spoils_the_whole_batch() {
+async fn poisoned_id_fails_the_whole_batch() {
     let simulator = start().await;
     let good = simulator.start_job(Plan::default());
     simulator.poison("bad");
@@ -101,7 +102,7 @@ async fn a_poisoned_id_spoils_the_whole_batch() {
 }
 
 #[tokio::test]
-async fn a_key_or_its_token_passes_with_and_without_bearer() {
+async fn api_key_and_token_are_accepted_with_and_without_bearer() {
     let simulator = start().await;
     let url = format!("{}/bim/apikey/authenticate", simulator.base_url());
     let key = json!({ "apikey": IMMUTA_API_KEY });
@@ -113,8 +114,8 @@ async fn a_key_or_its_token_passes_with_and_without_bearer() {
     ];
     let mut good = vec![IMMUTA_API_KEY.to_owned()];
     for exchange in exchanges {
-        let answer = body(exchange.send().await.unwrap()).await;
-        good.push(answer["token"].as_str().unwrap().to_owned());
+        let response = body(exchange.send().await.unwrap()).await;
+        good.push(response["token"].as_str().unwrap().to_owned());
     }
     let status = async |authorization: String| {
         let request = send(&simulator, Method::POST, "/jobs/statuses", &json!({ "jobIds": [] }));

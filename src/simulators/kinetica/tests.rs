@@ -23,27 +23,27 @@ async fn post(simulator: &Simulator, path: &str, kind: &str, body: impl Into<req
 
 async fn get_job(simulator: &Simulator, id: &str, tag: Option<&str>) -> Value {
     let options = tag.map_or(json!({}), |tag| json!({ "job_tag": tag }));
-    let answer =
+    let response =
         post(simulator, "/get/job", "application/json", format!(r#"{{"job_id":{id},"options":{options}}}"#));
-    let wrapper = body(answer.await).await;
+    let wrapper = body(response.await).await;
     serde_json::from_str(wrapper["data_str"].as_str().unwrap()).unwrap_or(wrapper)
 }
 
 #[tokio::test]
-async fn a_json_answer_has_the_vendors_bytes() {
+async fn json_response_has_the_documented_bytes() {
     let simulator = start().await;
     let result = Outcome::json(r#"{"table_name":"t","value":"\"q\"","info":{}}"#).unwrap();
     simulator.start_job(Plan::succeeds(result).id("4611686018427387907").tag("tag-2"));
     let asked = r#"{"job_id": 4611686018427387907, "options": {}}"#;
-    let answer = post(&simulator, "/get/job", "application/json", asked).await;
-    assert_eq!(answer.status(), 200);
-    assert_eq!(&answer.headers()["content-type"], "application/json");
+    let response = post(&simulator, "/get/job", "application/json", asked).await;
+    assert_eq!(response.status(), 200);
+    assert_eq!(&response.headers()["content-type"], "application/json");
     let wanted = r#"{"status":"OK","message":"","data_type":"get_job_response","data":"","data_str":"{\"endpoint\":\"/alter/table\",\"job_status\":\"DONE\",\"running\":false,\"progress\":100,\"successful\":true,\"response_encoding\":\"json\",\"job_response\":\"\",\"job_response_str\":\"{\\\"table_name\\\":\\\"t\\\",\\\"value\\\":\\\"\\\\\\\"q\\\\\\\"\\\",\\\"info\\\":{}}\",\"status_map\":{},\"info\":{\"job_tag\":\"tag-2\"}}"}"#;
-    assert_eq!(answer.text().await.unwrap(), wanted);
+    assert_eq!(response.text().await.unwrap(), wanted);
 }
 
 #[tokio::test]
-async fn a_binary_answer_has_the_vendors_bytes() {
+async fn binary_response_has_the_documented_bytes() {
     let simulator = start().await;
     let mut asked = vec![0x86, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x01];
     asked.extend_from_slice(b"\x02\x0ejob_tag\x04t1\x00");
@@ -53,14 +53,14 @@ async fn a_binary_answer_has_the_vendors_bytes() {
     wanted.push(u8::try_from(record.len() * 2).unwrap());
     wanted.extend_from_slice(record);
     wanted.push(0);
-    let answer = post(&simulator, "/get/job", "application/octet-stream", asked.clone()).await;
-    assert_eq!(&answer.headers()["content-type"], "application/octet-stream");
-    assert_eq!(answer.bytes().await.unwrap(), wanted);
+    let response = post(&simulator, "/get/job", "application/octet-stream", asked.clone()).await;
+    assert_eq!(&response.headers()["content-type"], "application/octet-stream");
+    assert_eq!(response.bytes().await.unwrap(), wanted);
 
-    // The answer to snappy is not compressed.
+    // The response to snappy is not compressed.
     let compressed = snap::raw::Encoder::new().compress_vec(&asked).unwrap();
-    let answer = post(&simulator, "/get/job", "application/x-snappy", compressed).await;
-    assert_eq!(answer.bytes().await.unwrap(), wanted);
+    let response = post(&simulator, "/get/job", "application/x-snappy", compressed).await;
+    assert_eq!(response.bytes().await.unwrap(), wanted);
     assert!(simulator.calls().iter().all(|call| call.job_ids == ["4611686018427387907"]));
 
     let missing = post(&simulator, "/get/job", "application/octet-stream", b"\x02\x00".to_vec()).await;
@@ -74,58 +74,58 @@ async fn a_binary_answer_has_the_vendors_bytes() {
 }
 
 #[tokio::test]
-async fn bytes_are_one_code_point_each_in_json() {
+async fn binary_output_has_one_code_point_per_byte() {
     let simulator = start().await;
     let every_byte: Vec<u8> = (0..=255).collect();
     let job = simulator.start_job(Plan::succeeds(Outcome::Binary(every_byte.clone())));
-    let answer = get_job(&simulator, &job.id, None).await;
-    let got: Vec<u32> = answer["job_response"].as_str().unwrap().chars().map(u32::from).collect();
+    let response = get_job(&simulator, &job.id, None).await;
+    let got: Vec<u32> = response["job_response"].as_str().unwrap().chars().map(u32::from).collect();
     assert_eq!(got, every_byte.into_iter().map(u32::from).collect::<Vec<_>>());
-    assert_eq!(answer["response_encoding"], "binary");
+    assert_eq!(response["response_encoding"], "binary");
 }
 
 #[tokio::test]
-async fn a_cancelled_job_runs_on_until_it_has_ended() {
+async fn cancelled_job_runs_until_it_has_stopped() {
     let simulator = start().await;
     let job = simulator.start_job(
         Plan::fixed("CANCELLED")
             .ends(crate::simulators::End::Cancelled { still_running_for: std::time::Duration::ZERO }),
     );
-    let answer = get_job(&simulator, &job.id, None).await;
-    assert_eq!((&answer["job_status"], &answer["running"]), (&json!("CANCELLED"), &json!(true)));
+    let response = get_job(&simulator, &job.id, None).await;
+    assert_eq!((&response["job_status"], &response["running"]), (&json!("CANCELLED"), &json!(true)));
     simulator.finish(&job.id);
-    let answer = get_job(&simulator, &job.id, None).await;
-    assert_eq!((&answer["job_status"], &answer["running"]), (&json!("CANCELLED"), &json!(false)));
+    let response = get_job(&simulator, &job.id, None).await;
+    assert_eq!((&response["job_status"], &response["running"]), (&json!("CANCELLED"), &json!(false)));
 }
 
 #[tokio::test]
-async fn a_tag_finds_a_job_whose_id_is_another_clusters() {
+async fn tag_finds_a_job_of_another_cluster() {
     let simulator = start().await;
     simulator.start_job(Plan::fails("no table").tag("t-1"));
-    let answer = get_job(&simulator, "7", Some("t-1")).await;
-    assert_eq!(answer["status_map"], json!({ "error_message": "no table" }));
+    let response = get_job(&simulator, "7", Some("t-1")).await;
+    assert_eq!(response["status_map"], json!({ "error_message": "no table" }));
     assert_eq!(get_job(&simulator, "7", Some("t-2")).await["status"], "ERROR");
 }
 
 #[tokio::test]
-async fn an_error_has_all_five_keys_and_http_400() {
+async fn error_response_has_all_five_keys_and_http_400() {
     let simulator = start().await;
     for asked in
         [r#"{"job_id":5,"options":{}}"#, r#"{"options":{},"job_id":5}"#, r#"{"job_id":5}"#, "[", "null"]
     {
-        let answer = post(&simulator, "/get/job", "application/json", asked).await;
-        assert_eq!(answer.status(), 400);
-        let answer = body(answer).await;
-        let keys: Vec<_> = answer.as_object().unwrap().keys().collect();
+        let response = post(&simulator, "/get/job", "application/json", asked).await;
+        assert_eq!(response.status(), 400);
+        let response = body(response).await;
+        let keys: Vec<_> = response.as_object().unwrap().keys().collect();
         assert_eq!(keys, ["data", "data_str", "data_type", "message", "status"]);
-        assert_eq!((&answer["status"], &answer["data_type"]), (&json!("ERROR"), &json!("none")));
+        assert_eq!((&response["status"], &response["data_type"]), (&json!("ERROR"), &json!("none")));
     }
     simulator.inject(Fault::new(Effect::Refuse("System shutting down".into())));
     assert_eq!(get_job(&simulator, "5", None).await["message"], "System shutting down");
 }
 
 #[tokio::test]
-async fn only_a_good_password_or_token_passes() {
+async fn only_valid_password_or_token_is_accepted() {
     let simulator = start().await;
     let asked = json!({ "options": {} });
     let status = async |authorization: String| {
@@ -142,7 +142,7 @@ async fn only_a_good_password_or_token_passes() {
 }
 
 #[tokio::test]
-async fn it_serves_below_the_prefix_of_a_proxy_and_knows_no_other_path() {
+async fn kinetica_is_served_below_a_proxy_prefix_and_nowhere_else() {
     let simulator = start().await;
     let job = simulator.start_job(Plan::default());
     let asked = format!(r#"{{"job_id":{},"options":{{}}}}"#, job.id);
@@ -152,8 +152,8 @@ async fn it_serves_below_the_prefix_of_a_proxy_and_knows_no_other_path() {
         ("/get/jobs", 404),
         ("/gpudb-0/alter/job", 404),
     ] {
-        let answer = post(&simulator, path, "application/json", asked.clone()).await;
-        assert_eq!(answer.status(), wanted, "{path}");
+        let response = post(&simulator, path, "application/json", asked.clone()).await;
+        assert_eq!(response.status(), wanted, "{path}");
     }
     assert_eq!(simulator.calls()[0].job_ids, [job.id]);
 }

@@ -2,7 +2,7 @@
 //!
 //! A record is one Avro value. Binary writes it as Avro does; JSON writes the same
 //! value in the order of its schema, bytes as one code point each; snappy is binary
-//! that the client compressed, and it is answered in binary.
+//! that the client compressed, and the response is binary.
 
 use std::{
     collections::HashMap,
@@ -26,7 +26,7 @@ use serde_json::value::RawValue;
 
 use super::records::{Endpoint, LONGS, Record, SCHEMAS, WRAPPER, list, schemas};
 
-/// How a request is encoded, and so its answer.
+/// How a request is encoded, and so its response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Encoding {
     Json,
@@ -59,8 +59,8 @@ impl Encoding {
         Ok(Record(value))
     }
 
-    /// The wrapper around a good answer.
-    pub(super) fn answer(self, endpoint: &Endpoint, fields: Vec<(&'static str, Value)>) -> Response {
+    /// The wrapper around a good response.
+    pub(super) fn response(self, endpoint: &Endpoint, fields: Vec<(&'static str, Value)>) -> Response {
         let fields = fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         let record = Value::Record(fields);
         let (data, data_str) = match self {
@@ -105,7 +105,7 @@ impl Encoding {
 fn to_avro(schema: &Schema, value: Value) -> Vec<u8> {
     let writer = GenericDatumWriter::builder(schema).build();
     let written = writer.and_then(|writer| writer.write_value_to_vec(value));
-    written.expect("the answer has the fields of its schema")
+    written.expect("the response has the fields of its schema")
 }
 
 fn from_avro(endpoint: &Endpoint, mut body: &[u8]) -> Result<Value, String> {

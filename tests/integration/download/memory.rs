@@ -38,7 +38,7 @@ impl Process {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_gibibyte_streams_through_flat_memory() {
+async fn download_of_a_gibibyte_uses_constant_memory() {
     const GIBI: u64 = 1 << 30;
     let claret = Simulator::start(Vendor::Claret).await.unwrap();
     let gateway = Process::start(&format!("allow_inline_secrets = true\n{}", claret.config())).await;

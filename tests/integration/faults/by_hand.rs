@@ -53,7 +53,7 @@ async fn every_effect_at(vendor: Vendor) {
 }
 
 #[tokio::test]
-async fn an_effect_of_a_simulator_is_seen_as_the_same_fault_of_the_network() {
+async fn simulator_effect_is_seen_as_the_same_network_fault() {
     for vendor in Vendor::ALL {
         every_effect_at(vendor).await;
     }
@@ -110,7 +110,7 @@ async fn hostile_json_at(vendor: Vendor) {
 }
 
 #[tokio::test]
-async fn json_that_is_none_and_another_jobs_answer_can_be_injected_at_each_vendor() {
+async fn invalid_json_and_other_jobs_can_be_injected_at_each_vendor() {
     // One after the other: a text of 100 MB keeps the thread that they share busy.
     for vendor in Vendor::ALL {
         hostile_json_at(vendor).await;

@@ -1,6 +1,6 @@
 //! The faults of the network and of HTTP, and what callers see of each.
 
-use jobwatch::simulators::{Delivery, Effect, RawAnswer};
+use jobwatch::simulators::{Delivery, Effect, RawResponse};
 use tonic::Code;
 
 use crate::proxy::Fault;
@@ -40,7 +40,7 @@ pub(super) enum Wrong {
     /// An effect that simulators have, too, in JSON.
     Effect(&'static str),
     /// These bytes, which `raw` could send by hand.
-    Bytes(fn(&RawAnswer) -> Delivery),
+    Bytes(fn(&RawResponse) -> Delivery),
     /// What only somebody between the two can do.
     Between(fn() -> Fault),
 }
@@ -70,7 +70,7 @@ const fn stuck(name: &'static str, effect: &'static str) -> Row {
     Row { name, sees: Sees::Outage, stuck: true, fault: Wrong::Effect(effect) }
 }
 
-const fn bytes(name: &'static str, sees: Sees, change: fn(&RawAnswer) -> Delivery) -> Row {
+const fn bytes(name: &'static str, sees: Sees, change: fn(&RawResponse) -> Delivery) -> Row {
     Row { name, sees, stuck: false, fault: Wrong::Bytes(change) }
 }
 
@@ -194,7 +194,7 @@ const ENDLESS_BODY: &str = r#""endless_body""#;
 const ENDLESS_HEAD: &str = r#""endless_head""#;
 const BOMB: &str = r#"{"gzip_bomb": 268435456}"#;
 
-fn compressed(answer: &RawAnswer, encoding: &str, body: &[u8]) -> Delivery {
+fn compressed(answer: &RawResponse, encoding: &str, body: &[u8]) -> Delivery {
     let lines = format!("Content-Encoding: {encoding}\r\nContent-Length: {}\r\n", body.len());
     Delivery::of(answer.with_body(&lines, body))
 }

@@ -1,4 +1,4 @@
-//! Where a job is in its life, and what it shows there.
+//! The states of simulated jobs, and what a job shows in each.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::plan::{End, Outcome, Plan};
 
-/// Where a job is in its life. Not every vendor has a word for each.
+/// A state of the simulated life cycle. Not every vendor has a word for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Phase {
     Queued,
@@ -34,11 +34,12 @@ impl Phase {
     }
 }
 
-/// A vendor's words, the usual meaning of a word first.
-pub(super) type Words = &'static [(Phase, &'static str)];
+/// A vendor's words for the phases. Where a word stands twice, its first phase is the usual
+/// one.
+pub(super) type StateWords = &'static [(Phase, &'static str)];
 
-/// What a vendor says of a phase; of one that it doesn't know, the nearest.
-pub(super) fn word_for(words: Words, phase: Phase) -> &'static str {
+/// The vendor's word for a phase, or for the nearest phase that it has a word for.
+pub(super) fn word_for(words: StateWords, phase: Phase) -> &'static str {
     let nearest = match phase {
         Phase::Retrying | Phase::Cancelling => Phase::Running,
         Phase::Cancelled | Phase::Expired => Phase::Failed,
@@ -50,7 +51,7 @@ pub(super) fn word_for(words: Words, phase: Phase) -> &'static str {
 
 /// What a job shows at one moment.
 #[derive(Clone, Debug)]
-pub(super) struct View {
+pub(super) struct JobSnapshot {
     pub(super) id: String,
     pub(super) tag: String,
     pub(super) phase: Phase,
@@ -65,7 +66,7 @@ pub(super) struct View {
     pub(super) plan: Arc<Plan>,
 }
 
-impl View {
+impl JobSnapshot {
     /// The result, where it succeeded.
     pub(super) fn outcome(&self) -> &Outcome {
         match &self.plan.end {

@@ -1,6 +1,6 @@
-//! The socket of one simulator and the connections that were made to it.
+//! The HTTP server of one simulator: its listener and connections.
 //!
-//! One task owns the listener and every connection; it ends when the [`Host`] is
+//! One task owns the listener and every connection; it ends when the [`HttpServer`] is
 //! dropped or goes down, and takes all of them with it.
 
 use std::{
@@ -24,10 +24,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::delivery::Delivery;
+use super::raw_response::Delivery;
 
 #[derive(Debug)]
-pub(super) struct Host {
+pub(super) struct HttpServer {
     addr: SocketAddr,
     router: Router,
     running: Mutex<Option<Running>>,
@@ -39,7 +39,7 @@ struct Running {
     task: JoinHandle<()>,
 }
 
-impl Host {
+impl HttpServer {
     pub(super) async fn start(addr: SocketAddr, router: Router) -> io::Result<Self> {
         let listener = TcpListener::bind(addr).await?;
         let addr = listener.local_addr()?;
@@ -73,7 +73,7 @@ impl Host {
     }
 }
 
-impl Drop for Host {
+impl Drop for HttpServer {
     fn drop(&mut self) {
         if let Some(running) = self.running.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
             running.task.abort();
@@ -116,15 +116,15 @@ async fn serve(mut stream: TcpStream, router: Router) {
     let kept = Arc::default();
     loop {
         let (sender, mut deliveries) = mpsc::channel(1);
-        let line = Line { sender, kept: Arc::clone(&kept) };
+        let line = Connection { sender, kept: Arc::clone(&kept) };
         let service = TowerToHyperService::new(router.clone().layer(Extension(line)));
         let mut connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
         let delivery = tokio::select! {
-            // A client that goes away is its own affair.
+            // The client closed the connection.
             _ = &mut connection => return,
             Some(delivery) = deliveries.recv() => delivery,
         };
-        // The answer before has been sent, or its request would not be answered yet.
+        // The response before has been sent, or its request would not be answered yet.
         let parts = connection.into_parts();
         stream = parts.io.into_inner();
         let is_open = delivery.send(&mut stream, |_| ()).await.unwrap_or(false);
@@ -137,13 +137,13 @@ async fn serve(mut stream: TcpStream, router: Router) {
 
 /// The connection of a request.
 #[derive(Clone, Debug)]
-pub(super) struct Line {
+pub(super) struct Connection {
     sender: mpsc::Sender<Delivery>,
     kept: Arc<AtomicBool>,
 }
 
-impl Line {
-    /// Whether it has answered a request before.
+impl Connection {
+    /// Whether it has carried a response before.
     pub(super) fn is_kept(&self) -> bool {
         self.kept.load(Ordering::Relaxed)
     }

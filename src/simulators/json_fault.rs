@@ -1,34 +1,33 @@
-//! A value in a vendor's JSON that does not belong there.
-//!
-//! Everything else of the answer stays as it was, byte for byte.
+//! Invalid or extreme values in a vendor's JSON. The rest of the response stays the same,
+//! byte for byte.
 
 use std::{collections::HashMap, ops::Range};
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-/// How deep [`Oddity::Deep`] is.
+/// How deep [`InvalidValue::Deep`] is.
 const DEPTH: usize = 100_000;
-/// How long [`Oddity::LongText`] is.
+/// How long [`InvalidValue::LongText`] is.
 const LENGTH: usize = 100_000_000;
 
-/// What stands where in the answer.
+/// An invalid value and its place in the response.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Misfit {
-    /// What.
-    pub put: Oddity,
+pub struct JsonFault {
+    /// The value.
+    pub put: InvalidValue,
     /// In place of which value, as a JSON pointer (RFC 6901), which may go on inside a
     /// text that is JSON itself (Kinetica's `/data_str/job_status`). One more member of
-    /// the whole answer if absent. An answer without such a value stays as it is.
+    /// the whole response if absent. A response without such a value stays as it is.
     #[serde(default)]
     pub at: Option<String>,
 }
 
-/// A value that is no JSON, or more than a client may expect of it.
+/// A value that is not JSON, or is at the limits of what clients can read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Oddity {
+pub enum InvalidValue {
     /// A hundred thousand arrays in each other.
     Deep,
     /// The member comes a second time, as null.
@@ -47,7 +46,7 @@ pub enum Oddity {
     LongText,
 }
 
-impl Oddity {
+impl InvalidValue {
     /// In place of this value, which is the one of this key.
     fn instead_of(self, value: &str, key: &str) -> Vec<u8> {
         match self {
@@ -63,17 +62,17 @@ impl Oddity {
     }
 }
 
-impl Misfit {
-    /// The answer with it; as it was if it has no place there.
-    pub(super) fn put_into(&self, answer: &[u8]) -> Vec<u8> {
-        let spoiled = std::str::from_utf8(answer).ok().and_then(|text| match &self.at {
+impl JsonFault {
+    /// The response with the value in its place; unchanged if there is no such place.
+    pub(super) fn put_into(&self, response: &[u8]) -> Vec<u8> {
+        let changed = std::str::from_utf8(response).ok().and_then(|text| match &self.at {
             None => self.as_one_more(text),
             Some(pointer) => {
                 let path: Vec<_> = pointer.strip_prefix('/')?.split('/').map(unescaped).collect();
                 self.at_path(text, &path)
             }
         });
-        spoiled.unwrap_or_else(|| answer.to_vec())
+        changed.unwrap_or_else(|| response.to_vec())
     }
 
     /// The first member of the object.
@@ -142,34 +141,34 @@ fn quoted(bytes: &[u8]) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    fn put(oddity: Oddity, at: Option<&str>, answer: &str) -> String {
-        let misfit = Misfit { put: oddity, at: at.map(str::to_owned) };
-        String::from_utf8_lossy(&misfit.put_into(answer.as_bytes())).into_owned()
+    fn put(value: InvalidValue, at: Option<&str>, response: &str) -> String {
+        let fault = JsonFault { put: value, at: at.map(str::to_owned) };
+        String::from_utf8_lossy(&fault.put_into(response.as_bytes())).into_owned()
     }
 
     #[test]
-    fn it_stands_where_it_is_put_and_nothing_else_changes() {
-        let answer = r#"{"b": 1.0 ,"a/b":[1, {"x":"y"}],"inner":"{\"word\":\"DONE\",\"n\":\"\\n\"}"}"#;
+    fn json_fault_replaces_its_place_and_nothing_else() {
+        let response = r#"{"b": 1.0 ,"a/b":[1, {"x":"y"}],"inner":"{\"word\":\"DONE\",\"n\":\"\\n\"}"}"#;
         for (at, wanted) in [
-            ("/b", answer.replace("1.0", "NaN")),
-            ("/a~1b/1/x", answer.replace("\"y\"", "NaN")),
-            ("/a~1b/0", answer.replace("[1,", "[NaN,")),
-            ("/inner/word", answer.replace(r#"\"DONE\""#, "NaN")),
-            ("/nobody", answer.to_owned()),
-            ("/a~1b/7", answer.to_owned()),
-            ("b", answer.to_owned()),
+            ("/b", response.replace("1.0", "NaN")),
+            ("/a~1b/1/x", response.replace("\"y\"", "NaN")),
+            ("/a~1b/0", response.replace("[1,", "[NaN,")),
+            ("/inner/word", response.replace(r#"\"DONE\""#, "NaN")),
+            ("/nobody", response.to_owned()),
+            ("/a~1b/7", response.to_owned()),
+            ("b", response.to_owned()),
         ] {
-            assert_eq!(put(Oddity::Nan, Some(at), answer), wanted, "{at}");
+            assert_eq!(put(InvalidValue::Nan, Some(at), response), wanted, "{at}");
         }
-        assert_eq!(put(Oddity::DuplicateKey, Some("/b"), r#"{"b":1}"#), r#"{"b":1,"b":null}"#);
-        assert_eq!(put(Oddity::Nan, None, "{}"), r#"{"more":NaN}"#);
-        assert_eq!(put(Oddity::Nan, None, r#"{"a":1}"#), r#"{"more":NaN,"a":1}"#);
-        assert_eq!(put(Oddity::Nan, None, "[]"), "[]");
+        assert_eq!(put(InvalidValue::DuplicateKey, Some("/b"), r#"{"b":1}"#), r#"{"b":1,"b":null}"#);
+        assert_eq!(put(InvalidValue::Nan, None, "{}"), r#"{"more":NaN}"#);
+        assert_eq!(put(InvalidValue::Nan, None, r#"{"a":1}"#), r#"{"more":NaN,"a":1}"#);
+        assert_eq!(put(InvalidValue::Nan, None, "[]"), "[]");
     }
 
     #[test]
-    fn bytes_that_are_no_utf8_stay_so_inside_a_text() {
-        let misfit = Misfit { put: Oddity::InvalidUtf8, at: Some("/s/a".to_owned()) };
-        assert_eq!(misfit.put_into(br#"{"s":"{\"a\":0}"}"#), b"{\"s\":\"{\\\"a\\\":\\\"\xff\xc3\x28\\\"}\"}");
+    fn invalid_utf8_stays_invalid_inside_a_text() {
+        let fault = JsonFault { put: InvalidValue::InvalidUtf8, at: Some("/s/a".to_owned()) };
+        assert_eq!(fault.put_into(br#"{"s":"{\"a\":0}"}"#), b"{\"s\":\"{\\\"a\\\":\\\"\xff\xc3\x28\\\"}\"}");
     }
 }

@@ -1,6 +1,5 @@
-//! What a connection lets out in place of an honest answer, byte by byte.
-//!
-//! A [`RawAnswer`] is what a vendor says, a [`Delivery`] what becomes of it on the way.
+//! Responses as bytes, and how they are sent: a [`RawResponse`] is what the vendor's routes
+//! produced, a [`Delivery`] the bytes that are sent, their pace, and how the connection ends.
 
 use std::{fmt, io, time::Duration};
 
@@ -15,9 +14,9 @@ use tokio::{
 /// Written at a time where nothing throttles.
 const PIECE: usize = 64 * 1024;
 
-/// A whole answer in HTTP/1.1.
+/// A whole response in HTTP/1.1.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RawAnswer {
+pub struct RawResponse {
     /// Status and reason.
     pub status: String,
     /// Headers other than those about length and connection, each with its line
@@ -27,8 +26,8 @@ pub struct RawAnswer {
     pub body: Vec<u8>,
 }
 
-impl RawAnswer {
-    /// An answer that announces its length, as it comes from a connection; `None` if
+impl RawResponse {
+    /// A response that announces its length, as it comes from a connection; `None` if
     /// these bytes are none.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let end = bytes.windows(4).position(|four| four == b"\r\n\r\n")?;
@@ -60,7 +59,7 @@ impl RawAnswer {
         format!("HTTP/1.1 {}\r\n{}{lines}\r\n", self.status, self.headers).into_bytes()
     }
 
-    /// As an honest vendor sends it.
+    /// The bytes of an unchanged response.
     pub fn whole(&self) -> Vec<u8> {
         self.with_length(self.body.len())
     }
@@ -81,7 +80,7 @@ fn is_about_the_wire(line: &str) -> bool {
     ["content-length", "connection", "transfer-encoding"].iter().any(|it| name.eq_ignore_ascii_case(it))
 }
 
-/// What becomes of a connection after an answer.
+/// What happens to the connection after a response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Then {
     Keep,
@@ -103,7 +102,7 @@ struct Pace {
     until: usize,
 }
 
-/// The bytes that go out, how fast, and what becomes of the connection.
+/// The bytes to send, their pace, and what happens to the connection after them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivery {
     bytes: Vec<u8>,
@@ -171,8 +170,8 @@ impl Delivery {
         self
     }
 
-    /// Lets it out and tells `sent` of each piece. Whether the connection is still good
-    /// for a request: if not, the stream has to be dropped.
+    /// Sends the bytes and reports the length of each piece to `sent`. Returns whether the
+    /// connection can serve another request; if not, the stream has to be dropped.
     ///
     /// # Errors
     /// If the client is gone.

@@ -1,4 +1,4 @@
-//! All four vendors at once, with jobs worth watching.
+//! Simulators of all four vendors, with jobs for the demo.
 
 use std::{io, time::Duration};
 
@@ -9,7 +9,7 @@ use super::{
 
 /// One running simulator of each vendor.
 #[derive(Debug)]
-pub struct Fleet {
+pub struct SimulatorSet {
     immuta: Simulator,
     kinetica: Simulator,
     claret: Simulator,
@@ -19,7 +19,7 @@ pub struct Fleet {
 /// A job that the demo started.
 #[derive(Clone, Debug)]
 pub struct DemoJob {
-    /// Key of the backend in [`Fleet::config`].
+    /// Key of the backend in [`SimulatorSet::config`].
     pub backend: &'static str,
     /// The vendor's id of the job.
     pub id: String,
@@ -29,7 +29,7 @@ pub struct DemoJob {
     pub title: &'static str,
 }
 
-impl Fleet {
+impl SimulatorSet {
     /// Starts all four on free ports of 127.0.0.1; they end when this is dropped.
     pub async fn start() -> io::Result<Self> {
         Ok(Self {
@@ -67,7 +67,7 @@ impl Fleet {
 }
 
 impl Simulator {
-    /// The backend of a gateway's configuration, in TOML, that asks this simulator.
+    /// The backend of a gateway's configuration, in TOML, that polls this simulator.
     pub fn config(&self) -> String {
         let (name, url) = (self.vendor(), self.base_url());
         let special = match self.vendor() {

@@ -1,4 +1,4 @@
-//! Who may pass: a vendor's secret and the tokens that it gave out.
+//! Authentication: the secret that a vendor accepts and the tokens that it issued.
 
 use std::{
     collections::HashMap,
@@ -8,17 +8,17 @@ use std::{
 
 use tokio::time::Instant;
 
-/// How long a token lives unless a test says otherwise.
+/// Default lifetime of a token.
 const LIFETIME: Duration = Duration::from_hours(1);
 
 #[derive(Debug)]
-pub(super) struct Gate(Mutex<State>);
+pub(super) struct Auth(Mutex<State>);
 
 struct State {
     secret: String,
     lifetime: Duration,
     rejecting: bool,
-    /// Until when each is good; for ever if no clock can count so far.
+    /// When each expires; `None` if that is beyond the clock's range.
     tokens: HashMap<String, Option<Instant>>,
 }
 
@@ -29,7 +29,7 @@ impl std::fmt::Debug for State {
     }
 }
 
-impl Gate {
+impl Auth {
     pub(super) fn new(secret: &str) -> Self {
         Self(Mutex::new(State {
             secret: secret.to_owned(),
@@ -43,18 +43,18 @@ impl Gate {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn knows_secret(&self, secret: &str) -> bool {
+    pub(super) fn accepts_secret(&self, secret: &str) -> bool {
         let state = self.state();
         !state.rejecting && state.secret == secret
     }
 
-    pub(super) fn knows_token(&self, token: &str) -> bool {
+    pub(super) fn accepts_token(&self, token: &str) -> bool {
         let state = self.state();
         !state.rejecting && state.tokens.get(token).is_some_and(|until| is_good(*until))
     }
 
-    /// Makes `token` good for the time that it returns.
-    pub(super) fn admit(&self, token: String) -> Duration {
+    /// Accepts `token` from now on; returns its lifetime.
+    pub(super) fn add_token(&self, token: String) -> Duration {
         let mut state = self.state();
         state.tokens.retain(|_, until| is_good(*until));
         let lifetime = state.lifetime;

@@ -1,5 +1,4 @@
-//! What every request goes through before and after the vendor's own routes: the
-//! call log, and the faults.
+//! The middleware around a vendor's routes: it logs each request and applies the faults.
 
 use std::{future::pending, io, sync::Arc};
 
@@ -16,10 +15,10 @@ use futures_util::stream;
 use serde_json::{Value, json};
 
 use super::{
-    World,
-    delivery::{Delivery, RawAnswer},
-    faults::{self, Answer, Effect, GraphQlError},
-    host::Line,
+    SimulatorState,
+    faults::{self, CustomResponse, Effect, GraphQlError},
+    listener::Connection,
+    raw_response::{Delivery, RawResponse},
 };
 
 /// Requests beyond this are refused; vendors have limits of this kind.
@@ -28,9 +27,9 @@ const LARGEST_REQUEST: usize = 32 * 1024 * 1024;
 const PIECE: usize = 64 * 1024;
 
 /// The middleware of all vendors' routes.
-pub(super) async fn receive(
-    State(world): State<Arc<World>>,
-    Extension(line): Extension<Line>,
+pub(super) async fn intercept(
+    State(state): State<Arc<SimulatorState>>,
+    Extension(line): Extension<Connection>,
     request: Request,
     next: Next,
 ) -> Response {
@@ -39,19 +38,21 @@ pub(super) async fn receive(
         return StatusCode::PAYLOAD_TOO_LARGE.into_response();
     };
     let path = parts.uri.path().to_owned();
-    let ids = world.vendor.job_ids(&parts, &body);
-    let mishap = world.faults.take(&path, &ids, line.is_kept());
-    let number = world.calls.arrived(&parts.method, &path, ids, &parts.headers);
-    tokio::time::sleep(mishap.delay).await;
-    let distortion = mishap.effect.as_ref().and_then(Effect::distortion);
-    let response = match mishap.effect {
+    let ids = state.vendor.job_ids(&parts, &body);
+    let faults = state.faults.take(&path, &ids, line.is_kept());
+    let removals = state.faults.removals();
+    let number = state.calls.arrived(&parts.method, &path, ids.clone(), &parts.headers);
+    tokio::time::sleep(faults.delay).await;
+    let is_held = matches!(faults.effect, Some(Effect::HoldResponse));
+    let distortion = faults.effect.as_ref().and_then(Effect::distortion);
+    let response = match faults.effect {
         Some(Effect::Hang) => pending().await,
         Some(Effect::Reset) => line.deliver(Delivery::of([]).then_reset()).await,
         Some(Effect::CloseUnderRequest) => line.deliver(Delivery::of([]).then_close()).await,
-        Some(Effect::Status(answer)) => one_s_own(answer),
+        Some(Effect::Status(answer)) => custom_response(answer),
         Some(Effect::Empty204) => StatusCode::NO_CONTENT.into_response(),
         Some(Effect::Html(code)) => (status(code), Html(PAGE)).into_response(),
-        Some(Effect::Redirect(location)) => one_s_own(Answer {
+        Some(Effect::Redirect(location)) => custom_response(CustomResponse {
             code: 302,
             body: PAGE.to_owned(),
             bytes: None,
@@ -59,49 +60,56 @@ pub(super) async fn receive(
             headers: [("location".to_owned(), location)].into(),
         }),
         Some(Effect::HugeBody(bytes)) => huge(bytes),
-        Some(Effect::Refuse(message)) => world.vendor.refusal(&parts, &message),
+        Some(Effect::Refuse(message)) => state.vendor.refusal(&parts, &message),
         Some(Effect::GraphQlError(error)) if !error.with_data => {
             (status(error.status.unwrap_or(200)), axum::Json(with_error(None, &error))).into_response()
         }
         Some(Effect::AnswerFor(ids)) => {
             let routes = next.run(Request::from_parts(parts, Body::from(body)));
-            faults::answering_for(ids, routes).await
+            faults::responding_for(ids, routes).await
+        }
+        Some(Effect::Elements(elements)) => {
+            let routes = next.run(Request::from_parts(parts, Body::from(body)));
+            faults::responding_for(elements.of(ids), routes).await
         }
         after => {
             if let Some(Effect::IgnoreRange) = after {
                 parts.headers.remove(header::RANGE);
             }
             let response = next.run(Request::from_parts(parts, Body::from(body))).await;
-            spoil(response, after).await
+            apply(response, after).await
         }
     };
-    world.calls.answered(number, response.status().as_u16());
+    state.calls.answered(number, response.status().as_u16());
+    if is_held {
+        state.faults.removed_since(removals).await;
+    }
     line.keep();
     match distortion {
         None => response,
-        Some(distortion) => line.deliver(distortion(&RawAnswer::of(response).await)).await,
+        Some(distortion) => line.deliver(distortion(&RawResponse::of(response).await)).await,
     }
 }
 
-/// Does to the vendor's answer what the effect says.
-async fn spoil(mut response: Response, effect: Option<Effect>) -> Response {
+/// Applies an effect that changes the content of the vendor's response.
+async fn apply(mut response: Response, effect: Option<Effect>) -> Response {
     match effect {
         Some(Effect::WrongContentType(kind)) => {
             let kind = HeaderValue::from_str(&kind).unwrap_or(HeaderValue::from_static("text/plain"));
             response.headers_mut().insert(header::CONTENT_TYPE, kind);
             response
         }
-        Some(Effect::Json(misfit)) => {
+        Some(Effect::Json(fault)) => {
             let (mut parts, body) = response.into_parts();
-            let body = misfit.put_into(&to_bytes(body, usize::MAX).await.unwrap_or_default());
+            let body = fault.put_into(&to_bytes(body, usize::MAX).await.unwrap_or_default());
             parts.headers.remove(header::CONTENT_LENGTH);
             Response::from_parts(parts, Body::from(body))
         }
         Some(Effect::GraphQlError(error)) => {
             let code = status(error.status.unwrap_or(200));
             let body = to_bytes(response.into_body(), usize::MAX).await.unwrap_or_default();
-            let answer = serde_json::from_slice(&body).unwrap_or_default();
-            (code, axum::Json(with_error(Some(answer), &error))).into_response()
+            let body = serde_json::from_slice(&body).unwrap_or_default();
+            (code, axum::Json(with_error(Some(body), &error))).into_response()
         }
         _ => response,
     }
@@ -117,19 +125,19 @@ fn huge(bytes: u64) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], Body::from_stream(body)).into_response()
 }
 
-fn with_error(answer: Option<Value>, error: &GraphQlError) -> Value {
-    let mut answer = answer.unwrap_or_else(|| json!({ "data": null }));
+fn with_error(body: Option<Value>, error: &GraphQlError) -> Value {
+    let mut body = body.unwrap_or_else(|| json!({ "data": null }));
     let first =
         json!({ "message": error.message, "locations": [], "path": [], "extensions": error.extensions });
-    answer["errors"] = json!([first]);
-    answer
+    body["errors"] = json!([first]);
+    body
 }
 
-fn one_s_own(answer: Answer) -> Response {
-    let body = answer.bytes.unwrap_or_else(|| answer.body.into());
-    let mut response = (status(answer.code), body).into_response();
-    let kind = ("content-type".to_owned(), answer.content_type);
-    for (name, value) in std::iter::once(kind).chain(answer.headers) {
+fn custom_response(custom: CustomResponse) -> Response {
+    let body = custom.bytes.unwrap_or_else(|| custom.body.into());
+    let mut response = (status(custom.code), body).into_response();
+    let kind = ("content-type".to_owned(), custom.content_type);
+    for (name, value) in std::iter::once(kind).chain(custom.headers) {
         if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
             response.headers_mut().insert(name, value);
         }

@@ -205,14 +205,13 @@ impl JobStatusService for Service {
 /// Notes when the caller gives up, from the `grpc-timeout` header. Counted from the
 /// arrival of the headers, since tonic's own timer is, and less what it takes to be
 /// ahead of that: it would end the call with CANCELLED and without details.
-pub fn note_deadline(mut request: Request<()>) -> Result<Request<()>, Status> {
-    let timeout = request.metadata().get("grpc-timeout").and_then(|timeout| timeout.to_str().ok());
+pub fn note_deadline<B>(request: &mut http::Request<B>) {
+    let timeout = request.headers().get("grpc-timeout").and_then(|timeout| timeout.to_str().ok());
     if let Some(timeout) = timeout.and_then(request::grpc_timeout)
         && let Some(deadline) = Instant::now().checked_add(timeout.saturating_sub(ahead_of_tonic(timeout)))
     {
         request.extensions_mut().insert(Deadline(deadline));
     }
-    Ok(request)
 }
 
 /// Tonic's timer began a little earlier, how much so depends on how busy the machine is,

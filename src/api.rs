@@ -228,14 +228,13 @@ impl<E: JobStatuses> JobStatusService for Service<E> {
 /// Stores the caller's deadline, from the `grpc-timeout` header. It counts from the
 /// arrival of the headers, as tonic's own timer does, and ends a little earlier than
 /// that: tonic would end the call with CANCELLED and without details.
-pub fn note_deadline(mut request: Request<()>) -> Result<Request<()>, Status> {
-    let timeout = request.metadata().get("grpc-timeout").and_then(|timeout| timeout.to_str().ok());
+pub fn note_deadline<B>(request: &mut http::Request<B>) {
+    let timeout = request.headers().get("grpc-timeout").and_then(|timeout| timeout.to_str().ok());
     if let Some(timeout) = timeout.and_then(request::grpc_timeout)
         && let Some(deadline) = Instant::now().checked_add(timeout.saturating_sub(ahead_of_tonic(timeout)))
     {
         request.extensions_mut().insert(Deadline(deadline));
     }
-    Ok(request)
 }
 
 /// Tonic's timer starts a little earlier; how much depends on the load of the machine.

@@ -11,7 +11,7 @@ use tower::util::MapResponseLayer;
 use tracing::{info, warn};
 
 use crate::{
-    api::{self, Service},
+    api::Service,
     config::{Backend, Config, Tls},
     engine::{BackendSetup, Engine, EngineLimits, MemoryLimits, PollInterval, PollPlan, WatchLimits},
     proto::{
@@ -21,10 +21,12 @@ use crate::{
     transport::{Backoff, Endpoint, RateLimiter, ResponseBudget, SetupError},
 };
 
+mod dispatch;
 mod incoming;
 mod messages;
 mod rotation;
 
+use dispatch::DispatchLayer;
 use rotation::Rotation;
 
 /// How long open calls may go on after the shutdown began. Calls that wait for a
@@ -123,7 +125,8 @@ pub async fn run(
         .http2_keepalive_timeout(Some(KEEPALIVE.1))
         .initial_connection_window_size(Some(CONNECTION_WINDOW))
         .max_concurrent_streams(Some(limits.streams_per_connection))
-        .layer(MapResponseLayer::new(messages::plain));
+        .layer(MapResponseLayer::new(messages::plain))
+        .layer(DispatchLayer::new(JobStatusServiceServer::new(service)));
     if let Some(tls) = &server.tls {
         builder = builder.tls_config(tls_config(tls)?)?;
     }
@@ -131,8 +134,7 @@ pub async fn run(
     let router = builder
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
-        .add_service(health_service)
-        .add_service(JobStatusServiceServer::with_interceptor(service, api::note_deadline));
+        .add_service(health_service);
     let incoming = incoming::incoming(listener, limits.connections, server.tls.is_some());
     let serving = router.serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned());
     let mut serving = std::pin::pin!(serving);

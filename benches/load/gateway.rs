@@ -8,7 +8,9 @@ use std::{
     time::Duration,
 };
 
-use jobwatch::proto::v1::{AddWatch, JobRef, WatchJobRequest, WatchJobsRequest, watch_jobs_request::Request};
+use jobwatch::proto::v1::{
+    AddWatch, JobRef, JobStatusView, WatchJobRequest, WatchJobsRequest, watch_jobs_request::Request,
+};
 use tempfile::NamedTempFile;
 use tokio::process::Command;
 
@@ -29,6 +31,23 @@ pub(crate) struct Poll {
     pub(crate) concurrency: usize,
 }
 
+/// What a gateway's configuration says.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setup {
+    pub(crate) poll: Poll,
+    /// Upper bound for each backend.
+    pub(crate) requests_per_second: u32,
+    /// `limits.status_bytes`, which older gateways do not know.
+    pub(crate) status_bytes: Option<&'static str>,
+}
+
+impl From<Poll> for Setup {
+    /// Nothing but the rate of the polls limits the gateway.
+    fn from(poll: Poll) -> Self {
+        Self { poll, requests_per_second: 1_000_000, status_bytes: None }
+    }
+}
+
 /// A running gateway.
 #[derive(Debug)]
 pub(crate) struct Gateway {
@@ -38,9 +57,9 @@ pub(crate) struct Gateway {
 
 impl Gateway {
     /// Starts the program at `path` before the vendors at `vendor`.
-    pub(crate) async fn start(path: &Path, vendor: SocketAddr, poll: Poll, cores: Cores) -> Outcome<Self> {
+    pub(crate) async fn start(path: &Path, vendor: SocketAddr, setup: Setup, cores: Cores) -> Outcome<Self> {
         let mut config = NamedTempFile::new()?;
-        config.write_all(text(vendor, poll).as_bytes())?;
+        config.write_all(text(vendor, setup).as_bytes())?;
         let mut command = Command::new(path);
         command.arg("serve").arg("--config").arg(config.path()).env_clear().env("JOBWATCH_LOG", "info");
         Ok(Self { process: Process::gateway(&mut command, cores).await?, _config: config })
@@ -55,19 +74,20 @@ impl Deref for Gateway {
     }
 }
 
-/// The configuration: nothing but the rate of the polls holds it back.
-fn text(vendor: SocketAddr, poll: Poll) -> String {
+fn text(vendor: SocketAddr, setup: Setup) -> String {
+    let Setup { poll, requests_per_second, status_bytes } = setup;
     let Poll { interval, batch, concurrency } = poll;
+    let status_bytes = status_bytes.map(|bytes| format!("status_bytes = \"{bytes}\"\n")).unwrap_or_default();
     let interval = interval.as_millis();
     let pace = format!(
         "min_interval = \"{interval}ms\"\nmax_interval = \"{interval}ms\"\nmax_concurrency = {concurrency}\n\
-         requests_per_second = 1000000\n"
+         requests_per_second = {requests_per_second}\n"
     );
     format!(
         "allow_inline_secrets = true\n\
          [server]\nlisten = \"127.0.0.1:0\"\n\
          [limits]\nwatches = 4000000\nwatches_per_caller = 4000000\nwatches_per_call = 2000000\n\
-         streams_per_connection = 20000\nconnections = 20000\n\
+         streams_per_connection = 20000\nconnections = 20000\n{status_bytes}\
          [backends.{IMMUTA}]\nvendor = \"immuta\"\nbase_url = \"http://{vendor}\"\n\
          credentials = {{ api_key = \"key\" }}\n\
          [backends.{IMMUTA}.poll]\nmax_batch = {batch}\n{pace}\
@@ -90,9 +110,10 @@ pub(crate) fn job(backend: &str, number: usize) -> JobRef {
 }
 
 /// Asks a WatchJobs for the n-th job, under the same number.
-pub(crate) fn add(backend: &str, number: usize) -> WatchJobsRequest {
+pub(crate) fn add(backend: &str, number: usize, view: JobStatusView) -> WatchJobsRequest {
     let watch = Some(WatchJobRequest {
         job: Some(job(backend, number)),
+        view: view.into(),
         heartbeat_interval: Some(prost_types::Duration { seconds: 3600, nanos: 0 }),
         ..WatchJobRequest::default()
     });

@@ -31,7 +31,13 @@ mod watching;
 
 use machine::{Cores, Machine};
 use options::Options;
+use report::Row;
 use rows::Bench;
+
+/// The floor and the caller have the gateway's allocator.
+#[cfg(all(feature = "jemalloc", not(target_env = "msvc")))]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// What anything here comes to.
 pub(crate) type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
@@ -77,13 +83,15 @@ async fn ends_with_input(role: impl Future<Output = Outcome>) -> Outcome {
 }
 
 fn run(options: Options) -> Outcome {
-    let Options { short, only, json, gateway, bench: _ } = options;
+    let Options { short, only, json, gateway, baseline, turns, bench: _ } = options;
     let cores = Cores::find()?;
     machine::pin(cores.load)?;
     let bench = Bench { cores, gateway: gateway.unwrap_or_else(gateway::built), short };
+    let baseline = baseline.map(|gateway| Bench { gateway, ..bench.clone() });
+    let run = Run { bench, baseline, turns: turns.max(1) };
     one_thread(async {
         tokio::select! {
-            done = measure(&bench, only, json.unwrap_or_else(default_json)) => done,
+            done = run.measure(only, json.unwrap_or_else(default_json)) => done,
             () = interrupted() => Err("interrupted".into()),
         }
     })
@@ -108,18 +116,48 @@ fn default_json() -> PathBuf {
     target.join("bench/load.json")
 }
 
-async fn measure(bench: &Bench, only: Vec<String>, json: PathBuf) -> Outcome {
-    let names = if only.is_empty() { bench.names().map(str::to_owned).collect() } else { only };
-    let machine = Machine::describe();
-    println!("{machine}\n");
-    print!("{}", report::HEAD);
-    let mut measured = Vec::new();
-    for name in names {
-        let row = bench.row(&name).await.map_err(|error| format!("{name}: {error}"))?;
-        print!("{}", row.lines());
-        measured.push(row);
-        report::write(&json, &machine, bench.short, &measured)?;
+/// What is measured, and how often.
+struct Run {
+    bench: Bench,
+    baseline: Option<Bench>,
+    turns: usize,
+}
+
+impl Run {
+    async fn measure(&self, only: Vec<String>, json: PathBuf) -> Outcome {
+        let names = if only.is_empty() { self.bench.names().map(str::to_owned).collect() } else { only };
+        let machine = Machine::describe();
+        println!("{machine}\n");
+        print!("{}", if self.baseline.is_some() { report::HEAD_WITH_BASELINE } else { report::HEAD });
+        let (mut measured, mut baselines) = (Vec::new(), Vec::new());
+        for name in names {
+            let (row, baseline) = self.row(&name).await.map_err(|error| format!("{name}: {error}"))?;
+            print!("{}", row.lines(baseline.as_ref()));
+            measured.push(row);
+            baselines.extend(baseline);
+            report::write(&json, &machine, self.bench.short, &measured, &baselines)?;
+        }
+        println!("\nFigures for programs: {}", json.display());
+        Ok(())
     }
-    println!("\nFigures for programs: {}", json.display());
-    Ok(())
+
+    /// Measures one row with the baseline and with the gateway, in turns.
+    async fn row(&self, name: &str) -> Outcome<(Row, Option<Row>)> {
+        let (mut row, mut baseline) = (None, None);
+        for _ in 0..self.turns {
+            if let Some(bench) = &self.baseline {
+                let again = bench.row(name).await.map_err(|error| format!("the baseline: {error}"))?;
+                merge(&mut baseline, again);
+            }
+            merge(&mut row, self.bench.row(name).await?);
+        }
+        Ok((row.ok_or("nothing was measured")?, baseline))
+    }
+}
+
+fn merge(row: &mut Option<Row>, again: Row) {
+    match row {
+        Some(row) => row.merge(again),
+        None => *row = Some(again),
+    }
 }

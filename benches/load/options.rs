@@ -24,6 +24,16 @@ pub(crate) struct Options {
     #[arg(long, value_name = "PROGRAM")]
     pub(crate) gateway: Option<PathBuf>,
 
+    /// A second program, such as that of an older commit. Each row is measured with both,
+    /// in turns, and a column shows what this one came to.
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) baseline: Option<PathBuf>,
+
+    /// How often each row is measured. With a baseline each turn measures both programs;
+    /// more turns make the comparison less noisy.
+    #[arg(long, value_name = "TURNS", default_value_t = 1)]
+    pub(crate) turns: usize,
+
     /// Cargo says so.
     #[arg(long, hide = true)]
     pub(crate) bench: bool,

@@ -12,6 +12,8 @@ pub(crate) struct Row {
     name: &'static str,
     title: String,
     measures: Vec<Measure>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    remarks: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -22,6 +24,8 @@ struct Measure {
     value: f64,
     least: f64,
     most: f64,
+    #[serde(skip)]
+    values: Vec<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     goal: Option<Goal>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -49,7 +53,7 @@ impl Goal {
 
 impl Row {
     pub(crate) fn new(name: &'static str, title: impl Into<String>) -> Self {
-        Self { name, title: title.into(), measures: Vec::new() }
+        Self { name, title: title.into(), measures: Vec::new(), remarks: Vec::new() }
     }
 
     /// A value that has a goal.
@@ -62,20 +66,50 @@ impl Row {
         self.add(what.into(), unit, values, None);
     }
 
-    fn add(&mut self, what: String, unit: &'static str, values: &[f64], goal: Option<Goal>) {
-        let mut sorted = values.to_vec();
-        sorted.sort_by(f64::total_cmp);
-        let (Some(least), Some(most)) = (sorted.first(), sorted.last()) else { return };
-        let value = f64::midpoint(sorted[(sorted.len() - 1) / 2], sorted[sorted.len() / 2]);
-        let met = goal.map(|goal| goal.is_met(value));
-        self.measures.push(Measure { what, unit, value, least: *least, most: *most, goal, met });
+    /// Something to know about the row that is no number.
+    pub(crate) fn remark(&mut self, text: impl Into<String>) {
+        let text = text.into();
+        if !self.remarks.contains(&text) {
+            self.remarks.push(text);
+        }
     }
 
-    /// The row as lines of a Markdown table.
-    pub(crate) fn lines(&self) -> String {
-        let mut lines = format!("| **{}** | | | |\n", self.title);
+    fn add(&mut self, what: String, unit: &'static str, values: &[f64], goal: Option<Goal>) {
+        let mut values = values.to_vec();
+        values.sort_by(f64::total_cmp);
+        let (Some(least), Some(most)) = (values.first().copied(), values.last().copied()) else { return };
+        let value = f64::midpoint(values[(values.len() - 1) / 2], values[values.len() / 2]);
+        let met = goal.map(|goal| goal.is_met(value));
+        self.measures.push(Measure { what, unit, value, least, most, values, goal, met });
+    }
+
+    /// Adds the values of the same row, measured again.
+    pub(crate) fn merge(&mut self, again: Self) {
+        let mut again = again;
+        for measure in std::mem::take(&mut self.measures) {
+            let mut values = measure.values;
+            if let Some(at) = again.measures.iter().position(|other| other.what == measure.what) {
+                values.extend(again.measures.remove(at).values);
+            }
+            self.add(measure.what, measure.unit, &values, measure.goal);
+        }
+        for measure in again.measures {
+            self.add(measure.what, measure.unit, &measure.values, measure.goal);
+        }
+        again.remarks.into_iter().for_each(|text| self.remark(text));
+    }
+
+    /// The value of a measure.
+    fn value_of(&self, what: &str) -> Option<f64> {
+        self.measures.iter().find(|measure| measure.what == what).map(|measure| measure.value)
+    }
+
+    /// The row as lines of a Markdown table, with a column for a `baseline`.
+    pub(crate) fn lines(&self, baseline: Option<&Self>) -> String {
+        let mut lines = format!("| **{}** | | | |", self.title);
+        lines.push_str(if baseline.is_some() { " | |\n" } else { "\n" });
         for measure in &self.measures {
-            let Measure { what, unit, value, least, most, goal, met } = measure;
+            let Measure { what, unit, value, least, most, values: _, goal, met } = measure;
             let spread = if (least - most).abs() < f64::EPSILON {
                 String::new()
             } else {
@@ -93,7 +127,25 @@ impl Row {
                 Some(false) => "missed",
             };
             let unit = if unit.is_empty() { String::new() } else { format!(" {unit}") };
-            let _ = writeln!(lines, "| {what} | {}{unit}{spread} | {goal} | {met} |", shown(*value));
+            let _ = write!(lines, "| {what} | {}{unit}{spread} | {goal} | {met} |", shown(*value));
+            if let Some(baseline) = baseline {
+                let before = baseline.value_of(what);
+                let change = before.filter(|before| *before != 0.0).map(|before| shown(value / before));
+                let before = before.map(shown);
+                let _ = write!(
+                    lines,
+                    " {} | {} |",
+                    before.as_deref().unwrap_or("-"),
+                    change.as_deref().unwrap_or("-")
+                );
+            }
+            lines.push('\n');
+        }
+        for remark in &self.remarks {
+            let _ = writeln!(lines, "| ({remark}) |");
+        }
+        for remark in baseline.iter().flat_map(|baseline| &baseline.remarks) {
+            let _ = writeln!(lines, "| (baseline: {remark}) |");
         }
         lines
     }
@@ -120,18 +172,25 @@ fn shown(value: f64) -> String {
 /// How the table is headed.
 pub(crate) const HEAD: &str = "| what | measured | goal | |\n| --- | --- | --- | --- |\n";
 
+/// The same with a baseline.
+pub(crate) const HEAD_WITH_BASELINE: &str = "| what | measured | goal | | baseline | measured by baseline |\n\
+     | --- | --- | --- | --- | --- | --- |\n";
+
 #[derive(Serialize)]
 struct Report<'a> {
     machine: &'a Machine,
     short: bool,
     rows: &'a [Row],
+    /// The same rows of the baseline.
+    #[serde(skip_serializing_if = "<[Row]>::is_empty")]
+    baseline: &'a [Row],
 }
 
 /// Writes all rows for programs.
-pub(crate) fn write(file: &Path, machine: &Machine, short: bool, rows: &[Row]) -> Outcome {
+pub(crate) fn write(file: &Path, machine: &Machine, short: bool, rows: &[Row], baseline: &[Row]) -> Outcome {
     if let Some(folder) = file.parent() {
         fs::create_dir_all(folder)?;
     }
-    let text = serde_json::to_string_pretty(&Report { machine, short, rows })?;
+    let text = serde_json::to_string_pretty(&Report { machine, short, rows, baseline })?;
     fs::write(file, text + "\n").map_err(|error| format!("{}: {error}", file.display()).into())
 }

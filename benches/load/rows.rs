@@ -7,22 +7,25 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::{
     Outcome,
-    gateway::{Gateway, Poll},
+    gateway::{Gateway, Setup},
     machine::Cores,
     report::Row,
     vendor::Vendor,
 };
 
+mod bytes;
 mod cached;
 mod economy;
 mod fan_out;
 mod fresh;
 mod growth;
 mod idle;
+mod isolation;
+mod overload;
 mod watch_jobs;
 
 /// Names of the rows, in their order.
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 15] = [
     "cached",
     "fresh-single",
     "polls",
@@ -34,6 +37,9 @@ const NAMES: [&str; 12] = [
     "economy-watching",
     "economy-asking",
     "growth",
+    "overload",
+    "isolation",
+    "bytes",
     "idle",
 ];
 
@@ -70,6 +76,9 @@ impl Bench {
             "economy-watching" => economy::watching(self).await,
             "economy-asking" => economy::asking(self).await,
             "growth" => growth::row(self).await,
+            "overload" => overload::row(self).await,
+            "isolation" => isolation::row(self).await,
+            "bytes" => bytes::row(self).await,
             "idle" => idle::row(self).await,
             other => Err(format!("there is no row {other}; write one of {}", NAMES.join(", ")).into()),
         }
@@ -85,8 +94,8 @@ impl Bench {
         Duration::from_millis(self.pick(1500, 800))
     }
 
-    async fn gateway(&self, vendor: &Vendor, poll: Poll) -> Outcome<Gateway> {
-        Gateway::start(&self.gateway, vendor.address(), poll, self.cores).await
+    async fn gateway(&self, vendor: &Vendor, setup: impl Into<Setup>) -> Outcome<Gateway> {
+        Gateway::start(&self.gateway, vendor.address(), setup.into(), self.cores).await
     }
 }
 

@@ -2,14 +2,16 @@
 //! hand, and answers put together from parts. One process plays Immuta and Claret.
 //!
 //! All jobs are in one state, which `/control` sets: they run unchanged, change with
-//! each answer, or have ended. It also tells how much was asked.
+//! each response, or have ended. `/control` also makes requests for some jobs fail, sets
+//! the size of Immuta's outputs, and reports the requests that were received.
 
 use std::{
-    fmt::Write as _,
+    collections::HashSet,
+    fmt::{Display, Write as _},
     net::{Ipv4Addr, SocketAddr},
     sync::{
-        Arc,
-        atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -19,6 +21,7 @@ use serde::Deserialize;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    time::Instant,
 };
 
 use crate::{Outcome, machine::Cores, process::Process};
@@ -60,6 +63,15 @@ pub(crate) struct Asked {
     pub(crate) jobs: u64,
 }
 
+/// The polls of single jobs at Claret, since [`Vendor::record`].
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Record {
+    /// The vendor's clock now, in microseconds.
+    pub(crate) now: u64,
+    /// When each poll arrived by that clock, and the id of its job.
+    pub(crate) polls: Vec<(u64, u64)>,
+}
+
 /// The vendors' process.
 #[derive(Debug)]
 pub(crate) struct Vendor {
@@ -90,6 +102,28 @@ impl Vendor {
         Ok(serde_json::from_str(&self.control("asked").await?)?)
     }
 
+    /// Responds with HTTP 500 to each request at Immuta for one of these jobs, alone or
+    /// in a batch.
+    pub(crate) async fn fail(&self, jobs: impl IntoIterator<Item = usize>) -> Outcome {
+        let jobs: Vec<String> = jobs.into_iter().map(|job| job.to_string()).collect();
+        self.control(&format!("fail/{}", jobs.join(","))).await.map(drop)
+    }
+
+    /// Gives each job at Immuta an output of so many bytes.
+    pub(crate) async fn set_output(&self, bytes: usize) -> Outcome {
+        self.control(&format!("output/{bytes}")).await.map(drop)
+    }
+
+    /// Records the polls at Claret from now on.
+    pub(crate) async fn record(&self) -> Outcome {
+        self.control("record").await.map(drop)
+    }
+
+    /// The polls that were recorded so far.
+    pub(crate) async fn recorded(&self) -> Outcome<Record> {
+        Ok(serde_json::from_str(&self.control("recorded").await?)?)
+    }
+
     async fn control(&self, what: &str) -> Outcome<String> {
         let url = format!("http://{}/control/{what}", self.address());
         Ok(self.client.get(url).send().await?.error_for_status()?.text().await?)
@@ -103,6 +137,34 @@ struct World {
     ticks: AtomicU64,
     requests: AtomicU64,
     jobs: AtomicU64,
+    /// Ids of the jobs at Immuta for which every request fails.
+    failing: Mutex<HashSet<String>>,
+    /// Bytes of each output at Immuta; 0 for the ordinary small ones.
+    output: AtomicUsize,
+    began: Instant,
+    recorded: Mutex<Option<Vec<(u64, u64)>>>,
+}
+
+/// What the vendor responds with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Code {
+    Ok,
+    NotFound,
+    Failed,
+}
+
+impl Display for Code {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Ok => "200 OK",
+            Self::NotFound => "404 Not Found",
+            Self::Failed => "500 Internal Server Error",
+        })
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Plays the vendors.
@@ -114,6 +176,10 @@ pub(crate) async fn serve() -> Outcome {
         ticks: AtomicU64::new(0),
         requests: AtomicU64::new(0),
         jobs: AtomicU64::new(0),
+        failing: Mutex::default(),
+        output: AtomicUsize::new(0),
+        began: Instant::now(),
+        recorded: Mutex::default(),
     });
     loop {
         let (socket, _) = listener.accept().await?;
@@ -130,8 +196,7 @@ async fn converse(mut socket: TcpStream, world: &World) -> Outcome {
     loop {
         while let Some((head, body)) = request(&inbound) {
             answer.clear();
-            let whole = world.answer(&inbound[..head], &inbound[head..body], &mut answer);
-            let status = if whole { "200 OK" } else { "404 Not Found" };
+            let status = world.answer(&inbound[..head], &inbound[head..body], &mut answer);
             let length = answer.len();
             outbound.extend_from_slice(
                 format!("HTTP/1.1 {status}\r\ncontent-type: application/json; charset=utf-8\r\ncache-control: no-cache\r\ncontent-length: {length}\r\n\r\n")
@@ -163,7 +228,7 @@ fn request(bytes: &[u8]) -> Option<(usize, usize)> {
 }
 
 impl World {
-    fn answer(&self, head: &[u8], body: &[u8], answer: &mut String) -> bool {
+    fn answer(&self, head: &[u8], body: &[u8], answer: &mut String) -> Code {
         let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
         let mut words = std::str::from_utf8(line).unwrap_or_default().split(' ');
         let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
@@ -174,15 +239,39 @@ impl World {
         let status = path.strip_prefix(TENANT).and_then(|path| path.strip_prefix("/api/v1/imports/status/"));
         if let Some(id) = status {
             self.count(1);
+            if let Some(polls) = &mut *lock(&self.recorded) {
+                polls.push((self.clock(), id.parse().unwrap_or_default()));
+            }
             self.claret(id, answer);
-            return true;
+            return Code::Ok;
         }
-        let Some(what) = path.strip_prefix("control/") else { return false };
+        let Some(what) = path.strip_prefix("control/") else { return Code::NotFound };
+        self.control(what, answer);
+        Code::Ok
+    }
+
+    fn control(&self, what: &str, answer: &mut String) {
         if let Ok(mode) = what.parse() {
             self.mode.store(mode, Relaxed);
+        } else if let Some(jobs) = what.strip_prefix("fail/") {
+            let jobs = jobs.split(',').filter_map(|job| job.parse().ok());
+            *lock(&self.failing) = jobs.map(immuta_id).collect();
+        } else if let Some(bytes) = what.strip_prefix("output/") {
+            self.output.store(bytes.parse().unwrap_or_default(), Relaxed);
+        } else if what == "record" {
+            *lock(&self.recorded) = Some(Vec::new());
+        } else if what == "recorded" {
+            let polls = lock(&self.recorded).clone().unwrap_or_default();
+            let polls = serde_json::json!({ "now": self.clock(), "polls": polls });
+            return answer.push_str(&polls.to_string());
         }
         let (requests, jobs) = (self.requests.load(Relaxed), self.jobs.load(Relaxed));
-        write!(answer, "{{\"requests\":{requests},\"jobs\":{jobs}}}").is_ok()
+        write!(answer, "{{\"requests\":{requests},\"jobs\":{jobs}}}").expect("a string grows");
+    }
+
+    /// Microseconds since the vendor began.
+    fn clock(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
     fn count(&self, jobs: u64) {
@@ -195,9 +284,14 @@ impl World {
     }
 
     /// Every string in the request that looks like an id is one.
-    fn immuta(&self, body: &[u8], answer: &mut String) -> bool {
-        let Ok(body) = std::str::from_utf8(body) else { return false };
-        let rest = if self.is(Mode::End) {
+    fn immuta(&self, body: &[u8], answer: &mut String) -> Code {
+        let Ok(body) = std::str::from_utf8(body) else { return Code::NotFound };
+        let output_bytes = self.output.load(Relaxed);
+        let rest = if output_bytes > 0 {
+            let state = if self.is(Mode::End) { "completed" } else { "active" };
+            let text = "x".repeat(output_bytes.saturating_sub(r#"{"data":""}"#.len()));
+            format!(r#""state":"{state}","output":{{"data":"{text}"}},"retryCount":0}}"#)
+        } else if self.is(Mode::End) {
             r#""state":"completed","output":{"rows":1184},"retryCount":0}"#.to_owned()
         } else if self.is(Mode::Change) {
             format!(
@@ -207,17 +301,24 @@ impl World {
         } else {
             r#""state":"active","output":null,"retryCount":0}"#.to_owned()
         };
-        let mut jobs = 0;
+        let failing = lock(&self.failing);
+        let (mut jobs, mut fails) = (0, false);
         for id in body.split('"').filter(|text| text.starts_with(PREFIX)) {
             let before = if jobs == 0 { "{\"" } else { ",\"" };
             for part in [before, id, "\":{\"id\":\"", id, "\",", &rest] {
                 answer.push_str(part);
             }
             jobs += 1;
+            fails |= failing.contains(id);
+        }
+        self.count(jobs);
+        if fails {
+            answer.clear();
+            answer.push_str(r#"{"error":"internal"}"#);
+            return Code::Failed;
         }
         answer.push_str(if jobs == 0 { "{}" } else { "}" });
-        self.count(jobs);
-        true
+        Code::Ok
     }
 
     fn claret(&self, id: &str, answer: &mut String) {

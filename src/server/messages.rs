@@ -6,12 +6,13 @@
 //! the error arrives, and `grpc_status.rpc_status.from_call` then refuses the details,
 //! since their message is another one.
 
-use http::{HeaderMap, HeaderValue, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, combinators::MapFrame};
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode, percent_encode};
 
-const MESSAGE: &str = "grpc-message";
+/// Parsed once: two look-ups for each call.
+static MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
 /// What does not stand for itself, beside all that is not ASCII.
 const ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
@@ -32,7 +33,7 @@ fn in_trailers<D>(mut frame: Frame<D>) -> Frame<D> {
 }
 
 fn rewrite(headers: &mut HeaderMap) {
-    let Some(escaped) = headers.get_mut(MESSAGE) else { return };
+    let Some(escaped) = headers.get_mut(&MESSAGE) else { return };
     let message: Vec<u8> = percent_decode(escaped.as_bytes()).collect();
     let outer = [message.first(), message.last()];
     // A header's value neither begins nor ends with a space.
@@ -55,7 +56,7 @@ mod tests {
     /// What stands in the header for an error with `message`.
     fn on_the_wire(message: &str) -> String {
         let response = plain(Status::internal(message).into_http::<Full<Bytes>>());
-        response.headers()[MESSAGE].to_str().unwrap().to_owned()
+        response.headers()[&MESSAGE].to_str().unwrap().to_owned()
     }
 
     #[test]
@@ -81,7 +82,7 @@ mod tests {
         Status::internal("no such job").add_header(&mut trailers).unwrap();
         let body = Full::new(Bytes::from_static(b"data")).with_trailers(async { Some(Ok(trailers)) });
         let collected = plain(Response::new(body)).into_body().collect().await.unwrap();
-        assert_eq!(collected.trailers().unwrap()[MESSAGE], "no such job");
+        assert_eq!(collected.trailers().unwrap()[&MESSAGE], "no such job");
         assert_eq!(collected.to_bytes(), "data");
     }
 

@@ -24,6 +24,7 @@ mod proxy;
 mod registration;
 mod resume;
 mod rotation;
+mod scarcity;
 mod secrets;
 mod services;
 mod shutdown;

@@ -90,7 +90,7 @@ bench: ## Measure the gateway beside a bare server; says how in docs/performance
 	$(CARGO) bench --locked --features jemalloc --bench load
 
 .PHONY: bench-short
-bench-short: ## The same with fewer rounds, in less than five minutes
+bench-short: ## The same with fewer rounds, in less than ten minutes
 	$(CARGO) bench --locked --features jemalloc --bench load -- --short
 
 .PHONY: check

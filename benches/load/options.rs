@@ -8,7 +8,7 @@ use clap::Parser;
 #[derive(Debug, Parser)]
 #[command(name = "load")]
 pub(crate) struct Options {
-    /// Fewer rounds and smaller numbers: less than five minutes.
+    /// Fewer rounds and smaller numbers: less than ten minutes.
     #[arg(long)]
     pub(crate) short: bool,
 

@@ -57,7 +57,12 @@ pub(super) async fn row(bench: &Bench) -> Outcome<Row> {
         let name = |what: &str| format!("{count} failing: {what}");
         row.goal(name("healthy jobs with a first status"), "", &[seen], Goal::Exactly(healthy));
         let bound = 2.0 * count as f64 * (BATCH as f64).log2() + 4.0;
-        row.goal(name("extra polls until then"), "", &[extra], Goal::AtMost(bound.floor()));
+        if (seen - healthy).abs() < f64::EPSILON {
+            row.goal(name("extra polls until then"), "", &[extra], Goal::AtMost(bound.floor()));
+        } else {
+            // Jobs with a status are polled again meanwhile, so there is nothing to compare.
+            row.note(name("extra polls while the row waited"), "", &[extra]);
+        }
         row.goal(name("time until then"), "s", &[first], Goal::AtMost(INTERVAL.as_secs_f64()));
         row.goal(
             name("healthy jobs with a terminal status"),

@@ -82,7 +82,11 @@ pub trait JobStatuses: Send + Sync + 'static {
     fn backend_name(&self, name: &str) -> Option<Arc<str>>;
 
     /// The status of one job.
-    fn get(&self, job: &JobRef, options: GetOptions) -> impl Future<Output = Result<LatestStatus, Failure>> + Send;
+    fn get(
+        &self,
+        job: &JobRef,
+        options: GetOptions,
+    ) -> impl Future<Output = Result<LatestStatus, Failure>> + Send;
 
     /// The status of each of `jobs`, in their order. One job's failure is its own.
     fn batch_get(

@@ -130,12 +130,15 @@ impl Backend {
     ///
     /// # Errors
     /// [`Refusal`] where there is no room for the job, or no time to answer the call.
-    pub(super) fn subscribe(self: &Arc<Self>, job: &JobRef, interest: Interest) -> Result<Subscription, Refusal> {
+    pub(super) fn subscribe(
+        self: &Arc<Self>,
+        job: &JobRef,
+        interest: Interest,
+    ) -> Result<Subscription, Refusal> {
         if self.memory.is_full() {
             return Err(Refusal::TooManyBytes);
         }
         let now = Instant::now();
-        let soon = now + self.plan.collection_window;
         let Interest { caller, parts, purpose, .. } = interest;
         let is_call = matches!(purpose, Purpose::Call { .. });
         let deadline = match purpose {
@@ -153,10 +156,10 @@ impl Backend {
         }
         let (number, is_new) = match found {
             Some(number) if state.jobs[number].subscribers.is_empty() => {
-                (self.resubscribe(state, number, is_call, soon, now)?, true)
+                (self.resubscribe(state, number, is_call, now)?, true)
             }
             Some(number) => (number, false),
-            None => (state.insert(job, soon, now).ok_or(Refusal::TooManyJobs)?, true),
+            None => (state.insert(job, now).ok_or(Refusal::TooManyJobs)?, true),
         };
         state.stats.subscribed += usize::from(is_new);
         let was_due = state.scheduler.next_due();
@@ -167,11 +170,10 @@ impl Backend {
         }
         if needs_poll && matches!(entry.stage, Stage::Ended) {
             // Its latest status lacks a part.
-            state.schedule(number, soon);
+            state.schedule(number, now);
         }
         if needs_poll {
-            state.schedule_no_later(number, soon);
-            state.wait_for(number, Waiting { deadline, caller });
+            state.wait_for(number, Waiting { deadline, caller }, now);
         }
         let paused = self.note_pause(state, number, is_new, now);
         self.hasten(state, number, now);
@@ -197,7 +199,6 @@ impl Backend {
         state: &mut State,
         number: usize,
         is_call: bool,
-        soon: Instant,
         now: Instant,
     ) -> Result<usize, Refusal> {
         match &state.jobs[number].stage {
@@ -211,14 +212,14 @@ impl Backend {
                     state.jobs[number].begin_anew();
                     // As little as a new one does it share in what others were refused for.
                     state.jobs[number].polled_at = None;
-                    state.schedule(number, soon);
+                    state.schedule(number, now);
                     return Ok(number);
                 }
             }
             _ => {}
         }
         let JobEntry { shared, retention, .. } = state.remove(number);
-        let number = state.insert(&shared.job, soon, now).ok_or(Refusal::TooManyJobs)?;
+        let number = state.insert(&shared.job, now).ok_or(Refusal::TooManyJobs)?;
         state.jobs[number].retention = retention;
         Ok(number)
     }
@@ -227,8 +228,7 @@ impl Backend {
     /// backend has not refused yet is polled though it refuses others.
     fn note_pause(&self, state: &mut State, number: usize, is_new: bool, now: Instant) -> Option<Pause> {
         let entry = &state.jobs[number];
-        let passes =
-            |pause: &Pause| pause.fault.kind.is_refusal() && (is_new || entry.polled_at.is_none());
+        let passes = |pause: &Pause| pause.fault.kind.is_refusal() && (is_new || entry.polled_at.is_none());
         if let Some(pause) = state.breaker.trouble(now).filter(|pause| !passes(pause)) {
             let mut record = entry.shared.record();
             if record.outcome == PollOutcome::NotPolled {
@@ -257,7 +257,6 @@ impl Backend {
     /// Has a job polled at once for one of its subscribers, unless a poll is in flight.
     pub(super) fn poll_now(&self, number: usize, subscriber: usize) {
         let now = Instant::now();
-        let soon = now + self.plan.collection_window;
         let mut guard = self.state();
         let state = &mut *guard;
         let entry = &mut state.jobs[number];
@@ -270,11 +269,10 @@ impl Backend {
         if entry.lacks(parts) {
             entry.refill = true;
             if matches!(entry.stage, Stage::Ended) {
-                state.schedule(number, soon);
+                state.schedule(number, now);
             }
         }
-        state.schedule_no_later(number, soon);
-        state.wait_for(number, Waiting { deadline: now + FIRST_STATUS, caller });
+        state.wait_for(number, Waiting { deadline: now + FIRST_STATUS, caller }, now);
         drop(guard);
         self.changed();
     }
@@ -381,8 +379,7 @@ impl Backend {
         let state = self.state();
         let stats = state.stats.clone();
         let poll_lag = state.lag(now);
-        let is_unavailable =
-            state.breaker.is_open() || stats.failures_in_a_row >= FAILURES_TO_BE_UNAVAILABLE;
+        let is_unavailable = state.breaker.is_open() || stats.failures_in_a_row >= FAILURES_TO_BE_UNAVAILABLE;
         let health = match state.breaker.admission(now) {
             _ if is_unavailable => Health::Unavailable,
             Admission::Closed
@@ -424,7 +421,8 @@ impl Backend {
     }
 
     async fn poll_loop(self: &Arc<Self>, upstream: &Arc<dyn Upstream>) {
-        let concurrency = Arc::new(Semaphore::new(self.plan.max_concurrency.get().min(Semaphore::MAX_PERMITS)));
+        let concurrency =
+            Arc::new(Semaphore::new(self.plan.max_concurrency.get().min(Semaphore::MAX_PERMITS)));
         let mut polls = JoinSet::new();
         loop {
             let readiness = planner::readiness(&mut self.state(), Instant::now());

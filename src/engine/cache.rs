@@ -69,7 +69,9 @@ impl TerminalCache {
 
 fn weight(job: &JobRef, snapshot: &Snapshot) -> usize {
     // The cache's own bookkeeping takes about as much again as the bare snapshot.
-    2 * mem::size_of::<Snapshot>() + job.id.len() + usize::try_from(snapshot.charged_bytes()).unwrap_or(usize::MAX)
+    2 * mem::size_of::<Snapshot>()
+        + job.id.len()
+        + usize::try_from(snapshot.charged_bytes()).unwrap_or(usize::MAX)
 }
 
 /// For how long a job is retained.
@@ -170,7 +172,9 @@ impl JobEntry {
         let record = self.shared.record();
         match record.outcome {
             PollOutcome::Missing { .. } | PollOutcome::Invalid(_) => None,
-            PollOutcome::NotPolled | PollOutcome::Observed | PollOutcome::Interrupted(_) => record.latest.clone(),
+            PollOutcome::NotPolled | PollOutcome::Observed | PollOutcome::Interrupted(_) => {
+                record.latest.clone()
+            }
         }
     }
 
@@ -178,7 +182,8 @@ impl JobEntry {
     pub(super) fn as_retained(&self) -> Option<RetainedJob> {
         let Retention { max_age, expires_at } = **self.retention.as_ref()?;
         let latest = self.undenied()?;
-        let bytes = mem::size_of::<Self>() + usize::try_from(latest.snapshot.charged_bytes()).unwrap_or(usize::MAX);
+        let bytes =
+            mem::size_of::<Self>() + usize::try_from(latest.snapshot.charged_bytes()).unwrap_or(usize::MAX);
         Some(RetainedJob { stale_at: latest.at + max_age, expires_at, bytes })
     }
 

@@ -268,7 +268,12 @@ impl Downloads {
     }
 
     /// Polls a job alone and opens its result or its payload, as the response has it.
-    async fn open_part(&self, job: &JobRef, offset: u64, report: &Reporter) -> Result<Opened, DownloadFailure> {
+    async fn open_part(
+        &self,
+        job: &JobRef,
+        offset: u64,
+        report: &Reporter,
+    ) -> Result<Opened, DownloadFailure> {
         let (slot, permit) = self.acquire().await?;
         let began = Instant::now();
         let response = self.upstream.poll(std::slice::from_ref(job), permit).await;

@@ -324,7 +324,8 @@ impl JobEntry {
             }
             (None, Reading::Read(snapshot, payload_hash)) => {
                 (changed, shown) = (true, true);
-                record.latest = Some(LatestStatus { snapshot: Arc::new(snapshot), time, at, began, payload_hash });
+                record.latest =
+                    Some(LatestStatus { snapshot: Arc::new(snapshot), time, at, began, payload_hash });
             }
             // Nothing was known that could be the same.
             (None, Reading::Unchanged) => {}
@@ -416,7 +417,8 @@ impl JobEntry {
             return false;
         }
         let mut record = self.shared.record();
-        let Some(latest) = record.latest.as_mut().filter(|latest| latest.snapshot.kept() != Parts::NONE) else {
+        let Some(latest) = record.latest.as_mut().filter(|latest| latest.snapshot.kept() != Parts::NONE)
+        else {
             return false;
         };
         latest.snapshot = Arc::new(latest.snapshot.without(Parts::ALL));

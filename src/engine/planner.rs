@@ -60,8 +60,9 @@ pub(super) fn readiness(state: &mut State, now: Instant) -> Readiness {
         interrupt_due(state, pause, now);
     }
     let has = |class| state.scheduler.has(class);
-    let due = has(Class::Waiting) || has(Class::Repoll);
-    let mut wake_at = [state.scheduler.next_due(), state.retained.next_expiry()];
+    let waiting = state.waiting_ready(now);
+    let due = waiting == Ok(true) || has(Class::Repoll);
+    let mut wake_at = [state.scheduler.next_due(), state.retained.next_expiry(), waiting.err()];
     let ready = match admission {
         Admission::Closed if has(Class::Quarantined) => match state.quarantine.next_poll(now) {
             None => true,
@@ -151,7 +152,8 @@ fn part(state: &mut State) -> Option<Planned> {
             entry.map_or(0, |entry| 1 + u8::from(!entry.suspect) + 2 * u8::from(entry.is_answered()))
         };
         let part = state.isolation.take(trusted)?;
-        let part: Vec<usize> = part.iter().filter(|taken| is_current(taken)).map(|taken| taken.number).collect();
+        let part: Vec<usize> =
+            part.iter().filter(|taken| is_current(taken)).map(|taken| taken.number).collect();
         if !part.is_empty() {
             return Some(Planned { kind: Kind::Part, jobs: part, refreshed: Vec::new() });
         }
@@ -165,6 +167,7 @@ fn part(state: &mut State) -> Option<Planned> {
 fn batch(state: &mut State, now: Instant) -> Option<Planned> {
     let limit = state.batch_limit.get();
     let class = state.scheduler.next_class()?;
+    state.window_ends = None;
     let mut jobs = Vec::new();
     for class in [class, Class::Waiting, Class::Repoll] {
         while jobs.len() < limit
@@ -190,7 +193,10 @@ fn due_soon(state: &State, room: usize, now: Instant) -> Vec<usize> {
     let mut jobs = Vec::new();
     let mut passed_over = 0;
     for (at, number) in state.scheduler.timers().take(LOOKED_AT) {
-        if at > now + state.plan.interval.max || passed_over == state.plan.max_batch.get() || jobs.len() == room {
+        if at > now + state.plan.interval.max
+            || passed_over == state.plan.max_batch.get()
+            || jobs.len() == room
+        {
             break;
         }
         let entry = &state.jobs[number];

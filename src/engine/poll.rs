@@ -6,7 +6,6 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
 };
 
 use jiff::Timestamp;
@@ -21,13 +20,7 @@ use super::{
     planner::Kind,
     state::State,
 };
-use crate::{
-    job::{BackendFault, FaultKind, JobFault, JobRef, Parts, PayloadHash, StandbyFault::NeedsJobTag},
-};
-
-/// Where a job is put that failed with its backend, so that the next attempt is made with
-/// another one.
-const BEHIND_THE_OTHERS: Duration = Duration::from_millis(10);
+use crate::job::{BackendFault, FaultKind, JobFault, JobRef, Parts, PayloadHash, StandbyFault::NeedsJobTag};
 
 /// A poll in flight. It is cancelled when the last subscriber of all its jobs has left.
 #[derive(Debug)]
@@ -196,7 +189,10 @@ impl Batch {
                 {
                     let Moment { began, at, time } = moment;
                     let snapshot = Arc::new(snapshot);
-                    terminal.push((taken.job().clone(), LatestStatus { snapshot, time, at, began, payload_hash }));
+                    terminal.push((
+                        taken.job().clone(),
+                        LatestStatus { snapshot, time, at, began, payload_hash },
+                    ));
                 }
                 continue;
             };
@@ -282,7 +278,14 @@ impl Batch {
         blame
     }
 
-    fn isolate(&self, state: &mut State, mut jobs: Vec<Taken>, fault: &BackendFault, now: Instant, dice: f64) -> Blame {
+    fn isolate(
+        &self,
+        state: &mut State,
+        mut jobs: Vec<Taken>,
+        fault: &BackendFault,
+        now: Instant,
+        dice: f64,
+    ) -> Blame {
         for taken in &mut jobs {
             taken.fault = Some(fault.clone());
             if let Some(entry) = state.taken(taken) {
@@ -325,9 +328,10 @@ impl Batch {
         now: Instant,
         dice: f64,
     ) -> Blame {
-        let fault = if jobs.len() > 1 || fault.concerns_backend() { fault.clone() } else { fault.without_words() };
+        let fault =
+            if jobs.len() > 1 || fault.concerns_backend() { fault.clone() } else { fault.without_words() };
         let until = state.breaker.failed(&fault, self.began, now, dice);
-        let pause = Pause { until: until + BEHIND_THE_OTHERS, fault };
+        let pause = Pause { until, fault };
         state.interrupt(jobs, &pause, now);
         if state.breaker.is_open() {
             state.batch_limit.slow_start();

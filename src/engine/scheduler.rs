@@ -107,11 +107,12 @@ impl Scheduler {
         }
     }
 
-    /// Queues a job that is ready already anew: for another class, caller or deadline.
-    pub(super) fn requeue(&mut self, job: usize, due: Due) {
-        if let Some(Place::Ready { since, .. }) = self.places.get(job).copied() {
+    /// Makes a scheduled job ready, or queues it anew for another class, caller or
+    /// deadline. One that has been due before stays so.
+    pub(super) fn make_ready(&mut self, job: usize, now: Instant, due: Due) {
+        if let Some(at) = self.due_at(job) {
             self.remove(job);
-            self.make_ready(job, since, due);
+            self.queue(job, at.min(now), due);
         }
     }
 
@@ -120,11 +121,11 @@ impl Scheduler {
         for _ in 0..MOVED_AT_ONCE {
             let Some((at, job)) = self.timers.first().filter(|(at, _)| *at <= now) else { return };
             self.timers.remove(&mut self.links, at, job);
-            self.make_ready(job, at, classify(job));
+            self.queue(job, at, classify(job));
         }
     }
 
-    fn make_ready(&mut self, job: usize, since: Instant, due: Due) {
+    fn queue(&mut self, job: usize, since: Instant, due: Due) {
         let Due { class, caller, deadline } = due;
         let turn = match class {
             Class::Waiting => self.waiting.insert(caller, job, deadline, &mut self.links),
@@ -410,7 +411,8 @@ mod tests {
         }
         // 500 jobs of one caller, ten of another.
         scheduler.advance(now, |job| due(Class::Waiting, u64::from(job >= 500), now + 10 * SECOND));
-        let position = |caller, seconds| scheduler.waiting_position(CallerKey(caller), now + SECOND * seconds);
+        let position =
+            |caller, seconds| scheduler.waiting_position(CallerKey(caller), now + SECOND * seconds);
         assert_eq!(position(2, 10), 1 + 2, "behind one job of each");
         assert_eq!(position(0, 10), 1 + 500 + 10);
         assert_eq!(position(0, 9), 1 + 1, "its deadline is the earliest of its caller's");
@@ -423,7 +425,7 @@ mod tests {
         scheduler.schedule(7, now);
         scheduler.advance(now + SECOND, |_| due(Class::Repoll, 1, now));
         assert_eq!(scheduler.overdue_since(), Some(now));
-        scheduler.requeue(7, due(Class::Waiting, 2, now + SECOND));
+        scheduler.make_ready(7, now + SECOND, due(Class::Waiting, 2, now + SECOND));
         assert!(scheduler.has(Class::Waiting) && !scheduler.has(Class::Repoll));
         assert_eq!(scheduler.pop(Class::Waiting), Some((7, now)));
         assert_eq!((scheduler.due_at(7), scheduler.overdue_since()), (None, None));
@@ -456,7 +458,7 @@ mod tests {
                         now += Duration::from_millis(millis);
                         scheduler.advance(now, classify);
                     }
-                    _ => scheduler.requeue(job, due(classes[(job + 1) % 3], caller, now)),
+                    _ => scheduler.make_ready(job, now, due(classes[(job + 1) % 3], caller, now)),
                 }
                 let ready: BTreeSet<usize> = scheduler.ready().collect();
                 let timers: BTreeSet<usize> = scheduler.timers().map(|(_, job)| job).collect();

@@ -41,6 +41,10 @@ const LONE_FAILURES_OF_A_BACKEND: usize = 3;
 /// Most jobs of waiting calls that are queued. Beyond it, calls are refused.
 const MOST_QUEUED: usize = 1 << 16;
 
+/// Where jobs are put that failed with their backend, so that the next attempt is made
+/// with others.
+const BEHIND_THE_OTHERS: Duration = Duration::from_millis(10);
+
 /// The part of the rate that waiting calls get while re-polls are overdue.
 const SHARE_OF_WAITING: f64 = 0.8;
 
@@ -76,6 +80,8 @@ pub(super) struct State {
     pub(super) stats: Stats,
     /// Jobs that failed alone for the first time since anything succeeded.
     lone_failures: usize,
+    /// Until when calls that wait are collected for one poll.
+    pub(super) window_ends: Option<Instant>,
     /// The last part of a failed batch was polled just now: it is the others' turn.
     pub(super) isolation_had_its_turn: bool,
 }
@@ -113,17 +119,18 @@ impl State {
                 latency: Duration::ZERO,
             },
             lone_failures: 0,
+            window_ends: None,
             isolation_had_its_turn: false,
         }
     }
 
-    /// Adds a job, to be polled at `at`; `None` where there are as many as there may be.
-    pub(super) fn insert(&mut self, job: &JobRef, at: Instant, now: Instant) -> Option<usize> {
+    /// Adds a job, to be polled at once; `None` where there are as many as there may be.
+    pub(super) fn insert(&mut self, job: &JobRef, now: Instant) -> Option<usize> {
         if !self.memory.add_job() {
             return None;
         }
         let number = self.jobs.insert(job, self.quarantine.contains(job), now);
-        self.schedule(number, at);
+        self.schedule(number, now);
         Some(number)
     }
 
@@ -147,11 +154,27 @@ impl State {
         }
     }
 
-    /// A call waits for this job: it is queued as such.
-    pub(super) fn wait_for(&mut self, number: usize, waiting: Waiting) {
+    /// A call waits for this job: it is queued as such, unless a poll is in flight. The
+    /// first call that is queued waits for others to share its poll.
+    pub(super) fn wait_for(&mut self, number: usize, waiting: Waiting, now: Instant) {
         self.jobs[number].wait_for(waiting);
-        let due = due_of(&mut self.jobs[number], waiting.deadline);
-        self.scheduler.requeue(number, due);
+        if !matches!(self.jobs[number].stage, Stage::Scheduled) {
+            return;
+        }
+        let due = due_of(&mut self.jobs[number], now);
+        self.scheduler.make_ready(number, now, due);
+        if due.class == Class::Waiting {
+            self.window_ends.get_or_insert(now + self.plan.collection_window);
+        }
+    }
+
+    /// Whether calls that wait are to be polled now, or else when.
+    pub(super) fn waiting_ready(&self, now: Instant) -> Result<bool, Instant> {
+        let is_full = self.scheduler.waiting() >= self.batch_limit.get();
+        match self.window_ends.filter(|at| *at > now && !is_full) {
+            Some(at) if self.scheduler.has(Class::Waiting) => Err(at),
+            _ => Ok(self.scheduler.has(Class::Waiting)),
+        }
     }
 
     /// Moves what has become due to the ready queues.
@@ -352,7 +375,7 @@ impl State {
                 continue;
             }
             entry.interrupted(&interruption);
-            self.schedule(taken.number, pause.until);
+            self.schedule(taken.number, pause.until + BEHIND_THE_OTHERS);
         }
     }
 

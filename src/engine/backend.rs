@@ -152,7 +152,7 @@ impl Backend {
         let queues = found.is_none_or(|number| queues_anew(&state.jobs[number]));
         let is_paused = matches!(state.breaker.admission(now), Admission::Paused(_));
         if is_call && needs_poll && queues && !is_paused {
-            state.admit(caller, deadline, now).map_err(|retry_in| Refusal::Overloaded { retry_in })?;
+            state.admit(job, caller, deadline, now).map_err(|retry_in| Refusal::Overloaded { retry_in })?;
         }
         let (number, is_new) = match found {
             Some(number) if state.jobs[number].subscribers.is_empty() => {

@@ -5,16 +5,24 @@
 //! read are dropped; whoever needs them later has the job polled again. If that is not
 //! enough, new subscriptions are refused.
 
-use std::sync::{
-    Arc, Mutex, PoisonError, TryLockError, Weak,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError, TryLockError, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
+
+use tokio::time::Instant;
 
 use super::{backend::Backend, cache::TerminalCache};
 use crate::snapshot::StatusBudget;
 
 /// What is freed beyond the limit, so that it is not reached again at once.
 const SLACK: u64 = 32;
+
+/// How long nothing is tried after nothing could be freed: all jobs are looked at for that.
+const RETRY: Duration = Duration::from_millis(100);
 
 /// Bounds in memory.
 #[derive(Clone, Copy, Debug)]
@@ -35,7 +43,8 @@ pub(super) struct Memory {
     pub(super) cache: TerminalCache,
     jobs: AtomicUsize,
     backends: Mutex<Vec<Weak<Backend>>>,
-    relieving: Mutex<()>,
+    /// Held while memory is freed; since when nothing more could be.
+    relieving: Mutex<Option<Instant>>,
 }
 
 impl Memory {
@@ -78,11 +87,15 @@ impl Memory {
         if !self.budget.is_over() {
             return;
         }
-        let _one_at_a_time = match self.relieving.try_lock() {
+        let mut in_vain_since = match self.relieving.try_lock() {
             Ok(guard) => guard,
             Err(TryLockError::Poisoned(guard)) => guard.into_inner(),
             Err(TryLockError::WouldBlock) => return,
         };
+        let now = Instant::now();
+        if in_vain_since.is_some_and(|since| now.saturating_duration_since(since) < RETRY) {
+            return;
+        }
         let limit = self.budget.limit();
         let is_over = || self.budget.used() > limit - limit / SLACK;
         let backends = self.backends.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -96,6 +109,7 @@ impl Memory {
                 backend.drop_delivered_parts(&is_over);
             }
         }
+        *in_vain_since = self.budget.is_over().then_some(now);
     }
 
     /// Whether a new subscription is refused.

@@ -27,14 +27,14 @@ const LONGEST_MAX_AGE: Duration = Duration::from_mins(5);
 /// Terminal statuses of all backends, bounded by bytes and age. They can't change any
 /// more, so their jobs are not polled again while they are here. Clones share one store.
 #[derive(Clone, Debug)]
-pub struct TerminalCache {
+pub(super) struct TerminalCache {
     statuses: Cache<JobRef, LatestStatus>,
 }
 
 impl TerminalCache {
     /// Keeps statuses that take at most `bytes` together, each for at most `age`. Every
     /// status counts with what it takes beside its texts, too, which bounds their number.
-    pub fn new(bytes: u64, age: Duration) -> Self {
+    pub(super) fn new(bytes: u64, age: Duration) -> Self {
         let weight = |job: &JobRef, latest: &LatestStatus| {
             u32::try_from(weight(job, &latest.snapshot)).unwrap_or(u32::MAX)
         };
@@ -42,7 +42,7 @@ impl TerminalCache {
     }
 
     /// The terminal status of a job, if it is here.
-    pub fn get(&self, job: &JobRef) -> Option<LatestStatus> {
+    pub(super) fn get(&self, job: &JobRef) -> Option<LatestStatus> {
         self.statuses.get(job)
     }
 

@@ -50,8 +50,10 @@ type Answer = Result<LatestStatus, Failure>;
 impl Engine {
     /// The status of one job.
     pub(super) async fn get_one(&self, job: &JobRef, options: GetOptions) -> Answer {
-        if let Some(last) = self.terminal(job, options.parts) {
-            self.backend_of(job)?;
+        // Before anything is allocated for the call. A job that is cached has a valid name.
+        if let Some(last) = self.terminal(job, options.parts)
+            && self.backends.load().contains_key(&job.backend)
+        {
             return Ok(last);
         }
         let answer = self.get_all(std::slice::from_ref(job), options).await.pop();

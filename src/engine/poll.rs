@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Admission, Pause,
+    Pause,
     backend::Backend,
     isolation::Verdict,
     job_table::{Interruption, LatestStatus, Moment, Reading, SharedJob, Stage},
@@ -251,6 +251,15 @@ impl Batch {
                 Blame::Nobody
             }
             (_, []) => Blame::Nobody,
+            _ if fault.kind == FaultKind::Overloaded => {
+                // The gateway's own memory is short: that says nothing of the backend.
+                if self.kind == Kind::Part {
+                    state.isolation.part_dropped();
+                }
+                let until = now + state.plan.backoff.wait(1, dice);
+                state.interrupt(jobs, &Pause { until, fault: fault.clone() }, now);
+                Blame::Nobody
+            }
             (kind, _) if !ambiguous => {
                 if kind == Kind::Part {
                     state.isolation.part_dropped();
@@ -335,9 +344,6 @@ impl Batch {
         state.interrupt(jobs, &pause, now);
         if state.breaker.is_open() {
             state.batch_limit.slow_start();
-        }
-        if let Admission::Paused(pause) = state.breaker.admission(now) {
-            state.stop_isolation(&pause, now);
         }
         Blame::Backend { failures: state.breaker.failures() }
     }

@@ -197,6 +197,11 @@ impl Scheduler {
         self.waiting.len
     }
 
+    /// Quarantined jobs that are ready.
+    pub(super) fn quarantined(&self) -> usize {
+        self.quarantined.len
+    }
+
     /// Waiting jobs that come before a new one of `caller` with this deadline, itself
     /// included.
     pub(super) fn waiting_position(&self, caller: CallerKey, deadline: Instant) -> usize {

@@ -82,7 +82,11 @@ pub trait JobStatuses: Send + Sync + 'static {
     fn backend_name(&self, name: &str) -> Option<Arc<str>>;
 
     /// The status of one job.
-    fn get(&self, job: &JobRef, options: GetOptions) -> impl Future<Output = Result<LatestStatus, Failure>> + Send;
+    fn get(
+        &self,
+        job: &JobRef,
+        options: GetOptions,
+    ) -> impl Future<Output = Result<LatestStatus, Failure>> + Send;
 
     /// The status of each of `jobs`, in their order. One job's failure is its own.
     fn batch_get(
@@ -161,6 +165,8 @@ pub struct Engine {
     clock: Clock,
     shutdown: CancellationToken,
     starts: mpsc::UnboundedSender<PollTask>,
+    /// Ends all polls.
+    stop: CancellationToken,
 }
 
 /// How a backend is doing.
@@ -346,6 +352,7 @@ impl Engine {
         let cached = TERMINAL_BYTES.min(limits.memory.status_bytes / TERMINAL_SHARE);
         let cache = TerminalCache::new(cached, TERMINAL_AGE);
         let (starts, started) = mpsc::unbounded_channel();
+        let stop = CancellationToken::new();
         let engine = Self {
             backends: ArcSwap::default(),
             memory: Memory::new(limits.memory, cache),
@@ -353,13 +360,14 @@ impl Engine {
             clock: Clock { observer: ObserverId(rand::random()), epoch: Instant::now() },
             shutdown,
             starts,
+            stop: stop.clone(),
         };
-        let tasks = PollTasks { tasks: JoinSet::new(), starts: started, stop: CancellationToken::new() };
+        let tasks = PollTasks { tasks: JoinSet::new(), starts: started, stop };
         (Arc::new(engine), tasks)
     }
 
-    /// Starts a backend. One of the same name is retired.
-    pub fn start_backend(&self, tasks: &PollTasks, setup: BackendSetup) {
+    /// Starts a backend, at any time. One of the same name is retired.
+    pub fn start_backend(&self, setup: BackendSetup) {
         let BackendSetup { name, vendor, check, upstream, plan, timeout, not_found_grace } = setup;
         let rate_limiter = RateLimiter::new(plan.requests_per_second);
         let backend = Backend::new(Arc::clone(&name), plan, rate_limiter, Arc::clone(&self.memory));
@@ -378,7 +386,7 @@ impl Engine {
             grace: not_found_grace,
             downloads: Arc::new(downloads),
             retired: self.shutdown.child_token(),
-            stop: tasks.stop.child_token(),
+            stop: self.stop.child_token(),
         });
         let stop = configured.stop.clone();
         self.retire_backend(&name);

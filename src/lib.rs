@@ -3,10 +3,10 @@
 pub mod api;
 pub mod cli;
 pub mod config;
+pub mod engine;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
-pub mod engine;
 pub mod job;
 pub mod proto;
 pub mod server;

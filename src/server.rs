@@ -109,7 +109,7 @@ pub async fn run(
             .map_err(|error| ServeError::Backend { backend: Arc::clone(&backend.name), error })?;
         let endpoint = Arc::new(endpoint);
         rotation.add(&backend.credentials, &endpoint);
-        engine.start_backend(&poll_tasks, setup(&backend, endpoint, server.collection_window));
+        engine.start_backend(setup(&backend, endpoint, server.collection_window));
     }
     let _rotation = AbortOnDropHandle::new(tokio::spawn(rotation.run(rotation::EVERY)));
     let service = Service::new(engine, limits.batch_size, server.default_deadline)
@@ -175,7 +175,11 @@ fn setup(backend: &Backend, endpoint: Arc<Endpoint>, collection_window: Duration
             interval: PollInterval { min: poll.min_interval, max: poll.max_interval },
             backoff: Backoff { min: poll.min_interval, max: poll.max_backoff },
             // Waiting for other jobs pays only where a poll can be shared.
-            collection_window: if max_batch == NonZeroUsize::MIN { Duration::ZERO } else { collection_window },
+            collection_window: if max_batch == NonZeroUsize::MIN {
+                Duration::ZERO
+            } else {
+                collection_window
+            },
             max_batch,
             max_concurrency: poll.max_concurrency,
             requests_per_second: poll.requests_per_second,
@@ -188,7 +192,8 @@ fn setup(backend: &Backend, endpoint: Arc<Endpoint>, collection_window: Duration
 /// Asks every backend about a job that does not exist; says why where its
 /// address or credentials don't work.
 pub async fn check_backends(config: &Config) -> Vec<(Arc<str>, Result<(), String>)> {
-    let response_budget = ResponseBudget::new(usize::try_from(config.limits.response_bytes).unwrap_or(usize::MAX));
+    let response_budget =
+        ResponseBudget::new(usize::try_from(config.limits.response_bytes).unwrap_or(usize::MAX));
     let checks = config.backends.iter().map(|backend| async {
         let outcome = match Endpoint::new(backend, Arc::clone(&response_budget)) {
             Ok(endpoint) => {

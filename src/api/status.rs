@@ -177,7 +177,9 @@ fn of_fault(
         metadata.insert("detail".into(), detail.to_owned());
     }
     let (code, reason, retry) = match &fault.kind {
-        FaultKind::Unreachable { .. } | FaultKind::Unavailable { .. } | FaultKind::Overloaded => (Code::Unavailable, "BACKEND_UNAVAILABLE", true),
+        FaultKind::Unreachable { .. } | FaultKind::Unavailable { .. } | FaultKind::Overloaded => {
+            (Code::Unavailable, "BACKEND_UNAVAILABLE", true)
+        }
         FaultKind::Throttled { .. } => (Code::Unavailable, "BACKEND_THROTTLED", true),
         FaultKind::CredentialsRejected => (Code::FailedPrecondition, "BACKEND_CREDENTIALS_REJECTED", false),
         FaultKind::Forbidden => (Code::FailedPrecondition, "BACKEND_FORBIDDEN", false),

@@ -54,7 +54,8 @@ pub(super) fn call_events<E: JobStatuses>(
 async fn read_requests<E: JobStatuses>(
     service: Service<E>,
     watches: WatchSet,
-    mut requests: Streaming<pb::WatchJobsRequest>) {
+    mut requests: Streaming<pb::WatchJobsRequest>,
+) {
     while let Some(received) = requests.next().await {
         let Ok(pb::WatchJobsRequest { request }) = received else {
             // The connection has failed, and nobody reads this, or the message is malformed.

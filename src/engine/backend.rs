@@ -29,7 +29,7 @@ use super::{
     subscription::Subscriber,
 };
 use crate::{
-    job::{BackendFault, FaultKind, JobRef, JobState, PayloadHash, vendor_message},
+    job::{BackendFault, FaultKind, JobRef, JobState, Parts, PayloadHash, vendor_message},
     snapshot::Snapshot,
     transport::{Permit, PollResponse, RateLimiter, Upstream},
 };
@@ -130,7 +130,11 @@ impl Backend {
     ///
     /// # Errors
     /// [`Refusal`] where there is no room for the job, or no time to answer the call.
-    pub(super) fn subscribe(self: &Arc<Self>, job: &JobRef, interest: Interest) -> Result<Subscription, Refusal> {
+    pub(super) fn subscribe(
+        self: &Arc<Self>,
+        job: &JobRef,
+        interest: Interest,
+    ) -> Result<Subscription, Refusal> {
         if self.memory.is_full() {
             return Err(Refusal::TooManyBytes);
         }
@@ -164,6 +168,9 @@ impl Backend {
         let entry = &mut state.jobs[number];
         if entry.lacks(parts) {
             entry.refill = true;
+        } else if parts != Parts::NONE {
+            // So that what is held for this reader counts as not delivered yet.
+            entry.notify_subscriber(subscriber);
         }
         if needs_poll && matches!(entry.stage, Stage::Ended) {
             // Its latest status lacks a part.
@@ -227,8 +234,7 @@ impl Backend {
     /// backend has not refused yet is polled though it refuses others.
     fn note_pause(&self, state: &mut State, number: usize, is_new: bool, now: Instant) -> Option<Pause> {
         let entry = &state.jobs[number];
-        let passes =
-            |pause: &Pause| pause.fault.kind.is_refusal() && (is_new || entry.polled_at.is_none());
+        let passes = |pause: &Pause| pause.fault.kind.is_refusal() && (is_new || entry.polled_at.is_none());
         if let Some(pause) = state.breaker.trouble(now).filter(|pause| !passes(pause)) {
             let mut record = entry.shared.record();
             if record.outcome == PollOutcome::NotPolled {
@@ -381,8 +387,7 @@ impl Backend {
         let state = self.state();
         let stats = state.stats.clone();
         let poll_lag = state.lag(now);
-        let is_unavailable =
-            state.breaker.is_open() || stats.failures_in_a_row >= FAILURES_TO_BE_UNAVAILABLE;
+        let is_unavailable = state.breaker.is_open() || stats.failures_in_a_row >= FAILURES_TO_BE_UNAVAILABLE;
         let health = match state.breaker.admission(now) {
             _ if is_unavailable => Health::Unavailable,
             Admission::Closed
@@ -424,7 +429,8 @@ impl Backend {
     }
 
     async fn poll_loop(self: &Arc<Self>, upstream: &Arc<dyn Upstream>) {
-        let concurrency = Arc::new(Semaphore::new(self.plan.max_concurrency.get().min(Semaphore::MAX_PERMITS)));
+        let concurrency =
+            Arc::new(Semaphore::new(self.plan.max_concurrency.get().min(Semaphore::MAX_PERMITS)));
         let mut polls = JoinSet::new();
         loop {
             let readiness = planner::readiness(&mut self.state(), Instant::now());

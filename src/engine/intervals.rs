@@ -25,8 +25,7 @@ impl PollInterval {
 mod tests {
     use super::*;
 
-    const INTERVAL: PollInterval =
-        PollInterval { min: Duration::from_secs(1), max: Duration::from_secs(10) };
+    const INTERVAL: PollInterval = PollInterval { min: Duration::from_secs(1), max: Duration::from_secs(10) };
 
     #[test]
     fn interval_grows_without_change_and_is_shortest_after_one() {

@@ -151,7 +151,8 @@ fn part(state: &mut State) -> Option<Planned> {
             entry.map_or(0, |entry| 1 + u8::from(!entry.suspect) + 2 * u8::from(entry.is_answered()))
         };
         let part = state.isolation.take(trusted)?;
-        let part: Vec<usize> = part.iter().filter(|taken| is_current(taken)).map(|taken| taken.number).collect();
+        let part: Vec<usize> =
+            part.iter().filter(|taken| is_current(taken)).map(|taken| taken.number).collect();
         if !part.is_empty() {
             return Some(Planned { kind: Kind::Part, jobs: part, refreshed: Vec::new() });
         }
@@ -190,7 +191,10 @@ fn due_soon(state: &State, room: usize, now: Instant) -> Vec<usize> {
     let mut jobs = Vec::new();
     let mut passed_over = 0;
     for (at, number) in state.scheduler.timers().take(LOOKED_AT) {
-        if at > now + state.plan.interval.max || passed_over == state.plan.max_batch.get() || jobs.len() == room {
+        if at > now + state.plan.interval.max
+            || passed_over == state.plan.max_batch.get()
+            || jobs.len() == room
+        {
             break;
         }
         let entry = &state.jobs[number];

@@ -21,9 +21,7 @@ use super::{
     planner::Kind,
     state::State,
 };
-use crate::{
-    job::{BackendFault, FaultKind, JobFault, JobRef, Parts, PayloadHash, StandbyFault::NeedsJobTag},
-};
+use crate::job::{BackendFault, FaultKind, JobFault, JobRef, Parts, PayloadHash, StandbyFault::NeedsJobTag};
 
 /// Where a job is put that failed with its backend, so that the next attempt is made with
 /// another one.
@@ -196,7 +194,10 @@ impl Batch {
                 {
                     let Moment { began, at, time } = moment;
                     let snapshot = Arc::new(snapshot);
-                    terminal.push((taken.job().clone(), LatestStatus { snapshot, time, at, began, payload_hash }));
+                    terminal.push((
+                        taken.job().clone(),
+                        LatestStatus { snapshot, time, at, began, payload_hash },
+                    ));
                 }
                 continue;
             };
@@ -282,7 +283,14 @@ impl Batch {
         blame
     }
 
-    fn isolate(&self, state: &mut State, mut jobs: Vec<Taken>, fault: &BackendFault, now: Instant, dice: f64) -> Blame {
+    fn isolate(
+        &self,
+        state: &mut State,
+        mut jobs: Vec<Taken>,
+        fault: &BackendFault,
+        now: Instant,
+        dice: f64,
+    ) -> Blame {
         for taken in &mut jobs {
             taken.fault = Some(fault.clone());
             if let Some(entry) = state.taken(taken) {
@@ -325,7 +333,8 @@ impl Batch {
         now: Instant,
         dice: f64,
     ) -> Blame {
-        let fault = if jobs.len() > 1 || fault.concerns_backend() { fault.clone() } else { fault.without_words() };
+        let fault =
+            if jobs.len() > 1 || fault.concerns_backend() { fault.clone() } else { fault.without_words() };
         let until = state.breaker.failed(&fault, self.began, now, dice);
         let pause = Pause { until: until + BEHIND_THE_OTHERS, fault };
         state.interrupt(jobs, &pause, now);
@@ -361,6 +370,7 @@ fn publish(
             let entry = &mut state.jobs[taken.number];
             // Somebody subscribed while the answer was read who is shown more of it.
             entry.refill &= !entry.holds_wanted_parts();
+            entry.drop_unwanted_parts(now);
             let at = if entry.refill { now } else { now + state.interval(&state.jobs[taken.number], now) };
             if let Some(last) = last {
                 if state.jobs[taken.number].refill {
@@ -402,7 +412,8 @@ fn fail_alone(state: &mut State, taken: &Taken, fault: BackendFault, now: Instan
 
 impl Drop for Batch {
     fn drop(&mut self) {
-        // Jobs are left only by a poll that was cancelled or has panicked.
+        // Jobs are left only by a poll that was cancelled or has panicked, or whose backend
+        // was stopped.
         let now = Instant::now();
         let mut guard = self.backend.state();
         let state = &mut *guard;
@@ -422,6 +433,7 @@ impl Drop for Batch {
                 (true, false) => drop(state.remove(taken.number)),
                 // Somebody subscribed just as the last of the others had left.
                 (false, true) => state.schedule(taken.number, now),
+                (false, false) if !std::thread::panicking() => state.schedule(taken.number, now),
                 (false, false) => {
                     let why = "reading it failed in the gateway";
                     entry.interrupted(&Interruption::new(FaultKind::Malformed { why }.into(), at, now));

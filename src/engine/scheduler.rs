@@ -410,7 +410,8 @@ mod tests {
         }
         // 500 jobs of one caller, ten of another.
         scheduler.advance(now, |job| due(Class::Waiting, u64::from(job >= 500), now + 10 * SECOND));
-        let position = |caller, seconds| scheduler.waiting_position(CallerKey(caller), now + SECOND * seconds);
+        let position =
+            |caller, seconds| scheduler.waiting_position(CallerKey(caller), now + SECOND * seconds);
         assert_eq!(position(2, 10), 1 + 2, "behind one job of each");
         assert_eq!(position(0, 10), 1 + 500 + 10);
         assert_eq!(position(0, 9), 1 + 1, "its deadline is the earliest of its caller's");

@@ -142,7 +142,12 @@ pub(super) struct OpenWatch {
 
 impl Engine {
     /// Watches a job.
-    pub(super) fn watch_one(&self, job: &JobRef, caller: Caller, options: &WatchOptions) -> Result<Watch, Failure> {
+    pub(super) fn watch_one(
+        &self,
+        job: &JobRef,
+        caller: Caller,
+        options: &WatchOptions,
+    ) -> Result<Watch, Failure> {
         let queue = Arc::new(NotificationQueue::default());
         let open = self.open(job, caller, options, &queue, 0)?;
         let sent_at = Instant::now();
@@ -258,6 +263,8 @@ impl Watch {
                 return Poll::Ready(Some(Err(Failure::Deadline)));
             }
             let stopping = self.open.is_retired();
+            // Before the look at the newest status: a later one is queued again.
+            let _ = self.queue.try_next();
             match self.open.step(now) {
                 Step::Send { event, .. } if !self.sent_last => {
                     self.sent_last = stopping;
@@ -270,8 +277,7 @@ impl Watch {
                 _ if stopping => {
                     self.is_over = true;
                     let is_shutdown = self.shutdown.is_cancelled();
-                    let failure =
-                        if is_shutdown { Failure::ShuttingDown } else { Failure::BackendRetired };
+                    let failure = if is_shutdown { Failure::ShuttingDown } else { Failure::BackendRetired };
                     return Poll::Ready(Some(Err(failure)));
                 }
                 _ => {}

@@ -164,6 +164,10 @@ pub struct Engine {
     quotas: Quotas,
     clock: Clock,
     shutdown: CancellationToken,
+    /// Ends all polls.
+    stop: CancellationToken,
+    /// A task that polls has ended by itself.
+    failed: CancellationToken,
 }
 
 /// How a backend is doing.
@@ -334,19 +338,22 @@ impl Engine {
     pub fn new(limits: EngineLimits, shutdown: CancellationToken) -> (Arc<Self>, PollTasks) {
         let cached = TERMINAL_BYTES.min(limits.memory.status_bytes / TERMINAL_SHARE);
         let cache = TerminalCache::new(cached, TERMINAL_AGE);
+        let (stop, failed) = (CancellationToken::new(), CancellationToken::new());
         let engine = Self {
             backends: ArcSwap::default(),
             memory: Memory::new(limits.memory, cache),
             quotas: Quotas::new(limits.watches),
             clock: Clock { observer: ObserverId(rand::random()), epoch: Instant::now() },
             shutdown,
+            stop: stop.clone(),
+            failed: failed.clone(),
         };
-        let tasks = PollTasks { stop: CancellationToken::new(), failed: CancellationToken::new() };
+        let tasks = PollTasks { stop, failed };
         (Arc::new(engine), tasks)
     }
 
-    /// Starts a backend. One of the same name is retired.
-    pub fn start_backend(&self, tasks: &PollTasks, setup: BackendSetup) {
+    /// Starts a backend, at any time. One of the same name is retired.
+    pub fn start_backend(&self, setup: BackendSetup) {
         let BackendSetup { name, vendor, check, upstream, plan, timeout, not_found_grace } = setup;
         let rate_limiter = RateLimiter::new(plan.requests_per_second);
         let backend = Backend::new(Arc::clone(&name), plan, rate_limiter, Arc::clone(&self.memory));
@@ -357,8 +364,8 @@ impl Engine {
             timeout,
             plan.interval.min,
         );
-        let stop = tasks.stop.child_token();
-        let failed = tasks.failed.clone().drop_guard();
+        let stop = self.stop.child_token();
+        let failed = self.failed.clone().drop_guard();
         let task = tokio::spawn({
             let (backend, stop) = (Arc::clone(&backend), stop.clone());
             async move {

@@ -111,7 +111,7 @@ pub async fn run(
             .map_err(|error| ServeError::Backend { backend: Arc::clone(&backend.name), error })?;
         let endpoint = Arc::new(endpoint);
         rotation.add(&backend.credentials, &endpoint);
-        engine.start_backend(&poll_tasks, setup(&backend, endpoint, server.collection_window));
+        engine.start_backend(setup(&backend, endpoint, server.collection_window));
     }
     let _rotation = AbortOnDropHandle::new(tokio::spawn(rotation.run(rotation::EVERY)));
     let service = Service::new(engine, limits.batch_size, server.default_deadline)

@@ -29,7 +29,7 @@ use super::{
     subscription::Subscriber,
 };
 use crate::{
-    job::{BackendFault, FaultKind, JobRef, JobState, PayloadHash, vendor_message},
+    job::{BackendFault, FaultKind, JobRef, JobState, Parts, PayloadHash, vendor_message},
     snapshot::Snapshot,
     transport::{Permit, PollResponse, RateLimiter, Upstream},
 };
@@ -167,6 +167,9 @@ impl Backend {
         let entry = &mut state.jobs[number];
         if entry.lacks(parts) {
             entry.refill = true;
+        } else if parts != Parts::NONE {
+            // So that what is held for this reader counts as not delivered yet.
+            entry.notify_subscriber(subscriber);
         }
         if needs_poll && matches!(entry.stage, Stage::Ended) {
             // Its latest status lacks a part.

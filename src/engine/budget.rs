@@ -84,9 +84,12 @@ impl Memory {
     /// Frees what may be freed, where more is held than the budget. Not while a lock of a
     /// backend is held.
     pub(super) fn relieve(&self) {
-        if !self.budget.is_over() {
-            return;
+        if self.budget.is_over() {
+            self.free();
         }
+    }
+
+    fn free(&self) {
         let mut in_vain_since = match self.relieving.try_lock() {
             Ok(guard) => guard,
             Err(TryLockError::Poisoned(guard)) => guard.into_inner(),
@@ -98,8 +101,7 @@ impl Memory {
         }
         let limit = self.budget.limit();
         let is_over = || self.budget.used() > limit - limit / SLACK;
-        let backends = self.backends.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let backends: Vec<Arc<Backend>> = backends.iter().filter_map(Weak::upgrade).collect();
+        let backends = self.backends();
         for backend in &backends {
             backend.evict_retained(&is_over);
         }
@@ -112,9 +114,20 @@ impl Memory {
         *in_vain_since = self.budget.is_over().then_some(now);
     }
 
-    /// Whether a new subscription is refused.
+    /// Whether a new subscription is refused. Makes room for its job.
     pub(super) fn is_full(&self) -> bool {
         self.relieve();
+        let has_all_jobs = || self.jobs.load(Ordering::Relaxed) >= self.limits.jobs;
+        if has_all_jobs() {
+            for backend in self.backends() {
+                backend.evict_retained(has_all_jobs);
+            }
+        }
         self.budget.is_over()
+    }
+
+    fn backends(&self) -> Vec<Arc<Backend>> {
+        let backends = self.backends.lock().unwrap_or_else(PoisonError::into_inner);
+        backends.iter().filter_map(Weak::upgrade).collect()
     }
 }

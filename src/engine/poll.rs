@@ -371,6 +371,7 @@ fn publish(
             let entry = &mut state.jobs[taken.number];
             // Somebody subscribed while the answer was read who is shown more of it.
             entry.refill &= !entry.holds_wanted_parts();
+            entry.drop_unwanted_parts(now);
             let at = if entry.refill { now } else { now + state.interval(&state.jobs[taken.number], now) };
             if let Some(last) = last {
                 if state.jobs[taken.number].refill {
@@ -412,7 +413,8 @@ fn fail_alone(state: &mut State, taken: &Taken, fault: BackendFault, now: Instan
 
 impl Drop for Batch {
     fn drop(&mut self) {
-        // Jobs are left only by a poll that was cancelled or has panicked.
+        // Jobs are left only by a poll that was cancelled or has panicked, or whose backend
+        // was stopped.
         let now = Instant::now();
         let mut guard = self.backend.state();
         let state = &mut *guard;
@@ -432,6 +434,7 @@ impl Drop for Batch {
                 (true, false) => drop(state.remove(taken.number)),
                 // Somebody subscribed just as the last of the others had left.
                 (false, true) => state.schedule(taken.number, now),
+                (false, false) if !std::thread::panicking() => state.schedule(taken.number, now),
                 (false, false) => {
                     let why = "reading it failed in the gateway";
                     entry.interrupted(&Interruption::new(FaultKind::Malformed { why }.into(), at, now));

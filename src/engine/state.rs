@@ -129,8 +129,11 @@ impl State {
 
     /// Adds a job, to be polled at once; `None` where there are as many as there may be.
     pub(super) fn insert(&mut self, job: &JobRef, now: Instant) -> Option<usize> {
-        if !self.memory.add_job() {
-            return None;
+        // Retained jobs make room for those with subscribers.
+        while !self.memory.add_job() {
+            if !self.evict_first() {
+                return None;
+            }
         }
         let number = self.jobs.insert(job, self.quarantine.contains(job), now);
         self.schedule(number, now);

@@ -54,6 +54,7 @@ pub(super) struct Planned {
 /// that fall due that they can't be polled.
 pub(super) fn readiness(state: &mut State, now: Instant) -> Readiness {
     state.expire(now);
+    stop_isolation_unless_closed(state, now);
     state.advance(now);
     let admission = state.breaker.admission(now);
     if let Admission::Paused(pause) = &admission {
@@ -83,6 +84,22 @@ pub(super) fn readiness(state: &mut State, now: Instant) -> Readiness {
     }
 }
 
+/// Parts of a failed batch are polled only while the circuit breaker is closed. Otherwise
+/// their jobs wait with the rest: a probe may be all that is polled for a long time.
+fn stop_isolation_unless_closed(state: &mut State, now: Instant) {
+    if !state.isolation.has_waiting() {
+        return;
+    }
+    let pause = match state.breaker.admission(now) {
+        Admission::Closed => return,
+        Admission::Paused(pause) => Some(pause),
+        Admission::HalfOpen | Admission::Probing => state.breaker.trouble(now).cloned(),
+    };
+    if let Some(pause) = pause {
+        state.stop_isolation(&Pause { until: pause.until.max(now), ..pause }, now);
+    }
+}
+
 /// Puts off what is ready while the backend is paused.
 fn interrupt_due(state: &mut State, pause: &Pause, now: Instant) {
     let interruption = Interruption::of_pause(pause, now);
@@ -107,6 +124,7 @@ pub(super) fn next(state: &mut State, now: Instant, dice: f64) -> Option<Planned
             state.scheduler.remove(number);
             single(Kind::Probe, number)
         }
+        Admission::Paused(pause) if !pause.fault.kind.is_refusal() => None,
         Admission::Paused(_) => {
             let number = state.scheduler.ready().find(|number| state.jobs[*number].polled_at.is_none())?;
             state.scheduler.remove(number);
@@ -151,7 +169,8 @@ fn part(state: &mut State) -> Option<Planned> {
             entry.map_or(0, |entry| 1 + u8::from(!entry.suspect) + 2 * u8::from(entry.is_answered()))
         };
         let part = state.isolation.take(trusted)?;
-        let part: Vec<usize> = part.iter().filter(|taken| is_current(taken)).map(|taken| taken.number).collect();
+        let part: Vec<usize> =
+            part.iter().filter(|taken| is_current(taken)).map(|taken| taken.number).collect();
         if !part.is_empty() {
             return Some(Planned { kind: Kind::Part, jobs: part, refreshed: Vec::new() });
         }
@@ -190,7 +209,10 @@ fn due_soon(state: &State, room: usize, now: Instant) -> Vec<usize> {
     let mut jobs = Vec::new();
     let mut passed_over = 0;
     for (at, number) in state.scheduler.timers().take(LOOKED_AT) {
-        if at > now + state.plan.interval.max || passed_over == state.plan.max_batch.get() || jobs.len() == room {
+        if at > now + state.plan.interval.max
+            || passed_over == state.plan.max_batch.get()
+            || jobs.len() == room
+        {
             break;
         }
         let entry = &state.jobs[number];

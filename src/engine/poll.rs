@@ -21,9 +21,7 @@ use super::{
     planner::Kind,
     state::State,
 };
-use crate::{
-    job::{BackendFault, FaultKind, JobFault, JobRef, Parts, PayloadHash, StandbyFault::NeedsJobTag},
-};
+use crate::job::{BackendFault, FaultKind, JobFault, JobRef, Parts, PayloadHash, StandbyFault::NeedsJobTag};
 
 /// Where a job is put that failed with its backend, so that the next attempt is made with
 /// another one.
@@ -177,7 +175,7 @@ impl Batch {
         let recovered = if answers.iter().any(says_something) {
             let recovered = state.backend_answered(jobs.len(), self.began, now, dice);
             if self.kind == Kind::Part {
-                state.isolation.part_answered(jobs.len());
+                state.isolation.part_answered();
             }
             recovered
         } else {
@@ -196,7 +194,10 @@ impl Batch {
                 {
                     let Moment { began, at, time } = moment;
                     let snapshot = Arc::new(snapshot);
-                    terminal.push((taken.job().clone(), LatestStatus { snapshot, time, at, began, payload_hash }));
+                    terminal.push((
+                        taken.job().clone(),
+                        LatestStatus { snapshot, time, at, began, payload_hash },
+                    ));
                 }
                 continue;
             };
@@ -218,8 +219,8 @@ impl Batch {
         if recovered {
             state.resume(now);
         }
-        if let Some(limit) = state.isolation.finish() {
-            state.batch_limit.lower_to(limit);
+        if let Some(jobs) = state.isolation.finish() {
+            state.batch_limit.failed_in_whole(jobs);
         }
         drop(guard);
         for (job, last) in terminal {
@@ -237,6 +238,9 @@ impl Batch {
         let state = &mut *guard;
         state.note_fault(fault);
         let mut jobs = mem::take(&mut self.jobs);
+        if fault.kind == FaultKind::TooLarge && jobs.len() > 1 {
+            state.batch_limit.too_large(jobs.len());
+        }
         // What was refreshed beside the others is forgotten: it may be the reason.
         let ambiguous = !fault.concerns_backend();
         jobs.retain(|taken| match state.taken(taken) {
@@ -246,9 +250,6 @@ impl Batch {
             }
             entry => entry.is_some(),
         });
-        if fault.kind == FaultKind::TooLarge && jobs.len() > 1 {
-            state.batch_limit.too_large(jobs.len());
-        }
         let blame = match (self.kind, &mut jobs[..]) {
             (Kind::Part, []) => {
                 state.isolation.part_dropped();
@@ -282,7 +283,14 @@ impl Batch {
         blame
     }
 
-    fn isolate(&self, state: &mut State, mut jobs: Vec<Taken>, fault: &BackendFault, now: Instant, dice: f64) -> Blame {
+    fn isolate(
+        &self,
+        state: &mut State,
+        mut jobs: Vec<Taken>,
+        fault: &BackendFault,
+        now: Instant,
+        dice: f64,
+    ) -> Blame {
         for taken in &mut jobs {
             taken.fault = Some(fault.clone());
             if let Some(entry) = state.taken(taken) {
@@ -311,8 +319,8 @@ impl Batch {
                 Blame::Backend { failures: state.breaker.failures() }
             }
         };
-        if let Some(limit) = state.isolation.finish() {
-            state.batch_limit.lower_to(limit);
+        if let Some(jobs) = state.isolation.finish() {
+            state.batch_limit.failed_in_whole(jobs);
         }
         blame
     }
@@ -325,7 +333,8 @@ impl Batch {
         now: Instant,
         dice: f64,
     ) -> Blame {
-        let fault = if jobs.len() > 1 || fault.concerns_backend() { fault.clone() } else { fault.without_words() };
+        let fault =
+            if jobs.len() > 1 || fault.concerns_backend() { fault.clone() } else { fault.without_words() };
         let until = state.breaker.failed(&fault, self.began, now, dice);
         let pause = Pause { until: until + BEHIND_THE_OTHERS, fault };
         state.interrupt(jobs, &pause, now);

@@ -204,6 +204,15 @@ impl Scheduler {
         1 + own + others.map(|(_, turn)| turn.len.min(own + 1)).sum::<usize>()
     }
 
+    /// The class in whose ready queue a job is.
+    #[cfg(test)]
+    pub(super) fn ready_class(&self, job: usize) -> Option<Class> {
+        match *self.places.get(job)? {
+            Place::Ready { class, .. } => Some(class),
+            Place::Nowhere | Place::Timer(_) => None,
+        }
+    }
+
     /// Since when the job has been due that has been due longest, quarantined ones apart.
     pub(super) fn overdue_since(&self) -> Option<Instant> {
         let firsts = self.repolls.turns.iter().filter_map(|(_, turn)| turn.queue.first(&self.links));
@@ -410,7 +419,8 @@ mod tests {
         }
         // 500 jobs of one caller, ten of another.
         scheduler.advance(now, |job| due(Class::Waiting, u64::from(job >= 500), now + 10 * SECOND));
-        let position = |caller, seconds| scheduler.waiting_position(CallerKey(caller), now + SECOND * seconds);
+        let position =
+            |caller, seconds| scheduler.waiting_position(CallerKey(caller), now + SECOND * seconds);
         assert_eq!(position(2, 10), 1 + 2, "behind one job of each");
         assert_eq!(position(0, 10), 1 + 500 + 10);
         assert_eq!(position(0, 9), 1 + 1, "its deadline is the earliest of its caller's");

@@ -170,7 +170,7 @@ impl Batch {
         let recovered = if answers.iter().any(says_something) {
             let recovered = state.backend_answered(jobs.len(), self.began, now, dice);
             if self.kind == Kind::Part {
-                state.isolation.part_answered(jobs.len());
+                state.isolation.part_answered();
             }
             recovered
         } else {
@@ -214,8 +214,8 @@ impl Batch {
         if recovered {
             state.resume(now);
         }
-        if let Some(limit) = state.isolation.finish() {
-            state.batch_limit.lower_to(limit);
+        if let Some(jobs) = state.isolation.finish() {
+            state.batch_limit.failed_in_whole(jobs);
         }
         drop(guard);
         for (job, last) in terminal {
@@ -233,6 +233,9 @@ impl Batch {
         let state = &mut *guard;
         state.note_fault(fault);
         let mut jobs = mem::take(&mut self.jobs);
+        if fault.kind == FaultKind::TooLarge && jobs.len() > 1 {
+            state.batch_limit.too_large(jobs.len());
+        }
         // What was refreshed beside the others is forgotten: it may be the reason.
         let ambiguous = !fault.concerns_backend();
         jobs.retain(|taken| match state.taken(taken) {
@@ -242,9 +245,6 @@ impl Batch {
             }
             entry => entry.is_some(),
         });
-        if fault.kind == FaultKind::TooLarge && jobs.len() > 1 {
-            state.batch_limit.too_large(jobs.len());
-        }
         let blame = match (self.kind, &mut jobs[..]) {
             (Kind::Part, []) => {
                 state.isolation.part_dropped();
@@ -323,8 +323,8 @@ impl Batch {
                 Blame::Backend { failures: state.breaker.failures() }
             }
         };
-        if let Some(limit) = state.isolation.finish() {
-            state.batch_limit.lower_to(limit);
+        if let Some(jobs) = state.isolation.finish() {
+            state.batch_limit.failed_in_whole(jobs);
         }
         blame
     }

@@ -210,6 +210,15 @@ impl Scheduler {
         1 + own + others.map(|(_, turn)| turn.len.min(own + 1)).sum::<usize>()
     }
 
+    /// The class in whose ready queue a job is.
+    #[cfg(test)]
+    pub(super) fn ready_class(&self, job: usize) -> Option<Class> {
+        match *self.places.get(job)? {
+            Place::Ready { class, .. } => Some(class),
+            Place::Nowhere | Place::Timer(_) => None,
+        }
+    }
+
     /// Since when the job has been due that has been due longest, quarantined ones apart.
     pub(super) fn overdue_since(&self) -> Option<Instant> {
         let firsts = self.repolls.turns.iter().filter_map(|(_, turn)| turn.queue.first(&self.links));

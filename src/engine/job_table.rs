@@ -364,7 +364,7 @@ impl JobEntry {
     /// either, what the vendor said of this job alone stays.
     pub(super) fn interrupted(&mut self, interruption: &Arc<Interruption>) {
         let own = match &self.shared.record().outcome {
-            PollOutcome::Interrupted(own) if own.fault.without_words() == interruption.fault => {
+            PollOutcome::Interrupted(own) if own.fault.without_vendor_message() == interruption.fault => {
                 Some(Arc::new(Interruption { fault: own.fault.clone(), ..(**interruption).clone() }))
             }
             _ => None,

@@ -318,7 +318,7 @@ impl Batch {
                 }
                 jobs.extend(suspects);
                 state.batch_limit.slow_start();
-                let fault = fault.without_words();
+                let fault = fault.without_vendor_message();
                 state.interrupt(jobs, &Pause { until, fault }, now);
                 Blame::Backend { failures: state.breaker.failures() }
             }
@@ -337,8 +337,11 @@ impl Batch {
         now: Instant,
         dice: f64,
     ) -> Blame {
-        let fault =
-            if jobs.len() > 1 || fault.concerns_backend() { fault.clone() } else { fault.without_words() };
+        let fault = if jobs.len() > 1 || fault.concerns_backend() {
+            fault.clone()
+        } else {
+            fault.without_vendor_message()
+        };
         let until = state.breaker.failed(&fault, self.began, now, dice);
         let pause = Pause { until, fault };
         state.interrupt(jobs, &pause, now);

@@ -348,7 +348,7 @@ impl State {
 
     /// Notes what a poll failed with.
     pub(super) fn note_fault(&mut self, fault: &BackendFault) {
-        self.stats.last_fault = Some(fault.without_words());
+        self.stats.last_fault = Some(fault.without_vendor_message());
         self.stats.failures_in_a_row = self.stats.failures_in_a_row.saturating_add(1);
     }
 

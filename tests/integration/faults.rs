@@ -95,11 +95,12 @@ struct Trial<'a> {
 impl<'a> Trial<'a> {
     async fn of(row: &'a Row, number: usize, simulator: &'a Simulator) -> Self {
         let proxy = Proxy::before(simulator).await;
+        let (timeout, connect_timeout) = if row.stuck { ("\"1s\"", "\"1s\"") } else { ("\"45s\"", "\"5s\"") };
         let backend = Backend::at(simulator.vendor(), proxy.url())
             .named(&format!("fault-{number}"))
             .poll("max_response_bytes", "65536")
-            .poll("connect_timeout", "\"5s\"")
-            .poll("timeout", if row.stuck { "\"1s\"" } else { "\"45s\"" });
+            .poll("connect_timeout", connect_timeout)
+            .poll("timeout", timeout);
         Self { row, simulator, proxy, backend }
     }
 

@@ -23,8 +23,10 @@ async fn every_effect_at(vendor: Vendor) {
         if let Some(effect) = row.fault.effect() {
             let backend =
                 Backend::at(vendor, simulator.base_url()).named(&format!("effect-{}", trials.len()));
-            let backend = backend.poll("max_response_bytes", "65536").poll("connect_timeout", "\"5s\"");
-            let backend = backend.poll("timeout", if row.stuck { "\"500ms\"" } else { "\"45s\"" });
+            let (timeout, connect_timeout) =
+                if row.stuck { ("\"500ms\"", "\"500ms\"") } else { ("\"45s\"", "\"5s\"") };
+            let backend = backend.poll("max_response_bytes", "65536");
+            let backend = backend.poll("connect_timeout", connect_timeout).poll("timeout", timeout);
             trials.push((row, effect, backend));
         }
     }

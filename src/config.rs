@@ -209,7 +209,7 @@ pub struct Poll {
     /// Longest wait for one response.
     #[serde(deserialize_with = "values::duration::<_, 1, HOUR>")]
     pub timeout: Duration,
-    /// Longest wait for a connection.
+    /// Longest wait for a connection; at most `timeout`.
     #[serde(deserialize_with = "values::duration::<_, 1, HOUR>")]
     pub connect_timeout: Duration,
     /// Most jobs in one request, if the vendor has a batch call.

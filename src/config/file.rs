@@ -322,6 +322,14 @@ impl Checker<'_> {
             }
             *wait = (*wait).max(least);
         }
+        // A connection is a part of the wait for a response.
+        if poll.connect_timeout > poll.timeout && is_set("connect_timeout") {
+            let [connect_timeout, timeout] = [poll.connect_timeout, poll.timeout].map(show_duration);
+            let text =
+                format!("is {connect_timeout:?}; write at most {timeout}, or raise {}", path("timeout"));
+            self.problems.add(path("connect_timeout"), text);
+        }
+        poll.connect_timeout = poll.connect_timeout.min(poll.timeout);
         if let Some(kind) = kind.filter(|kind| !kind.batches()) {
             if is_set("max_batch") && poll.max_batch != NonZeroUsize::MIN {
                 let text = format!("is {}, but {} has no batch call; remove it", poll.max_batch, kind.name());

@@ -426,6 +426,14 @@ fn section_problem_names_key_and_remedy() {
             "backends.immuta-prod.poll.max_interval is \"500ms\"; write a duration from 1s to 24h",
         ),
         (
+            "backends.immuta-prod.poll.connect_timeout = \"16s\"",
+            "backends.immuta-prod.poll.connect_timeout is \"16s\"; write at most 15s, or raise backends.immuta-prod.poll.timeout",
+        ),
+        (
+            "backends.immuta-prod.poll = { timeout = \"900ms\", connect_timeout = \"1s\" }",
+            "backends.immuta-prod.poll.connect_timeout is \"1s\"; write at most 900ms, or raise backends.immuta-prod.poll.timeout",
+        ),
+        (
             "backends.immuta-prod.poll.timeout = \"0s\"",
             "backends.immuta-prod.poll.timeout is \"0s\"; write a duration from 1ms to 1h",
         ),
@@ -575,6 +583,14 @@ fn unset_longest_wait_is_at_least_min_interval() {
     let backend = one(&format!("{IMMUTA}\npoll.min_interval = \"1m\""));
     assert_eq!(backend.poll.max_interval, Duration::from_mins(1));
     assert_eq!(backend.poll.max_backoff, Duration::from_mins(1));
+}
+
+#[test]
+fn unset_connect_timeout_is_at_most_timeout() {
+    let poll = one(&format!("{IMMUTA}\npoll.timeout = \"2s\"")).poll;
+    assert_eq!((poll.timeout, poll.connect_timeout), (Duration::from_secs(2), Duration::from_secs(2)));
+    let equal = one(&format!("{IMMUTA}\npoll = {{ timeout = \"2s\", connect_timeout = \"2s\" }}"));
+    assert_eq!(equal.poll.connect_timeout, Duration::from_secs(2));
 }
 
 proptest! {

@@ -364,7 +364,7 @@ impl JobEntry {
     /// either, what the vendor said of this job alone stays.
     pub(super) fn interrupted(&mut self, interruption: &Arc<Interruption>) {
         let own = match &self.shared.record().outcome {
-            PollOutcome::Interrupted(own) if own.fault.without_words() == interruption.fault => {
+            PollOutcome::Interrupted(own) if own.fault.without_vendor_message() == interruption.fault => {
                 Some(Arc::new(Interruption { fault: own.fault.clone(), ..(**interruption).clone() }))
             }
             _ => None,
@@ -408,6 +408,28 @@ impl JobEntry {
             if all || subscriber.every_poll {
                 subscriber.queue.notify(subscriber.slot);
             }
+        }
+    }
+
+    /// Notifies one subscriber.
+    pub(super) fn notify_subscriber(&self, number: usize) {
+        if let Some(subscriber) = self.subscribers.get(number) {
+            subscriber.queue.notify(subscriber.slot);
+        }
+    }
+
+    /// Drops parts that no subscriber is shown any more, unless the job is retained for
+    /// calls.
+    pub(super) fn drop_unwanted_parts(&mut self, now: Instant) {
+        if self.is_retained_at(now) {
+            return;
+        }
+        let wanted = self.wanted_parts();
+        let mut record = self.shared.record();
+        if let Some(latest) = record.latest.as_mut()
+            && !wanted.contains(latest.snapshot.kept())
+        {
+            latest.snapshot = Arc::new(latest.snapshot.without(Parts::ALL.difference(wanted)));
         }
     }
 

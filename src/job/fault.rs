@@ -197,7 +197,7 @@ impl BackendFault {
     /// The same for the subscribers of other jobs: the vendor's words may name the job
     /// that they were said of.
     #[must_use]
-    pub fn without_words(&self) -> Self {
+    pub fn without_vendor_message(&self) -> Self {
         match self.kind {
             FaultKind::Rejected { .. } => {
                 Self { kind: FaultKind::Rejected { message: String::new() }, ..*self }

@@ -47,37 +47,49 @@ impl GraphqlErrors {
 
     /// What a response with errors and without a list of jobs says of each job.
     pub(super) fn of_the_whole(&self, jobs: &[JobRef], status: StatusCode) -> Result<JobFault, BackendFault> {
-        let any = |kind| self.0.iter().any(|error| error.kind == kind);
-        if any(Kind::Credentials) {
-            return Err(response::judged(FaultKind::CredentialsRejected, status));
+        if let Some(kind) = backend_refusal(&self.0) {
+            return Err(response::judged(kind, status));
         }
-        if any(Kind::Forbidden) {
-            return Err(response::judged(FaultKind::Forbidden, status));
-        }
-        if let [job] = jobs
-            && self.0.iter().any(|error| refusal::says_no_such_job(&error.message, job))
-        {
-            return Ok(JobFault::NotFound);
+        let refuses_one = self.0.iter().any(GraphqlError::is_refusal);
+        match jobs {
+            [_] if refuses_one => return Ok(JobFault::Forbidden),
+            [job] if self.0.iter().any(|error| refusal::says_no_such_job(&error.message, job)) => {
+                return Ok(JobFault::NotFound);
+            }
+            // Of the other jobs nothing is known, so each has to be polled again.
+            _ if refuses_one => return Err(response::judged(FaultKind::Forbidden, status)),
+            _ => {}
         }
         let message = self.0.iter().map(|error| error.message.as_str()).find(|message| !message.is_empty());
         Err(response::rejected(message.unwrap_or("an error without a message"), status))
     }
 
     /// What the errors say about a job that has no element: of those whose position
-    /// `speaks_for_it` the first with a position, or else the first. A rejected token is
-    /// everybody's, unless another job of the same response `has_data`.
+    /// `speaks_for_it` the first with a position, or else the first. A refusal without a
+    /// position is the backend's, unless another job of the same response `has_data`.
     pub(super) fn of_one(
         &self,
         speaks_for_it: impl Fn(Option<usize>) -> bool,
         job: &JobRef,
         has_data: bool,
     ) -> Result<Option<JobFault>, BackendFault> {
-        let errors: Vec<_> = self.0.iter().filter(|error| speaks_for_it(error.position)).collect();
-        if !has_data && errors.iter().any(|error| error.kind == Kind::Credentials) {
-            return Err(FaultKind::CredentialsRejected.into());
+        if !has_data && let Some(kind) = backend_refusal(&self.0) {
+            return Err(kind.into());
         }
+        let errors: Vec<_> = self.0.iter().filter(|error| speaks_for_it(error.position)).collect();
         let own = errors.iter().find(|error| error.position.is_some()).or(errors.first());
         Ok(own.map(|error| error.about(job)))
+    }
+}
+
+/// What the errors refuse to the gateway whatever job it polls: one with a position is
+/// about that job alone.
+fn backend_refusal(errors: &[GraphqlError]) -> Option<FaultKind> {
+    let refused = |kind| errors.iter().any(|error| error.position.is_none() && error.kind == kind);
+    if refused(Kind::Credentials) {
+        Some(FaultKind::CredentialsRejected)
+    } else {
+        refused(Kind::Forbidden).then_some(FaultKind::Forbidden)
     }
 }
 
@@ -104,6 +116,10 @@ impl GraphqlError {
         let path = part("path").and_then(json::list).unwrap_or_default();
         let position = path.get(1).and_then(|position| position.get().parse().ok());
         Self { message, kind, position }
+    }
+
+    fn is_refusal(&self) -> bool {
+        matches!(self.kind, Kind::Credentials | Kind::Forbidden)
     }
 
     /// What it says about the job that it stands in place of.

@@ -344,11 +344,37 @@ fn error_at_the_jobs_own_position_precedes_one_without_a_position() {
 }
 
 #[test]
-fn unauthorized_jobs_without_any_data_reject_the_credentials() {
-    let unauthorized = |position: usize| error("Unauthorized", &json!(["result", position]), &json!({}));
-    for result in [json!([null, null]), json!([]), json!([null, job("foreign", "DELIVERED")])] {
-        let body = json!({"data":{"result":result}, "errors":[unauthorized(0), unauthorized(1)]});
-        assert_eq!(read(&["a", "b"], &body), Err(FaultKind::CredentialsRejected.into()), "{body}");
+fn refusal_with_a_position_forbids_that_job_alone_whatever_else_was_polled() {
+    for message in ["Unauthorized", "Forbidden"] {
+        let refused = |position: usize| error(message, &json!(["result", position]), &json!({}));
+        for result in [json!([null, null]), json!([])] {
+            let body = json!({"data":{"result":result}, "errors":[refused(0), refused(1)]});
+            let forbidden = [Err(JobFault::Forbidden), Err(JobFault::Forbidden)];
+            assert_eq!(states(read(&["a", "b"], &body)), forbidden, "{body}");
+        }
+        // A null in a list of jobs that are never null spreads to the whole data.
+        for data in [json!({"result":[null]}), json!({"result":null}), json!(null)] {
+            let alone = json!({"data":data, "errors":[refused(0)]});
+            assert_eq!(states(read(&["a"], &alone)), [Err(JobFault::Forbidden)], "{alone}");
+        }
+        // Nothing is said of the other job, so the batch has to be split.
+        let whole = json!({"data":null, "errors":[refused(1)]});
+        assert_eq!(read(&["a", "b"], &whole), Err(FaultKind::Forbidden.into()), "{whole}");
+    }
+}
+
+#[test]
+fn refusal_without_a_position_and_without_data_concerns_the_backend() {
+    for (message, kind) in
+        [("Unauthorized", FaultKind::CredentialsRejected), ("Forbidden", FaultKind::Forbidden)]
+    {
+        for path in [json!(null), json!(["result"])] {
+            for data in [json!({"result":[null]}), json!({"result":[]}), json!(null)] {
+                let at_a_job = error("Unauthorized", &json!(["result", 0]), &json!({}));
+                let body = json!({"data":data, "errors":[at_a_job, error(message, &path, &json!({}))]});
+                assert_eq!(read(&["a"], &body), Err(kind.clone().into()), "{body}");
+            }
+        }
     }
 }
 

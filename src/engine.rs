@@ -206,6 +206,26 @@ impl Configured {
     }
 }
 
+impl Drop for Configured {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// Reports that a task has ended, unless it was stopped.
+struct ReportEnd {
+    stop: CancellationToken,
+    failed: CancellationToken,
+}
+
+impl Drop for ReportEnd {
+    fn drop(&mut self) {
+        if !self.stop.is_cancelled() {
+            self.failed.cancel();
+        }
+    }
+}
+
 /// The tasks that poll backends, as far as their owner is concerned. They end when this is
 /// dropped.
 pub struct PollTasks {
@@ -365,14 +385,12 @@ impl Engine {
             plan.interval.min,
         );
         let stop = self.stop.child_token();
-        let failed = self.failed.clone().drop_guard();
+        let report = ReportEnd { stop: stop.clone(), failed: self.failed.clone() };
         let task = tokio::spawn({
             let (backend, stop) = (Arc::clone(&backend), stop.clone());
             async move {
-                backend.run(upstream, stop.clone()).await;
-                if stop.is_cancelled() {
-                    failed.disarm();
-                }
+                let _report = report;
+                backend.run(upstream, stop).await;
             }
         });
         let configured = Arc::new(Configured {

@@ -351,6 +351,7 @@ impl Engine {
     pub fn new(limits: EngineLimits, shutdown: CancellationToken) -> (Arc<Self>, PollTasks) {
         let cached = TERMINAL_BYTES.min(limits.memory.status_bytes / TERMINAL_SHARE);
         let cache = TerminalCache::new(cached, TERMINAL_AGE);
+        #[expect(clippy::disallowed_methods, reason = "as long as the list of backends")]
         let (starts, started) = mpsc::unbounded_channel();
         let stop = CancellationToken::new();
         let engine = Self {

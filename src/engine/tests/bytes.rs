@@ -107,7 +107,7 @@ async fn result_above_the_inline_limit_is_never_held() {
     let Event::Status(latest) = update.event else { panic!("{:?}", update.event) };
     assert!(rig.used() < CORE, "{}", rig.used());
     let result = latest.snapshot.status().result.unwrap();
-    assert_eq!((result.data.len(), result.size_bytes, result.omitted), (0, (64 * KIB + 1) as i64, true));
+    assert_eq!((result.data.len(), result.size_bytes, result.omitted), (0, 65537, true));
     // A change of nothing but the omitted result is seen.
     let mut changed = observation(JobState::Running, 64 * KIB + 1, 500 * KIB);
     changed.result =
@@ -134,8 +134,8 @@ async fn retained_jobs_are_evicted_first_then_the_terminal_cache_then_delivered_
         watches.push(watch);
     };
     let held = || {
-        let watched = (0..).take_while(|number: &u32| rig.is_in_the_table(&number.to_string()));
-        let all_parts = watched.into_iter().all(|number| rig.holds_payload(&number.to_string()));
+        let ids = (0..).map(|number: u32| number.to_string()).take_while(|id| rig.is_in_the_table(id));
+        let all_parts = ids.into_iter().all(|id| rig.holds_payload(&id));
         (rig.is_in_the_table("retained"), rig.is_cached("ended"), all_parts)
     };
     for _ in 0..7 {

@@ -390,8 +390,8 @@ impl Engine {
             stop: self.stop.child_token(),
         });
         let stop = configured.stop.clone();
-        self.retire_backend(&name);
-        self.change(|backends| drop(backends.insert(Arc::clone(&name), Arc::clone(&configured))));
+        // In one step, so that no call finds the name unknown meanwhile.
+        self.change(&name, |backends| drop(backends.insert(Arc::clone(&name), Arc::clone(&configured))));
         // The receiver lives as long as the server; without it nothing is polled.
         let _ = self.starts.send(PollTask { backend, upstream, stop });
     }
@@ -399,19 +399,21 @@ impl Engine {
     /// Retires a backend: its watches end with [`Failure::BackendRetired`], after their
     /// newest status, and it is not polled any more.
     pub fn retire_backend(&self, name: &str) {
-        let Some(retired) = self.backends.load().get(name).cloned() else { return };
-        self.change(|backends| drop(backends.remove(name)));
-        retired.retired.cancel();
-        retired.stop.cancel();
-        retired.engine.notify_subscribers();
+        self.change(name, |backends| drop(backends.remove(name)));
     }
 
-    fn change(&self, change: impl Fn(&mut BTreeMap<Arc<str>, Arc<Configured>>)) {
-        self.backends.rcu(|backends| {
+    /// Changes the set of backends, and retires the one that had this name before.
+    fn change(&self, name: &str, change: impl Fn(&mut BTreeMap<Arc<str>, Arc<Configured>>)) {
+        let before = self.backends.rcu(|backends| {
             let mut backends = BTreeMap::clone(backends);
             change(&mut backends);
             backends
         });
+        if let Some(retired) = before.get(name) {
+            retired.retired.cancel();
+            retired.stop.cancel();
+            retired.engine.notify_subscribers();
+        }
     }
 
     fn backend_of(&self, job: &JobRef) -> Result<Arc<Configured>, Failure> {

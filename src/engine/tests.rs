@@ -9,6 +9,7 @@ mod max_age;
 mod model;
 mod outages;
 mod poll_tasks;
+mod pressure;
 mod replicas;
 mod resume;
 mod retire;

@@ -198,14 +198,6 @@ struct Configured {
     _task: AbortOnDropHandle<()>,
 }
 
-impl Configured {
-    fn retire(&self) {
-        self.retired.cancel();
-        self.stop.cancel();
-        self.engine.notify_subscribers();
-    }
-}
-
 impl Drop for Configured {
     fn drop(&mut self) {
         self.stop.cancel();
@@ -404,27 +396,28 @@ impl Engine {
             stop,
             _task: AbortOnDropHandle::new(task),
         });
-        let replaced = self.backends.load().get(&name).cloned();
-        self.change(|backends| drop(backends.insert(Arc::clone(&name), Arc::clone(&configured))));
-        if let Some(replaced) = replaced {
-            replaced.retire();
-        }
+        // In one step, so that no call finds the name unknown meanwhile.
+        self.change(&name, |backends| drop(backends.insert(Arc::clone(&name), Arc::clone(&configured))));
     }
 
     /// Retires a backend: its watches end with [`Failure::BackendRetired`], after their
     /// newest status, and it is not polled any more.
     pub fn retire_backend(&self, name: &str) {
-        let Some(retired) = self.backends.load().get(name).cloned() else { return };
-        self.change(|backends| drop(backends.remove(name)));
-        retired.retire();
+        self.change(name, |backends| drop(backends.remove(name)));
     }
 
-    fn change(&self, change: impl Fn(&mut BTreeMap<Arc<str>, Arc<Configured>>)) {
-        self.backends.rcu(|backends| {
+    /// Changes the set of backends, and retires the one that had this name before.
+    fn change(&self, name: &str, change: impl Fn(&mut BTreeMap<Arc<str>, Arc<Configured>>)) {
+        let before = self.backends.rcu(|backends| {
             let mut backends = BTreeMap::clone(backends);
             change(&mut backends);
             backends
         });
+        if let Some(retired) = before.get(name) {
+            retired.retired.cancel();
+            retired.stop.cancel();
+            retired.engine.notify_subscribers();
+        }
     }
 
     fn backend_of(&self, job: &JobRef) -> Result<Arc<Configured>, Failure> {

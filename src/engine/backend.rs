@@ -156,7 +156,7 @@ impl Backend {
         }
         let (number, is_new) = match found {
             Some(number) if state.jobs[number].subscribers.is_empty() => {
-                (self.resubscribe(state, number, is_call, now)?, true)
+                (Self::resubscribe(state, number, is_call, now)?, true)
             }
             Some(number) => (number, false),
             None => (state.insert(job, now).ok_or(Refusal::TooManyJobs)?, true),
@@ -178,8 +178,8 @@ impl Backend {
         if needs_poll {
             state.wait_for(number, Waiting { deadline, caller }, now);
         }
-        let paused = self.note_pause(state, number, is_new, now);
-        self.hasten(state, number, now);
+        let paused = Self::note_pause(state, number, is_new, now);
+        Self::hasten(state, number, now);
         let shared = Arc::clone(&state.jobs[number].shared);
         let is_earlier = needs_poll || state.scheduler.next_due() != was_due;
         drop(guard);
@@ -198,7 +198,6 @@ impl Backend {
     /// is known. A watch begins anew, since what is known may be older than what another
     /// watch was shown.
     fn resubscribe(
-        &self,
         state: &mut State,
         number: usize,
         is_call: bool,
@@ -229,7 +228,7 @@ impl Backend {
 
     /// Why the backend is not polled now, as far as that concerns this job. A job that the
     /// backend has not refused yet is polled though it refuses others.
-    fn note_pause(&self, state: &mut State, number: usize, is_new: bool, now: Instant) -> Option<Pause> {
+    fn note_pause(state: &mut State, number: usize, is_new: bool, now: Instant) -> Option<Pause> {
         let entry = &state.jobs[number];
         let passes = |pause: &Pause| pause.fault.kind.is_refusal() && (is_new || entry.polled_at.is_none());
         if let Some(pause) = state.breaker.trouble(now).filter(|pause| !passes(pause)) {
@@ -245,7 +244,7 @@ impl Backend {
     }
 
     /// A new subscriber may want a shorter interval than was planned for.
-    fn hasten(&self, state: &mut State, number: usize, now: Instant) {
+    fn hasten(state: &mut State, number: usize, now: Instant) {
         let entry = &state.jobs[number];
         if let (Some(polled), Stage::Scheduled) = (entry.polled_at, &entry.stage)
             && entry.failures == 0
@@ -380,25 +379,26 @@ impl Backend {
     /// How the backend is doing at `now`.
     pub fn report(&self, now: Instant) -> Report {
         let state = self.state();
-        let stats = state.stats.clone();
+        let figures = state.stats.clone();
         let poll_lag = state.lag(now);
-        let is_unavailable = state.breaker.is_open() || stats.failures_in_a_row >= FAILURES_TO_BE_UNAVAILABLE;
+        let is_unavailable =
+            state.breaker.is_open() || figures.failures_in_a_row >= FAILURES_TO_BE_UNAVAILABLE;
         let health = match state.breaker.admission(now) {
             _ if is_unavailable => Health::Unavailable,
             Admission::Closed
                 if state.breaker.failures() == 0
-                    && stats.last_fault.is_none()
+                    && figures.last_fault.is_none()
                     && poll_lag <= self.plan.interval.max =>
             {
-                stats.last_success.map_or(Health::Unknown, |_| Health::Healthy)
+                figures.last_success.map_or(Health::Unknown, |_| Health::Healthy)
             }
             _ => Health::Degraded,
         };
         Report {
             health,
-            last_fault: stats.last_fault,
-            last_success: stats.last_success.map(|(_, time)| time),
-            subscribed_jobs: stats.subscribed,
+            last_fault: figures.last_fault,
+            last_success: figures.last_success.map(|(_, time)| time),
+            subscribed_jobs: figures.subscribed,
             poll_lag,
             queued_calls: state.scheduler.waiting(),
             rate_in_use: self.rate_limiter.in_use(now),

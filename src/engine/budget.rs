@@ -103,12 +103,12 @@ impl Memory {
         let is_over = || self.budget.used() > limit - limit / SLACK;
         let backends = self.backends();
         for backend in &backends {
-            backend.evict_retained(&is_over);
+            backend.evict_retained(is_over);
         }
         self.cache.evict(is_over);
         for backend in &backends {
             if is_over() {
-                backend.drop_delivered_parts(&is_over);
+                backend.drop_delivered_parts(is_over);
             }
         }
         *in_vain_since = self.budget.is_over().then_some(now);

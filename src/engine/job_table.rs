@@ -122,6 +122,7 @@ pub(super) struct JobTable {
 
 /// One job of the table.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "facts that do not depend on each other")]
 pub(super) struct JobEntry {
     pub(super) shared: Arc<SharedJob>,
     pub(super) subscribers: Subscribers,

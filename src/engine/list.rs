@@ -31,11 +31,11 @@ impl Default for List {
 }
 
 impl List {
-    pub(super) fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(self) -> bool {
         self.first == END
     }
 
-    pub(super) fn first(&self) -> Option<usize> {
+    pub(super) fn first(self) -> Option<usize> {
         (self.first != END).then_some(self.first as usize)
     }
 

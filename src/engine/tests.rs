@@ -13,6 +13,7 @@ mod model;
 mod operations;
 mod outages;
 mod poll_tasks;
+mod pressure;
 mod replicas;
 mod resume;
 mod retention;

@@ -6,6 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Caller, Engine, Failure, Interest, JobRecord, LatestStatus, NotificationQueue, PollOutcome, Purpose,
@@ -41,6 +42,8 @@ struct Pending {
     grace_ends: Instant,
     max_age: Option<Duration>,
     parts: Parts,
+    /// Its backend is not polled any more.
+    retired: CancellationToken,
     /// A call that waits for the job to end counts as a watch.
     _lease: Option<WatchLease>,
 }
@@ -119,9 +122,11 @@ impl Engine {
             };
             let now = Instant::now();
             for slot in changed {
-                if let Some(pending) = &open[slot]
-                    && let Some(answer) = pending.answer(now, waiting)
-                {
+                let Some(pending) = &open[slot] else { continue };
+                // At shutdown, polls in flight may still answer.
+                let is_retired = !stopping && pending.retired.is_cancelled();
+                let failure = is_retired.then_some(Err(Failure::BackendRetired));
+                if let Some(answer) = pending.answer(now, waiting).or(failure) {
                     answers[slot] = Some(answer);
                     open[slot] = None;
                     unanswered -= 1;
@@ -157,7 +162,12 @@ impl Engine {
             backend.engine.subscribe(job, interest).map_err(|refusal| Err(self.refused(refusal)))?;
         let (polls, answers) = subscription.look(|record| (record.polls, record.answers));
         let grace_ends = Instant::now() + backend.grace;
-        Ok(Pending { subscription, polls, answers, grace_ends, max_age, parts, _lease: lease })
+        let retired = backend.retired.clone();
+        // It was not notified if the backend was retired before it subscribed.
+        if retired.is_cancelled() && !self.shutdown.is_cancelled() {
+            return Err(Err(Failure::BackendRetired));
+        }
+        Ok(Pending { subscription, polls, answers, grace_ends, max_age, parts, retired, _lease: lease })
     }
 }
 

@@ -13,7 +13,7 @@
 //! does not delay another's single one. Within a caller's turn the job that has been due
 //! longest comes first or, where calls wait, the one with the earliest deadline.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, hash_map::Entry};
 
 use slab::Slab;
 use tokio::time::Instant;
@@ -56,8 +56,8 @@ pub(super) struct Due {
 enum Place {
     #[default]
     Nowhere,
-    /// Due at this time.
-    Timer(Instant),
+    /// Due at this time; a call of this caller waits for it.
+    Timer { at: Instant, caller: Option<CallerKey> },
     /// Due since this time.
     Ready { since: Instant, class: Class, turn: u32 },
 }
@@ -71,6 +71,8 @@ pub(super) struct Scheduler {
     repolls: RoundRobin<Fifo>,
     quarantined: RoundRobin<Fifo>,
     places: Vec<Place>,
+    /// Jobs of waiting calls that are due soon, by caller.
+    arriving: HashMap<CallerKey, usize>,
     waiting_in_a_row: u32,
 }
 
@@ -82,7 +84,7 @@ impl Scheduler {
         if self.places.len() <= job {
             self.places.resize(job + 1, Place::Nowhere);
         }
-        self.places[job] = Place::Timer(at);
+        self.places[job] = Place::Timer { at, caller: None };
     }
 
     /// Takes a job out, wherever it is.
@@ -90,7 +92,10 @@ impl Scheduler {
         let Some(place) = self.places.get_mut(job) else { return };
         match std::mem::take(place) {
             Place::Nowhere => {}
-            Place::Timer(at) => self.timers.remove(&mut self.links, at, job),
+            Place::Timer { at, caller } => {
+                self.timers.remove(&mut self.links, at, job);
+                self.arrived(caller);
+            }
             Place::Ready { class, turn, .. } => match class {
                 Class::Waiting => self.waiting.remove(turn, job, &mut self.links),
                 Class::Repoll => self.repolls.remove(turn, job, &mut self.links),
@@ -103,15 +108,36 @@ impl Scheduler {
     pub(super) fn due_at(&self, job: usize) -> Option<Instant> {
         match *self.places.get(job)? {
             Place::Nowhere => None,
-            Place::Timer(at) | Place::Ready { since: at, .. } => Some(at),
+            Place::Timer { at, .. } | Place::Ready { since: at, .. } => Some(at),
         }
     }
 
-    /// Queues a job that is ready already anew: for another class, caller or deadline.
+    /// Queues a job that is ready already anew: for another class, caller or deadline. One
+    /// that is not due yet is counted for the caller that waits for it.
     pub(super) fn requeue(&mut self, job: usize, due: Due) {
-        if let Some(Place::Ready { since, .. }) = self.places.get(job).copied() {
-            self.remove(job);
-            self.make_ready(job, since, due);
+        match self.places.get(job).copied() {
+            Some(Place::Ready { since, .. }) => {
+                self.remove(job);
+                self.make_ready(job, since, due);
+            }
+            Some(Place::Timer { at, caller }) => {
+                self.arrived(caller);
+                let caller = (due.class == Class::Waiting).then_some(due.caller);
+                if let Some(caller) = caller {
+                    *self.arriving.entry(caller).or_default() += 1;
+                }
+                self.places[job] = Place::Timer { at, caller };
+            }
+            Some(Place::Nowhere) | None => {}
+        }
+    }
+
+    fn arrived(&mut self, caller: Option<CallerKey>) {
+        if let Some(Entry::Occupied(mut jobs)) = caller.map(|caller| self.arriving.entry(caller)) {
+            *jobs.get_mut() -= 1;
+            if *jobs.get() == 0 {
+                jobs.remove();
+            }
         }
     }
 
@@ -119,7 +145,7 @@ impl Scheduler {
     pub(super) fn advance(&mut self, now: Instant, mut classify: impl FnMut(usize) -> Due) {
         for _ in 0..MOVED_AT_ONCE {
             let Some((at, job)) = self.timers.first().filter(|(at, _)| *at <= now) else { return };
-            self.timers.remove(&mut self.links, at, job);
+            self.remove(job);
             self.make_ready(job, at, classify(job));
         }
     }
@@ -191,17 +217,22 @@ impl Scheduler {
         self.timers.first().map(|(at, _)| at)
     }
 
-    /// Jobs of waiting calls that are ready.
+    /// Jobs of waiting calls.
     pub(super) fn waiting(&self) -> usize {
-        self.waiting.len
+        self.waiting.len + self.arriving.values().sum::<usize>()
     }
 
     /// Waiting jobs that come before a new one of `caller` with this deadline, itself
-    /// included.
+    /// included. Of those that are not due yet the deadlines are not looked at.
     pub(super) fn waiting_position(&self, caller: CallerKey, deadline: Instant) -> usize {
-        let own = self.waiting.queue(caller).map_or(0, |queue| queue.before(deadline));
-        let others = self.waiting.turns.iter().filter(|(_, turn)| turn.caller != caller);
-        1 + own + others.map(|(_, turn)| turn.len.min(own + 1)).sum::<usize>()
+        let arriving = |caller| self.arriving.get(&caller).copied().unwrap_or_default();
+        let own = self.waiting.queue(caller).map_or(0, |queue| queue.before(deadline)) + arriving(caller);
+        let turns = self.waiting.turns.iter().filter(|(_, turn)| turn.caller != caller);
+        let others = turns.map(|(_, turn)| (turn.len + arriving(turn.caller)).min(own + 1));
+        let is_new = |other: &CallerKey| *other != caller && !self.waiting.by_caller.contains_key(other);
+        let new =
+            self.arriving.iter().filter(|(other, _)| is_new(other)).map(|(_, jobs)| (*jobs).min(own + 1));
+        1 + own + others.chain(new).sum::<usize>()
     }
 
     /// The class in whose ready queue a job is.
@@ -209,7 +240,7 @@ impl Scheduler {
     pub(super) fn ready_class(&self, job: usize) -> Option<Class> {
         match *self.places.get(job)? {
             Place::Ready { class, .. } => Some(class),
-            Place::Nowhere | Place::Timer(_) => None,
+            Place::Nowhere | Place::Timer { .. } => None,
         }
     }
 
@@ -424,6 +455,27 @@ mod tests {
         assert_eq!(position(2, 10), 1 + 2, "behind one job of each");
         assert_eq!(position(0, 10), 1 + 500 + 10);
         assert_eq!(position(0, 9), 1 + 1, "its deadline is the earliest of its caller's");
+    }
+
+    #[test]
+    fn calls_that_wait_for_others_to_share_a_poll_count_as_waiting() {
+        let now = Instant::now();
+        let mut scheduler = Scheduler::default();
+        let waits = |caller| due(Class::Waiting, caller, now + SECOND);
+        for job in 0..100 {
+            scheduler.schedule(job, now + SECOND);
+            scheduler.requeue(job, waits(0));
+            scheduler.requeue(job, waits(1));
+        }
+        assert_eq!(scheduler.waiting(), 100);
+        let position =
+            |scheduler: &Scheduler, caller| scheduler.waiting_position(CallerKey(caller), now + SECOND);
+        assert_eq!([position(&scheduler, 1), position(&scheduler, 2)], [101, 2]);
+        scheduler.remove(0);
+        scheduler.schedule(1, now);
+        scheduler.advance(now + SECOND, |_| waits(1));
+        assert_eq!((scheduler.waiting(), position(&scheduler, 1)), (99, 100));
+        assert!(scheduler.arriving.is_empty());
     }
 
     #[test]

@@ -6,5 +6,8 @@ mod backend;
 mod check;
 mod isolation;
 mod operations;
+mod races;
 mod retention;
+mod scarcity;
 mod test_backend;
+mod vendor_with_failing_jobs;

@@ -62,21 +62,24 @@ impl BatchLimit {
         }
     }
 
-    /// The answer about a batch of so many jobs was too large.
+    /// The answer about a batch of so many jobs was too large. If its parts are answered,
+    /// it was not because of one of its jobs.
     pub(super) fn too_large(&mut self, jobs: usize) {
+        self.failed_in_whole.get_or_insert(jobs);
+    }
+
+    /// A batch of so many jobs failed although each of its parts was answered. The first
+    /// time it may have been chance, unless the answer was too large; the second time the
+    /// limit is lowered.
+    pub(super) fn failed_in_whole(&mut self, jobs: usize) {
+        if self.failed_in_whole.take().is_none() {
+            self.failed_in_whole = Some(jobs);
+            return;
+        }
         if self.largest_answered >= jobs {
             self.largest_answered = 0;
         }
         self.lower_to(self.largest_answered.max(jobs.div_ceil(2)));
-    }
-
-    /// A batch of so many jobs failed although each of its parts was answered. The first
-    /// time it may have been chance; the second time it was too large.
-    pub(super) fn failed_in_whole(&mut self, jobs: usize) {
-        if self.failed_in_whole.replace(jobs).is_some() {
-            self.failed_in_whole = None;
-            self.too_large(jobs);
-        }
     }
 
     fn lower_to(&mut self, jobs: usize) {
@@ -116,24 +119,38 @@ mod tests {
         assert_eq!(limit.get(), 2);
     }
 
+    /// An answer was too large, and those about the parts of the batch were not.
+    fn too_large(limit: &mut BatchLimit, jobs: usize) {
+        limit.too_large(jobs);
+        limit.failed_in_whole(jobs);
+    }
+
     #[test]
-    fn too_large_answers_halve_the_limit_to_what_has_fit() {
+    fn too_large_answers_lower_the_limit_to_what_has_fit() {
         let mut limit = BatchLimit::new(200);
-        limit.too_large(200);
+        too_large(&mut limit, 200);
         assert_eq!(limit.get(), 100);
         limit.succeeded(60);
-        limit.too_large(100);
+        too_large(&mut limit, 100);
         assert_eq!(limit.get(), 60);
         for _ in 0..SUCCESSES_TO_GROW {
             assert_eq!(limit.get(), 60);
             limit.succeeded(60);
         }
-        assert_eq!(limit.get(), 68, "it dares a little more");
+        assert_eq!(limit.get(), 68, "it grows slowly");
         limit.slow_start();
         for _ in 0..8 {
             limit.succeeded(limit.get());
         }
         assert_eq!(limit.get(), 68, "slow start ends where the limit was");
+    }
+
+    #[test]
+    fn one_job_with_a_too_large_answer_does_not_lower_the_limit() {
+        let mut limit = BatchLimit::new(200);
+        limit.too_large(200);
+        limit.succeeded(199);
+        assert_eq!(limit.get(), 200);
     }
 
     #[test]
@@ -154,8 +171,8 @@ mod tests {
     #[test]
     fn limit_is_never_zero() {
         let mut limit = BatchLimit::new(2);
-        limit.too_large(1);
-        limit.too_large(1);
+        too_large(&mut limit, 2);
+        too_large(&mut limit, 1);
         assert_eq!(limit.get(), 1);
     }
 }

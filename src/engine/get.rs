@@ -42,7 +42,7 @@ struct Pending {
     grace_ends: Instant,
     max_age: Option<Duration>,
     parts: Parts,
-    /// The backend is not polled any more.
+    /// Its backend is not polled any more.
     retired: CancellationToken,
     /// A call that waits for the job to end counts as a watch.
     _lease: Option<WatchLease>,
@@ -124,10 +124,11 @@ impl Engine {
             };
             let now = Instant::now();
             for slot in changed {
-                if let Some(pending) = &open[slot]
-                    && let Some(answer) =
-                        pending.answer(now, waiting).or_else(|| pending.retired(&self.shutdown))
-                {
+                let Some(pending) = &open[slot] else { continue };
+                // At shutdown, polls in flight may still answer.
+                let is_retired = !stopping && pending.retired.is_cancelled();
+                let failure = is_retired.then_some(Err(Failure::BackendRetired));
+                if let Some(answer) = pending.answer(now, waiting).or(failure) {
                     answers[slot] = Some(answer);
                     open[slot] = None;
                     unanswered -= 1;
@@ -164,13 +165,11 @@ impl Engine {
         let (polls, answers) = subscription.look(|record| (record.polls, record.answers));
         let grace_ends = Instant::now() + backend.grace;
         let retired = backend.retired.clone();
-        let pending =
-            Pending { subscription, polls, answers, grace_ends, max_age, parts, retired, _lease: lease };
-        // It may have been retired before there was a subscriber to notify of it.
-        match pending.retired(&self.shutdown) {
-            Some(failure) => Err(failure),
-            None => Ok(pending),
+        // It was not notified if the backend was retired before it subscribed.
+        if retired.is_cancelled() && !self.shutdown.is_cancelled() {
+            return Err(Err(Failure::BackendRetired));
         }
+        Ok(Pending { subscription, polls, answers, grace_ends, max_age, parts, retired, _lease: lease })
     }
 }
 

@@ -55,7 +55,7 @@ pub(super) struct Isolation<J> {
     answered: usize,
     /// The smallest part, or batch, of several jobs that failed.
     smallest_failed: usize,
-    /// A single job was found to be at fault.
+    /// A job was found to be at fault, or one that is not polled again may have been.
     found: bool,
 }
 
@@ -136,6 +136,11 @@ impl<J> Isolation<J> {
     pub(super) fn part_answered(&mut self) {
         self.in_flight -= 1;
         self.answered += 1;
+    }
+
+    /// The batch held another job that is not polled again, and may have been at fault.
+    pub(super) fn may_be_another_job(&mut self) {
+        self.found = true;
     }
 
     /// How many jobs failed together although each of them was answered in a smaller part,

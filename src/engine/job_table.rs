@@ -136,7 +136,8 @@ pub(super) struct JobEntry {
     pub(super) failures: u32,
     /// It is polled alone.
     pub(super) quarantined: bool,
-    /// It failed alone when the backend was down: others are probed first.
+    /// It failed alone when the backend was down: others are probed first, and the next
+    /// poll of it is of it alone.
     pub(super) suspect: bool,
     /// All subscribers are notified of the next answer, changed or not.
     pub(super) notify_all: bool,
@@ -268,10 +269,15 @@ impl JobEntry {
     /// The class in which a due poll of this job is queued.
     pub(super) fn class(&self) -> Class {
         match self.waiting {
-            _ if self.quarantined => Class::Quarantined,
+            _ if self.is_polled_alone() => Class::Quarantined,
             Some(_) => Class::Waiting,
             None => Class::Repoll,
         }
+    }
+
+    /// Whether it is kept out of batches.
+    pub(super) fn is_polled_alone(&self) -> bool {
+        self.quarantined || self.suspect
     }
 
     /// The parts that some subscriber's view shows.
@@ -337,7 +343,7 @@ impl JobEntry {
         record.answers += 1;
         let terminal = record.latest.as_ref().filter(|latest| latest.snapshot.is_terminal()).cloned();
         drop(guard);
-        (self.failures, self.suspect, self.waiting) = (0, false, None);
+        (self.failures, self.waiting) = (0, None);
         if shown {
             self.changed_at = at;
         }

@@ -37,7 +37,7 @@ pub(super) enum Kind {
     /// One job, while the circuit breaker is half-open.
     Probe,
     /// One job that was never polled, while the backend is paused because it refused
-    /// others: that says nothing of this one.
+    /// others: that says nothing of this one. Paced as quarantined jobs are.
     NeverPolled,
 }
 
@@ -75,9 +75,15 @@ pub(super) fn readiness(state: &mut State, now: Instant) -> Readiness {
         },
         Admission::Closed => due || state.isolation.is_ready(),
         Admission::HalfOpen => due || has(Class::Quarantined),
-        Admission::Probing => false,
         // What is ready is what was never polled.
-        Admission::Paused(_) => due,
+        Admission::Paused(_) if due => match state.quarantine.next_poll(now) {
+            None => true,
+            at => {
+                wake_at[1] = wake_at[1].into_iter().chain(at).min();
+                false
+            }
+        },
+        Admission::Probing | Admission::Paused(_) => false,
     };
     match wake_at.into_iter().flatten().min() {
         _ if ready => Readiness::Ready,
@@ -109,9 +115,9 @@ fn interrupt_due(state: &mut State, pause: &Pause, now: Instant) {
     let was_polled = |number: &usize| !lets_pass || state.jobs[*number].polled_at.is_some();
     let ready: Vec<usize> = state.scheduler.ready().filter(was_polled).take(INTERRUPTED_AT_ONCE).collect();
     for (place, number) in (0..).zip(ready) {
+        state.jobs[number].interrupted(&interruption);
         // One after the other, so that they keep their order.
         state.schedule(number, pause.until + Duration::from_nanos(place));
-        state.jobs[number].interrupted(&interruption);
     }
 }
 
@@ -122,13 +128,17 @@ pub(super) fn next(state: &mut State, now: Instant, dice: f64) -> Option<Planned
     match state.breaker.admission(now) {
         Admission::Probing => None,
         Admission::HalfOpen => {
-            let number = probe(state, dice)?;
+            let number = probe(state, now, dice)?;
             state.scheduler.remove(number);
             single(Kind::Probe, number)
         }
         Admission::Paused(pause) if !pause.fault.kind.is_refusal() => None,
         Admission::Paused(_) => {
+            if state.quarantine.next_poll(now).is_some() {
+                return None;
+            }
             let number = state.scheduler.ready().find(|number| state.jobs[*number].polled_at.is_none())?;
+            state.quarantine.polled(now);
             state.scheduler.remove(number);
             single(Kind::NeverPolled, number)
         }
@@ -147,16 +157,19 @@ pub(super) fn next(state: &mut State, now: Instant, dice: f64) -> Option<Planned
 }
 
 /// A job for a probe: any that is neither quarantined nor suspected, so that one job that
-/// always fails can't keep the circuit breaker open for the others.
-fn probe(state: &State, dice: f64) -> Option<usize> {
+/// always fails can't keep the circuit breaker open for the others. For the same reason it
+/// is one of those whose last poll is the longest ago: each job has its turn. `dice`
+/// chooses among jobs that were polled together. A job that was never polled comes last:
+/// there may always be new ones.
+fn probe(state: &State, now: Instant, dice: f64) -> Option<usize> {
     let ready = || state.scheduler.ready().take(LOOKED_AT);
-    let is_trusted = |number: &usize| {
-        let entry = &state.jobs[*number];
-        !entry.quarantined && !entry.suspect
-    };
+    let trusted = || ready().filter(|number| !state.jobs[*number].is_polled_alone());
+    let polled_at = |number: &usize| state.jobs[*number].polled_at.unwrap_or(now);
+    let oldest = trusted().map(|number| polled_at(&number)).min();
+    let is_oldest = |number: &usize| Some(polled_at(number)) == oldest;
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
-    let pick = (ready().filter(is_trusted).count() as f64 * dice) as usize;
-    ready().filter(is_trusted).nth(pick).or_else(|| ready().next())
+    let pick = (trusted().filter(is_oldest).count() as f64 * dice) as usize;
+    trusted().filter(is_oldest).nth(pick).or_else(|| ready().next())
 }
 
 /// The next part of a batch that failed.
@@ -223,7 +236,7 @@ fn due_soon(state: &State, room: usize, now: Instant) -> Vec<usize> {
             None => at <= now + state.plan.collection_window,
             Some(polled) => at.saturating_duration_since(now) <= now.saturating_duration_since(polled),
         };
-        if is_soon && !entry.quarantined {
+        if is_soon && !entry.is_polled_alone() {
             jobs.push(number);
         } else {
             passed_over += 1;

@@ -238,6 +238,7 @@ impl Batch {
         }
         // What was refreshed beside the others is forgotten: it may be the reason.
         let ambiguous = !fault.concerns_backend();
+        let polled = jobs.len();
         jobs.retain(|taken| match state.taken(taken) {
             Some(entry) if entry.subscribers.is_empty() && ambiguous => {
                 state.remove(taken.number);
@@ -280,8 +281,18 @@ impl Batch {
                     self.backend_failed(state, jobs, fault, now, dice)
                 }
             }
-            _ => self.isolate(state, jobs, fault, now, dice),
+            _ => {
+                let some_are_forgotten = jobs.len() < polled;
+                let blame = self.isolate(state, jobs, fault, now, dice);
+                if some_are_forgotten {
+                    state.isolation.may_be_another_job();
+                }
+                blame
+            }
         };
+        if let Some(jobs) = state.isolation.finish() {
+            state.batch_limit.failed_in_whole(jobs);
+        }
         drop(guard);
         backend.changed();
         blame
@@ -303,7 +314,7 @@ impl Batch {
         }
         let succeeded_since = state.succeeded_since(self.began);
         let verdict = state.isolation.failed(jobs, self.kind == Kind::Part, succeeded_since);
-        let blame = match verdict {
+        match verdict {
             Verdict::Pending => Blame::Nobody,
             Verdict::Quarantine(taken) => {
                 state.quarantine_job(&taken, fault, now, dice);
@@ -322,11 +333,7 @@ impl Batch {
                 state.interrupt(jobs, &Pause { until, fault }, now);
                 Blame::Backend { failures: state.breaker.failures() }
             }
-        };
-        if let Some(jobs) = state.isolation.finish() {
-            state.batch_limit.failed_in_whole(jobs);
         }
-        blame
     }
 
     fn backend_failed(
@@ -364,6 +371,7 @@ fn publish(
     let now = moment.at;
     let interval = state.plan.interval;
     let entry = state.taken(taken)?;
+    entry.suspect = false;
     let at = match answer {
         Ok(reading) => {
             let was_quarantined = entry.quarantined;
@@ -416,8 +424,8 @@ fn fail_alone(state: &mut State, taken: &Taken, fault: BackendFault, now: Instan
 
 impl Drop for Batch {
     fn drop(&mut self) {
-        // Jobs are left only by a poll that was cancelled or has panicked, or whose backend
-        // was stopped.
+        // Jobs are left only by a poll that was cancelled or has panicked, and when the
+        // backend is stopped.
         let now = Instant::now();
         let mut guard = self.backend.state();
         let state = &mut *guard;
@@ -429,16 +437,15 @@ impl Drop for Batch {
             state.isolation.part_dropped();
         }
         let at = now + state.plan.interval.max;
-        let was_cancelled = self.poll.cancelled.is_cancelled();
+        let has_panicked = std::thread::panicking();
         for taken in jobs {
             let Some(entry) = state.taken(&taken) else { continue };
-            match (entry.subscribers.is_empty(), was_cancelled) {
-                (true, true) => state.retain(taken.number, now),
-                (true, false) => drop(state.remove(taken.number)),
+            match (entry.subscribers.is_empty(), has_panicked) {
+                (true, false) => state.retain(taken.number, now),
+                (true, true) => drop(state.remove(taken.number)),
                 // Somebody subscribed just as the last of the others had left.
-                (false, true) => state.schedule(taken.number, now),
-                (false, false) if !std::thread::panicking() => state.schedule(taken.number, now),
-                (false, false) => {
+                (false, false) => state.schedule(taken.number, now),
+                (false, true) => {
                     let why = "reading it failed in the gateway";
                     entry.interrupted(&Interruption::new(FaultKind::Malformed { why }.into(), at, now));
                     state.schedule(taken.number, at);

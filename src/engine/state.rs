@@ -156,7 +156,7 @@ impl State {
     /// Schedules a poll for `at`, if one is scheduled for later.
     pub(super) fn schedule_no_later(&mut self, number: usize, at: Instant) {
         if self.scheduler.due_at(number).is_some_and(|due| at < due) {
-            self.scheduler.schedule(number, at);
+            self.schedule(number, at);
         }
     }
 
@@ -239,9 +239,9 @@ impl State {
         }
         let PollPlan { max_concurrency, requests_per_second, interval, .. } = self.plan;
         let queued = self.scheduler.waiting();
-        let latency = self.stats.latency.as_secs_f64().max(0.001);
+        let latency = self.stats.latency;
         #[expect(clippy::cast_precision_loss)]
-        let concurrent = max_concurrency.get() as f64 / latency;
+        let concurrent = max_concurrency.get() as f64 / latency.as_secs_f64().max(0.001);
         let polls = f64::from(requests_per_second.get()).min(concurrent);
         let share = if self.scheduler.has(Class::Repoll) { SHARE_OF_WAITING } else { 1.0 };
         #[expect(clippy::cast_precision_loss)]
@@ -249,7 +249,7 @@ impl State {
         let answered_by = |position: usize| {
             #[expect(clippy::cast_precision_loss)]
             let wait = (position - 1) as f64 / jobs_per_second;
-            now + Duration::from_secs_f64(wait)
+            now + Duration::from_secs_f64(wait) + latency
         };
         // The position is at most the last; only a long queue is worth a closer look.
         if queued < MOST_QUEUED && answered_by(queued + 1) <= deadline {

@@ -9,6 +9,7 @@ use crate::{
     engine::{
         Backend, LatestStatus,
         job_table::{JobEntry, Stage},
+        scheduler::Class,
         state::State,
     },
     job::JobRef,
@@ -48,6 +49,7 @@ impl State {
             }
         }
         let (mut retained, mut subscribed, mut polls) = (Vec::new(), 0, HashMap::new());
+        let mut waiting = 0;
         for (number, entry) in self.jobs.iter() {
             let job = &entry.shared.job;
             assert_eq!(self.jobs.find(job), Some(number), "an entry is found by its job");
@@ -66,6 +68,7 @@ impl State {
                     if let Some(class) = self.scheduler.ready_class(number) {
                         assert_eq!(class, entry.class(), "a job is in the ready queue of its class");
                     }
+                    waiting += usize::from(entry.class() == Class::Waiting);
                     (true, false)
                 }
                 Stage::InFlight(poll) => {
@@ -95,6 +98,7 @@ impl State {
         for (poll, count) in polls.into_values() {
             assert_eq!(poll.subscribed(), count, "the subscribed jobs of a poll");
         }
+        assert_eq!(self.scheduler.waiting(), waiting, "the jobs of waiting calls");
         assert_eq!(self.stats.subscribed, subscribed, "the subscribed jobs");
         assert_eq!(self.jobs.numbers(), self.jobs.len());
         self.retained.check(&retained);

@@ -54,7 +54,7 @@ enum Operation {
         fault: u8,
         dice: f64,
     },
-    /// As after a panic.
+    /// As when the poll is cancelled or the backend stopped.
     Drop(usize),
     Throttled,
     CredentialsRotated,
@@ -280,7 +280,7 @@ async fn run(operations: Vec<Operation>, max_batch: usize) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
     #[test]
     fn any_sequence_of_operations_leaves_every_job_in_exactly_one_place(
         operations in proptest::collection::vec(operation(), 1..120),

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Uri, header};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use url::{Host, Url};
 
@@ -13,7 +13,8 @@ use url::{Host, Url};
 const LONGEST: usize = 2048;
 
 /// Where a backend is: an http or https URL that a path can be appended to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
 pub struct BaseUrl(Url);
 
 /// Why a text is not a [`BaseUrl`].
@@ -56,6 +57,14 @@ impl FromStr for BaseUrl {
         // A URL may hold characters, in its host above all, that a request can't.
         let _: Uri = url.as_str().parse().map_err(|_| InvalidBaseUrl::NotAUrl)?;
         Ok(Self(url))
+    }
+}
+
+impl TryFrom<String> for BaseUrl {
+    type Error = InvalidBaseUrl;
+
+    fn try_from(text: String) -> Result<Self, InvalidBaseUrl> {
+        text.parse()
     }
 }
 

@@ -38,8 +38,8 @@ pub(crate) use elements::{Observations, observations};
 pub use file::{FileFault, Part, RefusedLocation};
 pub use immuta::{Immuta, ImmutaConfig};
 pub use kind::{
-    BuildError, Clusters, Key, KeyProblem, OwnCredentials, Scheme, SecretForm, SignIn, StandbyCluster,
-    UnusableKeys, VendorConfig, VendorKind, flag,
+    BuildError, Clusters, Key, KeyProblem, OwnCredentials, ReadKeys, Scheme, SecretForm, SignIn,
+    StandbyCluster, UnusableKeys, VendorConfig, VendorKind, flag,
 };
 pub use kinetica::{Encoding, Kinetica, KineticaConfig};
 

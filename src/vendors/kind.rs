@@ -27,8 +27,12 @@ pub struct VendorKind {
     /// The vendor's own way to sign in.
     pub credentials: OwnCredentials,
     /// Reads the vendor's own keys. `base_url` is `None` where it can't be used.
-    pub read: fn(keys: Table, base_url: Option<&BaseUrl>) -> Result<Arc<dyn VendorConfig>, UnusableKeys>,
+    pub read: ReadKeys,
 }
+
+/// Reads a vendor's own keys.
+pub type ReadKeys =
+    fn(keys: Table, base_url: Option<&BaseUrl>) -> Result<Arc<dyn VendorConfig>, UnusableKeys>;
 
 /// A vendor's own way to sign in. A bearer token from elsewhere is accepted at every vendor.
 #[derive(Debug)]

@@ -1,7 +1,8 @@
-//! The functions that run for every status: reading what vendors say, telling
-//! followers, answering callers, and choosing what to ask about next.
+//! Micro-benchmarks: parsing each vendor's responses, and a GetJobStatus served from the
+//! terminal-status cache.
 //!
-//! `cargo bench --bench micro`
+//! `cargo bench --bench micro`. The rows of `cargo bench --bench load` measure scheduling
+//! and notification.
 
 use std::{
     hint::black_box,
@@ -11,24 +12,20 @@ use std::{
 };
 
 use bytes::Bytes;
-use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use futures_util::{FutureExt, future::BoxFuture};
 use http::Response;
 use jobwatch::{
     api::Service,
-    config::Poll,
-    hub::{BackendSetup, Hub, WatchLimits},
-    job::{BackendFault, JobRef, JobState, Observation},
-    pacing::{Backoff, Cadence, Gate},
-    poller::{Ended, Follow, Interest, Mailbox, Plan, Roster},
+    engine::{BackendSetup, Engine, EngineLimits, MemoryLimits, PollInterval, PollPlan, WatchLimits},
+    job::{BackendFault, JobRef},
     proto::{served::job_status_service_server::JobStatusService, v1::GetJobStatusRequest},
-    snapshot::Snapshot,
-    transport::{Permit, PollResponse, Upstream},
+    transport::{Backoff, Permit, PollResponse, Upstream},
     vendors::{Adapter, BaseUrl, Claret, Datasaur, Elements, Encoding, Immuta, Kinetica},
 };
 use prost::Message;
 use serde_json::json;
-use tokio::{runtime::Runtime, time::Instant};
+use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 use tonic::Request;
 
@@ -38,7 +35,7 @@ fn base_url() -> BaseUrl {
     "https://vendor.example".parse().expect("a URL")
 }
 
-fn answer(body: impl Into<Bytes>) -> Response<Bytes> {
+fn response(body: impl Into<Bytes>) -> Response<Bytes> {
     let response = Response::builder().header("content-type", "application/json");
     response.body(body.into()).expect("a response")
 }
@@ -77,7 +74,7 @@ fn immuta(c: &mut Criterion) {
     };
     let body: serde_json::Map<_, _> = (0..JOBS).map(element).collect();
     let most = NonZeroUsize::new(JOBS).expect("not zero");
-    let response = answer(serde_json::Value::from(body).to_string());
+    let response = response(serde_json::Value::from(body).to_string());
     read(c, "immuta, 500 jobs", &Immuta::new(base_url(), most, false), &jobs((0..JOBS).map(uuid)), &response);
 }
 
@@ -92,7 +89,7 @@ fn datasaur(c: &mut Criterion) {
         })
         .collect();
     let most = NonZeroUsize::new(JOBS).expect("not zero");
-    let response = answer(json!({ "data": { "result": elements } }).to_string());
+    let response = response(json!({ "data": { "result": elements } }).to_string());
     read(
         c,
         "datasaur, 100 jobs",
@@ -120,7 +117,7 @@ fn claret(c: &mut Criterion) {
         },
     });
     let claret = Claret::new(base_url(), "demo", None).expect("a tenant");
-    read(c, "claret", &claret, &jobs(["12345".to_owned()].into_iter()), &answer(body.to_string()));
+    read(c, "claret", &claret, &jobs(["12345".to_owned()].into_iter()), &response(body.to_string()));
 }
 
 fn kinetica(c: &mut Criterion) {
@@ -135,13 +132,13 @@ fn kinetica(c: &mut Criterion) {
     });
     let kinetica = Kinetica::new(base_url(), Encoding::Json);
     let job = jobs(["4611686018427387907".to_owned()].into_iter());
-    read(c, "kinetica", &kinetica, &job, &answer(body.to_string()));
+    read(c, "kinetica", &kinetica, &job, &response(body.to_string()));
 }
 
-/// Says at once that every job has succeeded.
-struct AllDone;
+/// Responds at once that every job has succeeded.
+struct AllSucceeded;
 
-impl Upstream for AllDone {
+impl Upstream for AllSucceeded {
     fn poll<'a>(
         &'a self,
         jobs: &'a [JobRef],
@@ -153,32 +150,44 @@ impl Upstream for AllDone {
     }
 }
 
-/// A whole `GetJobStatus` of a job that has ended, from the message that came to the
-/// bytes that go.
+/// A GetJobStatus of a job with a cached terminal status, from the decoded request to
+/// the encoded response.
 fn get(c: &mut Criterion) {
     let runtime = Runtime::new().expect("a runtime");
     let _entered = runtime.enter();
+    let limits = EngineLimits {
+        watches: WatchLimits { total: 1, per_caller: 1, per_call: 1 },
+        memory: MemoryLimits { status_bytes: 64 << 20, inline_result_bytes: 1 << 20, jobs: 1000 },
+    };
+    let (engine, mut poll_tasks) = Engine::new(limits, CancellationToken::new());
     let setup = BackendSetup {
         name: "backend".into(),
         vendor: "immuta",
         check: Box::new(|_| Ok(())),
-        max_batch: NonZeroUsize::MIN,
-        long_poll: false,
-        upstream: Arc::new(AllDone),
-        poll: Poll { requests_per_second: NonZeroU32::MAX, ..Poll::default() },
+        upstream: Arc::new(AllSucceeded),
+        plan: PollPlan {
+            interval: PollInterval { min: HOUR, max: HOUR },
+            backoff: Backoff { min: HOUR, max: HOUR },
+            collection_window: Duration::ZERO,
+            max_batch: NonZeroUsize::MIN,
+            max_concurrency: NonZeroUsize::MIN,
+            requests_per_second: NonZeroU32::MAX,
+        },
+        timeout: HOUR,
+        not_found_grace: HOUR,
     };
-    let limits = WatchLimits { total: 1, per_caller: 1, per_call: 1 };
-    let (hub, _pollers) = Hub::start(vec![setup], Duration::ZERO, limits, CancellationToken::new());
-    let service = Service::new(Arc::new(hub), 1, HOUR);
+    engine.start_backend(&poll_tasks, setup);
+    runtime.spawn(async move { poll_tasks.run().await });
+    let service = Service::new(engine, 1, HOUR);
     let job = job_ref(&uuid(0));
     let request = move || Request::new(GetJobStatusRequest { job: Some(job.clone()), ..Default::default() });
-    runtime.block_on(service.get_job_status(request())).expect("an answer");
+    runtime.block_on(service.get_job_status(request())).expect("a response");
     let mut buffer = Vec::with_capacity(1024);
-    c.bench_function("get a job that has ended", |b| {
+    c.bench_function("get, terminal status cached", |b| {
         b.iter(|| {
             buffer.clear();
-            let answer = service.get_job_status(request()).now_or_never().expect("it is known");
-            answer.expect("an answer").into_inner().encode(&mut buffer).expect("it grows");
+            let response = service.get_job_status(request()).now_or_never().expect("a cached status");
+            response.expect("a response").into_inner().encode(&mut buffer).expect("the buffer grows");
             black_box(&buffer);
         });
     });
@@ -188,77 +197,5 @@ fn job_ref(id: &str) -> jobwatch::proto::v1::JobRef {
     jobwatch::proto::v1::JobRef { backend: "backend".into(), job_id: id.to_owned(), job_tag: String::new() }
 }
 
-fn roster(max_batch: usize) -> Arc<Roster> {
-    let plan = Plan {
-        cadence: Cadence { min: HOUR, max: HOUR },
-        window: Duration::ZERO,
-        max_batch,
-        long_poll: false,
-    };
-    let gate = Gate::new(Backoff { min: HOUR, max: HOUR });
-    Arc::new(Roster::new(plan, gate, Ended::new(1 << 20, HOUR)))
-}
-
-fn interest(mailbox: &Arc<Mailbox>, slot: u32) -> Interest {
-    Interest { mailbox: Arc::clone(mailbox), slot, eager: false, interval: None }
-}
-
-/// Takes what is due, as if that were now, and answers that each job runs and has
-/// this output.
-fn poll(roster: &Arc<Roster>, output: &Bytes) {
-    let mut batch = roster.take(Instant::now() + 2 * HOUR, 0.5).expect("something is due");
-    let part = batch.open();
-    let running =
-        Observation { vendor_payload: output.clone(), ..Observation::new(JobState::Running, "active") };
-    let answers = part.iter().map(|_| Ok(Some(Snapshot::new(running.clone())))).collect();
-    batch.answered(&part, answers, 0.5);
-}
-
-/// A change of one job, told to everybody who follows it.
-fn publish(c: &mut Criterion) {
-    const FOLLOWERS: usize = 10_000;
-    let roster = roster(1);
-    let job = JobRef::new("backend", uuid(0));
-    let mailboxes: Vec<Arc<Mailbox>> = (0..FOLLOWERS).map(|_| Arc::default()).collect();
-    let follows: Vec<Follow> =
-        mailboxes.iter().map(|mailbox| roster.join(&job, interest(mailbox, 0))).collect();
-    let mut change = 0_u64;
-    let mut group = c.benchmark_group("publish");
-    group.throughput(Throughput::Elements(FOLLOWERS as u64));
-    group.bench_function("a change to 10000 followers", |b| {
-        let read_all = || {
-            for mailbox in &mailboxes {
-                let _ = mailbox.try_next();
-            }
-            change += 1;
-            Bytes::from(change.to_string())
-        };
-        b.iter_batched(read_all, |output| poll(&roster, &output), BatchSize::PerIteration);
-    });
-    group.finish();
-    drop(follows);
-}
-
-/// A batch taken off a full roster, answered, and put back on.
-fn schedule(c: &mut Criterion) {
-    const JOBS: usize = 1_000_000;
-    const BATCH: usize = 1000;
-    let roster = roster(BATCH);
-    let mailbox = Arc::default();
-    let follows: Vec<Follow> = (0..)
-        .zip(jobs((0..JOBS).map(uuid)))
-        .map(|(slot, job)| roster.join(&job, interest(&mailbox, slot)))
-        .collect();
-    let output = Bytes::from_static(b"{}");
-    for _ in 0..JOBS / BATCH {
-        poll(&roster, &output);
-    }
-    let mut group = c.benchmark_group("schedule");
-    group.throughput(Throughput::Elements(BATCH as u64));
-    group.bench_function("1000 of 1000000 unchanged jobs", |b| b.iter(|| poll(&roster, &output)));
-    group.finish();
-    drop(follows);
-}
-
-criterion_group!(micro, immuta, datasaur, claret, kinetica, get, publish, schedule);
+criterion_group!(micro, immuta, datasaur, claret, kinetica, get);
 criterion_main!(micro);

@@ -1,9 +1,9 @@
 #!/bin/sh
-# Waits for a job with grpcurl alone and prints its states as it goes through them.
+# Waits for a job with grpcurl alone, and prints each of its states.
 #
 #     examples/wait.sh 127.0.0.1:50051 immuta cefb58a0-cd71-11ec-8e29-81c20d280994
 #
-# Exits with 0 if the job succeeded, with 1 if it ended otherwise or can't be asked for.
+# Exits with 0 if the job succeeded, with 1 if it ended in another state or the call failed.
 set -eu
 
 server=$1

@@ -1,11 +1,11 @@
-"""Follows a job until it ends, whatever happens on the way.
+"""Watches a job until it ends, through restarts of the server and lost connections.
 
     pip install grpcio grpcio-tools
     python -m grpc_tools.protoc -I proto --python_out=. --grpc_python_out=. \\
         $(find proto -name '*.proto')
     python examples/watch.py 127.0.0.1:50051 immuta/cefb58a0-cd71-11ec-8e29-81c20d280994
 
-Exits with 0 if the job succeeded, with 1 if it ended otherwise.
+Exits with 0 if the job succeeded, with 1 if it ended in another state.
 """
 
 import sys
@@ -16,12 +16,12 @@ import grpc
 sys.path.insert(0, ".")
 from jobwatch.v1 import job_pb2, job_status_service_pb2, job_status_service_pb2_grpc
 
-# The server is stopping, or the network is gone: the job is not to blame.
+# The server is shutting down or the connection was lost. The job is not affected.
 TRANSIENT = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL}
 
 
 def watch(stub, job):
-    """Yields each status; takes the stream up again where it was cut."""
+    """Yields each status. Resumes the stream after a lost connection."""
     token, pause = "", 1
     while True:
         request = job_status_service_pb2.WatchJobRequest(job=job, resume_token=token)

@@ -14,8 +14,8 @@ use std::{collections::BTreeMap, fmt, num::NonZeroUsize, sync::Arc, time::Durati
 
 use arc_swap::ArcSwap;
 use thiserror::Error;
-use tokio::{sync::mpsc, task::JoinSet, time::Instant};
-use tokio_util::sync::CancellationToken;
+use tokio::time::Instant;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
     job::{BackendFault, InvalidJobRef, InvalidResumeToken, JobRef, ObserverId, Parts},
@@ -164,7 +164,10 @@ pub struct Engine {
     quotas: Quotas,
     clock: Clock,
     shutdown: CancellationToken,
-    starts: mpsc::UnboundedSender<PollTask>,
+    /// Ends all polls.
+    stop: CancellationToken,
+    /// A task that polls has ended by itself.
+    failed: CancellationToken,
 }
 
 /// How a backend is doing.
@@ -192,42 +195,49 @@ struct Configured {
     retired: CancellationToken,
     /// Ends its polls.
     stop: CancellationToken,
+    _task: AbortOnDropHandle<()>,
 }
 
-/// A backend whose polls are to start.
-struct PollTask {
-    backend: Arc<Backend>,
-    upstream: Arc<dyn Upstream>,
+impl Configured {
+    fn retire(&self) {
+        self.retired.cancel();
+        self.stop.cancel();
+        self.engine.notify_subscribers();
+    }
+}
+
+impl Drop for Configured {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// Reports that a task has ended, unless it was stopped.
+struct ReportEnd {
     stop: CancellationToken,
+    failed: CancellationToken,
 }
 
-/// The tasks that poll; they end when this is dropped.
+impl Drop for ReportEnd {
+    fn drop(&mut self) {
+        if !self.stop.is_cancelled() {
+            self.failed.cancel();
+        }
+    }
+}
+
+/// The tasks that poll backends, as far as their owner is concerned. They end when this is
+/// dropped.
 pub struct PollTasks {
-    tasks: JoinSet<bool>,
-    starts: mpsc::UnboundedReceiver<PollTask>,
     stop: CancellationToken,
+    failed: CancellationToken,
 }
 
 impl PollTasks {
-    /// Runs the tasks of backends as they start. Ends if one of them does without having
-    /// been stopped, which only a bug can bring about.
-    pub async fn run(&mut self) {
-        loop {
-            tokio::select! {
-                Some(PollTask { backend, upstream, stop }) = self.starts.recv() => {
-                    self.tasks.spawn(async move {
-                        backend.run(upstream, stop.clone()).await;
-                        stop.is_cancelled()
-                    });
-                }
-                Some(ended) = self.tasks.join_next() => {
-                    if !matches!(ended, Ok(true)) {
-                        return;
-                    }
-                }
-                else => std::future::pending().await,
-            }
-        }
+    /// Ends if one of the tasks does without having been stopped, which only a bug can bring
+    /// about.
+    pub async fn failed(&self) {
+        self.failed.cancelled().await;
     }
 }
 
@@ -344,26 +354,26 @@ impl Failure {
 }
 
 impl Engine {
-    /// An engine without backends, and the tasks that will poll them: run
-    /// [`PollTasks::run`].
+    /// An engine without backends, and the owner of the tasks that will poll them.
     pub fn new(limits: EngineLimits, shutdown: CancellationToken) -> (Arc<Self>, PollTasks) {
         let cached = TERMINAL_BYTES.min(limits.memory.status_bytes / TERMINAL_SHARE);
         let cache = TerminalCache::new(cached, TERMINAL_AGE);
-        let (starts, started) = mpsc::unbounded_channel();
+        let (stop, failed) = (CancellationToken::new(), CancellationToken::new());
         let engine = Self {
             backends: ArcSwap::default(),
             memory: Memory::new(limits.memory, cache),
             quotas: Quotas::new(limits.watches),
             clock: Clock { observer: ObserverId(rand::random()), epoch: Instant::now() },
             shutdown,
-            starts,
+            stop: stop.clone(),
+            failed: failed.clone(),
         };
-        let tasks = PollTasks { tasks: JoinSet::new(), starts: started, stop: CancellationToken::new() };
+        let tasks = PollTasks { stop, failed };
         (Arc::new(engine), tasks)
     }
 
-    /// Starts a backend. One of the same name is retired.
-    pub fn start_backend(&self, tasks: &PollTasks, setup: BackendSetup) {
+    /// Starts a backend, at any time. One of the same name is retired.
+    pub fn start_backend(&self, setup: BackendSetup) {
         let BackendSetup { name, vendor, check, upstream, plan, timeout, not_found_grace } = setup;
         let rate_limiter = RateLimiter::new(plan.requests_per_second);
         let backend = Backend::new(Arc::clone(&name), plan, rate_limiter, Arc::clone(&self.memory));
@@ -374,6 +384,15 @@ impl Engine {
             timeout,
             plan.interval.min,
         );
+        let stop = self.stop.child_token();
+        let report = ReportEnd { stop: stop.clone(), failed: self.failed.clone() };
+        let task = tokio::spawn({
+            let (backend, stop) = (Arc::clone(&backend), stop.clone());
+            async move {
+                let _report = report;
+                backend.run(upstream, stop).await;
+            }
+        });
         let configured = Arc::new(Configured {
             vendor,
             check,
@@ -382,13 +401,14 @@ impl Engine {
             grace: not_found_grace,
             downloads: Arc::new(downloads),
             retired: self.shutdown.child_token(),
-            stop: tasks.stop.child_token(),
+            stop,
+            _task: AbortOnDropHandle::new(task),
         });
-        let stop = configured.stop.clone();
-        self.retire_backend(&name);
+        let replaced = self.backends.load().get(&name).cloned();
         self.change(|backends| drop(backends.insert(Arc::clone(&name), Arc::clone(&configured))));
-        // The receiver lives as long as the server; without it nothing is polled.
-        let _ = self.starts.send(PollTask { backend, upstream, stop });
+        if let Some(replaced) = replaced {
+            replaced.retire();
+        }
     }
 
     /// Retires a backend: its watches end with [`Failure::BackendRetired`], after their
@@ -396,9 +416,7 @@ impl Engine {
     pub fn retire_backend(&self, name: &str) {
         let Some(retired) = self.backends.load().get(name).cloned() else { return };
         self.change(|backends| drop(backends.remove(name)));
-        retired.retired.cancel();
-        retired.stop.cancel();
-        retired.engine.notify_subscribers();
+        retired.retire();
     }
 
     fn change(&self, change: impl Fn(&mut BTreeMap<Arc<str>, Arc<Configured>>)) {

@@ -102,7 +102,7 @@ pub async fn run(
             jobs: limits.jobs,
         },
     };
-    let (engine, mut poll_tasks) = Engine::new(engine_limits, shutdown.clone());
+    let (engine, poll_tasks) = Engine::new(engine_limits, shutdown.clone());
     let names: Vec<String> = backends.iter().map(|backend| backend.name.to_string()).collect();
     let mut rotation = Rotation::default();
     let response_budget = ResponseBudget::new(usize::try_from(limits.response_bytes).unwrap_or(usize::MAX));
@@ -111,7 +111,7 @@ pub async fn run(
             .map_err(|error| ServeError::Backend { backend: Arc::clone(&backend.name), error })?;
         let endpoint = Arc::new(endpoint);
         rotation.add(&backend.credentials, &endpoint);
-        engine.start_backend(&poll_tasks, setup(&backend, endpoint, server.collection_window));
+        engine.start_backend(setup(&backend, endpoint, server.collection_window));
     }
     let _rotation = AbortOnDropHandle::new(tokio::spawn(rotation.run(rotation::EVERY)));
     let service = Service::new(engine, limits.batch_size, server.default_deadline)
@@ -145,7 +145,7 @@ pub async fn run(
         // First, since with no call open the serving ends in the same moment.
         () = shutdown.cancelled() => {}
         outcome = &mut serving => return Ok(outcome?),
-        () = poll_tasks.run() => return Err(ServeError::Poller),
+        () = poll_tasks.failed() => return Err(ServeError::Poller),
     }
     info!("shutting down: open calls get {} s to end", DRAIN.as_secs());
     // Who watches the health is told, and then let go: its call would never end.

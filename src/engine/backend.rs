@@ -29,7 +29,7 @@ use super::{
     subscription::Subscriber,
 };
 use crate::{
-    job::{BackendFault, FaultKind, JobRef, JobState, PayloadHash, vendor_message},
+    job::{BackendFault, FaultKind, JobRef, JobState, Parts, PayloadHash, vendor_message},
     snapshot::Snapshot,
     transport::{Permit, PollResponse, RateLimiter, Upstream},
 };
@@ -152,7 +152,7 @@ impl Backend {
         let queues = found.is_none_or(|number| queues_anew(&state.jobs[number]));
         let is_paused = matches!(state.breaker.admission(now), Admission::Paused(_));
         if is_call && needs_poll && queues && !is_paused {
-            state.admit(caller, deadline, now).map_err(|retry_in| Refusal::Overloaded { retry_in })?;
+            state.admit(job, caller, deadline, now).map_err(|retry_in| Refusal::Overloaded { retry_in })?;
         }
         let (number, is_new) = match found {
             Some(number) if state.jobs[number].subscribers.is_empty() => {
@@ -167,6 +167,9 @@ impl Backend {
         let entry = &mut state.jobs[number];
         if entry.lacks(parts) {
             entry.refill = true;
+        } else if parts != Parts::NONE {
+            // So that what is held for this reader counts as not delivered yet.
+            entry.notify_subscriber(subscriber);
         }
         if needs_poll && matches!(entry.stage, Stage::Ended) {
             // Its latest status lacks a part.

@@ -1,7 +1,7 @@
 //! How many jobs one poll holds.
 //!
 //! Usually as many as the vendor allows. Fewer after an answer that was too large, or
-//! after a batch that failed although each of its parts was answered; and after an outage
+//! after batches that failed although each of their parts was answered; and after an outage
 //! the size grows from one (slow start), so that the first request that a vendor gets when
 //! it comes back is not the largest.
 
@@ -19,11 +19,20 @@ pub(super) struct BatchLimit {
     /// The largest batch that was answered.
     largest_answered: usize,
     successes: usize,
+    /// A batch of so many jobs failed although each of its parts was answered.
+    failed_in_whole: Option<usize>,
 }
 
 impl BatchLimit {
     pub(super) fn new(max: usize) -> Self {
-        Self { max, current: max, doubles_up_to: max, largest_answered: 0, successes: 0 }
+        Self {
+            max,
+            current: max,
+            doubles_up_to: max,
+            largest_answered: 0,
+            successes: 0,
+            failed_in_whole: None,
+        }
     }
 
     pub(super) fn get(&self) -> usize {
@@ -33,6 +42,9 @@ impl BatchLimit {
     /// A batch of so many jobs was answered.
     pub(super) fn succeeded(&mut self, jobs: usize) {
         self.largest_answered = self.largest_answered.max(jobs);
+        if self.failed_in_whole.is_some_and(|failed| failed <= jobs) {
+            self.failed_in_whole = None;
+        }
         if self.current >= self.max {
             return;
         }
@@ -58,9 +70,16 @@ impl BatchLimit {
         self.lower_to(self.largest_answered.max(jobs.div_ceil(2)));
     }
 
-    /// A batch failed although each of its parts was answered, of which the largest had
-    /// so many jobs.
-    pub(super) fn lower_to(&mut self, jobs: usize) {
+    /// A batch of so many jobs failed although each of its parts was answered. The first
+    /// time it may have been chance; the second time it was too large.
+    pub(super) fn failed_in_whole(&mut self, jobs: usize) {
+        if self.failed_in_whole.replace(jobs).is_some() {
+            self.failed_in_whole = None;
+            self.too_large(jobs);
+        }
+    }
+
+    fn lower_to(&mut self, jobs: usize) {
         self.current = self.current.min(jobs.max(1));
         self.doubles_up_to = self.current;
         self.successes = 0;
@@ -118,10 +137,25 @@ mod tests {
     }
 
     #[test]
+    fn limit_is_lowered_when_batches_fail_twice_whose_parts_are_answered() {
+        let mut limit = BatchLimit::new(200);
+        for _ in 0..3 {
+            limit.failed_in_whole(120);
+            assert_eq!(limit.get(), 200, "once may be chance");
+            limit.succeeded(60);
+            limit.succeeded(120);
+        }
+        limit.failed_in_whole(160);
+        limit.succeeded(80);
+        limit.failed_in_whole(160);
+        assert_eq!(limit.get(), 120, "so many were answered");
+    }
+
+    #[test]
     fn limit_is_never_zero() {
         let mut limit = BatchLimit::new(2);
         limit.too_large(1);
-        limit.lower_to(0);
+        limit.too_large(1);
         assert_eq!(limit.get(), 1);
     }
 }

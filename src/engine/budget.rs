@@ -5,16 +5,24 @@
 //! read are dropped; whoever needs them later has the job polled again. If that is not
 //! enough, new subscriptions are refused.
 
-use std::sync::{
-    Arc, Mutex, PoisonError, TryLockError, Weak,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError, TryLockError, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
+
+use tokio::time::Instant;
 
 use super::{backend::Backend, cache::TerminalCache};
 use crate::snapshot::StatusBudget;
 
 /// What is freed beyond the limit, so that it is not reached again at once.
 const SLACK: u64 = 32;
+
+/// How long nothing is tried after nothing could be freed: all jobs are looked at for that.
+const RETRY: Duration = Duration::from_millis(100);
 
 /// Bounds in memory.
 #[derive(Clone, Copy, Debug)]
@@ -35,7 +43,8 @@ pub(super) struct Memory {
     pub(super) cache: TerminalCache,
     jobs: AtomicUsize,
     backends: Mutex<Vec<Weak<Backend>>>,
-    relieving: Mutex<()>,
+    /// Held while memory is freed; since when nothing more could be.
+    relieving: Mutex<Option<Instant>>,
 }
 
 impl Memory {
@@ -75,18 +84,24 @@ impl Memory {
     /// Frees what may be freed, where more is held than the budget. Not while a lock of a
     /// backend is held.
     pub(super) fn relieve(&self) {
-        if !self.budget.is_over() {
-            return;
+        if self.budget.is_over() {
+            self.free();
         }
-        let _one_at_a_time = match self.relieving.try_lock() {
+    }
+
+    fn free(&self) {
+        let mut in_vain_since = match self.relieving.try_lock() {
             Ok(guard) => guard,
             Err(TryLockError::Poisoned(guard)) => guard.into_inner(),
             Err(TryLockError::WouldBlock) => return,
         };
+        let now = Instant::now();
+        if in_vain_since.is_some_and(|since| now.saturating_duration_since(since) < RETRY) {
+            return;
+        }
         let limit = self.budget.limit();
         let is_over = || self.budget.used() > limit - limit / SLACK;
-        let backends = self.backends.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let backends: Vec<Arc<Backend>> = backends.iter().filter_map(Weak::upgrade).collect();
+        let backends = self.backends();
         for backend in &backends {
             backend.evict_retained(&is_over);
         }
@@ -96,11 +111,23 @@ impl Memory {
                 backend.drop_delivered_parts(&is_over);
             }
         }
+        *in_vain_since = self.budget.is_over().then_some(now);
     }
 
-    /// Whether a new subscription is refused.
+    /// Whether a new subscription is refused. Makes room for its job.
     pub(super) fn is_full(&self) -> bool {
         self.relieve();
+        let has_all_jobs = || self.jobs.load(Ordering::Relaxed) >= self.limits.jobs;
+        if has_all_jobs() {
+            for backend in self.backends() {
+                backend.evict_retained(has_all_jobs);
+            }
+        }
         self.budget.is_over()
+    }
+
+    fn backends(&self) -> Vec<Arc<Backend>> {
+        let backends = self.backends.lock().unwrap_or_else(PoisonError::into_inner);
+        backends.iter().filter_map(Weak::upgrade).collect()
     }
 }

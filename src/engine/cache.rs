@@ -7,7 +7,12 @@
 //! than half of their `max_age`, oldest first, as far as the batch has room: so jobs that
 //! many clients ask for at different times share polls as watched jobs do.
 
-use std::{collections::BTreeSet, mem, time::Duration};
+use std::{
+    collections::BTreeSet,
+    mem,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use moka::sync::Cache;
 use tokio::time::Instant;
@@ -27,43 +32,59 @@ const LONGEST_MAX_AGE: Duration = Duration::from_mins(5);
 /// Terminal statuses of all backends, bounded by bytes and age. They can't change any
 /// more, so their jobs are not polled again while they are here. Clones share one store.
 #[derive(Clone, Debug)]
-pub struct TerminalCache {
-    statuses: Cache<JobRef, LatestStatus>,
+pub(super) struct TerminalCache {
+    statuses: Cache<JobRef, Arc<Slot>>,
+}
+
+/// One cached status. It is taken out when its entry is evicted: the store itself may free
+/// an entry much later, and its bytes would count as held until then.
+#[derive(Debug)]
+struct Slot {
+    status: Mutex<Option<LatestStatus>>,
+    weight: u32,
 }
 
 impl TerminalCache {
     /// Keeps statuses that take at most `bytes` together, each for at most `age`. Every
     /// status counts with what it takes beside its texts, too, which bounds their number.
-    pub fn new(bytes: u64, age: Duration) -> Self {
-        let weight = |job: &JobRef, latest: &LatestStatus| {
-            u32::try_from(weight(job, &latest.snapshot)).unwrap_or(u32::MAX)
-        };
-        Self { statuses: Cache::builder().max_capacity(bytes).time_to_live(age).weigher(weight).build() }
+    pub(super) fn new(bytes: u64, age: Duration) -> Self {
+        let statuses = Cache::builder()
+            .max_capacity(bytes)
+            .time_to_live(age)
+            .weigher(|_, slot: &Arc<Slot>| slot.weight)
+            .eviction_listener(|_, slot, _| drop(slot.lock().take()))
+            .build();
+        Self { statuses }
     }
 
     /// The terminal status of a job, if it is here.
-    pub fn get(&self, job: &JobRef) -> Option<LatestStatus> {
-        self.statuses.get(job)
+    pub(super) fn get(&self, job: &JobRef) -> Option<LatestStatus> {
+        self.statuses.get(job)?.lock().clone()
     }
 
     pub(super) fn insert(&self, job: JobRef, latest: LatestStatus) {
         // A later poll may know less: one that was read for a smaller view.
         let kept = latest.snapshot.kept();
-        if self.statuses.get(&job).is_none_or(|known| kept.contains(known.snapshot.kept())) {
-            self.statuses.insert(job, latest);
+        if self.get(&job).is_none_or(|known| kept.contains(known.snapshot.kept())) {
+            let weight = u32::try_from(weight(&job, &latest.snapshot)).unwrap_or(u32::MAX);
+            self.statuses.insert(job, Arc::new(Slot { status: Mutex::new(Some(latest)), weight }));
         }
     }
 
     /// Evicts statuses while `is_over` says that too much is held.
     pub(super) fn evict(&self, is_over: impl Fn() -> bool) {
-        for (job, status) in &self.statuses {
+        for (job, _) in &self.statuses {
             if !is_over() {
                 return;
             }
-            drop(status);
             self.statuses.invalidate(&*job);
-            self.statuses.run_pending_tasks();
         }
+    }
+}
+
+impl Slot {
+    fn lock(&self) -> MutexGuard<'_, Option<LatestStatus>> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -165,6 +186,11 @@ impl JobEntry {
             }
             retention => *retention = Some(Box::new(Retention { max_age, expires_at })),
         }
+    }
+
+    /// Whether it would be retained without subscribers.
+    pub(super) fn is_retained_at(&self, now: Instant) -> bool {
+        self.retention.as_ref().is_some_and(|retention| retention.expires_at > now)
     }
 
     /// Its latest status, unless the vendor has denied the job since.

@@ -54,9 +54,9 @@ pub const VENDOR_PAYLOAD: &str = "jobwatch:vendor_payload";
 /// Most bytes of a piece.
 const PIECE: usize = 64 << 10;
 
-/// How long a download may take to learn the file's location, where the caller set no
+/// How long a download may take until its first byte can be read, where the caller set no
 /// deadline.
-const STATUS_TIMEOUT: Duration = Duration::from_mins(1);
+const OPEN_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// The downloads of a backend. They have slots of their own beside its polls.
 pub(super) struct Downloads {
@@ -175,7 +175,8 @@ impl Engine {
         let downloads = Arc::clone(&self.backend_of(job)?.downloads);
         let DownloadOptions { artifact_id, offset, deadline, .. } = options.clone();
         let report = Reporter { job: job.clone(), artifact_id, retry: downloads.retry };
-        let must_end = must_end(deadline, self.shutdown.clone());
+        let opened_by = deadline.unwrap_or_else(|| Instant::now() + OPEN_TIMEOUT);
+        let must_end = must_end(Some(opened_by), self.shutdown.clone());
         let opened = async {
             if matches!(&*options.artifact_id, RESULT | VENDOR_PAYLOAD) {
                 return downloads.open_part(job, offset, &report).await;
@@ -207,7 +208,7 @@ impl Engine {
 
     /// The file, as a recent status names it, or else a new one.
     async fn artifact(&self, job: &JobRef, options: &DownloadOptions) -> Result<Artifact, DownloadFailure> {
-        let deadline = options.deadline.unwrap_or_else(|| Instant::now() + STATUS_TIMEOUT);
+        let deadline = options.deadline.unwrap_or_else(|| Instant::now() + OPEN_TIMEOUT);
         for max_age in [Some(STATUS_AGE), None] {
             let (wait, parts, caller) = (Duration::ZERO, Parts::NONE, options.caller);
             let latest = self.get_one(job, GetOptions { max_age, wait, deadline, parts, caller }).await?;

@@ -6,6 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Caller, Engine, Failure, Interest, JobRecord, LatestStatus, NotificationQueue, PollOutcome, Purpose,
@@ -41,6 +42,8 @@ struct Pending {
     grace_ends: Instant,
     max_age: Option<Duration>,
     parts: Parts,
+    /// The backend is not polled any more.
+    retired: CancellationToken,
     /// A call that waits for the job to end counts as a watch.
     _lease: Option<WatchLease>,
 }
@@ -50,8 +53,10 @@ type Answer = Result<LatestStatus, Failure>;
 impl Engine {
     /// The status of one job.
     pub(super) async fn get_one(&self, job: &JobRef, options: GetOptions) -> Answer {
-        if let Some(last) = self.terminal(job, options.parts) {
-            self.backend_of(job)?;
+        // Before anything is allocated for the call. A job that is cached has a valid name.
+        if let Some(last) = self.terminal(job, options.parts)
+            && self.backends.load().contains_key(&job.backend)
+        {
             return Ok(last);
         }
         let answer = self.get_all(std::slice::from_ref(job), options).await.pop();
@@ -120,7 +125,8 @@ impl Engine {
             let now = Instant::now();
             for slot in changed {
                 if let Some(pending) = &open[slot]
-                    && let Some(answer) = pending.answer(now, waiting)
+                    && let Some(answer) =
+                        pending.answer(now, waiting).or_else(|| pending.retired(&self.shutdown))
                 {
                     answers[slot] = Some(answer);
                     open[slot] = None;
@@ -157,11 +163,25 @@ impl Engine {
             backend.engine.subscribe(job, interest).map_err(|refusal| Err(self.refused(refusal)))?;
         let (polls, answers) = subscription.look(|record| (record.polls, record.answers));
         let grace_ends = Instant::now() + backend.grace;
-        Ok(Pending { subscription, polls, answers, grace_ends, max_age, parts, _lease: lease })
+        let retired = backend.retired.clone();
+        let pending =
+            Pending { subscription, polls, answers, grace_ends, max_age, parts, retired, _lease: lease };
+        // It may have been retired before there was a subscriber to notify of it.
+        match pending.retired(&self.shutdown) {
+            Some(failure) => Err(failure),
+            None => Ok(pending),
+        }
     }
 }
 
 impl Pending {
+    /// The answer, if the backend was retired: it is not polled any more. At shutdown,
+    /// calls may still be answered.
+    fn retired(&self, shutdown: &CancellationToken) -> Option<Answer> {
+        let is_retired = self.retired.is_cancelled() && !shutdown.is_cancelled();
+        is_retired.then(|| Err(Failure::BackendRetired))
+    }
+
     /// The answer, if there is one by now. While `waiting`, only one that can't change any
     /// more.
     fn answer(&self, now: Instant, waiting: bool) -> Option<Answer> {

@@ -51,8 +51,10 @@ pub(super) struct Isolation<J> {
     canary_next: bool,
     /// Something has succeeded since the last batch failed.
     backend_answers: bool,
-    /// The largest part that was answered.
-    largest_answered: usize,
+    /// Parts that were answered.
+    answered: usize,
+    /// The smallest part, or batch, of several jobs that failed.
+    smallest_failed: usize,
     /// A single job was found to be at fault.
     found: bool,
 }
@@ -67,7 +69,8 @@ impl<J> Default for Isolation<J> {
             allowed: 0,
             canary_next: false,
             backend_answers: false,
-            largest_answered: 0,
+            answered: 0,
+            smallest_failed: usize::MAX,
             found: false,
         }
     }
@@ -76,7 +79,12 @@ impl<J> Default for Isolation<J> {
 impl<J> Isolation<J> {
     /// Whether any part waits to be polled or is in flight.
     pub(super) fn is_active(&self) -> bool {
-        self.in_flight > 0 || !self.parts.is_empty() || !self.suspects.is_empty()
+        self.in_flight > 0 || self.has_waiting()
+    }
+
+    /// Whether any job waits for a poll of its part, or for the others' outcome.
+    pub(super) fn has_waiting(&self) -> bool {
+        !self.parts.is_empty() || !self.suspects.is_empty()
     }
 
     /// Whether a part may be polled now.
@@ -124,20 +132,20 @@ impl<J> Isolation<J> {
         std::mem::take(&mut self.suspects)
     }
 
-    /// A part with so many jobs was answered.
-    pub(super) fn part_answered(&mut self, jobs: usize) {
+    /// A part was answered.
+    pub(super) fn part_answered(&mut self) {
         self.in_flight -= 1;
-        self.largest_answered = self.largest_answered.max(jobs);
+        self.answered += 1;
     }
 
-    /// The size that batches should have from now on, where a batch failed although each
-    /// of its parts was answered. Asked when nothing is left to isolate.
+    /// How many jobs failed together although each of them was answered in a smaller part,
+    /// if that is how the isolation ended. Called when there may be nothing left to isolate.
     pub(super) fn finish(&mut self) -> Option<usize> {
         if self.is_active() || self.allowed == 0 {
             return None;
         }
-        let Self { largest_answered, found, .. } = std::mem::take(self);
-        (!found && largest_answered > 0).then_some(largest_answered)
+        let Self { answered, smallest_failed, found, .. } = std::mem::take(self);
+        (!found && answered > 0).then_some(smallest_failed)
     }
 
     /// A poll of `jobs` failed in a way that one of them may have caused. `is_part` tells a
@@ -163,8 +171,10 @@ impl<J> Isolation<J> {
             self.suspects.push(job);
         } else {
             if !self.is_active() || self.allowed == 0 {
-                (self.polls_without_success, self.largest_answered, self.found) = (0, 0, false);
+                self.polls_without_success = 0;
+                (self.answered, self.smallest_failed, self.found) = (0, usize::MAX, false);
             }
+            self.smallest_failed = self.smallest_failed.min(jobs.len());
             self.allowed = self.allowed.max(jobs.len().next_power_of_two().ilog2());
             let second_half = jobs.split_off(jobs.len().div_ceil(2));
             self.parts.extend([jobs, second_half]);
@@ -173,6 +183,12 @@ impl<J> Isolation<J> {
             return Verdict::Pending;
         }
         self.outage()
+    }
+
+    /// The jobs that wait for the end of the isolation and are not in flight.
+    #[cfg(test)]
+    pub(super) fn jobs(&self) -> impl Iterator<Item = &J> {
+        self.parts.iter().flatten().chain(&self.suspects)
     }
 
     /// Everything that is left, for a backend that is down.
@@ -215,7 +231,7 @@ mod tests {
             for part in parts {
                 if is_good(&part) {
                     quarantined.extend(isolation.something_succeeded());
-                    isolation.part_answered(part.len());
+                    isolation.part_answered();
                     answered.extend(part);
                     answered_in = rounds;
                 } else {
@@ -260,14 +276,14 @@ mod tests {
     }
 
     #[test]
-    fn batch_whose_parts_are_all_answered_was_too_large() {
+    fn batch_whose_parts_are_all_answered_has_no_failing_job() {
         let mut isolation = Isolation::default();
         isolation.failed((0..10).collect(), false, false);
-        while let Some(part) = isolation.take(|_| 0) {
+        while isolation.take(|_| 0).is_some() {
             assert!(isolation.something_succeeded().is_empty());
-            isolation.part_answered(part.len());
+            isolation.part_answered();
         }
-        assert_eq!(isolation.finish(), Some(5));
+        assert_eq!(isolation.finish(), Some(10));
         assert_eq!(isolation.finish(), None);
     }
 
@@ -284,7 +300,7 @@ mod tests {
         assert_eq!(isolation.failed(canary, true, false), Verdict::Pending);
         assert_eq!(isolation.take(|job| *job == "a"), Some(vec!["a"]));
         assert_eq!(isolation.something_succeeded(), ["bad"]);
-        isolation.part_answered(1);
+        isolation.part_answered();
         assert_eq!(isolation.take(|_| 0), Some(vec!["b", "c"]));
     }
 

@@ -411,6 +411,28 @@ impl JobEntry {
         }
     }
 
+    /// Notifies one subscriber.
+    pub(super) fn notify_subscriber(&self, number: usize) {
+        if let Some(subscriber) = self.subscribers.get(number) {
+            subscriber.queue.notify(subscriber.slot);
+        }
+    }
+
+    /// Drops parts that no subscriber is shown any more, unless the job is retained for
+    /// calls.
+    pub(super) fn drop_unwanted_parts(&mut self, now: Instant) {
+        if self.is_retained_at(now) {
+            return;
+        }
+        let wanted = self.wanted_parts();
+        let mut record = self.shared.record();
+        if let Some(latest) = record.latest.as_mut()
+            && !wanted.contains(latest.snapshot.kept())
+        {
+            latest.snapshot = Arc::new(latest.snapshot.without(Parts::ALL.difference(wanted)));
+        }
+    }
+
     /// Drops the parts that all subscribers have read. Returns whether there were any.
     pub(super) fn drop_delivered_parts(&mut self) -> bool {
         if self.subscribers.iter().any(|subscriber| subscriber.queue.is_queued(subscriber.slot)) {

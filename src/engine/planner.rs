@@ -54,9 +54,11 @@ pub(super) struct Planned {
 /// that fall due that they can't be polled.
 pub(super) fn readiness(state: &mut State, now: Instant) -> Readiness {
     state.expire(now);
+    stop_isolation_unless_closed(state, now);
     state.advance(now);
     let admission = state.breaker.admission(now);
     if let Admission::Paused(pause) = &admission {
+        state.stop_isolation(pause, now);
         interrupt_due(state, pause, now);
     }
     let has = |class| state.scheduler.has(class);
@@ -84,6 +86,22 @@ pub(super) fn readiness(state: &mut State, now: Instant) -> Readiness {
     }
 }
 
+/// Parts of a failed batch are polled only while the circuit breaker is closed. Otherwise
+/// their jobs wait with the rest: a probe may be all that is polled for a long time.
+fn stop_isolation_unless_closed(state: &mut State, now: Instant) {
+    if !state.isolation.has_waiting() {
+        return;
+    }
+    let pause = match state.breaker.admission(now) {
+        Admission::Closed => return,
+        Admission::Paused(pause) => Some(pause),
+        Admission::HalfOpen | Admission::Probing => state.breaker.trouble(now).cloned(),
+    };
+    if let Some(pause) = pause {
+        state.stop_isolation(&Pause { until: pause.until.max(now), ..pause }, now);
+    }
+}
+
 /// Puts off what is ready while the backend is paused.
 fn interrupt_due(state: &mut State, pause: &Pause, now: Instant) {
     let interruption = Interruption::of_pause(pause, now);
@@ -108,6 +126,7 @@ pub(super) fn next(state: &mut State, now: Instant, dice: f64) -> Option<Planned
             state.scheduler.remove(number);
             single(Kind::Probe, number)
         }
+        Admission::Paused(pause) if !pause.fault.kind.is_refusal() => None,
         Admission::Paused(_) => {
             let number = state.scheduler.ready().find(|number| state.jobs[*number].polled_at.is_none())?;
             state.scheduler.remove(number);

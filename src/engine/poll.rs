@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Admission, Pause,
+    Pause,
     backend::Backend,
     isolation::Verdict,
     job_table::{Interruption, LatestStatus, Moment, Reading, SharedJob, Stage},
@@ -170,7 +170,7 @@ impl Batch {
         let recovered = if answers.iter().any(says_something) {
             let recovered = state.backend_answered(jobs.len(), self.began, now, dice);
             if self.kind == Kind::Part {
-                state.isolation.part_answered(jobs.len());
+                state.isolation.part_answered();
             }
             recovered
         } else {
@@ -214,8 +214,8 @@ impl Batch {
         if recovered {
             state.resume(now);
         }
-        if let Some(limit) = state.isolation.finish() {
-            state.batch_limit.lower_to(limit);
+        if let Some(jobs) = state.isolation.finish() {
+            state.batch_limit.failed_in_whole(jobs);
         }
         drop(guard);
         for (job, last) in terminal {
@@ -233,6 +233,9 @@ impl Batch {
         let state = &mut *guard;
         state.note_fault(fault);
         let mut jobs = mem::take(&mut self.jobs);
+        if fault.kind == FaultKind::TooLarge && jobs.len() > 1 {
+            state.batch_limit.too_large(jobs.len());
+        }
         // What was refreshed beside the others is forgotten: it may be the reason.
         let ambiguous = !fault.concerns_backend();
         jobs.retain(|taken| match state.taken(taken) {
@@ -242,15 +245,21 @@ impl Batch {
             }
             entry => entry.is_some(),
         });
-        if fault.kind == FaultKind::TooLarge && jobs.len() > 1 {
-            state.batch_limit.too_large(jobs.len());
-        }
         let blame = match (self.kind, &mut jobs[..]) {
             (Kind::Part, []) => {
                 state.isolation.part_dropped();
                 Blame::Nobody
             }
             (_, []) => Blame::Nobody,
+            _ if fault.kind == FaultKind::Overloaded => {
+                // The gateway's own memory is short: that says nothing of the backend.
+                if self.kind == Kind::Part {
+                    state.isolation.part_dropped();
+                }
+                let until = now + state.plan.backoff.wait(1, dice);
+                state.interrupt(jobs, &Pause { until, fault: fault.clone() }, now);
+                Blame::Nobody
+            }
             (kind, _) if !ambiguous => {
                 if kind == Kind::Part {
                     state.isolation.part_dropped();
@@ -314,8 +323,8 @@ impl Batch {
                 Blame::Backend { failures: state.breaker.failures() }
             }
         };
-        if let Some(limit) = state.isolation.finish() {
-            state.batch_limit.lower_to(limit);
+        if let Some(jobs) = state.isolation.finish() {
+            state.batch_limit.failed_in_whole(jobs);
         }
         blame
     }
@@ -338,9 +347,6 @@ impl Batch {
         state.interrupt(jobs, &pause, now);
         if state.breaker.is_open() {
             state.batch_limit.slow_start();
-        }
-        if let Admission::Paused(pause) = state.breaker.admission(now) {
-            state.stop_isolation(&pause, now);
         }
         Blame::Backend { failures: state.breaker.failures() }
     }
@@ -368,6 +374,7 @@ fn publish(
             let entry = &mut state.jobs[taken.number];
             // Somebody subscribed while the answer was read who is shown more of it.
             entry.refill &= !entry.holds_wanted_parts();
+            entry.drop_unwanted_parts(now);
             let at = if entry.refill { now } else { now + state.interval(&state.jobs[taken.number], now) };
             if let Some(last) = last {
                 if state.jobs[taken.number].refill {
@@ -409,7 +416,8 @@ fn fail_alone(state: &mut State, taken: &Taken, fault: BackendFault, now: Instan
 
 impl Drop for Batch {
     fn drop(&mut self) {
-        // Jobs are left only by a poll that was cancelled or has panicked.
+        // Jobs are left only by a poll that was cancelled or has panicked, or whose backend
+        // was stopped.
         let now = Instant::now();
         let mut guard = self.backend.state();
         let state = &mut *guard;
@@ -429,6 +437,7 @@ impl Drop for Batch {
                 (true, false) => drop(state.remove(taken.number)),
                 // Somebody subscribed just as the last of the others had left.
                 (false, true) => state.schedule(taken.number, now),
+                (false, false) if !std::thread::panicking() => state.schedule(taken.number, now),
                 (false, false) => {
                     let why = "reading it failed in the gateway";
                     entry.interrupted(&Interruption::new(FaultKind::Malformed { why }.into(), at, now));

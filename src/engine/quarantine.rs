@@ -89,6 +89,11 @@ impl Quarantine {
         leaves
     }
 
+    /// Time between two polls of quarantined jobs.
+    pub(super) fn spacing(&self) -> Duration {
+        self.spacing
+    }
+
     /// When a quarantined job may be polled: now, or at the time returned.
     pub(super) fn next_poll(&self, now: Instant) -> Option<Instant> {
         self.next_poll.filter(|at| *at > now)

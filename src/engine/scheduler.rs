@@ -197,12 +197,26 @@ impl Scheduler {
         self.waiting.len
     }
 
+    /// Quarantined jobs that are ready.
+    pub(super) fn quarantined(&self) -> usize {
+        self.quarantined.len
+    }
+
     /// Waiting jobs that come before a new one of `caller` with this deadline, itself
     /// included.
     pub(super) fn waiting_position(&self, caller: CallerKey, deadline: Instant) -> usize {
         let own = self.waiting.queue(caller).map_or(0, |queue| queue.before(deadline));
         let others = self.waiting.turns.iter().filter(|(_, turn)| turn.caller != caller);
         1 + own + others.map(|(_, turn)| turn.len.min(own + 1)).sum::<usize>()
+    }
+
+    /// The class in whose ready queue a job is.
+    #[cfg(test)]
+    pub(super) fn ready_class(&self, job: usize) -> Option<Class> {
+        match *self.places.get(job)? {
+            Place::Ready { class, .. } => Some(class),
+            Place::Nowhere | Place::Timer(_) => None,
+        }
     }
 
     /// Since when the job has been due that has been due longest, quarantined ones apart.

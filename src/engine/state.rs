@@ -80,6 +80,8 @@ pub(super) struct State {
     pub(super) stats: Stats,
     /// Jobs that failed alone for the first time since anything succeeded.
     lone_failures: usize,
+    /// More was due than could be polled when the last answer came.
+    pub(super) is_overloaded: bool,
     /// Until when calls that wait are collected for one poll.
     pub(super) window_ends: Option<Instant>,
     /// The last part of a failed batch was polled just now: it is the others' turn.
@@ -119,6 +121,7 @@ impl State {
                 latency: Duration::ZERO,
             },
             lone_failures: 0,
+            is_overloaded: false,
             window_ends: None,
             isolation_had_its_turn: false,
         }
@@ -126,8 +129,11 @@ impl State {
 
     /// Adds a job, to be polled at once; `None` where there are as many as there may be.
     pub(super) fn insert(&mut self, job: &JobRef, now: Instant) -> Option<usize> {
-        if !self.memory.add_job() {
-            return None;
+        // Retained jobs make room for those with subscribers.
+        while !self.memory.add_job() {
+            if !self.evict_first() {
+                return None;
+            }
         }
         let number = self.jobs.insert(job, self.quarantine.contains(job), now);
         self.schedule(number, now);
@@ -200,8 +206,8 @@ impl State {
 
     /// How long until the next poll of a job that was answered.
     pub(super) fn interval(&self, entry: &JobEntry, now: Instant) -> Duration {
-        if self.lag(now) > self.plan.interval.max {
-            // More is due than can be polled: every job waits equally long.
+        if self.is_overloaded {
+            // Every job waits equally long.
             return self.plan.interval.max;
         }
         let wanted = entry.subscribers.iter().filter_map(super::subscription::Subscriber::interval).min();
@@ -217,7 +223,20 @@ impl State {
     ///
     /// # Errors
     /// How long to wait before another try.
-    pub(super) fn admit(&self, caller: CallerKey, deadline: Instant, now: Instant) -> Result<(), Duration> {
+    pub(super) fn admit(
+        &self,
+        job: &JobRef,
+        caller: CallerKey,
+        deadline: Instant,
+        now: Instant,
+    ) -> Result<(), Duration> {
+        if self.quarantine.contains(job) {
+            let ready = u32::try_from(self.scheduler.quarantined()).unwrap_or(u32::MAX);
+            let answered_at =
+                self.quarantine.next_poll(now).unwrap_or(now) + self.quarantine.spacing() * ready;
+            let late = answered_at.saturating_duration_since(deadline);
+            return if late.is_zero() { Ok(()) } else { Err(late.max(self.plan.interval.min)) };
+        }
         let PollPlan { max_concurrency, requests_per_second, interval, .. } = self.plan;
         let queued = self.scheduler.waiting();
         let latency = self.stats.latency.as_secs_f64().max(0.001);
@@ -317,6 +336,7 @@ impl State {
         (stats.last_fault, stats.failures_in_a_row) = (None, 0);
         stats.last_success = Some((now, Timestamp::now()));
         self.lone_failures = 0;
+        self.is_overloaded = self.lag(now) > self.plan.interval.max;
         self.batch_limit.succeeded(jobs);
         for suspect in self.isolation.something_succeeded() {
             if let Some(fault) = suspect.fault.clone() {
@@ -381,6 +401,9 @@ impl State {
 
     /// The backend is not polled for a while: what was to be isolated waits with the rest.
     pub(super) fn stop_isolation(&mut self, pause: &Pause, now: Instant) {
+        if !self.isolation.is_active() {
+            return;
+        }
         if let Verdict::Outage { mut jobs, suspects } = self.isolation.outage() {
             for suspect in &suspects {
                 if let Some(entry) = self.taken(suspect) {

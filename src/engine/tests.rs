@@ -1,3 +1,24 @@
 //! The engine on a paused clock, with a scripted vendor.
 
+mod backend;
+mod bytes;
+mod calls;
+mod check;
+mod download;
+mod ends;
+mod isolation;
+mod limits;
+mod max_age;
+mod model;
+mod operations;
+mod outages;
+mod poll_tasks;
+mod replicas;
+mod resume;
+mod retention;
+mod retire;
+mod rig;
 pub(crate) mod script;
+mod test_backend;
+mod watch;
+mod watch_set;

@@ -263,6 +263,8 @@ impl Watch {
                 return Poll::Ready(Some(Err(Failure::Deadline)));
             }
             let stopping = self.open.is_retired();
+            // Before the look at the newest status: a later one is queued again.
+            let _ = self.queue.try_next();
             match self.open.step(now) {
                 Step::Send { event, .. } if !self.sent_last => {
                     self.sent_last = stopping;

@@ -61,6 +61,12 @@ impl PollResponse {
         Self { reader, elements, _room: room }
     }
 
+    /// The same response, holding room.
+    #[cfg(test)]
+    pub(crate) fn with_reservation(self, room: Reservation) -> Self {
+        Self { _room: room, ..self }
+    }
+
     /// The element of each job, in the order of the poll.
     pub fn elements(&self) -> &[Result<Bytes, JobFault>] {
         self.elements.as_slice()

@@ -1,6 +1,7 @@
-//! Arrows between modules point down. Held by reading the sources.
+//! Dependencies between modules point in one direction. The tests read the sources.
 
 use std::{
+    collections::HashSet,
     fs,
     path::{Component, Path, PathBuf},
 };
@@ -27,7 +28,7 @@ fn sources(roots: &[&str]) -> Vec<(PathBuf, String)> {
     found
 }
 
-/// A line's code, without what a comment says.
+/// A line's code without its comment.
 fn code(line: &str) -> &str {
     match line.trim_start() {
         comment if comment.starts_with("//") => "",
@@ -85,11 +86,11 @@ fn first_names(tree: &str) -> Vec<&str> {
 }
 
 /// Each path of this source that leads to a module of the crate: its line, and the
-/// module. What the root itself holds counts as one.
+/// module. An item of the crate's root counts as a module.
 fn modules_used(text: &str) -> Vec<(usize, String)> {
     let text: Vec<&str> = text.lines().map(code).collect();
     let text = text.join("\n");
-    // A path that climbs is taken to end at the root if it then names what lies there.
+    // A path with `super::` counts as one from the root if it names a module of the table.
     let climbs_to = |name: &str| MODULES.iter().any(|(module, _)| *module == name);
     let mut found = Vec::new();
     for (at, root) in text.match_indices("crate::").chain(text.match_indices("super::")) {
@@ -104,63 +105,94 @@ fn modules_used(text: &str) -> Vec<(usize, String)> {
     found
 }
 
-/// Every module of the crate, from the bottom up, with those that it may use.
+/// Every module of the crate, lowest first, with the modules that it may use.
 const MODULES: &[(&str, &[&str])] = &[
     ("job", &[]),
     ("vendors", &["job"]),
     ("config", &["vendors"]),
     ("transport", &["job", "vendors", "config"]),
-    ("pacing", &["job", "transport"]),
     ("proto", &[]),
     ("snapshot", &["job", "proto"]),
+    // Of the vendors only `FileFault` and `RefusedLocation`, see below.
+    ("engine", &["job", "vendors", "transport", "snapshot"]),
+    ("api", &["job", "engine", "proto", "snapshot"]),
+    ("server", &["config", "transport", "engine", "proto", "api"]),
     ("simulators", &[]),
     ("telemetry", &[]),
     ("cli", &["config", "proto", "server", "simulators", "telemetry"]),
     ("fuzzing", &["job", "vendors"]),
 ];
 
-const JOBS: &[&str] = &["job.rs", "job", "pacing.rs"];
-const VENDORS: &[&str] = &["vendors.rs", "vendors"];
-const ENGINE: &[&str] = &["poller.rs", "poller", "hub.rs", "hub"];
-
 #[test]
-fn jobs_pacing_and_vendors_know_neither_grpc_nor_an_http_client() {
-    for roots in [JOBS, VENDORS] {
-        let foreign =
-            ["tonic", "tonic_types", "prost", "prost_types", "reqwest", "hyper", "hyper_util", "proto"];
-        assert_eq!(lines_that_name(&sources(roots), &foreign), [""; 0]);
+fn job_and_vendors_use_neither_grpc_nor_an_http_client() {
+    let foreign = ["tonic", "tonic_types", "prost", "prost_types", "reqwest", "hyper", "hyper_util", "proto"];
+    for module in ["job", "vendors"] {
+        assert_eq!(lines_that_name(&sources_of(module), &foreign), [""; 0]);
     }
 }
 
 #[test]
-fn the_engine_asks_an_upstream_and_knows_neither_grpc_nor_an_http_client() {
-    let foreign = ["tonic", "tonic_types", "prost", "prost_types", "reqwest", "hyper", "Endpoint"];
-    assert_eq!(lines_that_name(&sources(ENGINE), &foreign), [""; 0]);
+fn engine_uses_neither_grpc_nor_an_http_client_nor_a_configuration_file() {
+    let foreign = ["tonic", "tonic_types", "prost", "prost_types", "reqwest", "hyper", "toml", "Endpoint"];
+    assert_eq!(lines_that_name(&sources_of("engine"), &foreign), [""; 0]);
 }
 
 #[test]
-fn arrows_between_modules_point_down() {
+fn engine_uses_only_the_file_faults_of_the_vendors() {
+    let engine: Vec<_> =
+        sources_of("engine").into_iter().filter(|(path, _)| !path.components().any(is_tests)).collect();
+    let uses: Vec<_> = engine.iter().filter(|(_, text)| text.contains("vendors::")).collect();
+    let [(path, text)] = &uses[..] else { panic!("{uses:?}") };
+    assert!(path.ends_with("engine/download.rs"), "{}", path.display());
+    assert_eq!(text.matches("vendors::").count(), 1);
+    assert!(text.contains("vendors::{FileFault, RefusedLocation}"));
+}
+
+fn is_tests(part: Component<'_>) -> bool {
+    part.as_os_str() == "tests" || part.as_os_str() == "tests.rs"
+}
+
+#[test]
+fn module_uses_only_modules_below_it() {
     for (at, (module, below)) in MODULES.iter().enumerate() {
-        let lies_below = |used: &&str| MODULES[..at].iter().any(|(module, _)| module == used);
-        assert!(below.iter().all(lies_below), "{module} may use only what lies below it");
+        let is_below = |used: &&str| MODULES[..at].iter().any(|(module, _)| module == used);
+        assert!(below.iter().all(is_below), "{module} may use only modules below it");
     }
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut against = Vec::new();
-    for (path, text) in sources(&["."]) {
-        let place = path.strip_prefix(&root).unwrap().components().find_map(|part| match part {
-            Component::Normal(name) => Path::new(name).file_stem()?.to_str(),
-            _ => None,
-        });
-        let module = place.unwrap();
-        if matches!(module, "lib" | "main") {
-            continue;
+    for module in modules_of_the_crate() {
+        assert!(MODULES.iter().any(|(name, _)| *name == module), "{module} is not in the table");
+    }
+    let mut violations = Vec::new();
+    for (module, below) in MODULES {
+        let mut used_modules = HashSet::new();
+        for (path, text) in sources_of(module) {
+            for (line, used) in modules_used(&text) {
+                if used != *module && !below.contains(&&*used) {
+                    violations.push(format!("{}:{line}: {module} uses {used}", path.display()));
+                }
+                used_modules.insert(used);
+            }
         }
-        let (_, below) = MODULES.iter().find(|(name, _)| *name == module).expect(module);
-        let is_against = |used: &str| used != module && !below.contains(&used);
-        let found = modules_used(&text).into_iter().filter(|(_, used)| is_against(used));
-        against.extend(found.map(|(line, used)| format!("{}:{line}: {module} uses {used}", path.display())));
+        let unused = below.iter().filter(|used| !used_modules.contains(**used));
+        violations
+            .extend(unused.map(|used| format!("{module} does not use {used}; remove it from the table")));
     }
-    assert_eq!(against, [""; 0]);
+    assert_eq!(violations, [""; 0]);
+}
+
+/// The sources of one module: its file and its folder.
+fn sources_of(module: &str) -> Vec<(PathBuf, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let paths = [format!("{module}.rs"), module.to_owned()];
+    let paths: Vec<_> = paths.iter().filter(|path| root.join(path).exists()).map(String::as_str).collect();
+    sources(&paths)
+}
+
+/// The modules that lie in `src/`.
+fn modules_of_the_crate() -> HashSet<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let entries = fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path());
+    let stems = entries.map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned());
+    stems.filter(|stem| !matches!(&**stem, "lib" | "main")).collect()
 }
 
 /// The modules of `folder` that each of them uses.
@@ -206,7 +238,7 @@ fn modules_of_config_and_cli_have_no_import_circle() {
 
 #[test]
 fn only_one_module_builds_a_status_with_details() {
-    // The command line is a client: it reads such a status and answers nobody.
+    // The command line is a client: it reads such a status and sends none.
     let (status, others): (Vec<_>, Vec<_>) = sources(&["."])
         .into_iter()
         .filter(|(path, _)| !path.components().any(|part| part.as_os_str() == "cli"))
@@ -217,22 +249,22 @@ fn only_one_module_builds_a_status_with_details() {
 }
 
 #[test]
-fn the_reader_of_sources_finds_what_it_looks_for() {
+fn source_reader_finds_names_and_module_paths() {
     assert!(names("use tonic::Status;", "tonic") && names("crate::job::JobRef", "crate::job"));
     assert!(
         !names("tonics", "tonic") && !names("crate::jobs", "crate::job") && !names("iron_tonic", "tonic")
     );
     assert_eq!((code("    /// tonic"), code("a // tonic")), ("", "a"));
     for (text, modules) in [
-        ("use crate::hub;", "1 hub"),
-        ("let hub: crate::hub::Hub = $crate::job::f();", "1 hub, 1 job"),
+        ("use crate::engine;", "1 engine"),
+        ("let e: crate::engine::Engine = $crate::job::f();", "1 engine, 1 job"),
         (
-            "// crate::hub\nuse crate::{\n    job::{JobRef, Source},\n    hub::{a::{b, c}, d}, transport::Files,\n};",
-            "2 job, 2 hub, 2 transport",
+            "// crate::engine\nuse crate::{\n    job::{JobRef, View},\n    engine::{a::{b, c}, d}, transport::Files,\n};",
+            "2 job, 2 engine, 2 transport",
         ),
-        ("pub(crate) use crate::{{job, hub as it}, *};", "1 job, 1 hub, 1 *"),
-        ("use super::{super::transport::File, names, poller};", "1 poller, 1 transport"),
-        ("use super::*; use the_crate::hub;", ""),
+        ("pub(crate) use crate::{{job, engine as it}, *};", "1 job, 1 engine, 1 *"),
+        ("use super::{super::transport::File, names, engine};", "1 engine, 1 transport"),
+        ("use super::*; use the_crate::engine;", ""),
     ] {
         let found: Vec<_> =
             modules_used(text).into_iter().map(|(line, module)| format!("{line} {module}")).collect();

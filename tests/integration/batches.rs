@@ -24,13 +24,13 @@ async fn batch_costs_its_size_divided_by_max_batch() {
         for (jobs, requests) in [(1, 1), (200, 1), (201, 2), (1000, 5)] {
             let jobs = many(&simulator, word, jobs);
             simulator.clear_calls();
-            let answers = batch(&gateway.client(), batch_request(jobs.clone())).await.unwrap();
-            assert!(answers.iter().all(Result::is_ok));
+            let results = batch(&gateway.client(), batch_request(jobs.clone())).await.unwrap();
+            assert!(results.iter().all(Result::is_ok));
             let calls: Vec<_> =
                 simulator.calls().into_iter().filter(|call| call.path.contains(path)).collect();
             assert_eq!(calls.len(), requests, "{} jobs at {vendor}", jobs.len());
-            let asked: BTreeSet<_> = calls.iter().flat_map(|call| &call.job_ids).collect();
-            assert_eq!(asked.len(), jobs.len());
+            let polled: BTreeSet<_> = calls.iter().flat_map(|call| &call.job_ids).collect();
+            assert_eq!(polled.len(), jobs.len());
             assert!(calls.iter().all(|call| call.job_ids.len() <= 200));
         }
     }
@@ -63,7 +63,7 @@ async fn batch_with_duplicates_and_bad_jobs_keeps_the_order() {
     let client = gateway.client();
     let one = job_at(&immuta, &immuta.start_job(Plan::fixed("active")));
     let other = job_at(&claret, &claret.start_job(Plan::fixed("pending")));
-    let asked = [
+    let requested = [
         one.clone(),
         job("immuta", "nobody"),
         other.clone(),
@@ -73,12 +73,12 @@ async fn batch_with_duplicates_and_bad_jobs_keeps_the_order() {
         job("", "1"),
         one,
     ];
-    let answers = batch(&client, batch_request(asked.clone())).await.unwrap();
-    let reasons: Vec<_> = answers
+    let results = batch(&client, batch_request(requested.clone())).await.unwrap();
+    let reasons: Vec<_> = results
         .iter()
-        .map(|answer| match answer {
+        .map(|response| match response {
             Ok(status) => status.vendor_state.clone(),
-            Err(error) => told(error).reason,
+            Err(error) => decode_error(error).reason,
         })
         .collect();
     assert_eq!(
@@ -94,15 +94,16 @@ async fn batch_with_duplicates_and_bad_jobs_keeps_the_order() {
             "active"
         ]
     );
-    assert!(immuta.calls().iter().all(|call| call.job_ids.len() <= 2), "duplicates are asked for once");
+    assert!(immuta.calls().iter().all(|call| call.job_ids.len() <= 2), "a duplicate is polled once");
 
     // The same errors as a get's, but for the field's path.
-    for (index, (job, answer)) in asked.iter().zip(&answers).enumerate() {
-        let Err(in_batch) = answer else { continue };
-        let (alone, in_batch) = (told(&get(&client, job).await.unwrap_err()), told(in_batch));
+    for (index, (job, response)) in requested.iter().zip(&results).enumerate() {
+        let Err(in_batch) = response else { continue };
+        let (alone, in_batch) = (decode_error(&get(&client, job).await.unwrap_err()), decode_error(in_batch));
         assert_eq!((alone.code, &alone.reason), (in_batch.code, &in_batch.reason));
         assert_eq!(alone.metadata, in_batch.metadata);
-        let resource = |told: &Told| told.details.resource_info().map(|info| info.resource_name.clone());
+        let resource =
+            |error: &DecodedError| error.details.resource_info().map(|info| info.resource_name.clone());
         assert_eq!(resource(&alone), resource(&in_batch));
         if alone.details.bad_request().is_some() {
             assert_eq!(in_batch.field(), alone.field().replacen("job", &format!("jobs[{index}]"), 1));
@@ -122,10 +123,10 @@ async fn batch_above_4_mib_is_read_by_a_client_with_default_limits() {
         .collect();
     let request = BatchGetStatusesRequest { wait: Some(proto_ms(15_000)), ..batch_request(jobs) };
     let client = Client::new(gateway.channel());
-    let answers = batch(&client, request).await.unwrap();
-    let failed: Vec<_> = answers.iter().map(Result::is_err).collect();
+    let results = batch(&client, request).await.unwrap();
+    let failed: Vec<_> = results.iter().map(Result::is_err).collect();
     assert_eq!(failed, [false, false, false, false, true, true, false]);
-    let error = told(answers[4].as_ref().unwrap_err());
+    let error = decode_error(results[4].as_ref().unwrap_err());
     assert_eq!((error.code, &*error.reason), (Code::ResourceExhausted, "TOO_MANY_BYTES"));
     assert_eq!(error.details.quota_failure().unwrap().violations[0].subject, "limits.message_bytes");
 }
@@ -137,10 +138,10 @@ async fn batch_with_a_dead_backend_fails_only_its_elements() {
     let gateway = Gateway::start([Backend::of(&simulator), dead]).await;
     let mut jobs = many(&simulator, "active", 3);
     jobs.insert(1, job("kinetica", "1"));
-    let answers = batch(&gateway.client(), batch_request(jobs)).await.unwrap();
-    let failed: Vec<_> = answers.iter().map(Result::is_err).collect();
+    let results = batch(&gateway.client(), batch_request(jobs)).await.unwrap();
+    let failed: Vec<_> = results.iter().map(Result::is_err).collect();
     assert_eq!(failed, [false, true, false, false]);
-    let error = told(answers[1].as_ref().unwrap_err());
+    let error = decode_error(results[1].as_ref().unwrap_err());
     assert_eq!((error.code, &*error.reason), (Code::Unavailable, "BACKEND_UNAVAILABLE"));
     assert!(error.retry_delay().is_some());
 }
@@ -155,9 +156,9 @@ async fn batch_with_wait_returns_when_every_job_is_terminal() {
     jobs.push(job("immuta", "nobody"));
     let mut request = batch_request(jobs);
     request.wait = Some(proto_ms(15_000));
-    let answers = batch(&gateway.client(), request).await.unwrap();
-    assert!(answers[..3].iter().all(|answer| answer.as_ref().unwrap().terminal));
-    assert_eq!(why(answers[3].as_ref().unwrap_err()).1, "JOB_NOT_FOUND");
+    let results = batch(&gateway.client(), request).await.unwrap();
+    assert!(results[..3].iter().all(|response| response.as_ref().unwrap().terminal));
+    assert_eq!(code_and_reason(results[3].as_ref().unwrap_err()).1, "JOB_NOT_FOUND");
 }
 
 #[tokio::test]
@@ -169,15 +170,15 @@ async fn batch_with_one_refused_job_is_bisected() {
         let gateway = Gateway::start([Backend::of(&simulator)]).await;
         let client = gateway.client();
         let jobs = many(&simulator, word, 20);
-        let culprit = &jobs[13];
-        simulator.poison(&culprit.job_id);
-        let answers = batch(&client, batch_request(jobs.clone())).await.unwrap();
-        for (job, answer) in jobs.iter().zip(&answers) {
-            match answer {
-                Ok(_) => assert_ne!(job, culprit),
+        let failing = &jobs[13];
+        simulator.poison(&failing.job_id);
+        let results = batch(&client, batch_request(jobs.clone())).await.unwrap();
+        for (job, response) in jobs.iter().zip(&results) {
+            match response {
+                Ok(_) => assert_ne!(job, failing),
                 Err(error) => {
-                    assert_eq!(job, culprit, "{error:?}");
-                    let error = told(error);
+                    assert_eq!(job, failing, "{error:?}");
+                    let error = decode_error(error);
                     assert_eq!((error.code, &*error.reason), (Code::FailedPrecondition, "BACKEND_REJECTED"));
                     assert!(error.metadata["vendor_message"].contains("cannot process job"));
                 }
@@ -194,14 +195,14 @@ async fn quarantined_job_is_polled_alone_and_recovers() {
     let gateway = Gateway::start([Backend::of(&simulator)]).await;
     let client = gateway.client();
     let jobs = many(&simulator, "active", 8);
-    let culprit = jobs[3].job_id.clone();
-    simulator.poison(&culprit);
+    let failing = jobs[3].job_id.clone();
+    simulator.poison(&failing);
     let mut watches = Vec::new();
     for job in &jobs {
         watches.push(Watch::of(&client, job).await);
     }
     for (job, watch) in jobs.iter().zip(&mut watches) {
-        if job.job_id == culprit {
+        if job.job_id == failing {
             assert_eq!(watch.interruption().await.1.reason, "BACKEND_REJECTED");
         } else {
             watch.next_status().await;
@@ -210,7 +211,7 @@ async fn quarantined_job_is_polled_alone_and_recovers() {
     simulator.clear_calls();
     guard(simulator.wait_for_calls("/jobs/statuses", 20)).await;
     let calls = simulator.calls();
-    let with_it: Vec<_> = calls.iter().filter(|call| call.job_ids.contains(&culprit)).collect();
+    let with_it: Vec<_> = calls.iter().filter(|call| call.job_ids.contains(&failing)).collect();
     assert!(!with_it.is_empty() && with_it.iter().all(|call| call.job_ids.len() == 1));
     simulator.clear_faults();
     assert_eq!(watches[3].next_status().await.vendor_state, "active");

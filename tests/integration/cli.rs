@@ -287,9 +287,9 @@ async fn unreachable_gateway_with_json_is_an_object_on_stdout() {
         let args = [command, "--json", "immuta/1", "--server", &address];
         let ran = Ran::of(&jobwatch(&args).output().await.unwrap());
         assert_eq!((ran.code, &*ran.err), (Some(3), ""), "{command}");
-        let [told] = &ran.json()[..] else { panic!("{}", ran.out) };
-        assert_eq!(told["error"]["code"], 14);
-        assert!(told["error"]["message"].as_str().unwrap().starts_with("can't reach a gateway at "));
+        let [line] = &ran.json()[..] else { panic!("{}", ran.out) };
+        assert_eq!(line["error"]["code"], 14);
+        assert!(line["error"]["message"].as_str().unwrap().starts_with("can't reach a gateway at "));
     }
 }
 

@@ -30,7 +30,7 @@ const HEALTH: &str = "grpc.health.v1.Health";
 /// Longest time that any one client may take.
 const PATIENCE: Duration = Duration::from_mins(2);
 
-/// The real server before simulated vendors that it asks often.
+/// The real server before simulated vendors, with a short poll interval.
 struct Gateway {
     simulators: SimulatorSet,
     address: SocketAddr,
@@ -131,17 +131,17 @@ impl Ran {
 
     /// The JSON objects of a call that ended with OK.
     #[track_caller]
-    fn answers(self) -> Vec<Value> {
+    fn responses(self) -> Vec<Value> {
         let ran = self.succeeded();
         serde_json::Deserializer::from_str(&ran.out).into_iter().map(Result::unwrap).collect()
     }
 
     /// The one JSON object of a unary call.
     #[track_caller]
-    fn answer(self) -> Value {
-        let mut answers = self.answers();
-        assert_eq!(answers.len(), 1);
-        answers.remove(0)
+    fn response(self) -> Value {
+        let mut responses = self.responses();
+        assert_eq!(responses.len(), 1);
+        responses.remove(0)
     }
 
     /// The error that grpcurl shows, with its details decoded.
@@ -164,7 +164,7 @@ fn grpcurl_command(args: &[&str]) -> Command {
     command
 }
 
-/// Runs one of our scripts, which says what failed, and shows what it said.
+/// Runs one of our scripts and prints its output, which names each failure.
 async fn passes(mut command: Command, args: impl IntoIterator<Item = String>) {
     command.args(args);
     let ran = Ran::of(command).await.succeeded();
@@ -207,8 +207,8 @@ async fn grpcurl_lists_and_describes_the_service() {
 async fn grpcurl_gets_one_status() {
     let gateway = Gateway::start().await;
     let job = gateway.start_job(Vendor::Immuta, Plan::succeeds(Outcome::Text("24 tables".to_owned())));
-    let mut answer = gateway.grpcurl("GetJobStatus", &json!({ "job": job })).await.answer();
-    let observed = answer["status"].as_object_mut().unwrap().remove("observeTime").unwrap();
+    let mut response = gateway.grpcurl("GetJobStatus", &json!({ "job": job })).await.response();
+    let observed = response["status"].as_object_mut().unwrap().remove("observeTime").unwrap();
     assert!(observed.as_str().unwrap().ends_with('Z'), "{observed}");
     let result = json!({ "data": "MjQgdGFibGVz", "contentType": "text/plain; charset=utf-8" });
     let wanted = json!({
@@ -218,7 +218,7 @@ async fn grpcurl_gets_one_status() {
         "terminal": true,
         "result": result,
     });
-    assert_eq!(answer, json!({ "status": wanted }));
+    assert_eq!(response, json!({ "status": wanted }));
 }
 
 #[tokio::test]
@@ -228,8 +228,8 @@ async fn grpcurl_gets_a_batch_and_decodes_the_error_of_an_element() {
     let missing = json!({ "backend": "immuta", "jobId": "no-such-job" });
     let done = gateway.start_job(Vendor::Datasaur, Plan::default());
     let jobs = [&failed, &missing, &done];
-    let answer = gateway.grpcurl("BatchGetStatuses", &json!({ "jobs": jobs })).await.answer();
-    let results = answer["results"].as_array().unwrap();
+    let response = gateway.grpcurl("BatchGetStatuses", &json!({ "jobs": jobs })).await.response();
+    let results = response["results"].as_array().unwrap();
     assert_eq!(results.iter().map(|result| &result["job"]).collect::<Vec<_>>(), jobs);
     assert_eq!(results[0]["status"]["state"], "JOB_STATE_FAILED");
     assert_eq!(results[1]["error"]["code"], 5);
@@ -299,8 +299,8 @@ async fn grpcurl_checks_the_health() {
     let (address, check) = (gateway.address.to_string(), format!("{HEALTH}/Check"));
     for service in [SERVICE, ""] {
         let request = json!({ "service": service }).to_string();
-        let answer = grpcurl(&["-d", &request, &address, &check]).await.answer();
-        assert_eq!(answer, json!({ "status": "SERVING" }));
+        let response = grpcurl(&["-d", &request, &address, &check]).await.response();
+        assert_eq!(response, json!({ "status": "SERVING" }));
     }
 }
 
@@ -346,9 +346,9 @@ async fn buf_curl_calls_over_reflection_v1() {
     let url = format!("http://{}/{SERVICE}/GetJobStatus", gateway.address);
     let protocol = ["--protocol", "grpc", "--http2-prior-knowledge", "--reflect-protocol", "grpc-v1"];
     command.arg("curl").args(protocol).args(["-d", &json!({ "job": job }).to_string(), &url]);
-    let answer = Ran::of(command).await.answer();
-    assert_eq!(answer["status"]["job"], job);
-    assert_eq!(answer["status"]["error"]["message"], "no such table");
+    let response = Ran::of(command).await.response();
+    assert_eq!(response["status"]["job"], job);
+    assert_eq!(response["status"]["error"]["message"], "no such table");
 }
 
 #[tokio::test]

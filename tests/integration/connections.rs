@@ -20,11 +20,11 @@ async fn silent_connection_blocks_others_for_at_most_ten_seconds() {
     let job = job_at(&simulator, &simulator.start_job(Plan::fixed("pending")));
     let _silent = TcpStream::connect(gateway.address).await.unwrap();
     let mut client = gateway.client();
-    let mut asked = Box::pin(client.get_job_status(get_request(&job)));
-    let early = timeout(Duration::from_secs(1), &mut asked).await;
+    let mut call = Box::pin(client.get_job_status(get_request(&job)));
+    let early = timeout(Duration::from_secs(1), &mut call).await;
     assert!(early.is_err(), "the only place is taken");
-    let answer = timeout(Duration::from_secs(20), asked).await.expect("the silent one is let go");
-    assert_eq!(answer.unwrap().into_inner().status.unwrap().vendor_state, "pending");
+    let response = timeout(Duration::from_secs(20), call).await.expect("the silent connection is closed");
+    assert_eq!(response.unwrap().into_inner().status.unwrap().vendor_state, "pending");
 }
 
 /// A certificate for localhost, and `[server]` with it.
@@ -40,7 +40,7 @@ fn tls() -> (TempDir, rcgen::Certificate, String) {
     (dir, cert, section)
 }
 
-/// What TLS says last is all that such a client gets to know.
+/// Such a client sees nothing but the last TLS alert.
 #[tokio::test]
 async fn tls_client_with_failed_handshake_sees_the_reason() {
     let (_dir, cert, section) = tls();
@@ -70,12 +70,12 @@ async fn unfinished_handshake_blocks_others_for_at_most_ten_seconds() {
     let url = format!("https://localhost:{}", gateway.address.port());
     let channel = Endpoint::from_shared(url).unwrap().tls_config(tls).unwrap().connect_lazy();
     let mut client = Client::new(channel);
-    let mut asked = Box::pin(client.get_job_status(get_request(&job)));
-    let early = timeout(Duration::from_secs(1), &mut asked).await;
+    let mut call = Box::pin(client.get_job_status(get_request(&job)));
+    let early = timeout(Duration::from_secs(1), &mut call).await;
     assert!(early.is_err(), "the only place is taken");
     let mut rest = Vec::new();
-    let cut_off = timeout(Duration::from_secs(20), stalled.read_to_end(&mut rest)).await;
-    assert!(cut_off.is_ok(), "it is cut off");
-    let answer = timeout(Duration::from_secs(20), asked).await.expect("its place is free");
-    assert_eq!(answer.unwrap().into_inner().status.unwrap().vendor_state, "pending");
+    let closed = timeout(Duration::from_secs(20), stalled.read_to_end(&mut rest)).await;
+    assert!(closed.is_ok(), "it is closed");
+    let response = timeout(Duration::from_secs(20), call).await.expect("its slot is free");
+    assert_eq!(response.unwrap().into_inner().status.unwrap().vendor_state, "pending");
 }

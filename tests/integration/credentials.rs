@@ -77,7 +77,10 @@ async fn kinetica_without_credentials_is_polled_without_authorization() {
     let simulator = simulator(Vendor::Kinetica).await;
     let gateway = Gateway::start([Backend::of(&simulator).credentials("\"none\"")]).await;
     let error = get(&gateway.client(), &job("kinetica", "1")).await.unwrap_err();
-    assert_eq!(why(&error), (Code::FailedPrecondition, "BACKEND_CREDENTIALS_REJECTED".to_owned()));
+    assert_eq!(
+        code_and_reason(&error),
+        (Code::FailedPrecondition, "BACKEND_CREDENTIALS_REJECTED".to_owned())
+    );
     assert_eq!(simulator.calls()[0].authorization, A::None);
 }
 
@@ -86,14 +89,14 @@ async fn token_is_fetched_once_for_concurrent_calls() {
     for vendor in TRADING {
         let simulator = simulator(vendor).await;
         let backend = traded(vendor, &simulator).poll("max_batch", "1").poll("max_concurrency", "50");
-        // Claret asks for one job at a time anyway and has no such key.
+        // Claret has no batch call and no such key.
         let backend = if vendor == Vendor::Claret { traded(vendor, &simulator) } else { backend };
         let gateway = Gateway::start([backend]).await;
         let client = gateway.client();
         let jobs: Vec<_> =
             (0..50).map(|_| job_at(&simulator, &simulator.start_job(running(vendor)))).collect();
-        let answers = batch(&client, batch_request(jobs)).await.unwrap();
-        assert!(answers.iter().all(Result::is_ok));
+        let results = batch(&client, batch_request(jobs)).await.unwrap();
+        assert!(results.iter().all(Result::is_ok));
         assert_eq!(simulator.count(token_path(vendor)), 1, "{vendor}");
     }
 }
@@ -142,7 +145,7 @@ async fn credentials_rejected_twice_interrupt_until_they_are_accepted() {
         let mut watch = Watch::of(&client, &job).await;
         watch.status().await;
         simulator.reject_credentials(true);
-        let error = told(&get(&client, &job).await.unwrap_err());
+        let error = decode_error(&get(&client, &job).await.unwrap_err());
         assert_eq!((error.code, &*error.reason), (Code::FailedPrecondition, "BACKEND_CREDENTIALS_REJECTED"));
         assert_eq!(watch.interruption().await.1.reason, "BACKEND_CREDENTIALS_REJECTED");
         simulator.reject_credentials(false);
@@ -156,7 +159,7 @@ async fn token_never_accepted_is_fetched_twice_per_call() {
     let simulator = simulator(Vendor::Claret).await;
     simulator.inject(Fault::new(Effect::status(401, "{}")).at("/imports/status"));
     let gateway = Gateway::start([Backend::of(&simulator)]).await;
-    let error = told(&get(&gateway.client(), &job("claret", "7")).await.unwrap_err());
+    let error = decode_error(&get(&gateway.client(), &job("claret", "7")).await.unwrap_err());
     assert_eq!((&*error.reason, &*error.metadata["http_status"]), ("BACKEND_CREDENTIALS_REJECTED", "401"));
     assert_eq!((simulator.count("/tokens/create"), simulator.count("/imports/status")), (2, 2));
 }
@@ -169,6 +172,9 @@ async fn rejected_credentials_are_not_a_refused_job() {
         let gateway = Gateway::start([traded(vendor, &simulator)]).await;
         let job = job_at(&simulator, &simulator.start_job(running(vendor)));
         let error = get(&gateway.client(), &job).await.unwrap_err();
-        assert_eq!(why(&error), (Code::FailedPrecondition, "BACKEND_CREDENTIALS_REJECTED".to_owned()));
+        assert_eq!(
+            code_and_reason(&error),
+            (Code::FailedPrecondition, "BACKEND_CREDENTIALS_REJECTED".to_owned())
+        );
     }
 }

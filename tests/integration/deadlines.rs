@@ -1,4 +1,4 @@
-//! The caller's deadline holds everywhere, and a call that was given up costs
+//! The caller's deadline holds everywhere, and a cancelled call costs
 //! nothing more.
 
 use jobwatch::{
@@ -21,7 +21,7 @@ async fn hanging(vendor: Vendor) -> Simulator {
     simulator
 }
 
-/// The gRPC status that the server itself answers a get with whose deadline
+/// The gRPC status that the server sends for a get whose deadline
 /// passes. A client of the usual kind would end such a call by its own clock.
 async fn servers_answer(gateway: &Gateway, timeout: &str, request: &GetJobStatusRequest) -> String {
     let message = request.encode_to_vec();
@@ -31,8 +31,8 @@ async fn servers_answer(gateway: &Gateway, timeout: &str, request: &GetJobStatus
     let url = format!("http://{}/jobwatch.v1.JobStatusService/GetJobStatus", gateway.address);
     let client = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
     let request = client.post(url).header("content-type", "application/grpc").header("te", "trailers");
-    let answer = guard(request.header("grpc-timeout", timeout).body(frame).send()).await.unwrap();
-    answer.headers()["grpc-status"].to_str().unwrap().to_owned()
+    let response = guard(request.header("grpc-timeout", timeout).body(frame).send()).await.unwrap();
+    response.headers()["grpc-status"].to_str().unwrap().to_owned()
 }
 
 #[tokio::test]
@@ -57,7 +57,7 @@ async fn wait_beyond_the_deadline_returns_the_known_status() {
     let mut request = get_request(&job_at(&simulator, &simulator.start_job(Plan::fixed("RUNNING"))));
     request.wait = Some(proto_ms(60_000));
     let client = gateway.client();
-    let status = ask(&client, within(ms(3000), request)).await.unwrap();
+    let status = get_status(&client, within(ms(3000), request)).await.unwrap();
     assert_eq!(status.state(), JobState::Running);
 }
 
@@ -68,14 +68,14 @@ async fn batch_at_its_deadline_returns_known_elements() {
     let client = gateway.client();
     let known = job_at(&good, &good.start_job(Plan::fixed("active")));
     let request = batch_request([known.clone(), job("kinetica", "1"), known, job("kinetica", "2")]);
-    let answers = batch(&client, within(ms(3000), request)).await.unwrap();
-    for (index, answer) in answers.iter().enumerate() {
-        match answer {
+    let results = batch(&client, within(ms(3000), request)).await.unwrap();
+    for (index, response) in results.iter().enumerate() {
+        match response {
             Ok(_) => assert!(index % 2 == 0),
             Err(error) => {
-                let told = told(error);
-                assert_eq!((index % 2, told.code), (1, Code::DeadlineExceeded));
-                assert_eq!(told.metadata["backend"], "kinetica");
+                let decoded = decode_error(error);
+                assert_eq!((index % 2, decoded.code), (1, Code::DeadlineExceeded));
+                assert_eq!(decoded.metadata["backend"], "kinetica");
             }
         }
     }
@@ -89,9 +89,9 @@ async fn batch_without_deadline_ends_at_the_configured_one() {
     let known = job_at(&good, &good.start_job(Plan::fixed("active")));
     let since = Instant::now();
     let request = batch_request([job("kinetica", "1"), known]);
-    let answers = batch(&gateway.client(), request).await.unwrap();
-    assert_eq!(told(answers[0].as_ref().unwrap_err()).code, Code::DeadlineExceeded);
-    assert!(answers[1].is_ok());
+    let results = batch(&gateway.client(), request).await.unwrap();
+    assert_eq!(decode_error(results[0].as_ref().unwrap_err()).code, Code::DeadlineExceeded);
+    assert!(results[1].is_ok());
     // Far below the default of 30 s.
     assert!(since.elapsed() >= ms(400) && since.elapsed() < ms(20_000));
 }
@@ -121,7 +121,7 @@ async fn hanging_poll_times_out_and_is_repeated() {
     watch.next_status().await;
 }
 
-/// A vendor that takes a request and never answers.
+/// A vendor that takes a request and never results.
 struct Silent {
     listener: TcpListener,
 }
@@ -134,7 +134,7 @@ impl Silent {
     }
 
     /// A connection with a whole request on it, which names `id`.
-    async fn asked(&self, id: &str) -> TcpStream {
+    async fn request_for(&self, id: &str) -> TcpStream {
         let (mut stream, _) = guard(self.listener.accept()).await.unwrap();
         let (mut request, mut piece) = (Vec::new(), [0; 4096]);
         while !String::from_utf8_lossy(&request).contains(&format!("\"job_id\":{id},\"options\":{{}}}}")) {
@@ -158,7 +158,7 @@ async fn cancelled_get_cancels_the_poll() {
     let gateway = Gateway::start([backend]).await;
     let client = gateway.client();
     let call = tokio::spawn(async move { get(&client, &job("kinetica", "7")).await });
-    let upstream = silent.asked("7").await;
+    let upstream = silent.request_for("7").await;
     call.abort();
     is_closed(upstream).await;
 }
@@ -168,9 +168,10 @@ async fn get_past_its_deadline_cancels_the_poll() {
     let (silent, backend) = Silent::start().await;
     let gateway = Gateway::start([backend]).await;
     let client = gateway.client();
-    let call =
-        tokio::spawn(async move { ask(&client, within(ms(500), get_request(&job("kinetica", "7")))).await });
-    let upstream = silent.asked("7").await;
+    let call = tokio::spawn(async move {
+        get_status(&client, within(ms(500), get_request(&job("kinetica", "7")))).await
+    });
+    let upstream = silent.request_for("7").await;
     assert!(call.await.unwrap().is_err());
     is_closed(upstream).await;
 }
@@ -180,7 +181,7 @@ async fn cancelled_watch_cancels_the_poll() {
     let (silent, backend) = Silent::start().await;
     let gateway = Gateway::start([backend]).await;
     let watch = Watch::of(&gateway.client(), &job("kinetica", "7")).await;
-    let upstream = silent.asked("7").await;
+    let upstream = silent.request_for("7").await;
     drop(watch);
     is_closed(upstream).await;
 }
@@ -194,18 +195,18 @@ async fn poll_with_a_remaining_subscriber_is_not_cancelled() {
         let client = client.clone();
         tokio::spawn(async move { get(&client, &job("kinetica", "7")).await })
     };
-    let mut upstream = silent.asked("7").await;
+    let mut upstream = silent.request_for("7").await;
     let mut watch = Watch::of(&client, &job("kinetica", "7")).await;
     first.abort();
     let record = r#"{\"endpoint\":\"/x\",\"job_status\":\"DONE\",\"running\":false,\"progress\":100}"#;
     let body = format!(
         r#"{{"status":"OK","message":"","data_type":"get_job_response","data":"","data_str":"{record}"}}"#
     );
-    let answer = format!(
+    let response = format!(
         "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     );
-    upstream.write_all(answer.as_bytes()).await.unwrap();
+    upstream.write_all(response.as_bytes()).await.unwrap();
     assert!(watch.next_status().await.terminal);
 }
 
@@ -225,8 +226,8 @@ async fn cancelled_call_leaves_no_subscription() {
             tokio::spawn(async move { get(&client, &job).await })
         })
         .collect();
-    let asked = || simulator.calls().iter().filter(|call| call.job_ids == [left.clone()]).count();
-    while asked() == 0 {
+    let polls = || simulator.calls().iter().filter(|call| call.job_ids == [left.clone()]).count();
+    while polls() == 0 {
         guard(simulator.wait_for_calls("", simulator.count("") + 1)).await;
     }
     for call in calls {
@@ -234,5 +235,5 @@ async fn cancelled_call_leaves_no_subscription() {
     }
     simulator.clear_faults();
     guard(simulator.wait_for_calls("", simulator.count("") + 10)).await;
-    assert_eq!(asked(), 1);
+    assert_eq!(polls(), 1);
 }

@@ -1,4 +1,4 @@
-//! What the documents say of the tests is true.
+//! The documents' statements about the tests are true.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -60,7 +60,7 @@ fn every_fault_has_a_row_and_every_row_a_test() {
     }
 
     let names: Vec<_> = named_faults().map(|(name, _)| name).collect();
-    assert!(text.contains(&format!("\n{} faults of an answer", names.len())), "there are {}", names.len());
+    assert!(text.contains(&format!("\n{} faults of a response", names.len())), "there are {}", names.len());
     for name in names {
         assert!(described.contains(name), "{name} has no row");
     }

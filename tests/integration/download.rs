@@ -103,7 +103,7 @@ impl Gateway {
         Ok(stream.into_inner())
     }
 
-    /// What is said first, and everything after it, held to the pattern.
+    /// The first message, and the bytes after it, compared with the pattern.
     async fn download(&self, job: &str, id: &str, offset: i64) -> Result<(ArtifactInfo, u64), Status> {
         let mut stream = self.open(job, id, offset).await?;
         let info = info(&mut stream).await?;
@@ -141,7 +141,7 @@ fn request(job: &str, id: &str, offset: i64) -> DownloadArtifactRequest {
 async fn info(stream: &mut Streaming<DownloadArtifactResponse>) -> Result<ArtifactInfo, Status> {
     let first = stream.message().await?.expect("a first response");
     assert!(first.data.is_empty());
-    Ok(first.info.expect("it says what the file is"))
+    Ok(first.info.expect("the first message has the file's information"))
 }
 
 /// Reads at least up to `until`, or to the end; every byte has to be the pattern's.
@@ -212,11 +212,11 @@ impl Failure {
 }
 
 /// Between gateway and vendor: counts the connections on which a file comes, and
-/// cuts them.
+/// resets them.
 struct Tap {
     address: SocketAddr,
     open: watch::Receiver<usize>,
-    cut: Arc<watch::Sender<u64>>,
+    reset: Arc<watch::Sender<u64>>,
 }
 
 impl Tap {
@@ -224,19 +224,19 @@ impl Tap {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (count, open) = watch::channel(0);
-        let (cut, _) = watch::channel(0);
-        let (count, cut) = (Arc::new(count), Arc::new(cut));
-        let told = Arc::clone(&cut);
+        let (reset, _) = watch::channel(0);
+        let (count, reset) = (Arc::new(count), Arc::new(reset));
+        let resets = Arc::clone(&reset);
         tokio::spawn(async move {
             while let Ok((gateway, _)) = listener.accept().await {
-                tokio::spawn(tap(gateway, vendor, Arc::clone(&count), told.subscribe()));
+                tokio::spawn(tap(gateway, vendor, Arc::clone(&count), resets.subscribe()));
             }
         });
-        Self { address, open, cut }
+        Self { address, open, reset }
     }
 
-    fn cut(&self) {
-        self.cut.send_modify(|times| *times += 1);
+    fn reset(&self) {
+        self.reset.send_modify(|times| *times += 1);
     }
 
     async fn is_open(&mut self, count: usize) {
@@ -248,7 +248,7 @@ async fn tap(
     mut gateway: TcpStream,
     vendor: SocketAddr,
     count: Arc<watch::Sender<usize>>,
-    mut cut: watch::Receiver<u64>,
+    mut reset: watch::Receiver<u64>,
 ) {
     let mut head = vec![0; 65536];
     let len = gateway.read(&mut head).await.unwrap_or_default();
@@ -264,10 +264,10 @@ async fn tap(
     let (mut from_vendor, _to_vendor) = vendor.split();
     let mut byte = [0];
     tokio::select! {
-        // The whole request is here, so that what follows is the end.
+        // The whole request is here, so the next read is the end.
         _ = from_gateway.read(&mut byte) => {}
         _ = tokio::io::copy(&mut from_vendor, &mut to_gateway) => {}
-        _ = cut.changed() => gateway.set_zero_linger().unwrap(),
+        _ = reset.changed() => gateway.set_zero_linger().unwrap(),
     }
     count.send_modify(|open| *open -= 1);
 }
@@ -453,10 +453,10 @@ async fn cli_download_writes_the_file_only_when_complete() {
     };
     let job = gateway.job([file(Content::Pattern(LARGE))]);
     let target = format!("claret/{job}");
-    // Cut in its midst, it goes on where it was.
+    // A download that is reset resumes where it was.
     let cutter = async {
         tap.is_open(1).await;
-        tap.cut();
+        tap.reset();
     };
     let args = [&*target, FILE];
     let (output, ()) = tokio::join!(gateway.run(dir.path(), &args), cutter);

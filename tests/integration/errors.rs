@@ -16,7 +16,7 @@ async fn download_with_bad_field_names_the_field() {
     let good = job("immuta", "a");
     let negative = Some(prost_types::Duration { seconds: -1, nanos: 0 });
     let zero = Some(proto_ms(0));
-    let get = |request: GetJobStatusRequest| ask(&client, request);
+    let get = |request: GetJobStatusRequest| get_status(&client, request);
     let watch = async |request: WatchJobRequest| Watch::open(&client, request).await.unwrap_err();
     let refused = [
         (get(GetJobStatusRequest::default()).await.unwrap_err(), "job"),
@@ -35,9 +35,9 @@ async fn download_with_bad_field_names_the_field() {
         (batch(&client, batch_request(vec![good.clone(); 1001])).await.unwrap_err(), "jobs"),
     ];
     for (status, field) in refused {
-        let told = told(&status);
-        assert_eq!((told.code, &*told.reason), (Code::InvalidArgument, "INVALID_REQUEST"), "{field}");
-        assert_eq!(told.field(), field);
+        let decoded = decode_error(&status);
+        assert_eq!((decoded.code, &*decoded.reason), (Code::InvalidArgument, "INVALID_REQUEST"), "{field}");
+        assert_eq!(decoded.field(), field);
     }
     assert_eq!(simulator.count(""), 0);
 }
@@ -49,8 +49,8 @@ async fn error_message_on_the_wire_is_plain_text() {
     let client = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
     let url = format!("http://{}/jobwatch.v1.JobStatusService/GetJobStatus", gateway.address);
     let request = client.post(url).header("content-type", "application/grpc").body(vec![0; 5]);
-    let answer = guard(request.send()).await.unwrap();
-    let message = answer.headers()["grpc-message"].to_str().unwrap();
+    let response = guard(request.send()).await.unwrap();
+    let message = response.headers()["grpc-message"].to_str().unwrap();
     assert_eq!(message, "job is required");
 }
 
@@ -81,9 +81,9 @@ async fn invalid_job_id_is_refused_without_a_poll() {
         tag.clone_into(&mut bad.job_tag);
         let by_watch = Watch::open(&client, watch_request(&bad)).await.unwrap_err();
         for status in [get(&client, &bad).await.unwrap_err(), by_watch] {
-            let told = told(&status);
-            assert_eq!((told.code, &*told.reason), (Code::InvalidArgument, "INVALID_JOB_ID"));
-            assert_eq!((told.field(), &*told.metadata["backend"]), (field, backend));
+            let decoded = decode_error(&status);
+            assert_eq!((decoded.code, &*decoded.reason), (Code::InvalidArgument, "INVALID_JOB_ID"));
+            assert_eq!((decoded.field(), &*decoded.metadata["backend"]), (field, backend));
         }
     }
     assert!(simulators.iter().all(|simulator| simulator.count("") == 0));
@@ -99,9 +99,9 @@ async fn job_id_refused_by_the_vendor_is_invalid_argument() {
     let bad = job("claret", "77");
     let mut watch = Watch::of(&client, &bad).await;
     for status in [get(&client, &bad).await.unwrap_err(), watch.end().await.unwrap_err()] {
-        let told = told(&status);
-        assert_eq!((told.code, &*told.reason), (Code::InvalidArgument, "INVALID_JOB_ID"));
-        assert_eq!((told.field(), &*told.metadata["job_id"]), ("job.job_id", "77"));
+        let decoded = decode_error(&status);
+        assert_eq!((decoded.code, &*decoded.reason), (Code::InvalidArgument, "INVALID_JOB_ID"));
+        assert_eq!((decoded.field(), &*decoded.metadata["job_id"]), ("job.job_id", "77"));
     }
 }
 
@@ -116,9 +116,9 @@ async fn resume_token_of_another_job_is_refused() {
     watch.status().await;
     for token in ["garbage", "AAAA", "\u{fffd}", &watch.token] {
         let request = WatchJobRequest { resume_token: token.to_owned(), ..watch_request(&other) };
-        let told = told(&Watch::open(&client, request).await.unwrap_err());
-        assert_eq!((told.code, &*told.reason), (Code::InvalidArgument, "INVALID_RESUME_TOKEN"));
-        assert_eq!(told.field(), "resume_token");
+        let decoded = decode_error(&Watch::open(&client, request).await.unwrap_err());
+        assert_eq!((decoded.code, &*decoded.reason), (Code::InvalidArgument, "INVALID_RESUME_TOKEN"));
+        assert_eq!(decoded.field(), "resume_token");
     }
 }
 
@@ -143,11 +143,11 @@ async fn unknown_artifact_is_named() {
             Err(error) => error,
         };
         for status in [get(&client, &missing).await.unwrap_err(), by_watch] {
-            let told = told(&status);
-            assert_eq!((told.code, &*told.reason), (Code::NotFound, reason));
-            let resource = told.details.resource_info().unwrap();
+            let decoded = decode_error(&status);
+            assert_eq!((decoded.code, &*decoded.reason), (Code::NotFound, reason));
+            let resource = decoded.details.resource_info().unwrap();
             assert_eq!((&*resource.resource_type, &*resource.resource_name), (kind, name));
-            assert_eq!((&*told.metadata["backend"], &*told.metadata["job_id"]), (backend, id));
+            assert_eq!((&*decoded.metadata["backend"], &*decoded.metadata["job_id"]), (backend, id));
         }
     }
 }
@@ -160,7 +160,7 @@ async fn exceeded_limit_is_named() {
     let client = gateway.client();
     let job = job_at(&simulator, &simulator.start_job(Plan::fixed("active")));
     let mut watches = [Watch::of(&client, &job).await, Watch::of(&client, &job).await];
-    let error = told(&Watch::open(&client, watch_request(&job)).await.unwrap_err());
+    let error = decode_error(&Watch::open(&client, watch_request(&job)).await.unwrap_err());
     assert_eq!((error.code, &*error.reason), (Code::ResourceExhausted, "TOO_MANY_WATCHES"));
     let quota = &error.details.quota_failure().unwrap().violations[0];
     assert_eq!(quota.subject, "limits.watches");
@@ -169,7 +169,7 @@ async fn exceeded_limit_is_named() {
         watch.status().await;
     }
     get(&client, &job).await.expect("a get is not a watch");
-    let error = told(&batch(&client, batch_request(vec![job.clone(); 4])).await.unwrap_err());
+    let error = decode_error(&batch(&client, batch_request(vec![job.clone(); 4])).await.unwrap_err());
     assert_eq!((&*error.reason, error.field()), ("INVALID_REQUEST", "jobs"));
     drop(watches);
     // A watch is free again once the server has heard of its end.
@@ -181,7 +181,7 @@ async fn exceeded_limit_is_named() {
     guard(open_again).await;
 }
 
-/// What a vendor does, and what a caller is told.
+/// What a vendor does, and what a caller is decoded.
 struct Case {
     vendor: Vendor,
     effect: Effect,
@@ -290,7 +290,7 @@ async fn vendor_failures_map_to_code_and_reason() {
         let gateway = Gateway::start([backend]).await;
         let client = gateway.client();
         let job = job_at(&simulator, &simulator.start_job(Plan::default()));
-        let error = told(&get(&client, &job).await.unwrap_err());
+        let error = decode_error(&get(&client, &job).await.unwrap_err());
         assert_eq!((error.code, &*error.reason), (code, reason), "{what}: {}", error.message);
         let told_status = error.metadata.get("http_status").map(String::as_str);
         assert_eq!(told_status, http_status, "{what}");
@@ -312,7 +312,7 @@ async fn wrong_endpoint_is_no_missing_job() {
         let simulator = simulator(vendor).await;
         let token = simulator.issue_token();
         let gateway = Gateway::start([Backend::of(&simulator).path("/elsewhere").bearer(&token)]).await;
-        let error = told(&get(&gateway.client(), &job(vendor.name(), "1")).await.unwrap_err());
+        let error = decode_error(&get(&gateway.client(), &job(vendor.name(), "1")).await.unwrap_err());
         assert_eq!((error.code, &*error.reason), (Code::FailedPrecondition, "BACKEND_REJECTED"), "{vendor}");
         assert_eq!(error.metadata["http_status"], "404");
     }
@@ -322,7 +322,7 @@ async fn wrong_endpoint_is_no_missing_job() {
 async fn refused_connection_is_unavailable() {
     for vendor in Vendor::ALL {
         let gateway = Gateway::start([Backend::dead(vendor).await]).await;
-        let error = told(&get(&gateway.client(), &job(vendor.name(), "1")).await.unwrap_err());
+        let error = decode_error(&get(&gateway.client(), &job(vendor.name(), "1")).await.unwrap_err());
         assert_eq!((error.code, &*error.reason), (Code::Unavailable, "BACKEND_UNAVAILABLE"));
         assert!(error.retry_delay().is_some());
     }
@@ -333,6 +333,6 @@ async fn vendor_message_is_cut_to_512_characters() {
     let simulator = simulator(Vendor::Immuta).await;
     simulator.inject(Fault::new(Effect::Refuse("ä".repeat(5000))));
     let gateway = Gateway::start([Backend::of(&simulator)]).await;
-    let error = told(&get(&gateway.client(), &job("immuta", "1")).await.unwrap_err());
+    let error = decode_error(&get(&gateway.client(), &job("immuta", "1")).await.unwrap_err());
     assert_eq!(error.metadata["vendor_message"].chars().count(), 512);
 }

@@ -1,4 +1,4 @@
-//! Whatever the network and a broken vendor do to an answer: what callers see
+//! Whatever the network and a broken vendor do to a response: what callers see
 //! meanwhile, and that no job is lost, none takes another's state, and no other
 //! backend notices. docs/faults.md is the table of them.
 
@@ -68,7 +68,7 @@ fn assert_nothing_panicked() {
 /// Nothing that a caller sees of an error gives away a secret or an address.
 fn assert_discreet(error: &Status, what: &str) {
     let details = String::from_utf8_lossy(error.details()).into_owned();
-    let visible = format!("{error:?} {error} {details} {:?}", told(error));
+    let visible = format!("{error:?} {error} {details} {:?}", decode_error(error));
     for secret in [
         credentials::IMMUTA_API_KEY,
         credentials::KINETICA_PASSWORD,
@@ -114,7 +114,7 @@ impl<'a> Trial<'a> {
         let (job, id) = self.start();
         let (other, _) = self.start();
         let mut watch = Watch::of(client, &job).await;
-        // On a busy machine a healthy answer may outlast so short a time-out, too.
+        // On a busy machine a healthy response may outlast so short a time-out, too.
         let first = if self.row.stuck { watch.next_status().await } else { watch.status().await };
         assert_eq!(first.state(), S::Running, "{what}");
 
@@ -123,12 +123,12 @@ impl<'a> Trial<'a> {
         let (seen, neighbour) = tokio::join!(get(client, &other), get(client, elsewhere));
         assert_eq!(neighbour.unwrap().state(), S::Running, "{what}");
         match (self.row.sees, seen) {
-            (Sees::Answer, seen) => assert_eq!(seen.expect(&what).state(), S::Running, "{what}"),
+            (Sees::Response, seen) => assert_eq!(seen.expect(&what).state(), S::Running, "{what}"),
             (_, Ok(seen)) => panic!("{what}: {seen:?}"),
             (expected, Err(error)) => {
-                let told = told(&error);
-                assert_eq!((told.code, &*told.reason), expected.error(), "{what}: {}", told.message);
-                assert_eq!(told.retry_delay().is_some(), told.code == Code::Unavailable, "{what}");
+                let decoded = decode_error(&error);
+                assert_eq!((decoded.code, &*decoded.reason), expected.error(), "{what}: {}", decoded.message);
+                assert_eq!(decoded.retry_delay().is_some(), decoded.code == Code::Unavailable, "{what}");
                 assert_discreet(&error, &what);
                 let (interruption, cause) = watch.interruption().await;
                 assert_eq!((cause.code, &*cause.reason), expected.error(), "{what}: {}", cause.message);
@@ -137,13 +137,13 @@ impl<'a> Trial<'a> {
             }
         }
         self.simulator.finish(&id);
-        if self.row.sees == Sees::Answer {
+        if self.row.sees == Sees::Response {
             assert_eq!(watch.status().await.state(), S::Succeeded, "{what}");
             watch.end().await.unwrap();
         }
 
         self.proxy.heal();
-        if self.row.sees != Sees::Answer {
+        if self.row.sees != Sees::Response {
             assert_eq!(watch.next_status().await.state(), S::Succeeded, "{what}");
             watch.end().await.unwrap();
         }
@@ -152,18 +152,20 @@ impl<'a> Trial<'a> {
     }
 }
 
-/// What a get sees once the backend is asked again.
+/// The result of a get once the backend is polled again.
 async fn at_last(client: &Client, job: &JobRef) -> S {
-    let answered = async {
+    let response = async {
         loop {
             match get(client, job).await {
                 Ok(status) => return status.state(),
                 // What it failed with last holds until the back-off is over.
-                Err(error) => assert!(matches!(why(&error).0, Code::Unavailable | Code::Internal)),
+                Err(error) => {
+                    assert!(matches!(code_and_reason(&error).0, Code::Unavailable | Code::Internal))
+                }
             }
         }
     };
-    guard(answered).await
+    guard(response).await
 }
 
 /// All faults at once, at one gateway, beside a backend that is well.
@@ -242,8 +244,8 @@ fn two_states(vendor: Vendor) -> [(&'static str, S); 2] {
     }
 }
 
-/// Two jobs of different states, asked for in turn over the same connection: each
-/// answer is the job's own, or none.
+/// Two jobs of different states, polled in turn over the same connection: each
+/// response is the job's own, or none.
 async fn no_mix_up(vendor: Vendor, fault: Fault) {
     let simulator = simulator(vendor).await;
     let proxy = Proxy::before(&simulator).await;
@@ -256,16 +258,19 @@ async fn no_mix_up(vendor: Vendor, fault: Fault) {
         assert_eq!(get(&client, job).await.unwrap().state(), *state);
     }
     proxy.set(fault);
-    let mut answered = 0;
+    let mut responses = 0;
     for _ in 0..20 {
         for (job, state) in &jobs {
             match get(&client, job).await {
                 Ok(status) => {
                     assert_eq!(status.state(), *state, "{vendor}: {}", status.vendor_state);
-                    answered += 1;
+                    responses += 1;
                 }
                 Err(error) => {
-                    assert!(matches!(why(&error).0, Code::Unavailable | Code::Internal), "{vendor}: {error}");
+                    assert!(
+                        matches!(code_and_reason(&error).0, Code::Unavailable | Code::Internal),
+                        "{vendor}: {error}"
+                    );
                     assert_discreet(&error, "a mix-up");
                 }
             }
@@ -273,20 +278,20 @@ async fn no_mix_up(vendor: Vendor, fault: Fault) {
     }
     // The fault still lasts.
     for (job, state) in &jobs {
-        assert_eq!(at_last(&client, job).await, *state, "{vendor}: {answered}");
+        assert_eq!(at_last(&client, job).await, *state, "{vendor}: {responses}");
     }
     proxy.heal();
     for (job, state) in &jobs {
-        assert_eq!(at_last(&client, job).await, *state, "{vendor}: {answered}");
+        assert_eq!(at_last(&client, job).await, *state, "{vendor}: {responses}");
     }
 }
 
 #[tokio::test]
 async fn duplicated_response_is_never_read_as_another_jobs() {
-    let twice = |answer: &RawResponse| Delivery::of([answer.whole(), answer.whole()].concat());
-    // The copy comes a little after the answer, when the connection is idle or in
+    let twice = |response: &RawResponse| Delivery::of([response.whole(), response.whole()].concat());
+    // The copy comes a little after the response, when the connection is idle or in
     // use again.
-    let soon = |size| Fault::changed(move |answer| twice(answer).paced(size, ms(1)));
+    let soon = |size| Fault::changed(move |response| twice(response).paced(size, ms(1)));
     for fault in [Fault::changed(twice), soon(50), soon(1000), Fault::copied_late()] {
         join_all(Vendor::ALL.map(|vendor| no_mix_up(vendor, fault.clone()))).await;
     }
@@ -297,7 +302,7 @@ async fn response_to_the_previous_request_is_never_read_as_this_jobs() {
     join_all(Vendor::ALL.map(|vendor| no_mix_up(vendor, Fault::shifted()))).await;
 }
 
-/// How many backends share the bytes of an answer.
+/// How many backends share the bytes of a response.
 const SHARES: usize = 8;
 
 #[tokio::test]
@@ -337,7 +342,7 @@ async fn ends_at_any_byte(vendor: Vendor) {
                 proxy.requests_come(1).await;
                 let error = get(&client, &job).await.unwrap_err();
                 assert_eq!(
-                    why(&error),
+                    code_and_reason(&error),
                     (Code::Unavailable, "BACKEND_UNAVAILABLE".to_owned()),
                     "{vendor}: {end:?}"
                 );
@@ -363,14 +368,14 @@ async fn never_connects(backend: Backend, well: &Simulator) {
     let (failed, neighbour) = tokio::join!(get(&client, &job), get(&client, &elsewhere));
     assert_eq!(neighbour.unwrap().state(), S::Running);
     let error = failed.unwrap_err();
-    assert_eq!(why(&error), (Code::Unavailable, "BACKEND_UNAVAILABLE".to_owned()));
-    assert!(told(&error).retry_delay().is_some());
+    assert_eq!(code_and_reason(&error), (Code::Unavailable, "BACKEND_UNAVAILABLE".to_owned()));
+    assert!(decode_error(&error).retry_delay().is_some());
     assert_discreet(&error, "no connection");
     // A connection may take longer to fail than the first heartbeat to come.
     let (interruption, cause) = watch.interruption().await;
     assert_eq!((cause.code, &*cause.reason), (Code::Unavailable, "BACKEND_UNAVAILABLE"));
     assert_discreet(&from_message(&interruption.cause.unwrap()), "no connection");
-    // It stays open, and the outage is told again.
+    // It stays open, and the interruption is sent again.
     watch.interruption().await;
 }
 
@@ -392,8 +397,8 @@ async fn self_signed_certificate_is_an_outage_and_gets_no_credentials() {
     let url = format!("https://{}", listener.local_addr().unwrap());
     let identity = Identity::from_pem(cert.pem(), signing_key.serialize_pem());
     let tls = Server::builder().tls_config(ServerTlsConfig::new().identity(identity)).unwrap();
-    let asked = Arc::new(AtomicUsize::new(0));
-    let counter = Arc::clone(&asked);
+    let requests = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&requests);
     let count = move |request: tonic::Request<()>| {
         counter.fetch_add(1, Ordering::Relaxed);
         Ok(request)
@@ -405,7 +410,7 @@ async fn self_signed_certificate_is_an_outage_and_gets_no_credentials() {
     for vendor in Vendor::ALL {
         never_connects(Backend::at(vendor, &*url).named("self-signed"), &well).await;
     }
-    assert_eq!(asked.load(Ordering::Relaxed), 0, "the request ended with the handshake");
+    assert_eq!(requests.load(Ordering::Relaxed), 0, "the request ended with the handshake");
 }
 
 #[tokio::test]

@@ -45,7 +45,7 @@ pub(crate) async fn simulator(vendor: Vendor) -> Simulator {
 }
 
 /// One `[backends.x]` of a configuration: by default named like its vendor, with
-/// the vendor's usual credentials and a short cadence.
+/// the vendor's usual credentials and a short poll interval.
 #[derive(Clone, Debug)]
 pub(crate) struct Backend {
     name: String,
@@ -140,7 +140,7 @@ impl Backend {
         self
     }
 
-    /// Asks at exactly this interval.
+    /// Polls at exactly this interval.
     pub(crate) fn every(self, interval: Duration) -> Self {
         let interval = format!("\"{}ms\"", interval.as_millis());
         let backend = self.poll("min_interval", &interval).poll("max_interval", &interval);
@@ -170,7 +170,7 @@ pub(crate) fn config_text(sections: &str, backends: impl IntoIterator<Item = Bac
     format!("allow_inline_secrets = true\n{sections}\n{backends}")
 }
 
-/// A running gateway; it is cut off when this is dropped.
+/// A running gateway; it ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Gateway {
     pub(crate) address: SocketAddr,
@@ -244,16 +244,16 @@ pub(crate) fn full(job: &JobRef) -> GetJobStatusRequest {
     GetJobStatusRequest { view: JobStatusView::Full.into(), ..get_request(job) }
 }
 
-pub(crate) async fn ask(
+pub(crate) async fn get_status(
     client: &Client,
     request: impl tonic::IntoRequest<GetJobStatusRequest>,
 ) -> Result<JobStatus, Status> {
-    let answer = guard(client.clone().get_job_status(request)).await?;
-    Ok(answer.into_inner().status.expect("an answer has a status"))
+    let response = guard(client.clone().get_job_status(request)).await?;
+    Ok(response.into_inner().status.expect("a response has a status"))
 }
 
 pub(crate) async fn get(client: &Client, job: &JobRef) -> Result<JobStatus, Status> {
-    ask(client, get_request(job)).await
+    get_status(client, get_request(job)).await
 }
 
 /// One outcome for each job, after checking that each names its job.
@@ -262,11 +262,11 @@ pub(crate) async fn batch(
     request: impl tonic::IntoRequest<BatchGetStatusesRequest>,
 ) -> Result<Vec<Result<JobStatus, Status>>, Status> {
     let request = request.into_request();
-    let asked = request.get_ref().jobs.clone();
-    let answer = guard(client.clone().batch_get_statuses(request)).await?.into_inner();
-    let named: Vec<_> = answer.results.iter().map(|result| result.job.clone().unwrap()).collect();
-    assert_eq!(named, asked);
-    Ok(answer.results.into_iter().map(element).collect())
+    let requested = request.get_ref().jobs.clone();
+    let response = guard(client.clone().batch_get_statuses(request)).await?.into_inner();
+    let named: Vec<_> = response.results.iter().map(|result| result.job.clone().unwrap()).collect();
+    assert_eq!(named, requested);
+    Ok(response.results.into_iter().map(element).collect())
 }
 
 pub(crate) fn batch_request(jobs: impl IntoIterator<Item = JobRef>) -> BatchGetStatusesRequest {
@@ -292,9 +292,9 @@ pub(crate) fn within<T>(time: Duration, message: T) -> tonic::Request<T> {
     request
 }
 
-/// What a failure tells, decoded.
+/// The decoded details of an error.
 #[derive(Debug)]
-pub(crate) struct Told {
+pub(crate) struct DecodedError {
     pub(crate) code: Code,
     pub(crate) message: String,
     pub(crate) reason: String,
@@ -302,7 +302,7 @@ pub(crate) struct Told {
     pub(crate) details: ErrorDetails,
 }
 
-impl Told {
+impl DecodedError {
     pub(crate) fn retry_delay(&self) -> Option<Duration> {
         self.details.retry_info().and_then(|info| info.retry_delay)
     }
@@ -317,11 +317,11 @@ impl Told {
     }
 }
 
-pub(crate) fn told(status: &Status) -> Told {
+pub(crate) fn decode_error(status: &Status) -> DecodedError {
     let details = status.get_error_details();
     let info = details.error_info().unwrap_or_else(|| panic!("no ErrorInfo in {status:?}"));
     assert_eq!(info.domain, "jobwatch");
-    Told {
+    DecodedError {
         code: status.code(),
         message: status.message().to_owned(),
         reason: info.reason.clone(),
@@ -331,9 +331,9 @@ pub(crate) fn told(status: &Status) -> Told {
 }
 
 /// Code and reason.
-pub(crate) fn why(status: &Status) -> (Code, String) {
-    let told = told(status);
-    (told.code, told.reason)
+pub(crate) fn code_and_reason(status: &Status) -> (Code, String) {
+    let decoded = decode_error(status);
+    (decoded.code, decoded.reason)
 }
 
 /// A message as gRPC frames it.
@@ -359,9 +359,9 @@ pub(crate) fn watch_request(job: &JobRef) -> WatchJobRequest {
     WatchJobRequest { job: Some(job.clone()), ..Default::default() }
 }
 
-fn with_cause(interruption: Interruption) -> (Interruption, Told) {
+fn with_cause(interruption: Interruption) -> (Interruption, DecodedError) {
     let cause = from_message(interruption.cause.as_ref().expect("an interruption has a cause"));
-    (interruption, told(&cause))
+    (interruption, decode_error(&cause))
 }
 
 /// An open watch and the newest token that it sent.
@@ -412,7 +412,7 @@ impl Watch {
 
     /// The next event but for heartbeats, which has to be an interruption; with its
     /// cause.
-    pub(crate) async fn interruption(&mut self) -> (Interruption, Told) {
+    pub(crate) async fn interruption(&mut self) -> (Interruption, DecodedError) {
         match self.next_but_heartbeats().await {
             Ok(Some(Event::Interruption(interruption))) => with_cause(interruption),
             other => panic!("not an interruption: {other:?}"),

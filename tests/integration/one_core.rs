@@ -17,7 +17,7 @@ async fn program_on_one_core_uses_one_thread_and_serves_and_stops() {
     let job = job_at(&simulator, &simulator.start_job(Plan::succeeds(Outcome::Nothing).running_for(ms(300))));
     let config = config_text("[server]\nlisten = \"127.0.0.1:0\"", [Backend::of(&simulator)]);
 
-    // What is started by this thread may use the cores that it may.
+    // A child process inherits this thread's CPU affinity.
     let all = sched_getaffinity(None).unwrap();
     let core = (0..CpuSet::MAX_CPU).find(|core| all.is_set(*core)).unwrap();
     let mut one = CpuSet::new();

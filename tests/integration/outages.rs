@@ -47,7 +47,7 @@ async fn end_during_an_outage(vendor: Vendor) {
             match watch.next().await.unwrap().unwrap() {
                 Event::Heartbeat(_) => {}
                 Event::Interruption(interruption) => {
-                    let cause = told(&from_message(interruption.cause.as_ref().unwrap()));
+                    let cause = decode_error(&from_message(interruption.cause.as_ref().unwrap()));
                     assert_eq!((cause.code, &*cause.reason), (Code::Unavailable, "BACKEND_UNAVAILABLE"));
                     assert!(cause.retry_delay().is_some() && interruption.retry_time.is_some());
                     assert!(interruption.observe_time.is_some());
@@ -57,7 +57,7 @@ async fn end_during_an_outage(vendor: Vendor) {
             }
         }
     }
-    // An interruption that lasts is told again: two seconds of it, past the
+    // An interruption that lasts is sent again: two seconds of it, past the
     // fifth failure.
     for _ in 0..10 {
         watches[0].interruption().await;
@@ -144,14 +144,14 @@ async fn retry_after_is_honoured_and_reported() {
     let count = simulator.count("");
     let told_at = Instant::now();
 
-    let error = told(&get(&client, &job).await.unwrap_err());
+    let error = decode_error(&get(&client, &job).await.unwrap_err());
     assert_eq!((error.code, &*error.reason), (Code::Unavailable, "BACKEND_THROTTLED"));
     let left = error.retry_delay().unwrap();
     assert!(left > ms(0) && left <= ms(2000), "{left:?}");
     let mut old_will_do = get_request(&job);
     old_will_do.max_age = Some(proto_ms(60_000));
-    ask(&client, old_will_do).await.unwrap();
-    assert_eq!(simulator.count(""), count, "nothing was asked meanwhile");
+    get_status(&client, old_will_do).await.unwrap();
+    assert_eq!(simulator.count(""), count, "nothing was polled meanwhile");
 
     guard(simulator.wait_for_calls("/jobs/statuses", count + 1)).await;
     let calls = simulator.calls();
@@ -165,11 +165,11 @@ async fn batch_with_a_throttled_backend_answers_the_others() {
     immuta.inject(Fault::new(Effect::retry_after(503, 30)));
     let gateway = Gateway::start([Backend::of(&immuta), Backend::of(&claret)]).await;
     let other = job_at(&claret, &claret.start_job(Plan::fixed("pending")));
-    let answers = batch(&gateway.client(), batch_request([job("immuta", "1"), other])).await.unwrap();
-    let error = told(answers[0].as_ref().unwrap_err());
+    let results = batch(&gateway.client(), batch_request([job("immuta", "1"), other])).await.unwrap();
+    let error = decode_error(results[0].as_ref().unwrap_err());
     assert_eq!(error.reason, "BACKEND_UNAVAILABLE");
     assert!(error.retry_delay().unwrap() > ms(25_000));
-    assert!(answers[1].is_ok());
+    assert!(results[1].is_ok());
 }
 
 #[tokio::test]
@@ -191,7 +191,7 @@ async fn open_circuit_breaker_lets_one_probe_through_at_a_time() {
     for watch in &mut watches {
         watch.interruption().await;
     }
-    // One failure is told to all, and five open the circuit.
+    // One failure is sent to every watch, and five open the circuit.
     let opened = async { while health(&mut client).await != BackendHealth::Unavailable {} };
     guard(opened).await;
     simulator.clear_calls();
@@ -209,7 +209,7 @@ async fn open_circuit_breaker_lets_one_probe_through_at_a_time() {
         loop {
             match watch.next().await.unwrap().unwrap() {
                 Event::Heartbeat(_) => break,
-                // What lasts is told again.
+                // An interruption that lasts is sent again.
                 Event::Interruption(_) => {}
                 Event::Status(status) => panic!("nothing has changed: {status:?}"),
             }
@@ -255,5 +255,5 @@ async fn slow_or_dead_backend_does_not_delay_another() {
     get(&client, &job).await.unwrap();
     // All of that while no response of the slow one was sent.
     slow.clear_faults();
-    assert_eq!(why(&bad[0].end().await.unwrap_err()).1, "JOB_NOT_FOUND");
+    assert_eq!(code_and_reason(&bad[0].end().await.unwrap_err()).1, "JOB_NOT_FOUND");
 }

@@ -66,7 +66,7 @@ impl Program {
                 }
             })
         };
-        let address = guard(address).await.expect("it says where it listens");
+        let address = guard(address).await.expect("the log has the address");
         Self { child, address, log, reader, _config: file }
     }
 
@@ -100,14 +100,14 @@ impl Program {
         self.of_the_system("Threads:").parse().unwrap()
     }
 
-    /// What the system says of it.
+    /// Its `/proc/PID/status`.
     #[cfg(target_os = "linux")]
     fn of_the_system(&self, what: &str) -> String {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id().unwrap())).unwrap();
         status.lines().find_map(|line| line.strip_prefix(what)).unwrap().trim().to_owned()
     }
 
-    /// Whoever read its log is gone, and its stderr leads nowhere.
+    /// Closes the read end of its stderr.
     pub(crate) async fn lose_log(&mut self) {
         let reader = std::mem::replace(&mut self.reader, tokio::spawn(async {}));
         reader.abort();

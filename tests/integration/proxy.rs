@@ -1,7 +1,7 @@
 //! The network between a gateway and a vendor, as bad as a test wants it.
 //!
-//! A [`Proxy`] reads the requests of a connection one by one, has each answered by
-//! the simulator behind it, and lets the answer out as the [`Fault`] of that moment
+//! A [`Proxy`] reads the requests of a connection one by one, fetches each response from
+//! the simulator behind it, and lets the response out as the [`Fault`] of that moment
 //! says. A test changes the fault while connections are open.
 
 use std::{
@@ -23,7 +23,7 @@ use tokio::{
 
 use crate::harness::guard;
 
-/// Which answers a connection gives.
+/// The order of a connection's responses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Order {
     /// To each request its own.
@@ -40,11 +40,11 @@ enum Order {
 
 type Change = Arc<dyn Fn(&RawResponse) -> Delivery + Send + Sync>;
 
-/// What goes wrong with an answer.
+/// What goes wrong with a response.
 #[derive(Clone)]
 pub(crate) struct Fault {
     change: Change,
-    /// Milliseconds that a request and an answer wait; a range is jitter.
+    /// Milliseconds that a request and a response wait; a range is jitter.
     delays: [RangeInclusive<u64>; 2],
     order: Order,
 }
@@ -52,10 +52,10 @@ pub(crate) struct Fault {
 impl Fault {
     /// None at all.
     pub(crate) fn none() -> Self {
-        Self::changed(|answer| Delivery::of(answer.whole()))
+        Self::changed(|response| Delivery::of(response.whole()))
     }
 
-    /// This delivery in place of the answer's.
+    /// This delivery in place of the response's.
     pub(crate) fn changed(change: impl Fn(&RawResponse) -> Delivery + Send + Sync + 'static) -> Self {
         Self { change: Arc::new(change), delays: [0..=0, 0..=0], order: Order::Right }
     }
@@ -75,25 +75,25 @@ impl Fault {
         Self { order: Order::Deaf, ..Self::none() }
     }
 
-    /// A connection that has answered once is closed under the next request.
+    /// A connection that has served a response is closed under the next request.
     pub(crate) fn once_a_connection() -> Self {
         Self { order: Order::Once, ..Self::none() }
     }
 
-    /// A copy of the answer before, in place of the answer, just as the next request
+    /// A copy of the response before, in place of the response, just as the next request
     /// has come.
     pub(crate) fn copied_late() -> Self {
         Self { order: Order::CopyFirst, ..Self::none() }
     }
 
-    /// Each request of a connection but the first gets the answer to the one before.
+    /// Each request of a connection but the first gets the response to the one before.
     pub(crate) fn shifted() -> Self {
         Self { order: Order::Shifted, ..Self::none() }
     }
 
     /// Milliseconds of latency on the way there and back.
-    pub(crate) fn delayed(request: RangeInclusive<u64>, answer: RangeInclusive<u64>) -> Self {
-        Self { delays: [request, answer], ..Self::none() }
+    pub(crate) fn delayed(request: RangeInclusive<u64>, response: RangeInclusive<u64>) -> Self {
+        Self { delays: [request, response], ..Self::none() }
     }
 }
 
@@ -138,7 +138,7 @@ impl Proxy {
         format!("http://{}", self.address)
     }
 
-    /// From the next answer on, on open connections, too.
+    /// From the next response on, on open connections, too.
     pub(crate) fn set(&self, fault: Fault) {
         *self.shared.fault.lock().unwrap() = fault;
     }
@@ -208,10 +208,12 @@ impl Shared {
                 stream.write_all(&before.whole()).await?;
             }
             sleep(wait(&fault.delays[0])).await;
-            let answer = fetch(self.vendor, &request).await?;
+            let response = fetch(self.vendor, &request).await?;
             sleep(wait(&fault.delays[1])).await;
-            let next =
-                before.replace(answer.clone()).filter(|_| fault.order == Order::Shifted).unwrap_or(answer);
+            let next = before
+                .replace(response.clone())
+                .filter(|_| fault.order == Order::Shifted)
+                .unwrap_or(response);
             let sent = |bytes| self.seen.send_modify(|seen| seen.bytes += bytes);
             if !(fault.change)(&next).send(&mut stream, sent).await? {
                 return Ok(());
@@ -238,12 +240,12 @@ async fn read_request(stream: &mut TcpStream, unread: &mut Vec<u8>) -> io::Resul
     }
 }
 
-/// The vendor's answer, over a connection of its own.
+/// The vendor's response, over a connection of its own.
 async fn fetch(vendor: SocketAddr, request: &[u8]) -> io::Result<RawResponse> {
     let mut stream = TcpStream::connect(vendor).await?;
     let line = 2 + request.windows(2).position(|two| two == b"\r\n").expect("a request has lines");
     stream.write_all(&[&request[..line], b"Connection: close\r\n", &request[line..]].concat()).await?;
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).await?;
-    Ok(RawResponse::parse(&bytes).expect("an answer of HTTP/1.1"))
+    Ok(RawResponse::parse(&bytes).expect("a response of HTTP/1.1"))
 }

@@ -8,7 +8,7 @@ use tonic::Code;
 
 use crate::harness::*;
 
-/// Where a vendor is asked, an id that it can have, and the word of a running job.
+/// The path of a vendor's polls, a valid job id, and the word for a running job.
 fn case(vendor: Vendor) -> (&'static str, &'static str, &'static str) {
     match vendor {
         Vendor::Immuta => ("/jobs/statuses", "cefb58a0-cd71-11ec-8e29-81c20d280994", "active"),
@@ -47,9 +47,9 @@ async fn job_never_registered_is_not_found_after_the_grace() {
         let simulator = simulator(vendor).await;
         let gateway = Gateway::start([Backend::of(&simulator)]).await;
         let mut watch = Watch::of(&gateway.client(), &job(vendor.name(), id)).await;
-        let error = told(&watch.end().await.unwrap_err());
+        let error = decode_error(&watch.end().await.unwrap_err());
         assert_eq!((error.code, &*error.reason), (Code::NotFound, "JOB_NOT_FOUND"), "{vendor}");
-        assert!(simulator.count(path) > 1, "{vendor} was asked again");
+        assert!(simulator.count(path) > 1, "{vendor} was polled again");
     }
 }
 
@@ -64,7 +64,7 @@ async fn late_job_that_vanishes_is_gone_despite_a_long_grace() {
         simulator.start_job(Plan::fixed(word).id(id));
         watch.status().await;
         simulator.forget(id);
-        let error = told(&watch.end().await.unwrap_err());
+        let error = decode_error(&watch.end().await.unwrap_err());
         assert_eq!((error.code, &*error.reason), (Code::NotFound, "JOB_GONE"), "{vendor}");
         assert!(error.message.contains(word), "{}", error.message);
     }
@@ -79,10 +79,14 @@ async fn immuta_job_archived_before_its_end_was_seen_is_gone() {
     let job = job_at(&simulator, &simulator.start_job(plan));
     let mut watch = Watch::of(&gateway.client(), &job).await;
     assert_eq!(watch.status().await.state(), S::Running);
-    let error = told(&watch.end().await.unwrap_err());
+    let error = decode_error(&watch.end().await.unwrap_err());
     assert_eq!((error.code, &*error.reason), (Code::NotFound, "JOB_GONE"));
     assert!(error.message.contains("active"), "{}", error.message);
-    assert_eq!(why(&get(&gateway.client(), &job).await.unwrap_err()).1, "JOB_NOT_FOUND", "who asks now");
+    assert_eq!(
+        code_and_reason(&get(&gateway.client(), &job).await.unwrap_err()).1,
+        "JOB_NOT_FOUND",
+        "a new call"
+    );
 }
 
 #[tokio::test]
@@ -99,7 +103,7 @@ async fn archived_immuta_job_with_a_known_end_is_answered() {
     watch.end().await.unwrap();
 
     simulator.forget(&started.id);
-    let asked = simulator.count("/jobs/statuses");
+    let polls = simulator.count("/jobs/statuses");
     assert_eq!(get(&client, &job).await.unwrap().state(), S::Succeeded);
     assert_eq!(
         batch(&client, batch_request([job.clone()])).await.unwrap()[0].as_ref().unwrap().state(),
@@ -108,5 +112,5 @@ async fn archived_immuta_job_with_a_known_end_is_answered() {
     let mut later = Watch::of(&client, &job).await;
     assert_eq!(later.status().await.state(), S::Succeeded);
     later.end().await.unwrap();
-    assert_eq!(simulator.count("/jobs/statuses"), asked, "nobody was asked");
+    assert_eq!(simulator.count("/jobs/statuses"), polls, "nothing was polled");
 }

@@ -34,7 +34,7 @@ async fn resumed_watch_sends_nothing_twice() {
     let mut watch = Watch::of(&client, &job).await;
     watch.status().await;
     let token = watch.token.clone();
-    // On the same hub, while another watch goes on, and once nobody follows it.
+    // On the same gateway: while another watch is open, and without any other watch.
     for _ in 0..2 {
         let mut resumed = Watch::open(&client, from(&token, &job)).await.unwrap();
         stays_silent(&mut resumed, 3).await;
@@ -70,7 +70,7 @@ async fn resume_after_a_restart_sends_only_changes() {
         let mut watch = Watch::of(&gateway.client(), &job).await;
         watch.status().await;
         assert_eq!(
-            why(&{
+            code_and_reason(&{
                 let stopping = gateway.stop();
                 let (error, ()) = tokio::join!(watch.end(), stopping);
                 error.unwrap_err()
@@ -120,7 +120,7 @@ async fn resume_at_a_stale_replica_sends_nothing_older() {
 
     let mut watch = Watch::open(&behind.client(), from(&watch.token, &job)).await.unwrap();
     stays_silent(&mut watch, 2).await;
-    assert_eq!(old.status().await.state(), S::Running, "the vendor was asked at once");
+    assert_eq!(old.status().await.state(), S::Running, "the vendor was polled at once");
     let calls = simulator.count("");
     let mut watch = Watch::open(&behind.client(), from(&watch.token, &job)).await.unwrap();
     stays_silent(&mut watch, 2).await;

@@ -234,8 +234,8 @@ async fn environment_file_with_bad_line_stops_start_and_names_the_line() {
     let backend = room.backend(Kind::Login, "{ env = \"CLARET_PASSWORD\" }");
     let (_file, mut command) = with_env_file(backend, &env);
     let output = guard(command.output()).await.unwrap();
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(2), "{said}");
-    assert!(said.contains(&format!("{} line 3 is no variable", env.display())), "{said}");
-    assert!(!said.contains("hush"), "{said}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains(&format!("{} line 3 is no variable", env.display())), "{stderr}");
+    assert!(!stderr.contains("hush"), "{stderr}");
 }

@@ -9,7 +9,7 @@ use crate::{harness::*, program::Program};
 /// Every part of an error that a caller sees.
 fn visible(error: &Status) -> String {
     let details = String::from_utf8_lossy(error.details()).into_owned();
-    format!("{error:?} {error} {:?} {details} {:?}", error.metadata(), told(error))
+    format!("{error:?} {error} {:?} {details} {:?}", error.metadata(), decode_error(error))
 }
 
 fn basic(user: &str, password: &str) -> String {
@@ -138,15 +138,15 @@ async fn secret_echoed_by_a_vendor_does_not_appear() {
 
 #[tokio::test]
 async fn exchanged_token_echoed_by_a_vendor_does_not_appear() {
-    // What this vendor hands out is known: it answers for the simulator.
+    // The token is known: this vendor stands in for the simulator.
     let token = "issued-0123456789abcdef";
-    for (vendor, path, answer) in [
+    for (vendor, path, response) in [
         (Vendor::Immuta, "/bim/apikey/authenticate", format!(r#"{{"token":"{token}"}}"#)),
         (Vendor::Claret, "/tokens/create", format!(r#"{{"token":"{token}"}}"#)),
         (Vendor::Datasaur, "/oauth/token", format!(r#"{{"access_token":"{token}","expires_in":3600}}"#)),
     ] {
         let simulator = simulator(vendor).await;
-        simulator.inject(Fault::new(Effect::status(200, answer)).at(path));
+        simulator.inject(Fault::new(Effect::status(200, response)).at(path));
         simulator.inject(Fault::new(Effect::Refuse(format!("Bearer {token} may not"))));
         let mut backend = Backend::of(&simulator);
         if vendor == Vendor::Immuta {
@@ -156,7 +156,7 @@ async fn exchanged_token_echoed_by_a_vendor_does_not_appear() {
         let mut program = Program::start([backend], "trace").await;
         let job = job_at(&simulator, &simulator.start_job(Plan::default()));
         let error = get(&program.client(), &job).await.unwrap_err();
-        assert!(told(&error).message.contains("may not"), "{error:?}");
+        assert!(decode_error(&error).message.contains("may not"), "{error:?}");
         assert!(!visible(&error).contains(token), "{error:?}");
         program.signal("TERM").await;
         program.exit_code().await;
@@ -174,7 +174,7 @@ async fn client_credentials_echoed_by_the_token_endpoint_do_not_appear() {
     simulator.inject(Fault::new(Effect::status(400, body)).at("/oauth/token"));
     let gateway = Gateway::start([Backend::of(&simulator).credentials(datasaur_basic())]).await;
     let error = get(&gateway.client(), &job("datasaur", "1")).await.unwrap_err();
-    assert!(told(&error).metadata["vendor_message"].contains("may not"), "{error:?}");
+    assert!(decode_error(&error).metadata["vendor_message"].contains("may not"), "{error:?}");
     let shown = visible(&error);
     assert!(!shown.contains(&pair) && !shown.contains(credentials::DATASAUR_CLIENT_SECRET), "{shown}");
 }

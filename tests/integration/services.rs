@@ -16,25 +16,26 @@ async fn gateway() -> Gateway {
     Gateway::start([Backend::dead(jobwatch::simulators::Vendor::Immuta).await]).await
 }
 
-/// Asks reflection of one version for its services, and for these symbols.
+/// Requests the services and these symbols from one version of reflection.
 macro_rules! reflect {
     ($version:ident, $channel:expr, $symbols:expr) => {{
         use $version::{
             ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
             server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
         };
-        let asked = |message| ServerReflectionRequest { host: String::new(), message_request: Some(message) };
-        let mut requests = vec![asked(MessageRequest::ListServices(String::new()))];
+        let request =
+            |message| ServerReflectionRequest { host: String::new(), message_request: Some(message) };
+        let mut requests = vec![request(MessageRequest::ListServices(String::new()))];
         requests.extend(
-            $symbols.iter().map(|name| asked(MessageRequest::FileContainingSymbol((*name).to_owned()))),
+            $symbols.iter().map(|name| request(MessageRequest::FileContainingSymbol((*name).to_owned()))),
         );
         let mut client = ServerReflectionClient::new($channel);
-        let answers = guard(client.server_reflection_info(stream::iter(requests))).await.unwrap();
-        let mut answers = answers.into_inner();
+        let response = guard(client.server_reflection_info(stream::iter(requests))).await.unwrap();
+        let mut responses = response.into_inner();
         let mut services = BTreeSet::new();
         let mut files = Vec::new();
-        while let Some(answer) = guard(answers.message()).await.unwrap() {
-            match answer.message_response.unwrap() {
+        while let Some(response) = guard(responses.message()).await.unwrap() {
+            match response.message_response.unwrap() {
                 MessageResponse::ListServicesResponse(list) => {
                     services.extend(list.service.into_iter().map(|service| service.name));
                 }
@@ -76,8 +77,8 @@ async fn health_is_serving_despite_vendor_outages() {
     let mut health = HealthClient::new(gateway.channel());
     for service in ["", SERVICE] {
         let request = HealthCheckRequest { service: service.to_owned() };
-        let answer = guard(health.check(request)).await.unwrap().into_inner();
-        assert_eq!(answer.status(), ServingStatus::Serving, "{service:?}");
+        let response = guard(health.check(request)).await.unwrap().into_inner();
+        assert_eq!(response.status(), ServingStatus::Serving, "{service:?}");
     }
 }
 

@@ -15,9 +15,9 @@ use crate::{
 };
 
 fn is_shutdown(status: &Status) {
-    let told = told(status);
-    assert_eq!((told.code, &*told.reason), (Code::Unavailable, "SHUTTING_DOWN"));
-    assert!(told.retry_delay().is_some());
+    let decoded = decode_error(status);
+    assert_eq!((decoded.code, &*decoded.reason), (Code::Unavailable, "SHUTTING_DOWN"));
+    assert!(decoded.retry_delay().is_some());
 }
 
 #[tokio::test]
@@ -53,8 +53,8 @@ async fn shutdown_sends_the_newest_status_before_the_end() {
     let mut watch = Watch::of(&client, &job_at(&simulator, &started)).await;
     for word in ["active", "retry"].repeat(5).into_iter().chain(["newest"]) {
         simulator.set_state(&started.id, word);
-        let answered = simulator.calls().iter().filter(|call| call.status.is_some()).count();
-        guard(simulator.wait_for_responses("/jobs/statuses", answered + 2)).await;
+        let responses = simulator.calls().iter().filter(|call| call.status.is_some()).count();
+        guard(simulator.wait_for_responses("/jobs/statuses", responses + 2)).await;
     }
     gateway.shutdown.cancel();
     let (statuses, end) = watch.rest().await;
@@ -75,7 +75,7 @@ async fn shutdown_during_a_waiting_call_ends_it_with_unavailable() {
         let (one, two, many) = (job("kinetica", "1"), job("kinetica", "3"), job("kinetica", "4"));
         let waiting = async {
             let since = Instant::now();
-            (ask(&client, waiting).await, since.elapsed())
+            (get_status(&client, waiting).await, since.elapsed())
         };
         tokio::join!(get(&client, &one), waiting, batch(&client, batch_request([two, many])))
     };
@@ -103,8 +103,8 @@ async fn shutdown_during_a_call_still_answers_it() {
         guard(simulator.wait_for_calls("/get/job", 1)).await;
         gateway.stop().await;
     };
-    let (answer, ()) = tokio::join!(get(&client, &job), stop);
-    assert_eq!(answer.unwrap().state(), S::Running);
+    let (response, ()) = tokio::join!(get(&client, &job), stop);
+    assert_eq!(response.unwrap().state(), S::Running);
 }
 
 #[tokio::test]
@@ -118,8 +118,8 @@ async fn shutdown_with_a_client_that_never_reads_completes() {
     let _never_read = Watch::open(&client, request).await.unwrap();
     for word in ["active", "retry"].repeat(4) {
         simulator.set_state(&started.id, word);
-        let answered = simulator.calls().iter().filter(|call| call.status.is_some()).count();
-        guard(simulator.wait_for_responses("/jobs/statuses", answered + 2)).await;
+        let responses = simulator.calls().iter().filter(|call| call.status.is_some()).count();
+        guard(simulator.wait_for_responses("/jobs/statuses", responses + 2)).await;
     }
     gateway.stop().await;
 }
@@ -158,6 +158,6 @@ async fn address_in_use_is_one_sentence_and_exit_code_2() {
     let (_file, mut command) = command(&config_text(&sections, [Backend::of(&simulator)]));
     let output = guard(command.stdout(Stdio::piped()).output()).await.unwrap();
     assert_eq!(output.status.code(), Some(2));
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.contains("can't be listened on"), "{said}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains("can't be listened on"), "{stderr}");
 }

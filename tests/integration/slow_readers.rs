@@ -12,7 +12,7 @@ use tokio::net::TcpSocket;
 
 use crate::harness::*;
 
-/// Vendors say more than a stream's window and the server's buffer hold, so that
+/// Payloads are larger than a stream's window and the server's buffer hold, so that
 /// a reader that does not read really stalls the stream.
 const LARGE: usize = 200_000;
 
@@ -28,9 +28,9 @@ async fn large_job() -> (Simulator, String, Gateway) {
 async fn change(simulator: &Simulator, id: &str, times: usize) {
     for n in 0..times {
         simulator.set_state(id, if n % 2 == 0 { "active" } else { "retry" });
-        // The second from now on was asked for after the change.
-        let answered = simulator.calls().iter().filter(|call| call.status.is_some()).count();
-        guard(simulator.wait_for_responses("/jobs/statuses", answered + 2)).await;
+        // The second request from now on is sent after the change.
+        let responses = simulator.calls().iter().filter(|call| call.status.is_some()).count();
+        guard(simulator.wait_for_responses("/jobs/statuses", responses + 2)).await;
     }
 }
 
@@ -61,11 +61,11 @@ async fn slow_reader_receives_terminal_status_after_buffered_ones() {
     let last = late.last().unwrap();
     assert_eq!(last.state(), S::Succeeded);
     assert_eq!(last.result.as_ref().unwrap().data.len(), LARGE + 4);
-    assert!(late.len() < 8, "{} statuses were kept for it", late.len());
+    assert!(late.len() < 8, "{} statuses were buffered for it", late.len());
     assert!(differ(&late));
 }
 
-/// A watch whose client takes nothing off its socket from the head of the answer on.
+/// A watch whose client takes nothing off its socket from the head of the response on.
 struct Deaf {
     connection: h2::client::Connection<tokio::net::TcpStream, Bytes>,
     body: h2::RecvStream,
@@ -87,13 +87,13 @@ impl Deaf {
         let mut client = client.ready().await.unwrap();
         let (response, mut send) = client.send_request(head.body(()).unwrap(), false).unwrap();
         send.send_data(frame(&request.encode_to_vec()), true).unwrap();
-        let answered = async {
+        let response = async {
             tokio::select! {
                 response = response => response.unwrap().into_body(),
                 ended = &mut connection => panic!("{ended:?}"),
             }
         };
-        let body = guard(answered).await;
+        let body = guard(response).await;
         Self { connection, body }
     }
 
@@ -134,7 +134,7 @@ async fn full_socket_bounds_memory_and_loses_nothing() {
     let (seen, end) = deaf.rest().await;
     assert_eq!(end, "0");
     assert_eq!(seen.last().unwrap().state(), S::Succeeded);
-    assert!(seen.len() < 40, "{} statuses were kept for it", seen.len());
+    assert!(seen.len() < 40, "{} statuses were buffered for it", seen.len());
     assert!(differ(&seen));
 }
 

@@ -1,4 +1,4 @@
-//! Kinetica's clusters: where the first can't answer, a standby is asked by tag.
+//! Kinetica's clusters: where the first can't respond, a standby is polled by tag.
 
 use futures_util::future::join_all;
 use jobwatch::{
@@ -95,7 +95,7 @@ async fn fault_at_one_job_affects_no_other() {
     ] {
         let pair = Pair::start().await;
         pair.first.inject(Fault::new(effect));
-        let error = told(&get(&pair.client, &tagged("7")).await.unwrap_err());
+        let error = decode_error(&get(&pair.client, &tagged("7")).await.unwrap_err());
         assert_eq!((&*error.reason, error.metadata.get("detail")), (reason, None));
         assert_eq!(pair.standby.calls().len(), 0, "{reason}");
     }
@@ -106,7 +106,7 @@ async fn standby_stays_in_use_until_the_first_cluster_is_healthy() {
     let pair = Pair::start().await;
     let (job, _) = pair.job();
     pair.first.inject(Fault::new(Effect::status(503, "{}")).at(GET_JOB).times(1));
-    // It answers again at once, but does not know the newest jobs yet.
+    // It responds again at once, but does not know the newest jobs yet.
     pair.first.inject(Fault::new(draining()).at(STATUS));
     let _watch = Watch::of(&pair.client, &job).await;
     guard(pair.first.wait_for_responses(STATUS, 3)).await;
@@ -140,7 +140,7 @@ async fn failover_without_a_healthy_cluster_polls_each_once() {
     for simulator in [&pair.first, &pair.standby] {
         simulator.inject(Fault::new(Effect::status(503, "{}")));
     }
-    let error = told(&get(&pair.client, &job).await.unwrap_err());
+    let error = decode_error(&get(&pair.client, &job).await.unwrap_err());
     assert_eq!((error.code, &*error.reason), (Code::Unavailable, "BACKEND_UNAVAILABLE"));
     assert_eq!((error.metadata["http_status"].as_str(), error.metadata.get("detail")), ("503", None));
     assert!(error.retry_delay().is_some());
@@ -170,10 +170,10 @@ async fn failback_to_a_cluster_that_only_claims_health_causes_no_loop() {
     let (statuses, end) = watch.rest().await;
     end.unwrap();
     assert_eq!(statuses.iter().map(JobStatus::state).collect::<Vec<_>>(), [S::Succeeded]);
-    // It is gone back to once for each look, and each time given up at once.
+    // Each health check leads to one failback, and each failback to one failover.
     let (tries, looks) = (pair.first.count(GET_JOB), pair.first.count(STATUS));
     assert!(tries <= looks + 1, "{tries} tries after {looks} looks");
-    assert!(tries <= pair.standby.count(GET_JOB), "each try's poll was answered by the standby");
+    assert!(tries <= pair.standby.count(GET_JOB), "the standby served each poll that failed there");
 }
 
 #[tokio::test]
@@ -187,16 +187,19 @@ async fn job_without_tag_waits_for_its_own_cluster() {
     assert_eq!((cause.code, &*cause.reason), (Code::Unavailable, "BACKEND_UNAVAILABLE"));
     assert_eq!(cause.metadata["detail"], "standby_needs_job_tag");
     for _ in 0..10 {
-        let error = told(&get(&pair.client, &without).await.unwrap_err());
+        let error = decode_error(&get(&pair.client, &without).await.unwrap_err());
         assert_eq!((error.code, &*error.metadata["detail"]), (Code::Unavailable, "standby_needs_job_tag"));
         assert!(error.retry_delay().is_some());
     }
-    assert_eq!(pair.standby.calls().len(), 0, "the standby can't tell, so it is not asked");
+    assert_eq!(pair.standby.calls().len(), 0, "the standby can't identify the job, so it is not polled");
     assert_eq!(pair.first.count(GET_JOB), 1);
     let listed = guard(pair.client.clone().list_backends(ListBackendsRequest::default())).await.unwrap();
     let backend = listed.into_inner().backends.remove(0);
     assert_eq!(backend.health(), BackendHealth::Degraded);
-    assert_eq!(told(&from_message(&backend.last_error.unwrap())).metadata["detail"], "standby_needs_job_tag");
+    assert_eq!(
+        decode_error(&from_message(&backend.last_error.unwrap())).metadata["detail"],
+        "standby_needs_job_tag"
+    );
     // However many of them there are, jobs with a tag are not held up.
     assert_eq!(pair.seen_on(&with_tag).await, "/standby");
     pair.first.clear_faults();
@@ -234,7 +237,7 @@ async fn job_unknown_to_the_standby_is_neither_missing_nor_gone() {
         );
     }
     guard(pair.standby.wait_for_responses(GET_JOB, 8)).await;
-    let error = told(&get(&pair.client, &job).await.unwrap_err());
+    let error = decode_error(&get(&pair.client, &job).await.unwrap_err());
     assert_eq!((error.code, &*error.metadata["detail"]), (Code::Unavailable, "standby_does_not_know_job"));
     pair.standby.start_job(Plan::fixed("DONE").tag(TAG).kind("/standby"));
     for mut watch in [seen, new] {
@@ -275,7 +278,7 @@ async fn every_cluster_receives_the_credentials() {
         assert!(calls.len() >= 3);
         assert!(calls.iter().all(|call| call.authorization == Authorization::Basic), "{calls:?}");
         guard(pair.first.wait_for_responses(GET_JOB, 2)).await;
-        assert_eq!(pair.seen_on(&job).await, "/first", "what it said of its health was understood");
+        assert_eq!(pair.seen_on(&job).await, "/first", "its health report was understood");
     }
 }
 
@@ -300,7 +303,7 @@ async fn kinetica_encodings_give_the_same_statuses() {
         let started = simulator.start_job(plan);
         let mut seen = Vec::new();
         for backend in ["json", "binary"] {
-            let mut status = ask(&client, full(&job(backend, &started.id))).await.unwrap();
+            let mut status = get_status(&client, full(&job(backend, &started.id))).await.unwrap();
             assert_eq!(status.job.take().unwrap().backend, backend);
             status.observe_time = None;
             // The same JSON, whatever is escaped in it.
@@ -310,7 +313,7 @@ async fn kinetica_encodings_give_the_same_statuses() {
         }
         assert_eq!(seen[0], seen[1]);
     }
-    let error = told(&get(&client, &job("binary", "7")).await.unwrap_err());
+    let error = decode_error(&get(&client, &job("binary", "7")).await.unwrap_err());
     assert_eq!(error.reason, "JOB_NOT_FOUND");
 }
 

@@ -39,7 +39,7 @@ use crate::{
     program::{self, Program},
 };
 
-/// What a front offers in the handshake, and what is spoken then.
+/// The protocol that a front offers in the handshake and then speaks.
 const OFFERS: [(&[&str], Version); 2] =
     [(&["h2", "http/1.1"], Version::HTTP_2), (&["http/1.1"], Version::HTTP_11)];
 
@@ -66,7 +66,7 @@ impl Trust {
         TlsAcceptor::from(Arc::new(config))
     }
 
-    /// The program, told to trust the certificate as an operator would tell it.
+    /// The program, configured to trust the certificate as an operator would.
     async fn program(&self, backends: impl IntoIterator<Item = Backend>) -> Program {
         let (file, mut command) =
             program::command(&config_text("[server]\nlisten = \"127.0.0.1:0\"", backends));
@@ -88,7 +88,7 @@ struct Seen {
 enum End {
     /// As HTTP has it.
     Announced,
-    /// At once, whether a request waits for its answer or not.
+    /// At once, whether a request waits for its response or not.
     Broken,
     /// At once, when the next request has come.
     BrokenUnderARequest,
@@ -166,7 +166,7 @@ impl Shared {
     async fn serve(self: Arc<Self>, stream: TlsStream<TcpStream>) {
         let mut end = self.end.subscribe();
         let shared = Arc::clone(&self);
-        let service = service_fn(move |request| Arc::clone(&shared).answer(request));
+        let service = service_fn(move |request| Arc::clone(&shared).forward(request));
         let server = auto::Builder::new(TokioExecutor::new());
         let mut connection = std::pin::pin!(server.serve_connection(TokioIo::new(stream), service));
         loop {
@@ -182,7 +182,10 @@ impl Shared {
     }
 
     /// Passes a request on to the simulator.
-    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, io::Error> {
+    async fn forward(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+    ) -> Result<Response<Full<Bytes>>, io::Error> {
         self.seen.send_modify(|seen| seen.requests.push(request.version()));
         let end = *self.end.borrow();
         match end {
@@ -197,12 +200,12 @@ impl Shared {
         parts.uri = format!("{}{}", self.vendor, parts.uri.path_and_query().unwrap()).parse().unwrap();
         parts.version = Version::HTTP_11;
         let request = Request::from_parts(parts, body.collect().await.unwrap().to_bytes());
-        let answer = self.client.execute(request.try_into().unwrap()).await.unwrap();
-        let (status, mut headers) = (answer.status(), answer.headers().clone());
+        let response = self.client.execute(request.try_into().unwrap()).await.unwrap();
+        let (status, mut headers) = (response.status(), response.headers().clone());
         for name in [header::CONNECTION, header::TRANSFER_ENCODING] {
             headers.remove(name);
         }
-        let mut forwarded = Response::new(Full::new(answer.bytes().await.unwrap()));
+        let mut forwarded = Response::new(Full::new(response.bytes().await.unwrap()));
         *forwarded.status_mut() = status;
         *forwarded.headers_mut() = headers;
         Ok(forwarded)
@@ -233,9 +236,9 @@ async fn tls_backend_is_polled_over_the_offered_http_version() {
             watch.end().await.unwrap();
             let Seen { connections, requests } = front.seen();
             assert!(requests.len() > 5 && requests.iter().all(|used| *used == version), "{requests:?}");
-            // Kinetica's answers do not say whose they are.
-            let kept = vendor != Vendor::Kinetica;
-            assert_eq!(connections < requests.len(), kept, "{vendor}: {connections} for {requests:?}");
+            // Kinetica's responses do not name their job.
+            let reused = vendor != Vendor::Kinetica;
+            assert_eq!(connections < requests.len(), reused, "{vendor}: {connections} for {requests:?}");
         }
     }
 }
@@ -300,7 +303,7 @@ async fn cli_with_a_connection_that_always_breaks_prints_one_sentence() {
         front.end_connections(End::BrokenUnderEachRequest);
         let program = trust.program([front.backend(Vendor::Immuta)]).await;
         let error = get(&program.client(), &job("immuta", "a")).await.unwrap_err();
-        assert_eq!(why(&error), (Code::Unavailable, "BACKEND_UNAVAILABLE".to_owned()));
+        assert_eq!(code_and_reason(&error), (Code::Unavailable, "BACKEND_UNAVAILABLE".to_owned()));
         let message = error.message();
         assert!(message.contains("the connection broke: ") && !message.contains("://"), "{message}");
     }

@@ -1,4 +1,4 @@
-//! What each vendor says of a job, as a caller of the gateway gets it.
+//! Each vendor's job statuses as a caller of the gateway receives them.
 
 use jobwatch::{
     proto::v1::{JobState as S, JobStatus, JobStatusView},
@@ -24,7 +24,7 @@ async fn alone(vendor: Vendor) -> (Simulator, Client, Gateway) {
 /// The whole status of a job with this plan.
 async fn shown(simulator: &Simulator, client: &Client, plan: Plan) -> JobStatus {
     let started = simulator.start_job(plan);
-    ask(client, full(&job_at(simulator, &started))).await.unwrap()
+    get_status(client, full(&job_at(simulator, &started))).await.unwrap()
 }
 
 fn json_result(text: &str) -> End {
@@ -187,7 +187,7 @@ async fn kinetica_tag_finds_a_job_of_another_cluster() {
     let (simulator, client, _gateway) = alone(Vendor::Kinetica).await;
     simulator.start_job(Plan::fixed("RUNNING").id("1").tag("nightly-2"));
     let mut job = job("kinetica", "9223372036854775807");
-    assert_eq!(why(&get(&client, &job).await.unwrap_err()).1, "JOB_NOT_FOUND");
+    assert_eq!(code_and_reason(&get(&client, &job).await.unwrap_err()).1, "JOB_NOT_FOUND");
     job.job_tag = "nightly-2".to_owned();
     let status = get(&client, &job).await.unwrap();
     assert_eq!((status.state(), status.job), (S::Running, Some(job)));
@@ -297,7 +297,7 @@ async fn view_shows_its_fields_and_no_others() {
             let watched = Watch::open(&client, request).await.unwrap().status().await;
             let mut request = get_request(&job);
             request.view = view.into();
-            for status in [ask(&client, request).await.unwrap(), in_batch, watched] {
+            for status in [get_status(&client, request).await.unwrap(), in_batch, watched] {
                 assert_eq!(status.result.is_some(), result, "{vendor} {view:?}");
                 assert_eq!(!status.vendor_payload.is_empty(), payload, "{vendor} {view:?}");
                 assert!(status.terminal && !status.vendor_state.is_empty());

@@ -42,7 +42,7 @@ impl Call {
         self.requests.send(WatchJobsRequest { request }).await.unwrap();
     }
 
-    /// The next outcome: its watch, and in short what it says.
+    /// The next outcome: its watch, and a short form of its content.
     async fn next(&mut self) -> Option<(u64, String)> {
         let response = guard(self.events.message()).await.unwrap()?;
         let text = match response.outcome.unwrap() {
@@ -52,7 +52,7 @@ impl Call {
                 Event::Interruption(_) => "interrupted".into(),
             },
             Outcome::End(status) if status.code == 0 => "end".into(),
-            Outcome::End(status) => why(&from_message(&status)).1,
+            Outcome::End(status) => code_and_reason(&from_message(&status)).1,
         };
         Some((response.watch_id, text))
     }
@@ -128,7 +128,7 @@ async fn shutdown_ends_watch_jobs_with_unavailable() {
     call.add(1, &running(&simulator, 1)[0]).await;
     assert_eq!(call.next().await, Some((1, "active".into())));
     let ((), end) = tokio::join!(gateway.stop(), guard(call.events.message()));
-    assert_eq!(why(&end.unwrap_err()), (Code::Unavailable, "SHUTTING_DOWN".into()));
+    assert_eq!(code_and_reason(&end.unwrap_err()), (Code::Unavailable, "SHUTTING_DOWN".into()));
 }
 
 #[tokio::test]
@@ -154,11 +154,11 @@ async fn add_with_bad_field_names_the_field_path() {
         let Some(Outcome::End(end)) = guard(call.events.message()).await.unwrap().unwrap().outcome else {
             panic!("{field}")
         };
-        let end = told(&from_message(&end));
+        let end = decode_error(&from_message(&end));
         assert_eq!((end.code, end.field()), (Code::InvalidArgument, field));
         assert!(end.message.starts_with(field), "{}", end.message);
         let alone = Watch::open(&gateway.client(), watch).await.unwrap_err();
-        assert_eq!(format!("add.watch.{}", told(&alone).field()), field);
+        assert_eq!(format!("add.watch.{}", decode_error(&alone).field()), field);
     }
 }
 
@@ -173,8 +173,8 @@ async fn undecodable_message_ends_the_call() {
     let trailers = guard(body.trailers()).await.unwrap().expect("trailers");
     let end = Status::from_header_map(&trailers).expect("a status");
     assert_eq!(trailers["grpc-message"], end.message(), "as plain as in the headers of an error");
-    assert_eq!(why(&end), (Code::InvalidArgument, "INVALID_REQUEST".into()));
-    assert_eq!(told(&end).field(), "request");
+    assert_eq!(code_and_reason(&end), (Code::InvalidArgument, "INVALID_REQUEST".into()));
+    assert_eq!(decode_error(&end).field(), "request");
 }
 
 /// A call whose messages are bytes.

@@ -138,7 +138,7 @@ async fn watch_poll_interval_is_clamped_to_the_minimum() {
     watch.status().await;
     guard(simulator.wait_for_calls("/jobs/statuses", 10)).await;
     // Ten polls at the requested 1 ms would take a tenth of that. On a busy machine a poll
-    // may arrive late, so that the next one seems to follow it closely.
+    // may arrive late, which shortens the gap before the next one.
     let calls = simulator.calls();
     let time = calls.last().unwrap().at - calls[0].at;
     let intervals = u32::try_from(calls.len() - 1).unwrap();
@@ -200,11 +200,11 @@ async fn gets_of_a_watched_job_share_its_polls_when_an_older_answer_will_do() {
     let mut request = get_request(&job);
     request.max_age = Some(proto_ms(60_000));
     for _ in 0..10 {
-        ask(&client, request.clone()).await.unwrap();
+        get_status(&client, request.clone()).await.unwrap();
     }
     assert_eq!(simulator.count(""), before);
     get(&client, &job).await.unwrap();
-    assert_eq!(simulator.count(""), before + 1, "without max_age the vendor is asked");
+    assert_eq!(simulator.count(""), before + 1, "without max_age the vendor is polled");
 }
 
 #[tokio::test]
@@ -213,11 +213,11 @@ async fn get_with_wait_returns_at_the_end_of_the_job_or_the_wait() {
     let job = job_at(&simulator, &simulator.start_job(Plan::default().running_for(ms(400))));
     let mut request = get_request(&job);
     request.wait = Some(proto_ms(15_000));
-    assert!(ask(&client, request).await.unwrap().terminal);
+    assert!(get_status(&client, request).await.unwrap().terminal);
     let job = job_at(&simulator, &simulator.start_job(Plan::fixed("RUNNING")));
     let mut request = get_request(&job);
     request.wait = Some(proto_ms(300));
-    assert_eq!(ask(&client, request).await.unwrap().state(), S::Running);
+    assert_eq!(get_status(&client, request).await.unwrap().state(), S::Running);
 }
 
 #[tokio::test]
@@ -228,7 +228,11 @@ async fn job_that_appears_within_the_grace_is_found() {
     let client = gateway.client();
     let plan = Plan::fixed("QUEUED").appears_after(ms(600));
     let job = job_at(&simulator, &simulator.start_job(plan));
-    assert_eq!(why(&get(&client, &job).await.unwrap_err()).1, "JOB_NOT_FOUND", "a get does not wait");
+    assert_eq!(
+        code_and_reason(&get(&client, &job).await.unwrap_err()).1,
+        "JOB_NOT_FOUND",
+        "a get does not wait"
+    );
     let mut watch = Watch::of(&client, &job).await;
     assert_eq!(watch.status().await.state(), S::Pending);
 }
@@ -238,7 +242,7 @@ async fn job_that_never_appears_is_not_found_after_the_grace() {
     let simulator = simulator(Vendor::Immuta).await;
     let gateway = Gateway::start([Backend::of(&simulator).poll("not_found_grace", "\"600ms\"")]).await;
     let mut watch = Watch::of(&gateway.client(), &job("immuta", "nobody")).await;
-    assert_eq!(why(&watch.end().await.unwrap_err()).1, "JOB_NOT_FOUND");
+    assert_eq!(code_and_reason(&watch.end().await.unwrap_err()).1, "JOB_NOT_FOUND");
     let calls = simulator.calls();
     assert!(calls.last().unwrap().at - calls[0].at >= ms(500), "it was polled during the grace");
 }
@@ -260,7 +264,7 @@ async fn job_that_vanishes_is_gone_with_its_last_status() {
         other.status().await;
         simulator.forget(&started.id);
         for watch in [&mut watch, &mut other] {
-            let error = told(&watch.end().await.unwrap_err());
+            let error = decode_error(&watch.end().await.unwrap_err());
             assert_eq!((error.code, &*error.reason), (tonic::Code::NotFound, "JOB_GONE"));
             assert!(error.message.contains("Running") && error.message.contains(word), "{}", error.message);
         }

@@ -115,6 +115,10 @@ impl Script {
         self.inner.lock().unwrap().jobs.insert(id.into(), observation);
     }
 
+    pub(crate) fn set_observation(&self, id: &str, observation: Observation) {
+        self.inner.lock().unwrap().jobs.insert(id.into(), observation);
+    }
+
     pub(crate) fn remove(&self, id: &str) {
         self.inner.lock().unwrap().jobs.remove(id);
     }

@@ -26,9 +26,9 @@ async fn watch_prints_each_event_and_exits_by_terminal_status() {
 
 #[tokio::test]
 async fn interrupted_watch_resumes_from_last_token() {
-    let cut = Err(Status::unavailable("shutting down"));
+    let disconnect = Err(Status::unavailable("shutting down"));
     let gateway = Gateway::start(vec![
-        vec![response("running", "first"), cut],
+        vec![response("running", "first"), disconnect],
         Vec::new(),
         vec![response("done", "last")],
     ])
@@ -86,19 +86,19 @@ async fn watch_flushes_each_line_and_exits_130_on_ctrl_c() {
     assert_eq!(child.wait().await.unwrap().code(), Some(130));
 }
 
-/// A proxy before a gateway that closes its connections when `cut` is notified.
-async fn wire_to(gateway: SocketAddr, cut: Arc<Notify>) -> SocketAddr {
+/// A proxy before a gateway that closes its connections when `disconnect` is notified.
+async fn wire_to(gateway: SocketAddr, disconnect: Arc<Notify>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         loop {
             let (mut client, _) = listener.accept().await.unwrap();
-            let cut = cut.clone();
+            let disconnect = disconnect.clone();
             tokio::spawn(async move {
                 let mut server = TcpStream::connect(gateway).await.unwrap();
                 tokio::select! {
                     _ = copy_bidirectional(&mut client, &mut server) => {}
-                    () = cut.notified() => {}
+                    () = disconnect.notified() => {}
                 }
             });
         }
@@ -114,8 +114,8 @@ async fn watch_reconnects_after_connection_is_cut() {
         ..Scripted::default()
     };
     let gateway = Gateway::serve(script).await;
-    let cut = Arc::new(Notify::new());
-    let address = wire_to(gateway.address, cut.clone()).await;
+    let disconnect = Arc::new(Notify::new());
+    let address = wire_to(gateway.address, disconnect.clone()).await;
     let mut child = jobwatch(&["watch", "immuta/x", "--server", &address.to_string()])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -123,7 +123,7 @@ async fn watch_reconnects_after_connection_is_cut() {
         .unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     assert!(lines.next_line().await.unwrap().unwrap().contains("JOB_STATE_RUNNING"));
-    cut.notify_waiters();
+    disconnect.notify_waiters();
     let next = lines.next_line().await.unwrap();
     let ran = Ran::of(&child.wait_with_output().await.unwrap());
     assert!(next.is_some_and(|line| line.contains("JOB_STATE_SUCCEEDED")), "{}", ran.err);

@@ -10,7 +10,7 @@ async fn truncated_download_fails_and_resumes_from_there() {
     info(&mut stream).await.unwrap();
     let at = read(&mut stream, 0, MEBI).await.unwrap();
     tap.is_open(1).await;
-    tap.cut();
+    tap.reset();
     let status = read(&mut stream, at, u64::MAX).await.unwrap_err();
     assert_eq!(Failure::of(&status), Failure::unavailable());
     let (info, rest) = gateway.download(&job, FILE, i64::try_from(at).unwrap()).await.unwrap();
@@ -32,7 +32,7 @@ async fn download_of_a_cancelled_or_late_caller_ends_at_the_vendor() {
     drop(stream);
     timeout(GUARD, tap.is_open(0)).await.expect("it is cancelled at the vendor");
 
-    // Before the answer begins.
+    // Before the response begins.
     gateway.claret.inject(Fault::new(Effect::Hang).at("/download/").times(1));
     let call = gateway.open(&job, FILE, 0);
     assert!(timeout(SECOND / 2, call).await.is_err());
@@ -60,7 +60,7 @@ async fn stalled_downloads_delay_no_poll() {
     let large = gateway.job([file(Content::Pattern(LARGE))]);
     let first = gateway.open(&large, FILE, 0).await.unwrap();
     let _second = gateway.open(&large, FILE, 0).await.unwrap();
-    // The status of a job that nobody asked for yet, from a poll.
+    // The first status of a job comes from a poll.
     let small = gateway.job([file(Content::Pattern(9))]);
     let too_many = Failure::new(Code::ResourceExhausted, "TOO_MANY_DOWNLOADS");
     assert_eq!(gateway.fails(&small, FILE, 0).await, too_many);

@@ -37,8 +37,8 @@ async fn every_effect_at(vendor: Vendor) {
         simulator.inject(Fault::new(effect.clone()).for_job(&started.id));
         let job = job(backend.name(), &started.id);
         let seen = get(&client, &job).await;
-        let seen = seen.map(|status| status.state()).map_err(|error| why(&error));
-        let expected = if row.sees == Sees::Answer {
+        let seen = seen.map(|status| status.state()).map_err(|error| code_and_reason(&error));
+        let expected = if row.sees == Sees::Response {
             Ok(S::Running)
         } else {
             let (code, reason) = row.sees.error();
@@ -61,7 +61,7 @@ async fn simulator_effect_is_seen_as_the_same_network_fault() {
     }
 }
 
-/// Where the state of the one job stands that is asked about.
+/// The JSON pointer of the polled job's state.
 fn state_of(vendor: Vendor, id: &str) -> String {
     match vendor {
         Vendor::Immuta => format!("/{id}/state"),
@@ -78,7 +78,7 @@ async fn with(
     effect: serde_json::Value,
 ) -> Result<S, (Code, String)> {
     simulator.inject(serde_json::from_value(json!({ "effect": effect, "job_id": job.job_id })).unwrap());
-    let seen = get(client, job).await.map(|status| status.state()).map_err(|error| why(&error));
+    let seen = get(client, job).await.map(|status| status.state()).map_err(|error| code_and_reason(&error));
     simulator.clear_faults();
     assert_eq!(at_last(client, job).await, S::Running, "{effect}");
     seen
@@ -89,7 +89,7 @@ async fn hostile_json_at(vendor: Vendor) {
     let gateway = Gateway::start([Backend::of(&simulator).poll("timeout", "\"45s\"")]).await;
     let client = gateway.client();
     let started = simulator.start_job(Plan::fixed(running(vendor)));
-    // Where the vendor has a tag, that alone tells one job's record from another's.
+    // Where the vendor has a tag, only the tag distinguishes one job's record from another's.
     let job_tag = started.tag.clone().unwrap_or_default();
     let job = JobRef { job_tag, ..job_at(&simulator, &started) };
     let state = state_of(vendor, &job.job_id);

@@ -9,7 +9,7 @@ use crate::proxy::Fault;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sees {
     /// The job's status, and nothing of the fault.
-    Answer,
+    Response,
     Outage,
     Malformed,
 }
@@ -17,7 +17,7 @@ pub(super) enum Sees {
 impl Sees {
     pub(super) fn error(self) -> (Code, &'static str) {
         match self {
-            Self::Answer => panic!("no error"),
+            Self::Response => panic!("no error"),
             Self::Outage => (Code::Unavailable, "BACKEND_UNAVAILABLE"),
             Self::Malformed => (Code::Internal, "BACKEND_MALFORMED"),
         }
@@ -78,7 +78,7 @@ const fn stuck_between(name: &'static str, fault: fn() -> Fault) -> Row {
     Row { name, sees: Sees::Outage, stuck: true, fault: Wrong::Between(fault) }
 }
 
-use Sees::{Answer as Fine, Malformed, Outage};
+use Sees::{Malformed, Outage, Response as Fine};
 
 pub(super) const ROWS: &[Row] = &[
     // Time.
@@ -91,20 +91,20 @@ pub(super) const ROWS: &[Row] = &[
     stuck("slowloris headers", r#"{"slow_head": 40}"#),
     // Connections that hang.
     stuck_between("accepted and never read", Fault::deaf),
-    stuck("half-open before the answer", r#"{"stall_at": 0}"#),
+    stuck("half-open before the response", r#"{"stall_at": 0}"#),
     stuck("half-open in the head", r#"{"stall_at": 20}"#),
     stuck("half-open in the body", r#"{"stall_at": -1}"#),
     // Connections that end.
-    row("reset before the answer", Outage, r#""reset""#),
+    row("reset before the response", Outage, r#""reset""#),
     row("reset in the head", Outage, r#"{"reset_at": 20}"#),
     row("reset in the body", Outage, r#"{"reset_at": -1}"#),
-    row("truncated before the answer", Outage, r#"{"close_at": 0}"#),
+    row("truncated before the response", Outage, r#"{"close_at": 0}"#),
     row("truncated head", Outage, r#"{"close_at": 20}"#),
     row("truncated body", Outage, r#"{"truncate": 20}"#),
-    row("closed after each answer, unannounced", Fine, r#""close_after_answer""#),
-    // More than was asked for.
-    row("the answer twice", Fine, r#""twice""#),
-    row("bytes after the answer", Fine, r#"{"extra": "\u0000BODY"}"#),
+    row("closed after each response, unannounced", Fine, r#""close_after_answer""#),
+    // More than was requested.
+    row("the response twice", Fine, r#""twice""#),
+    row("bytes after the response", Fine, r#"{"extra": "\u0000BODY"}"#),
     row("an endless body in chunks", Malformed, ENDLESS_CHUNKS),
     row("an endless body without a length", Malformed, ENDLESS_BODY),
     row("a gzip bomb", Malformed, BOMB),
@@ -194,9 +194,9 @@ const ENDLESS_BODY: &str = r#""endless_body""#;
 const ENDLESS_HEAD: &str = r#""endless_head""#;
 const BOMB: &str = r#"{"gzip_bomb": 268435456}"#;
 
-fn compressed(answer: &RawResponse, encoding: &str, body: &[u8]) -> Delivery {
+fn compressed(response: &RawResponse, encoding: &str, body: &[u8]) -> Delivery {
     let lines = format!("Content-Encoding: {encoding}\r\nContent-Length: {}\r\n", body.len());
-    Delivery::of(answer.with_body(&lines, body))
+    Delivery::of(response.with_body(&lines, body))
 }
 
 fn chunked(body: &[u8], size: usize, extension: &str) -> Vec<u8> {

@@ -53,7 +53,7 @@ async fn waiting_batch_beyond_the_quota_fails_the_other_elements() {
     assert_eq!(refused.len(), QUOTA);
     for error in refused {
         let expected = (Code::ResourceExhausted, "TOO_MANY_WATCHES".to_owned());
-        assert_eq!(why(&error.unwrap_err()), expected);
+        assert_eq!(code_and_reason(&error.unwrap_err()), expected);
     }
 }
 
@@ -70,14 +70,14 @@ async fn waiting_batch_that_is_cancelled_frees_the_quota() {
     };
     jobs_are_polled(&simulator, QUOTA).await;
     let error = Watch::open(&client, watch_request(other)).await.unwrap_err();
-    assert_eq!(why(&error), (Code::ResourceExhausted, "TOO_MANY_WATCHES".to_owned()));
+    assert_eq!(code_and_reason(&error), (Code::ResourceExhausted, "TOO_MANY_WATCHES".to_owned()));
     call.abort();
     // The server learns of the cancellation a little later.
     let admitted = async {
         loop {
             match Watch::open(&client, watch_request(other)).await {
                 Ok(watch) => return watch,
-                Err(error) => assert_eq!(why(&error).1, "TOO_MANY_WATCHES"),
+                Err(error) => assert_eq!(code_and_reason(&error).1, "TOO_MANY_WATCHES"),
             }
         }
     };
@@ -87,7 +87,7 @@ async fn waiting_batch_that_is_cancelled_frees_the_quota() {
 const DEFAULT_DEADLINE: &str = "[server]\ndefault_deadline = \"2s\"";
 
 fn assert_late_or_overloaded(error: &tonic::Status) {
-    let (code, reason) = why(error);
+    let (code, reason) = code_and_reason(error);
     let is_expected =
         code == Code::DeadlineExceeded || (code == Code::ResourceExhausted && reason == "BACKEND_OVERLOADED");
     assert!(is_expected, "{error:?}");

@@ -43,7 +43,7 @@ async fn basic_watches_beyond_the_status_budget_receive_terminal_statuses() {
     // A part that is not held is polled for.
     for job in &jobs {
         let request = GetJobStatusRequest { view: JobStatusView::Standard.into(), ..get_request(job) };
-        let status = ask(&client, request).await.unwrap();
+        let status = get_status(&client, request).await.unwrap();
         assert_eq!(status.result.unwrap().data.len(), RESULT);
     }
     // So is the status of a job that a new watch needs whole.
@@ -61,7 +61,7 @@ async fn large_results_arrive(view: JobStatusView) {
     let jobs = start_running(&simulator, 12);
     let mut watches = watch_all(&gateway.client(), &jobs, view).await;
     finish_with_result(&simulator, &jobs, RESULT);
-    // Side by side: what is not read takes up the window of the connection.
+    // Concurrently: unread statuses fill the connection's window.
     let statuses = watches.iter_mut().map(|watch| watch.terminal_status());
     for status in futures_util::future::join_all(statuses).await {
         assert_eq!(status.state(), S::Succeeded);

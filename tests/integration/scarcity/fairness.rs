@@ -42,7 +42,7 @@ async fn gets_beside_more_watches_than_the_rate_are_answered_and_no_watch_starve
     let unwatched = start_running(&simulator, 2);
     simulator.clear_calls();
     for (client, job) in [(gateway.client_from(2), &unwatched[0]), (watching, &unwatched[1])] {
-        let status = ask(&client, within(10 * SECOND, get_request(job))).await.unwrap();
+        let status = get_status(&client, within(10 * SECOND, get_request(job))).await.unwrap();
         assert!(!status.terminal);
     }
     // Every watched job is polled once more, and none of them much more often than another.
@@ -82,7 +82,7 @@ fn gets_within(client: &Client, jobs: &[JobRef], deadline: Duration) -> JoinSet<
     let mut gets = JoinSet::new();
     for job in jobs {
         let (client, request) = (client.clone(), within(deadline, get_request(job)));
-        gets.spawn(async move { ask(&client, request).await.map(drop) });
+        gets.spawn(async move { get_status(&client, request).await.map(drop) });
     }
     gets
 }
@@ -96,7 +96,7 @@ async fn get_of_another_caller_is_answered_beside_200_gets_in_flight() {
     guard(simulator.wait_for_calls("/imports/status", 5)).await;
     let other = job_at(&simulator, &simulator.start_job(Plan::fixed("in_progress")));
     let request = within(5 * SECOND, get_request(&other));
-    ask(&gateway.client_from(2), request).await.unwrap();
+    get_status(&gateway.client_from(2), request).await.unwrap();
     while let Some(got) = guard(gets.join_next()).await {
         if let Err(error) = got.unwrap() {
             assert_overloaded(&error);
@@ -105,13 +105,17 @@ async fn get_of_another_caller_is_answered_beside_200_gets_in_flight() {
 }
 
 fn assert_overloaded(error: &Status) {
-    let told = told(error);
-    assert_eq!((told.code, &*told.reason), (Code::ResourceExhausted, "BACKEND_OVERLOADED"), "{error:?}");
-    assert!(told.retry_delay().is_some_and(|delay| delay > Duration::ZERO), "{error:?}");
-    assert_eq!(told.metadata["backend"], "claret");
+    let decoded = decode_error(error);
+    assert_eq!(
+        (decoded.code, &*decoded.reason),
+        (Code::ResourceExhausted, "BACKEND_OVERLOADED"),
+        "{error:?}"
+    );
+    assert!(decoded.retry_delay().is_some_and(|delay| delay > Duration::ZERO), "{error:?}");
+    assert_eq!(decoded.metadata["backend"], "claret");
 }
 
-/// Two requests a second answer 20 calls within their deadline of 10 s. The others fail
+/// Two requests a second serve 20 calls within their deadline of 10 s. The others fail
 /// without waiting for it.
 #[tokio::test]
 async fn gets_beyond_what_their_deadline_allows_fail_at_once_as_overloaded() {
@@ -123,21 +127,21 @@ async fn gets_beyond_what_their_deadline_allows_fail_at_once_as_overloaded() {
     let jobs = start_running(&simulator, 100);
     let deadline = SECOND * u32::try_from(DEADLINE).unwrap();
     let mut gets = gets_within(&gateway.client(), &jobs, deadline);
-    let (mut answered, mut overloaded, mut late) = (0, 0, 0);
+    let (mut served, mut overloaded, mut late) = (0, 0, 0);
     while let Some(got) = guard(gets.join_next()).await {
         match got.unwrap() {
-            Ok(()) => answered += 1,
+            Ok(()) => served += 1,
             // The client's own clock may end a call that was let in with little to spare.
             Err(error) if matches!(error.code(), Code::DeadlineExceeded | Code::Cancelled) => late += 1,
             Err(error) => {
                 assert_overloaded(&error);
                 overloaded += 1;
-                // The log tells the time: it grows by `RATE` a second.
+                // The log shows the time: it grows by `RATE` a second.
                 let requests = simulator.count("/imports/status");
                 assert!(requests < CAPACITY / 2, "it failed after {requests} requests");
             }
         }
     }
-    println!("{answered} answered, {overloaded} overloaded, {late} late");
-    assert!(answered > 0 && answered + late <= 2 * CAPACITY, "{answered} and {late}");
+    println!("{served} served, {overloaded} overloaded, {late} late");
+    assert!(served > 0 && served + late <= 2 * CAPACITY, "{served} and {late}");
 }

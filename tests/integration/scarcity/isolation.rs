@@ -85,7 +85,7 @@ async fn surplus_element_changes_nothing(vendor: Vendor) {
 
 fn backend(simulator: &Simulator) -> Backend {
     let mut backend = Backend::of(simulator).every(ms(INTERVAL_MS)).poll("timeout", "\"1s\"");
-    // A back-off so long that probes with one job each would not answer all of them.
+    // A back-off so long that probes with one job each would not reach all of them.
     backend = backend.poll("max_response_bytes", "1048576").poll("max_backoff", "\"2s\"");
     match simulator.vendor() {
         Vendor::Immuta | Vendor::Datasaur => backend.poll("max_batch", "100"),
@@ -145,7 +145,7 @@ async fn healthy_jobs_end(vendor: Vendor, fault: impl Fn(&str, &str) -> (Effect,
             assert_eq!(failing_watch.terminal_status().await.state(), S::Succeeded);
         }
         Sees::NotFound => {
-            let error = told(&failing_watch.end().await.unwrap_err());
+            let error = decode_error(&failing_watch.end().await.unwrap_err());
             assert_eq!((error.code, &*error.reason), (Code::NotFound, "JOB_GONE"));
         }
     }
@@ -301,7 +301,7 @@ async fn datasaur_batch_with_a_surplus_element_answers_all() {
 }
 
 /// An error "Unauthorized" that stands in place of one job, beside the data of the others,
-/// says nothing of the gateway's credentials.
+/// is no evidence about the gateway's credentials.
 #[tokio::test]
 async fn datasaur_batch_with_an_unauthorized_job_answers_the_others() {
     let simulator = simulator(Vendor::Datasaur).await;
@@ -348,7 +348,7 @@ async fn gets_are_answered_beside_a_failing_job(vendor: Vendor) {
         };
         guard(gets_until_it_failed_again).await;
         let error = get(&client, failing).await.unwrap_err();
-        assert_eq!(why(&error), (Code::Unavailable, "BACKEND_UNAVAILABLE".to_owned()));
+        assert_eq!(code_and_reason(&error), (Code::Unavailable, "BACKEND_UNAVAILABLE".to_owned()));
     }
     loop {
         match watch.next().await.unwrap().expect("the watch stays open") {
@@ -369,7 +369,7 @@ async fn kinetica_job_that_always_gets_500_does_not_fail_gets_of_another_job() {
     gets_are_answered_beside_a_failing_job(Vendor::Kinetica).await;
 }
 
-/// A real outage is still one: everything fails, and polls follow the back-off.
+/// In a real outage every poll fails, and the back-off spaces the polls.
 #[tokio::test]
 async fn outage_of_every_job_interrupts_all_watches_and_all_recover() {
     let simulator = simulator(Vendor::Immuta).await;

@@ -12,7 +12,7 @@ fn resumed(token: &str, job: &JobRef) -> WatchJobRequest {
     WatchJobRequest { resume_token: token.to_owned(), ..watch_request(job) }
 }
 
-/// Replica A has a poll in flight whose response says what was true before; replica B
+/// Replica A has a poll in flight whose response holds the older state; replica B
 /// shows a newer status; the watch resumes at A with B's token.
 #[tokio::test]
 async fn watch_resumed_during_a_slow_poll_receives_nothing_older() {
@@ -24,7 +24,7 @@ async fn watch_resumed_during_a_slow_poll_receives_nothing_older() {
 
     simulator.inject(Fault::new(Effect::HoldResponse).times(1));
     let mut first = Watch::of(&slow.client(), &job).await;
-    // The response is there, says "created", and is held back.
+    // The response with the state "created" is ready and held back.
     guard(simulator.wait_for_responses("/jobs/statuses", 1)).await;
     simulator.set_state(&started.id, "active");
     let mut watch = Watch::of(&fast.client(), &job).await;
@@ -54,7 +54,7 @@ async fn watch_resumed_during_a_slow_poll_receives_its_terminal_status() {
     assert_eq!(watch.status().await.state(), S::Running);
     // Stopped, not dropped: none of its polls may come from now on.
     let (end, ()) = tokio::join!(watch.end(), fast.stop());
-    assert_eq!(why(&end.unwrap_err()).1, "SHUTTING_DOWN");
+    assert_eq!(code_and_reason(&end.unwrap_err()).1, "SHUTTING_DOWN");
 
     simulator.finish(&started.id);
     simulator.clear_calls();

@@ -20,7 +20,7 @@ use serde::Deserialize;
 use thiserror::Error;
 use values::{DAY, GIB, HOUR, KIB, MIB, SECOND, TIB};
 
-use crate::vendors::{BaseUrl, ClientAuth, Encoding};
+use crate::vendors::{BaseUrl, Scheme, SignIn, VendorConfig};
 
 mod credentials;
 mod environment;
@@ -120,7 +120,7 @@ pub struct Backend {
     /// Its name in the configuration and in `JobRef.backend`.
     pub name: Arc<str>,
     /// The vendor, with the settings that only it has.
-    pub vendor: Vendor,
+    pub vendor: Arc<dyn VendorConfig>,
     /// The URL below which its API is.
     pub base_url: BaseUrl,
     /// The gateway's credentials.
@@ -129,72 +129,9 @@ pub struct Backend {
     pub poll: Poll,
 }
 
-/// A vendor.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Vendor {
-    /// Immuta.
-    Immuta,
-    /// Kinetica.
-    Kinetica {
-        /// How requests and responses are written.
-        encoding: Encoding,
-        /// Standby clusters to poll while the one at `base_url` can't answer, in this order.
-        standby_urls: Vec<BaseUrl>,
-    },
-    /// Claret.
-    Claret {
-        /// First segment of every path.
-        tenant: String,
-    },
-    /// Datasaur.
-    Datasaur,
-}
-
 /// The gateway's credentials at a vendor.
 #[derive(Clone, Debug)]
-pub enum Credentials {
-    /// No credentials.
-    None,
-    /// `Authorization: <key>`, with no scheme word.
-    ApiKey(Secret),
-    /// An API key that is exchanged for a token.
-    ApiKeyExchange(Secret),
-    /// `Authorization: Bearer`.
-    Bearer(Secret),
-    /// HTTP Basic.
-    Basic {
-        /// User name.
-        username: String,
-        /// Password.
-        password: Secret,
-    },
-    /// Email and password, exchanged for a token.
-    Login {
-        /// Email.
-        email: String,
-        /// Password.
-        password: Secret,
-    },
-    /// OAuth client credentials, exchanged for a token.
-    OAuthClient {
-        /// Client id.
-        client_id: String,
-        /// Client secret.
-        client_secret: Secret,
-        /// How both are sent.
-        client_auth: ClientAuth,
-    },
-}
-
-/// A [`Vendor`] without its settings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum VendorKind {
-    Immuta,
-    Kinetica,
-    Claret,
-    Datasaur,
-}
+pub struct Credentials(Option<(SignIn, Secret)>);
 
 /// How a backend is polled.
 #[derive(Clone, Debug, Deserialize)]
@@ -296,15 +233,11 @@ impl Config {
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         for backend in &self.backends {
-            if matches!(backend.credentials, Credentials::None) {
+            if backend.credentials.secret().is_none() {
                 continue;
             }
-            let standbys = match &backend.vendor {
-                Vendor::Kinetica { standby_urls, .. } => standby_urls.as_slice(),
-                _ => &[],
-            };
-            let urls = standbys.iter().map(|url| ("standby_urls", url));
-            for (key, url) in std::iter::once(("base_url", &backend.base_url)).chain(urls) {
+            let base_url = std::iter::once(("base_url", &backend.base_url));
+            for (key, url) in base_url.chain(backend.vendor.other_urls()) {
                 if !url.is_https() && !url.is_loopback() {
                     warnings.push(format!(
                         "backends.{}.{key} is {}: credentials travel unencrypted; write an https:// URL",
@@ -370,81 +303,33 @@ impl Default for Poll {
     }
 }
 
-impl VendorKind {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Immuta => "Immuta",
-            Self::Kinetica => "Kinetica",
-            Self::Claret => "Claret",
-            Self::Datasaur => "Datasaur",
-        }
-    }
-
-    fn key(self) -> &'static str {
-        match self {
-            Self::Immuta => "immuta",
-            Self::Kinetica => "kinetica",
-            Self::Claret => "claret",
-            Self::Datasaur => "datasaur",
-        }
-    }
-
-    fn batches(self) -> bool {
-        matches!(self, Self::Immuta | Self::Datasaur)
-    }
-}
-
-impl Vendor {
-    fn kind(&self) -> VendorKind {
-        match self {
-            Self::Immuta => VendorKind::Immuta,
-            Self::Kinetica { .. } => VendorKind::Kinetica,
-            Self::Claret { .. } => VendorKind::Claret,
-            Self::Datasaur => VendorKind::Datasaur,
-        }
-    }
-
-    /// The vendor's name, as people write it.
-    pub fn name(&self) -> &'static str {
-        self.kind().name()
-    }
-
-    /// The vendor's name, as the configuration and the contract write it.
-    pub fn key(&self) -> &'static str {
-        self.kind().key()
-    }
-
-    /// Whether one request can poll many jobs.
-    pub fn batches(&self) -> bool {
-        self.kind().batches()
-    }
-}
-
 impl Credentials {
+    /// No credentials.
+    pub const NONE: Self = Self(None);
+
+    /// A secret, and how it is used.
+    pub fn new(sign_in: SignIn, secret: Secret) -> Self {
+        Self(Some((sign_in, secret)))
+    }
+
+    /// A token from elsewhere, sent as it is.
+    pub fn bearer(token: Secret) -> Self {
+        Self::new(SignIn { scheme: Scheme::Bearer, description: "bearer token" }, token)
+    }
+
     /// The secret among them.
     pub fn secret(&self) -> Option<&Secret> {
-        match self {
-            Self::None => None,
-            Self::ApiKey(secret)
-            | Self::ApiKeyExchange(secret)
-            | Self::Bearer(secret)
-            | Self::Basic { password: secret, .. }
-            | Self::Login { password: secret, .. }
-            | Self::OAuthClient { client_secret: secret, .. } => Some(secret),
-        }
+        self.0.as_ref().map(|(_, secret)| secret)
+    }
+
+    /// How the secret is sent.
+    pub fn scheme(&self) -> Option<&Scheme> {
+        self.0.as_ref().map(|(sign_in, _)| &sign_in.scheme)
     }
 
     /// The kind in words.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::None => "no credentials",
-            Self::ApiKey(_) => "API key",
-            Self::ApiKeyExchange(_) => "API key, exchanged",
-            Self::Bearer(_) => "bearer token",
-            Self::Basic { .. } => "user name and password",
-            Self::Login { .. } => "email and password",
-            Self::OAuthClient { .. } => "OAuth client",
-        }
+    pub fn description(&self) -> &'static str {
+        self.0.as_ref().map_or("no credentials", |(sign_in, _)| sign_in.description)
     }
 }
 

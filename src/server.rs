@@ -170,7 +170,7 @@ fn setup(backend: &Backend, endpoint: Arc<Endpoint>, collection_window: Duration
     let max_batch = adapter.capabilities().max_batch;
     BackendSetup {
         name: Arc::clone(name),
-        vendor: vendor.key(),
+        vendor: vendor.kind().key,
         check: Box::new(move |job| adapter.check(job)),
         upstream: endpoint,
         plan: PollPlan {

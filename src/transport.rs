@@ -14,9 +14,9 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::{
-    config::{self, Vendor},
+    config,
     job::{BackendFault, FaultKind, JobFault, JobRef},
-    vendors::{Adapter, Claret, Datasaur, Immuta, Kinetica},
+    vendors::{Adapter, BaseUrl, BuildError, Clusters, StandbyCluster},
 };
 
 mod backoff;
@@ -55,6 +55,12 @@ pub struct Endpoint {
 #[error("{0}")]
 pub struct SetupError(String);
 
+impl From<BuildError> for SetupError {
+    fn from(error: BuildError) -> Self {
+        Self(error.to_string())
+    }
+}
+
 impl Endpoint {
     /// Sets a backend up; connects to nothing yet. Responses are read within `budget`.
     ///
@@ -62,47 +68,20 @@ impl Endpoint {
     /// The configuration can't be used.
     pub fn new(backend: &config::Backend, budget: &Arc<ResponseBudget>) -> Result<Self, SetupError> {
         let config::Backend { name, vendor, base_url, credentials, poll } = backend;
-        let adapter: Arc<dyn Adapter> = match (vendor, credentials) {
-            (Vendor::Immuta, credentials) => {
-                let exchange = matches!(credentials, config::Credentials::ApiKeyExchange(_));
-                Arc::new(Immuta::new(base_url.clone(), poll.max_batch, exchange))
-            }
-            (Vendor::Kinetica { encoding, .. }, _) => Arc::new(Kinetica::new(base_url.clone(), *encoding)),
-            (Vendor::Claret { tenant }, credentials) => {
-                let email = match credentials {
-                    config::Credentials::Login { email, .. } => Some(email.clone()),
-                    _ => None,
-                };
-                let claret = Claret::new(base_url.clone(), tenant, email);
-                Arc::new(claret.map_err(|error| SetupError(error.to_string()))?)
-            }
-            (Vendor::Datasaur, credentials) => {
-                let client = match credentials {
-                    config::Credentials::OAuthClient { client_id, client_auth, .. } => {
-                        Some((client_id.clone(), *client_auth))
-                    }
-                    _ => None,
-                };
-                Arc::new(Datasaur::new(base_url.clone(), poll.max_batch, client))
-            }
-        };
-        let http_client = |url, adapter: &dyn Adapter| {
+        let Clusters { primary, standbys } = vendor.build(base_url, poll.max_batch)?;
+        let http_client = |url: &BaseUrl, adapter: &dyn Adapter| {
             HttpClient::new(url, poll, adapter.capabilities().identifies_jobs, Arc::clone(budget))
         };
-        let mut standbys = Vec::new();
-        if let Vendor::Kinetica { encoding, standby_urls } = vendor {
-            for url in standby_urls {
-                let adapter = Arc::new(Kinetica::standby(url.clone(), *encoding));
-                let http = http_client(url, &*adapter)?;
-                standbys.push(Standby { adapter, http });
-            }
-        }
+        let standby = |StandbyCluster { base_url, adapter }: StandbyCluster| {
+            Ok(Standby { http: http_client(&base_url, &*adapter)?, adapter })
+        };
+        let standbys = standbys.into_iter().map(standby).collect::<Result<_, SetupError>>()?;
         let backoff = Backoff { min: poll.min_interval, max: poll.max_backoff };
         Ok(Self {
             failover: Failover::new(name, standbys, backoff),
             credentials: Arc::new(Credentials::new(credentials)?),
-            http: Arc::new(http_client(base_url, &*adapter)?),
-            adapter,
+            http: Arc::new(http_client(base_url, &*primary)?),
+            adapter: primary,
             files: download::FileClient::new(base_url, poll)?,
             rotated: Notify::new(),
         })

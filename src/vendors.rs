@@ -23,20 +23,29 @@ mod elements;
 mod file;
 mod immuta;
 mod json;
+mod kind;
 mod kinetica;
 mod refusal;
 mod response;
 
 pub(crate) use base_url::percent_encoded;
 pub use base_url::{BaseUrl, InvalidBaseUrl};
-pub use claret::{Claret, InvalidTenant};
-pub use datasaur::{ClientAuth, Datasaur};
+pub use claret::{Claret, ClaretConfig, InvalidTenant};
+pub use datasaur::{ClientAuth, Datasaur, DatasaurConfig};
 pub use elements::Elements;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use elements::{Observations, observations};
 pub use file::{FileFault, Part, RefusedLocation};
-pub use immuta::Immuta;
-pub use kinetica::{Encoding, Kinetica};
+pub use immuta::{Immuta, ImmutaConfig};
+pub use kind::{
+    BuildError, Clusters, Key, KeyProblem, OwnCredentials, ReadKeys, Scheme, SecretForm, SignIn,
+    StandbyCluster, UnusableKeys, VendorConfig, VendorKind, flag,
+};
+pub use kinetica::{Encoding, Kinetica, KineticaConfig};
+
+/// Every vendor that a backend can be configured for.
+pub const KINDS: &[&VendorKind] =
+    &[&immuta::config::KIND, &kinetica::config::KIND, &claret::config::KIND, &datasaur::config::KIND];
 
 /// What a vendor's API offers, as this backend is configured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

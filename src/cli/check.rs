@@ -50,7 +50,7 @@ impl Args {
 fn line(backend: &Backend, width: usize, failure: Option<&str>, paint: Paint) -> String {
     let verdict = if failure.is_some() { paint.red("FAILED") } else { paint.green("OK    ") };
     let Backend { name, vendor, base_url, credentials, .. } = backend;
-    let about = format!("{} at {}, {}", vendor.name(), base_url.as_str(), credentials.kind());
+    let about = format!("{} at {}, {}", vendor.kind().name, base_url.as_str(), credentials.description());
     let about = paint.dim(&about);
     match failure {
         None => format!("{verdict}  {name:width$}  {about}"),

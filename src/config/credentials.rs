@@ -1,4 +1,4 @@
-//! Credentials of a backend, by vendor, and their secrets.
+//! Credentials of a backend and their secrets.
 
 use std::{fmt, path::Path};
 
@@ -7,16 +7,15 @@ use serde::{
     Deserialize, Deserializer,
     de::{Error, MapAccess, Visitor, value::MapAccessDeserializer},
 };
-use toml::Value;
+use toml::{Table, Value};
 
 use super::{
-    Credentials, Environment, Secret, Source, VendorKind,
+    Environment, Secret, Source,
     overrides::Origins,
-    problems::{Problems, WHERE, join},
-    secret::{self, Form},
-    values,
+    problems::{BEARER, Problems, WHERE, join, unknown_key},
+    secret,
 };
-use crate::vendors::ClientAuth;
+use crate::vendors::{KINDS, SecretForm, VendorKind};
 
 /// The value of `credentials`.
 pub(super) enum CredentialKeys {
@@ -25,23 +24,22 @@ pub(super) enum CredentialKeys {
     /// Another word, which may be a secret.
     OtherWord,
     /// A table.
-    Table(Box<CredentialTable>),
+    Table(Table),
 }
 
-/// The keys of all vendors' credentials.
-#[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct CredentialTable {
-    api_key: Option<Place>,
-    #[serde(deserialize_with = "values::flag")]
-    exchange: bool,
-    bearer: Option<Place>,
-    username: Option<String>,
-    email: Option<String>,
-    password: Option<Place>,
-    client_id: Option<String>,
-    client_secret: Option<Place>,
-    client_auth: Option<ClientAuth>,
+/// Credentials whose secret was read.
+pub(super) enum Checked {
+    /// No credentials.
+    None,
+    /// A token from elsewhere.
+    Bearer(Secret),
+    /// The vendor's own way to sign in.
+    Own {
+        /// The secret, unless a problem of it was reported.
+        secret: Option<Secret>,
+        /// The other keys, for the vendor to read.
+        keys: Table,
+    },
 }
 
 /// The place of a secret.
@@ -51,18 +49,18 @@ enum Place {
     File(String),
 }
 
-impl<'de> Deserialize<'de> for Place {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let table = match Value::deserialize(deserializer)? {
+impl Place {
+    fn read(value: Value) -> Result<Self, String> {
+        let table = match value {
             Value::String(literal) => return Ok(Self::Literal(literal.into())),
             Value::Table(table) => table,
-            _ => return Err(D::Error::custom(format!("is no secret; write {WHERE}"))),
+            _ => return Err(format!("is no secret; write {WHERE}")),
         };
         let place: Vec<_> = table.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
         match place[..] {
             [("env", Some(name))] => Ok(Self::Environment(name.to_owned())),
             [("file", Some(file))] => Ok(Self::File(file.to_owned())),
-            _ => Err(D::Error::custom(format!("doesn't say where the secret is; write {WHERE}"))),
+            _ => Err(format!("doesn't say where the secret is; write {WHERE}")),
         }
     }
 }
@@ -83,67 +81,11 @@ impl<'de> Deserialize<'de> for CredentialKeys {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<CredentialKeys, A::Error> {
-                CredentialTable::deserialize(MapAccessDeserializer::new(map))
-                    .map(|table| CredentialKeys::Table(Box::new(table)))
+                Table::deserialize(MapAccessDeserializer::new(map)).map(CredentialKeys::Table)
             }
         }
 
         deserializer.deserialize_any(Keys)
-    }
-}
-
-impl CredentialTable {
-    /// The keys that are set, in the order of the documentation.
-    fn set_keys(&self) -> Vec<&'static str> {
-        let Self {
-            api_key,
-            exchange,
-            bearer,
-            username,
-            email,
-            password,
-            client_id,
-            client_secret,
-            client_auth,
-        } = self;
-        let keys = [
-            ("api_key", api_key.is_some()),
-            ("exchange", *exchange),
-            ("username", username.is_some()),
-            ("email", email.is_some()),
-            ("password", password.is_some()),
-            ("client_id", client_id.is_some()),
-            ("client_secret", client_secret.is_some()),
-            ("client_auth", client_auth.is_some()),
-            ("bearer", bearer.is_some()),
-        ];
-        keys.into_iter().filter(|(_, is_set)| *is_set).map(|(key, _)| key).collect()
-    }
-}
-
-/// The keys of the vendor's own way to sign in.
-fn own_keys(kind: VendorKind) -> &'static [&'static str] {
-    match kind {
-        VendorKind::Immuta => &["api_key", "exchange"],
-        VendorKind::Kinetica => &["username", "password"],
-        VendorKind::Claret => &["email", "password"],
-        VendorKind::Datasaur => &["client_id", "client_secret", "client_auth"],
-    }
-}
-
-/// An example for this vendor.
-fn example(kind: VendorKind) -> &'static str {
-    match kind {
-        VendorKind::Immuta => "{ api_key = { env = \"IMMUTA_API_KEY\" } } or { bearer = { env = \"NAME\" } }",
-        VendorKind::Kinetica => {
-            "{ username = \"..\", password = { env = \"KINETICA_PASSWORD\" } }, { bearer = { env = \"NAME\" } } or \"none\""
-        }
-        VendorKind::Claret => {
-            "{ email = \"..\", password = { env = \"CLARET_PASSWORD\" } } or { bearer = { env = \"NAME\" } }"
-        }
-        VendorKind::Datasaur => {
-            "{ client_id = \"..\", client_secret = { env = \"DATASAUR_CLIENT_SECRET\" } } or { bearer = { env = \"NAME\" } }"
-        }
     }
 }
 
@@ -155,123 +97,91 @@ pub(super) struct SecretSources<'a> {
     pub(super) allow_inline: bool,
 }
 
-/// The credentials at `path`, or `None` after a problem was reported.
+/// Reads the secret of the credentials at `path`. `None` after a problem was reported.
 pub(super) fn check(
     path: &str,
-    keys: Option<&CredentialKeys>,
-    kind: VendorKind,
+    keys: Option<CredentialKeys>,
+    kind: &VendorKind,
     secrets: &SecretSources<'_>,
     problems: &mut Problems,
-) -> Option<Credentials> {
+) -> Option<Checked> {
     let mut checker = Checker { path, kind, secrets, problems };
     checker.credentials(keys)
 }
 
 struct Checker<'a> {
     path: &'a str,
-    kind: VendorKind,
+    kind: &'a VendorKind,
     secrets: &'a SecretSources<'a>,
     problems: &'a mut Problems,
 }
 
 impl Checker<'_> {
-    fn credentials(&mut self, keys: Option<&CredentialKeys>) -> Option<Credentials> {
-        let (path, kind) = (self.path, self.kind);
-        let table = match keys {
+    fn credentials(&mut self, keys: Option<CredentialKeys>) -> Option<Checked> {
+        let (path, VendorKind { name, credentials: own, .. }) = (self.path, self.kind);
+        let example = own.example;
+        let mut table = match keys {
             Some(CredentialKeys::Table(table)) => table,
             // One that can't be read is reported, and is not none at all.
             None if self.problems.has(path) => return None,
-            None | Some(CredentialKeys::None) if kind == VendorKind::Kinetica => {
-                return Some(Credentials::None);
-            }
-            None => return self.problems.report(path, format!("is missing; write {}", example(kind))),
+            None | Some(CredentialKeys::None) if own.optional => return Some(Checked::None),
+            None => return self.problems.report(path, format!("is missing; write {example}")),
             Some(CredentialKeys::OtherWord) => {
-                let text = format!("is not a table of credentials; write {}", example(kind));
-                return self.problems.report(path, text);
+                return self.problems.report(path, format!("is not a table of credentials; write {example}"));
             }
             Some(CredentialKeys::None) => {
-                let text =
-                    format!("is \"none\", which {} doesn't accept; write {}", kind.name(), example(kind));
+                let text = format!("is \"none\", which {name} doesn't accept; write {example}");
                 return self.problems.report(path, text);
             }
         };
-        let set = table.set_keys();
-        for key in &set {
-            if *key != "bearer" && !own_keys(kind).contains(key) {
-                let text = format!("is not how {} signs in; write {}", kind.name(), example(kind));
-                self.problems.add(join(path, key), text);
-            }
-        }
-        let own = set.iter().find(|key| own_keys(kind).contains(key));
-        match (own, &table.bearer) {
+        self.remove_foreign_keys(&mut table);
+        let bearer = table.remove(BEARER);
+        match (own_keys(self.kind).find(|key| table.contains_key(*key)), bearer) {
             (Some(own), Some(_)) => {
                 self.problems.report(path, format!("holds both {own} and bearer; keep one way to sign in"))
             }
             (None, Some(bearer)) => {
-                self.secret(join(path, "bearer"), Some(bearer), Form::Header).map(Credentials::Bearer)
+                self.secret(BEARER, Some(bearer), SecretForm::Header).map(Checked::Bearer)
             }
-            (Some(_), None) => self.own_credentials(table),
+            (Some(_), None) => {
+                let secret = table.remove(own.secret);
+                Some(Checked::Own { secret: self.secret(own.secret, secret, own.form), keys: table })
+            }
             (None, None) if self.problems.has(path) => None,
-            (None, None) => self.problems.report(path, format!("is empty; write {}", example(kind))),
+            (None, None) => self.problems.report(path, format!("is empty; write {example}")),
         }
     }
 
-    /// The vendor's own way.
-    fn own_credentials(&mut self, table: &CredentialTable) -> Option<Credentials> {
-        let key = |name| join(self.path, name);
-        match self.kind {
-            VendorKind::Immuta => {
-                let api_key = self.secret(key("api_key"), table.api_key.as_ref(), Form::Header)?;
-                let credentials =
-                    if table.exchange { Credentials::ApiKeyExchange } else { Credentials::ApiKey };
-                Some(credentials(api_key))
+    /// Reports and removes what is neither a key of this vendor's credentials nor `bearer`.
+    fn remove_foreign_keys(&mut self, table: &mut Table) {
+        let known: Vec<&str> = own_keys(self.kind).chain([BEARER]).collect();
+        table.retain(|key, _| {
+            if known.contains(&key) {
+                return true;
             }
-            VendorKind::Kinetica => {
-                let username = self.text(key("username"), table.username.as_ref());
-                let password = self.secret(key("password"), table.password.as_ref(), Form::Text);
-                let username = username?;
-                if username.contains(':') {
-                    // RFC 7617 ends the user name at the first colon.
-                    let text = "holds a colon, which HTTP Basic can't carry; write a user name without one";
-                    return self.problems.report(key("username"), text);
-                }
-                Some(Credentials::Basic { username, password: password? })
-            }
-            VendorKind::Claret => {
-                let email = self.text(key("email"), table.email.as_ref());
-                let password = self.secret(key("password"), table.password.as_ref(), Form::Text);
-                Some(Credentials::Login { email: email?, password: password? })
-            }
-            VendorKind::Datasaur => {
-                let client_id = self.text(key("client_id"), table.client_id.as_ref());
-                let client_secret =
-                    self.secret(key("client_secret"), table.client_secret.as_ref(), Form::Text);
-                let client_auth = table.client_auth.unwrap_or_default();
-                Some(Credentials::OAuthClient {
-                    client_id: client_id?,
-                    client_secret: client_secret?,
-                    client_auth,
-                })
-            }
-        }
-    }
-
-    /// A text that has to be there.
-    fn text(&mut self, key: String, text: Option<&String>) -> Option<String> {
-        match self.problems.required(&key, text)?.as_str() {
-            "" => self.problems.report(key, "is empty; write the text or remove the key"),
-            text => Some(text.to_owned()),
-        }
+            let is_another_vendors = KINDS.iter().any(|kind| own_keys(kind).any(|own| own == key));
+            let text = if is_another_vendors {
+                format!("is not how {} signs in; write {}", self.kind.name, self.kind.credentials.example)
+            } else {
+                unknown_key(key, &known)
+            };
+            self.problems.add(join(self.path, key), text);
+            false
+        });
     }
 
     /// Reads a secret from its place.
-    fn secret(&mut self, key: String, place: Option<&Place>, form: Form) -> Option<Secret> {
-        let place = self.problems.required(&key, place)?;
+    fn secret(&mut self, key: &str, place: Option<Value>, form: SecretForm) -> Option<Secret> {
+        let key = join(self.path, key);
+        let place = match Place::read(self.problems.required(&key, place)?) {
+            Ok(place) => place,
+            Err(text) => return self.problems.report(key, text),
+        };
         let origin = self.secrets.origins.of(&key).map(str::to_owned);
         let (text, source) = match (place, origin) {
             // A secret that a variable sets is never taken for one in the file.
             (Place::Literal(_), Some(variable)) => self.variable(&key, &variable)?,
-            (Place::Environment(name), _) => self.variable(&key, name)?,
+            (Place::Environment(name), _) => self.variable(&key, &name)?,
             (Place::Literal(literal), None) if self.secrets.allow_inline => {
                 (literal.expose_secret().to_owned(), Source::Literal)
             }
@@ -281,12 +191,12 @@ impl Checker<'_> {
                 );
                 return self.problems.report(key, text);
             }
-            (Place::File(file), _) => match secret::read_file(Path::new(file)) {
+            (Place::File(file), _) => match secret::read_file(Path::new(&file)) {
                 Ok(text) => (text, Source::File(file.into())),
                 Err(text) => return self.problems.report(key, text),
             },
         };
-        match form.check(&text) {
+        match secret::check(form, &text) {
             Ok(()) => Some(Secret { key, value: text.into(), source, form }),
             Err(text) => self.problems.report(key, text),
         }
@@ -302,4 +212,10 @@ impl Checker<'_> {
             }
         }
     }
+}
+
+/// The keys of the vendor's own way to sign in, its secret first.
+fn own_keys(kind: &VendorKind) -> impl Iterator<Item = &'static str> {
+    let own = &kind.credentials;
+    std::iter::once(own.secret).chain(own.keys.iter().map(|key| key.name))
 }

@@ -4,28 +4,26 @@
 //! 2. [`deserialize`] reads the table into [`Keys`] with serde. serde stops at the first
 //!    problem, so each key that has one is reported and removed, and the rest is read
 //!    again.
-//! 3. [`Checker`] checks rules over several keys, and opens files.
+//! 3. [`Checker`] checks rules over several keys, opens files, and has each backend's
+//!    vendor read the keys of its own, in the same way.
 
-use std::{collections::BTreeMap, fs::File, num::NonZeroUsize, time::Duration};
+use std::{collections::BTreeMap, fs::File, num::NonZeroUsize, sync::Arc, time::Duration};
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_path_to_error::Segment;
 use toml::{Table, Value};
 
 use super::{
-    Backend, Config, Environment, InvalidConfig, Limits, Poll, Problem, Server, Tls, Vendor, VendorKind,
-    credentials::{self, CredentialKeys, SecretSources},
+    Backend, Config, Credentials, Environment, InvalidConfig, Limits, Poll, Problem, Server, Tls,
+    credentials::{self, Checked, CredentialKeys, SecretSources},
     overrides,
-    problems::{Problems, example, join},
-    values::{self, Url, show_bytes, show_duration},
+    problems::{Problems, example, is_shown, join, unknown_key},
+    values::{self, show_bytes, show_duration},
 };
-use crate::vendors::{BaseUrl, Encoding};
+use crate::vendors::{self, BaseUrl, KINDS, UnusableKeys, VendorConfig, VendorKind};
 
 /// Problems after which the rest is not looked for: the table is read once for each.
 const MAX_PROBLEMS: usize = 100;
-
-/// Standby clusters of one backend.
-const MAX_STANDBYS: usize = 8;
 
 /// Room in a message for all but its inline result.
 const MESSAGE_OVERHEAD: u64 = 64 << 10;
@@ -34,7 +32,7 @@ const MESSAGE_OVERHEAD: u64 = 64 << 10;
 #[derive(Deserialize, Default)]
 #[serde(default, deny_unknown_fields)]
 struct Keys {
-    #[serde(deserialize_with = "values::flag")]
+    #[serde(deserialize_with = "vendors::flag")]
     allow_inline_secrets: bool,
     #[serde(deserialize_with = "values::table")]
     server: Server,
@@ -47,22 +45,36 @@ struct Keys {
 #[derive(Deserialize)]
 struct BackendTable(#[serde(deserialize_with = "values::table")] BackendKeys);
 
-/// The keys of a backend, some of which belong to one vendor.
+/// The keys of a backend.
 #[derive(Deserialize, Default)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 struct BackendKeys {
-    vendor: Option<VendorKind>,
-    base_url: Option<Url>,
-    tenant: Option<String>,
+    #[serde(deserialize_with = "vendor")]
+    vendor: Option<&'static VendorKind>,
+    base_url: Option<BaseUrl>,
     credentials: Option<CredentialKeys>,
     #[serde(deserialize_with = "values::table")]
     poll: Poll,
-    encoding: Option<Encoding>,
-    standby_urls: Option<Vec<Url>>,
+    /// All others, which have to be the vendor's own.
+    #[serde(flatten)]
+    own: Table,
 }
 
-/// Keys whose value a problem shows; any other may hold a secret.
-const SHOWN: [&str; 4] = ["listen", "vendor", "encoding", "client_auth"];
+/// The keys that every backend has.
+const COMMON_KEYS: [&str; 4] = ["vendor", "base_url", "credentials", "poll"];
+
+fn vendor<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'static VendorKind>, D::Error> {
+    let value = Value::deserialize(deserializer)?;
+    let name = value.as_str().unwrap_or_default();
+    if let Some(kind) = VendorKind::of(name) {
+        return Ok(Some(kind));
+    }
+    let known: Vec<&str> = KINDS.iter().map(|kind| kind.key).collect();
+    Err(D::Error::custom(match values::closest(name, &known) {
+        Some(close) => format!("is {value}; did you mean {close}?"),
+        None => format!("is {value}; write {}", example("vendor")),
+    }))
+}
 
 /// Reads a whole file.
 pub(super) fn read(text: &str, env: &Environment) -> Result<Config, InvalidConfig> {
@@ -105,56 +117,51 @@ fn deserialize(file: &mut Table, problems: &mut Problems) -> Option<Keys> {
             Ok(keys) => return Some(keys),
             Err(error) => error,
         };
-        let segments: Vec<Segment> = error.path().iter().cloned().collect();
-        let removed = remove(file, &segments);
-        let (subject, text) = describe(&segments, error.inner().message(), removed.as_ref());
-        problems.add(subject, text);
-        if removed.is_none() {
+        if !report_unreadable("", &error, file, problems) {
             break;
         }
     }
     None
 }
 
-/// Turns serde's error at a key with this value into a subject and a text.
-fn describe(segments: &[Segment], message: &str, value: Option<&Value>) -> (String, String) {
-    let subject = segments.iter().fold(String::new(), |path, segment| match segment {
+/// Reports the key of the table at `path` that can't be read, and removes it. Returns
+/// whether it was there.
+fn report_unreadable(
+    path: &str,
+    error: &serde_path_to_error::Error<toml::de::Error>,
+    table: &mut Table,
+    problems: &mut Problems,
+) -> bool {
+    let segments: Vec<Segment> = error.path().iter().cloned().collect();
+    let subject = segments.iter().fold(path.to_owned(), |path, segment| match segment {
         Segment::Map { key } => join(&path, key),
         Segment::Seq { index } => format!("{path}[{index}]"),
         Segment::Enum { .. } | Segment::Unknown => path,
     });
+    let removed = remove(table, &segments);
+    let text = describe(&subject, error.inner().message(), removed.as_ref());
+    problems.add(subject, text);
+    removed.is_some()
+}
+
+/// Turns serde's error at a key with this value into a text.
+fn describe(subject: &str, message: &str, value: Option<&Value>) -> String {
     // serde writes the unknown name and then the known ones in back-quotes.
     let names: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
     let (name, known) = names.split_first().unwrap_or((&"", &[]));
-    let text = if message.starts_with("unknown field ") {
+    if message.starts_with("unknown field ") {
         unknown_key(name, known)
     } else if message.ends_with(", expected a table") {
         format!("is not a table; write [{subject}]")
     } else if message.starts_with("unknown variant ") || message.starts_with("invalid ") {
-        let key = subject.rsplit('.').next().unwrap_or_default();
-        let shown = value.filter(|_| SHOWN.contains(&key));
+        let shown = value.filter(|_| is_shown(subject));
         let is = shown.map_or_else(|| "can't be used".to_owned(), |value| format!("is {value}"));
         match values::closest(name, known) {
             Some(close) => format!("{is}; did you mean {close}?"),
-            None => format!("{is}; write {}", example(&subject)),
+            None => format!("{is}; write {}", example(subject)),
         }
     } else {
         message.to_owned()
-    };
-    (subject, text)
-}
-
-fn unknown_key(name: &str, known: &[&str]) -> String {
-    match name {
-        "admin" | "cluster" => "is not supported by this version; remove it".to_owned(),
-        "batch_deadline" => {
-            "was removed; write default_deadline, which holds for every call without a deadline".to_owned()
-        }
-        "long_poll" => "was removed; delete it".to_owned(),
-        _ => match values::closest(name, known) {
-            Some(close) => format!("is not a key here; did you mean {close}?"),
-            None => format!("is not a key here; write one of {}", known.join(", ")),
-        },
     }
 }
 
@@ -232,70 +239,95 @@ impl Checker<'_> {
                         beginning with a letter or digit";
             self.problems.add(path.clone(), text);
         }
-        let kind = self.problems.required(&join(&path, "vendor"), keys.vendor);
-        let base_url = keys.base_url.as_ref().map(|Url(url)| url.clone());
+        let BackendKeys { vendor, base_url, credentials, poll, own } = keys;
+        let kind = self.problems.required(&join(&path, "vendor"), vendor);
         let base_url = self.problems.required(&join(&path, "base_url"), base_url);
-        let credentials = kind.and_then(|kind| {
-            let path = join(&path, "credentials");
-            credentials::check(&path, keys.credentials.as_ref(), kind, &self.secrets, &mut self.problems)
-        });
-        let poll = self.poll(name, keys.poll.clone(), kind, limits);
-        let vendor = self.vendor(&path, kind?, keys);
+        let poll = self.poll(name, poll, kind, limits);
+        let own = self.own_keys(&path, kind, own);
+        let vendor = kind.and_then(|kind| self.vendor(&path, kind, own, credentials, base_url.as_ref()));
+        let (vendor, credentials) = vendor?;
         Some(Backend {
             name: named.then(|| name.into())?,
-            vendor: vendor?,
+            vendor,
             base_url: base_url?,
-            credentials: credentials?,
+            credentials,
             poll: poll?,
         })
     }
 
-    fn vendor(&mut self, path: &str, kind: VendorKind, keys: BackendKeys) -> Option<Vendor> {
-        let BackendKeys { tenant, encoding, standby_urls, .. } = keys;
-        for (key, is_set, owner) in [
-            ("tenant", tenant.is_some(), VendorKind::Claret),
-            ("encoding", encoding.is_some(), VendorKind::Kinetica),
-            ("standby_urls", standby_urls.is_some(), VendorKind::Kinetica),
-        ] {
-            if is_set && kind != owner {
-                let text = format!("is only for {}, not for {}; remove it", owner.name(), kind.name());
-                self.problems.add(join(path, key), text);
+    /// Reports and removes what is no key of this vendor's own.
+    fn own_keys(&mut self, path: &str, kind: Option<&VendorKind>, mut keys: Table) -> Table {
+        let kinds = || KINDS.iter().copied().filter(|other| kind.is_none_or(|kind| *other == kind));
+        let names = |kind: &'static VendorKind| kind.keys.iter().map(|key| key.name);
+        let known: Vec<&str> = COMMON_KEYS.into_iter().chain(kinds().flat_map(names)).collect();
+        keys.retain(|key, _| {
+            if known.contains(&key) {
+                return true;
             }
-        }
-        Some(match kind {
-            VendorKind::Immuta => Vendor::Immuta,
-            VendorKind::Datasaur => Vendor::Datasaur,
-            VendorKind::Claret => Vendor::Claret { tenant: self.tenant(join(path, "tenant"), tenant)? },
-            VendorKind::Kinetica => {
-                let standby_urls: Vec<BaseUrl> =
-                    standby_urls.into_iter().flatten().map(|Url(url)| url).collect();
-                self.standby_urls(&join(path, "standby_urls"), keys.base_url.as_ref(), &standby_urls);
-                Vendor::Kinetica { encoding: encoding.unwrap_or_default(), standby_urls }
-            }
-        })
+            let owner = KINDS.iter().find(|other| other.keys.iter().any(|own| own.name == key));
+            let text = match (owner, kind) {
+                (Some(owner), Some(kind)) => {
+                    format!("is only for {}, not for {}; remove it", owner.name, kind.name)
+                }
+                _ => unknown_key(key, &known),
+            };
+            self.problems.add(join(path, key), text);
+            false
+        });
+        keys
     }
 
-    fn tenant(&mut self, path: String, tenant: Option<String>) -> Option<String> {
-        let tenant = self.problems.required(&path, tenant)?;
-        let is_plain = tenant.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'));
-        if is_plain && !tenant.is_empty() {
-            return Some(tenant);
+    /// Has the vendor read its own keys, and reads the secret.
+    fn vendor(
+        &mut self,
+        path: &str,
+        kind: &VendorKind,
+        mut own: Table,
+        credentials: Option<CredentialKeys>,
+        base_url: Option<&BaseUrl>,
+    ) -> Option<(Arc<dyn VendorConfig>, Credentials)> {
+        let key = join(path, "credentials");
+        let mut credentials = credentials::check(&key, credentials, kind, &self.secrets, &mut self.problems);
+        if let Some(Checked::Own { keys, .. }) = &mut credentials {
+            own.insert("credentials".to_owned(), Value::Table(std::mem::take(keys)));
         }
-        let text = format!("is {tenant:?}; write {}, of letters, digits, '-' and '_'", example(&path));
-        self.problems.report(path, text)
+        let vendor = self.vendor_config(path, kind, own, base_url)?;
+        let credentials = match credentials? {
+            Checked::None => Credentials::NONE,
+            Checked::Bearer(token) => Credentials::bearer(token),
+            Checked::Own { secret, .. } => Credentials::new(vendor.sign_in(), secret?),
+        };
+        Some((vendor, credentials))
     }
 
-    fn standby_urls(&mut self, path: &str, base_url: Option<&Url>, urls: &[BaseUrl]) {
-        if urls.len() > MAX_STANDBYS {
-            self.problems.add(path, format!("holds {} URLs; write {}", urls.len(), example(path)));
-        }
-        let mut known: Vec<&BaseUrl> = base_url.into_iter().map(|Url(url)| url).collect();
-        for (at, url) in urls.iter().enumerate() {
-            if known.iter().any(|other| other.is_same_place(url)) {
-                let text = "is a cluster that the backend has already; remove it";
-                self.problems.add(format!("{path}[{at}]"), text);
+    fn vendor_config(
+        &mut self,
+        path: &str,
+        kind: &VendorKind,
+        mut keys: Table,
+        base_url: Option<&BaseUrl>,
+    ) -> Option<Arc<dyn VendorConfig>> {
+        let mut all_readable = true;
+        loop {
+            match (kind.read)(keys.clone(), base_url) {
+                Ok(config) => return all_readable.then_some(config),
+                Err(UnusableKeys::Unreadable(error)) => {
+                    all_readable = false;
+                    if !report_unreadable(path, &error, &mut keys, &mut self.problems) {
+                        return None;
+                    }
+                }
+                Err(UnusableKeys::Invalid(problems)) => {
+                    for problem in problems {
+                        let path = format!("{path}.{}", problem.path);
+                        // A key that can't be read is reported, and is not missing.
+                        if !self.problems.has(&path) {
+                            self.problems.add(path, problem.text);
+                        }
+                    }
+                    return None;
+                }
             }
-            known.push(url);
         }
     }
 
@@ -303,7 +335,7 @@ impl Checker<'_> {
         &mut self,
         name: &str,
         mut poll: Poll,
-        kind: Option<VendorKind>,
+        kind: Option<&VendorKind>,
         limits: &Limits,
     ) -> Option<Poll> {
         let before = self.problems.len();
@@ -330,9 +362,9 @@ impl Checker<'_> {
             self.problems.add(path("connect_timeout"), text);
         }
         poll.connect_timeout = poll.connect_timeout.min(poll.timeout);
-        if let Some(kind) = kind.filter(|kind| !kind.batches()) {
+        if let Some(kind) = kind.filter(|kind| !kind.batches) {
             if is_set("max_batch") && poll.max_batch != NonZeroUsize::MIN {
-                let text = format!("is {}, but {} has no batch call; remove it", poll.max_batch, kind.name());
+                let text = format!("is {}, but {} has no batch call; remove it", poll.max_batch, kind.name);
                 self.problems.add(path("max_batch"), text);
             }
             poll.max_batch = NonZeroUsize::MIN;

@@ -4,12 +4,10 @@ use std::collections::BTreeMap;
 
 use toml::{Table, Value};
 
-use super::problems::{Problems, is_within, join};
+use super::problems::{BEARER, Problems, is_within, join};
+use crate::vendors::KINDS;
 
 const PREFIX: &str = "JOBWATCH__";
-
-/// Keys whose text is always a secret and never TOML.
-const SECRETS: [&str; 4] = ["api_key", "bearer", "password", "client_secret"];
 
 /// Which variable set a key, by the key's path.
 #[derive(Debug, Default)]
@@ -92,10 +90,15 @@ fn child<'a>(table: &'a mut Table, key: &str) -> &'a mut Table {
 
 /// A list or an inline table in TOML, or else the text, which the key's reader parses.
 fn value(key: &str, text: &str) -> Value {
-    let parsed = (text.starts_with(['[', '{']) && !SECRETS.contains(&key))
+    let parsed = (text.starts_with(['[', '{']) && !is_secret(key))
         .then(|| toml::from_str::<Table>(&format!("value = {text}")).ok())
         .flatten();
     parsed.and_then(|mut table| table.remove("value")).unwrap_or_else(|| Value::String(text.to_owned()))
+}
+
+/// Whether the key's text is always a secret and never TOML.
+fn is_secret(key: &str) -> bool {
+    key == BEARER || KINDS.iter().any(|kind| kind.credentials.secret == key)
 }
 
 /// Variables hold neither lower case by custom nor `-` and `.` by rule.

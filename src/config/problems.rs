@@ -1,36 +1,59 @@
 //! Problems of a configuration, and examples of valid values.
 
-use super::Problem;
+use super::{Problem, values::closest};
+use crate::vendors::KINDS;
 
-/// Examples for keys that hold neither a number nor a duration.
-const EXAMPLES: [(&str, &str); 15] = [
+/// Examples for keys that hold neither a number nor a duration and are no vendor's own.
+const EXAMPLES: [(&str, &str); 7] = [
     ("listen", "an IP address and a port, such as \"127.0.0.1:50051\""),
     ("cert", "the path of the PEM certificate chain"),
     ("key", "the path of the PEM private key"),
     ("client_ca", "the path of a PEM file"),
     ("backends", "at least one backend, such as [backends.immuta-prod]"),
-    ("vendor", "one of immuta, kinetica, claret, datasaur"),
     ("base_url", "a URL such as \"https://vendor.example\""),
-    ("tenant", "the tenant's name, the first path segment, such as \"demo\""),
     ("credentials", "a table such as { bearer = { env = \"NAME\" } }"),
-    ("encoding", "\"json\" or \"binary\""),
-    ("standby_urls", "a list of at most 8 URLs, such as [\"http://standby.example:9191\"]"),
-    ("username", "the user's name, such as \"admin\""),
-    ("email", "the account's email address"),
-    ("client_id", "the OAuth client's id"),
-    ("client_auth", "\"form\" or \"basic\""),
 ];
+
+/// The key of a token from elsewhere, which every vendor accepts.
+pub(super) const BEARER: &str = "bearer";
 
 /// Example of a secret.
 pub(super) const WHERE: &str = "{ env = \"NAME\" } or { file = \"/path\" }";
 
 /// The example for the last key of `path`; by default that of a secret.
-pub(super) fn example(path: &str) -> &'static str {
+pub(super) fn example(path: &str) -> String {
     let key = match path.rsplit('.').next().unwrap_or_default() {
         element if element.ends_with(']') => "base_url",
         key => key,
     };
-    EXAMPLES.iter().find(|(name, _)| *name == key).map_or(WHERE, |(_, example)| example)
+    if key == "vendor" {
+        let names: Vec<&str> = KINDS.iter().map(|kind| kind.key).collect();
+        return format!("one of {}", names.join(", "));
+    }
+    let common = EXAMPLES.iter().find(|(name, _)| *name == key).map(|(_, example)| *example);
+    let own = || KINDS.iter().flat_map(|kind| kind.all_keys()).find(|own| own.name == key);
+    common.or_else(|| own().map(|own| own.example)).unwrap_or(WHERE).to_owned()
+}
+
+/// Whether a problem of the last key of `path` shows the value, which may hold a secret.
+pub(super) fn is_shown(path: &str) -> bool {
+    let key = path.rsplit('.').next().unwrap_or_default();
+    key == "listen" || KINDS.iter().flat_map(|kind| kind.all_keys()).any(|own| own.name == key && own.shown)
+}
+
+/// What is wrong with a key that is not one of `known`.
+pub(super) fn unknown_key(name: &str, known: &[&str]) -> String {
+    match name {
+        "admin" | "cluster" => "is not supported by this version; remove it".to_owned(),
+        "batch_deadline" => {
+            "was removed; write default_deadline, which holds for every call without a deadline".to_owned()
+        }
+        "long_poll" => "was removed; delete it".to_owned(),
+        _ => match closest(name, known) {
+            Some(close) => format!("is not a key here; did you mean {close}?"),
+            None => format!("is not a key here; write one of {}", known.join(", ")),
+        },
+    }
 }
 
 /// A key's path, as TOML would write it.

@@ -9,6 +9,7 @@ use super::{
     environment::EnvFile,
     text_file::{read_text, refuse_pipe},
 };
+use crate::vendors::SecretForm;
 
 /// A secret and its source.
 #[derive(Clone, Debug)]
@@ -16,7 +17,7 @@ pub struct Secret {
     pub(super) key: String,
     pub(super) value: SecretString,
     pub(super) source: Source,
-    pub(super) form: Form,
+    pub(super) form: SecretForm,
 }
 
 /// The source of a secret.
@@ -34,15 +35,6 @@ pub enum Source {
     },
     /// In a file that holds nothing else.
     File(PathBuf),
-}
-
-/// The characters that a secret may have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Form {
-    /// Anything without control characters.
-    Text,
-    /// The characters of a header value.
-    Header,
 }
 
 impl Secret {
@@ -89,7 +81,7 @@ impl Secret {
                 read_file(file).map_err(problem)?
             }
         };
-        self.form.check(&text).map_err(|text| problem(text.to_owned()))?;
+        check(self.form, &text).map_err(|text| problem(text.to_owned()))?;
         Ok(Some(text.into()))
     }
 }
@@ -103,7 +95,7 @@ impl ExposeSecret<str> for Secret {
 /// A literal without a key.
 impl From<SecretString> for Secret {
     fn from(value: SecretString) -> Self {
-        Self { key: String::new(), value, source: Source::Literal, form: Form::Text }
+        Self { key: String::new(), value, source: Source::Literal, form: SecretForm::Text }
     }
 }
 
@@ -114,25 +106,23 @@ impl From<&str> for Secret {
     }
 }
 
-impl Form {
-    /// Describes what is wrong with a secret, without showing it.
-    pub(super) fn check(self, text: &str) -> Result<(), &'static str> {
-        if text.is_empty() {
-            return Err("is empty; write the secret, or where it is");
-        }
-        if text.chars().any(char::is_control) {
-            return Err("holds a line break or another control character; write the secret alone");
-        }
-        if self == Self::Header {
-            if text.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("bearer ")) {
-                return Err("begins with \"Bearer \"; write the token alone");
-            }
-            if text.chars().any(char::is_whitespace) {
-                return Err("holds white space, which a header can't carry; write the secret alone");
-            }
-        }
-        Ok(())
+/// Describes what is wrong with a secret, without showing it.
+pub(super) fn check(form: SecretForm, text: &str) -> Result<(), &'static str> {
+    if text.is_empty() {
+        return Err("is empty; write the secret, or where it is");
     }
+    if text.chars().any(char::is_control) {
+        return Err("holds a line break or another control character; write the secret alone");
+    }
+    if form == SecretForm::Header {
+        if text.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("bearer ")) {
+            return Err("begins with \"Bearer \"; write the token alone");
+        }
+        if text.chars().any(char::is_whitespace) {
+            return Err("holds white space, which a header can't carry; write the secret alone");
+        }
+    }
+    Ok(())
 }
 
 /// The secret in a file of its own, without the last line break.

@@ -2,6 +2,7 @@ use proptest::prelude::*;
 use secrecy::ExposeSecret;
 
 use super::*;
+use crate::vendors::{Encoding, KINDS, KineticaConfig};
 
 const SECRETS: [(&str, &str); 4] = [
     ("IMMUTA_API_KEY", "immuta-hush"),
@@ -30,6 +31,12 @@ const IMMUTA: &str = r#"
 
 fn one(backend: &str) -> Backend {
     Config::parse(backend, env(&[])).unwrap().backends.remove(0)
+}
+
+/// The backend's secret, which is sent in this way.
+fn secret<'a>(backend: &'a Backend, scheme: &Scheme) -> &'a str {
+    assert_eq!(backend.credentials.scheme(), Some(scheme));
+    backend.credentials.secret().unwrap().expose_secret()
 }
 
 #[test]
@@ -151,28 +158,26 @@ fn number_of_reported_problems_is_bounded() {
 fn secret_that_looks_like_toml_is_taken_as_text() {
     let variable = "JOBWATCH__BACKENDS__IMMUTA_PROD__CREDENTIALS__API_KEY";
     let config = Config::parse(IMMUTA, env(&[(variable, "[1,2]")])).unwrap();
-    let Credentials::ApiKey(key) = &config.backends[0].credentials else { panic!() };
-    assert_eq!(key.expose_secret(), "[1,2]");
+    assert_eq!(secret(&config.backends[0], &Scheme::Bare), "[1,2]");
 }
 
 #[test]
 fn vendor_without_batch_call_has_max_batch_1() {
     let backend = one("[backends.k]\nvendor = \"kinetica\"\nbase_url = \"http://db:9191\"");
     assert_eq!(backend.poll.max_batch.get(), 1);
-    assert!(matches!(backend.credentials, Credentials::None));
+    assert!(backend.credentials.secret().is_none());
 }
 
 #[test]
 fn kinetica_backend_reads_encoding_and_standby_urls() {
     let kinetica = "[backends.k]\nvendor = \"kinetica\"\nbase_url = \"http://db:9191/gpudb-0\"\n";
-    let vendor = |keys: &str| one(&format!("{kinetica}{keys}")).vendor;
-    let unset = Vendor::Kinetica { encoding: Encoding::Json, standby_urls: Vec::new() };
+    let vendor = |keys: &str| format!("{:?}", one(&format!("{kinetica}{keys}")).vendor);
+    let unset = format!("{:?}", KineticaConfig::default());
     assert_eq!(vendor(""), unset);
     assert_eq!(vendor("encoding = \"json\"\nstandby_urls = []"), unset);
-    let set = Vendor::Kinetica {
-        encoding: Encoding::Binary,
-        standby_urls: ["http://b:9191", "https://c/gpudb-0"].map(|url| url.parse().unwrap()).into(),
-    };
+    let standby_urls = ["http://b:9191", "https://c/gpudb-0"].map(|url| url.parse().unwrap()).into();
+    let set = KineticaConfig { encoding: Encoding::Binary, standby_urls, ..KineticaConfig::default() };
+    let set = format!("{set:?}");
     assert_eq!(
         vendor("encoding = \"binary\"\nstandby_urls = [\"http://b:9191\", \"https://c/gpudb-0\"]"),
         set
@@ -184,7 +189,7 @@ fn kinetica_backend_reads_encoding_and_standby_urls() {
             ("JOBWATCH__BACKENDS__K__STANDBY_URLS", r#"["http://b:9191", "https://c/gpudb-0"]"#),
         ]),
     );
-    assert_eq!(set_by_the_environment.unwrap().backends[0].vendor, set);
+    assert_eq!(format!("{:?}", set_by_the_environment.unwrap().backends[0].vendor), set);
 
     let list = "can't be used; write a list of at most 8 URLs, such as [\"http://standby.example:9191\"]";
     for (keys, expected) in [
@@ -312,6 +317,58 @@ fn backend_problem_names_key_and_remedy() {
         let text = format!("{inline}{immuta}credentials = {{ bearer = \"{secret}\" }}");
         assert_eq!(problems(&text, &[]), [format!("backends.x.credentials.bearer {expected}")]);
     }
+}
+
+/// The first inline table of a text.
+fn inline_table(text: &str) -> &str {
+    let mut depth = 0;
+    for (at, c) in text.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth == 1 => return &text[..=at],
+            '}' => depth -= 1,
+            _ => {}
+        }
+    }
+    panic!("no inline table: {text}");
+}
+
+#[test]
+fn credentials_that_a_problem_shows_as_example_are_accepted() {
+    for kind in KINDS {
+        let backend = |credentials: &str| {
+            let key = kind.key;
+            format!("[backends.x]\nvendor = {key:?}\nbase_url = \"http://x\"\ncredentials = {credentials}")
+        };
+        let is_about_credentials = |problem: &String| problem.contains(".credentials");
+        let refused = problems(&backend("{}"), &[]);
+        assert!(refused.iter().any(|problem| problem.ends_with(kind.credentials.example)), "{refused:?}");
+        let shown = problems(&backend(inline_table(kind.credentials.example)), &[]);
+        assert!(!shown.iter().any(is_about_credentials), "{shown:?}");
+    }
+}
+
+#[test]
+fn problems_of_a_vendors_own_keys_are_all_reported() {
+    let text = "[backends.k]\nvendor = \"kinetica\"\nbase_url = \"http://a\"\nencoding = \"snappy\"\n\
+                standby_urls = [\"http://a\"]\ncolour = 1\ncredentials = { username = \"\", password = 1, colour = 1 }";
+    let found = problems(text, &[]);
+    let mut keys: Vec<_> = found.iter().map(|problem| problem.split(' ').next().unwrap()).collect();
+    keys.sort_unstable();
+    assert_eq!(
+        keys,
+        [
+            "backends.k.colour",
+            "backends.k.credentials.colour",
+            "backends.k.credentials.password",
+            "backends.k.credentials.username",
+            "backends.k.encoding",
+            "backends.k.standby_urls[0]",
+        ],
+        "{found:#?}"
+    );
+    let known = "write one of vendor, base_url, credentials, poll, encoding, standby_urls";
+    assert_eq!(found[0], format!("backends.k.colour is not a key here; {known}"));
 }
 
 #[test]
@@ -480,16 +537,14 @@ fn variable_replaces_any_key() {
     let backend = &config.backends[0];
     assert_eq!(backend.base_url.as_str(), "https://other.example/");
     assert_eq!(backend.poll.min_interval, Duration::from_millis(250));
-    let Credentials::ApiKeyExchange(key) = &backend.credentials else { panic!("{:?}", backend.credentials) };
-    assert_eq!(key.expose_secret(), "direct");
+    assert_eq!(secret(backend, &Scheme::Exchange), "direct");
 }
 
 #[test]
 fn variable_names_the_place_of_a_secret() {
     let variable = "JOBWATCH__BACKENDS__IMMUTA_PROD__CREDENTIALS__API_KEY__ENV";
     let config = Config::parse(IMMUTA, env(&[(variable, "CLARET_PASSWORD")])).unwrap();
-    let Credentials::ApiKey(key) = &config.backends[0].credentials else { panic!() };
-    assert_eq!(key.expose_secret(), "claret-hush");
+    assert_eq!(secret(&config.backends[0], &Scheme::Bare), "claret-hush");
 }
 
 #[test]
@@ -536,8 +591,7 @@ fn secret_from_file_loses_last_line_break() {
     let path = dir.path().join("key");
     std::fs::write(&path, "from-file\r\n").unwrap();
     let text = IMMUTA.replace("{ env = \"IMMUTA_API_KEY\" }", &format!("{{ file = {path:?} }}"));
-    let Credentials::ApiKey(key) = one(&text).credentials else { panic!() };
-    assert_eq!(key.expose_secret(), "from-file");
+    assert_eq!(secret(&one(&text), &Scheme::Bare), "from-file");
     std::fs::write(&path, "\n").unwrap();
     let expected = "which is empty; write the secret there";
     assert!(problems(&text, &[])[0].ends_with(expected));

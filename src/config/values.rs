@@ -16,8 +16,6 @@ use serde::{
 };
 use toml::Value;
 
-use crate::vendors::BaseUrl;
-
 /// Milliseconds, for the ranges of [`duration`].
 pub(super) const SECOND: u64 = 1000;
 pub(super) const HOUR: u64 = 3600 * SECOND;
@@ -125,25 +123,6 @@ pub(super) fn duration<'de, D: Deserializer<'de>, const MIN: u64, const MAX: u64
         None => format!("is {value}; write a duration such as \"250ms\", \"1s\" or \"1m 30s\""),
     };
     Err(D::Error::custom(text))
-}
-
-/// True or false.
-pub(super) fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
-    match Value::deserialize(deserializer)? {
-        Value::Boolean(flag) => Ok(flag),
-        Value::String(text) if text == "true" => Ok(true),
-        Value::String(text) if text == "false" => Ok(false),
-        _ => Err(D::Error::custom("is neither true nor false; write one of them")),
-    }
-}
-
-/// A base URL.
-pub(super) struct Url(pub(super) BaseUrl);
-
-impl<'de> Deserialize<'de> for Url {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map(Self).map_err(D::Error::custom)
-    }
 }
 
 /// A table, not a list: derived code takes a list for the fields in their order.

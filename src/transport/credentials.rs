@@ -14,7 +14,7 @@ use super::{HttpClient, Permit, SetupError, redaction};
 use crate::{
     config,
     job::{BackendFault, FaultKind},
-    vendors::{Adapter, Elements},
+    vendors::{Adapter, Elements, Scheme},
 };
 
 mod token_cache;
@@ -127,13 +127,12 @@ impl Identity {
         secret: Option<SecretString>,
         generation: u64,
     ) -> Result<Self, SetupError> {
-        use config::Credentials as C;
         let exposed = secret.as_ref().map(ExposeSecret::expose_secret).unwrap_or_default();
-        let fixed = match configured {
-            C::None | C::ApiKeyExchange(_) | C::Login { .. } | C::OAuthClient { .. } => None,
-            C::ApiKey(_) => Some(exposed.to_owned()),
-            C::Bearer(_) => Some(format!("Bearer {exposed}")),
-            C::Basic { username, .. } => {
+        let fixed = match configured.scheme() {
+            None | Some(Scheme::Exchange) => None,
+            Some(Scheme::Bare) => Some(exposed.to_owned()),
+            Some(Scheme::Bearer) => Some(format!("Bearer {exposed}")),
+            Some(Scheme::Basic { username }) => {
                 Some(format!("Basic {}", BASE64_STANDARD.encode(format!("{username}:{exposed}"))))
             }
         };
@@ -141,7 +140,7 @@ impl Identity {
             sensitive(&text)
                 .ok_or_else(|| SetupError("a secret holds characters that a header can't".to_owned()))
         };
-        let exchanges = matches!(configured, C::ApiKeyExchange(_) | C::Login { .. } | C::OAuthClient { .. });
+        let exchanges = configured.scheme() == Some(&Scheme::Exchange);
         let tokens = exchanges.then(|| TokenCache::new(generation));
         Ok(Self { generation, fixed: fixed.map(header).transpose()?, secret, tokens })
     }

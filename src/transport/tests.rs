@@ -14,7 +14,9 @@ use super::*;
 use crate::{
     config::{Backend, Credentials as Configured, Poll},
     job::JobState,
-    vendors::{ClientAuth, Encoding},
+    vendors::{
+        ClaretConfig, ClientAuth, DatasaurConfig, ImmutaConfig, KineticaConfig, Scheme, SignIn, VendorConfig,
+    },
 };
 
 mod connections;
@@ -48,34 +50,63 @@ fn poll() -> Poll {
     }
 }
 
-fn endpoint_with(vendor: Vendor, url: &str, credentials: Configured, poll: Poll) -> Endpoint {
+fn backend(vendor: impl VendorConfig + 'static, url: &str, credentials: Configured) -> Backend {
     let base_url = url.parse().unwrap();
-    set_up(&Backend { name: "b".into(), vendor, base_url, credentials, poll }).unwrap()
+    Backend { name: "b".into(), vendor: Arc::new(vendor), base_url, credentials, poll: poll() }
+}
+
+fn endpoint_with(
+    vendor: impl VendorConfig + 'static,
+    url: &str,
+    credentials: Configured,
+    poll: Poll,
+) -> Endpoint {
+    set_up(&Backend { poll, ..backend(vendor, url, credentials) }).unwrap()
 }
 
 fn set_up(backend: &Backend) -> Result<Endpoint, SetupError> {
     Endpoint::new(backend, &ResponseBudget::new(DEFAULT_RESPONSE_BYTES))
 }
 
-fn endpoint(vendor: Vendor, url: &str, credentials: Configured) -> Endpoint {
+fn endpoint(vendor: impl VendorConfig + 'static, url: &str, credentials: Configured) -> Endpoint {
     endpoint_with(vendor, url, credentials, poll())
 }
 
+const IMMUTA: ImmutaConfig = ImmutaConfig { exchange: false };
+const EXCHANGING_IMMUTA: ImmutaConfig = ImmutaConfig { exchange: true };
+
+/// A Claret whose secret is the password of an account.
+fn claret() -> ClaretConfig {
+    ClaretConfig { tenant: "demo".into(), email: Some("me@example.com".into()) }
+}
+
+fn sent_as(scheme: Scheme, secret: &str) -> Configured {
+    Configured::new(SignIn { scheme, description: "" }, secret.into())
+}
+
+fn api_key(key: &str) -> Configured {
+    sent_as(Scheme::Bare, key)
+}
+
+fn basic(username: &str, password: &str) -> Configured {
+    sent_as(Scheme::Basic { username: username.into() }, password)
+}
+
+fn exchanged(secret: &str) -> Configured {
+    sent_as(Scheme::Exchange, secret)
+}
+
 fn immuta(url: &str) -> Endpoint {
-    endpoint(Vendor::Immuta, url, Configured::ApiKey("k3y-of-the-gateway".into()))
+    endpoint(IMMUTA, url, api_key("k3y-of-the-gateway"))
 }
 
 fn exchanging(url: &str) -> Endpoint {
-    endpoint(Vendor::Immuta, url, Configured::ApiKeyExchange("k3y-of-the-gateway".into()))
+    endpoint(EXCHANGING_IMMUTA, url, exchanged("k3y-of-the-gateway"))
 }
 
 fn datasaur(url: &str) -> Endpoint {
-    let credentials = Configured::OAuthClient {
-        client_id: "client".into(),
-        client_secret: "s3cret-of-the-client".into(),
-        client_auth: ClientAuth::Basic,
-    };
-    endpoint(Vendor::Datasaur, url, credentials)
+    let vendor = DatasaurConfig { client: Some(("client".into(), ClientAuth::Basic)) };
+    endpoint(vendor, url, exchanged("s3cret-of-the-client"))
 }
 
 fn job() -> [JobRef; 1] {
@@ -133,16 +164,14 @@ async fn settled() {
 
 #[tokio::test]
 async fn each_scheme_has_its_authorization_header() {
-    let secret = || "s3cret".into();
-    let basic = |username: &str| Configured::Basic { username: username.into(), password: secret() };
     for (credentials, header) in [
-        (Configured::None, None),
-        (Configured::ApiKey(secret()), Some("s3cret")),
-        (Configured::Bearer(secret()), Some("Bearer s3cret")),
-        (basic("admin"), Some("Basic YWRtaW46czNjcmV0")),
+        (Configured::NONE, None),
+        (api_key("s3cret"), Some("s3cret")),
+        (Configured::bearer("s3cret".into()), Some("Bearer s3cret")),
+        (basic("admin", "s3cret"), Some("Basic YWRtaW46czNjcmV0")),
     ] {
         let peer = Peer::start(|_| active()).await;
-        let endpoint = endpoint(Vendor::Immuta, &peer.url(), credentials);
+        let endpoint = endpoint(IMMUTA, &peer.url(), credentials);
         assert_eq!(poll_once(&endpoint).await, Ok(JobState::Running));
         assert_eq!(peer.received()[0].authorization.as_deref(), header);
     }
@@ -255,8 +284,8 @@ async fn vendor_that_does_not_respond_in_time_is_unavailable() {
     let short = || Poll { timeout: Duration::from_millis(150), ..poll() };
     for reply in [Reply::nothing(), active().cut(20), active().cut(100)] {
         let peer = Peer::start(move |_| reply.clone().then_stall()).await;
-        let key = Configured::ApiKey("k3y".into());
-        let endpoint = endpoint_with(Vendor::Immuta, &peer.url(), key, short());
+        let key = api_key("k3y");
+        let endpoint = endpoint_with(IMMUTA, &peer.url(), key, short());
         assert_eq!(outage(&endpoint).await, "no whole response within 150ms");
         peer.client_closed(1).await;
         assert_eq!(peer.received().len(), 1);
@@ -344,8 +373,8 @@ async fn poll_on_a_kept_connection_is_not_repeated_once_its_response_began() {
     let stalled = [Reply::nothing().then_stall(), active().cut(40).then_stall()];
     for lost in [cut(90), cut(100), stalled].concat() {
         let peer = fickle(lost).await;
-        let key = Configured::ApiKey("k3y".into());
-        let endpoint = endpoint_with(Vendor::Immuta, &peer.url(), key, short.clone());
+        let key = api_key("k3y");
+        let endpoint = endpoint_with(IMMUTA, &peer.url(), key, short.clone());
         assert_eq!(poll_once(&endpoint).await, Ok(JobState::Running));
         outage(&endpoint).await;
         assert_eq!(peer.received().len(), 2);
@@ -390,8 +419,10 @@ async fn a_secret_that_the_vendor_repeats_is_redacted() {
     assert_eq!(words(poll_once(&exchanging(&peer.url())).await), "no Bearer [redacted] here, [redacted]");
 
     let peer = Peer::start(move |request| refusal(request.authorization.as_deref().unwrap_or(""))).await;
-    let password = Configured::Basic { username: "admin".into(), password: "s3cret".into() };
-    assert_eq!(words(poll_once(&endpoint(Vendor::Immuta, &peer.url(), password)).await), "Basic [redacted]");
+    assert_eq!(
+        words(poll_once(&endpoint(IMMUTA, &peer.url(), basic("admin", "s3cret"))).await),
+        "Basic [redacted]"
+    );
 
     let peer = Peer::start(|request| {
         let header = request.authorization.as_deref().unwrap_or("");
@@ -406,10 +437,8 @@ async fn a_secret_that_the_vendor_repeats_is_redacted() {
         Reply::json("404 Not Found", &format!(r#"{{"message":"no route {}"}}"#, request.path))
     })
     .await;
-    let login = Configured::Login { email: "me@example.com".into(), password: "p&w ä".into() };
-    let claret = Vendor::Claret { tenant: "demo".into() };
     assert_eq!(
-        words(poll_once(&endpoint(claret, &peer.url(), login)).await),
+        words(poll_once(&endpoint(claret(), &peer.url(), exchanged("p&w ä"))).await),
         "no route /demo/api/v1/tokens/create?email=me%40example.com&password=[redacted]"
     );
 
@@ -431,16 +460,13 @@ async fn debug_output_shows_no_secret() {
     .await;
     let exchanging = exchanging(&peer.url());
     poll_once(&exchanging).await.unwrap();
-    let login = Configured::Login { email: "me@example.com".into(), password: "s3cret".into() };
-    let basic = Configured::Basic { username: "admin".into(), password: "s3cret".into() };
-    let claret = Vendor::Claret { tenant: "demo".into() };
     for endpoint in [
         exchanging,
         immuta(&peer.url()),
         datasaur(&peer.url()),
-        endpoint(claret, &peer.url(), login),
-        endpoint(Vendor::Kinetica { encoding: Encoding::Json, standby_urls: Vec::new() }, &peer.url(), basic),
-        endpoint(Vendor::Immuta, &peer.url(), Configured::Bearer("s3cret".into())),
+        endpoint(claret(), &peer.url(), exchanged("s3cret")),
+        endpoint(KineticaConfig::default(), &peer.url(), basic("admin", "s3cret")),
+        endpoint(IMMUTA, &peer.url(), Configured::bearer("s3cret".into())),
     ] {
         let shown = format!("{endpoint:?} {endpoint:#?}");
         for secret in ["k3y", "s3cret", "t0ken", "YWRtaW46"] {
@@ -451,16 +477,11 @@ async fn debug_output_shows_no_secret() {
 
 #[tokio::test]
 async fn secret_that_no_header_can_hold_stops_the_setup() {
-    let backend = |credentials| Backend {
-        name: "b".into(),
-        vendor: Vendor::Immuta,
-        base_url: "https://vendor.example".parse().unwrap(),
-        credentials,
-        poll: poll(),
-    };
-    for credentials in [Configured::ApiKey("k3y\n".into()), Configured::Bearer("k3y\0".into())] {
-        assert!(!set_up(&backend(credentials)).unwrap_err().to_string().contains("k3y"));
+    let url = "https://vendor.example";
+    for credentials in [api_key("k3y\n"), Configured::bearer("k3y\0".into())] {
+        assert!(!set_up(&backend(IMMUTA, url, credentials)).unwrap_err().to_string().contains("k3y"));
     }
-    let tenant = Backend { vendor: Vendor::Claret { tenant: "..".into() }, ..backend(Configured::None) };
-    assert!(set_up(&tenant).unwrap_err().to_string().contains("tenant"));
+    let tenant = ClaretConfig { tenant: "..".into(), email: None };
+    let error = set_up(&backend(tenant, url, Configured::NONE)).unwrap_err();
+    assert!(error.to_string().contains("tenant"));
 }

@@ -4,7 +4,8 @@ use std::str::FromStr;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Uri, header};
-use serde::Serialize;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use url::{Host, Url};
 
@@ -13,7 +14,8 @@ use url::{Host, Url};
 const LONGEST: usize = 2048;
 
 /// Where a backend is: an http or https URL that a path can be appended to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
 pub struct BaseUrl(Url);
 
 /// Why a text is not a [`BaseUrl`].
@@ -56,6 +58,14 @@ impl FromStr for BaseUrl {
         // A URL may hold characters, in its host above all, that a request can't.
         let _: Uri = url.as_str().parse().map_err(|_| InvalidBaseUrl::NotAUrl)?;
         Ok(Self(url))
+    }
+}
+
+impl TryFrom<String> for BaseUrl {
+    type Error = InvalidBaseUrl;
+
+    fn try_from(text: String) -> Result<Self, InvalidBaseUrl> {
+        text.parse()
     }
 }
 
@@ -123,15 +133,8 @@ impl BaseUrl {
 
 /// RFC 3986, section 2.1: everything but the unreserved characters.
 pub(crate) fn percent_encoded(text: &str) -> String {
-    const HEX: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F'];
-    let mut encoded = String::new();
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(byte.into()),
-            _ => encoded.extend(['%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]),
-        }
-    }
-    encoded
+    const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+    utf8_percent_encode(text, RESERVED).to_string()
 }
 
 #[cfg(test)]

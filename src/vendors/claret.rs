@@ -24,9 +24,11 @@ use crate::job::{
     vendor_message,
 };
 
+pub(super) mod config;
 mod files;
 mod token;
 
+pub use config::ClaretConfig;
 use token::Login;
 
 /// The adapter for one Claret tenant.

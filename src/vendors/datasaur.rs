@@ -32,12 +32,14 @@ use crate::job::{
     BackendFault, ContentType, InvalidJobRef, JobError, JobFault, JobRef, JobResult, JobState, Observation,
 };
 
+pub(super) mod config;
 mod errors;
 mod job_list;
 #[cfg(test)]
 mod tests;
 mod token;
 
+pub use config::DatasaurConfig;
 use errors::GraphqlErrors;
 use job_list::JobList;
 use token::Client;

@@ -26,8 +26,10 @@ use crate::job::{
     vendor_message,
 };
 
+pub(super) mod config;
 mod token;
 
+pub use config::ImmutaConfig;
 use token::ApiKeyExchange;
 
 /// The adapter for one Immuta tenant.

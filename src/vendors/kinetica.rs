@@ -42,9 +42,12 @@ use crate::job::{
 };
 
 mod avro;
+pub(super) mod config;
 mod health;
 #[cfg(test)]
 pub(super) mod tests;
+
+pub use config::KineticaConfig;
 
 const GET_JOB: &str = "/get/job";
 const GET_JOB_RESPONSE: avro::Schema = &[

@@ -3,7 +3,7 @@
 //! Each function judges one thing, so that an adapter reads as the list of its
 //! vendor's own rules with the common ones in between.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode, header};
@@ -114,15 +114,21 @@ pub(super) fn token(value: Option<String>, expiry: Option<Expiry>) -> Result<Tok
 /// the response's own Date header since the gateway's clock may differ.
 /// RFC 9110, section 10.2.3.
 pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    const PARSER: DateTimeParser = DateTimeParser::new();
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
     let wanted = text(header::RETRY_AFTER)?;
     if let Ok(seconds) = wanted.parse() {
         return Some(Duration::from_secs(seconds));
     }
-    let date = |text: &str| PARSER.parse_timestamp(text).ok();
     let wait = date(wanted)?.duration_since(date(text(header::DATE)?)?);
-    Some(wait.try_into().unwrap_or(Duration::ZERO))
+    Some(wait.unwrap_or(Duration::ZERO))
+}
+
+/// A date in one of the three forms of RFC 9110, section 5.6.7, or another that RFC 2822
+/// allows, such as one with a numeric zone.
+fn date(text: &str) -> Option<SystemTime> {
+    const PARSER: DateTimeParser = DateTimeParser::new();
+    let mail_date = || PARSER.parse_timestamp(text).ok().map(SystemTime::from);
+    httpdate::parse_http_date(text).ok().or_else(mail_date)
 }
 
 #[cfg(test)]
@@ -144,6 +150,11 @@ mod tests {
         assert_eq!(wait("7", None), Some(Duration::from_secs(7)));
         assert_eq!(wait("Sun, 06 Nov 1994 08:50:00 GMT", now), Some(Duration::from_secs(23)));
         assert_eq!(wait("Sun, 06 Nov 1994 08:00:00 GMT", now), Some(Duration::ZERO));
+        for lenient in
+            ["Sunday, 06-Nov-94 08:50:00 GMT", "Sun Nov  6 08:50:00 1994", "6 Nov 1994 08:50:00 +0000"]
+        {
+            assert_eq!(wait(lenient, now), Some(Duration::from_secs(23)), "{lenient}");
+        }
         assert_eq!(wait("Sun, 06 Nov 1994 08:50:00 GMT", None), None);
         assert_eq!(wait("soon", now), None);
         assert_eq!(wait("-1", now), None);

@@ -16,7 +16,7 @@ use tokio::{
 use super::*;
 use crate::{
     transport::{RateLimiter, ResponseBudget},
-    vendors::RefusedLocation,
+    vendors::{ClaretConfig, RefusedLocation},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -81,9 +81,9 @@ impl Vendor {
     async fn open_at(&self, location: &str, offset: u64) -> Result<File, FileFault> {
         let backend = config::Backend {
             name: "claret".into(),
-            vendor: config::Vendor::Claret { tenant: "demo".into() },
+            vendor: Arc::new(ClaretConfig { tenant: "demo".into(), email: None }),
             base_url: format!("http://{}", self.address).parse().unwrap(),
-            credentials: config::Credentials::Bearer("hush".into()),
+            credentials: config::Credentials::bearer("hush".into()),
             poll: config::Poll {
                 min_interval: SECOND,
                 max_interval: SECOND,

@@ -24,11 +24,7 @@ async fn connection_is_kept_only_where_responses_identify_their_jobs() {
     let record = r#"{"job_status":"RUNNING","running":true}"#;
     let wrapper = format!(r#"{{"status":"OK","data_str":{}}}"#, serde_json::Value::from(record));
     let peer = Peer::start(move |_| Reply::json("200 OK", &wrapper)).await;
-    let endpoint = endpoint(
-        Vendor::Kinetica { encoding: Encoding::Json, standby_urls: Vec::new() },
-        &peer.url(),
-        Configured::None,
-    );
+    let endpoint = endpoint(KineticaConfig::default(), &peer.url(), Configured::NONE);
     for _ in 0..3 {
         let job = [JobRef::new("b", "1")];
         let response = endpoint.poll(&job, permit()).await.unwrap();

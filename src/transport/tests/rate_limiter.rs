@@ -68,8 +68,7 @@ async fn file_counts_with_its_token_and_its_repeat() {
         _ => Reply::json("200 OK", r#"{"data":{"token":"t"},"token":"t"}"#),
     })
     .await;
-    let login = Configured::Login { email: "me@example.com".into(), password: "hush".into() };
-    let endpoint = endpoint(Vendor::Claret { tenant: "demo".into() }, &peer.url(), login);
+    let endpoint = endpoint(claret(), &peer.url(), exchanged("hush"));
     within_the_limit(&[&peer], 4, async |limiter| {
         let permit = limiter.acquire().await;
         endpoint.open("/demo/download/a.csv", 0, permit).await.unwrap_err();
@@ -87,9 +86,9 @@ async fn all_clusters_share_the_limit_and_health_checks_count() {
     let standby_urls = vec![standby.url().parse().unwrap()];
     let often = Duration::from_millis(1);
     let endpoint = endpoint_with(
-        Vendor::Kinetica { encoding: Encoding::Json, standby_urls },
+        KineticaConfig { standby_urls, ..KineticaConfig::default() },
         &first.url(),
-        Configured::None,
+        Configured::NONE,
         Poll { min_interval: often, max_backoff: often, ..poll() },
     );
     let job = [JobRef::new("b", "1").with_tag("t")];

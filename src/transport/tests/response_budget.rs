@@ -5,13 +5,7 @@ use super::*;
 const KIB: usize = 1024;
 
 fn endpoint_within(url: &str, budget: &Arc<ResponseBudget>, timeout: Duration) -> Endpoint {
-    let backend = Backend {
-        name: "b".into(),
-        vendor: Vendor::Immuta,
-        base_url: url.parse().unwrap(),
-        credentials: Configured::ApiKey("k3y".into()),
-        poll: Poll { timeout, ..poll() },
-    };
+    let backend = Backend { poll: Poll { timeout, ..poll() }, ..backend(IMMUTA, url, api_key("k3y")) };
     Endpoint::new(&backend, budget).unwrap()
 }
 
@@ -114,13 +108,7 @@ async fn room_of_a_rejected_response_is_released_before_the_token_is_refreshed()
         _ => Reply::with("401 Unauthorized", "Content-Type: application/json\r\n", " ".repeat(40 * KIB)),
     })
     .await;
-    let backend = Backend {
-        name: "b".into(),
-        vendor: Vendor::Immuta,
-        base_url: peer.url().parse().unwrap(),
-        credentials: Configured::ApiKeyExchange("k3y".into()),
-        poll: poll(),
-    };
+    let backend = backend(EXCHANGING_IMMUTA, &peer.url(), exchanged("k3y"));
     // Room for one rejected response, not for two or for one beside a token.
     let budget = ResponseBudget::new(40 * KIB);
     let endpoint = Endpoint::new(&backend, &budget).unwrap();

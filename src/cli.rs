@@ -2,7 +2,7 @@
 //! `download` for callers; `demo` to try jobwatch; `simulate` to develop a client.
 //!
 //! The client commands print text on a terminal and one proto-JSON object per line
-//! everywhere else. The exit code says how the jobs ended; see [`Exit`].
+//! everywhere else. The exit code shows how the jobs ended; see [`Exit`].
 
 use std::{future::Future, path::PathBuf, process::ExitCode};
 

@@ -48,8 +48,8 @@ impl TerminalCache {
 
     pub(super) fn insert(&self, job: JobRef, latest: LatestStatus) {
         // A later poll may know less: one that was read for a smaller view.
-        let kept = latest.snapshot.kept();
-        if self.statuses.get(&job).is_none_or(|known| kept.contains(known.snapshot.kept())) {
+        let kept = latest.snapshot.held();
+        if self.statuses.get(&job).is_none_or(|known| kept.contains(known.snapshot.held())) {
             self.statuses.insert(job, latest);
         }
     }

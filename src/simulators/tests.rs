@@ -36,7 +36,7 @@ async fn immuta() -> Simulator {
 }
 
 #[tokio::test]
-async fn job_follows_its_plan() {
+async fn job_passes_through_the_states_of_its_plan() {
     let simulator = immuta().await;
     let hour = Duration::from_hours(1);
     let plans = [
@@ -173,7 +173,7 @@ async fn hanging_call_is_logged_without_a_status() {
 }
 
 #[tokio::test]
-async fn stopped_vendor_cuts_calls_and_keeps_jobs() {
+async fn stopped_vendor_ends_calls_and_keeps_jobs() {
     let simulator = immuta().await;
     let job = simulator.start_job(Plan::default());
     simulator.inject(Fault::new(Effect::Hang).times(1));
@@ -330,7 +330,7 @@ async fn elements_are_omitted_and_added() {
 }
 
 #[tokio::test]
-async fn held_response_says_what_was_true_when_the_request_arrived() {
+async fn held_response_has_the_state_at_the_request() {
     let simulator = immuta().await;
     let job = simulator.start_job(Plan::fixed("created"));
     simulator.inject(Fault::new(Effect::HoldResponse).times(1));

@@ -165,7 +165,7 @@ async fn token_never_accepted_is_fetched_twice_per_call() {
 }
 
 #[tokio::test]
-async fn rejected_credentials_are_not_a_refused_job() {
+async fn rejected_credentials_are_not_a_fault_of_the_job() {
     for vendor in TRADING {
         let simulator = simulator(vendor).await;
         simulator.set_secret("another");

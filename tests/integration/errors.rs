@@ -307,7 +307,7 @@ async fn vendor_failures_map_to_code_and_reason() {
 }
 
 #[tokio::test]
-async fn wrong_endpoint_is_no_missing_job() {
+async fn wrong_endpoint_is_backend_rejected() {
     for vendor in Vendor::ALL {
         let simulator = simulator(vendor).await;
         let token = simulator.issue_token();
@@ -329,7 +329,7 @@ async fn refused_connection_is_unavailable() {
 }
 
 #[tokio::test]
-async fn vendor_message_is_cut_to_512_characters() {
+async fn vendor_message_is_truncated_to_512_characters() {
     let simulator = simulator(Vendor::Immuta).await;
     simulator.inject(Fault::new(Effect::Refuse("ä".repeat(5000))));
     let gateway = Gateway::start([Backend::of(&simulator)]).await;

@@ -305,7 +305,7 @@ async fn response_to_the_previous_request_is_never_read_as_this_jobs() {
 const SHARES: usize = 8;
 
 #[tokio::test]
-async fn response_cut_at_any_byte_is_an_outage() {
+async fn response_truncated_at_any_byte_is_an_outage() {
     watch_for_panics();
     join_all(Vendor::ALL.map(ends_at_any_byte)).await;
     assert_nothing_panicked();
@@ -425,7 +425,7 @@ async fn unknown_host_is_an_outage() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn endless_bodies_and_gzip_bombs_cost_no_memory() {
+async fn endless_body_or_gzip_bomb_costs_no_memory() {
     const LIMIT: u64 = 1 << 20;
     let simulator = simulator(Vendor::Kinetica).await;
     let proxy = Proxy::before(&simulator).await;

@@ -160,7 +160,7 @@ async fn retry_after_is_honoured_and_reported() {
 }
 
 #[tokio::test]
-async fn batch_with_a_throttled_backend_answers_the_others() {
+async fn batch_with_a_throttled_backend_serves_the_others() {
     let (immuta, claret) = (simulator(Vendor::Immuta).await, simulator(Vendor::Claret).await);
     immuta.inject(Fault::new(Effect::retry_after(503, 30)));
     let gateway = Gateway::start([Backend::of(&immuta), Backend::of(&claret)]).await;

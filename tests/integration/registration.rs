@@ -90,7 +90,7 @@ async fn immuta_job_archived_before_its_end_was_seen_is_gone() {
 }
 
 #[tokio::test]
-async fn archived_immuta_job_with_a_known_end_is_answered() {
+async fn archived_immuta_job_with_a_cached_terminal_status_is_served() {
     let simulator = simulator(Vendor::Immuta).await;
     let gateway = Gateway::start([Backend::of(&simulator)]).await;
     let client = gateway.client();

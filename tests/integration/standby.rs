@@ -159,7 +159,7 @@ async fn failover_without_a_healthy_cluster_polls_each_once() {
 }
 
 #[tokio::test]
-async fn failback_to_a_cluster_that_only_claims_health_causes_no_loop() {
+async fn failback_to_a_cluster_that_fails_polls_causes_no_loop() {
     let pair = Pair::start().await;
     let (job, there) = pair.job();
     pair.first.inject(Fault::new(Effect::status(503, "{}")).at(GET_JOB));

@@ -269,7 +269,7 @@ async fn tls_backend_download_uses_the_offered_http_version() {
 }
 
 #[tokio::test]
-async fn kept_connection_that_ends_is_no_outage() {
+async fn reused_connection_that_ends_is_no_outage() {
     for (offer, _) in OFFERS {
         let trust = Trust::new();
         let simulator = simulator(Vendor::Immuta).await;

@@ -196,7 +196,7 @@ async fn raw_call(gateway: &Gateway) -> (ResponseFuture, SendStream<Bytes>) {
 
 /// HTTP/2 ends a connection on which too many small frames wait to be read.
 #[tokio::test]
-async fn twenty_thousand_adds_in_separate_frames_are_all_answered() {
+async fn twenty_thousand_adds_in_separate_frames_all_get_a_response() {
     const ADDS: u64 = 20_000;
     let simulator = simulator(Vendor::Immuta).await;
     let gateway = Gateway::start([Backend::of(&simulator)]).await;

@@ -189,7 +189,7 @@ async fn hundred_watches_of_one_job_cost_one_poll_per_interval() {
 }
 
 #[tokio::test]
-async fn gets_of_a_watched_job_share_its_polls_when_an_older_answer_will_do() {
+async fn gets_with_max_age_share_the_polls_of_a_watched_job() {
     let simulator = simulator(Vendor::Immuta).await;
     let gateway = Gateway::start([Backend::of(&simulator).every(ms(60_000))]).await;
     let client = gateway.client();

@@ -279,7 +279,7 @@ async fn gzip_bomb_is_small_until_decompressed() {
 }
 
 #[tokio::test]
-async fn kept_connection_closes_under_the_next_request() {
+async fn reused_connection_closes_under_the_next_request() {
     let mut connection = Connection::start().await;
     connection.inject("\"close_under_request\"");
     // A new connection is answered, and the fault is still there.

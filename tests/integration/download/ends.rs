@@ -23,7 +23,7 @@ async fn truncated_download_fails_and_resumes_from_there() {
 }
 
 #[tokio::test]
-async fn download_of_a_cancelled_or_late_caller_ends_at_the_vendor() {
+async fn download_past_its_deadline_or_cancelled_ends_at_the_vendor() {
     let (gateway, mut tap) = tapped().await;
     let job = gateway.job([file(Content::Pattern(LARGE))]);
     let mut stream = gateway.open(&job, FILE, 0).await.unwrap();

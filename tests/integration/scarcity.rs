@@ -1,10 +1,11 @@
-//! What is promised holds when something is scarce: one job whose presence makes a
-//! request fail, few requests a second, few bytes, many callers, slow replicas.
+//! Promises under scarcity: one job whose presence makes a request fail, few requests a
+//! second, few bytes, many callers, slow replicas.
 //!
 //! No test bounds a wait but by the harness's guard. Where a test counts requests, it
 //! reads the times and jobs of the simulator's call log.
 
 mod admission;
+mod backend_load;
 mod budgets;
 #[cfg(target_os = "linux")]
 mod fairness;

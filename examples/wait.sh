@@ -3,7 +3,7 @@
 #
 #     examples/wait.sh 127.0.0.1:50051 immuta cefb58a0-cd71-11ec-8e29-81c20d280994
 #
-# Exits with 0 if the job succeeded, with 1 if it ended otherwise or can't be asked for.
+# Exits with 0 if the job succeeded, with 1 if it ended otherwise or can't be watched.
 set -eu
 
 server=$1

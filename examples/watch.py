@@ -1,4 +1,4 @@
-"""Follows a job until it ends, whatever happens on the way.
+"""Watches a job until it ends, and reconnects after failures.
 
     pip install grpcio grpcio-tools
     python -m grpc_tools.protoc -I proto --python_out=. --grpc_python_out=. \\
@@ -16,12 +16,12 @@ import grpc
 sys.path.insert(0, ".")
 from jobwatch.v1 import job_pb2, job_status_service_pb2, job_status_service_pb2_grpc
 
-# The server is stopping, or the network is gone: the job is not to blame.
+# The server is stopping, or the connection is lost: call again.
 TRANSIENT = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL}
 
 
 def watch(stub, job):
-    """Yields each status; takes the stream up again where it was cut."""
+    """Yields each status; resumes the stream after a lost connection."""
     token, pause = "", 1
     while True:
         request = job_status_service_pb2.WatchJobRequest(job=job, resume_token=token)

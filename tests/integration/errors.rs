@@ -172,7 +172,7 @@ async fn exceeded_limit_is_named() {
     let error = decode_error(&batch(&client, batch_request(vec![job.clone(); 4])).await.unwrap_err());
     assert_eq!((&*error.reason, error.field()), ("INVALID_REQUEST", "jobs"));
     drop(watches);
-    // A watch is free again once the server has heard of its end.
+    // The server counts a watch until it learns of the watch's end.
     let open_again = async {
         while Watch::open(&client, watch_request(&job)).await.is_err() {
             get(&client, &job).await.unwrap();
@@ -181,7 +181,7 @@ async fn exceeded_limit_is_named() {
     guard(open_again).await;
 }
 
-/// What a vendor does, and what a caller is decoded.
+/// A vendor's fault, and the error that a caller receives.
 struct Case {
     vendor: Vendor,
     effect: Effect,

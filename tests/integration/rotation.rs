@@ -20,7 +20,7 @@ use crate::{
 
 const NEW: &str = "another+secret=1";
 
-/// A vendor, and a file where the gateway's secret for it is.
+/// A vendor, and a file with the gateway's secret for it.
 struct Fixture {
     dir: TempDir,
     simulator: Simulator,
@@ -47,7 +47,7 @@ impl Fixture {
         self.dir.path().join(name)
     }
 
-    /// The backend, whose secret is found so: `{ file = .. }` or `{ env = .. }`.
+    /// The backend with its secret in `{ file = .. }` or `{ env = .. }`.
     fn backend(&self, kind: Kind, place: &str) -> Backend {
         let credentials = match kind {
             Kind::Key => format!("{{ api_key = {place} }}"),
@@ -67,7 +67,7 @@ impl Fixture {
         self.backend(kind, &format!("{{ file = {file:?} }}"))
     }
 
-    /// The vendor takes another secret, and neither the one before nor its tokens.
+    /// The vendor accepts another secret, and no longer the previous one or its tokens.
     fn revoke(&self) {
         self.simulator.set_secret(NEW);
         self.simulator.expire_tokens();
@@ -88,10 +88,10 @@ enum Kind {
     Client,
 }
 
-/// Returns once this is so.
-async fn until(mut so: impl FnMut() -> bool) {
+/// Returns once the condition holds.
+async fn until(mut condition: impl FnMut() -> bool) {
     guard(async {
-        while !so() {
+        while !condition() {
             sleep(ms(10)).await;
         }
     })
@@ -201,7 +201,7 @@ async fn emptied_secret_file_keeps_the_secret_and_is_logged_once() {
     assert!(!log.contains(NEW) && !log.contains(credentials::IMMUTA_API_KEY), "{log}");
 }
 
-/// `jobwatch serve` with an environment file beside its own environment.
+/// `jobwatch serve` with an environment file and an environment of its own.
 fn with_env_file(backend: Backend, env_file: &Path) -> (tempfile::NamedTempFile, Command) {
     let config = config_text("[server]\nlisten = \"127.0.0.1:0\"", [backend]);
     let (file, mut command) = command(&config);

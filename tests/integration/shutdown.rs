@@ -1,4 +1,4 @@
-//! How the gateway stops: every caller hears of it, and nobody can hold it up.
+//! Shutdown: every call ends with a status, and no client can delay the exit.
 
 use std::process::Stdio;
 

@@ -1,6 +1,6 @@
 //! Byte budgets bound what the gateway holds, not what a caller can receive.
 
-use std::process::Stdio;
+use std::{fmt::Write, process::Stdio};
 
 use jobwatch::{
     proto::v1::{
@@ -69,7 +69,7 @@ async fn large_results_arrive(view: JobStatusView) {
     let mut watches = watch_all(&gateway.client(), &jobs, view).await;
     finish_with_result(&simulator, &jobs, RESULT);
     // Concurrently: unread statuses fill the connection's window.
-    let statuses = watches.iter_mut().map(|watch| watch.terminal_status());
+    let statuses = watches.iter_mut().map(Watch::terminal_status);
     for status in futures_util::future::join_all(statuses).await {
         assert_eq!(status.state(), S::Succeeded);
         let received = status.result.map_or(0, |result| result.data.len());
@@ -108,22 +108,27 @@ async fn download(
     Ok((info, bytes))
 }
 
-fn assert_result_omitted(status: &JobStatus, size: usize) {
+fn assert_result_omitted(status: &JobStatus, size: i64) {
     assert_eq!(status.state(), S::Succeeded);
     let result = status.result.as_ref().expect("a result");
     assert!(result.omitted && result.data.is_empty(), "{} bytes inlined", result.data.len());
-    assert_eq!((result.size_bytes, &*result.content_type), (size as i64, "text/plain; charset=utf-8"));
+    assert_eq!((result.size_bytes, &*result.content_type), (size, "text/plain; charset=utf-8"));
 }
 
 /// A text of which no two parts of 64 KiB are equal.
 fn distinct_text(bytes: usize) -> String {
-    let numbers: String = (0..bytes / 8).map(|number| format!("{number:08}")).collect();
-    numbers + &"x".repeat(bytes % 8)
+    let mut text = String::new();
+    for number in 0..bytes.div_ceil(8) {
+        write!(text, "{number:08}").unwrap();
+    }
+    text.truncate(bytes);
+    text
 }
 
 #[tokio::test]
 async fn result_above_the_inline_limit_is_omitted_and_downloaded_from_any_offset() {
     const RESULT: usize = 300_003;
+    const SIZE: i64 = 300_003;
     let simulator = simulator(Vendor::Immuta).await;
     let limits = "[limits]\ninline_result_bytes = 65536";
     let gateway = Gateway::start_with(limits, [Backend::of(&simulator)]).await;
@@ -134,19 +139,16 @@ async fn result_above_the_inline_limit_is_omitted_and_downloaded_from_any_offset
     let text = distinct_text(RESULT);
     simulator.finish_with(&job.job_id, End::Success(Outcome::Text(text.clone())));
 
-    assert_result_omitted(&watch.terminal_status().await, RESULT);
+    assert_result_omitted(&watch.terminal_status().await, SIZE);
     let status = get_status(&client, full(&job)).await.unwrap();
-    assert_result_omitted(&status, RESULT);
+    assert_result_omitted(&status, SIZE);
     assert!(status.vendor_payload_omitted && status.vendor_payload.is_empty());
     let payload_size = usize::try_from(status.vendor_payload_size_bytes).unwrap();
     assert!(payload_size > RESULT);
 
     for offset in [0, 1, 65_536, RESULT - 1, RESULT] {
         let (info, bytes) = download(&client, &job, "jobwatch:result", offset).await.unwrap();
-        assert_eq!(
-            (info.size_bytes, &*info.content_type),
-            (Some(RESULT as i64), "text/plain; charset=utf-8")
-        );
+        assert_eq!((info.size_bytes, &*info.content_type), (Some(SIZE), "text/plain; charset=utf-8"));
         assert!(bytes == text.as_bytes()[offset..], "{} bytes from {offset}", bytes.len());
     }
     let error = download(&client, &job, "jobwatch:result", RESULT + 1).await.unwrap_err();
@@ -193,7 +195,7 @@ async fn result_at_the_inline_limit_is_inlined() {
         get_status(&gateway.client(), request).await.unwrap()
     };
     assert_eq!(get(&at_limit).await.result.unwrap().data, distinct_text(RESULT));
-    assert_result_omitted(&get(&above).await, RESULT + 1);
+    assert_result_omitted(&get(&above).await, 64 * 1024 + 1);
 }
 
 /// Room for two results of 50 KiB.

@@ -1,7 +1,7 @@
-# What people and CI run. `make` alone lists the targets.
+# Targets for developers and CI. `make` alone lists them.
 #
-# Rust, and for `tools` Python 3.11 with its venv module, Node 20 and npm, have to
-# be there. Everything else is installed into .tools/, by any user.
+# Requires Rust, and for `tools` Python 3.11 with its venv module, Node 20 and npm.
+# Everything else is installed into .tools/, without root.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -14,12 +14,12 @@ TOOLS := .tools
 BIN := $(TOOLS)/python/bin
 CLIENTS := tests/clients
 
-# Where the tools are and what they are made from: another answer installs anew.
+# Identifies the tools by their path and their inputs: a new digest reinstalls them.
 digest = $(shell { pwd; $(1) --version; cat $(2); } 2>/dev/null | { sha256sum || shasum -a 256; } | cut -c 1-16)
 PYTHON_STAMP := $(TOOLS)/python-$(call digest,$(PYTHON),$(CLIENTS)/requirements.txt)
 NODE_STAMP := $(TOOLS)/node-$(call digest,node,$(CLIENTS)/package.json $(CLIENTS)/package-lock.json)
 
-# The newest release that this commit comes after, if there is one.
+# The newest release before this commit, if any.
 RELEASE := $(shell git describe --tags --abbrev=0 --match 'v[0-9]*' 2>/dev/null)
 
 .PHONY: help
@@ -27,13 +27,13 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: ## Run simulated vendors and a gateway, and follow their jobs
+demo: ## Run simulated vendors and a gateway, and watch their jobs
 	$(CARGO) run -- demo
 
 .PHONY: tools
 tools: $(PYTHON_STAMP) $(NODE_STAMP) ## Install the clients and linters that the checks use into .tools/
 
-# A constraint also holds for what builds a package.
+# The constraints also apply to build dependencies.
 $(PYTHON_STAMP): export PIP_CONSTRAINT = $(CLIENTS)/requirements.txt
 $(PYTHON_STAMP): export PIP_BUILD_CONSTRAINT = $(CLIENTS)/requirements.txt
 $(PYTHON_STAMP):
@@ -59,7 +59,7 @@ fmt-check: ## Check that the code is formatted
 	$(CARGO) fmt --check
 
 .PHONY: clippy
-clippy: ## Lint everything, and what a production image is built from
+clippy: ## Lint everything, with all features and with none
 	$(CARGO) clippy --locked --all-targets --all-features -- -D warnings
 	$(CARGO) clippy --locked --no-default-features -- -D warnings
 
@@ -86,7 +86,7 @@ test: tools ## Run all tests, real clients included
 	$(CARGO) test --locked --all-features --no-fail-fast
 
 .PHONY: bench
-bench: ## Measure the gateway beside a bare server; says how in docs/performance.md
+bench: ## Measure the gateway beside a bare server, see docs/performance.md
 	$(CARGO) bench --locked --features jemalloc --bench load
 
 .PHONY: bench-short

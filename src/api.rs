@@ -251,7 +251,7 @@ fn deadline(extensions: &Extensions) -> Option<Instant> {
     extensions.get().map(|Deadline(deadline)| *deadline)
 }
 
-/// How long before its deadline a call returns what is known.
+/// How long before its deadline a call returns the known statuses.
 fn margin(left: Duration) -> Duration {
     (left / 10).min(Duration::from_millis(250))
 }

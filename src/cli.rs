@@ -2,7 +2,7 @@
 //! `download` for callers; `demo` to try jobwatch; `simulate` to develop a client.
 //!
 //! The client commands print text on a terminal and one proto-JSON object per line
-//! everywhere else. The exit code says how the jobs ended; see [`Exit`].
+//! everywhere else. The exit code shows how the jobs ended; see [`Exit`].
 
 use std::{future::Future, path::PathBuf, process::ExitCode};
 
@@ -55,12 +55,12 @@ enum Command {
     /// Validate a configuration and report every problem.
     Check(check::Args),
     /// Show the status of jobs.
-    Get(get::Args),
+    Get(client::Query),
     /// Watch jobs until they end.
     Watch(watch::Args),
     /// Show the statuses of many jobs with one call.
-    Batch(batch::Args),
-    /// Download one of a job's files.
+    Batch(client::Query),
+    /// Download one of a job's files, its result or its vendor payload.
     Download(download::Args),
     /// Run a gateway with simulated vendors and watch their jobs.
     #[cfg(feature = "demo")]
@@ -109,9 +109,9 @@ impl Command {
         match self {
             Self::Serve(args) => args.run().await,
             Self::Check(args) => args.run().await,
-            Self::Get(args) => until_interrupted(args.run()).await,
+            Self::Get(query) => until_interrupted(get::run(query)).await,
             Self::Watch(args) => until_interrupted(args.run()).await,
-            Self::Batch(args) => until_interrupted(args.run()).await,
+            Self::Batch(query) => until_interrupted(batch::run(query)).await,
             Self::Download(args) => until_interrupted(args.run()).await,
             #[cfg(feature = "demo")]
             Self::Demo(args) => args.run().await,
@@ -144,9 +144,9 @@ struct Configuration {
 impl Configuration {
     fn load(&self) -> Result<Config, InvalidConfig> {
         // A variable that is not UTF-8 can't be the value of a key.
-        let own = std::env::vars_os()
+        let process = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-        let mut environment = Environment::from(own);
+        let mut environment = Environment::from(process);
         if let Some(file) = &self.env_file {
             environment = environment.with_file(EnvFile::load(file)?);
         }

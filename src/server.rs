@@ -29,26 +29,26 @@ mod rotation;
 use dispatch::DispatchLayer;
 use rotation::Rotation;
 
-/// How long open calls may go on after the shutdown began. Calls that wait for a
-/// vendor are ended by then, so only a client that does not read is cut off.
+/// How long open calls may continue after the shutdown began. Calls that wait for a
+/// vendor end at once, so only a client that does not read reaches this limit.
 const DRAIN: Duration = Duration::from_secs(8);
 
-/// How often an idle connection is asked whether it is alive, and how long it may
-/// take to say so. A watch of a client that vanished ends with its connection.
+/// Interval and time-out of HTTP/2 keepalive pings. The watches of a client that
+/// vanished end with its connection.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
 
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
-/// HTTP/2 ends a connection that sends more small frames than its window allows
-/// for before they are read: a WatchJobs may begin with thousands of requests, each
-/// in a frame of its own.
+/// HTTP/2 flow-control window of a connection. A WatchJobs call may begin with thousands
+/// of requests, each in a frame of its own, and h2 closes a connection with more small
+/// unread frames than the window allows for.
 const CONNECTION_WINDOW: u32 = 64 << 20;
 
-/// Why the server can't start or go on.
+/// Why the server can't start or continue.
 #[derive(Debug, Error)]
 pub enum ServeError {
-    /// A file of the configuration can't be read.
+    /// A file that the configuration names can't be read.
     #[error("{path} can't be read: {error}")]
     File {
         /// The file.
@@ -70,9 +70,9 @@ pub enum ServeError {
     /// Reflection can't be set up.
     #[error(transparent)]
     Reflection(#[from] tonic_reflection::server::Error),
-    /// A backend's poller has ended, which only a bug can bring about.
-    #[error("a poller has ended; please report the log lines before this one")]
-    Poller,
+    /// The task that polls a backend ended, which is a bug.
+    #[error("the task that polls a backend ended; report the log lines before this one")]
+    PollTask,
     /// TLS can't be set up, or the transport failed.
     #[error("{}", with_cause(.0))]
     Transport(#[from] transport::Error),
@@ -113,7 +113,7 @@ pub async fn run(
         rotation.add(&backend.credentials, &endpoint);
         engine.start_backend(setup(&backend, endpoint, server.collection_window));
     }
-    let _rotation = AbortOnDropHandle::new(tokio::spawn(rotation.run(rotation::EVERY)));
+    let _rotation = AbortOnDropHandle::new(tokio::spawn(rotation.run(rotation::INTERVAL)));
     let service = Service::new(engine, limits.batch_size, server.default_deadline)
         .with_message_bytes(limits.message_bytes);
 
@@ -142,13 +142,13 @@ pub async fn run(
 
     tokio::select! {
         biased;
-        // First, since with no call open the serving ends in the same moment.
+        // First: without an open call the serving ends in the same moment.
         () = shutdown.cancelled() => {}
         outcome = &mut serving => return Ok(outcome?),
-        () = poll_tasks.failed() => return Err(ServeError::Poller),
+        () = poll_tasks.failed() => return Err(ServeError::PollTask),
     }
-    info!("shutting down: open calls get {} s to end", DRAIN.as_secs());
-    // Who watches the health is told, and then let go: its call would never end.
+    info!(drain_s = DRAIN.as_secs(), "shutdown began");
+    // Notify the health watches, then end them: they have no end of their own.
     for service in ["", SERVICE_NAME] {
         health.set_service_status(service, ServingStatus::NotServing).await;
         health.clear_service_status(service).await;
@@ -156,14 +156,14 @@ pub async fn run(
     if let Ok(outcome) = timeout(DRAIN, serving).await {
         outcome?;
     } else {
-        warn!("some calls did not end and were cut off");
+        warn!(drain_s = DRAIN.as_secs(), "open calls were cancelled after the drain");
     }
     drop(poll_tasks);
     info!("stopped");
     Ok(())
 }
 
-/// What the engine needs to know of a backend.
+/// The engine's settings for a backend.
 fn setup(backend: &Backend, endpoint: Arc<Endpoint>, collection_window: Duration) -> BackendSetup {
     let Backend { name, vendor, poll, .. } = backend;
     let adapter = Arc::clone(endpoint.adapter());
@@ -191,8 +191,8 @@ fn setup(backend: &Backend, endpoint: Arc<Endpoint>, collection_window: Duration
     }
 }
 
-/// Asks every backend about a job that does not exist; says why where its
-/// address or credentials don't work.
+/// Polls every backend for a job that does not exist. The error of a backend is the
+/// reason why its address or credentials don't work.
 pub async fn check_backends(config: &Config) -> Vec<(Arc<str>, Result<(), String>)> {
     let response_budget =
         ResponseBudget::new(usize::try_from(config.limits.response_bytes).unwrap_or(usize::MAX));
@@ -209,8 +209,8 @@ pub async fn check_backends(config: &Config) -> Vec<(Arc<str>, Result<(), String
     futures_util::future::join_all(checks).await
 }
 
-/// Everything that a client may want to list or decode: both versions of
-/// reflection, health, and the rich details of errors.
+/// Reflection with every message that a client may decode: both versions of reflection,
+/// health, and the details of errors.
 fn reflection() -> tonic_reflection::server::Builder<'static> {
     tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)

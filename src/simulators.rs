@@ -1,7 +1,7 @@
 //! Simulators of the four vendors on loopback, for the demo and the tests. They imitate
 //! the vendors on the wire and do not use the adapters.
 //!
-//! A [`Simulator`] is one vendor: jobs that follow a [`Plan`], a log of the [`Call`]s that
+//! A [`Simulator`] is one vendor: jobs with a [`Plan`], a log of the [`Call`]s that
 //! arrived, and [`Fault`]s that a test injects. Where a vendor's pages leave something
 //! open, the simulator makes a choice, which the vendor's module documents.
 //!
@@ -15,7 +15,7 @@
 //!
 //! | request | body | does |
 //! | --- | --- | --- |
-//! | `POST jobs` | a [`Plan`] | starts a job; answers `{"id": .., "tag": ..}` |
+//! | `POST jobs` | a [`Plan`] | starts a job; returns `{"id": .., "tag": ..}` |
 //! | `PUT jobs/{id}/state` | `{"state": word}` | holds the job in this state |
 //! | `PUT jobs/{id}/progress` | `{"percent": n}` | of a held job |
 //! | `POST jobs/{id}/finish` | an [`End`], or none | ends the job now |
@@ -25,7 +25,7 @@
 //! | `POST poison/{id}` | an [`Effect`], or none | applies it to any request that lists this job; without one, refuses them |
 //! | `DELETE poison/{id}` | | removes the faults of this job |
 //! | `DELETE faults` | | removes all faults, poison too |
-//! | `POST tokens` | | answers `{"token": ..}`, a bearer token that is good now |
+//! | `POST tokens` | | returns `{"token": ..}`, a valid bearer token |
 //! | `PUT credentials` | `{"reject": bool, "expire_tokens": bool, "secret": .., "token_lifetime_ms": n}`, each optional | |
 //!
 //! Names of enum variants are in snake case there and durations in milliseconds:
@@ -82,7 +82,7 @@ pub mod credentials {
     pub const IMMUTA_API_KEY: &str = "5f0c9e1a7b2d4e8fa3c61d90";
     /// Kinetica's user.
     pub const KINETICA_USER: &str = "admin";
-    /// Kinetica's password; with a colon, since Basic must not trip over it.
+    /// Kinetica's password; with a colon, to test the parsing of Basic.
     pub const KINETICA_PASSWORD: &str = "simulated:kinetica";
     /// Claret's tenant.
     pub const CLARET_TENANT: &str = "demo";
@@ -183,7 +183,7 @@ impl Simulator {
     /// Listens again at the same address.
     ///
     /// # Errors
-    /// If somebody else took the port meanwhile.
+    /// If another process uses the port now.
     pub async fn come_back(&self) -> io::Result<()> {
         self.host.come_back().await
     }
@@ -245,13 +245,13 @@ impl Simulator {
     }
 
     /// Returns once the log holds `count` calls with a path that contains `path`,
-    /// answered or not.
+    /// with or without a response.
     pub async fn wait_for_calls(&self, path: &str, count: usize) {
         self.state.calls.wait_for(count, |call| call.path.contains(path)).await;
     }
 
-    /// Returns once the log holds `count` answered calls with a path that contains
-    /// `path`.
+    /// Returns once the log holds `count` calls with a response and a path that
+    /// contains `path`.
     pub async fn wait_for_responses(&self, path: &str, count: usize) {
         self.state.calls.wait_for(count, |call| call.status.is_some() && call.path.contains(path)).await;
     }
@@ -281,28 +281,28 @@ impl Simulator {
         self.state.faults.clear();
     }
 
-    /// Makes every token that was given out invalid.
+    /// Invalidates every issued token.
     pub fn expire_tokens(&self) {
         self.state.auth.expire_tokens();
     }
 
-    /// Refuses all credentials, good ones too, until told otherwise.
+    /// Rejects all credentials, valid ones too, until it is set to `false`.
     pub fn reject_credentials(&self, reject: bool) {
         self.state.auth.reject_all(reject);
     }
 
-    /// How long the tokens live that it gives out from now on; an hour at first.
+    /// Lifetime of the tokens that are issued from now on; an hour by default.
     pub fn set_token_lifetime(&self, lifetime: Duration) {
         self.state.auth.set_lifetime(lifetime);
     }
 
-    /// Takes this API key, password or client secret from now on, and no longer the
-    /// one before. Tokens stay good.
+    /// Replaces the accepted API key, password or client secret. Issued tokens stay
+    /// valid.
     pub fn set_secret(&self, secret: &str) {
         self.state.auth.set_secret(secret);
     }
 
-    /// A bearer token that is good now, as one that an operator has.
+    /// A valid bearer token, such as an operator has.
     pub fn issue_token(&self) -> String {
         self.state.issue_token().0
     }

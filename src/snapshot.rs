@@ -43,7 +43,7 @@ const JOB: u32 = 1;
 const RESULT: u32 = 6;
 const OBSERVE_TIME: u32 = 16;
 
-/// Most bytes of a text in a status. Longer texts of a vendor are cut; its payload
+/// Most bytes of a text in a status. Longer texts of a vendor are truncated; its payload
 /// holds them whole.
 const MAX_TEXT_BYTES: usize = 64 * 1024;
 
@@ -60,7 +60,7 @@ pub struct Snapshot {
     bytes: Box<[u8]>,
     core_end: u32,
     result_end: u32,
-    kept: Parts,
+    held: Parts,
     dropped: Parts,
     charge: Charge,
 }
@@ -70,7 +70,7 @@ impl Snapshot {
     ///
     /// A result, a payload or error details of more than `inline_limit` bytes are
     /// replaced by their size. The hashes are those of the whole observation, whatever
-    /// is kept.
+    /// is held.
     pub fn new(
         observation: Observation,
         keep: Parts,
@@ -85,8 +85,8 @@ impl Snapshot {
             result: result.as_ref().is_some_and(|result| !result.omitted),
             payload: !payload.vendor_payload.is_empty(),
         };
-        let kept = Parts { result: has.result && keep.result, payload: has.payload && keep.payload };
-        let dropped = has.difference(kept);
+        let held = Parts { result: has.result && keep.result, payload: has.payload && keep.payload };
+        let dropped = has.difference(held);
         let result = result.filter(|_| !dropped.result);
         let payload = if dropped.payload { pb::JobStatus::default() } else { payload };
 
@@ -102,14 +102,14 @@ impl Snapshot {
         let (core_end, result_end) = (offset(core_end), offset(result_end));
         let charge = charge(budget, bytes.len());
         let bytes = bytes.into();
-        Self { state, hashes, bytes, core_end, result_end, kept, dropped, charge }
+        Self { state, hashes, bytes, core_end, result_end, held, dropped, charge }
     }
 
     /// The same snapshot without some of its parts, in a new and smaller allocation.
     #[must_use]
     pub fn without(&self, parts: Parts) -> Self {
-        let kept = self.kept.difference(parts);
-        let now_dropped = self.kept.difference(kept);
+        let held = self.held.difference(parts);
+        let now_dropped = self.held.difference(held);
         let (core_end, result_end) = (self.core_end as usize, self.result_end as usize);
         let core = &self.bytes[..core_end];
         let result = if now_dropped.result { &[] } else { &self.bytes[core_end..result_end] };
@@ -120,7 +120,7 @@ impl Snapshot {
             hashes: self.hashes,
             core_end: self.core_end,
             result_end: offset(core_end + result.len()),
-            kept,
+            held,
             dropped: self.dropped.union(now_dropped),
             charge: charge(self.charge.budget(), bytes.len()),
             bytes,
@@ -135,8 +135,8 @@ impl Snapshot {
     }
 
     /// The parts that [`without`](Self::without) can drop to save memory.
-    pub fn kept(&self) -> Parts {
-        self.kept
+    pub fn held(&self) -> Parts {
+        self.held
     }
 
     /// Equal for two snapshots exactly when they look the same in `view`. Does not
@@ -195,10 +195,10 @@ impl Snapshot {
 /// Compares what is held and its hashes, not the budgets.
 impl PartialEq for Snapshot {
     fn eq(&self, other: &Self) -> bool {
-        let Self { state, hashes, bytes, core_end, result_end, kept, dropped, charge: _ } = self;
+        let Self { state, hashes, bytes, core_end, result_end, held, dropped, charge: _ } = self;
         (state, hashes) == (&other.state, &other.hashes)
             && (bytes, core_end, result_end) == (&other.bytes, &other.core_end, &other.result_end)
-            && (kept, dropped) == (&other.kept, &other.dropped)
+            && (held, dropped) == (&other.held, &other.dropped)
     }
 }
 
@@ -371,7 +371,7 @@ fn inlined(data: Bytes, inline_limit: usize) -> (Bytes, i64, bool) {
     }
 }
 
-/// The text, cut to [`MAX_TEXT_BYTES`] with an ellipsis at its end.
+/// The text, truncated to [`MAX_TEXT_BYTES`] with an ellipsis at its end.
 fn shortened(mut text: String) -> String {
     const ELLIPSIS: char = '…';
     if text.len() > MAX_TEXT_BYTES {
@@ -500,7 +500,7 @@ mod tests {
             let made = Arc::new(snapshot(full(), keep));
             let reduced = Arc::new(all.without(Parts::ALL.difference(keep)));
             assert_eq!(made, reduced, "{keep:?}");
-            assert_eq!(made.kept(), keep);
+            assert_eq!(made.held(), keep);
             for view in [View::BASIC, View::STANDARD, View::FULL] {
                 assert_eq!(made.fingerprint(view), all.fingerprint(view));
             }
@@ -523,7 +523,7 @@ mod tests {
     fn part_that_the_job_does_not_have_counts_as_held() {
         let bare = snapshot(Observation::new(JobState::Running, "active"), Parts::NONE);
         assert!(bare.holds(Parts::ALL));
-        assert_eq!(bare.kept(), Parts::NONE);
+        assert_eq!(bare.held(), Parts::NONE);
         let empty = JobResult { data: Bytes::new(), content_type: ContentType::Text };
         let observation =
             Observation { result: Some(empty), ..Observation::new(JobState::Running, "active") };
@@ -533,7 +533,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "shows a part that was dropped")]
     #[cfg(debug_assertions)]
-    fn view_of_a_dropped_part_is_a_bug_of_the_caller() {
+    fn view_of_a_dropped_part_panics() {
         snapshot(full(), RESULT).encoded_len(View::FULL);
     }
 
@@ -584,9 +584,9 @@ mod tests {
     }
 
     #[test]
-    fn omitted_part_is_held_whatever_is_kept() {
+    fn omitted_part_is_held_for_any_parts() {
         let all = limited(large(1001), 1000);
-        assert_eq!(all.kept(), Parts::NONE, "nothing is left to drop");
+        assert_eq!(all.held(), Parts::NONE, "no part remains to drop");
         assert_eq!(all.without(Parts::ALL), all);
         let none = Snapshot::new(large(1001), Parts::NONE, 1000, &StatusBudget::new(0));
         assert_eq!(none, all);
@@ -606,19 +606,23 @@ mod tests {
     }
 
     #[test]
-    fn long_text_is_cut_at_a_character_with_an_ellipsis() {
-        let cut = |text: &str| {
+    fn long_text_is_truncated_at_a_character_with_an_ellipsis() {
+        let truncated = |text: &str| {
             let error = Some(JobError { message: text.to_owned(), details: Bytes::new() });
             let observation = Observation { error, ..Observation::new(JobState::Failed, "failed") };
             snapshot(observation, Parts::ALL).status().error.unwrap().message
         };
         let longest = "x".repeat(MAX_TEXT_BYTES);
-        assert_eq!(cut(&longest), longest);
-        assert_eq!(cut(&format!("{longest}x")), format!("{}…", "x".repeat(MAX_TEXT_BYTES - 3)));
+        assert_eq!(truncated(&longest), longest);
+        assert_eq!(truncated(&format!("{longest}x")), format!("{}…", "x".repeat(MAX_TEXT_BYTES - 3)));
         for text in ["ä".repeat(MAX_TEXT_BYTES), format!("x{}", "ä".repeat(MAX_TEXT_BYTES))] {
-            let cut = cut(&text);
-            assert!((MAX_TEXT_BYTES - 1..=MAX_TEXT_BYTES).contains(&cut.len()), "{} bytes", cut.len());
-            assert!(text.starts_with(cut.strip_suffix('…').unwrap()));
+            let truncated = truncated(&text);
+            assert!(
+                (MAX_TEXT_BYTES - 1..=MAX_TEXT_BYTES).contains(&truncated.len()),
+                "{} bytes",
+                truncated.len()
+            );
+            assert!(text.starts_with(truncated.strip_suffix('…').unwrap()));
         }
     }
 

@@ -26,7 +26,7 @@ pub enum InitError {
     Filter {
         /// The filter.
         filter: String,
-        /// What is wrong with it.
+        /// The problem.
         error: tracing_subscriber::filter::ParseError,
     },
     /// Logging is initialised already.

@@ -1,4 +1,4 @@
-//! The floor of a poll: reqwest, set up as the gateway sets it up, asks the same
+//! The floor of a poll: reqwest, set up as the gateway sets it up, sends the same
 //! vendor the same thing and decodes the same JSON, and nothing else.
 
 use std::{
@@ -22,9 +22,9 @@ pub(crate) fn start(vendor: SocketAddr, in_flight: usize, jobs: usize, cores: Co
     Worker::start("caller", &args, cores.server, cores)
 }
 
-/// What the gateway reads of an answer, as types.
+/// The parts of a response that the gateway reads, as types.
 #[derive(Debug, Deserialize)]
-struct Answer {
+struct Response {
     content: Content,
 }
 
@@ -66,8 +66,8 @@ struct Timestamps {
     completed_at: Option<String>,
 }
 
-/// Plays the caller: each line says for how many milliseconds to ask, and is answered
-/// by the number of answers.
+/// Plays the caller: each line is the number of milliseconds to send requests for, and
+/// the reply is the number of responses.
 pub(crate) fn work(runtime: &Runtime, args: &[String]) -> Outcome {
     let [vendor, in_flight, jobs] = args else { return Err("the caller takes three arguments".into()) };
     let client = Client::builder()
@@ -98,26 +98,26 @@ struct Caller {
 impl Caller {
     async fn ask_for(&self, time: Duration, in_flight: usize) -> Outcome<u64> {
         let end = Instant::now() + time;
-        let mut askers = JoinSet::new();
+        let mut clients = JoinSet::new();
         for _ in 0..in_flight {
             let caller = self.clone();
-            askers.spawn(async move {
-                let mut answers = 0_u64;
+            clients.spawn(async move {
+                let mut responses = 0_u64;
                 while Instant::now() < end {
-                    caller.ask().await?;
-                    answers += 1;
+                    caller.send().await?;
+                    responses += 1;
                 }
-                Outcome::Ok(answers)
+                Outcome::Ok(responses)
             });
         }
-        let mut answers = 0;
-        while let Some(asker) = askers.join_next().await {
-            answers += asker??;
+        let mut responses = 0;
+        while let Some(client_task) = clients.join_next().await {
+            responses += client_task??;
         }
-        Ok(answers)
+        Ok(responses)
     }
 
-    async fn ask(&self) -> Outcome {
+    async fn send(&self) -> Outcome {
         let id = vendor::claret_id(self.next.fetch_add(1, Relaxed) % self.jobs);
         let url = format!("http://{}/{}/api/v1/imports/status/{id}", self.vendor, vendor::TENANT);
         let request = self
@@ -127,11 +127,11 @@ impl Caller {
             .header("x-requested-with", "XMLHttpRequest")
             .bearer_auth("token");
         let body = request.send().await?.error_for_status()?.bytes().await?;
-        let answer: Answer = serde_json::from_slice(&body)?;
-        if answer.content.job_log_id.to_string() == id {
+        let response: Response = serde_json::from_slice(&body)?;
+        if response.content.job_log_id.to_string() == id {
             Ok(())
         } else {
-            Err("an answer is another job's".into())
+            Err("a response is another job's".into())
         }
     }
 }

@@ -1,5 +1,5 @@
 //! The floor: a bare tonic server, as its documentation has one written, with the
-//! gateway's messages. It answers what it was given, with no layer and no logic.
+//! gateway's messages. It returns a fixed message, without layers or logic.
 
 use std::{fmt::Write as _, net::Ipv4Addr, pin::Pin, time::Duration};
 
@@ -17,7 +17,7 @@ use tonic::{Request, Response, Status, Streaming, transport::server::TcpIncoming
 
 use crate::{Outcome, machine::Cores, process::Process, vendor};
 
-/// Starts the floor. It answers every `GetJobStatus` with `status`, and sends every
+/// Starts the floor. It returns `status` for every `GetJobStatus`, and sends every
 /// `WatchJob` an event like `event` each `tick`, all with the same new output.
 pub(crate) async fn start(status: &[u8], event: &[u8], tick: Duration, cores: Cores) -> Outcome<Process> {
     let args = [hex(status), hex(event), tick.as_millis().to_string()];
@@ -41,14 +41,14 @@ pub(crate) async fn serve(args: &[String]) -> Outcome {
     let [status, event, tick] = args else { return Err("the floor takes three arguments".into()) };
     let status = GetJobStatusResponse::decode(&*unhex(status)?)?;
     let event = WatchJobResponse::decode(&*unhex(event)?)?;
-    let (news, latest) = watch::channel(event);
+    let (sender, latest) = watch::channel(event);
     let tick = Duration::from_millis(tick.parse()?);
     tokio::spawn(async move {
         let mut clock = tokio::time::interval(tick);
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         for number in 0.. {
             clock.tick().await;
-            news.send_modify(|event| {
+            sender.send_modify(|event| {
                 if let Some(Event::Status(status)) = &mut event.event {
                     let result = status.result.get_or_insert_default();
                     result.data = vendor::output(number).into();

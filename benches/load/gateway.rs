@@ -16,11 +16,11 @@ use tokio::process::Command;
 
 use crate::{Outcome, machine::Cores, process::Process, vendor};
 
-/// The backend that plays Immuta, and the one that plays Claret.
+/// The backends of the fake Immuta and the fake Claret.
 pub(crate) const IMMUTA: &str = "immuta";
 pub(crate) const CLARET: &str = "claret";
 
-/// How the gateway is to ask.
+/// How the gateway polls.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Poll {
     /// Between two polls of a job, whether it changes or not.
@@ -31,7 +31,7 @@ pub(crate) struct Poll {
     pub(crate) concurrency: usize,
 }
 
-/// What a gateway's configuration says.
+/// The configuration of a gateway.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Setup {
     pub(crate) poll: Poll,
@@ -109,7 +109,7 @@ pub(crate) fn job(backend: &str, number: usize) -> JobRef {
     JobRef { backend: backend.to_owned(), job_id, job_tag: String::new() }
 }
 
-/// Asks a WatchJobs for the n-th job, under the same number.
+/// Adds a watch of the n-th job to a WatchJobs call, with the same number as its id.
 pub(crate) fn add(backend: &str, number: usize, view: JobStatusView) -> WatchJobsRequest {
     let watch = Some(WatchJobRequest {
         job: Some(job(backend, number)),

@@ -3,7 +3,7 @@
 //!
 //! A [`Connection`] calls one method. Its first request puts the headers into the
 //! server's dynamic table, as every client's does, and each later one refers to them.
-//! Answers' headers are not decoded: a call that fails has no message, and that is
+//! Response headers are not decoded: a call that fails has no message, and that is
 //! seen. The client grants the server as much window as there is, and keeps to the
 //! windows that the server grants.
 
@@ -31,7 +31,7 @@ const ACK: u8 = 1;
 const END_HEADERS: u8 = 4;
 const PADDED: u8 = 8;
 
-/// What either side is granted before it asks.
+/// Initial flow-control window of both sides.
 const DEFAULT_WINDOW: u32 = 65_535;
 const LARGEST_WINDOW: u32 = (1 << 31) - 1;
 /// Bytes that were received before the server is granted as many again.
@@ -40,9 +40,9 @@ const LARGEST_FRAME: usize = 16_384;
 /// What one look at the socket reads at most.
 const READ_AT_ONCE: usize = 256 << 10;
 
-/// What the server said on a stream.
+/// An event of a stream.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Said<'a> {
+pub(crate) enum StreamEvent<'a> {
     /// A message, without its length.
     Message(&'a [u8]),
     /// No more messages.
@@ -119,7 +119,7 @@ impl Connection {
             self.frame(DATA, if pieces.peek().is_none() { END_STREAM } else { 0 }, stream, piece);
         }
         // A small message is consumed long before windows of this size are used up,
-        // and what is granted again then is as much as was sent.
+        // and the window update then equals the bytes received.
         self.send_window -= i64::try_from(message.len()).unwrap_or(i64::MAX);
         stream
     }
@@ -174,8 +174,8 @@ impl Connection {
     }
 
     /// Waits until something can be sent or was received, does what can be done, and
-    /// tells what was said.
-    pub(crate) async fn turn(&mut self, mut on: impl FnMut(u32, Said<'_>)) -> Outcome {
+    /// reports the events.
+    pub(crate) async fn turn(&mut self, mut on: impl FnMut(u32, StreamEvent<'_>)) -> Outcome {
         self.fill();
         let interest = if self.outbound.is_empty() {
             Interest::READABLE
@@ -223,7 +223,7 @@ impl Connection {
         }
     }
 
-    fn frames(&mut self, on: &mut impl FnMut(u32, Said<'_>)) -> Outcome {
+    fn frames(&mut self, on: &mut impl FnMut(u32, StreamEvent<'_>)) -> Outcome {
         let mut inbound = mem::take(&mut self.inbound);
         let mut bytes = &inbound[..];
         while let Some((head, rest)) = bytes.split_first_chunk::<9>() {
@@ -245,7 +245,7 @@ impl Connection {
                 _ => {}
             }
             if matches!(kind, DATA | HEADERS) && flags & END_STREAM != 0 {
-                on(stream, Said::End);
+                on(stream, StreamEvent::End);
             }
         }
         let used = inbound.len() - bytes.len();
@@ -254,7 +254,7 @@ impl Connection {
         Ok(())
     }
 
-    fn data(&mut self, stream: u32, payload: &[u8], on: &mut impl FnMut(u32, Said<'_>)) {
+    fn data(&mut self, stream: u32, payload: &[u8], on: &mut impl FnMut(u32, StreamEvent<'_>)) {
         self.received += payload.len();
         if self.received > GRANT {
             let received = mem::take(&mut self.received);
@@ -270,7 +270,7 @@ impl Connection {
             }
         }
         if self.partial.is_empty() {
-            let rest = messages(payload, |message| on(stream, Said::Message(message)));
+            let rest = messages(payload, |message| on(stream, StreamEvent::Message(message)));
             if !rest.is_empty() {
                 self.partial.insert(stream, rest.to_vec());
             }
@@ -278,7 +278,7 @@ impl Connection {
         }
         let mut whole = self.partial.remove(&stream).unwrap_or_default();
         whole.extend_from_slice(payload);
-        let rest = messages(&whole, |message| on(stream, Said::Message(message))).to_vec();
+        let rest = messages(&whole, |message| on(stream, StreamEvent::Message(message))).to_vec();
         if !rest.is_empty() {
             self.partial.insert(stream, rest);
         }

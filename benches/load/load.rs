@@ -1,4 +1,4 @@
-//! The load: calls as fast as a server answers them, and what that cost.
+//! The load: calls as fast as a server completes them, and their cost.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -7,22 +7,22 @@ use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
     Outcome,
-    http2::{Connection, Said},
+    http2::{Connection, StreamEvent},
     process::{Process, Worker, own_cpu},
     report::Row,
     vendor::Vendor,
 };
 
-/// How long all calls in flight may take to be answered.
+/// Longest wait for the calls in flight.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What is called again and again.
+/// The call to repeat.
 pub(crate) struct Calls {
     pub(crate) method: &'static str,
     /// The framed requests, taken in turn.
     pub(crate) requests: Vec<Bytes>,
-    /// Whether this is an answer to the request of this number.
-    pub(crate) is_answer: IsAnswer,
+    /// Whether this is the response to the request of this number.
+    pub(crate) is_response: IsAnswer,
 }
 
 type IsAnswer = Box<dyn Fn(usize, &[u8]) -> bool + Send + Sync>;
@@ -58,7 +58,7 @@ impl Load {
         Ok(Self { lanes, calls: Arc::clone(calls) })
     }
 
-    /// Calls for so long, and until the last call is answered. Returns how many calls
+    /// Calls for this long, and until the last call is complete. Returns how many calls
     /// were.
     pub(crate) async fn run(&mut self, time: Duration) -> Outcome<u64> {
         let until = Instant::now() + time;
@@ -67,17 +67,16 @@ impl Load {
             let calls = Arc::clone(&self.calls);
             running.spawn(async move { lane.run(&calls, until).await });
         }
-        let mut answered = 0;
+        let mut completed = 0;
         let limit = until + PATIENCE;
-        while let Some(lane) = tokio::time::timeout_at(limit, running.join_next())
-            .await
-            .map_err(|_| "a call was not answered")?
+        while let Some(lane) =
+            tokio::time::timeout_at(limit, running.join_next()).await.map_err(|_| "a call got no response")?
         {
             let (lane, calls) = lane??;
-            answered += calls;
+            completed += calls;
             self.lanes.push(lane);
         }
-        Ok(answered)
+        Ok(completed)
     }
 }
 
@@ -97,13 +96,13 @@ impl Lane {
                 break;
             }
             let mut wrong = false;
-            let turn = self.connection.turn(|stream, said| match said {
-                Said::Message(message) => {
+            let turn = self.connection.turn(|stream, event| match event {
+                StreamEvent::Message(message) => {
                     let number = (self.first + stream as usize / 2) % calls.requests.len();
-                    wrong |= !(calls.is_answer)(number, message);
+                    wrong |= !(calls.is_response)(number, message);
                     messages += 1;
                 }
-                Said::End => {
+                StreamEvent::End => {
                     ended += 1;
                     open -= 1;
                     wrong |= messages < ended;
@@ -111,7 +110,7 @@ impl Lane {
             });
             turn.await?;
             if wrong {
-                return Err(format!("{} was answered wrongly, or failed", calls.method).into());
+                return Err(format!("{} got a wrong response, or failed", calls.method).into());
             }
         }
         if messages == ended { Ok((self, ended)) } else { Err("a call has failed".into()) }
@@ -170,7 +169,7 @@ impl Series {
         self.load_busy.push(100.0 * cost.load / cost.wall);
     }
 
-    /// Tells of it, as of a `side` that did `a_thing` again and again.
+    /// Adds notes about a `side` that repeated `a_thing`.
     pub(crate) fn note(&self, row: &mut Row, side: &str, a_thing: &str) {
         let things = a_thing.split_once(' ').map_or(a_thing, |(_, thing)| thing);
         row.note(format!("{side}: {things}s a second"), "", &self.rate);

@@ -15,7 +15,7 @@ pub(crate) struct Cores {
 impl Cores {
     /// The first two cores that this process may use.
     pub(crate) fn find() -> Result<Self, String> {
-        let cores = system::allowed().map_err(|error| format!("the cores can't be told: {error}"))?;
+        let cores = system::allowed().map_err(|error| format!("the allowed cores can't be read: {error}"))?;
         match cores[..] {
             [server, load, ..] => Ok(Self { server, load }),
             _ => Err("at least two cores are needed: one for what is measured, one for the load".to_owned()),

@@ -7,7 +7,7 @@
 //! share the other. Where a row has a floor, both are measured in short slices, one
 //! after the other, so that whatever else the machine does hits both.
 //!
-//! It fails only where an answer is wrong or missing. A goal that is missed is a
+//! It fails only if a response is wrong or missing. A goal that is missed is a
 //! result.
 
 use std::{error::Error, path::PathBuf, process::ExitCode};
@@ -68,7 +68,7 @@ fn runtime() -> Outcome<Runtime> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
 }
 
-/// A role goes on until whoever started it is gone.
+/// A role runs until its parent process ends.
 async fn ends_with_input(role: impl Future<Output = Outcome>) -> Outcome {
     // A thread of its own waits for the end of the input, and is not waited for.
     let (ended, input) = tokio::sync::oneshot::channel();
@@ -97,7 +97,7 @@ fn run(options: Options) -> Outcome {
     })
 }
 
-/// Whoever asks this process to end wants those that it has started to end, too.
+/// A signal that ends this process also ends its child processes.
 async fn interrupted() {
     #[cfg(unix)]
     if let Ok(mut term) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {

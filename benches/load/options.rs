@@ -1,4 +1,4 @@
-//! What a run can be told.
+//! Command-line options of a run.
 
 use std::path::PathBuf;
 
@@ -34,7 +34,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "TURNS", default_value_t = 1)]
     pub(crate) turns: usize,
 
-    /// Cargo says so.
+    /// Passed by cargo.
     #[arg(long, hide = true)]
     pub(crate) bench: bool,
 }

@@ -1,4 +1,4 @@
-//! The processes of a run: each is pinned to its core, says where it listens, is
+//! The processes of a run: each is pinned to its core, reports its address, is
 //! measured through `/proc`, and ends with the value that stands for it.
 
 use std::{ffi::OsStr, fs, net::SocketAddr, process::Stdio, time::Duration};
@@ -15,7 +15,7 @@ use crate::{
     machine::{self, Cores},
 };
 
-/// How long a process may take to say where it listens.
+/// Longest wait for a process to report its address.
 const START: Duration = Duration::from_secs(20);
 
 /// A process that serves until this is dropped.
@@ -57,7 +57,7 @@ impl Process {
         Self::listening(child, output).await
     }
 
-    /// A gateway, which says where it listens in its log.
+    /// A gateway, which logs its address.
     pub(crate) async fn gateway(command: &mut Command, cores: Cores) -> Outcome<Self> {
         let mut child = spawn(command.stdin(Stdio::null()).stderr(Stdio::piped()), cores.server, cores)?;
         let output = child.stderr.take().ok_or("no output")?;
@@ -66,18 +66,17 @@ impl Process {
 
     async fn listening(mut child: Child, output: impl AsyncRead + Unpin + Send + 'static) -> Outcome<Self> {
         let mut lines = BufReader::new(output).lines();
-        let mut said = Vec::new();
+        let mut log = Vec::new();
         let address = async {
             while let Some(line) = lines.next_line().await? {
                 if let Some((_, rest)) = line.split_once("listening on ") {
                     return Ok(rest.split_whitespace().next().unwrap_or_default().parse()?);
                 }
-                said.push(line);
+                log.push(line);
             }
-            Outcome::Err(format!("a process ended before it listened: {}", said.join(" / ")).into())
+            Outcome::Err(format!("a process ended before it listened: {}", log.join(" / ")).into())
         };
-        let address =
-            timeout(START, address).await.map_err(|_| "a process does not say where it listens")??;
+        let address = timeout(START, address).await.map_err(|_| "a process did not report its address")??;
         let reader = tokio::spawn(show_warnings(lines));
         let stdin = child.stdin.take();
         Ok(Self { child, address, reader, _stdin: stdin })
@@ -131,26 +130,26 @@ async fn show_warnings(mut lines: Lines<BufReader<impl AsyncRead + Unpin>>) {
     }
 }
 
-/// This program in a role that does what it is told, a line at a time.
+/// This program in a role that runs commands, one per line.
 #[derive(Debug)]
 pub(crate) struct Worker {
     child: Child,
     stdin: ChildStdin,
-    answers: Lines<BufReader<ChildStdout>>,
+    replies: Lines<BufReader<ChildStdout>>,
 }
 
 impl Worker {
     pub(crate) fn start(name: &str, args: &[String], core: usize, cores: Cores) -> Outcome<Self> {
         let mut child = spawn(&mut role(name, args)?, core, cores)?;
         let stdin = child.stdin.take().ok_or("no input")?;
-        let answers = BufReader::new(child.stdout.take().ok_or("no output")?).lines();
-        Ok(Self { child, stdin, answers })
+        let replies = BufReader::new(child.stdout.take().ok_or("no output")?).lines();
+        Ok(Self { child, stdin, replies })
     }
 
-    /// Tells it to do something and waits for what it answers.
-    pub(crate) async fn tell(&mut self, line: &str) -> Outcome<String> {
+    /// Sends a command and waits for the reply.
+    pub(crate) async fn command(&mut self, line: &str) -> Outcome<String> {
         self.stdin.write_all(format!("{line}\n").as_bytes()).await?;
-        Ok(self.answers.next_line().await?.ok_or("a worker has ended")?)
+        Ok(self.replies.next_line().await?.ok_or("a worker has ended")?)
     }
 
     pub(crate) fn cpu(&self) -> Outcome<Duration> {

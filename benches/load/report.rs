@@ -1,4 +1,4 @@
-//! What a run says: a table for people, JSON for programs.
+//! The report of a run: a table for people, JSON for programs.
 
 use std::{fmt::Write as _, fs, path::Path};
 

@@ -74,7 +74,7 @@ impl Bench {
             "watches-1m" => watch_jobs::many(self, "watches-1m", 1_000_000).await,
             "hostile" => watch_jobs::hostile(self).await,
             "economy-watching" => economy::watching(self).await,
-            "economy-asking" => economy::asking(self).await,
+            "economy-asking" => economy::polling_clients(self).await,
             "growth" => growth::row(self).await,
             "overload" => overload::row(self).await,
             "isolation" => isolation::row(self).await,

@@ -1,5 +1,5 @@
-//! The vendors that the gateway asks, fast enough not to be the limit: HTTP/1.1 by
-//! hand, and answers put together from parts. One process plays Immuta and Claret.
+//! Fake vendors that are fast enough not to be the bottleneck: hand-written HTTP/1.1, and
+//! responses assembled from parts. One process serves Immuta and Claret.
 //!
 //! All jobs are in one state, which `/control` sets: they run unchanged, change with
 //! each response, or have ended. `/control` also makes requests for some jobs fail, sets
@@ -29,7 +29,7 @@ use crate::{Outcome, machine::Cores, process::Process};
 /// First segment of Claret's paths.
 pub(crate) const TENANT: &str = "demo";
 
-/// What all Immuta ids begin with; twelve digits follow.
+/// Prefix of all Immuta ids, before twelve digits.
 const PREFIX: &str = "cefb58a0-cd71-11ec-8e29-";
 
 /// Name of the n-th job at Immuta.
@@ -42,21 +42,21 @@ pub(crate) fn claret_id(number: usize) -> String {
     (number + 1).to_string()
 }
 
-/// What all jobs do.
+/// The behaviour of all jobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Mode {
-    /// They run, and nothing changes: so it begins.
+    /// They run and do not change: the initial mode.
     Run,
-    /// They run, and their output is another in each answer.
+    /// They run, and their output differs in each response.
     Change,
     /// They have ended.
     End,
 }
 
-/// How much was asked.
+/// The number of requests received.
 #[derive(Clone, Copy, Debug, Deserialize)]
-pub(crate) struct Asked {
+pub(crate) struct Received {
     /// Requests.
     pub(crate) requests: u64,
     /// Jobs in them.
@@ -97,9 +97,9 @@ impl Vendor {
         self.control(&format!("{}", mode as u8)).await.map(drop)
     }
 
-    /// What was asked so far.
-    pub(crate) async fn asked(&self) -> Outcome<Asked> {
-        Ok(serde_json::from_str(&self.control("asked").await?)?)
+    /// The requests received so far.
+    pub(crate) async fn received(&self) -> Outcome<Received> {
+        Ok(serde_json::from_str(&self.control("received").await?)?)
     }
 
     /// Responds with HTTP 500 to each request at Immuta for one of these jobs, alone or
@@ -133,7 +133,7 @@ impl Vendor {
 #[derive(Debug)]
 struct World {
     mode: AtomicU8,
-    /// Counts answers while jobs change.
+    /// Counts responses while jobs change.
     ticks: AtomicU64,
     requests: AtomicU64,
     jobs: AtomicU64,
@@ -192,17 +192,17 @@ pub(crate) async fn serve() -> Outcome {
 
 async fn converse(mut socket: TcpStream, world: &World) -> Outcome {
     let mut inbound = BytesMut::with_capacity(64 << 10);
-    let (mut answer, mut outbound) = (String::new(), Vec::new());
+    let (mut response, mut outbound) = (String::new(), Vec::new());
     loop {
         while let Some((head, body)) = request(&inbound) {
-            answer.clear();
-            let status = world.answer(&inbound[..head], &inbound[head..body], &mut answer);
-            let length = answer.len();
+            response.clear();
+            let status = world.response(&inbound[..head], &inbound[head..body], &mut response);
+            let length = response.len();
             outbound.extend_from_slice(
                 format!("HTTP/1.1 {status}\r\ncontent-type: application/json; charset=utf-8\r\ncache-control: no-cache\r\ncontent-length: {length}\r\n\r\n")
                     .as_bytes(),
             );
-            outbound.extend_from_slice(answer.as_bytes());
+            outbound.extend_from_slice(response.as_bytes());
             inbound.advance(body);
         }
         if !outbound.is_empty() {
@@ -228,12 +228,12 @@ fn request(bytes: &[u8]) -> Option<(usize, usize)> {
 }
 
 impl World {
-    fn answer(&self, head: &[u8], body: &[u8], answer: &mut String) -> Code {
+    fn response(&self, head: &[u8], body: &[u8], response: &mut String) -> Code {
         let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
         let mut words = std::str::from_utf8(line).unwrap_or_default().split(' ');
         let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
         if method == "POST" && path == "/jobs/statuses" {
-            return self.immuta(body, answer);
+            return self.immuta(body, response);
         }
         let path = path.trim_start_matches('/');
         let status = path.strip_prefix(TENANT).and_then(|path| path.strip_prefix("/api/v1/imports/status/"));
@@ -242,15 +242,15 @@ impl World {
             if let Some(polls) = &mut *lock(&self.recorded) {
                 polls.push((self.clock(), id.parse().unwrap_or_default()));
             }
-            self.claret(id, answer);
+            self.claret(id, response);
             return Code::Ok;
         }
         let Some(what) = path.strip_prefix("control/") else { return Code::NotFound };
-        self.control(what, answer);
+        self.control(what, response);
         Code::Ok
     }
 
-    fn control(&self, what: &str, answer: &mut String) {
+    fn control(&self, what: &str, response: &mut String) {
         if let Ok(mode) = what.parse() {
             self.mode.store(mode, Relaxed);
         } else if let Some(jobs) = what.strip_prefix("fail/") {
@@ -263,10 +263,10 @@ impl World {
         } else if what == "recorded" {
             let polls = lock(&self.recorded).clone().unwrap_or_default();
             let polls = serde_json::json!({ "now": self.clock(), "polls": polls });
-            return answer.push_str(&polls.to_string());
+            return response.push_str(&polls.to_string());
         }
         let (requests, jobs) = (self.requests.load(Relaxed), self.jobs.load(Relaxed));
-        write!(answer, "{{\"requests\":{requests},\"jobs\":{jobs}}}").expect("a string grows");
+        write!(response, "{{\"requests\":{requests},\"jobs\":{jobs}}}").expect("a string grows");
     }
 
     /// Microseconds since the vendor began.
@@ -284,7 +284,7 @@ impl World {
     }
 
     /// Every string in the request that looks like an id is one.
-    fn immuta(&self, body: &[u8], answer: &mut String) -> Code {
+    fn immuta(&self, body: &[u8], response: &mut String) -> Code {
         let Ok(body) = std::str::from_utf8(body) else { return Code::NotFound };
         let output_bytes = self.output.load(Relaxed);
         let rest = if output_bytes > 0 {
@@ -306,34 +306,34 @@ impl World {
         for id in body.split('"').filter(|text| text.starts_with(PREFIX)) {
             let before = if jobs == 0 { "{\"" } else { ",\"" };
             for part in [before, id, "\":{\"id\":\"", id, "\",", &rest] {
-                answer.push_str(part);
+                response.push_str(part);
             }
             jobs += 1;
             fails |= failing.contains(id);
         }
         self.count(jobs);
         if fails {
-            answer.clear();
-            answer.push_str(r#"{"error":"internal"}"#);
+            response.clear();
+            response.push_str(r#"{"error":"internal"}"#);
             return Code::Failed;
         }
-        answer.push_str(if jobs == 0 { "{}" } else { "}" });
+        response.push_str(if jobs == 0 { "{}" } else { "}" });
         Code::Ok
     }
 
-    fn claret(&self, id: &str, answer: &mut String) {
+    fn claret(&self, id: &str, response: &mut String) {
         let (word, done) = if self.is(Mode::End) { ("completed", 8) } else { ("in_progress", 3) };
         let end = if self.is(Mode::End) { "\"2024-01-01T10:02:30.000000Z\"" } else { "null" };
         let files = "user-uploads/inventory-import/2024-01-01/1/inventory_20240101";
         let written = write!(
-            answer,
+            response,
             r#"{{"message":"Job status retrieved successfully","content":{{"job_log_id":{id},"status":"{word}","type":"inventory-import","description":"Inventory Import","progress":{{"completed_steps":{done},"total_steps":8,"current_step":"match"}},"files":{{"input":["/{TENANT}/download/{TENANT}/{files}_untouched.csv"],"staging":["/{TENANT}/download/{TENANT}/{files}_staging.csv"],"output":[],"errors":[]}},"job_status_link":"https://plan.claret.app/{TENANT}/settings/application-maintenance/job-management/imports/logs/{id}","timestamps":{{"started_at":"2024-01-01T10:00:00.000000Z","completed_at":{end}}},"user_id":42}}}}"#
         );
         written.expect("a string grows");
     }
 }
 
-/// An output that no other answer has, with the time at which it was made.
+/// An output that differs from every other, with the time at which it was made.
 pub(crate) fn output(tick: u64) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
     format!("{{\"tick\":{tick},\"at\":{now}}}")

@@ -10,7 +10,7 @@ use tokio::{
 
 use crate::{
     Outcome, gateway,
-    http2::{Connection, Said, framed},
+    http2::{Connection, StreamEvent, framed},
     message::{Field, fields, number, part},
 };
 
@@ -19,10 +19,10 @@ const SEEN: u8 = 1;
 const TERMINAL: u8 = 2;
 const OVER: u8 = 4;
 
-/// How long a server may take until all watches have said something.
+/// Longest wait for a message of every watch.
 const PATIENCE: Duration = Duration::from_mins(2);
 
-/// What the watches of a call ask for, and what they may end with.
+/// The request of a call's watches, and their expected end.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Watching {
     pub(crate) view: JobStatusView,
@@ -119,7 +119,7 @@ impl Call {
         }
     }
 
-    /// Reads responses until what `until` says is reached, or until `limit`.
+    /// Reads responses until the condition `until` holds, or until `limit`.
     async fn listen(mut self, until: Until, limit: Instant) -> Outcome<Self> {
         loop {
             if self.has_reached(until) || Instant::now() >= limit {
@@ -133,13 +133,13 @@ impl Call {
             let mut wrong = None;
             let (heard, tally, first) = (&mut self.heard, &mut self.tally, self.jobs.start);
             let watching = &self.watching;
-            let turn = self.connection.turn(|_, said| match said {
-                Said::Message(message) => {
+            let turn = self.connection.turn(|_, event| match event {
+                StreamEvent::Message(message) => {
                     if let Err(error) = note(message, first, watching, heard, tally) {
                         wrong = Some(error);
                     }
                 }
-                Said::End => wrong = Some("a call of watches has ended".to_owned()),
+                StreamEvent::End => wrong = Some("a call of watches has ended".to_owned()),
             });
             if let Ok(turn) = timeout_at(limit, turn).await {
                 turn?;
@@ -168,7 +168,7 @@ fn note(
         }
     }
     let at = usize::try_from(id).ok().and_then(|id| id.checked_sub(first));
-    let heard = at.and_then(|at| heard.get_mut(at)).ok_or("an answer is of no watch")?;
+    let heard = at.and_then(|at| heard.get_mut(at)).ok_or("a response belongs to no watch")?;
     if at.is_some_and(|at| watching.failing.contains(&(first + at))) {
         return Ok(());
     }
@@ -195,7 +195,7 @@ fn note(
         tally.over += 1;
         return Ok(());
     }
-    let event = event.ok_or("an answer says nothing")?;
+    let event = event.ok_or("a response has no event")?;
     let Some(status) = part(event, &[1]) else {
         if part(event, &[3]).is_some() {
             if watching.tolerant {
@@ -232,7 +232,7 @@ impl Calls {
         Self::open_as(address, backend, shares, &Watching::default()).await
     }
 
-    /// The same, with watches that ask for something special.
+    /// The same, with another request.
     pub(crate) async fn open_as(
         address: SocketAddr,
         backend: &'static str,
@@ -246,14 +246,14 @@ impl Calls {
         Ok(Self(open))
     }
 
-    /// Adds what is not added yet, and listens.
+    /// Adds the remaining watches and reads their statuses.
     pub(crate) async fn listen(&mut self, until: Until) -> Outcome {
         let limit = match until {
             Until::Time(time) => time,
             Until::Seen | Until::Over => Instant::now() + PATIENCE,
         };
         let reached = self.listen_before(until, limit).await?;
-        if reached { Ok(()) } else { Err("the watches do not say what they should".into()) }
+        if reached { Ok(()) } else { Err("the watches do not receive the expected statuses".into()) }
     }
 
     /// The same, until `limit` at most. Returns whether all calls have reached it.

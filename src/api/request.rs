@@ -1,4 +1,4 @@
-//! Validates requests. An error names the field, and says what to write instead.
+//! Request validation. An error names the field, the problem and the remedy.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,7 +8,7 @@ use crate::{
     proto::v1 as pb,
 };
 
-/// Longer durations are cut to this one, which no server outlives.
+/// Longest duration; longer ones are reduced to it.
 const LONGEST: Duration = Duration::from_hours(24 * 365);
 
 /// A field of a request that can't be used.
@@ -16,7 +16,7 @@ const LONGEST: Duration = Duration::from_hours(24 * 365);
 pub(super) struct InvalidField {
     /// Path of the field.
     pub(super) field: String,
-    /// What is wrong and what to write instead.
+    /// The problem, and what to write instead.
     pub(super) reason: String,
 }
 

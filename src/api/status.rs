@@ -221,7 +221,7 @@ fn metadata(job: &JobRef) -> HashMap<String, String> {
         .collect()
 }
 
-/// A text that the caller sent, cut for use in an error: errors travel in headers,
+/// A text that the caller sent, truncated for use in an error: errors travel in headers,
 /// and clients accept only a few kilobytes of those.
 fn repeated(text: &str) -> String {
     let mut repeated: String = text.chars().take(MAX_REPEATED_CHARS).collect();

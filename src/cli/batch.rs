@@ -9,37 +9,28 @@ use super::{
 };
 use crate::proto::v1::{BatchGetStatusesRequest, JobStatusResult, job_status_result::Outcome};
 
-/// Shows the statuses of many jobs.
-#[derive(Debug, clap::Args)]
-pub(super) struct Args {
-    #[command(flatten)]
-    query: Query,
-}
-
-impl Args {
-    pub(super) async fn run(self) -> Result<Exit, Failure> {
-        let Self { query } = self;
-        let request = BatchGetStatusesRequest {
-            jobs: query.jobs.refs()?,
-            view: query.jobs.view().into(),
-            max_age: query.freshness.max_age(),
-            wait: query.freshness.wait(),
-        };
-        let mut client = query.client().await?;
-        let results = match client.batch_get_statuses(request).await {
-            Ok(response) => response.into_inner().results,
-            Err(status) => {
-                query.jobs.report_failure(None, &status)?;
-                return Ok(Exit::Failed);
-            }
-        };
-        let mut exit = Exit::Succeeded;
-        for (n, result) in results.into_iter().enumerate() {
-            query.jobs.separate(n)?;
-            exit = exit.max(show(result, &query.jobs)?);
+/// Gets all jobs with one call and prints the results in the order given.
+pub(super) async fn run(query: Query) -> Result<Exit, Failure> {
+    let request = BatchGetStatusesRequest {
+        jobs: query.jobs.refs()?,
+        view: query.jobs.view().into(),
+        max_age: query.freshness.max_age(),
+        wait: query.freshness.wait(),
+    };
+    let mut client = query.client().await?;
+    let results = match client.batch_get_statuses(request).await {
+        Ok(response) => response.into_inner().results,
+        Err(status) => {
+            query.jobs.report_failure(None, &status)?;
+            return Ok(Exit::Failed);
         }
-        Ok(exit)
+    };
+    let mut exit = Exit::Succeeded;
+    for (n, result) in results.into_iter().enumerate() {
+        query.jobs.separate(n)?;
+        exit = exit.max(show(result, &query.jobs)?);
     }
+    Ok(exit)
 }
 
 fn show(result: JobStatusResult, jobs: &Jobs) -> Result<Exit, Failure> {

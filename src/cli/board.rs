@@ -53,8 +53,8 @@ impl Row {
         }
         let Some(status) = &self.status else {
             let spinner = paint.dim(spinner.unwrap_or(" "));
-            let said = self.trouble.as_deref().map(|trouble| paint.yellow(trouble)).unwrap_or_default();
-            return format!("{spinner} {name}  {:<10}  {}  {said}", "", self.elapsed(None, now))
+            let detail = self.trouble.as_deref().map(|trouble| paint.yellow(trouble)).unwrap_or_default();
+            return format!("{spinner} {name}  {:<10}  {}  {detail}", "", self.elapsed(None, now))
                 .trim_end()
                 .to_owned();
         };
@@ -67,12 +67,12 @@ impl Row {
         };
         let sign = if self.trouble.is_some() { paint.yellow(sign) } else { paint.state(state, sign) };
         let word = paint.state(state, &format!("{:<10}", word(state)));
-        let said = if status.terminal {
+        let detail = if status.terminal {
             self.ended_text(status, paint)
         } else {
             self.running_text(status, tick.is_some(), paint)
         };
-        format!("{sign} {name}  {word}  {}  {said}", self.elapsed(Some(status), now)).trim_end().to_owned()
+        format!("{sign} {name}  {word}  {}  {detail}", self.elapsed(Some(status), now)).trim_end().to_owned()
     }
 
     fn elapsed(&self, status: Option<&JobStatus>, now: Timestamp) -> String {
@@ -89,10 +89,10 @@ impl Row {
         let words = status.progress.as_ref().map(progress).unwrap_or_default();
         let error = status.error.as_ref().map(|error| one_line(&error.message)).unwrap_or_default();
         let trouble = self.trouble.as_deref().unwrap_or_default();
-        let said = join(&[&paint.yellow(trouble), &words, &paint.yellow(&error), &paint.dim(self.title)]);
+        let detail = join(&[&paint.yellow(trouble), &words, &paint.yellow(&error), &paint.dim(self.title)]);
         match bar {
-            Some(bar) => format!("{bar}  {said}"),
-            None => said,
+            Some(bar) => format!("{bar}  {detail}"),
+            None => detail,
         }
     }
 
@@ -210,7 +210,7 @@ impl Board {
 }
 
 impl Drop for Board {
-    /// Writes all rows, since a frame is cut to the terminal's height.
+    /// Writes all rows, since a frame is limited to the terminal's height.
     fn drop(&mut self) {
         let rows: String = self.lines.iter().flat_map(|line| [line.as_str(), CLEAR_LINE, "\n"]).collect();
         // There is no way to report an error about a closed terminal.

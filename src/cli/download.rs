@@ -1,4 +1,4 @@
-//! `jobwatch download`: downloads one of a job's files.
+//! `jobwatch download`: downloads one of a job's files, its result or its vendor payload.
 //!
 //! The output file appears once it is complete. An interrupted download resumes at the
 //! byte it reached, until a few attempts in a row have made no progress.
@@ -17,7 +17,7 @@ use super::{
     client::{Client, Connection, parse_job},
     exit::{Exit, Failure},
     fault,
-    render::{Paint, name, one_line},
+    render::{Paint, RESULT, VENDOR_PAYLOAD, name, one_line},
     watcher,
 };
 use crate::proto::v1::{ArtifactInfo, DownloadArtifactRequest, JobRef};
@@ -29,19 +29,20 @@ const MAX_ATTEMPTS: u32 = 5;
 const KNOWN_SIZE: &str = "{bar:20.cyan/dim}  {binary_bytes} of {binary_total_bytes}  {binary_bytes_per_sec}";
 const UNKNOWN_SIZE: &str = "{binary_bytes}  {binary_bytes_per_sec}";
 
-/// Downloads one of a job's files.
+/// Downloads one of a job's files, its result or its vendor payload.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The job. The backend's name ends at the first slash.
     #[arg(value_name = "BACKEND/JOB_ID", value_parser = parse_job)]
     job: JobRef,
 
-    /// The file's artifact id in the job's status.
+    /// The file's artifact id in the job's status, or jobwatch:result for the job's result,
+    /// or jobwatch:vendor_payload for the vendor's job object.
     #[arg(value_name = "ARTIFACT_ID")]
     artifact_id: String,
 
-    /// Output file, or "-" for standard output. The default is the file's own name in
-    /// this directory, if no such file exists yet.
+    /// Output file, or "-" for standard output. The default is the file's own name, or
+    /// one such as result.json, in this directory, if no such file exists yet.
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
 
@@ -100,7 +101,7 @@ impl Args {
         let mut stream = client.download_artifact(request).await?.into_inner();
         while let Some(response) = stream.message().await? {
             if let Some(info) = response.info {
-                transfer.begin(info, self.output.as_deref())?;
+                transfer.begin(info, &self.artifact_id, self.output.as_deref())?;
             }
             transfer.write(&response.data)?;
         }
@@ -144,12 +145,17 @@ struct Transfer {
 }
 
 impl Transfer {
-    fn begin(&mut self, info: ArtifactInfo, output: Option<&Path>) -> Result<(), Interruption> {
+    fn begin(
+        &mut self,
+        info: ArtifactInfo,
+        artifact_id: &str,
+        output: Option<&Path>,
+    ) -> Result<(), Interruption> {
         if self.info.as_ref().is_some_and(|first| first.size_bytes != info.size_bytes) {
             return Err(Status::aborted("the file changed while it was downloaded").into());
         }
         if self.sink.is_none() {
-            self.sink = Some(Sink::open(&info, output)?);
+            self.sink = Some(Sink::open(&info, artifact_id, output)?);
             if let Some(size) = info.size_bytes.and_then(|size| u64::try_from(size).ok()) {
                 self.progress.set_length(size);
                 self.progress.set_style(style(KNOWN_SIZE));
@@ -191,11 +197,11 @@ impl Drop for Unfinished {
 }
 
 impl Sink {
-    fn open(info: &ArtifactInfo, output: Option<&Path>) -> Result<Self, Failure> {
+    fn open(info: &ArtifactInfo, artifact_id: &str, output: Option<&Path>) -> Result<Self, Failure> {
         let target = match output {
             Some(output) if output.as_os_str() == "-" => return Ok(Self::Stdout),
             Some(output) => output.to_owned(),
-            None => own_name(&info.file_name)?,
+            None => default_output(info, artifact_id)?,
         };
         let usage = |why: &str| Failure::Usage(format!("{} {why}", target.display()));
         let name = target.file_name().ok_or_else(|| usage("is not the name of a file; write -o FILE"))?;
@@ -224,9 +230,26 @@ impl Sink {
     }
 }
 
-/// The name that the vendor gave, if it is safe and free.
-fn own_name(name: &str) -> Result<PathBuf, Failure> {
-    let usage = |why: &str| Failure::Usage(format!("the file's own name, {name:?}, {why}; write -o FILE"));
+/// The output file without `--output`: the file's own name, or for a result or a payload,
+/// which have none, one according to their content type.
+fn default_output(info: &ArtifactInfo, artifact_id: &str) -> Result<PathBuf, Failure> {
+    let stem = match artifact_id {
+        RESULT => "result",
+        VENDOR_PAYLOAD => "vendor_payload",
+        _ => return safe_name(&info.file_name),
+    };
+    let media_type = info.content_type.split(';').next().unwrap_or_default().trim();
+    let extension = match media_type {
+        "application/json" => "json",
+        "text/plain" => "txt",
+        _ => "bin",
+    };
+    safe_name(&format!("{stem}.{extension}"))
+}
+
+/// The file name as a path in this directory, if it is safe and no such file exists.
+fn safe_name(name: &str) -> Result<PathBuf, Failure> {
+    let usage = |why: &str| Failure::Usage(format!("the default output file {name:?} {why}; write -o FILE"));
     if name.is_empty()
         || name.starts_with('.')
         || name.contains(|c: char| c.is_control() || "/\\:".contains(c))
@@ -263,9 +286,22 @@ mod tests {
     #[test]
     fn unsafe_file_name_is_refused() {
         for name in ["", ".", "..", ".bashrc", "a/b", "a\\b", "c:a", "a\nb", "Cargo.toml"] {
-            assert!(matches!(own_name(name), Err(Failure::Usage(_))), "{name}");
+            assert!(matches!(safe_name(name), Err(Failure::Usage(_))), "{name}");
         }
-        assert_eq!(own_name("inventory ä.csv").unwrap(), PathBuf::from("inventory ä.csv"));
+        assert_eq!(safe_name("inventory ä.csv").unwrap(), PathBuf::from("inventory ä.csv"));
+    }
+
+    #[test]
+    fn default_output_of_a_result_or_payload_depends_on_its_content_type() {
+        let output = |artifact_id: &str, content_type: &str| {
+            let info = ArtifactInfo { content_type: content_type.to_owned(), ..Default::default() };
+            default_output(&info, artifact_id).unwrap()
+        };
+        assert_eq!(output(RESULT, "application/json"), PathBuf::from("result.json"));
+        assert_eq!(output(RESULT, "text/plain; charset=utf-8"), PathBuf::from("result.txt"));
+        assert_eq!(output(RESULT, "avro/binary"), PathBuf::from("result.bin"));
+        assert_eq!(output(VENDOR_PAYLOAD, "application/json"), PathBuf::from("vendor_payload.json"));
+        assert!(matches!(default_output(&ArtifactInfo::default(), "output/a"), Err(Failure::Usage(_))));
     }
 
     #[test]
@@ -273,12 +309,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("a.csv");
         let count = || fs::read_dir(dir.path()).unwrap().count();
-        let mut sink = Sink::open(&ArtifactInfo::default(), Some(&target)).unwrap();
+        let mut sink = Sink::open(&ArtifactInfo::default(), "a", Some(&target)).unwrap();
         sink.write(b"half").unwrap();
         assert!(count() == 1 && !target.exists());
         drop(sink);
         assert_eq!(count(), 0);
-        let mut sink = Sink::open(&ArtifactInfo::default(), Some(&target)).unwrap();
+        let mut sink = Sink::open(&ArtifactInfo::default(), "a", Some(&target)).unwrap();
         sink.write(b"whole").unwrap();
         sink.finish().unwrap();
         assert_eq!((fs::read(&target).unwrap(), count()), (b"whole".to_vec(), 1));
@@ -292,7 +328,7 @@ mod tests {
             Transfer { offset: 1 << 20, info: None, sink: None, progress: progress_bar(1 << 20) };
         transfer.progress.set_draw_target(target);
         let info = ArtifactInfo { size_bytes: Some(4 << 20), ..Default::default() };
-        assert!(transfer.begin(info, Some(Path::new("-"))).is_ok());
+        assert!(transfer.begin(info, "a", Some(Path::new("-"))).is_ok());
         transfer.progress.force_draw();
         let shown = term.contents();
         assert!(shown.starts_with("━━━━━━──────────────  1.00 MiB of 4.00 MiB  0 B/s"), "{shown}");

@@ -95,6 +95,11 @@ fn advice(reason: &str, code: Code) -> &'static str {
         "BACKEND_UNAVAILABLE" => "try again{in}; the job itself is not affected",
         "BACKEND_THROTTLED" => "try again{in}; the vendor limits the request rate",
         "BACKEND_MALFORMED" => "have the gateway's operator check its log",
+        "BACKEND_OVERLOADED" => "try again{in}, allow more time, or accept an older status with --max-age",
+        "BACKEND_RETIRED" => "try again{in}; the gateway's configuration of this backend changed",
+        "TOO_MANY_BYTES" => {
+            "request fewer jobs at once or --view basic, or have the operator raise the limit that the message names"
+        }
         "TOO_MANY_WATCHES" | "TOO_MANY_JOBS" | "TOO_MANY_DOWNLOADS" => {
             "use fewer at once, or have the operator raise the limit"
         }
@@ -103,7 +108,7 @@ fn advice(reason: &str, code: Code) -> &'static str {
         _ => match code {
             Code::Unavailable => "try again{in}",
             Code::DeadlineExceeded => "try again, or allow more time",
-            Code::Unimplemented => "check that a jobwatch gateway of this version answers at --server",
+            Code::Unimplemented => "check that --server is a jobwatch gateway of this version",
             _ => "",
         },
     }
@@ -131,6 +136,25 @@ error: immuta/1: UNAVAILABLE: the vendor is throttling
   do         try again in 2.0 s; the vendor limits the request rate
 ";
         assert_eq!(render("immuta/1", &status, Paint::NONE), expected);
+    }
+
+    #[test]
+    fn error_of_overload_or_exceeded_limit_has_advice() {
+        let advice_for = |code, reason| {
+            let mut details = ErrorDetails::with_error_info(reason, "jobwatch", []);
+            details.set_retry_info(Some(Duration::from_secs(2)));
+            let text = render("a/1", &Status::with_error_details(code, "no", details), Paint::NONE);
+            text.lines().find_map(|line| line.strip_prefix("  do         ").map(str::to_owned)).unwrap()
+        };
+        for (code, reason, advice) in [
+            (Code::ResourceExhausted, "BACKEND_OVERLOADED", "try again in 2.0 s, allow more time"),
+            (Code::Unavailable, "BACKEND_RETIRED", "try again in 2.0 s; the gateway's configuration"),
+            (Code::ResourceExhausted, "TOO_MANY_BYTES", "request fewer jobs at once or --view basic"),
+            (Code::ResourceExhausted, "TOO_MANY_JOBS", "use fewer at once"),
+        ] {
+            let text = advice_for(code, reason);
+            assert!(text.starts_with(advice), "{reason}: {text}");
+        }
     }
 
     #[test]

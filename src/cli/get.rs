@@ -16,38 +16,29 @@ use crate::proto::v1::{GetJobStatusRequest, JobRef, JobStatus};
 /// Most concurrent calls.
 const MAX_CALLS: usize = 64;
 
-/// Shows the status of jobs.
-#[derive(Debug, clap::Args)]
-pub(super) struct Args {
-    #[command(flatten)]
-    query: Query,
-}
-
-impl Args {
-    pub(super) async fn run(self) -> Result<Exit, Failure> {
-        let Self { query } = self;
-        let jobs = query.jobs.refs()?;
-        let client = query.client().await?;
-        let mut results = stream::iter(jobs)
-            .map(|job| {
-                let request = GetJobStatusRequest {
-                    job: Some(job.clone()),
-                    view: query.jobs.view().into(),
-                    max_age: query.freshness.max_age(),
-                    wait: query.freshness.wait(),
-                };
-                call(client.clone(), job, request)
-            })
-            .buffered(MAX_CALLS);
-        let mut exit = Exit::Succeeded;
-        let mut shown = 0;
-        while let Some((job, result)) = results.next().await {
-            query.jobs.separate(shown)?;
-            shown += 1;
-            exit = exit.max(show(&job, &result, &query.jobs)?);
-        }
-        Ok(exit)
+/// Gets each job with a call of its own and prints the results in the order given.
+pub(super) async fn run(query: Query) -> Result<Exit, Failure> {
+    let jobs = query.jobs.refs()?;
+    let client = query.client().await?;
+    let mut results = stream::iter(jobs)
+        .map(|job| {
+            let request = GetJobStatusRequest {
+                job: Some(job.clone()),
+                view: query.jobs.view().into(),
+                max_age: query.freshness.max_age(),
+                wait: query.freshness.wait(),
+            };
+            call(client.clone(), job, request)
+        })
+        .buffered(MAX_CALLS);
+    let mut exit = Exit::Succeeded;
+    let mut shown = 0;
+    while let Some((job, result)) = results.next().await {
+        query.jobs.separate(shown)?;
+        shown += 1;
+        exit = exit.max(show(&job, &result, &query.jobs)?);
     }
+    Ok(exit)
 }
 
 async fn call(

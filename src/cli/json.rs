@@ -23,7 +23,7 @@ static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
         !file.message_type.iter().any(|message| pool.get_message_by_name(&name(message)).is_some())
     });
     let new: Vec<_> = new.collect();
-    pool.add_file_descriptor_protos(new).expect("the error details import nothing that is not there");
+    pool.add_file_descriptor_protos(new).expect("the error details import only known files");
     pool
 });
 
@@ -81,7 +81,7 @@ mod tests {
     use crate::proto::v1;
 
     #[test]
-    fn a_status_is_canonical_proto_json() {
+    fn status_is_canonical_proto_json() {
         let status = v1::JobStatus {
             state: v1::JobState::Running.into(),
             progress: Some(v1::Progress {
@@ -131,19 +131,19 @@ mod tests {
     }
 
     #[test]
-    fn details_of_an_unknown_type_are_left_out() {
+    fn details_of_an_unknown_type_are_omitted() {
         let unknown = Any { type_url: "type.googleapis.com/new.Thing".to_owned(), value: vec![1] };
         let text = line("JobStatusResult", &failed(vec![unknown]));
         assert_eq!(text, "{\"error\":{\"code\":5,\"message\":\"none\"}}\n");
     }
 
     #[test]
-    fn a_time_that_no_calendar_has_is_left_out() {
+    fn timestamp_out_of_range_is_omitted() {
         let status = v1::JobStatus {
-            description: "kept".to_owned(),
+            description: "text".to_owned(),
             end_time: Some(Timestamp { seconds: i64::MAX, nanos: -1 }),
             ..Default::default()
         };
-        assert_eq!(line("JobStatus", &status), "{\"description\":\"kept\"}\n");
+        assert_eq!(line("JobStatus", &status), "{\"description\":\"text\"}\n");
     }
 }

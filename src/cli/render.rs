@@ -5,9 +5,14 @@ use std::{
     io::{self, IsTerminal},
 };
 
+use indicatif::DecimalBytes;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::proto::v1::{Artifact, JobRef, JobResult, JobState, JobStatus, Progress};
+
+/// The artifact ids of a job's result and its vendor payload, see `DownloadArtifactRequest`.
+pub(super) const RESULT: &str = "jobwatch:result";
+pub(super) const VENDOR_PAYLOAD: &str = "jobwatch:vendor_payload";
 
 /// Longest preview of a result, an error's details or a payload.
 const PREVIEW_LINES: usize = 12;
@@ -138,11 +143,31 @@ pub(super) fn progress(progress: &Progress) -> String {
     join(&[&percent, &steps, &one_line(&progress.current_step)])
 }
 
-/// A job's result in words: "application/json, 120 bytes".
+/// A job's result in words: "application/json, 120 bytes", "application/json, 3.20 MB left
+/// out".
 pub(super) fn result(result: &JobResult) -> String {
     let kind = if result.content_type.is_empty() { "bytes" } else { &result.content_type };
+    if result.omitted {
+        return format!("{}, {}", one_line(kind), left_out(result.size_bytes));
+    }
     let count = result.data.len();
     format!("{}, {count} {}", one_line(kind), if count == 1 { "byte" } else { "bytes" })
+}
+
+/// The size of a part that the gateway omitted.
+fn left_out(size_bytes: i64) -> String {
+    format!("{} left out", DecimalBytes(size_bytes.max(0).unsigned_abs()))
+}
+
+/// The command that downloads an omitted part of a job.
+fn download_command(job: &str, artifact_id: &str) -> String {
+    format!("jobwatch download {} {artifact_id}", shell_word(job))
+}
+
+/// A word for a POSIX shell, quoted if necessary.
+fn shell_word(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/-_.:@%+=,".contains(c);
+    if word.chars().all(is_plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
 }
 
 /// The parts that are not empty.
@@ -178,16 +203,21 @@ pub(super) fn details(status: &JobStatus, paint: Paint) -> String {
         let message = if error.message.is_empty() { "(the vendor gives no message)" } else { &error.message };
         block.lines("error", message, |line| paint.red(line));
         block.preview("", &error.details);
+        if error.details_omitted {
+            let command = download_command(&job, VENDOR_PAYLOAD);
+            block.row("", &format!("details: {}; {command}", left_out(error.details_size_bytes)));
+        }
     }
     if let Some(output) = &status.result {
-        block.row("result", &result(output));
+        let command = output.omitted.then(|| format!("; {}", download_command(&job, RESULT)));
+        block.row("result", &(result(output) + &command.unwrap_or_default()));
         if output.content_type != "avro/binary" {
             block.preview("", &output.data);
         }
     }
     let ids = || status.artifacts.iter().map(|artifact| one_line(&artifact.artifact_id));
     let width = ids().map(|id| id.chars().count()).max().unwrap_or(0);
-    // The id is what a download asks for; Claret's holds category and name.
+    // `jobwatch download` takes the id; Claret's contains category and name.
     for (n, (id, Artifact { artifact_id: _, category: _, file_name: _, vendor_uri })) in
         ids().zip(&status.artifacts).enumerate()
     {
@@ -195,6 +225,10 @@ pub(super) fn details(status: &JobStatus, paint: Paint) -> String {
         block.row(label, &format!("{id:width$}  {}", paint.dim(&one_line(vendor_uri))));
     }
     block.preview("payload", &status.vendor_payload);
+    if status.vendor_payload_omitted {
+        let command = download_command(&job, VENDOR_PAYLOAD);
+        block.row("payload", &format!("{}; {command}", left_out(status.vendor_payload_size_bytes)));
+    }
     block.text
 }
 
@@ -249,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn a_finished_job_shows_everything_that_is_known() {
+    fn details_show_every_known_field() {
         let status = JobStatus {
             job: Some(JobRef { backend: "claret".into(), job_id: "42".into(), ..Default::default() }),
             state: JobState::Failed.into(),
@@ -294,7 +328,42 @@ mod tests {
     }
 
     #[test]
-    fn a_vendors_text_cant_move_the_cursor() {
+    fn omitted_parts_show_their_size_and_the_download_command() {
+        let job =
+            |id: &str| Some(JobRef { backend: "immuta".into(), job_id: id.into(), ..Default::default() });
+        let status = JobStatus {
+            job: job("42"),
+            error: Some(JobError {
+                message: "no".into(),
+                details_omitted: true,
+                details_size_bytes: 2_000_000,
+                ..Default::default()
+            }),
+            result: Some(JobResult {
+                content_type: "application/json".into(),
+                omitted: true,
+                size_bytes: 3_200_000,
+                ..Default::default()
+            }),
+            vendor_payload_omitted: true,
+            vendor_payload_size_bytes: 5_000_000_000,
+            ..Default::default()
+        };
+        let expected = "
+  error      no
+             details: 2.00 MB left out; jobwatch download immuta/42 jobwatch:vendor_payload
+  result     application/json, 3.20 MB left out; jobwatch download immuta/42 jobwatch:result
+  payload    5.00 GB left out; jobwatch download immuta/42 jobwatch:vendor_payload
+";
+        let text = details(&status, Paint::NONE);
+        assert!(text.ends_with(expected), "{text}");
+
+        let text = details(&JobStatus { job: job("it's; $x"), ..status }, Paint::NONE);
+        assert!(text.contains(r"download 'immuta/it'\''s; $x' jobwatch:result"), "{text}");
+    }
+
+    #[test]
+    fn control_characters_of_a_vendor_are_removed() {
         let status = JobStatus {
             description: "a\x1b[2Jb\r\nc\u{9b}1m".into(),
             error: Some(JobError { message: "x\x1b]0;t\x07\n\x1b[1A".into(), ..Default::default() }),
@@ -310,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_result_is_cut_and_says_so() {
+    fn long_result_is_truncated_with_a_note() {
         let data = "line\n".repeat(100);
         let result =
             Some(JobResult { data: data.into(), content_type: "text/plain".into(), ..Default::default() });
@@ -320,14 +389,14 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_grows_an_hour_when_it_needs_one() {
+    fn clock_shows_hours_only_from_one_hour() {
         for (seconds, shown) in [(-3, "0:00"), (7, "0:07"), (62, "1:02"), (3662, "1:01:02")] {
             assert_eq!(clock(SignedDuration::from_secs(seconds)), shown);
         }
     }
 
     #[test]
-    fn every_state_has_one_sign_of_one_column() {
+    fn state_sign_is_one_column_wide() {
         for number in 0..=8 {
             let state = JobState::try_from(number).unwrap();
             assert_eq!(sign(state).chars().count(), 1);

@@ -129,7 +129,7 @@ const EFFECTS: &[(&str, &str)] = &[
     (r#"{"close_at": -1}"#, "the connection ends there; -1: without the last"),
     (r#"{"truncate": 10}"#, "the body ends after this many bytes"),
     (r#""close_after_answer""#, "the connection ends, unannounced"),
-    (r#""close_under_request""#, "a kept one ends as the next request comes"),
+    (r#""close_under_request""#, "a reused one ends as the next request comes"),
     (r#""twice""#, "the response comes twice"),
     (r#"{"extra": "more"}"#, "bytes after the response"),
     (r#"{"wrong_length": -3}"#, "Content-Length is too large by this"),
@@ -241,7 +241,7 @@ mod tests {
         }
     }
 
-    /// What may stand there, as the refusal of anything else tells.
+    /// The valid values, taken from the error about an invalid one.
     fn known(wrong: &str) -> Vec<String> {
         let refused = serde_json::from_str::<Fault>(wrong).unwrap_err().to_string();
         let known = refused.split_once("expected one of").expect(&refused).1;

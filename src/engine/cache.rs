@@ -64,8 +64,8 @@ impl TerminalCache {
 
     pub(super) fn insert(&self, job: JobRef, latest: LatestStatus) {
         // A later poll may know less: one that was read for a smaller view.
-        let kept = latest.snapshot.kept();
-        if self.get(&job).is_none_or(|known| kept.contains(known.snapshot.kept())) {
+        let held = latest.snapshot.held();
+        if self.get(&job).is_none_or(|known| held.contains(known.snapshot.held())) {
             let weight = u32::try_from(weight(&job, &latest.snapshot)).unwrap_or(u32::MAX);
             self.statuses.insert(job, Arc::new(Slot { status: Mutex::new(Some(latest)), weight }));
         }

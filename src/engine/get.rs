@@ -174,13 +174,6 @@ impl Engine {
 }
 
 impl Pending {
-    /// The answer, if the backend was retired: it is not polled any more. At shutdown,
-    /// calls may still be answered.
-    fn retired(&self, shutdown: &CancellationToken) -> Option<Answer> {
-        let is_retired = self.retired.is_cancelled() && !shutdown.is_cancelled();
-        is_retired.then(|| Err(Failure::BackendRetired))
-    }
-
     /// The answer, if there is one by now. While `waiting`, only one that can't change any
     /// more.
     fn answer(&self, now: Instant, waiting: bool) -> Option<Answer> {

@@ -320,7 +320,7 @@ impl JobEntry {
                     // interval.
                     let visible = |snapshot: &Snapshot| snapshot.fingerprint(View::STANDARD);
                     shown = changed && visible(&latest.snapshot) != visible(&snapshot);
-                    let lacks = !latest.snapshot.kept().contains(snapshot.kept());
+                    let lacks = !latest.snapshot.held().contains(snapshot.held());
                     if changed || lacks {
                         latest.snapshot = Arc::new(snapshot);
                     }
@@ -434,7 +434,7 @@ impl JobEntry {
         let wanted = self.wanted_parts();
         let mut record = self.shared.record();
         if let Some(latest) = record.latest.as_mut()
-            && !wanted.contains(latest.snapshot.kept())
+            && !wanted.contains(latest.snapshot.held())
         {
             latest.snapshot = Arc::new(latest.snapshot.without(Parts::ALL.difference(wanted)));
         }
@@ -446,7 +446,7 @@ impl JobEntry {
             return false;
         }
         let mut record = self.shared.record();
-        let Some(latest) = record.latest.as_mut().filter(|latest| latest.snapshot.kept() != Parts::NONE)
+        let Some(latest) = record.latest.as_mut().filter(|latest| latest.snapshot.held() != Parts::NONE)
         else {
             return false;
         };

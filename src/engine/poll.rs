@@ -150,7 +150,7 @@ impl Batch {
             let refill = mem::take(&mut entry.refill);
             let record = entry.shared.record();
             let latest = record.latest.as_ref();
-            let kept = latest.map_or(Parts::NONE, |latest| latest.snapshot.kept());
+            let kept = latest.map_or(Parts::NONE, |latest| latest.snapshot.held());
             let parts = if entry.subscribers.is_empty() { kept } else { entry.wanted_parts() };
             Known { payload_hash: latest.map(|latest| latest.payload_hash).filter(|_| !refill), parts }
         };

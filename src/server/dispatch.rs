@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn path_of_another_service_is_left_to_the_router() {
+    fn path_of_another_service_goes_to_the_router() {
         for path in [
             "",
             "/",

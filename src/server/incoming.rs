@@ -1,7 +1,7 @@
-//! Accepts connections, at most so many at once.
+//! Connection limit: accepts connections up to a maximum number.
 //!
-//! At the limit nothing is accepted: further clients wait in the listener's
-//! queue until a connection ends, and none that is open suffers.
+//! At the limit the server accepts none: further clients wait in the listener's
+//! backlog until a connection ends.
 
 use std::{
     future::Future,
@@ -26,29 +26,30 @@ use tracing::warn;
 /// free file descriptors) before accepting again.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The connections that `listener` accepts, at most `limit` at once. They carry TLS if
-/// `tls` says so.
+/// The connections that `listener` accepts, at most `limit` at once. `tls`: whether they
+/// use TLS.
 pub(super) fn incoming(
     listener: TcpListener,
     limit: usize,
     tls: bool,
 ) -> impl Stream<Item = io::Result<Connection>> + Send {
     let permits = Arc::new(Semaphore::new(limit.min(Semaphore::MAX_PERMITS)));
-    // TLS gathers by itself. And what it says of a handshake that failed it writes without
-    // a flush: in a buffer that would be lost.
-    let gathered = if tls { 0 } else { GATHERED };
+    // TLS has a buffer of its own. It writes the alert of a failed handshake without a
+    // flush, so a buffer here would lose it.
+    let write_buffer = if tls { 0 } else { WRITE_BUFFER };
     futures_util::stream::unfold((listener, permits), move |(listener, permits)| async move {
         let permit = Arc::clone(&permits).acquire_owned().await.ok()?;
         loop {
             match listener.accept().await.and_then(|(stream, _)| stream.set_nodelay(true).map(|()| stream)) {
                 Ok(stream) => {
-                    let greeting = Greeting { read: 0, patience: Box::pin(tokio::time::sleep(PATIENCE)) };
-                    let stream = BufWriter::with_capacity(gathered, stream);
-                    let connection = Connection { stream, greeting: Some(greeting), _permit: permit };
+                    let first_bytes =
+                        FirstBytes { read: 0, timeout: Box::pin(tokio::time::sleep(FIRST_BYTES_TIMEOUT)) };
+                    let stream = BufWriter::with_capacity(write_buffer, stream);
+                    let connection = Connection { stream, first_bytes: Some(first_bytes), _permit: permit };
                     return Some((Ok(connection), (listener, permits)));
                 }
                 Err(error) => {
-                    warn!(%error, "a connection can't be accepted");
+                    warn!(%error, "accept failed");
                     tokio::time::sleep(PAUSE).await;
                 }
             }
@@ -56,34 +57,32 @@ pub(super) fn incoming(
     })
 }
 
-/// Bytes that are sent in one write, if there are as many before a flush: a frame of
-/// HTTP/2 and what comes before it.
-const GATHERED: usize = 20 << 10;
+/// Bytes of the write buffer: room for one HTTP/2 frame and the small frames before it.
+const WRITE_BUFFER: usize = 20 << 10;
 
-/// How long a client may take to say anything at all. Whoever only holds
-/// connections open would otherwise keep everybody else out.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a client may take to send its first bytes. Without this limit, clients that
+/// only open connections could use up `limits.connections`.
+const FIRST_BYTES_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Bytes that every client sends first: HTTP/2's preface has as many, and a TLS
-/// greeting more.
-const GREETING: usize = 24;
+/// Number of first bytes: HTTP/2's preface has 24, and a TLS client hello has more.
+const FIRST_BYTES: usize = 24;
 
 /// One accepted connection, counted until it is dropped.
 ///
-/// It writes from one buffer, not from several: HTTP/2 without TLS then puts messages of
-/// up to 1 KiB beside each other, where it would write each of more than 256 bytes alone.
+/// Without TLS it does not report support for vectored writes. h2 then copies messages
+/// of up to 1 KiB into one buffer, instead of writing each of more than 256 bytes alone.
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: BufWriter<TcpStream>,
-    greeting: Option<Greeting>,
+    first_bytes: Option<FirstBytes>,
     _permit: OwnedSemaphorePermit,
 }
 
-/// What is awaited of a client that has not said enough yet.
+/// A client that has not sent its first bytes yet.
 #[derive(Debug)]
-struct Greeting {
+struct FirstBytes {
     read: usize,
-    patience: Pin<Box<Sleep>>,
+    timeout: Pin<Box<Sleep>>,
 }
 
 impl Connected for Connection {
@@ -100,17 +99,17 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if let Some(greeting) = &mut self.greeting
-            && greeting.patience.as_mut().poll(cx).is_ready()
+        if let Some(first_bytes) = &mut self.first_bytes
+            && first_bytes.timeout.as_mut().poll(cx).is_ready()
         {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         let before = buf.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if let Some(greeting) = &mut self.greeting {
-            greeting.read += buf.filled().len() - before;
-            if greeting.read >= GREETING {
-                self.greeting = None;
+        if let Some(first_bytes) = &mut self.first_bytes {
+            first_bytes.read += buf.filled().len() - before;
+            if first_bytes.read >= FIRST_BYTES {
+                self.first_bytes = None;
             }
         }
         read
@@ -122,7 +121,7 @@ impl AsyncWrite for Connection {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
-    /// For TLS, which writes several records at once and does not ask whether it may.
+    /// For TLS, which writes several records at once without checking for support.
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

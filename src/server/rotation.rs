@@ -1,10 +1,9 @@
-//! Picks up secrets that change in their files while the server runs.
+//! Credential rotation: rereads secrets from their files while the server runs.
 //!
-//! One task looks at the files at an interval and compares what they hold, so that
-//! it does not matter how a file was replaced: written anew, renamed over, or moved
-//! under a symbolic link, as Kubernetes does. Whoever uses a secret is handed the
-//! new one. Where a file holds nothing that could be used, the secret in use stays
-//! and one warning says why.
+//! One task reads the files at an interval and compares their content, which finds every
+//! kind of replacement: an overwritten file, a renamed one, or a swapped symbolic link, as
+//! Kubernetes does. The task passes a new secret to its backend. If a file has no usable
+//! content, the secret in use stays, and one warning has the reason.
 
 use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
@@ -20,46 +19,49 @@ use crate::{
     transport::{Endpoint, SetupError},
 };
 
-/// How often the files are looked at.
-pub(super) const EVERY: Duration = Duration::from_secs(2);
+/// How often the files are read.
+pub(super) const INTERVAL: Duration = Duration::from_secs(2);
 
-/// Takes a new secret, or says why it can't.
+/// Uses a new secret.
+///
+/// # Errors
+/// The secret can't be used.
 type Replace = Box<dyn Fn(SecretString) -> Result<(), SetupError> + Send>;
 
 /// The secrets that may change.
 #[derive(Default)]
 pub(super) struct Rotation {
-    /// As they were configured, in the order of `in_use`.
+    /// The configured secrets, in the order of `in_use`.
     configured: Arc<Vec<Secret>>,
     in_use: Vec<InUse>,
-    /// Keys and files that were warned of and are no better since.
+    /// Keys and files with a problem that was logged and persists.
     warned: BTreeSet<String>,
 }
 
 struct InUse {
     secret: SecretString,
     replace: Replace,
-    /// Whether its file has held it.
-    was_there: bool,
+    /// Whether its file has contained it.
+    found_before: bool,
 }
 
 impl Rotation {
-    /// Looks after an endpoint's secret too, if it may change.
+    /// Adds an endpoint's secret, if it may change.
     pub(super) fn add(&mut self, credentials: &config::Credentials, endpoint: &Arc<Endpoint>) {
         if let Some(secret) = credentials.secret() {
             let endpoint = Arc::clone(endpoint);
-            self.watch(secret, Box::new(move |secret| endpoint.rotate(secret)));
+            self.add_secret(secret, Box::new(move |secret| endpoint.rotate(secret)));
         }
     }
 
-    fn watch(&mut self, secret: &Secret, replace: Replace) {
+    fn add_secret(&mut self, secret: &Secret, replace: Replace) {
         if secret.may_change() {
             Arc::make_mut(&mut self.configured).push(secret.clone());
-            self.in_use.push(InUse { secret: secret.value().clone(), replace, was_there: false });
+            self.in_use.push(InUse { secret: secret.value().clone(), replace, found_before: false });
         }
     }
 
-    /// Looks at the files, at once and then at this interval, until it is dropped.
+    /// Reads the files at once and then at this interval, until it is dropped.
     pub(super) async fn run(mut self, every: Duration) {
         if self.in_use.is_empty() {
             return;
@@ -68,15 +70,15 @@ impl Rotation {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            self.look().await;
+            self.read_all().await;
         }
     }
 
-    /// Looks at all files once.
-    async fn look(&mut self) {
+    /// Reads all files once.
+    async fn read_all(&mut self) {
         let secrets = Arc::clone(&self.configured);
         let read = move || secrets.iter().map(Secret::read_again).collect::<Vec<_>>();
-        // It fails only when the runtime ends.
+        // This fails only when the runtime shuts down.
         let Ok(found) = spawn_blocking(read).await else { return };
         let mut problems = Vec::new();
         for ((configured, in_use), found) in self.configured.iter().zip(&mut self.in_use).zip(found) {
@@ -87,7 +89,7 @@ impl Rotation {
         let mut warned = BTreeSet::new();
         for problem in problems {
             if warned.insert(problem.subject.clone()) && !self.warned.contains(&problem.subject) {
-                warn!("{problem}; what was read before is used until then");
+                warn!(%problem, "secret not replaced; the previous one stays in use");
             }
         }
         self.warned = warned;
@@ -95,17 +97,17 @@ impl Rotation {
 }
 
 impl InUse {
-    /// Uses what was found, if it is another secret.
+    /// Uses the secret that was found, if it differs.
     fn take(&mut self, configured: &Secret, found: Option<SecretString>) -> Result<(), Problem> {
         let problem = |text| Err(Problem { subject: configured.key().to_owned(), text });
         let Some(found) = found else {
-            if self.was_there {
+            if self.found_before {
                 return problem("is no longer in the environment file; write it there".to_owned());
             }
             // It comes from the process's environment.
             return Ok(());
         };
-        self.was_there = true;
+        self.found_before = true;
         if found.expose_secret() == self.secret.expose_secret() {
             return Ok(());
         }
@@ -113,7 +115,7 @@ impl InUse {
             return problem(format!("can't be used: {error}; write another one"));
         }
         self.secret = found;
-        info!(key = configured.key(), "{} has changed and is used from now on", configured.key());
+        info!(key = configured.key(), "secret replaced");
         Ok(())
     }
 }

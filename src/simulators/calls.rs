@@ -12,7 +12,7 @@ use serde::{Serialize, Serializer};
 use tokio::{sync::Notify, time::Instant};
 
 /// Most calls in the log; the oldest are dropped.
-const KEPT: usize = 100_000;
+const MAX_CALLS: usize = 100_000;
 
 /// One request that arrived.
 #[derive(Clone, Debug, Serialize)]
@@ -91,7 +91,7 @@ impl CallLog {
             let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
             entries.last += 1;
             let number = entries.last;
-            if entries.calls.len() == KEPT {
+            if entries.calls.len() == MAX_CALLS {
                 entries.calls.pop_front();
             }
             entries.calls.push_back(Call {
@@ -111,7 +111,7 @@ impl CallLog {
         number
     }
 
-    pub(super) fn answered(&self, number: u64, status: u16) {
+    pub(super) fn responded(&self, number: u64, status: u16) {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         let found = entries.calls.binary_search_by_key(&number, |call| call.number);
         if let Some(call) = found.ok().and_then(|index| entries.calls.get_mut(index)) {

@@ -1,7 +1,7 @@
 //! Datasaur: its GraphQL queries about jobs and the OAuth tokens for them.
 //!
 //! Its own choices, where nothing is published: a request that is no valid GraphQL
-//! is answered with HTTP 400; errors of the token endpoint have the form of npm's
+//! gets HTTP 400; errors of the token endpoint have the form of npm's
 //! oauth2-server 2; an unknown export is NONE; times are ISO 8601. A held job can
 //! only have a state of the schema: another word shows as
 //! `IN_PROGRESS`.

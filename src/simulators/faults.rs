@@ -72,8 +72,8 @@ pub enum Effect {
     SlowHead(#[serde(deserialize_with = "millis")] Duration),
     /// The connection ends after the response, which does not announce it.
     CloseAfterAnswer,
-    /// A connection that has answered before ends under the request; another answers
-    /// it.
+    /// A connection that has served a request before ends under the next one; a new
+    /// connection serves it.
     CloseUnderRequest,
     /// The response comes twice.
     Twice,
@@ -123,8 +123,8 @@ pub enum Effect {
     /// The response has elements for the jobs of the request, with some left out or
     /// added.
     Elements(Elements),
-    /// The response is produced at once and sent when the fault is removed. It says
-    /// what was true when the request arrived.
+    /// The response is produced at once and sent when the fault is removed. It shows the
+    /// jobs as they were when the request arrived.
     HoldResponse,
     /// An invalid or extreme value in the response's JSON.
     Json(JsonFault),
@@ -259,9 +259,9 @@ impl Fault {
         self
     }
 
-    fn is_for(&self, path: &str, ids: &[String], kept: bool) -> bool {
+    fn is_for(&self, path: &str, ids: &[String], reused: bool) -> bool {
         self.times != Some(0)
-            && (kept || !matches!(self.effect, Effect::CloseUnderRequest))
+            && (reused || !matches!(self.effect, Effect::CloseUnderRequest))
             && self.path.as_ref().is_none_or(|wanted| path.contains(wanted.as_str()))
             && self.job_id.as_ref().is_none_or(|wanted| ids.contains(wanted))
     }
@@ -353,12 +353,12 @@ impl Faults {
         Some(format!("cannot process job {refused}"))
     }
 
-    /// The faults that apply to this request, which came over a kept connection or a new
+    /// The faults that apply to this request, which came over a reused connection or a new
     /// one. Each counts as used once more.
-    pub(super) fn take(&self, path: &str, ids: &[String], kept: bool) -> RequestFaults {
+    pub(super) fn take(&self, path: &str, ids: &[String], reused: bool) -> RequestFaults {
         let mut state = self.state();
         let mut faults = RequestFaults::default();
-        for fault in state.faults.iter_mut().filter(|fault| fault.is_for(path, ids, kept)) {
+        for fault in state.faults.iter_mut().filter(|fault| fault.is_for(path, ids, reused)) {
             if !fault.is_delay() && faults.effect.is_some() {
                 continue;
             }
@@ -388,11 +388,11 @@ pub(super) async fn responding_for<F: Future>(ids: Vec<String>, routes: F) -> F:
 
 /// The jobs that a response has elements for: those of the request, unless a fault
 /// changes them.
-pub(super) fn response_ids(asked: Vec<String>) -> Vec<String> {
-    RESPONSE_IDS.try_with(Clone::clone).unwrap_or(asked)
+pub(super) fn response_ids(requested: Vec<String>) -> Vec<String> {
+    RESPONSE_IDS.try_with(Clone::clone).unwrap_or(requested)
 }
 
 /// The same where a response is about one job.
-pub(super) fn response_id(asked: String) -> String {
-    response_ids(vec![asked]).into_iter().next().unwrap_or_default()
+pub(super) fn response_id(requested: String) -> String {
+    response_ids(vec![requested]).into_iter().next().unwrap_or_default()
 }

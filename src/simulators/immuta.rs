@@ -1,7 +1,7 @@
 //! Immuta: `POST /jobs/statuses` and the exchange of an API key for a token.
 //!
 //! Its own choices, where nothing is published: an unknown id is absent from the
-//! answer and does not hold up a `wait`; any terminal state ends a `wait`; errors
+//! response and does not hold up a `wait`; any terminal state ends a `wait`; errors
 //! have the form of hapi's boom; a retried job keeps its last error as output until
 //! it ends.
 

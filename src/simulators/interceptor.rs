@@ -49,7 +49,7 @@ pub(super) async fn intercept(
         Some(Effect::Hang) => pending().await,
         Some(Effect::Reset) => line.deliver(Delivery::of([]).then_reset()).await,
         Some(Effect::CloseUnderRequest) => line.deliver(Delivery::of([]).then_close()).await,
-        Some(Effect::Status(answer)) => custom_response(answer),
+        Some(Effect::Status(response)) => custom_response(response),
         Some(Effect::Empty204) => StatusCode::NO_CONTENT.into_response(),
         Some(Effect::Html(code)) => (status(code), Html(PAGE)).into_response(),
         Some(Effect::Redirect(location)) => custom_response(CustomResponse {
@@ -80,7 +80,7 @@ pub(super) async fn intercept(
             apply(response, after).await
         }
     };
-    state.calls.answered(number, response.status().as_u16());
+    state.calls.responded(number, response.status().as_u16());
     if is_held {
         state.faults.removed_since(removals).await;
     }

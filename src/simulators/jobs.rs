@@ -107,7 +107,7 @@ impl Jobs {
         held.map(|held| held.progress = percent.min(100)).is_some()
     }
 
-    /// Ends the job now, as its plan says or as `end` says.
+    /// Ends the job now with its plan's end or with `end`.
     pub(super) fn finish(&self, id: &str, end: Option<End>) -> bool {
         let mut entries = self.entries();
         let Some(entry) = entries.get_mut(id) else { return false };

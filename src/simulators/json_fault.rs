@@ -11,13 +11,13 @@ const DEPTH: usize = 100_000;
 /// How long [`InvalidValue::LongText`] is.
 const LENGTH: usize = 100_000_000;
 
-/// An invalid value and its place in the response.
+/// An invalid value and its location in the response.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JsonFault {
     /// The value.
     pub put: InvalidValue,
-    /// In place of which value, as a JSON pointer (RFC 6901), which may go on inside a
+    /// The value to replace, as a JSON pointer (RFC 6901), which may continue inside a
     /// text that is JSON itself (Kinetica's `/data_str/job_status`). One more member of
     /// the whole response if absent. A response without such a value stays as it is.
     #[serde(default)]
@@ -47,7 +47,7 @@ pub enum InvalidValue {
 }
 
 impl InvalidValue {
-    /// In place of this value, which is the one of this key.
+    /// The replacement for this value of this key.
     fn instead_of(self, value: &str, key: &str) -> Vec<u8> {
         match self {
             Self::Deep => ["[".repeat(DEPTH), "]".repeat(DEPTH)].concat().into_bytes(),
@@ -63,7 +63,7 @@ impl InvalidValue {
 }
 
 impl JsonFault {
-    /// The response with the value in its place; unchanged if there is no such place.
+    /// The response with the value in its place; unchanged if there is no such location.
     pub(super) fn put_into(&self, response: &[u8]) -> Vec<u8> {
         let changed = std::str::from_utf8(response).ok().and_then(|text| match &self.at {
             None => self.as_one_more(text),
@@ -84,19 +84,19 @@ impl JsonFault {
     }
 
     fn at_path(&self, text: &str, path: &[String]) -> Option<Vec<u8>> {
-        let (mut place, mut key) = (0..text.len(), "");
+        let (mut range, mut key) = (0..text.len(), "");
         for (index, segment) in path.iter().enumerate() {
-            let value = text.get(place.clone())?;
+            let value = text.get(range.clone())?;
             if value.starts_with('"') {
                 let inside: String = serde_json::from_str(value).ok()?;
-                return Some(replaced(text, place, &quoted(&self.at_path(&inside, path.get(index..)?)?)));
+                return Some(replaced(text, range, &quoted(&self.at_path(&inside, path.get(index..)?)?)));
             }
             let inner = member(value, segment)?;
-            place = place.start + inner.start..place.start + inner.end;
+            range = range.start + inner.start..range.start + inner.end;
             key = segment;
         }
-        let value = self.put.instead_of(text.get(place.clone())?, key);
-        Some(replaced(text, place, &value))
+        let value = self.put.instead_of(text.get(range.clone())?, key);
+        Some(replaced(text, range, &value))
     }
 }
 
@@ -118,8 +118,8 @@ fn member(text: &str, key: &str) -> Option<Range<usize>> {
     Some(start..start + found.get().len())
 }
 
-fn replaced(text: &str, place: Range<usize>, with: &[u8]) -> Vec<u8> {
-    let (before, after) = (text.get(..place.start), text.get(place.end..));
+fn replaced(text: &str, range: Range<usize>, with: &[u8]) -> Vec<u8> {
+    let (before, after) = (text.get(..range.start), text.get(range.end..));
     [before.unwrap_or_default().as_bytes(), with, after.unwrap_or_default().as_bytes()].concat()
 }
 

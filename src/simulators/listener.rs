@@ -108,15 +108,15 @@ async fn listen(listener: TcpListener, router: Router, stop: CancellationToken) 
     connections.shutdown().await;
 }
 
-/// Answers the requests of a connection one by one, until one is delivered otherwise
-/// than by HTTP's rules; then anew, if that left the connection open.
+/// Serves the requests of a connection one by one. After a response that is not sent by
+/// HTTP's rules it starts again, if the connection is still open.
 async fn serve(mut stream: TcpStream, router: Router) {
-    // Answers are written in one go, and tests are short.
+    // Each response is written at once, and tests are short.
     let _ = stream.set_nodelay(true);
-    let kept = Arc::default();
+    let reused = Arc::default();
     loop {
         let (sender, mut deliveries) = mpsc::channel(1);
-        let line = Connection { sender, kept: Arc::clone(&kept) };
+        let line = Connection { sender, reused: Arc::clone(&reused) };
         let service = TowerToHyperService::new(router.clone().layer(Extension(line)));
         let mut connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
         let delivery = tokio::select! {
@@ -124,11 +124,11 @@ async fn serve(mut stream: TcpStream, router: Router) {
             _ = &mut connection => return,
             Some(delivery) = deliveries.recv() => delivery,
         };
-        // The response before has been sent, or its request would not be answered yet.
+        // The response before has been sent, or its request would still be in progress.
         let parts = connection.into_parts();
         stream = parts.io.into_inner();
         let is_open = delivery.send(&mut stream, |_| ()).await.unwrap_or(false);
-        // A request that came ahead of its turn is gone with what was read.
+        // A pipelined request is lost with the bytes that were read.
         if !is_open || !parts.read_buf.is_empty() {
             return;
         }
@@ -139,20 +139,20 @@ async fn serve(mut stream: TcpStream, router: Router) {
 #[derive(Clone, Debug)]
 pub(super) struct Connection {
     sender: mpsc::Sender<Delivery>,
-    kept: Arc<AtomicBool>,
+    reused: Arc<AtomicBool>,
 }
 
 impl Connection {
     /// Whether it has carried a response before.
     pub(super) fn is_kept(&self) -> bool {
-        self.kept.load(Ordering::Relaxed)
+        self.reused.load(Ordering::Relaxed)
     }
 
     pub(super) fn keep(&self) {
-        self.kept.store(true, Ordering::Relaxed);
+        self.reused.store(true, Ordering::Relaxed);
     }
 
-    /// Answers the request with this and nothing else: it never returns.
+    /// Sends this response and nothing else: it never returns.
     pub(super) async fn deliver<T>(&self, delivery: Delivery) -> T {
         // It only fails where the connection has ended.
         let _ = self.sender.send(delivery).await;

@@ -75,7 +75,7 @@ impl Default for End {
     }
 }
 
-/// What a successful job leaves behind.
+/// The result of a successful job.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
@@ -115,7 +115,7 @@ pub struct File {
     pub category: Category,
     /// Last segment of its path.
     pub name: String,
-    /// What is in it.
+    /// Its content.
     #[serde(default)]
     pub content: Content,
     /// The location that the job shows, in place of the simulator's own.
@@ -137,7 +137,7 @@ pub enum Category {
     Errors,
 }
 
-/// What is in a file.
+/// The content of a file.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Content {

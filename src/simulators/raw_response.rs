@@ -88,9 +88,9 @@ enum Then {
     Close,
     /// RST.
     Reset,
-    /// Nothing more, and no end, until the client gives up.
+    /// Nothing more, and no end, until the client disconnects.
     Stall,
-    /// These bytes again and again, until the client gives up.
+    /// These bytes again and again, until the client disconnects.
     Repeat(Vec<u8>),
 }
 
@@ -156,7 +156,7 @@ impl Delivery {
         self
     }
 
-    /// Leaves the connection open and sends nothing more.
+    /// Sends nothing more and does not close the connection.
     #[must_use]
     pub fn then_stall(mut self) -> Self {
         self.then = Then::Stall;

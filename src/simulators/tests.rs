@@ -11,7 +11,7 @@ use super::{
     Vendor, credentials,
 };
 
-/// A client that follows no redirect.
+/// A client that does not follow redirects.
 pub(super) fn client() -> Client {
     Client::builder().redirect(Policy::none()).timeout(Duration::from_secs(10)).build().unwrap()
 }
@@ -36,7 +36,7 @@ async fn immuta() -> Simulator {
 }
 
 #[tokio::test]
-async fn job_follows_its_plan() {
+async fn job_passes_through_the_states_of_its_plan() {
     let simulator = immuta().await;
     let hour = Duration::from_hours(1);
     let plans = [
@@ -54,8 +54,8 @@ async fn job_follows_its_plan() {
     ];
     for (plan, wanted) in plans {
         let job = simulator.start_job(plan.clone());
-        let answer = body(request(&simulator, &[&job.id]).send().await.unwrap()).await;
-        assert_eq!(answer[&job.id]["state"].as_str(), wanted, "{plan:?}");
+        let response = body(request(&simulator, &[&job.id]).send().await.unwrap()).await;
+        assert_eq!(response[&job.id]["state"].as_str(), wanted, "{plan:?}");
     }
 }
 
@@ -128,38 +128,38 @@ async fn fault_applies_to_its_path_job_and_number_of_times() {
 #[tokio::test]
 async fn every_effect_changes_the_response_as_documented() {
     let simulator = immuta().await;
-    let answer = async |effect| {
+    let response = async |effect| {
         simulator.clear_faults();
         simulator.inject(Fault::new(effect));
         request(&simulator, &[]).send().await
     };
-    assert!(answer(Effect::Reset).await.is_err());
-    assert_eq!(answer(Effect::Empty204).await.unwrap().status(), 204);
-    let html = answer(Effect::Html(200)).await.unwrap();
+    assert!(response(Effect::Reset).await.is_err());
+    assert_eq!(response(Effect::Empty204).await.unwrap().status(), 204);
+    let html = response(Effect::Html(200)).await.unwrap();
     assert!(html.headers()["content-type"].to_str().unwrap().starts_with("text/html"));
-    let redirect = answer(Effect::Redirect("/login".into())).await.unwrap();
+    let redirect = response(Effect::Redirect("/login".into())).await.unwrap();
     assert_eq!(
         (redirect.status().as_u16(), &redirect.headers()["location"]),
         (302, &"/login".parse().unwrap())
     );
-    let odd = answer(Effect::WrongContentType("text/csv".into())).await.unwrap();
+    let odd = response(Effect::WrongContentType("text/csv".into())).await.unwrap();
     assert_eq!(
         (&odd.headers()["content-type"], odd.content_length()),
         (&"text/csv".parse().unwrap(), Some(2))
     );
-    let huge = answer(Effect::HugeBody(1_000_000)).await.unwrap();
+    let huge = response(Effect::HugeBody(1_000_000)).await.unwrap();
     assert_eq!(huge.bytes().await.unwrap().len(), 1_000_000);
-    assert_eq!(body(answer(Effect::Refuse("no".into())).await.unwrap()).await["message"], "no");
-    let mut cut = answer(Effect::Truncate(1)).await.unwrap();
-    assert_eq!(cut.content_length(), Some(2));
-    assert_eq!(cut.chunk().await.unwrap().unwrap(), "{");
-    assert!(cut.chunk().await.is_err());
+    assert_eq!(body(response(Effect::Refuse("no".into())).await.unwrap()).await["message"], "no");
+    let mut truncated = response(Effect::Truncate(1)).await.unwrap();
+    assert_eq!(truncated.content_length(), Some(2));
+    assert_eq!(truncated.chunk().await.unwrap().unwrap(), "{");
+    assert!(truncated.chunk().await.is_err());
     let since = Instant::now();
-    answer(Effect::Delay(Duration::from_millis(30))).await.unwrap();
+    response(Effect::Delay(Duration::from_millis(30))).await.unwrap();
     assert!(since.elapsed() >= Duration::from_millis(30));
     let error = GraphQlError { message: "partly".into(), with_data: true, ..GraphQlError::default() };
-    let answered = answer(Effect::GraphQlError(error)).await.unwrap();
-    assert_eq!(body(answered).await["errors"][0]["message"], "partly");
+    let response = response(Effect::GraphQlError(error)).await.unwrap();
+    assert_eq!(body(response).await["errors"][0]["message"], "partly");
 }
 
 #[tokio::test]
@@ -173,7 +173,7 @@ async fn hanging_call_is_logged_without_a_status() {
 }
 
 #[tokio::test]
-async fn stopped_vendor_cuts_calls_and_keeps_jobs() {
+async fn stopped_vendor_ends_calls_and_keeps_jobs() {
     let simulator = immuta().await;
     let job = simulator.start_job(Plan::default());
     simulator.inject(Fault::new(Effect::Hang).times(1));
@@ -183,8 +183,8 @@ async fn stopped_vendor_cuts_calls_and_keeps_jobs() {
     assert!(timeout(Duration::from_secs(5), held).await.unwrap().unwrap().is_err());
     assert!(request(&simulator, &[&job.id]).send().await.unwrap_err().is_connect());
     simulator.come_back().await.unwrap();
-    let answer = body(request(&simulator, &[&job.id]).send().await.unwrap()).await;
-    assert_eq!(answer[&job.id]["state"], "completed");
+    let response = body(request(&simulator, &[&job.id]).send().await.unwrap()).await;
+    assert_eq!(response[&job.id]["state"], "completed");
 }
 
 #[tokio::test]
@@ -250,9 +250,9 @@ async fn invalid_fault_is_refused_with_its_field_and_valid_values() {
         (json!({ "effect": { "delay": -1 } }), &["effect.delay", "-1"]),
         (json!({ "times": 1 }), &["missing field `effect`"]),
     ] {
-        let answer = send(&simulator, Method::POST, "/_simulator/faults", &fault).send().await.unwrap();
-        assert_eq!(answer.status(), 422, "{fault}");
-        let text = answer.text().await.unwrap();
+        let response = send(&simulator, Method::POST, "/_simulator/faults", &fault).send().await.unwrap();
+        assert_eq!(response.status(), 422, "{fault}");
+        let text = response.text().await.unwrap();
         for word in wanted {
             assert!(text.contains(word), "{fault}: {text}");
         }
@@ -271,8 +271,8 @@ async fn response_can_list_other_more_or_fewer_jobs() {
     {
         let about = about.into_iter().map(str::to_owned).collect();
         simulator.inject(Fault::new(Effect::AnswerFor(about)).times(1));
-        let answer = body(request(&simulator, &["a"]).send().await.unwrap()).await;
-        let ids: Vec<_> = answer.as_object().unwrap().values().map(|record| record["id"].clone()).collect();
+        let response = body(request(&simulator, &["a"]).send().await.unwrap()).await;
+        let ids: Vec<_> = response.as_object().unwrap().values().map(|record| record["id"].clone()).collect();
         assert_eq!(json!(ids), wanted);
     }
 }
@@ -322,15 +322,15 @@ async fn elements_are_omitted_and_added() {
     let elements = Elements { omit: vec!["b".into()], add: vec!["c".into()] };
     simulator.poison_with("b", Effect::Elements(elements));
     let ids = async |ids: &[&str]| {
-        let answer = body(request(&simulator, ids).send().await.unwrap()).await;
-        answer.as_object().unwrap().keys().cloned().collect::<Vec<_>>()
+        let response = body(request(&simulator, ids).send().await.unwrap()).await;
+        response.as_object().unwrap().keys().cloned().collect::<Vec<_>>()
     };
     assert_eq!(ids(&["a", "b"]).await, ["a", "c"]);
     assert_eq!(ids(&["a"]).await, ["a"]);
 }
 
 #[tokio::test]
-async fn held_response_says_what_was_true_when_the_request_arrived() {
+async fn held_response_has_the_state_at_the_request() {
     let simulator = immuta().await;
     let job = simulator.start_job(Plan::fixed("created"));
     simulator.inject(Fault::new(Effect::HoldResponse).times(1));
@@ -348,8 +348,8 @@ async fn held_response_says_what_was_true_when_the_request_arrived() {
 async fn result_has_the_size_of_the_plan() {
     let simulator = immuta().await;
     let job = simulator.start_job(serde_json::from_str(r#"{"end":{"success":{"size":1000}}}"#).unwrap());
-    let answer = body(request(&simulator, &[&job.id]).send().await.unwrap()).await;
-    assert_eq!(answer[&job.id]["output"].as_str().unwrap().len(), 1000);
+    let response = body(request(&simulator, &[&job.id]).send().await.unwrap()).await;
+    assert_eq!(response[&job.id]["output"].as_str().unwrap().len(), 1000);
 }
 
 #[tokio::test]
@@ -373,12 +373,12 @@ async fn response_body_and_values_can_be_anything() {
         ),
     ] {
         simulator.inject(serde_json::from_value(json!({ "effect": effect, "times": 1 })).unwrap());
-        let answer = request(&simulator, &["a"]).send().await.unwrap();
+        let response = request(&simulator, &["a"]).send().await.unwrap();
         assert_eq!(
-            answer.headers()["content-type"].to_str().unwrap().split(';').next(),
+            response.headers()["content-type"].to_str().unwrap().split(';').next(),
             Some("application/json")
         );
-        assert_eq!(answer.bytes().await.unwrap(), wanted, "{effect}");
+        assert_eq!(response.bytes().await.unwrap(), wanted, "{effect}");
     }
 }
 

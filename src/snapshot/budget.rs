@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn charge_when_dropped_is_given_back() {
+    fn dropped_charge_is_returned() {
         let budget = StatusBudget::new(10);
         assert_eq!((budget.limit(), budget.used(), budget.is_over()), (10, 0, false));
         let first = budget.charge(10);
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn charges_of_many_threads_are_all_given_back() {
+    fn charges_of_many_threads_are_all_returned() {
         let budget = StatusBudget::new(1);
         thread::scope(|scope| {
             for bytes in 1..=4 {

@@ -1,5 +1,5 @@
-"""What the checks of the Python clients share: a line for each check, an exit
-code, and the simulators' own routes below /_simulator.
+"""Shared by the checks of the Python clients: a line for each check, an exit code, and
+the simulators' admin API below /_simulator.
 """
 
 import json
@@ -19,7 +19,7 @@ def check(title, got, wanted):
 
 
 def finish():
-    """Says how it went and leaves with the exit code."""
+    """Prints the number of failures and exits with the exit code."""
     print(f"{failures} failed" if failures else "all good", flush=True)
     sys.exit(1 if failures else 0)
 

@@ -35,7 +35,7 @@ const deadline = () => ({ deadline: Date.now() + 20_000 });
 
 function getJobStatus(request) {
   return new Promise((resolve) => {
-    client.GetJobStatus(request, deadline(), (error, answer) => resolve({ error, answer }));
+    client.GetJobStatus(request, deadline(), (error, response) => resolve({ error, response }));
   });
 }
 
@@ -64,8 +64,8 @@ function finishJob({ jobId }) {
 
 async function main() {
   const job = await startJob();
-  const { answer } = await getJobStatus({ job });
-  check("a get answers for its job", { ...answer?.status?.job }, job);
+  const { response } = await getJobStatus({ job });
+  check("a get returns its job", { ...response?.status?.job }, job);
 
   const { events, code } = await watchJob({ job }, ({ status }) => {
     if (status?.state === "JOB_STATE_RUNNING") finishJob(job);

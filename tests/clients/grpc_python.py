@@ -54,8 +54,8 @@ class Gateway:
 
     def status(self, backend, job_id, **fields):
         """A GetJobStatus as a dict, without the time that can't be known."""
-        answer = as_dict(self.GetJobStatus(job={"backend": backend, "job_id": job_id}, **fields))
-        return timeless(answer["status"])
+        response = as_dict(self.GetJobStatus(job={"backend": backend, "job_id": job_id}, **fields))
+        return timeless(response["status"])
 
 
 def as_dict(message):
@@ -130,7 +130,7 @@ def check_immuta(gateway, url):
 
     failed = simulator(url, "jobs", {"end": {"failure": {"message": "no such column"}}})["id"]
     got = gateway.status("immuta", failed)
-    check("immuta: a failed job is a good answer", got["state"], "JOB_STATE_FAILED")
+    check("immuta: a failed job is a valid response", got["state"], "JOB_STATE_FAILED")
     check("immuta: with the vendor's message", got["error"]["message"], "no such column")
 
     for word, state in [("created", "PENDING"), ("active", "RUNNING"), ("retry", "RETRYING"),
@@ -203,13 +203,13 @@ def check_batch(gateway, urls):
         {"backend": "immuta", "job_id": done},
     ]
     results = gateway.BatchGetStatuses(jobs=jobs).results
-    check("a batch answers in order", [as_dict(result.job) for result in results], jobs)
+    check("a batch has the order of the request", [as_dict(result.job) for result in results], jobs)
     outcomes = [
         as_dict(result.status)["state"] if result.WhichOneof("outcome") == "status"
         else (result.error.code, details(result.error)["ErrorInfo"].reason)
         for result in results
     ]
-    check("a batch answers each job for itself", outcomes, [
+    check("a batch has an outcome for each job", outcomes, [
         "JOB_STATE_SUCCEEDED",
         (5, "JOB_NOT_FOUND"),
         "JOB_STATE_RUNNING",
@@ -311,7 +311,7 @@ def check_errors(gateway, urls):
     check("its reason and HTTP status", (got["ErrorInfo"].reason, got["ErrorInfo"].metadata["http_status"]),
           ("BACKEND_THROTTLED", "429"))
     wait = got["RetryInfo"].retry_delay.ToTimedelta().total_seconds()
-    check("its RetryInfo is what the vendor said", 0 < wait <= 1, True)
+    check("its RetryInfo is the vendor's", 0 < wait <= 1, True)
 
 
 def check_deadlines(gateway, urls):
@@ -321,7 +321,7 @@ def check_deadlines(gateway, urls):
         gateway.status("claret", "1", timeout=0.3)
     jobs = [{"backend": "claret", "job_id": "1"}, {"backend": "immuta", "job_id": done}]
     results = gateway.BatchGetStatuses(jobs=jobs, timeout=2).results
-    check("a batch returns what is known before its deadline",
+    check("a batch returns the known statuses before its deadline",
           (results[0].error.code, as_dict(results[1].status)["state"]), (4, "JOB_STATE_SUCCEEDED"))
     simulator(urls["claret"], "faults", method="DELETE")
 
@@ -332,40 +332,39 @@ def check_deadlines(gateway, urls):
 
 
 def check_cancellation(gateway, url):
-    """Polls of another job are the clock: once one did without the cancelled job,
-    so must all that follow."""
-    given_up, other = (simulator(url, "jobs", {"held": "active"})["id"] for _ in range(2))
-    call = gateway.WatchJob(job={"backend": "immuta", "job_id": given_up})
+    """Once a poll of another job does not list the cancelled one, no later poll may."""
+    cancelled, other = (simulator(url, "jobs", {"held": "active"})["id"] for _ in range(2))
+    call = gateway.WatchJob(job={"backend": "immuta", "job_id": cancelled})
     next(call)
     call.cancel()
     with fails("a cancelled call is CANCELLED", grpc.StatusCode.CANCELLED):
         next(call)
 
-    def asked():
+    def polled():
         # With the default max_age, every get is a poll.
         number = len(simulator(url, "calls", method="GET"))
         gateway.status("immuta", other)
         return {job for call in simulator(url, "calls", method="GET")[number:] for job in call["job_ids"]}
 
     for _ in range(50):
-        if given_up not in asked():
+        if cancelled not in polled():
             break
-    check("a job that nobody watches is not polled", [given_up in asked() for _ in range(5)], [False] * 5)
+    check("a job that nobody watches is not polled", [cancelled in polled() for _ in range(5)], [False] * 5)
 
 
 def check_backends(gateway):
-    """Last of the vendors' checks: by then each has answered."""
+    """Last of the vendors' checks: by then each has responded."""
     backends = gateway.ListBackends().backends
     check("the backends are listed", [(backend.name, backend.vendor) for backend in backends],
           [(name, name) for name in ["claret", "datasaur", "immuta", "kinetica"]])
-    check("each has answered", [backend.HasField("last_success_time") for backend in backends], [True] * 4)
+    check("each has responded", [backend.HasField("last_success_time") for backend in backends], [True] * 4)
 
 
 def check_health(gateway):
     health = health_pb2_grpc.HealthStub(gateway.channel)
     for service in ["", SERVICE]:
-        answer = health.Check(health_pb2.HealthCheckRequest(service=service), timeout=PATIENCE)
-        check(f"health of {service or 'the server'}", answer.status, health_pb2.HealthCheckResponse.SERVING)
+        response = health.Check(health_pb2.HealthCheckRequest(service=service), timeout=PATIENCE)
+        check(f"health of {service or 'the server'}", response.status, health_pb2.HealthCheckResponse.SERVING)
     watch = health.Watch(health_pb2.HealthCheckRequest(service=SERVICE), timeout=PATIENCE)
     check("health can be watched", next(watch).status, health_pb2.HealthCheckResponse.SERVING)
     watch.cancel()

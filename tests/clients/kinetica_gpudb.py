@@ -40,8 +40,8 @@ def connect(url, encoding, **credentials):
     return gpudb.GPUdb(host=url, options=options)
 
 
-def status(answer):
-    return answer["status_info"]["status"], answer["status_info"]["message"]
+def status(response):
+    return response["status_info"]["status"], response["status_info"]["message"]
 
 
 def as_bytes(response):
@@ -53,28 +53,28 @@ def check_jobs(url, encoding):
     database = connect(url, encoding)
 
     job = admin(url, "jobs", {"id": "4611686018427387907", "end": {"success": {"json": json.loads(RESULT)}}})
-    answer = database.get_job(4611686018427387907)
-    check(f"{encoding}: a finished job is OK", status(answer), ("OK", ""))
-    check(f"{encoding}: its endpoint", answer["endpoint"], "/alter/table")
-    check(f"{encoding}: its status", answer["job_status"], "DONE")
-    check(f"{encoding}: it runs no more", answer["running"], False)
-    check(f"{encoding}: its progress", answer["progress"], 100)
-    check(f"{encoding}: it was successful", answer["successful"], True)
-    check(f"{encoding}: its response is in JSON", answer["response_encoding"], "json")
-    check(f"{encoding}: its response", json.loads(answer["job_response_str"]), json.loads(RESULT))
-    check(f"{encoding}: it has no status text", answer["status_map"], {})
-    check(f"{encoding}: its tag", answer["info"], {"job_tag": job["tag"]})
+    response = database.get_job(4611686018427387907)
+    check(f"{encoding}: a finished job is OK", status(response), ("OK", ""))
+    check(f"{encoding}: its endpoint", response["endpoint"], "/alter/table")
+    check(f"{encoding}: its status", response["job_status"], "DONE")
+    check(f"{encoding}: it runs no more", response["running"], False)
+    check(f"{encoding}: its progress", response["progress"], 100)
+    check(f"{encoding}: it was successful", response["successful"], True)
+    check(f"{encoding}: its response is in JSON", response["response_encoding"], "json")
+    check(f"{encoding}: its response", json.loads(response["job_response_str"]), json.loads(RESULT))
+    check(f"{encoding}: it has no status text", response["status_map"], {})
+    check(f"{encoding}: its tag", response["info"], {"job_tag": job["tag"]})
 
     job = admin(url, "jobs", {"end": {"success": {"binary": list(EVERY_BYTE)}}})
-    answer = database.get_job(int(job["id"]))
-    check(f"{encoding}: a response in binary is said to be", answer["response_encoding"], "binary")
-    check(f"{encoding}: every byte of it survives", as_bytes(answer["job_response"]), EVERY_BYTE)
+    response = database.get_job(int(job["id"]))
+    check(f"{encoding}: a binary response has its encoding", response["response_encoding"], "binary")
+    check(f"{encoding}: every byte of it survives", as_bytes(response["job_response"]), EVERY_BYTE)
 
     job = admin(url, "jobs", {"running_for_ms": 3600000, "tag": f"tag-{encoding}"})
-    answer = database.get_job(int(job["id"]))
-    check(f"{encoding}: a job runs", (answer["job_status"], answer["running"]), ("RUNNING", True))
-    answer = database.get_job(1, {"job_tag": f"tag-{encoding}"})
-    check(f"{encoding}: a tag finds it", answer["info"], {"job_tag": f"tag-{encoding}"})
+    response = database.get_job(int(job["id"]))
+    check(f"{encoding}: a job runs", (response["job_status"], response["running"]), ("RUNNING", True))
+    response = database.get_job(1, {"job_tag": f"tag-{encoding}"})
+    check(f"{encoding}: a tag finds it", response["info"], {"job_tag": f"tag-{encoding}"})
     shown = database.admin_show_jobs()
     check(f"{encoding}: it is listed", int(job["id"]) in shown["job_id"], True)
     check(f"{encoding}: a finished one is hidden", 4611686018427387907 in shown["job_id"], False)
@@ -82,14 +82,14 @@ def check_jobs(url, encoding):
     check(f"{encoding}: a finished one is shown on demand", 4611686018427387907 in shown["job_id"], True)
     altered = database.admin_alter_jobs([int(job["id"])], "cancel")
     check(f"{encoding}: it can be cancelled", altered["status"], ["CANCELLED"])
-    answer = database.get_job(int(job["id"]))
+    response = database.get_job(int(job["id"]))
     check(f"{encoding}: then it is CANCELLED and was not successful",
-          (answer["job_status"], answer["successful"]), ("CANCELLED", False))
+          (response["job_status"], response["successful"]), ("CANCELLED", False))
 
     job = admin(url, "jobs", {"end": {"failure": {"message": "Object 't' not found (S/SDc:1513)"}}})
-    answer = database.get_job(int(job["id"]))
-    check(f"{encoding}: a failed job is a good answer", status(answer), ("OK", ""))
-    check(f"{encoding}: with its message", (answer["job_status"], answer["successful"], answer["status_map"]),
+    response = database.get_job(int(job["id"]))
+    check(f"{encoding}: a failed job is a valid response", status(response), ("OK", ""))
+    check(f"{encoding}: with its message", (response["job_status"], response["successful"], response["status_map"]),
           ("ERROR", False, {"error_message": "Object 't' not found (S/SDc:1513)"}))
 
     binary = encoding != "JSON"
@@ -111,13 +111,13 @@ def check_jobs(url, encoding):
 
 def check_failures(url, encoding):
     database = connect(url, encoding)
-    answer = database.get_job(999)
-    check(f"{encoding}: an unknown job is an error", status(answer),
+    response = database.get_job(999)
+    check(f"{encoding}: an unknown job is an error", status(response),
           ("ERROR", "Job id 999 not found (Simulator/J:404)"))
-    answer = database.admin_alter_jobs([999], "cancel")
-    check(f"{encoding}: an unknown job can't be cancelled", answer["status"], ["NOT_FOUND"])
-    answer = database.create_job(endpoint="/x", request_encoding="xml", data=b"", data_str="", options={})
-    check(f"{encoding}: an unknown encoding is an error", status(answer)[0], "ERROR")
+    response = database.admin_alter_jobs([999], "cancel")
+    check(f"{encoding}: an unknown job can't be cancelled", response["status"], ["NOT_FOUND"])
+    response = database.create_job(endpoint="/x", request_encoding="xml", data=b"", data_str="", options={})
+    check(f"{encoding}: an unknown encoding is an error", status(response)[0], "ERROR")
 
     admin(url, "faults", {"effect": {"refuse": "Access denied; ok"}, "times": 1})
     check(f"{encoding}: access denied is an error", status(database.get_job(1)), ("ERROR", "Access denied; ok"))
@@ -132,8 +132,8 @@ def check_failures(url, encoding):
     raises(f"{encoding}: a bad password is refused", gpudb.GPUdbException, "nauthorized",
            lambda: connect(url, encoding, username=USER, password="wrong"))
     token = admin(url, "tokens")["token"]
-    answer = connect(url, encoding, oauth_token=token).get_job(999)
-    check(f"{encoding}: a bearer token passes", status(answer)[0], "ERROR")
+    response = connect(url, encoding, oauth_token=token).get_job(999)
+    check(f"{encoding}: a bearer token passes", status(response)[0], "ERROR")
     raises(f"{encoding}: another is refused", gpudb.GPUdbException, "nauthorized",
            lambda: connect(url, encoding, oauth_token="undefined"))
     prefixed = connect(f"{url}/gpudb-0", encoding)

@@ -184,7 +184,7 @@ async fn batch_with_one_refused_job_is_bisected() {
                 }
             }
         }
-        // Twice the depth of the tree at most, its root, and a canary.
+        // At most twice the depth of the bisection, its root, and one probe.
         assert!(simulator.count(path) <= 12, "{} requests", simulator.count(path));
     }
 }

@@ -36,7 +36,7 @@ mod watch;
 
 type Replies = Vec<Result<WatchJobResponse, Status>>;
 
-/// Responds by the job's id. Each WatchJob call takes the next script.
+/// Responds according to the job's id. Each WatchJob call takes the next script.
 #[derive(Debug, Default)]
 struct Scripted {
     watches: Mutex<VecDeque<Replies>>,

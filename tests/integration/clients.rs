@@ -1,4 +1,4 @@
-//! Clients that we did not write, against the real server over real sockets:
+//! Third-party clients against the real server over real sockets:
 //! grpcurl, buf, grpcio, grpc-js, and Kinetica's own against its simulator.
 //! `make tools` installs them into `.tools/`.
 
@@ -27,7 +27,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 const SERVICE: &str = "jobwatch.v1.JobStatusService";
 const HEALTH: &str = "grpc.health.v1.Health";
 
-/// Longest time that any one client may take.
+/// Longest run time of one client.
 const PATIENCE: Duration = Duration::from_mins(2);
 
 /// The real server before simulated vendors, with a short poll interval.
@@ -82,7 +82,7 @@ fn tool(path: &str) -> PathBuf {
     path
 }
 
-/// Where a shell finds grpcurl before anything else.
+/// A search path with grpcurl in its first directory.
 fn path() -> String {
     format!("{}:/usr/bin:/bin", tool("python/bin/grpcurl").parent().unwrap().display())
 }
@@ -102,7 +102,7 @@ fn client(script: &str) -> PathBuf {
 fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     command.current_dir(root()).stdin(Stdio::null()).kill_on_drop(true);
-    // What the machine sends through a proxy does not concern loopback.
+    // A proxy of the machine must not be used for loopback.
     for name in ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
         command.env_remove(name);
     }
@@ -325,7 +325,7 @@ async fn health_at_shutdown_is_not_serving_and_does_not_delay_it() {
     }
 }
 
-/// Reads on until a line contains `text`.
+/// Reads lines until one contains `text`.
 async fn shows(lines: &mut Lines<BufReader<ChildStdout>>, text: &str) {
     let read = async {
         while let Some(line) = lines.next_line().await.unwrap() {
@@ -435,7 +435,7 @@ async fn demo_output_has_commands_that_work() {
     for line in &lines {
         Ran::of(shell(line)).await.succeeded();
     }
-    // It goes on for as long as its job does.
+    // It runs as long as its job.
     let mut watching = shell(&watch).stdout(Stdio::piped()).spawn().unwrap();
     let mut shown = vec![0; 512];
     let read = watching.stdout.take().unwrap().read(&mut shown).await.unwrap();

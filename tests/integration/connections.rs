@@ -1,4 +1,4 @@
-//! How many connections are accepted, and what becomes of a silent one.
+//! The connection limit, and the time-out of a silent connection.
 
 use std::fs;
 

@@ -1,11 +1,11 @@
-//! How the gateway proves to each vendor who it is.
+//! Authentication of the gateway to each vendor.
 
 use jobwatch::simulators::{Authorization as A, Effect, Fault, Plan, Simulator, Vendor, credentials};
 use tonic::Code;
 
 use crate::harness::*;
 
-/// Where a vendor trades a secret for a token.
+/// The path of a vendor's token endpoint.
 fn token_path(vendor: Vendor) -> &'static str {
     match vendor {
         Vendor::Immuta => "/bim/apikey/authenticate",
@@ -15,7 +15,7 @@ fn token_path(vendor: Vendor) -> &'static str {
     }
 }
 
-fn traded(vendor: Vendor, simulator: &Simulator) -> Backend {
+fn with_token_exchange(vendor: Vendor, simulator: &Simulator) -> Backend {
     let backend = Backend::of(simulator);
     match vendor {
         Vendor::Immuta => {
@@ -25,7 +25,7 @@ fn traded(vendor: Vendor, simulator: &Simulator) -> Backend {
     }
 }
 
-const TRADING: [Vendor; 3] = [Vendor::Immuta, Vendor::Claret, Vendor::Datasaur];
+const WITH_TOKENS: [Vendor; 3] = [Vendor::Immuta, Vendor::Claret, Vendor::Datasaur];
 
 fn running(vendor: Vendor) -> Plan {
     Plan::fixed(match vendor {
@@ -51,7 +51,7 @@ async fn every_credential_kind_is_accepted() {
             Vendor::Immuta => vec![
                 (own, vec![A::Raw]),
                 (token, vec![A::Bearer]),
-                (traded(vendor, &simulator), vec![A::None, A::Bearer]),
+                (with_token_exchange(vendor, &simulator), vec![A::None, A::Bearer]),
             ],
             Vendor::Kinetica => vec![(own, vec![A::Basic]), (token, vec![A::Bearer])],
             Vendor::Claret => vec![(own, vec![A::None, A::Bearer]), (token, vec![A::Bearer])],
@@ -86,11 +86,13 @@ async fn kinetica_without_credentials_is_polled_without_authorization() {
 
 #[tokio::test]
 async fn token_is_fetched_once_for_concurrent_calls() {
-    for vendor in TRADING {
+    for vendor in WITH_TOKENS {
         let simulator = simulator(vendor).await;
-        let backend = traded(vendor, &simulator).poll("max_batch", "1").poll("max_concurrency", "50");
+        let backend =
+            with_token_exchange(vendor, &simulator).poll("max_batch", "1").poll("max_concurrency", "50");
         // Claret has no batch call and no such key.
-        let backend = if vendor == Vendor::Claret { traded(vendor, &simulator) } else { backend };
+        let backend =
+            if vendor == Vendor::Claret { with_token_exchange(vendor, &simulator) } else { backend };
         let gateway = Gateway::start([backend]).await;
         let client = gateway.client();
         let jobs: Vec<_> =
@@ -103,18 +105,15 @@ async fn token_is_fetched_once_for_concurrent_calls() {
 
 #[tokio::test]
 async fn rejected_token_is_refreshed_once_without_an_error() {
-    for vendor in TRADING {
+    for vendor in WITH_TOKENS {
         let simulator = simulator(vendor).await;
-        let gateway = Gateway::start([traded(vendor, &simulator)]).await;
+        let gateway = Gateway::start([with_token_exchange(vendor, &simulator)]).await;
         let client = gateway.client();
-        let started = simulator.start_job(running(vendor));
-        let job = job_at(&simulator, &started);
-        let mut watch = Watch::of(&client, &job).await;
-        watch.status().await;
+        let (job, mut watch) = watched_job(&simulator, &client, running(vendor)).await;
         simulator.expire_tokens();
         get(&client, &job).await.unwrap();
         guard(simulator.wait_for_responses(token_path(vendor), 2)).await;
-        simulator.finish(&started.id);
+        simulator.finish(&job.job_id);
         assert!(watch.status().await.terminal, "there was no interruption");
         assert_eq!(simulator.count(token_path(vendor)), 2, "{vendor}");
     }
@@ -138,18 +137,15 @@ async fn token_is_refreshed_before_it_expires() {
 async fn credentials_rejected_twice_interrupt_until_they_are_accepted() {
     for vendor in Vendor::ALL {
         let simulator = simulator(vendor).await;
-        let gateway = Gateway::start([traded(vendor, &simulator)]).await;
+        let gateway = Gateway::start([with_token_exchange(vendor, &simulator)]).await;
         let client = gateway.client();
-        let started = simulator.start_job(running(vendor));
-        let job = job_at(&simulator, &started);
-        let mut watch = Watch::of(&client, &job).await;
-        watch.status().await;
+        let (job, mut watch) = watched_job(&simulator, &client, running(vendor)).await;
         simulator.reject_credentials(true);
         let error = decode_error(&get(&client, &job).await.unwrap_err());
         assert_eq!((error.code, &*error.reason), (Code::FailedPrecondition, "BACKEND_CREDENTIALS_REJECTED"));
         assert_eq!(watch.interruption().await.1.reason, "BACKEND_CREDENTIALS_REJECTED");
         simulator.reject_credentials(false);
-        simulator.finish(&started.id);
+        simulator.finish(&job.job_id);
         assert!(watch.next_status().await.terminal);
     }
 }
@@ -165,11 +161,11 @@ async fn token_never_accepted_is_fetched_twice_per_call() {
 }
 
 #[tokio::test]
-async fn rejected_credentials_are_not_a_refused_job() {
-    for vendor in TRADING {
+async fn rejected_credentials_are_not_a_fault_of_the_job() {
+    for vendor in WITH_TOKENS {
         let simulator = simulator(vendor).await;
         simulator.set_secret("another");
-        let gateway = Gateway::start([traded(vendor, &simulator)]).await;
+        let gateway = Gateway::start([with_token_exchange(vendor, &simulator)]).await;
         let job = job_at(&simulator, &simulator.start_job(running(vendor)));
         let error = get(&gateway.client(), &job).await.unwrap_err();
         assert_eq!(

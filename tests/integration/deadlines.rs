@@ -22,7 +22,7 @@ async fn hanging(vendor: Vendor) -> Simulator {
 }
 
 /// The gRPC status that the server sends for a get whose deadline
-/// passes. A client of the usual kind would end such a call by its own clock.
+/// passes. Most clients end such a call with their own timer first.
 async fn servers_answer(gateway: &Gateway, timeout: &str, request: &GetJobStatusRequest) -> String {
     let message = request.encode_to_vec();
     let mut frame = vec![0];
@@ -38,7 +38,7 @@ async fn servers_answer(gateway: &Gateway, timeout: &str, request: &GetJobStatus
 #[tokio::test]
 async fn get_at_a_hanging_backend_ends_at_its_deadline() {
     let simulator = hanging(Vendor::Kinetica).await;
-    // Nothing but the deadline can end it.
+    // Only the deadline can end it.
     let gateway = Gateway::start([Backend::of(&simulator).poll("timeout", "\"10m\"")]).await;
     let mut request = get_request(&job("kinetica", "1"));
     for wait in [None, Some(proto_ms(60_000))] {
@@ -121,7 +121,7 @@ async fn hanging_poll_times_out_and_is_repeated() {
     watch.next_status().await;
 }
 
-/// A vendor that takes a request and never results.
+/// A vendor that reads a request and never responds.
 struct Silent {
     listener: TcpListener,
 }
@@ -133,7 +133,7 @@ impl Silent {
         (Self { listener }, Backend::at(Vendor::Kinetica, url).poll("timeout", "\"10m\""))
     }
 
-    /// A connection with a whole request on it, which names `id`.
+    /// A connection that has received a whole request for `id`.
     async fn request_for(&self, id: &str) -> TcpStream {
         let (mut stream, _) = guard(self.listener.accept()).await.unwrap();
         let (mut request, mut piece) = (Vec::new(), [0; 4096]);

@@ -1,4 +1,4 @@
-//! Files through a real gateway, from a simulated Claret.
+//! Downloads of files of a simulated Claret through a real gateway.
 
 use std::{
     fs,
@@ -35,14 +35,14 @@ mod memory;
 type Client = JobStatusServiceClient<Channel>;
 
 const SECOND: Duration = Duration::from_secs(1);
-/// Far longer than anything takes, and far shorter than the ten minutes of a stalled reader.
+/// Longest wait of a test; shorter than the ten minutes of a stalled reader.
 const GUARD: Duration = Duration::from_mins(1);
 const MEBI: u64 = 1 << 20;
 
-/// More bytes than all buffers on the way hold.
+/// More bytes than all buffers between vendor and client hold.
 const LARGE: u64 = 64 * MEBI;
 
-/// The bytes of a [`Content::Pattern`] from any place in its period on.
+/// The bytes of a [`Content::Pattern`] from any offset on.
 static PATTERN: LazyLock<Vec<u8>> = LazyLock::new(|| (0..251 + 65536).map(Content::pattern).collect());
 
 fn pattern(offset: u64, len: usize) -> &'static [u8] {
@@ -50,8 +50,8 @@ fn pattern(offset: u64, len: usize) -> &'static [u8] {
     &PATTERN[from..from + len]
 }
 
-/// A connection of its own: on a shared one, the window that a reader which stalls
-/// leaves full would stop the others.
+/// A separate connection: on a shared one, a stalled reader would fill the connection's
+/// window and stop the others.
 async fn connect(gateway: SocketAddr) -> Client {
     Client::connect(format!("http://{gateway}")).await.unwrap()
 }
@@ -75,7 +75,7 @@ impl Gateway {
         Self::of(claret, &url, "").await
     }
 
-    /// With another URL of the simulator, and more lines of `poll`.
+    /// With another URL of the simulator and additional lines of `poll`.
     async fn of(claret: Simulator, url: &str, poll: &str) -> Self {
         let config = format!("allow_inline_secrets = true\n{}{poll}\n", claret.config());
         let config = config.replace(&claret.base_url(), url);
@@ -87,7 +87,7 @@ impl Gateway {
         Self { claret, address, shutdown }
     }
 
-    /// A job that succeeded and left these files.
+    /// A job that succeeded with these files.
     fn job(&self, files: impl IntoIterator<Item = File>) -> String {
         let plan = Plan { files: files.into_iter().collect(), ..Plan::default() };
         self.claret.start_job(plan).id
@@ -159,7 +159,7 @@ async fn read(
     Ok(at)
 }
 
-/// What a program sees of an error.
+/// The parts of an error that a client can read.
 #[derive(Debug, PartialEq, Eq)]
 struct Failure {
     code: Code,
@@ -211,8 +211,8 @@ impl Failure {
     }
 }
 
-/// Between gateway and vendor: counts the connections on which a file comes, and
-/// resets them.
+/// A proxy between gateway and vendor that counts the connections with a download and
+/// can reset them.
 struct Tap {
     address: SocketAddr,
     open: watch::Receiver<usize>,
@@ -272,7 +272,7 @@ async fn tap(
     count.send_modify(|open| *open -= 1);
 }
 
-/// A gateway that sees its vendor through a [`Tap`].
+/// A gateway that reaches its vendor through a [`Tap`].
 async fn tapped() -> (Gateway, Tap) {
     let claret = Simulator::start(Vendor::Claret).await.unwrap();
     let tap = Tap::start(claret.addr()).await;

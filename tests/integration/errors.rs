@@ -172,7 +172,7 @@ async fn exceeded_limit_is_named() {
     let error = decode_error(&batch(&client, batch_request(vec![job.clone(); 4])).await.unwrap_err());
     assert_eq!((&*error.reason, error.field()), ("INVALID_REQUEST", "jobs"));
     drop(watches);
-    // A watch is free again once the server has heard of its end.
+    // The server counts a watch until it learns of the watch's end.
     let open_again = async {
         while Watch::open(&client, watch_request(&job)).await.is_err() {
             get(&client, &job).await.unwrap();
@@ -181,7 +181,7 @@ async fn exceeded_limit_is_named() {
     guard(open_again).await;
 }
 
-/// What a vendor does, and what a caller is decoded.
+/// A vendor's fault, and the error that a caller receives.
 struct Case {
     vendor: Vendor,
     effect: Effect,
@@ -307,7 +307,7 @@ async fn vendor_failures_map_to_code_and_reason() {
 }
 
 #[tokio::test]
-async fn wrong_endpoint_is_no_missing_job() {
+async fn wrong_endpoint_is_backend_rejected() {
     for vendor in Vendor::ALL {
         let simulator = simulator(vendor).await;
         let token = simulator.issue_token();
@@ -329,7 +329,7 @@ async fn refused_connection_is_unavailable() {
 }
 
 #[tokio::test]
-async fn vendor_message_is_cut_to_512_characters() {
+async fn vendor_message_is_truncated_to_512_characters() {
     let simulator = simulator(Vendor::Immuta).await;
     simulator.inject(Fault::new(Effect::Refuse("ä".repeat(5000))));
     let gateway = Gateway::start([Backend::of(&simulator)]).await;

@@ -1,6 +1,6 @@
-//! Whatever the network and a broken vendor do to a response: what callers see
-//! meanwhile, and that no job is lost, none takes another's state, and no other
-//! backend notices. docs/faults.md is the table of them.
+//! Faults of the network and of the vendors: what callers see while each lasts. No job is
+//! lost, none shows another's state, and no other backend is affected. docs/faults.md has
+//! the table.
 
 use std::{
     collections::HashSet,
@@ -35,7 +35,7 @@ mod table;
 
 use table::{ROWS, Row, Sees, Wrong};
 
-/// As docs/faults.md has to have them, with the effect that does the same by hand.
+/// The faults that docs/faults.md must list, with the equivalent effect of a simulator.
 pub(crate) fn named_faults() -> impl Iterator<Item = (&'static str, Option<&'static str>)> {
     ROWS.iter().map(|row| {
         let effect = match row.fault {
@@ -46,10 +46,10 @@ pub(crate) fn named_faults() -> impl Iterator<Item = (&'static str, Option<&'sta
     })
 }
 
-/// Threads on which anything panicked. A test's gateway runs on the test's own.
+/// Threads that panicked. A test's gateway runs on the test's own thread.
 static PANICKED: LazyLock<Mutex<HashSet<ThreadId>>> = LazyLock::new(Mutex::default);
 
-/// From now on a panic of this thread is remembered, also one that is caught.
+/// Records panics of this thread from now on, caught ones, too.
 fn watch_for_panics() {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
@@ -65,7 +65,7 @@ fn assert_nothing_panicked() {
     assert!(!PANICKED.lock().unwrap().contains(&thread::current().id()));
 }
 
-/// Nothing that a caller sees of an error gives away a secret or an address.
+/// The visible parts of an error contain no secret and no address.
 fn assert_discreet(error: &Status, what: &str) {
     let details = String::from_utf8_lossy(error.details()).into_owned();
     let visible = format!("{error:?} {error} {details} {:?}", decode_error(error));
@@ -84,7 +84,7 @@ fn assert_discreet(error: &Status, what: &str) {
     }
 }
 
-/// One fault at one vendor: its own proxy and backend.
+/// One fault at one vendor, with its own proxy and backend.
 struct Trial<'a> {
     row: &'a Row,
     simulator: &'a Simulator,
@@ -158,9 +158,9 @@ async fn at_last(client: &Client, job: &JobRef) -> S {
         loop {
             match get(client, job).await {
                 Ok(status) => return status.state(),
-                // What it failed with last holds until the back-off is over.
+                // The last failure is reported until the back-off ends.
                 Err(error) => {
-                    assert!(matches!(code_and_reason(&error).0, Code::Unavailable | Code::Internal))
+                    assert!(matches!(code_and_reason(&error).0, Code::Unavailable | Code::Internal));
                 }
             }
         }
@@ -168,7 +168,7 @@ async fn at_last(client: &Client, job: &JobRef) -> S {
     guard(response).await
 }
 
-/// All faults at once, at one gateway, beside a backend that is well.
+/// All faults at once at one gateway, beside a healthy backend.
 async fn every_fault_at(vendor: Vendor) {
     watch_for_panics();
     let simulator_of_all = simulator(vendor).await;
@@ -181,7 +181,7 @@ async fn every_fault_at(vendor: Vendor) {
     let gateway = Gateway::start(backends).await;
     let client = gateway.client();
     let elsewhere = job_at(&well, &well.start_job(Plan::fixed(running(well.vendor()))));
-    // One that fails does not hide the others.
+    // Report every failing row.
     let run = |trial| AssertUnwindSafe(Trial::run(trial, &client, &elsewhere)).catch_unwind();
     let ended = join_all(trials.iter().map(run)).await;
     let failed = trials.iter().zip(ended).filter(|(_, ended)| ended.is_err());
@@ -234,7 +234,7 @@ async fn closed_under_each_second_request(vendor: Vendor) {
     assert!(proxy.seen().connections > 5, "{vendor}: {:?}", proxy.seen());
 }
 
-/// Two words that mean different states, neither of them an end.
+/// Two words with different states, neither of them terminal.
 fn two_states(vendor: Vendor) -> [(&'static str, S); 2] {
     match vendor {
         Vendor::Immuta => [("created", S::Pending), ("active", S::Running)],
@@ -306,7 +306,7 @@ async fn response_to_the_previous_request_is_never_read_as_this_jobs() {
 const SHARES: usize = 8;
 
 #[tokio::test]
-async fn response_cut_at_any_byte_is_an_outage() {
+async fn response_truncated_at_any_byte_is_an_outage() {
     watch_for_panics();
     join_all(Vendor::ALL.map(ends_at_any_byte)).await;
     assert_nothing_panicked();
@@ -315,7 +315,7 @@ async fn response_cut_at_any_byte_is_an_outage() {
 async fn ends_at_any_byte(vendor: Vendor) {
     let simulator = simulator(vendor).await;
     let proxies = join_all((0..SHARES).map(|_| Proxy::before(&simulator))).await;
-    // A back-off of nothing, so that each get is a request.
+    // Without back-off, each get is a request.
     let backends: Vec<_> = proxies
         .iter()
         .enumerate()
@@ -357,7 +357,7 @@ async fn ends_at_any_byte(vendor: Vendor) {
     join_all((0..SHARES).map(share)).await;
 }
 
-/// A get and a watch of a backend with which no connection comes about.
+/// A get and a watch of a backend that can't be connected to.
 async fn never_connects(backend: Backend, well: &Simulator) {
     let gateway = Gateway::start([backend.clone(), Backend::of(well)]).await;
     let client = gateway.client();
@@ -371,7 +371,7 @@ async fn never_connects(backend: Backend, well: &Simulator) {
     assert_eq!(code_and_reason(&error), (Code::Unavailable, "BACKEND_UNAVAILABLE".to_owned()));
     assert!(decode_error(&error).retry_delay().is_some());
     assert_discreet(&error, "no connection");
-    // A connection may take longer to fail than the first heartbeat to come.
+    // The connection may fail after the first heartbeat is due.
     let (interruption, cause) = watch.interruption().await;
     assert_eq!((cause.code, &*cause.reason), (Code::Unavailable, "BACKEND_UNAVAILABLE"));
     assert_discreet(&from_message(&interruption.cause.unwrap()), "no connection");
@@ -426,7 +426,7 @@ async fn unknown_host_is_an_outage() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn endless_bodies_and_gzip_bombs_cost_no_memory() {
+async fn endless_body_or_gzip_bomb_costs_no_memory() {
     const LIMIT: u64 = 1 << 20;
     let simulator = simulator(Vendor::Kinetica).await;
     let proxy = Proxy::before(&simulator).await;

@@ -11,7 +11,7 @@ use jobwatch::{
         job_status_service_client::JobStatusServiceClient, watch_job_response::Event,
     },
     server::{self, ServeError},
-    simulators::{Job, Simulator, Vendor, credentials},
+    simulators::{Job, Plan, Simulator, Vendor, credentials},
 };
 use prost::Message;
 use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
@@ -24,12 +24,12 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 pub(crate) type Client = JobStatusServiceClient<Channel>;
 
-/// Nothing that a test waits for takes this long, however busy the machine is.
+/// Longest wait of a test, far above what a busy machine needs.
 const GUARD: Duration = Duration::from_mins(1);
 
-/// Fails the test rather than hang.
+/// Fails the test instead of waiting forever.
 pub(crate) async fn guard<T>(future: impl Future<Output = T>) -> T {
-    timeout(GUARD, future).await.expect("it takes too long")
+    timeout(GUARD, future).await.expect("no result within a minute")
 }
 
 pub(crate) const fn ms(millis: u64) -> Duration {
@@ -44,7 +44,7 @@ pub(crate) async fn simulator(vendor: Vendor) -> Simulator {
     Simulator::start(vendor).await.unwrap()
 }
 
-/// One `[backends.x]` of a configuration: by default named like its vendor, with
+/// One `[backends.x]` of a configuration: by default with its vendor's name,
 /// the vendor's usual credentials and a short poll interval.
 #[derive(Clone, Debug)]
 pub(crate) struct Backend {
@@ -93,7 +93,7 @@ impl Backend {
         Self { name: vendor.to_string(), vendor, url: url.into(), credentials, more: String::new(), poll }
     }
 
-    /// An address where nobody listens.
+    /// An address without a listener.
     pub(crate) async fn dead(vendor: Vendor) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         Self::at(vendor, format!("http://{}", listener.local_addr().unwrap()))
@@ -229,6 +229,22 @@ impl Drop for Gateway {
 
 pub(crate) fn job(backend: &str, id: &str) -> JobRef {
     JobRef { backend: backend.to_owned(), job_id: id.to_owned(), job_tag: String::new() }
+}
+
+/// A simulated vendor, and a client of a gateway with this one backend.
+pub(crate) async fn single_backend(vendor: Vendor) -> (Simulator, Client, Gateway) {
+    let simulator = simulator(vendor).await;
+    let gateway = Gateway::start([Backend::of(&simulator)]).await;
+    let client = gateway.client();
+    (simulator, client, gateway)
+}
+
+/// A job with this plan, and a watch that has received its first status.
+pub(crate) async fn watched_job(simulator: &Simulator, client: &Client, plan: Plan) -> (JobRef, Watch) {
+    let job = job_at(simulator, &simulator.start_job(plan));
+    let mut watch = Watch::of(client, &job).await;
+    watch.status().await;
+    (job, watch)
 }
 
 /// A simulated job, at the backend that is named like its vendor.
@@ -442,14 +458,14 @@ impl Watch {
         }
     }
 
-    /// How it ends, which has to be now, but for heartbeats.
+    /// The end of the watch, before which only heartbeats may come.
     pub(crate) async fn end(&mut self) -> Result<(), Status> {
         let event = self.next_but_heartbeats().await?;
         assert!(event.is_none(), "it goes on: {event:?}");
         Ok(())
     }
 
-    /// All statuses that are still to come, and the end.
+    /// The remaining statuses, and the end.
     pub(crate) async fn rest(&mut self) -> (Vec<JobStatus>, Result<(), Status>) {
         let mut statuses = Vec::new();
         loop {

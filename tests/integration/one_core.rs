@@ -1,4 +1,4 @@
-//! The program where there is one core: it runs on one thread there.
+//! The program on one core runs on one thread.
 
 use jobwatch::{
     proto::v1::JobState as S,

@@ -1,24 +1,17 @@
-//! What callers are told while a vendor can't be asked, and that the end of a job
-//! is not lost in it.
+//! Outages: callers receive interruptions while a vendor can't be polled, and the terminal
+//! status afterwards.
 
 use futures_util::future::join_all;
 use jobwatch::{
     proto::v1::{
         BackendHealth, JobState as S, ListBackendsRequest, WatchJobRequest, watch_job_response::Event,
     },
-    simulators::{Effect, Fault, Plan, Simulator, Vendor},
+    simulators::{Effect, Fault, Plan, Vendor},
 };
 use tokio::time::Instant;
 use tonic::Code;
 
 use crate::harness::*;
-
-async fn alone(vendor: Vendor) -> (Simulator, Client, Gateway) {
-    let simulator = simulator(vendor).await;
-    let gateway = Gateway::start([Backend::of(&simulator)]).await;
-    let client = gateway.client();
-    (simulator, client, gateway)
-}
 
 #[tokio::test]
 async fn end_during_an_outage_is_sent_after_it() {
@@ -26,7 +19,7 @@ async fn end_during_an_outage_is_sent_after_it() {
 }
 
 async fn end_during_an_outage(vendor: Vendor) {
-    let (simulator, client, _gateway) = alone(vendor).await;
+    let (simulator, client, _gateway) = single_backend(vendor).await;
     let started = simulator.start_job(Plan::default().running_for(ms(600_000)));
     let job = job_at(&simulator, &started);
     let mut watches = Vec::new();
@@ -71,7 +64,7 @@ async fn end_during_an_outage(vendor: Vendor) {
 
 #[tokio::test]
 async fn watch_of_an_unreachable_vendor_is_interrupted_at_once() {
-    let (simulator, client, _gateway) = alone(Vendor::Kinetica).await;
+    let (simulator, client, _gateway) = single_backend(Vendor::Kinetica).await;
     let job = job_at(&simulator, &simulator.start_job(Plan::fixed("RUNNING")));
     simulator.go_down().await;
     let mut watch = Watch::of(&client, &job).await;
@@ -85,7 +78,7 @@ async fn watch_of_an_unreachable_vendor_is_interrupted_at_once() {
 
 #[tokio::test]
 async fn outage_without_change_ends_with_a_heartbeat() {
-    let (simulator, client, _gateway) = alone(Vendor::Immuta).await;
+    let (simulator, client, _gateway) = single_backend(Vendor::Immuta).await;
     let job = job_at(&simulator, &simulator.start_job(Plan::fixed("active")));
     let mut watch = Watch::of(&client, &job).await;
     watch.status().await;
@@ -103,7 +96,7 @@ async fn outage_without_change_ends_with_a_heartbeat() {
 
 #[tokio::test]
 async fn every_failure_interrupts_a_watch_without_ending_it() {
-    let (simulator, client, _gateway) = alone(Vendor::Immuta).await;
+    let (simulator, client, _gateway) = single_backend(Vendor::Immuta).await;
     let started = simulator.start_job(Plan::fixed("active"));
     let mut watch = Watch::of(&client, &job_at(&simulator, &started)).await;
     watch.status().await;
@@ -133,7 +126,7 @@ async fn every_failure_interrupts_a_watch_without_ending_it() {
 
 #[tokio::test]
 async fn retry_after_is_honoured_and_reported() {
-    let (simulator, client, _gateway) = alone(Vendor::Immuta).await;
+    let (simulator, client, _gateway) = single_backend(Vendor::Immuta).await;
     let job = job_at(&simulator, &simulator.start_job(Plan::fixed("active")));
     let mut watch = Watch::of(&client, &job).await;
     watch.status().await;
@@ -160,7 +153,7 @@ async fn retry_after_is_honoured_and_reported() {
 }
 
 #[tokio::test]
-async fn batch_with_a_throttled_backend_answers_the_others() {
+async fn batch_with_a_throttled_backend_serves_the_others() {
     let (immuta, claret) = (simulator(Vendor::Immuta).await, simulator(Vendor::Claret).await);
     immuta.inject(Fault::new(Effect::retry_after(503, 30)));
     let gateway = Gateway::start([Backend::of(&immuta), Backend::of(&claret)]).await;
@@ -197,8 +190,8 @@ async fn open_circuit_breaker_lets_one_probe_through_at_a_time() {
     simulator.clear_calls();
     guard(simulator.wait_for_responses("/get/job", 15)).await;
     let calls = simulator.calls();
-    // Up to four were in flight. What comes after them is probes, each of one job and each
-    // after the response to the one before.
+    // Up to four were in flight. Probes follow, each of one job and each after the response
+    // to the previous one.
     for pair in calls[4..].windows(2) {
         let Some(answered_after) = pair[0].answered_after else { continue };
         assert!(pair[1].at >= pair[0].at + answered_after, "two probes at a time: {pair:?}");
@@ -253,7 +246,7 @@ async fn slow_or_dead_backend_does_not_delay_another() {
         assert_eq!(watch.status().await.vendor_state, word);
     }
     get(&client, &job).await.unwrap();
-    // All of that while no response of the slow one was sent.
+    // All of it before any response of the slow backend.
     slow.clear_faults();
     assert_eq!(code_and_reason(&bad[0].end().await.unwrap_err()).1, "JOB_NOT_FOUND");
 }

@@ -17,7 +17,7 @@ use tonic::transport::Endpoint;
 
 use crate::harness::*;
 
-/// `jobwatch serve` with this configuration, which is there while the file is.
+/// `jobwatch serve` with this configuration, which exists as long as the file.
 pub(crate) fn command(config: &str) -> (NamedTempFile, Command) {
     let mut file = NamedTempFile::new().unwrap();
     file.write_all(config.as_bytes()).unwrap();
@@ -38,13 +38,13 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// Starts it on a free port, which is read from its log.
+    /// Starts it on a free port, and reads the port from its log.
     pub(crate) async fn start(backends: impl IntoIterator<Item = Backend>, log: &str) -> Self {
         let config = config_text("[server]\nlisten = \"127.0.0.1:0\"", backends);
         Self::run(command(&config), log).await
     }
 
-    /// Starts what [`command`] gave.
+    /// Starts a [`command`].
     pub(crate) async fn run((file, mut command): (NamedTempFile, Command), log: &str) -> Self {
         let mut child = command.env("JOBWATCH_LOG", log).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
@@ -81,28 +81,28 @@ impl Program {
         assert!(sent.success());
     }
 
-    /// How it exits, which has to be soon; its whole log is read then.
+    /// Waits for its exit, and reads the rest of its log.
     pub(crate) async fn exit_code(&mut self) -> Option<i32> {
         let status = guard(self.child.wait()).await.unwrap();
         guard(&mut self.reader).await.unwrap();
         status.code()
     }
 
-    /// Most memory that it ever held, in bytes.
+    /// Peak resident memory in bytes.
     #[cfg(target_os = "linux")]
     pub(crate) fn peak_memory(&self) -> u64 {
-        1024 * self.of_the_system("VmHWM:").trim_end_matches(" kB").parse::<u64>().unwrap()
+        1024 * self.proc_status("VmHWM:").trim_end_matches(" kB").parse::<u64>().unwrap()
     }
 
-    /// Threads that it has now.
+    /// Number of its threads.
     #[cfg(target_os = "linux")]
     pub(crate) fn threads(&self) -> usize {
-        self.of_the_system("Threads:").parse().unwrap()
+        self.proc_status("Threads:").parse().unwrap()
     }
 
-    /// Its `/proc/PID/status`.
+    /// A value of its `/proc/PID/status`.
     #[cfg(target_os = "linux")]
-    fn of_the_system(&self, what: &str) -> String {
+    fn proc_status(&self, what: &str) -> String {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id().unwrap())).unwrap();
         status.lines().find_map(|line| line.strip_prefix(what)).unwrap().trim().to_owned()
     }
@@ -114,7 +114,7 @@ impl Program {
         let _ = reader.await;
     }
 
-    /// What it has written to stderr so far.
+    /// Its stderr so far.
     pub(crate) fn log(&self) -> String {
         self.log.lock().unwrap().clone()
     }

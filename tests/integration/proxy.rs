@@ -1,8 +1,8 @@
-//! The network between a gateway and a vendor, as bad as a test wants it.
+//! A faulty network between a gateway and a vendor.
 //!
 //! A [`Proxy`] reads the requests of a connection one by one, fetches each response from
-//! the simulator behind it, and lets the response out as the [`Fault`] of that moment
-//! says. A test changes the fault while connections are open.
+//! the simulator behind it, and sends the response with the current [`Fault`]
+//! applied. A test changes the fault while connections are open.
 
 use std::{
     io,
@@ -26,21 +26,21 @@ use crate::harness::guard;
 /// The order of a connection's responses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Order {
-    /// To each request its own.
+    /// Each request gets its own response.
     Right,
-    /// None; nothing is read.
+    /// No response; requests are not read.
     Deaf,
-    /// One, and ends under the next request.
+    /// One response, then the connection ends under the next request.
     Once,
-    /// From the second on a copy of the one before comes first.
+    /// From the second on, a copy of the previous response comes first.
     CopyFirst,
-    /// From the second on the one before comes in its place.
+    /// From the second on, the previous response comes instead.
     Shifted,
 }
 
 type Change = Arc<dyn Fn(&RawResponse) -> Delivery + Send + Sync>;
 
-/// What goes wrong with a response.
+/// A fault of the network.
 #[derive(Clone)]
 pub(crate) struct Fault {
     change: Change,
@@ -50,17 +50,17 @@ pub(crate) struct Fault {
 }
 
 impl Fault {
-    /// None at all.
+    /// No fault.
     pub(crate) fn none() -> Self {
         Self::changed(|response| Delivery::of(response.whole()))
     }
 
-    /// This delivery in place of the response's.
+    /// This delivery instead of the response's.
     pub(crate) fn changed(change: impl Fn(&RawResponse) -> Delivery + Send + Sync + 'static) -> Self {
         Self { change: Arc::new(change), delays: [0..=0, 0..=0], order: Order::Right }
     }
 
-    /// What a simulator's effect of this kind does to the bytes, here on the way.
+    /// Applies a simulator's effect to the bytes on the way.
     pub(crate) fn of(effect: &Effect) -> Self {
         match (effect, effect.distortion()) {
             (_, Some(distortion)) => Self::changed(distortion),
@@ -70,7 +70,7 @@ impl Fault {
         }
     }
 
-    /// Connections are taken and nothing is ever read.
+    /// Connections are accepted and never read.
     pub(crate) fn deaf() -> Self {
         Self { order: Order::Deaf, ..Self::none() }
     }
@@ -80,13 +80,13 @@ impl Fault {
         Self { order: Order::Once, ..Self::none() }
     }
 
-    /// A copy of the response before, in place of the response, just as the next request
-    /// has come.
+    /// A copy of the previous response instead of the response, when the next request has
+    /// arrived.
     pub(crate) fn copied_late() -> Self {
         Self { order: Order::CopyFirst, ..Self::none() }
     }
 
-    /// Each request of a connection but the first gets the response to the one before.
+    /// Each request of a connection but the first gets the response to the previous one.
     pub(crate) fn shifted() -> Self {
         Self { order: Order::Shifted, ..Self::none() }
     }
@@ -101,13 +101,13 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap()
 }
 
-/// What went through a proxy so far.
+/// Counts the traffic of a proxy.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Seen {
     pub(crate) connections: usize,
-    /// Requests that were read or, where nothing is read, waited for.
+    /// Requests that were read, or that were awaited if none is read.
     pub(crate) requests: usize,
-    /// Bytes that the gateway's side took.
+    /// Bytes that the gateway received.
     pub(crate) bytes: usize,
 }
 
@@ -117,7 +117,7 @@ struct Shared {
     seen: watch::Sender<Seen>,
 }
 
-/// Stands before one simulator until it is dropped.
+/// A proxy in front of one simulator until it is dropped.
 pub(crate) struct Proxy {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -138,7 +138,7 @@ impl Proxy {
         format!("http://{}", self.address)
     }
 
-    /// From the next response on, on open connections, too.
+    /// Sets the fault from the next response on, on open connections, too.
     pub(crate) fn set(&self, fault: Fault) {
         *self.shared.fault.lock().unwrap() = fault;
     }
@@ -151,7 +151,7 @@ impl Proxy {
         *self.shared.seen.borrow()
     }
 
-    /// Returns once `number` more requests have come.
+    /// Returns once `number` more requests have arrived.
     pub(crate) async fn requests_come(&self, number: usize) {
         let wanted = self.seen().requests + number;
         let mut seen = self.shared.seen.subscribe();
@@ -184,7 +184,7 @@ impl Shared {
         }
     }
 
-    /// An error is an end that the gateway or the vendor made: theirs to explain.
+    /// An error means that the gateway or the vendor closed its connection.
     async fn serve(self: Arc<Self>, mut stream: TcpStream) -> io::Result<()> {
         stream.set_nodelay(true)?;
         let mut unread = Vec::new();
@@ -222,7 +222,7 @@ impl Shared {
     }
 }
 
-/// The next request as it came; `None` at the end of the connection.
+/// The next request as received; `None` at the end of the connection.
 async fn read_request(stream: &mut TcpStream, unread: &mut Vec<u8>) -> io::Result<Option<Vec<u8>>> {
     loop {
         if let Some(end) = unread.windows(4).position(|four| four == b"\r\n\r\n") {

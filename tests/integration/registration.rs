@@ -1,4 +1,4 @@
-//! Jobs that a vendor does not know yet, or no longer.
+//! Late and vanished jobs: a vendor does not know them yet, or no longer.
 
 use jobwatch::{
     proto::v1::JobState as S,
@@ -39,7 +39,7 @@ async fn job_registered_after_the_watch_began_is_found() {
     }
 }
 
-/// Immuta's is in `watches`.
+/// The test for Immuta is in `watches`.
 #[tokio::test]
 async fn job_never_registered_is_not_found_after_the_grace() {
     for vendor in [Vendor::Kinetica, Vendor::Claret, Vendor::Datasaur] {
@@ -90,19 +90,14 @@ async fn immuta_job_archived_before_its_end_was_seen_is_gone() {
 }
 
 #[tokio::test]
-async fn archived_immuta_job_with_a_known_end_is_answered() {
-    let simulator = simulator(Vendor::Immuta).await;
-    let gateway = Gateway::start([Backend::of(&simulator)]).await;
-    let client = gateway.client();
-    let started = simulator.start_job(Plan::fixed("active"));
-    let job = job_at(&simulator, &started);
-    let mut watch = Watch::of(&client, &job).await;
-    watch.status().await;
-    simulator.finish(&started.id);
+async fn archived_immuta_job_with_a_cached_terminal_status_is_served() {
+    let (simulator, client, _gateway) = single_backend(Vendor::Immuta).await;
+    let (job, mut watch) = watched_job(&simulator, &client, Plan::fixed("active")).await;
+    simulator.finish(&job.job_id);
     assert_eq!(watch.status().await.state(), S::Succeeded);
     watch.end().await.unwrap();
 
-    simulator.forget(&started.id);
+    simulator.forget(&job.job_id);
     let polls = simulator.count("/jobs/statuses");
     assert_eq!(get(&client, &job).await.unwrap().state(), S::Succeeded);
     assert_eq!(

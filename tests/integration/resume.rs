@@ -1,5 +1,5 @@
-//! A watch goes on from its token: on the same server, after a restart, on a
-//! replica that knows more or less.
+//! Resume tokens: a watch continues on the same server, after a restart, and on a replica
+//! with newer or older statuses.
 
 use jobwatch::{
     proto::v1::{JobState as S, JobStatusView, WatchJobRequest, watch_job_response::Event},
@@ -16,7 +16,7 @@ fn from(token: &str, job: &jobwatch::proto::v1::JobRef) -> WatchJobRequest {
     }
 }
 
-/// The next so many events are heartbeats.
+/// The next events are heartbeats, this many of them.
 async fn stays_silent(watch: &mut Watch, heartbeats: usize) {
     for _ in 0..heartbeats {
         let event = watch.next().await.unwrap();
@@ -26,13 +26,8 @@ async fn stays_silent(watch: &mut Watch, heartbeats: usize) {
 
 #[tokio::test]
 async fn resumed_watch_sends_nothing_twice() {
-    let simulator = simulator(Vendor::Immuta).await;
-    let gateway = Gateway::start([Backend::of(&simulator)]).await;
-    let client = gateway.client();
-    let started = simulator.start_job(Plan::fixed("created"));
-    let job = job_at(&simulator, &started);
-    let mut watch = Watch::of(&client, &job).await;
-    watch.status().await;
+    let (simulator, client, _gateway) = single_backend(Vendor::Immuta).await;
+    let (job, mut watch) = watched_job(&simulator, &client, Plan::fixed("created")).await;
     let token = watch.token.clone();
     // On the same gateway: while another watch is open, and without any other watch.
     for _ in 0..2 {
@@ -41,11 +36,11 @@ async fn resumed_watch_sends_nothing_twice() {
         assert!(!resumed.token.is_empty());
         drop(std::mem::replace(&mut watch, resumed));
     }
-    simulator.set_state(&started.id, "active");
+    simulator.set_state(&job.job_id, "active");
     assert_eq!(watch.status().await.state(), S::Running);
     let token = watch.token.clone();
     drop(watch);
-    simulator.finish(&started.id);
+    simulator.finish(&job.job_id);
     let mut watch = Watch::open(&client, from(&token, &job)).await.unwrap();
     assert_eq!(watch.next_status().await.state(), S::Succeeded);
     let token = watch.token.clone();
@@ -129,19 +124,14 @@ async fn resume_at_a_stale_replica_sends_nothing_older() {
 
 #[tokio::test]
 async fn state_that_recurs_is_sent_again() {
-    let simulator = simulator(Vendor::Immuta).await;
-    let gateway = Gateway::start([Backend::of(&simulator)]).await;
-    let client = gateway.client();
-    let started = simulator.start_job(Plan::fixed("active"));
-    let job = job_at(&simulator, &started);
-    let mut watch = Watch::of(&client, &job).await;
-    watch.status().await;
+    let (simulator, client, _gateway) = single_backend(Vendor::Immuta).await;
+    let (job, mut watch) = watched_job(&simulator, &client, Plan::fixed("active")).await;
     let token = watch.token.clone();
     for word in ["retry", "active"] {
-        simulator.set_state(&started.id, word);
+        simulator.set_state(&job.job_id, word);
         assert_eq!(watch.status().await.vendor_state, word);
     }
-    // Not the same status as the token's: its error shows now.
+    // The status differs from the token's: it has the error of the retry.
     let mut resumed = Watch::open(&client, from(&token, &job)).await.unwrap();
     assert_eq!(resumed.next_status().await.state(), S::Running);
 }

@@ -20,14 +20,14 @@ use crate::{
 
 const NEW: &str = "another+secret=1";
 
-/// A vendor, and a file where the gateway's secret for it is.
-struct Room {
+/// A vendor, and a file with the gateway's secret for it.
+struct Fixture {
     dir: TempDir,
     simulator: Simulator,
     job: JobRef,
 }
 
-impl Room {
+impl Fixture {
     async fn new(vendor: Vendor, secret: &str) -> Self {
         let simulator = simulator(vendor).await;
         let word = match vendor {
@@ -38,16 +38,16 @@ impl Room {
         };
         let job = job_at(&simulator, &simulator.start_job(Plan::fixed(word)));
         let dir = tempfile::tempdir().unwrap();
-        let room = Self { dir, simulator, job };
-        fs::write(room.path("key"), secret).unwrap();
-        room
+        let fixture = Self { dir, simulator, job };
+        fs::write(fixture.path("key"), secret).unwrap();
+        fixture
     }
 
     fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    /// The backend, whose secret is found so: `{ file = .. }` or `{ env = .. }`.
+    /// The backend with its secret in `{ file = .. }` or `{ env = .. }`.
     fn backend(&self, kind: Kind, place: &str) -> Backend {
         let credentials = match kind {
             Kind::Key => format!("{{ api_key = {place} }}"),
@@ -67,7 +67,7 @@ impl Room {
         self.backend(kind, &format!("{{ file = {file:?} }}"))
     }
 
-    /// The vendor takes another secret, and neither the one before nor its tokens.
+    /// The vendor accepts another secret, and no longer the previous one or its tokens.
     fn revoke(&self) {
         self.simulator.set_secret(NEW);
         self.simulator.expire_tokens();
@@ -88,10 +88,10 @@ enum Kind {
     Client,
 }
 
-/// Returns once this is so.
-async fn until(mut so: impl FnMut() -> bool) {
+/// Returns once the condition holds.
+async fn until(mut condition: impl FnMut() -> bool) {
     guard(async {
-        while !so() {
+        while !condition() {
             sleep(ms(10)).await;
         }
     })
@@ -116,18 +116,18 @@ async fn watch_continues_with_a_rotated_secret() {
         (Vendor::Datasaur, Kind::Client, credentials::DATASAUR_CLIENT_SECRET),
     ];
     join_all(cases.map(|(vendor, kind, secret)| async move {
-        let room = Room::new(vendor, secret).await;
+        let fixture = Fixture::new(vendor, secret).await;
         if kind == Kind::Bearer {
-            fs::write(room.path("key"), room.simulator.issue_token()).unwrap();
+            fs::write(fixture.path("key"), fixture.simulator.issue_token()).unwrap();
         }
-        let gateway = Gateway::start([room.in_file(kind)]).await;
-        let mut watch = Watch::of(&gateway.client(), &room.job).await;
+        let gateway = Gateway::start([fixture.in_file(kind)]).await;
+        let mut watch = Watch::of(&gateway.client(), &fixture.job).await;
         assert!(!watch.status().await.terminal, "{vendor} {kind:?}");
 
-        room.revoke();
-        let new = if kind == Kind::Bearer { room.simulator.issue_token() } else { NEW.to_owned() };
-        fs::write(room.path("key"), new).unwrap();
-        room.finish();
+        fixture.revoke();
+        let new = if kind == Kind::Bearer { fixture.simulator.issue_token() } else { NEW.to_owned() };
+        fs::write(fixture.path("key"), new).unwrap();
+        fixture.finish();
         assert!(watch.next_status().await.terminal, "{vendor} {kind:?}");
         watch.end().await.unwrap();
     }))
@@ -140,16 +140,16 @@ async fn rotated_secret_with_a_valid_token_causes_no_error() {
         (Vendor::Claret, Kind::Login, credentials::CLARET_PASSWORD, "/tokens/create"),
         (Vendor::Datasaur, Kind::Client, credentials::DATASAUR_CLIENT_SECRET, "/oauth/token"),
     ] {
-        let room = Room::new(vendor, secret).await;
-        let gateway = Gateway::start([room.in_file(kind)]).await;
-        let mut watch = Watch::of(&gateway.client(), &room.job).await;
+        let fixture = Fixture::new(vendor, secret).await;
+        let gateway = Gateway::start([fixture.in_file(kind)]).await;
+        let mut watch = Watch::of(&gateway.client(), &fixture.job).await;
         watch.status().await;
-        room.simulator.set_secret(NEW);
-        fs::write(room.path("key"), NEW).unwrap();
-        guard(room.simulator.wait_for_responses(trade, 2)).await;
-        room.finish();
+        fixture.simulator.set_secret(NEW);
+        fs::write(fixture.path("key"), NEW).unwrap();
+        guard(fixture.simulator.wait_for_responses(trade, 2)).await;
+        fixture.finish();
         assert!(watch.status().await.terminal, "there was no interruption");
-        assert_eq!(room.simulator.count(trade), 2);
+        assert_eq!(fixture.simulator.count(trade), 2);
     }
 }
 
@@ -158,50 +158,50 @@ async fn rotated_secret_with_a_valid_token_causes_no_error() {
 async fn secret_symlink_that_is_replaced_is_reread() {
     use std::os::unix::fs::symlink;
 
-    let room = Room::new(Vendor::Immuta, "").await;
+    let fixture = Fixture::new(Vendor::Immuta, "").await;
     for (version, secret) in [("..1", credentials::IMMUTA_API_KEY), ("..2", NEW)] {
-        fs::create_dir(room.path(version)).unwrap();
-        fs::write(room.path(version).join("key"), secret).unwrap();
+        fs::create_dir(fixture.path(version)).unwrap();
+        fs::write(fixture.path(version).join("key"), secret).unwrap();
     }
-    fs::remove_file(room.path("key")).unwrap();
-    symlink("..data/key", room.path("key")).unwrap();
-    symlink("..1", room.path("..data")).unwrap();
-    let gateway = Gateway::start([room.in_file(Kind::Key)]).await;
-    let mut watch = Watch::of(&gateway.client(), &room.job).await;
+    fs::remove_file(fixture.path("key")).unwrap();
+    symlink("..data/key", fixture.path("key")).unwrap();
+    symlink("..1", fixture.path("..data")).unwrap();
+    let gateway = Gateway::start([fixture.in_file(Kind::Key)]).await;
+    let mut watch = Watch::of(&gateway.client(), &fixture.job).await;
     watch.status().await;
 
-    room.revoke();
-    symlink("..2", room.path("..tmp")).unwrap();
-    fs::rename(room.path("..tmp"), room.path("..data")).unwrap();
-    room.finish();
+    fixture.revoke();
+    symlink("..2", fixture.path("..tmp")).unwrap();
+    fs::rename(fixture.path("..tmp"), fixture.path("..data")).unwrap();
+    fixture.finish();
     assert!(watch.next_status().await.terminal);
 }
 
 #[tokio::test]
 async fn emptied_secret_file_keeps_the_secret_and_is_logged_once() {
-    let room = Room::new(Vendor::Immuta, credentials::IMMUTA_API_KEY).await;
-    let program = Program::start([room.in_file(Kind::Key)], "info").await;
+    let fixture = Fixture::new(Vendor::Immuta, credentials::IMMUTA_API_KEY).await;
+    let program = Program::start([fixture.in_file(Kind::Key)], "info").await;
     let client = program.client();
-    let mut watch = Watch::of(&client, &room.job).await;
+    let mut watch = Watch::of(&client, &fixture.job).await;
     watch.status().await;
 
-    fs::write(room.path("key"), "").unwrap();
+    fs::write(fixture.path("key"), "").unwrap();
     until(|| program.log().contains("which is empty")).await;
-    get(&client, &room.job).await.unwrap();
+    get(&client, &fixture.job).await.unwrap();
 
-    room.revoke();
-    replace(&room.path("key"), NEW);
-    room.finish();
+    fixture.revoke();
+    replace(&fixture.path("key"), NEW);
+    fixture.finish();
     assert!(watch.next_status().await.terminal);
-    let key = "backends.immuta.credentials.api_key";
-    until(|| program.log().contains(&format!("{key} has changed"))).await;
+    let replaced = "secret replaced key=\"backends.immuta.credentials.api_key\"";
+    until(|| program.log().contains(replaced)).await;
     let log = program.log();
     assert_eq!(log.matches("which is empty").count(), 1, "{log}");
-    assert_eq!(log.matches(&format!("{key} has changed")).count(), 1, "{log}");
+    assert_eq!(log.matches(replaced).count(), 1, "{log}");
     assert!(!log.contains(NEW) && !log.contains(credentials::IMMUTA_API_KEY), "{log}");
 }
 
-/// `jobwatch serve` with an environment file beside its own environment.
+/// `jobwatch serve` with an environment file and an environment of its own.
 fn with_env_file(backend: Backend, env_file: &Path) -> (tempfile::NamedTempFile, Command) {
     let config = config_text("[server]\nlisten = \"127.0.0.1:0\"", [backend]);
     let (file, mut command) = command(&config);
@@ -211,27 +211,27 @@ fn with_env_file(backend: Backend, env_file: &Path) -> (tempfile::NamedTempFile,
 
 #[tokio::test]
 async fn environment_file_takes_precedence_and_is_reread() {
-    let room = Room::new(Vendor::Claret, "").await;
-    let env = room.path("prod.env");
+    let fixture = Fixture::new(Vendor::Claret, "").await;
+    let env = fixture.path("prod.env");
     let old = credentials::CLARET_PASSWORD;
     fs::write(&env, format!("# the planner's\nexport CLARET_PASSWORD='{old}'\n")).unwrap();
-    let backend = room.backend(Kind::Login, "{ env = \"CLARET_PASSWORD\" }");
+    let backend = fixture.backend(Kind::Login, "{ env = \"CLARET_PASSWORD\" }");
     let program = Program::run(with_env_file(backend, &env), "info").await;
-    let mut watch = Watch::of(&program.client(), &room.job).await;
+    let mut watch = Watch::of(&program.client(), &fixture.job).await;
     watch.status().await;
 
-    room.revoke();
+    fixture.revoke();
     replace(&env, &format!("CLARET_PASSWORD={NEW}\n"));
-    room.finish();
+    fixture.finish();
     assert!(watch.next_status().await.terminal);
 }
 
 #[tokio::test]
 async fn environment_file_with_bad_line_stops_start_and_names_the_line() {
-    let room = Room::new(Vendor::Claret, "").await;
-    let env = room.path("prod.env");
+    let fixture = Fixture::new(Vendor::Claret, "").await;
+    let env = fixture.path("prod.env");
     fs::write(&env, "CLARET_PASSWORD=hush\n\nhush\n").unwrap();
-    let backend = room.backend(Kind::Login, "{ env = \"CLARET_PASSWORD\" }");
+    let backend = fixture.backend(Kind::Login, "{ env = \"CLARET_PASSWORD\" }");
     let (_file, mut command) = with_env_file(backend, &env);
     let output = guard(command.output()).await.unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();

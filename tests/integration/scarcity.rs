@@ -1,10 +1,11 @@
-//! What is promised holds when something is scarce: one job whose presence makes a
-//! request fail, few requests a second, few bytes, many callers, slow replicas.
+//! Promises under scarcity: one job whose presence makes a request fail, few requests a
+//! second, few bytes, many callers, slow replicas.
 //!
-//! No test bounds a wait but by the harness's guard. Where a test counts requests, it
-//! reads the times and jobs of the simulator's call log.
+//! Only the harness's guard bounds a wait. A test that counts requests reads the
+//! simulator's call log.
 
 mod admission;
+mod backend_load;
 mod budgets;
 #[cfg(target_os = "linux")]
 mod fairness;
@@ -19,7 +20,7 @@ use jobwatch::{
 
 use crate::harness::*;
 
-/// Starts so many jobs that run until a test ends them.
+/// Starts jobs that run until a test ends them.
 fn start_running(simulator: &Simulator, count: usize) -> Vec<JobRef> {
     let word = running(simulator.vendor());
     (0..count).map(|_| job_at(simulator, &simulator.start_job(Plan::fixed(word)))).collect()

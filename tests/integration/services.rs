@@ -1,4 +1,4 @@
-//! What a client finds beside the service itself: reflection and health.
+//! Reflection and health.
 
 use std::collections::BTreeSet;
 

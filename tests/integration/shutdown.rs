@@ -1,4 +1,4 @@
-//! How the gateway stops: every caller hears of it, and nobody can hold it up.
+//! Shutdown: every call ends with a status, and no client can delay the exit.
 
 use std::process::Stdio;
 
@@ -93,7 +93,7 @@ async fn shutdown_during_a_waiting_call_ends_it_with_unavailable() {
 }
 
 #[tokio::test]
-async fn shutdown_during_a_call_still_answers_it() {
+async fn call_in_progress_at_shutdown_is_completed() {
     let simulator = simulator(Vendor::Kinetica).await;
     simulator.inject(Fault::new(Effect::Delay(ms(500))));
     let gateway = Gateway::start([Backend::of(&simulator)]).await;

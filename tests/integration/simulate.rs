@@ -1,4 +1,4 @@
-//! `jobwatch simulate`, as somebody who writes a client uses it.
+//! `jobwatch simulate`, as the author of a client uses it.
 
 use std::process::Stdio;
 

@@ -1,4 +1,4 @@
-//! A client that does not read gets the newest state, not a queue of old ones.
+//! Slow readers receive the newest state, not a queue of old ones.
 
 use bytes::{Buf, Bytes};
 use jobwatch::{
@@ -24,7 +24,7 @@ async fn large_job() -> (Simulator, String, Gateway) {
     (simulator, started.id, gateway)
 }
 
-/// Changes the job so often, and has each change observed.
+/// Changes the job this many times and waits until each change is observed.
 async fn change(simulator: &Simulator, id: &str, times: usize) {
     for n in 0..times {
         simulator.set_state(id, if n % 2 == 0 { "active" } else { "retry" });
@@ -51,7 +51,7 @@ async fn slow_reader_receives_terminal_status_after_buffered_ones() {
     change(&simulator, &id, 40).await;
     let end = End::Success(Outcome::json(&format!("[{:?}]", "y".repeat(LARGE))).unwrap());
     simulator.finish_with(&id, end);
-    // Another reader of the same job is not held up.
+    // Another reader of the same job is not delayed.
     let (seen, ended) = watch.rest().await;
     ended.unwrap();
     assert_eq!(seen.last().unwrap().state(), S::Succeeded);
@@ -65,14 +65,14 @@ async fn slow_reader_receives_terminal_status_after_buffered_ones() {
     assert!(differ(&late));
 }
 
-/// A watch whose client takes nothing off its socket from the head of the response on.
+/// A watch whose client stops reading its socket after the head of the response.
 struct Deaf {
     connection: h2::client::Connection<tokio::net::TcpStream, Bytes>,
     body: h2::RecvStream,
 }
 
 impl Deaf {
-    /// Only the socket holds its stream up: no window is ever full.
+    /// Only the socket blocks its stream: no flow-control window is ever full.
     async fn open(gateway: &Gateway, request: &WatchJobRequest) -> Self {
         const WINDOW: u32 = 1 << 30;
         let socket = TcpSocket::new_v4().unwrap();
@@ -143,8 +143,7 @@ async fn slow_stream_does_not_delay_others_of_its_connection() {
     let (simulator, id, gateway) = large_job().await;
     let client = gateway.client();
     let large = job("immuta", &id);
-    // Stalled streams may use up a connection's window, which is not the server's
-    // doing; two of them don't.
+    // Many stalled streams would fill the connection's window; two do not.
     let mut stalled = Vec::new();
     for _ in 0..2 {
         stalled.push(Watch::of(&client, &large).await);

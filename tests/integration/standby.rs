@@ -15,7 +15,7 @@ const GET_JOB: &str = "/get/job";
 const STATUS: &str = "/show/system/status";
 const TAG: &str = "nightly-7";
 
-/// Two clusters and a gateway before them. A job shows on which of them it was seen.
+/// Two clusters and a gateway. A job's endpoint shows which cluster was polled.
 struct Pair {
     first: Simulator,
     standby: Simulator,
@@ -35,8 +35,8 @@ impl Pair {
         Self { first, standby, client: gateway.client(), _gateway: gateway }
     }
 
-    /// A running job on the first cluster, and under its tag on the standby, where its
-    /// id is another.
+    /// A running job on the first cluster, and with the same tag and another id on the
+    /// standby.
     fn job(&self) -> (JobRef, String) {
         let started = self.first.start_job(Plan::fixed("RUNNING").tag(TAG).kind("/first"));
         let there = self.standby.start_job(Plan::fixed("RUNNING").tag(TAG).kind("/standby"));
@@ -147,7 +147,7 @@ async fn failover_without_a_healthy_cluster_polls_each_once() {
     assert!(error.message.contains("standby 1:"), "{}", error.message);
     assert_eq!((pair.first.calls().len(), pair.standby.calls().len()), (1, 1));
 
-    // By back-off from then on, and each as often as the other.
+    // The back-off spaces the polls from then on, the same number at each cluster.
     let mut watch = Watch::of(&pair.client, &job).await;
     guard(pair.first.wait_for_responses(GET_JOB, 8)).await;
     let (first, standby) = (pair.first.calls(), pair.standby.count(GET_JOB));
@@ -159,7 +159,7 @@ async fn failover_without_a_healthy_cluster_polls_each_once() {
 }
 
 #[tokio::test]
-async fn failback_to_a_cluster_that_only_claims_health_causes_no_loop() {
+async fn failback_to_a_cluster_that_fails_polls_causes_no_loop() {
     let pair = Pair::start().await;
     let (job, there) = pair.job();
     pair.first.inject(Fault::new(Effect::status(503, "{}")).at(GET_JOB));
@@ -200,7 +200,7 @@ async fn job_without_tag_waits_for_its_own_cluster() {
         decode_error(&from_message(&backend.last_error.unwrap())).metadata["detail"],
         "standby_needs_job_tag"
     );
-    // However many of them there are, jobs with a tag are not held up.
+    // Jobs with a tag are not delayed, however many jobs have none.
     assert_eq!(pair.seen_on(&with_tag).await, "/standby");
     pair.first.clear_faults();
     assert_eq!(watch.next_status().await.job_type, "/first");
@@ -306,7 +306,7 @@ async fn kinetica_encodings_give_the_same_statuses() {
             let mut status = get_status(&client, full(&job(backend, &started.id))).await.unwrap();
             assert_eq!(status.job.take().unwrap().backend, backend);
             status.observe_time = None;
-            // The same JSON, whatever is escaped in it.
+            // The JSON values are equal; their escapes may differ.
             let payload: serde_json::Value = serde_json::from_slice(&status.vendor_payload).unwrap();
             status.vendor_payload = payload.to_string().into();
             seen.push(status);

@@ -1,5 +1,4 @@
-//! Vendors behind TLS, as all of them are in production: over HTTP/2, and over HTTP/1.1
-//! where they offer nothing newer.
+//! Vendors behind TLS, over HTTP/2, or HTTP/1.1 if they do not offer HTTP/2.
 
 use std::{
     io::{self, Write},
@@ -43,7 +42,7 @@ use crate::{
 const OFFERS: [(&[&str], Version); 2] =
     [(&["h2", "http/1.1"], Version::HTTP_2), (&["http/1.1"], Version::HTTP_11)];
 
-/// A certificate for this machine, and the file that has it trusted.
+/// A certificate for localhost, and a PEM file of its authority.
 struct Trust {
     key: CertifiedKey<KeyPair>,
     file: NamedTempFile,
@@ -75,7 +74,7 @@ impl Trust {
     }
 }
 
-/// What came to a front so far.
+/// The traffic of a front so far.
 #[derive(Clone, Debug, Default)]
 struct Seen {
     connections: usize,
@@ -83,20 +82,20 @@ struct Seen {
     requests: Vec<Version>,
 }
 
-/// How all connections that are open end.
+/// How open connections end.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum End {
-    /// As HTTP has it.
+    /// According to HTTP.
     Announced,
-    /// At once, whether a request waits for its response or not.
+    /// At once, even during a request.
     Broken,
-    /// At once, when the next request has come.
+    /// All at once, when the next request arrives.
     BrokenUnderARequest,
-    /// Each when its next request has come.
+    /// Each when its next request arrives.
     BrokenUnderEachRequest,
 }
 
-/// Ends TLS before a simulator until it is dropped.
+/// Terminates TLS in front of a simulator until it is dropped.
 struct Front {
     port: u16,
     shared: Arc<Shared>,
@@ -181,7 +180,7 @@ impl Shared {
         }
     }
 
-    /// Passes a request on to the simulator.
+    /// Forwards a request to the simulator.
     async fn forward(
         self: Arc<Self>,
         request: Request<Incoming>,
@@ -263,13 +262,13 @@ async fn tls_backend_download_uses_the_offered_http_version() {
             }
         }
         assert!(bytes.is_empty(), "{bytes:?} are missing");
-        // In a connection of its own, which no other reader holds up.
+        // On a separate connection, which no other reader can block.
         assert_eq!(front.seen().requests.last(), Some(&Version::HTTP_11));
     }
 }
 
 #[tokio::test]
-async fn kept_connection_that_ends_is_no_outage() {
+async fn reused_connection_that_ends_is_no_outage() {
     for (offer, _) in OFFERS {
         let trust = Trust::new();
         let simulator = simulator(Vendor::Immuta).await;

@@ -166,7 +166,7 @@ async fn add_with_bad_field_names_the_field_path() {
 async fn undecodable_message_ends_the_call() {
     let gateway = Gateway::start([Backend::dead(Vendor::Immuta).await]).await;
     let (response, mut send) = raw_call(&gateway).await;
-    // A field of the wire type 7, which there is not.
+    // A field of the invalid wire type 7.
     send.send_data(frame(&[0x0f; 8]), false).unwrap();
     let mut body = guard(response).await.unwrap().into_body();
     assert!(guard(body.data()).await.is_none(), "no response comes before the end");
@@ -177,7 +177,7 @@ async fn undecodable_message_ends_the_call() {
     assert_eq!(decode_error(&end).field(), "request");
 }
 
-/// A call whose messages are bytes.
+/// A call with raw bytes as messages.
 async fn raw_call(gateway: &Gateway) -> (ResponseFuture, SendStream<Bytes>) {
     let stream = TcpStream::connect(gateway.address).await.unwrap();
     let (client, connection) = h2::client::Builder::new()
@@ -194,9 +194,9 @@ async fn raw_call(gateway: &Gateway) -> (ResponseFuture, SendStream<Bytes>) {
     client.send_request(request.body(()).unwrap(), false).unwrap()
 }
 
-/// HTTP/2 ends a connection on which too many small frames wait to be read.
+/// h2 closes a connection with too many unread small frames.
 #[tokio::test]
-async fn twenty_thousand_adds_in_separate_frames_are_all_answered() {
+async fn twenty_thousand_adds_in_separate_frames_all_get_a_response() {
     const ADDS: u64 = 20_000;
     let simulator = simulator(Vendor::Immuta).await;
     let gateway = Gateway::start([Backend::of(&simulator)]).await;

@@ -1,24 +1,17 @@
-//! What a watch promises while everything is well, and what it costs.
+//! Watches without faults: their events and their upstream cost.
 
 use std::time::Duration;
 
 use jobwatch::{
     proto::v1::{JobState as S, JobStatusView, WatchJobRequest, watch_job_response::Event},
-    simulators::{End, Outcome, Plan, Simulator, Vendor},
+    simulators::{End, Outcome, Plan, Vendor},
 };
 
 use crate::harness::*;
 
-async fn alone(vendor: Vendor) -> (Simulator, Client, Gateway) {
-    let simulator = simulator(vendor).await;
-    let gateway = Gateway::start([Backend::of(&simulator)]).await;
-    let client = gateway.client();
-    (simulator, client, gateway)
-}
-
 #[tokio::test]
 async fn watch_sends_the_status_at_once_and_then_changes_only() {
-    let (simulator, client, _gateway) = alone(Vendor::Immuta).await;
+    let (simulator, client, _gateway) = single_backend(Vendor::Immuta).await;
     let started = simulator.start_job(Plan::fixed("created"));
     let mut watch = Watch::of(&client, &job_at(&simulator, &started)).await;
     assert_eq!(watch.status().await.state(), S::Pending);
@@ -33,7 +26,7 @@ async fn watch_sends_the_status_at_once_and_then_changes_only() {
 
 #[tokio::test]
 async fn watch_of_a_terminal_job_sends_its_status_and_ends() {
-    let (simulator, client, _gateway) = alone(Vendor::Claret).await;
+    let (simulator, client, _gateway) = single_backend(Vendor::Claret).await;
     let job = job_at(&simulator, &simulator.start_job(Plan::default()));
     for _ in 0..2 {
         let mut watch = Watch::of(&client, &job).await;
@@ -44,7 +37,7 @@ async fn watch_of_a_terminal_job_sends_its_status_and_ends() {
 
 #[tokio::test]
 async fn terminal_status_is_served_from_the_cache() {
-    let (simulator, client, _gateway) = alone(Vendor::Immuta).await;
+    let (simulator, client, _gateway) = single_backend(Vendor::Immuta).await;
     let job = job_at(&simulator, &simulator.start_job(Plan::default()));
     let first = get(&client, &job).await.unwrap();
     assert_eq!(get(&client, &job).await.unwrap(), first);
@@ -54,7 +47,7 @@ async fn terminal_status_is_served_from_the_cache() {
 
 #[tokio::test]
 async fn idle_watch_receives_heartbeats() {
-    let (simulator, client, _gateway) = alone(Vendor::Immuta).await;
+    let (simulator, client, _gateway) = single_backend(Vendor::Immuta).await;
     let job = job_at(&simulator, &simulator.start_job(Plan::fixed("active")));
     let request = WatchJobRequest { heartbeat_interval: Some(proto_ms(100)), ..watch_request(&job) };
     let mut watch = Watch::open(&client, request).await.unwrap();
@@ -70,7 +63,7 @@ async fn idle_watch_receives_heartbeats() {
 
 #[tokio::test]
 async fn change_outside_the_view_is_not_sent() {
-    let (simulator, client, _gateway) = alone(Vendor::Datasaur).await;
+    let (simulator, client, _gateway) = single_backend(Vendor::Datasaur).await;
     let started = simulator.start_job(Plan::fixed("IN_PROGRESS"));
     let job = job_at(&simulator, &started);
     let states = WatchJobRequest { state_changes_only: true, ..watch_request(&job) };
@@ -89,8 +82,8 @@ async fn change_outside_the_view_is_not_sent() {
 
 #[tokio::test]
 async fn payload_change_is_sent_only_in_views_that_show_it() {
-    let (simulator, client, _gateway) = alone(Vendor::Immuta).await;
-    // A retry leaves its count in the payload and its error in the output.
+    let (simulator, client, _gateway) = single_backend(Vendor::Immuta).await;
+    // A retry adds a count to the payload and an error to the output.
     let started = simulator.start_job(Plan::fixed("active").retried_after("no"));
     let job = job_at(&simulator, &started);
     let open = async |view: JobStatusView| {
@@ -111,7 +104,7 @@ async fn payload_change_is_sent_only_in_views_that_show_it() {
 
 #[tokio::test]
 async fn job_without_subscribers_is_not_polled() {
-    let (simulator, client, _gateway) = alone(Vendor::Claret).await;
+    let (simulator, client, _gateway) = single_backend(Vendor::Claret).await;
     let left = simulator.start_job(Plan::fixed("in_progress"));
     let other = job_at(&simulator, &simulator.start_job(Plan::fixed("in_progress")));
     let mut watch = Watch::of(&client, &job_at(&simulator, &left)).await;
@@ -119,7 +112,7 @@ async fn job_without_subscribers_is_not_polled() {
     drop(watch);
     let mut watch = Watch::of(&client, &other).await;
     watch.status().await;
-    // The server hears of the end of a stream a little later.
+    // The server learns of the end of a stream a little later.
     guard(simulator.wait_for_responses("/imports/status", 10)).await;
     simulator.clear_calls();
     guard(simulator.wait_for_responses("/imports/status", 5)).await;
@@ -147,13 +140,13 @@ async fn watch_poll_interval_is_clamped_to_the_minimum() {
 
 const INTERVAL: Duration = ms(100);
 
-/// How many upstream requests so many watchers of one job cost in two seconds.
+/// Upstream requests of two seconds for this number of watches of one job.
 async fn cost_of(watchers: usize) -> usize {
     let simulator = simulator(Vendor::Immuta).await;
     let gateway = Gateway::start([Backend::of(&simulator).every(INTERVAL)]).await;
     let started = simulator.start_job(Plan::fixed("active"));
     let job = job_at(&simulator, &started);
-    // A client connection for each hundred.
+    // One client connection for a hundred watches.
     let clients: Vec<_> = (0..watchers.div_ceil(100)).map(|_| gateway.client()).collect();
     let mut open = Vec::new();
     for index in 0..watchers {
@@ -189,7 +182,7 @@ async fn hundred_watches_of_one_job_cost_one_poll_per_interval() {
 }
 
 #[tokio::test]
-async fn gets_of_a_watched_job_share_its_polls_when_an_older_answer_will_do() {
+async fn gets_with_max_age_share_the_polls_of_a_watched_job() {
     let simulator = simulator(Vendor::Immuta).await;
     let gateway = Gateway::start([Backend::of(&simulator).every(ms(60_000))]).await;
     let client = gateway.client();
@@ -209,7 +202,7 @@ async fn gets_of_a_watched_job_share_its_polls_when_an_older_answer_will_do() {
 
 #[tokio::test]
 async fn get_with_wait_returns_at_the_end_of_the_job_or_the_wait() {
-    let (simulator, client, _gateway) = alone(Vendor::Kinetica).await;
+    let (simulator, client, _gateway) = single_backend(Vendor::Kinetica).await;
     let job = job_at(&simulator, &simulator.start_job(Plan::default().running_for(ms(400))));
     let mut request = get_request(&job);
     request.wait = Some(proto_ms(15_000));
@@ -250,7 +243,7 @@ async fn job_that_never_appears_is_not_found_after_the_grace() {
 #[tokio::test]
 async fn job_that_vanishes_is_gone_with_its_last_status() {
     for vendor in Vendor::ALL {
-        let (simulator, client, _gateway) = alone(vendor).await;
+        let (simulator, client, _gateway) = single_backend(vendor).await;
         let word = match vendor {
             Vendor::Immuta => "active",
             Vendor::Kinetica => "RUNNING",

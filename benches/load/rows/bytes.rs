@@ -17,7 +17,7 @@ use crate::{
 const RESULT: usize = 100_000;
 const BUDGET: (&str, u64) = ("64 MiB", 64 << 20);
 
-/// Two batches are read at once, of 2 MB each, so that what is being read is small beside
+/// Two batches are read at once, of 2 MB each, so that the responses being read are small beside
 /// the budget.
 const POLL: Poll = Poll { interval: Duration::from_secs(1), batch: 20, concurrency: 2 };
 
@@ -52,7 +52,7 @@ pub(super) async fn row(bench: &Bench) -> Outcome<Row> {
 
         let name = |what: &str| format!("{name}: {what}");
         row.note(name("resident memory while the jobs run, by status_bytes"), "", &[by_budget(held)]);
-        // The budget, what is being read, and what the allocator has not returned yet.
+        // The budget, the responses being read, and memory that the allocator retains.
         row.goal(name("peak of resident memory, by status_bytes"), "", &[by_budget(peak)], Goal::AtMost(1.5));
         let accepted = (jobs - tally.refused) as f64;
         row.goal(
@@ -71,7 +71,8 @@ pub(super) async fn row(bench: &Bench) -> Outcome<Row> {
     Ok(row)
 }
 
-/// A gateway with the budget, or without where it does not know the key; says which.
+/// A gateway with the budget, or without it if it does not know the key; and whether it has
+/// the budget.
 async fn start(bench: &Bench, vendor: &Vendor) -> Outcome<(Gateway, bool)> {
     match bench.gateway(vendor, Setup { status_bytes: Some(BUDGET.0), ..POLL.into() }).await {
         Ok(gateway) => Ok((gateway, true)),

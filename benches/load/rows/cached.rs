@@ -26,19 +26,19 @@ pub(super) async fn row(bench: &Bench) -> Outcome<Row> {
     let poll = Poll { interval: Duration::from_secs(1), batch: 200, concurrency: 8 };
     let gateway = bench.gateway(&vendor, poll).await?;
     let request = GetJobStatusRequest { job: Some(job(IMMUTA, 0)), ..GetJobStatusRequest::default() };
-    let answer = client(&gateway).await?.get_job_status(request.clone()).await?.into_inner();
-    if !answer.status.as_ref().is_some_and(|status| status.terminal) {
+    let response = client(&gateway).await?.get_job_status(request.clone()).await?.into_inner();
+    if !response.status.as_ref().is_some_and(|status| status.terminal) {
         return Err("the job has not ended".into());
     }
-    let answer = answer.encode_to_vec();
+    let response = response.encode_to_vec();
     let event = WatchJobResponse::default().encode_to_vec();
-    let floor = floor::start(&answer, &event, Duration::from_hours(1), bench.cores).await?;
+    let floor = floor::start(&response, &event, Duration::from_hours(1), bench.cores).await?;
 
-    let bytes = answer.len();
+    let bytes = response.len();
     let calls = Arc::new(Calls {
         method: "GetJobStatus",
         requests: vec![framed(&request)],
-        is_answer: Box::new(move |_, message| message == answer),
+        is_response: Box::new(move |_, message| message == response),
     });
     let sides: [&Process; 2] = [&floor, &gateway];
     let mut loads = Vec::new();
@@ -51,15 +51,17 @@ pub(super) async fn row(bench: &Bench) -> Outcome<Row> {
     for _ in 0..bench.pick(10, 4) {
         for ((server, load), series) in sides.iter().zip(&mut loads).zip(&mut series) {
             let meter = Meter::start(*server, None)?;
-            let answered = load.run(bench.slice()).await?;
-            series.add(answered, meter.stop(*server, None)?);
+            let completed = load.run(bench.slice()).await?;
+            series.add(completed, meter.stop(*server, None)?);
         }
     }
-    let asked = vendor.asked().await?;
-    if asked.requests != 1 {
-        return Err(
-            format!("the vendor was asked {} times about a job that has ended", asked.requests).into()
-        );
+    let received = vendor.received().await?;
+    if received.requests != 1 {
+        return Err(format!(
+            "the vendor got {} requests for a job with a cached terminal status",
+            received.requests
+        )
+        .into());
     }
 
     let [floor, gateway] = series;

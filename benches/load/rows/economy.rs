@@ -1,4 +1,4 @@
-//! What is asked upstream does not grow with the number of clients.
+//! Upstream requests do not grow with the number of clients.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -13,21 +13,22 @@ use super::Bench;
 use crate::{
     Outcome,
     gateway::{Gateway, IMMUTA, Poll, job},
-    http2::{Connection, Said, framed},
+    http2::{Connection, StreamEvent, framed},
     message::{Field, fields, part},
     report::{Goal, Row},
-    vendor::{Asked, Vendor},
+    vendor::{Received, Vendor},
     watching::{Calls, Shares, Until},
 };
 
 const JOBS: usize = 10_000;
 const BATCH: usize = 200;
 
-/// Jobs in one call of those that ask.
+/// Jobs in one call of the polling clients.
 const ASKED_AT_ONCE: usize = 1000;
 const CONNECTIONS: usize = 10;
 
-/// One client follows all jobs; of many, each follows its share, and each job has ten.
+/// One client watches all jobs; of many, each watches its share, and each job has ten
+/// watches.
 const CLIENTS: [Shares; 3] = [
     Shares { jobs: JOBS, clients: 1, of_each_job: 1 },
     Shares { jobs: JOBS, clients: 100, of_each_job: 10 },
@@ -43,32 +44,32 @@ pub(super) async fn watching(bench: &Bench) -> Outcome<Row> {
         calls.listen(Until::Seen).await?;
         // From between two polls to between two others.
         calls.listen(Until::Time(Instant::now() + scene.interval * 3 / 2)).await?;
-        let before = scene.vendor.asked().await?;
+        let before = scene.vendor.received().await?;
         calls.listen(Until::Time(Instant::now() + scene.time())).await?;
-        scene.tell(&mut row, shares.clients, before).await?;
+        scene.note(&mut row, shares.clients, before).await?;
         drop(calls);
         scene.after(&mut row, shares.clients).await?;
     }
     Ok(row)
 }
 
-/// Clients that ask once an interval, content with an answer that old.
-pub(super) async fn asking(bench: &Bench) -> Outcome<Row> {
-    let title = format!("Upstream economy: {JOBS} jobs, clients that ask with max_age");
+/// Clients that poll the gateway once an interval, with that `max_age`.
+pub(super) async fn polling_clients(bench: &Bench) -> Outcome<Row> {
+    let title = format!("Upstream economy: {JOBS} jobs, clients that poll with max_age");
     let mut row = Row::new("economy-asking", title);
     for shares in CLIENTS {
         let scene = Scene::set(bench).await?;
         let begin = Instant::now();
         let until = begin + scene.interval * 2 + scene.time();
         let mut lanes = JoinSet::new();
-        for asks in schedule(shares, scene.interval) {
+        for calls in schedule(shares, scene.interval) {
             let connection = Connection::open(scene.gateway.address, "BatchGetStatuses").await?;
-            lanes.spawn(ask(connection, asks, scene.interval, begin, until));
+            lanes.spawn(run_calls(connection, calls, scene.interval, begin, until));
         }
         sleep(scene.interval * 2).await;
-        let before = scene.vendor.asked().await?;
+        let before = scene.vendor.received().await?;
         sleep(scene.time()).await;
-        scene.tell(&mut row, shares.clients, before).await?;
+        scene.note(&mut row, shares.clients, before).await?;
         while let Some(lane) = lanes.join_next().await {
             lane??;
         }
@@ -97,12 +98,12 @@ impl Scene {
     }
 
     #[expect(clippy::cast_precision_loss, reason = "counts of a few seconds")]
-    async fn tell(&self, row: &mut Row, clients: usize, before: Asked) -> Outcome {
-        let now = self.vendor.asked().await?;
+    async fn note(&self, row: &mut Row, clients: usize, before: Received) -> Outcome {
+        let now = self.vendor.received().await?;
         let intervals = f64::from(self.intervals);
         let requests = (now.requests - before.requests) as f64 / intervals;
         let fewest = JOBS.div_ceil(BATCH) as f64;
-        // An interval is counted from an answer on, so that a little less is asked; a
+        // An interval counts from a response, so there are slightly fewer requests; a
         // request at the edge may be counted or not.
         let goal = Goal::AtMost((fewest * 1.02).ceil());
         row.goal(format!("{}: requests an interval", count(clients)), "", &[requests], goal);
@@ -115,9 +116,9 @@ impl Scene {
     #[expect(clippy::cast_precision_loss, reason = "a small count")]
     async fn after(&self, row: &mut Row, clients: usize) -> Outcome {
         sleep(self.interval).await;
-        let before = self.vendor.asked().await?.requests;
+        let before = self.vendor.received().await?.requests;
         sleep(self.interval * 2).await;
-        let after = (self.vendor.asked().await?.requests - before) as f64;
+        let after = (self.vendor.received().await?.requests - before) as f64;
         row.goal(
             format!("{}: requests once all have left", count(clients)),
             "",
@@ -133,11 +134,11 @@ fn count(clients: usize) -> String {
 }
 
 /// A call, and when in each interval it is made.
-type Ask = (Duration, Bytes);
+type Call = (Duration, Bytes);
 
-/// What is asked over each connection. Clients do not know of each other: they ask at
+/// The calls of each connection. Clients do not know of each other: they call at
 /// different times.
-fn schedule(shares: Shares, interval: Duration) -> Vec<Vec<Ask>> {
+fn schedule(shares: Shares, interval: Duration) -> Vec<Vec<Call>> {
     let mut lanes = vec![Vec::new(); CONNECTIONS];
     let mut calls = 0;
     for client in 0..u32::try_from(shares.clients).unwrap_or(u32::MAX) {
@@ -158,28 +159,28 @@ fn schedule(shares: Shares, interval: Duration) -> Vec<Vec<Ask>> {
     lanes
 }
 
-async fn ask(
+async fn run_calls(
     mut connection: Connection,
-    asks: Vec<Ask>,
+    calls: Vec<Call>,
     interval: Duration,
     begin: Instant,
     until: Instant,
 ) -> Outcome {
-    let mut due: VecDeque<(Instant, &Bytes)> = asks.iter().map(|(at, ask)| (begin + *at, ask)).collect();
+    let mut due: VecDeque<(Instant, &Bytes)> = calls.iter().map(|(at, call)| (begin + *at, call)).collect();
     let (mut open, mut wrong) = (0_usize, false);
     while Instant::now() < until || open > 0 {
-        while let Some((at, ask)) = due.pop_front() {
+        while let Some((at, call)) = due.pop_front() {
             if at > Instant::now() || at >= until {
-                due.push_front((at, ask));
+                due.push_front((at, call));
                 break;
             }
-            connection.call(ask);
+            connection.call(call);
             open += 1;
-            due.push_back((at + interval, ask));
+            due.push_back((at + interval, call));
         }
-        let turn = connection.turn(|_, said| match said {
-            Said::Message(message) => wrong |= !is_whole(message),
-            Said::End => open = open.saturating_sub(1),
+        let turn = connection.turn(|_, event| match event {
+            StreamEvent::Message(message) => wrong |= !is_whole(message),
+            StreamEvent::End => open = open.saturating_sub(1),
         });
         let next = due.front().map_or(until, |(at, _)| *at);
         if next < until {
@@ -190,7 +191,7 @@ async fn ask(
             turn?;
         }
         if wrong {
-            return Err("a batch was not answered whole".into());
+            return Err("a batch response has missing elements".into());
         }
     }
     Ok(())

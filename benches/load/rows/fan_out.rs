@@ -1,4 +1,4 @@
-//! WatchJob: one job that changes, and thousands of streams that are told, beside a
+//! WatchJob: one job that changes, and thousands of streams that receive it, beside a
 //! bare tonic server that sends the same events.
 
 use std::{
@@ -18,7 +18,7 @@ use super::{Bench, client, ratios};
 use crate::{
     Outcome, floor,
     gateway::{Gateway, IMMUTA, Poll, job},
-    http2::{Connection, Said, framed},
+    http2::{Connection, StreamEvent, framed},
     load::{Meter, Series},
     message::part,
     process::Process,
@@ -117,7 +117,7 @@ impl<'a> Side<'a> {
                 let mut heard = [false; OPENED_AT_ONCE];
                 let all = async {
                     while heard.contains(&false) {
-                        let note = |stream: u32, _: Said<'_>| {
+                        let note = |stream: u32, _: StreamEvent<'_>| {
                             let at = (stream as usize).checked_sub(first).map(|after| after / 2);
                             if let Some(heard) = at.and_then(|at| heard.get_mut(at)) {
                                 *heard = true;
@@ -127,7 +127,7 @@ impl<'a> Side<'a> {
                     }
                     Outcome::Ok(())
                 };
-                timeout(Duration::from_secs(10), all).await.map_err(|_| "a stream says nothing")??;
+                timeout(Duration::from_secs(10), all).await.map_err(|_| "a stream receives nothing")??;
             }
             self.connections.push(connection);
         }
@@ -190,17 +190,17 @@ async fn listen(mut connection: Connection, until: Instant) -> Outcome<(Connecti
     let mut wrong = None;
     while Instant::now() < until {
         let now = |()| SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
-        let turn = connection.turn(|_, said| match said {
-            Said::Message(message) => match made(message) {
+        let turn = connection.turn(|_, event| match event {
+            StreamEvent::Message(message) => match made(message) {
                 Some(made) => {
                     heard.events += 1;
                     let round = heard.rounds.entry(made).or_default();
                     round.streams += 1;
                     round.last = now(());
                 }
-                None => wrong = Some("an event is not what the vendor said"),
+                None => wrong = Some("an event differs from the vendor's status"),
             },
-            Said::End => wrong = Some("a stream has ended"),
+            StreamEvent::End => wrong = Some("a stream has ended"),
         });
         if let Ok(turn) = timeout_at(until, turn).await {
             turn?;

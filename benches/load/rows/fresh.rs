@@ -1,4 +1,4 @@
-//! What is asked upstream: one job at a time beside a bare reqwest call, polls on
+//! Upstream polls: one job at a time beside a bare reqwest call, polls on
 //! one core, and many calls that share a request.
 
 use std::{ops::Range, sync::Arc, time::Duration};
@@ -21,13 +21,13 @@ use crate::{
 /// Requests that the vendor is sent at once, where it has no batch call.
 const SINGLE: usize = 64;
 
-/// Asks for these jobs in turn, each as it is now.
+/// Gets these jobs in turn, without `max_age`.
 fn fresh(backend: &'static str, jobs: Range<usize>) -> Arc<Calls> {
     let request = |number| GetJobStatusRequest { job: Some(job(backend, number)), ..Default::default() };
     Arc::new(Calls {
         method: "GetJobStatus",
         requests: jobs.map(|number| framed(&request(number))).collect(),
-        is_answer: Box::new(move |number_of_job, message| {
+        is_response: Box::new(move |number_of_job, message| {
             let status = part(message, &[1]).unwrap_or_default();
             part(status, &[1, 2]) == Some(job(backend, number_of_job).job_id.as_bytes())
                 && number(status, 2) == JobState::Running as u64
@@ -43,44 +43,49 @@ pub(super) async fn single(bench: &Bench) -> Outcome<Row> {
     let mut caller = caller::start(vendor.address(), SINGLE, JOBS, bench.cores)?;
     let mut load = Load::open(gateway.address, 8, SINGLE / 8, &fresh(CLARET, 0..JOBS)).await?;
     load.run(bench.slice() / 2).await?;
-    caller.tell("500").await?;
+    caller.command("500").await?;
 
-    let (mut floor, mut gate) = (Series::default(), Series::default());
+    let (mut floor, mut gateway_series) = (Series::default(), Series::default());
     let mut upstream = Vec::new();
     for _ in 0..bench.pick(10, 4) {
         let meter = Meter::start(&caller, Some(&vendor))?;
-        let answered = caller.tell(&bench.slice().as_millis().to_string()).await?.parse()?;
-        floor.add(answered, meter.stop(&caller, Some(&vendor))?);
+        let completed = caller.command(&bench.slice().as_millis().to_string()).await?.parse()?;
+        floor.add(completed, meter.stop(&caller, Some(&vendor))?);
 
-        let before = vendor.asked().await?;
+        let before = vendor.received().await?;
         let meter = Meter::start(&*gateway, Some(&vendor))?;
-        let answered = load.run(bench.slice()).await?;
-        gate.add(answered, meter.stop(&*gateway, Some(&vendor))?);
-        upstream.push(per(vendor.asked().await?.requests - before.requests, answered));
+        let completed = load.run(bench.slice()).await?;
+        gateway_series.add(completed, meter.stop(&*gateway, Some(&vendor))?);
+        upstream.push(per(vendor.received().await?.requests - before.requests, completed));
     }
-    let mut row = Row::new("fresh-single", "GetJobStatus asked upstream, vendor without a batch call");
-    row.goal("CPU a call, by a bare reqwest call's", "", &ratios(&gate.cpu, &floor.cpu), Goal::AtMost(1.6));
+    let mut row = Row::new("fresh-single", "GetJobStatus polled upstream, vendor without a batch call");
+    row.goal(
+        "CPU a call, by a bare reqwest call's",
+        "",
+        &ratios(&gateway_series.cpu, &floor.cpu),
+        Goal::AtMost(1.6),
+    );
     row.note("requests upstream a call", "", &upstream);
     floor.note(&mut row, "bare reqwest", "a call");
-    gate.note(&mut row, "gateway", "a call");
+    gateway_series.note(&mut row, "gateway", "a call");
     Ok(row)
 }
 
 pub(super) async fn polls(bench: &Bench) -> Outcome<Row> {
     const JOBS: usize = 20_000;
     let vendor = Vendor::start(bench.cores).await?;
-    // Far more is due than can be asked, so the core is never idle.
+    // Far more polls are due than possible, so the core is never idle.
     let poll = Poll { interval: Duration::from_millis(100), batch: 200, concurrency: SINGLE };
     let gateway = bench.gateway(&vendor, poll).await?;
     let mut watches = watching::Calls::open(gateway.address, CLARET, Shares::even(JOBS, 1)).await?;
     watches.listen(Until::Seen).await?;
     let mut series = Series::default();
     for _ in 0..bench.pick(8, 4) {
-        let before = vendor.asked().await?;
+        let before = vendor.received().await?;
         let meter = Meter::start(&*gateway, Some(&vendor))?;
         watches.listen(Until::Time(Instant::now() + bench.slice())).await?;
         let cost = meter.stop(&*gateway, Some(&vendor))?;
-        series.add(vendor.asked().await?.requests - before.requests, cost);
+        series.add(vendor.received().await?.requests - before.requests, cost);
     }
     let mut row = Row::new("polls", format!("{JOBS} watches of jobs at a vendor without a batch call"));
     row.goal("polls a second on one core", "", &series.rate, Goal::AtLeast(25_000.0));
@@ -100,16 +105,17 @@ pub(super) async fn batch(bench: &Bench) -> Outcome<Row> {
     load.run(bench.slice() / 2).await?;
     let (mut series, mut shared) = (Series::default(), Vec::new());
     for _ in 0..bench.pick(8, 4) {
-        let before = vendor.asked().await?;
+        let before = vendor.received().await?;
         let meter = Meter::start(&*gateway, Some(&vendor))?;
-        let answered = load.run(bench.slice()).await?;
-        series.add(answered, meter.stop(&*gateway, Some(&vendor))?);
-        shared.push(per(answered, vendor.asked().await?.requests - before.requests));
+        let completed = load.run(bench.slice()).await?;
+        series.add(completed, meter.stop(&*gateway, Some(&vendor))?);
+        shared.push(per(completed, vendor.received().await?.requests - before.requests));
     }
-    let title = format!("GetJobStatus asked upstream, vendor with a batch call, {IN_FLIGHT} calls in flight");
+    let title =
+        format!("GetJobStatus polled upstream, vendor with a batch call, {IN_FLIGHT} calls in flight");
     let mut row = Row::new("fresh-batch", title);
-    row.goal("calls answered by one request upstream", "", &shared, Goal::AtLeast(200.0));
-    row.goal("answers a second", "", &series.rate, Goal::AtLeast(60_000.0));
+    row.goal("calls served by one request upstream", "", &shared, Goal::AtLeast(200.0));
+    row.goal("calls a second", "", &series.rate, Goal::AtLeast(60_000.0));
     series.note(&mut row, "gateway", "a call");
     Ok(row)
 }

@@ -1,4 +1,4 @@
-//! What following unchanged jobs costs, the more there are.
+//! The cost of watching unchanged jobs, by their number.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ pub(super) async fn row(bench: &Bench) -> Outcome<Row> {
     let sizes: &[usize] = bench.pick(&[1000, 10_000, 100_000, 1_000_000], &[1000, 10_000, 100_000]);
     let intervals = bench.pick(3, 4);
     let left_out = bench.pick("", "; a full run has 1,000,000 too");
-    let title = format!("Growth: unchanged jobs, asked about each {} s{left_out}", interval.as_secs());
+    let title = format!("Growth: unchanged jobs, polled each {} s{left_out}", interval.as_secs());
     let mut row = Row::new("growth", title);
     let mut before = None;
     for &jobs in sizes {
@@ -33,11 +33,11 @@ pub(super) async fn row(bench: &Bench) -> Outcome<Row> {
         calls.listen(Until::Seen).await?;
         // From between two polls to between two others.
         calls.listen(Until::Time(Instant::now() + interval * 3 / 2)).await?;
-        let asked = vendor.asked().await?;
+        let received = vendor.received().await?;
         let meter = Meter::start(&*gateway, Some(&vendor))?;
         calls.listen(Until::Time(Instant::now() + interval * intervals)).await?;
         let cost = meter.stop(&*gateway, Some(&vendor))?;
-        let now = vendor.asked().await?;
+        let now = vendor.received().await?;
 
         let turns = cost.wall / interval.as_secs_f64();
         let a_job = 1e6 * cost.server / turns / jobs as f64;
@@ -51,9 +51,9 @@ pub(super) async fn row(bench: &Bench) -> Outcome<Row> {
                 Goal::AtMost(1.25),
             );
         }
-        let polls = (now.jobs - asked.jobs) as f64 / jobs as f64 / turns;
+        let polls = (now.jobs - received.jobs) as f64 / jobs as f64 / turns;
         row.goal(format!("{jobs} jobs: polls of a job an interval"), "", &[polls], Goal::AtLeast(0.95));
-        let requests = (now.requests - asked.requests) as f64 / turns;
+        let requests = (now.requests - received.requests) as f64 / turns;
         let fewest = jobs.div_ceil(BATCH) as f64;
         row.goal(
             format!("{jobs} jobs: requests an interval"),

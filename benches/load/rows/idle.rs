@@ -1,4 +1,4 @@
-//! A gateway that has nothing to do, and how soon it serves.
+//! An idle gateway, and its start-up time.
 
 use std::time::Duration;
 
@@ -31,6 +31,6 @@ pub(super) async fn row(bench: &Bench) -> Outcome<Row> {
     }
     let mut row = Row::new("idle", "A gateway with nothing to do");
     row.goal("resident memory", "MiB", &memory, Goal::AtMost(20.0));
-    row.goal("from its start to the first answer", "ms", &starts, Goal::AtMost(50.0));
+    row.goal("from its start to the first response", "ms", &starts, Goal::AtMost(50.0));
     Ok(row)
 }

@@ -41,17 +41,17 @@ pub(super) async fn row(bench: &Bench) -> Outcome<Row> {
         let began = Instant::now();
         calls.listen_before(Until::Seen, began + patience).await?;
         let first = began.elapsed().as_secs_f64();
-        let extra = extra_polls(vendor.asked().await?.requests);
+        let extra = extra_polls(vendor.received().await?.requests);
         let seen = calls.tally().seen as f64;
 
         // The failing jobs are quarantined meanwhile, or fail batches again and again.
         calls.listen(Until::Time(Instant::now() + INTERVAL * 3)).await?;
         vendor.set(Mode::End).await?;
         let began = Instant::now();
-        let before = vendor.asked().await?.requests;
+        let before = vendor.received().await?.requests;
         calls.listen_before(Until::Over, began + patience).await?;
         let last = began.elapsed().as_secs_f64();
-        let extra_to_end = extra_polls(vendor.asked().await?.requests - before);
+        let extra_to_end = extra_polls(vendor.received().await?.requests - before);
         let tally = calls.tally();
 
         let name = |what: &str| format!("{count} failing: {what}");

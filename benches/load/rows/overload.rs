@@ -54,9 +54,9 @@ pub(super) async fn row(bench: &Bench) -> Outcome<Row> {
 
     let title = format!("Overload: {JOBS} watched jobs at {RATE} requests a second, {} s", time.as_secs());
     let mut row = Row::new("overload", title);
-    let answered = gets.latencies.len() as f64;
-    let share = 100.0 * answered / gets.sent as f64;
-    row.goal("another caller's Gets that are answered", "%", &[share], Goal::Exactly(100.0));
+    let succeeded = gets.latencies.len() as f64;
+    let share = 100.0 * succeeded / gets.sent as f64;
+    row.goal("another caller's Gets that succeed", "%", &[share], Goal::Exactly(100.0));
     row.note("Gets sent", "", &[gets.sent as f64]);
     row.note("Gets that fail with DEADLINE_EXCEEDED", "", &[gets.late as f64]);
     row.note("Gets that fail with RESOURCE_EXHAUSTED", "", &[gets.refused as f64]);
@@ -87,7 +87,7 @@ pub(super) async fn row(bench: &Bench) -> Outcome<Row> {
 #[derive(Debug, Default)]
 struct Gets {
     sent: usize,
-    /// Milliseconds of each Get that was answered, sorted.
+    /// Milliseconds of each successful Get, sorted.
     latencies: Vec<f64>,
     /// Gets that failed with DEADLINE_EXCEEDED and with RESOURCE_EXHAUSTED.
     late: usize,
@@ -120,7 +120,7 @@ async fn get_until(gateway: SocketAddr, until: Instant) -> Outcome<Gets> {
     while let Some(get) = open.join_next().await {
         match get? {
             (took, Ok(())) => gets.latencies.push(1e3 * took.as_secs_f64()),
-            // Tonic's own client says CANCELLED where its timer is the first.
+            // Tonic's own client reports CANCELLED if its timer fires first.
             (_, Err(error)) if matches!(error.code(), Code::DeadlineExceeded | Code::Cancelled) => {
                 gets.late += 1;
             }

@@ -16,11 +16,11 @@ use crate::{
 
 const CALLS: usize = 10;
 
-/// Many watches: what each costs, and how fast they are told.
+/// Many watches: the cost of each, and the rate of notifications.
 #[expect(clippy::cast_precision_loss, reason = "counts of a few seconds")]
 pub(super) async fn many(bench: &Bench, name: &'static str, jobs: usize) -> Outcome<Row> {
     let vendor = Vendor::start(bench.cores).await?;
-    // More is due than the goal asks for, so the core is never idle.
+    // More is due than the goal requires, so the core is never idle.
     let interval = Duration::from_micros(jobs as u64);
     let poll = Poll { interval, batch: 1000, concurrency: 8 };
     let gateway = bench.gateway(&vendor, poll).await?;
@@ -36,14 +36,14 @@ pub(super) async fn many(bench: &Bench, name: &'static str, jobs: usize) -> Outc
     vendor.set(Mode::Change).await?;
     let slice = bench.slice().max(interval * 2);
     calls.listen(Until::Time(Instant::now() + interval * 2)).await?;
-    let (mut told, mut asked) = (Series::default(), Vec::new());
+    let (mut notified, mut received) = (Series::default(), Vec::new());
     for _ in 0..bench.pick(6, 3) {
-        let (statuses, before) = (calls.tally().statuses, vendor.asked().await?);
+        let (statuses, before) = (calls.tally().statuses, vendor.received().await?);
         let meter = Meter::start(&*gateway, Some(&vendor))?;
         calls.listen(Until::Time(Instant::now() + slice)).await?;
         let cost = meter.stop(&*gateway, Some(&vendor))?;
-        told.add(calls.tally().statuses - statuses, cost);
-        asked.push((vendor.asked().await?.jobs - before.jobs) as f64 / cost.wall);
+        notified.add(calls.tally().statuses - statuses, cost);
+        received.push((vendor.received().await?.jobs - before.jobs) as f64 / cost.wall);
     }
     vendor.set(Mode::End).await?;
     let ending = Instant::now();
@@ -52,12 +52,12 @@ pub(super) async fn many(bench: &Bench, name: &'static str, jobs: usize) -> Outc
 
     let mut row = Row::new(name, format!("WatchJobs: {jobs} watches of as many jobs, {CALLS} calls"));
     row.goal("memory a watch, above idle", "bytes", &[memory], Goal::AtMost(1024.0));
-    row.goal("changes a second delivered", "", &told.rate, Goal::AtLeast(400_000.0));
-    row.note("changes a second of CPU", "", &told.cpu.iter().map(|cpu| 1e6 / cpu).collect::<Vec<_>>());
-    row.note("statuses a second read from the vendor", "", &asked);
-    row.note("time to open all watches and be told of each job", "s", &[opened]);
+    row.goal("changes a second delivered", "", &notified.rate, Goal::AtLeast(400_000.0));
+    row.note("changes a second of CPU", "", &notified.cpu.iter().map(|cpu| 1e6 / cpu).collect::<Vec<_>>());
+    row.note("statuses a second read from the vendor", "", &received);
+    row.note("time to open all watches and receive each job's status", "s", &[opened]);
     row.note("time from the end of all jobs to the end of all watches", "s", &[ended]);
-    told.note(&mut row, "gateway", "a change");
+    notified.note(&mut row, "gateway", "a change");
     Ok(row)
 }
 
@@ -84,17 +84,17 @@ pub(super) async fn hostile(bench: &Bench) -> Outcome<Row> {
     vendor.set(Mode::End).await?;
     sleep(INTERVAL * 10).await;
     calls.listen(Until::Over).await?;
-    let told = calls.tally();
+    let tally = calls.tally();
 
     let mut row = Row::new("hostile", format!("WatchJobs: hostile shapes, {WATCHES} watches"));
     let all = Goal::Exactly(WATCHES as f64);
-    row.goal("adds in a frame each that were answered", "", &[added as f64], all);
+    row.goal("adds in a frame each that got a status", "", &[added as f64], all);
     row.goal(
         "memory for a reader that stalls",
         "MiB",
         &[cost as f64 / f64::from(1 << 20)],
         Goal::AtMost(16.0),
     );
-    row.goal("terminal statuses that it still gets", "", &[told.terminal as f64], all);
+    row.goal("terminal statuses that it still gets", "", &[tally.terminal as f64], all);
     Ok(row)
 }

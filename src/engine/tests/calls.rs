@@ -1,6 +1,6 @@
 //! Calls for a status.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use tokio::time::{Instant, timeout};
 

@@ -39,12 +39,12 @@ fn engine(upstreams: Vec<(&str, Arc<dyn Upstream>)>) -> (Arc<Engine>, PollTasks)
 
 #[tokio::test(start_paused = true)]
 async fn poll_task_that_ends_is_reported_and_one_that_goes_on_or_is_retired_is_not() {
-    let (running, mut tasks) = engine(vec![("good", Script::new(LATENCY))]);
+    let (running, tasks) = engine(vec![("good", Script::new(LATENCY))]);
     assert!(timeout(3600 * SECOND, tasks.failed()).await.is_err());
     running.retire_backend("good");
     assert!(timeout(3600 * SECOND, tasks.failed()).await.is_err(), "it was stopped");
-    let (_engine, mut tasks) = engine(Vec::new());
+    let (_engine, tasks) = engine(Vec::new());
     assert!(timeout(3600 * SECOND, tasks.failed()).await.is_err(), "there is no task that could end");
-    let (_engine, mut tasks) = engine(vec![("good", Script::new(LATENCY)), ("bad", Arc::new(Breaks))]);
+    let (_engine, tasks) = engine(vec![("good", Script::new(LATENCY)), ("bad", Arc::new(Breaks))]);
     assert!(timeout(2 * SECOND, tasks.failed()).await.is_ok());
 }

@@ -220,7 +220,7 @@ async fn calls_of_a_backend_that_is_retired_while_it_is_polled_end_at_once() {
         watches: WatchLimits { total: 1000, per_caller: 1000, per_call: 1000 },
         memory: MemoryLimits { status_bytes: 64 << 20, inline_result_bytes: 1 << 20, jobs: 1000 },
     };
-    let (engine, mut tasks) = Engine::new(limits, CancellationToken::new());
+    let (engine, tasks) = Engine::new(limits, CancellationToken::new());
     let script = Script::new(Duration::from_millis(1));
     for id in 0..8 {
         script.set(&format!("job-{id}"), JobState::Running);

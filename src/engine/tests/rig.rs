@@ -80,7 +80,7 @@ pub(super) fn many_watches() -> WatchLimits {
 
 pub(super) fn start(setups: Vec<BackendSetup>, limits: EngineLimits) -> Running {
     let shutdown = CancellationToken::new();
-    let (engine, mut poll_tasks) = Engine::new(limits, shutdown.clone());
+    let (engine, poll_tasks) = Engine::new(limits, shutdown.clone());
     for setup in setups {
         engine.start_backend(setup);
     }

@@ -13,51 +13,51 @@ use crate::{
     transport::ResponseBudget,
 };
 
-/// Only a failing test waits so long.
+/// Only a failing test waits this long.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What a backend was handed.
+/// The secrets that a backend received.
 #[derive(Default)]
-struct Handed {
+struct Received {
     secrets: Mutex<Vec<String>>,
-    news: Notify,
+    changed: Notify,
 }
 
-impl Handed {
+impl Received {
     fn all(&self) -> Vec<String> {
         self.secrets.lock().unwrap().clone()
     }
 
     fn replace(self: &Arc<Self>) -> Replace {
-        let handed = Arc::clone(self);
+        let received = Arc::clone(self);
         Box::new(move |secret| {
-            handed.secrets.lock().unwrap().push(secret.expose_secret().to_owned());
-            handed.news.notify_one();
+            received.secrets.lock().unwrap().push(secret.expose_secret().to_owned());
+            received.changed.notify_one();
             Ok(())
         })
     }
 }
 
-struct Room {
+struct Fixture {
     dir: TempDir,
     rotation: Rotation,
-    handed: Arc<Handed>,
+    received: Arc<Received>,
 }
 
-impl Room {
-    /// A backend whose key is found so; the file `key` holds `old`.
-    fn new(place: impl Fn(&Path) -> String, environment: impl Fn(&Path) -> Environment) -> Self {
+impl Fixture {
+    /// A backend with this key; the file `key` contains `old`.
+    fn new(key: impl Fn(&Path) -> String, environment: impl Fn(&Path) -> Environment) -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("key"), "old\n").unwrap();
-        let (place, environment) = (place(dir.path()), environment(dir.path()));
+        let (key, environment) = (key(dir.path()), environment(dir.path()));
         let text = format!(
-            "[backends.x]\nvendor = \"immuta\"\nbase_url = \"http://127.0.0.1\"\ncredentials.api_key = {place}"
+            "[backends.x]\nvendor = \"immuta\"\nbase_url = \"http://127.0.0.1\"\ncredentials.api_key = {key}"
         );
         let config = Config::parse(&text, environment).unwrap();
-        let handed = Arc::new(Handed::default());
+        let received = Arc::new(Received::default());
         let mut rotation = Rotation::default();
-        rotation.watch(config.backends[0].credentials.secret().unwrap(), handed.replace());
-        Self { dir, rotation, handed }
+        rotation.add_secret(config.backends[0].credentials.secret().unwrap(), received.replace());
+        Self { dir, rotation, received }
     }
 
     fn of_file() -> Self {
@@ -65,12 +65,12 @@ impl Room {
     }
 
     /// The key is the variable KEY, of the process or the file `env` there.
-    fn of_variable(own: &'static [(&str, &str)], file: &'static str) -> Self {
+    fn of_variable(process: &'static [(&str, &str)], file: &'static str) -> Self {
         let environment = move |dir: &Path| {
             let path = dir.join("env");
             fs::write(&path, file).unwrap();
-            let own = own.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-            Environment::from(own).with_file(EnvFile::load(&path).unwrap())
+            let process = process.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            Environment::from(process).with_file(EnvFile::load(&path).unwrap())
         };
         Self::new(|_| "{ env = \"KEY\" }".to_owned(), environment)
     }
@@ -79,130 +79,131 @@ impl Room {
         self.dir.path().join(name)
     }
 
-    /// Writes a file and looks; what was handed over so far, and what is warned of.
+    /// Writes a file and rereads. Returns all secrets received so far and the subjects of
+    /// warnings.
     async fn after(&mut self, name: &str, content: &str) -> (Vec<String>, Vec<String>) {
         fs::write(self.path(name), content).unwrap();
-        self.look().await
+        self.read_all().await
     }
 
-    async fn look(&mut self) -> (Vec<String>, Vec<String>) {
-        self.rotation.look().await;
-        (self.handed.all(), self.rotation.warned.iter().cloned().collect())
+    async fn read_all(&mut self) -> (Vec<String>, Vec<String>) {
+        self.rotation.read_all().await;
+        (self.received.all(), self.rotation.warned.iter().cloned().collect())
     }
 }
 
 const KEY: &str = "backends.x.credentials.api_key";
 
 #[tokio::test]
-async fn a_changed_file_is_handed_over_once() {
-    let mut room = Room::of_file();
-    assert_eq!(room.look().await.0, [""; 0]);
-    assert_eq!(room.after("key", "new\r\n").await.0, ["new"]);
-    assert_eq!(room.look().await.0, ["new"]);
-    assert_eq!(room.after("key", "new").await.0, ["new"], "it is the same secret");
-    assert_eq!(room.after("key", "old").await.0, ["new", "old"]);
+async fn changed_file_replaces_the_secret_once() {
+    let mut fixture = Fixture::of_file();
+    assert_eq!(fixture.read_all().await.0, [""; 0]);
+    assert_eq!(fixture.after("key", "new\r\n").await.0, ["new"]);
+    assert_eq!(fixture.read_all().await.0, ["new"]);
+    assert_eq!(fixture.after("key", "new").await.0, ["new"], "it is the same secret");
+    assert_eq!(fixture.after("key", "old").await.0, ["new", "old"]);
 }
 
 #[tokio::test]
-async fn what_can_not_be_used_keeps_the_secret_and_warns_until_it_is_better() {
-    let mut room = Room::of_file();
+async fn unusable_file_keeps_the_secret_and_warns_once_until_it_is_usable() {
+    let mut fixture = Fixture::of_file();
     for broken in ["", "\n", "ne\0w", "ne\nw", "Bearer new", "n w"] {
-        assert_eq!(room.after("key", broken).await, (vec![], vec![KEY.to_owned()]), "of {broken:?}");
+        assert_eq!(fixture.after("key", broken).await, (vec![], vec![KEY.to_owned()]), "of {broken:?}");
     }
-    fs::write(room.path("key"), b"n\xffw").unwrap();
-    assert_eq!(room.look().await.1, [KEY]);
-    fs::remove_file(room.path("key")).unwrap();
-    assert_eq!(room.look().await.1, [KEY]);
-    fs::create_dir(room.path("key")).unwrap();
-    assert_eq!(room.look().await.1, [KEY]);
-    fs::remove_dir(room.path("key")).unwrap();
-    assert_eq!(room.after("key", "new").await, (vec!["new".to_owned()], vec![]));
+    fs::write(fixture.path("key"), b"n\xffw").unwrap();
+    assert_eq!(fixture.read_all().await.1, [KEY]);
+    fs::remove_file(fixture.path("key")).unwrap();
+    assert_eq!(fixture.read_all().await.1, [KEY]);
+    fs::create_dir(fixture.path("key")).unwrap();
+    assert_eq!(fixture.read_all().await.1, [KEY]);
+    fs::remove_dir(fixture.path("key")).unwrap();
+    assert_eq!(fixture.after("key", "new").await, (vec!["new".to_owned()], vec![]));
 }
 
 #[tokio::test]
-async fn a_secret_that_a_backend_refuses_is_offered_again() {
-    let mut room = Room::of_file();
+async fn secret_refused_by_the_backend_is_offered_again() {
+    let mut fixture = Fixture::of_file();
     let text = "allow_inline_secrets = true\n[backends.x]\nvendor = \"immuta\"\n\
                 base_url = \"http://127.0.0.1\"\ncredentials.api_key = \"old\"";
     let endpoint =
         Endpoint::new(&Config::parse(text, []).unwrap().backends[0], &ResponseBudget::new(1 << 20)).unwrap();
-    let handed = Arc::clone(&room.handed);
-    room.rotation.in_use[0].replace = Box::new(move |secret| {
-        handed.secrets.lock().unwrap().push(secret.expose_secret().to_owned());
+    let received = Arc::clone(&fixture.received);
+    fixture.rotation.in_use[0].replace = Box::new(move |secret| {
+        received.secrets.lock().unwrap().push(secret.expose_secret().to_owned());
         endpoint.rotate("no\nheader".into())
     });
-    assert_eq!(room.after("key", "new").await, (vec!["new".to_owned()], vec![KEY.to_owned()]));
-    assert_eq!(room.look().await.0, ["new", "new"]);
-    assert_eq!(room.after("key", "old").await.1, [""; 0]);
+    assert_eq!(fixture.after("key", "new").await, (vec!["new".to_owned()], vec![KEY.to_owned()]));
+    assert_eq!(fixture.read_all().await.0, ["new", "new"]);
+    assert_eq!(fixture.after("key", "old").await.1, [""; 0]);
 }
 
 #[cfg(unix)]
 #[tokio::test]
-async fn a_directory_swapped_under_a_symbolic_link_is_seen() {
+async fn directory_swapped_under_a_symbolic_link_replaces_the_secret() {
     use std::os::unix::fs::symlink;
 
     // As Kubernetes mounts a secret: key -> ..data/key, ..data -> a directory.
-    let mut room = Room::of_file();
+    let mut fixture = Fixture::of_file();
     let write = |version: &str, secret: &str| {
-        fs::create_dir(room.path(version)).unwrap();
-        fs::write(room.path(version).join("key"), secret).unwrap();
+        fs::create_dir(fixture.path(version)).unwrap();
+        fs::write(fixture.path(version).join("key"), secret).unwrap();
     };
     write("..1", "old");
     write("..2", "new");
-    fs::remove_file(room.path("key")).unwrap();
-    symlink("..1", room.path("..data")).unwrap();
-    symlink("..data/key", room.path("key")).unwrap();
-    assert_eq!(room.look().await, (vec![], vec![]));
-    symlink("..2", room.path("..data_tmp")).unwrap();
-    fs::rename(room.path("..data_tmp"), room.path("..data")).unwrap();
-    assert_eq!(room.look().await, (vec!["new".to_owned()], vec![]));
+    fs::remove_file(fixture.path("key")).unwrap();
+    symlink("..1", fixture.path("..data")).unwrap();
+    symlink("..data/key", fixture.path("key")).unwrap();
+    assert_eq!(fixture.read_all().await, (vec![], vec![]));
+    symlink("..2", fixture.path("..data_tmp")).unwrap();
+    fs::rename(fixture.path("..data_tmp"), fixture.path("..data")).unwrap();
+    assert_eq!(fixture.read_all().await, (vec!["new".to_owned()], vec![]));
 }
 
 #[tokio::test]
-async fn a_variable_of_the_environment_file_is_seen() {
-    let mut room = Room::of_variable(&[("KEY", "elder")], "KEY=old\n");
-    assert_eq!(room.look().await, (vec![], vec![]));
-    let env = room.path("env").display().to_string();
-    assert_eq!(room.after("env", "export KEY='new'\nOTHER=1").await.0, ["new"]);
-    assert_eq!(room.after("env", "KEY=\"half").await.1, [format!("{env} line 1")]);
-    assert_eq!(room.after("env", "").await.1[0], env);
-    assert_eq!(room.after("env", "OTHER=1").await.1, [KEY], "the process's own is not taken instead");
-    fs::remove_file(room.path("env")).unwrap();
-    assert_eq!(room.look().await, (vec!["new".to_owned()], vec![env]));
-    assert_eq!(room.after("env", "KEY=newer").await, (vec!["new".to_owned(), "newer".to_owned()], vec![]));
+async fn changed_variable_of_the_environment_file_replaces_the_secret() {
+    let mut fixture = Fixture::of_variable(&[("KEY", "older")], "KEY=old\n");
+    assert_eq!(fixture.read_all().await, (vec![], vec![]));
+    let env = fixture.path("env").display().to_string();
+    assert_eq!(fixture.after("env", "export KEY='new'\nOTHER=1").await.0, ["new"]);
+    assert_eq!(fixture.after("env", "KEY=\"half").await.1, [format!("{env} line 1")]);
+    assert_eq!(fixture.after("env", "").await.1[0], env);
+    assert_eq!(fixture.after("env", "OTHER=1").await.1, [KEY], "the process's variable is not used instead");
+    fs::remove_file(fixture.path("env")).unwrap();
+    assert_eq!(fixture.read_all().await, (vec!["new".to_owned()], vec![env]));
+    assert_eq!(fixture.after("env", "KEY=newer").await, (vec!["new".to_owned(), "newer".to_owned()], vec![]));
 }
 
 #[tokio::test]
-async fn an_environment_file_may_come_to_hold_what_the_process_has() {
-    let mut room = Room::of_variable(&[("KEY", "old")], "OTHER=1");
-    assert_eq!(room.look().await, (vec![], vec![]));
-    assert_eq!(room.after("env", "OTHER=1\nKEY=new").await.0, ["new"]);
+async fn variable_added_to_the_environment_file_overrides_the_process() {
+    let mut fixture = Fixture::of_variable(&[("KEY", "old")], "OTHER=1");
+    assert_eq!(fixture.read_all().await, (vec![], vec![]));
+    assert_eq!(fixture.after("env", "OTHER=1\nKEY=new").await.0, ["new"]);
 }
 
 #[tokio::test]
-async fn what_can_not_change_is_not_looked_at() {
-    let literal = Room::new(
+async fn secret_that_cannot_change_is_not_reread() {
+    let literal = Fixture::new(
         |_| "{ env = \"KEY\" }".to_owned(),
         |_| Environment::from([("KEY".to_owned(), "old".to_owned())]),
     );
     assert!(literal.rotation.in_use.is_empty());
-    timeout(PATIENCE, literal.rotation.run(EVERY)).await.expect("there is nothing to wait for");
+    timeout(PATIENCE, literal.rotation.run(INTERVAL)).await.expect("there is no secret to reread");
 }
 
 #[tokio::test]
-async fn it_looks_at_an_interval() {
-    let Room { dir, rotation, handed } = Room::of_file();
+async fn secret_file_is_reread_at_the_interval() {
+    let Fixture { dir, rotation, received } = Fixture::of_file();
     let task = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(rotation.run(Duration::from_millis(5))));
     for secret in ["new", "newer"] {
         fs::write(dir.path().join("key"), secret).unwrap();
-        timeout(PATIENCE, handed.news.notified()).await.expect("it is seen");
+        timeout(PATIENCE, received.changed.notified()).await.expect("the secret is replaced");
     }
-    assert_eq!(handed.all(), ["new", "newer"]);
+    assert_eq!(received.all(), ["new", "newer"]);
     drop(task);
 }
 
 #[test]
-fn a_secret_is_not_shown() {
-    let room = Room::of_file();
-    assert!(!format!("{:?}", room.rotation).contains("old"));
+fn debug_output_has_no_secret() {
+    let fixture = Fixture::of_file();
+    assert!(!format!("{:?}", fixture.rotation).contains("old"));
 }

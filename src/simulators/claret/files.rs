@@ -28,7 +28,7 @@ const PIECE: u64 = 64 * 1024;
 /// The pattern's period.
 const PERIOD: u64 = 251;
 
-/// A piece of the pattern from any place in its period on.
+/// A piece of the pattern from any offset of its period.
 static PATTERN: LazyLock<Bytes> = LazyLock::new(|| (0..PERIOD + PIECE).map(Content::pattern).collect());
 
 #[derive(Serialize)]
@@ -105,8 +105,8 @@ fn send(content: Content, range: Option<&str>) -> Response {
         .header(header::ACCEPT_RANGES, "bytes")
         .header(header::CONTENT_LENGTH, part.end - part.start);
     if status == StatusCode::PARTIAL_CONTENT {
-        let place = format!("bytes {}-{}/{len}", part.start, part.end - 1);
-        response = response.header(header::CONTENT_RANGE, place);
+        let offset = format!("bytes {}-{}/{len}", part.start, part.end - 1);
+        response = response.header(header::CONTENT_RANGE, offset);
     }
     response.body(body(content, part)).expect("the headers above are all legal")
 }
@@ -126,9 +126,9 @@ fn body(content: Content, part: Range<u64>) -> Body {
     }
 }
 
-/// A place within [`PATTERN`].
-fn index(place: u64) -> usize {
-    usize::try_from(place).unwrap_or(usize::MAX)
+/// An index within [`PATTERN`].
+fn index(offset: u64) -> usize {
+    usize::try_from(offset).unwrap_or(usize::MAX)
 }
 
 /// The range of a Range header.

@@ -130,7 +130,7 @@ async fn query_with_alias_variable_fragment_or_literal_is_served() {
 }
 
 #[tokio::test]
-async fn a_result_keeps_its_64_bit_numbers() {
+async fn result_keeps_its_64_bit_numbers() {
     let simulator = start().await;
     let job = simulator.start_job(Plan::succeeds(Outcome::json(r#"{"n":9007199254740993}"#).unwrap()));
     let query = format!(

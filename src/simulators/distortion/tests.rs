@@ -45,7 +45,7 @@ impl Connection {
         self.simulator.inject(serde_json::from_str(&fault).unwrap());
     }
 
-    async fn ask(&mut self) {
+    async fn send_request(&mut self) {
         let key = credentials::IMMUTA_API_KEY;
         let head = format!(
             "POST /jobs/statuses HTTP/1.1\r\nHost: localhost\r\nAuthorization: {key}\r\n\
@@ -76,7 +76,7 @@ impl Connection {
 
     /// The bytes of an unchanged response, over this connection.
     async fn unchanged(&mut self) -> Vec<u8> {
-        self.ask().await;
+        self.send_request().await;
         let mut bytes = self.read(1).await.0;
         while !bytes.ends_with(b"}}") {
             bytes.extend(self.read(1).await.0);
@@ -94,7 +94,7 @@ impl Connection {
 async fn with(effect: &str, limit: usize) -> (Vec<u8>, End) {
     let mut connection = Connection::start().await;
     connection.inject(effect);
-    connection.ask().await;
+    connection.send_request().await;
     connection.read(limit).await
 }
 
@@ -119,7 +119,7 @@ async fn distorted_response_has_the_length_of_the_original() {
     for (effect, close) in [("\"close_after_answer\"", true), (r#"{"extra": ""}"#, false)] {
         let mut connection = Connection::start().await;
         connection.inject(effect);
-        connection.ask().await;
+        connection.send_request().await;
         let (bytes, end) = connection.read(if close { usize::MAX } else { unchanged.len() }).await;
         assert_eq!((bytes.len(), end == End::Close), (unchanged.len(), close), "{}", text(&bytes));
         let [written, wanted] = [parts(&bytes).0, parts(&unchanged).0].map(|head| {
@@ -158,7 +158,7 @@ async fn stalled_connection_stays_open_and_sends_nothing() {
     for (effect, wanted) in [(r#"{"stall_at": 0}"#, 0), (r#"{"stall_at": 20}"#, 20), ("\"hang\"", 0)] {
         let mut connection = Connection::start().await;
         connection.inject(effect);
-        connection.ask().await;
+        connection.send_request().await;
         assert_eq!(connection.read(wanted).await.0.len(), wanted, "{effect}");
         connection.is_silent().await;
     }
@@ -179,7 +179,7 @@ async fn pacing_effects_delay_the_given_bytes() {
     let since = Instant::now();
     with(r#"{"delay": 40}"#, 1).await;
     assert!(since.elapsed() >= Duration::from_millis(40));
-    // At most so late, which no clock can show: that it is answered at all.
+    // The jitter has no lower bound: the response arrives.
     assert_eq!(with(r#"{"jitter": 20}"#, 1).await.0, b"H");
 }
 
@@ -188,11 +188,11 @@ async fn surplus_effects_send_extra_bytes() {
     let unchanged = Connection::start().await.unchanged().await;
     let mut connection = Connection::start().await;
     connection.inject("\"twice\"");
-    connection.ask().await;
+    connection.send_request().await;
     let twice = connection.read(unchanged.len() * 2).await.0;
     assert_eq!(text(&twice).matches(BODY).count(), 2);
     connection.is_silent().await;
-    // And the connection still answers.
+    // The connection still serves requests.
     assert_eq!(parts(&connection.unchanged().await).1, BODY);
 
     let (bytes, _) = with(r#"{"extra": "\u0000more"}"#, unchanged.len() + 5).await;
@@ -221,7 +221,7 @@ async fn length_effects_announce_other_lengths() {
     ] {
         let mut connection = Connection::start().await;
         connection.inject(effect);
-        connection.ask().await;
+        connection.send_request().await;
         let mut bytes = Vec::new();
         while !bytes.ends_with(BODY.as_bytes()) {
             bytes.extend(connection.read(1).await.0);
@@ -239,7 +239,7 @@ async fn head_effects_add_headers() {
     {
         let mut connection = Connection::start().await;
         connection.inject(effect);
-        connection.ask().await;
+        connection.send_request().await;
         let (mut bytes, _) = connection.read(length).await;
         assert!(!text(&bytes).contains("\r\n\r\n"), "{effect}");
         while !bytes.ends_with(BODY.as_bytes()) {
@@ -279,12 +279,12 @@ async fn gzip_bomb_is_small_until_decompressed() {
 }
 
 #[tokio::test]
-async fn kept_connection_closes_under_the_next_request() {
+async fn reused_connection_closes_under_the_next_request() {
     let mut connection = Connection::start().await;
     connection.inject("\"close_under_request\"");
-    // A new connection is answered, and the fault is still there.
+    // A new connection is served, and the fault is still there.
     connection.unchanged().await;
-    connection.ask().await;
+    connection.send_request().await;
     assert_eq!(connection.read(usize::MAX).await, (Vec::new(), End::Close));
     let mut connection = Connection::open(connection.simulator).await;
     connection.unchanged().await;

@@ -14,15 +14,15 @@ async fn start() -> Simulator {
     Simulator::start(Vendor::Immuta).await.unwrap()
 }
 
-async fn ask(simulator: &Simulator, asked: Value) -> (u16, Value) {
-    let request = send(simulator, Method::POST, "/jobs/statuses", &asked);
+async fn statuses(simulator: &Simulator, request_body: Value) -> (u16, Value) {
+    let request = send(simulator, Method::POST, "/jobs/statuses", &request_body);
     let response = request.header("authorization", IMMUTA_API_KEY).send().await.unwrap();
     (response.status().as_u16(), body(response).await)
 }
 
 async fn output(simulator: &Simulator, plan: Plan) -> Value {
     let job = simulator.start_job(plan);
-    let (_, mut response) = ask(simulator, json!({ "jobIds": [job.id] })).await;
+    let (_, mut response) = statuses(simulator, json!({ "jobIds": [job.id] })).await;
     response[&job.id]["output"].take()
 }
 
@@ -30,7 +30,7 @@ async fn output(simulator: &Simulator, plan: Plan) -> Value {
 async fn batch_response_omits_unknown_jobs() {
     let simulator = start().await;
     let job = simulator.start_job(Plan::default());
-    let (status, response) = ask(&simulator, json!({ "jobIds": [job.id, "nobody"], "wait": 0 })).await;
+    let (status, response) = statuses(&simulator, json!({ "jobIds": [job.id, "nobody"], "wait": 0 })).await;
     let one = json!({ "id": job.id, "state": "completed", "output": null, "retryCount": 0 });
     assert_eq!((status, response), (200, json!({ job.id: one })));
 }
@@ -55,25 +55,25 @@ async fn wait_ends_after_its_time_or_when_all_jobs_are_terminal() {
     let simulator = start().await;
     let running = simulator.start_job(Plan::fixed("active"));
     let since = Instant::now();
-    let (_, response) = ask(&simulator, json!({ "jobIds": [running.id], "wait": 1 })).await;
+    let (_, response) = statuses(&simulator, json!({ "jobIds": [running.id], "wait": 1 })).await;
     assert_eq!(response[&running.id]["state"], "active");
     assert!(since.elapsed() >= Duration::from_secs(1));
 
-    let asked = json!({ "jobIds": [running.id], "wait": -1, "pollInterval": 1 });
-    let (waited, ()) = tokio::join!(ask(&simulator, asked), async {
+    let request_body = json!({ "jobIds": [running.id], "wait": -1, "pollInterval": 1 });
+    let (waited, ()) = tokio::join!(statuses(&simulator, request_body), async {
         simulator.wait_for_calls("/jobs/statuses", 2).await;
         simulator.finish(&running.id);
     });
     assert_eq!(waited.1[&running.id]["state"], "completed");
 
-    let ended = ask(&simulator, json!({ "jobIds": [running.id, "nobody"], "wait": i64::MAX }));
+    let ended = statuses(&simulator, json!({ "jobIds": [running.id, "nobody"], "wait": i64::MAX }));
     timeout(Duration::from_secs(5), ended).await.unwrap();
 }
 
 #[tokio::test]
 async fn invalid_request_gets_a_boom_error() {
     let simulator = start().await;
-    for asked in [
+    for request_body in [
         json!({}),
         json!({ "jobIds": "a" }),
         json!({ "jobIds": [1] }),
@@ -81,7 +81,7 @@ async fn invalid_request_gets_a_boom_error() {
         json!({ "jobIds": [], "wait": "1" }),
         json!({ "jobIds": [], "pollInterval": 0 }),
     ] {
-        let (status, response) = ask(&simulator, asked.clone()).await;
+        let (status, response) = statuses(&simulator, request_body.clone()).await;
         assert_eq!(
             (status, &response["statusCode"], &response["error"]),
             (400, &json!(400), &json!("Bad Request"))
@@ -97,8 +97,8 @@ async fn poisoned_id_fails_the_whole_batch() {
     let simulator = start().await;
     let good = simulator.start_job(Plan::default());
     simulator.poison("bad");
-    assert_eq!(ask(&simulator, json!({ "jobIds": [good.id, "bad"] })).await.0, 400);
-    assert_eq!(ask(&simulator, json!({ "jobIds": [good.id] })).await.0, 200);
+    assert_eq!(statuses(&simulator, json!({ "jobIds": [good.id, "bad"] })).await.0, 400);
+    assert_eq!(statuses(&simulator, json!({ "jobIds": [good.id] })).await.0, 200);
 }
 
 #[tokio::test]

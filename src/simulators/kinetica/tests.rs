@@ -34,8 +34,8 @@ async fn json_response_has_the_documented_bytes() {
     let simulator = start().await;
     let result = Outcome::json(r#"{"table_name":"t","value":"\"q\"","info":{}}"#).unwrap();
     simulator.start_job(Plan::succeeds(result).id("4611686018427387907").tag("tag-2"));
-    let asked = r#"{"job_id": 4611686018427387907, "options": {}}"#;
-    let response = post(&simulator, "/get/job", "application/json", asked).await;
+    let request_body = r#"{"job_id": 4611686018427387907, "options": {}}"#;
+    let response = post(&simulator, "/get/job", "application/json", request_body).await;
     assert_eq!(response.status(), 200);
     assert_eq!(&response.headers()["content-type"], "application/json");
     let wanted = r#"{"status":"OK","message":"","data_type":"get_job_response","data":"","data_str":"{\"endpoint\":\"/alter/table\",\"job_status\":\"DONE\",\"running\":false,\"progress\":100,\"successful\":true,\"response_encoding\":\"json\",\"job_response\":\"\",\"job_response_str\":\"{\\\"table_name\\\":\\\"t\\\",\\\"value\\\":\\\"\\\\\\\"q\\\\\\\"\\\",\\\"info\\\":{}}\",\"status_map\":{},\"info\":{\"job_tag\":\"tag-2\"}}"}"#;
@@ -45,20 +45,20 @@ async fn json_response_has_the_documented_bytes() {
 #[tokio::test]
 async fn binary_response_has_the_documented_bytes() {
     let simulator = start().await;
-    let mut asked = vec![0x86, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x01];
-    asked.extend_from_slice(b"\x02\x0ejob_tag\x04t1\x00");
+    let mut request_body = vec![0x86, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x01];
+    request_body.extend_from_slice(b"\x02\x0ejob_tag\x04t1\x00");
     simulator.start_job(Plan::fixed("RUNNING").id("4611686018427387907").tag("t1").kind("/x"));
     let record = b"\x04/x\x0eRUNNING\x01\x00\x00\x08json\x00\x00\x00\x02\x0ejob_tag\x04t1\x00";
     let mut wanted = b"\x04OK\x00\x20get_job_response".to_vec();
     wanted.push(u8::try_from(record.len() * 2).unwrap());
     wanted.extend_from_slice(record);
     wanted.push(0);
-    let response = post(&simulator, "/get/job", "application/octet-stream", asked.clone()).await;
+    let response = post(&simulator, "/get/job", "application/octet-stream", request_body.clone()).await;
     assert_eq!(&response.headers()["content-type"], "application/octet-stream");
     assert_eq!(response.bytes().await.unwrap(), wanted);
 
     // The response to snappy is not compressed.
-    let compressed = snap::raw::Encoder::new().compress_vec(&asked).unwrap();
+    let compressed = snap::raw::Encoder::new().compress_vec(&request_body).unwrap();
     let response = post(&simulator, "/get/job", "application/x-snappy", compressed).await;
     assert_eq!(response.bytes().await.unwrap(), wanted);
     assert!(simulator.calls().iter().all(|call| call.job_ids == ["4611686018427387907"]));
@@ -110,10 +110,10 @@ async fn tag_finds_a_job_of_another_cluster() {
 #[tokio::test]
 async fn error_response_has_all_five_keys_and_http_400() {
     let simulator = start().await;
-    for asked in
+    for request_body in
         [r#"{"job_id":5,"options":{}}"#, r#"{"options":{},"job_id":5}"#, r#"{"job_id":5}"#, "[", "null"]
     {
-        let response = post(&simulator, "/get/job", "application/json", asked).await;
+        let response = post(&simulator, "/get/job", "application/json", request_body).await;
         assert_eq!(response.status(), 400);
         let response = body(response).await;
         let keys: Vec<_> = response.as_object().unwrap().keys().collect();
@@ -127,16 +127,16 @@ async fn error_response_has_all_five_keys_and_http_400() {
 #[tokio::test]
 async fn only_valid_password_or_token_is_accepted() {
     let simulator = start().await;
-    let asked = json!({ "options": {} });
+    let request_body = json!({ "options": {} });
     let status = async |authorization: String| {
-        let request = send(&simulator, Method::POST, "/show/system/status", &asked);
+        let request = send(&simulator, Method::POST, "/show/system/status", &request_body);
         request.header("authorization", authorization).send().await.unwrap().status().as_u16()
     };
     assert_eq!(status(basic(KINETICA_PASSWORD)).await, 200);
     assert_eq!(status(format!("Bearer {}", simulator.issue_token())).await, 200);
     assert_eq!(status(basic("wrong")).await, 401);
     assert_eq!(status("Bearer undefined".to_owned()).await, 401);
-    assert_eq!(send(&simulator, Method::POST, "/get/job", &asked).send().await.unwrap().status(), 401);
+    assert_eq!(send(&simulator, Method::POST, "/get/job", &request_body).send().await.unwrap().status(), 401);
     simulator.reject_credentials(true);
     assert_eq!(status(basic(KINETICA_PASSWORD)).await, 401);
 }
@@ -145,14 +145,14 @@ async fn only_valid_password_or_token_is_accepted() {
 async fn kinetica_is_served_below_a_proxy_prefix_and_nowhere_else() {
     let simulator = start().await;
     let job = simulator.start_job(Plan::default());
-    let asked = format!(r#"{{"job_id":{},"options":{{}}}}"#, job.id);
+    let request_body = format!(r#"{{"job_id":{},"options":{{}}}}"#, job.id);
     for (path, wanted) in [
         ("/gpudb-0/get/job", 200),
         ("/abc/gpudb-0/get/job", 200),
         ("/get/jobs", 404),
         ("/gpudb-0/alter/job", 404),
     ] {
-        let response = post(&simulator, path, "application/json", asked.clone()).await;
+        let response = post(&simulator, path, "application/json", request_body.clone()).await;
         assert_eq!(response.status(), wanted, "{path}");
     }
     assert_eq!(simulator.calls()[0].job_ids, [job.id]);

@@ -107,7 +107,7 @@ async fn wire_to(gateway: SocketAddr, disconnect: Arc<Notify>) -> SocketAddr {
 }
 
 #[tokio::test]
-async fn watch_reconnects_after_connection_is_cut() {
+async fn watch_reconnects_after_a_lost_connection() {
     let script = Scripted {
         watches: Mutex::new(vec![vec![response("running", "a")], vec![response("done", "b")]].into()),
         stays_open: true,

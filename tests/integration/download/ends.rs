@@ -1,4 +1,4 @@
-//! Downloads that end before the file does, and those that wait.
+//! Downloads that end early, and stalled downloads.
 
 use super::*;
 
@@ -23,7 +23,7 @@ async fn truncated_download_fails_and_resumes_from_there() {
 }
 
 #[tokio::test]
-async fn download_of_a_cancelled_or_late_caller_ends_at_the_vendor() {
+async fn download_past_its_deadline_or_cancelled_ends_at_the_vendor() {
     let (gateway, mut tap) = tapped().await;
     let job = gateway.job([file(Content::Pattern(LARGE))]);
     let mut stream = gateway.open(&job, FILE, 0).await.unwrap();
@@ -38,14 +38,14 @@ async fn download_of_a_cancelled_or_late_caller_ends_at_the_vendor() {
     assert!(timeout(SECOND / 2, call).await.is_err());
     timeout(GUARD, tap.is_open(0)).await.expect("it is cancelled at the vendor");
 
-    // A reader that stalls does not hold the vendor beyond its deadline.
+    // A stalled reader does not keep the vendor's connection open past its deadline.
     let mut request = Request::new(request(&job, FILE, 0));
     request.set_timeout(SECOND / 2);
     let begun = Instant::now();
     let mut stream = connect(gateway.address).await.download_artifact(request).await.unwrap().into_inner();
     tap.is_open(1).await;
     timeout(GUARD, tap.is_open(0)).await.expect("it ends at the vendor");
-    // The server is a little ahead of the deadline.
+    // The server ends the call slightly before the deadline.
     assert!(begun.elapsed() + SECOND / 50 >= SECOND / 2);
     info(&mut stream).await.unwrap();
     let status = read(&mut stream, 0, u64::MAX).await.unwrap_err();

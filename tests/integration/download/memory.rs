@@ -1,8 +1,8 @@
-//! What a large file costs.
+//! Memory use of a large download.
 
 use super::*;
 
-/// A gateway in a process of its own.
+/// A gateway in a separate process.
 struct Process {
     child: Child,
     address: SocketAddr,
@@ -28,7 +28,7 @@ impl Process {
         Self { child, address }
     }
 
-    /// Most memory that it ever held, in bytes.
+    /// Peak resident memory in bytes.
     fn peak(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id().unwrap())).unwrap();
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
@@ -54,7 +54,7 @@ async fn download_of_a_gibibyte_uses_constant_memory() {
     assert_eq!(download(&small).await, (Some(1 << 20), MEBI));
     let before = gateway.peak();
 
-    // Readers that stall, beside one that doesn't.
+    // Stalled readers beside one that reads.
     let mut stalled = Vec::new();
     for _ in 0..4 {
         let stream = connect(gateway.address).await.download_artifact(request(&large, FILE, 0)).await;

@@ -1,4 +1,4 @@
-//! The same faults, injected at the vendor as somebody does it by hand.
+//! The same faults, injected at the simulator as in a manual test.
 
 use futures_util::future::join_all;
 use jobwatch::{
@@ -14,8 +14,8 @@ use super::{
 };
 use crate::harness::*;
 
-/// Each effect, injected at the vendor for one job, is to its callers what it is on the
-/// way.
+/// Callers see the same whether an effect is injected at the simulator for one job or by a
+/// proxy.
 async fn every_effect_at(vendor: Vendor) {
     let simulator = simulator(vendor).await;
     let mut trials = Vec::new();
@@ -113,7 +113,7 @@ async fn hostile_json_at(vendor: Vendor) {
 
 #[tokio::test]
 async fn invalid_json_and_other_jobs_can_be_injected_at_each_vendor() {
-    // One after the other: a text of 100 MB keeps the thread that they share busy.
+    // In sequence: a text of 100 MB occupies the shared thread.
     for vendor in Vendor::ALL {
         hostile_json_at(vendor).await;
     }

@@ -8,7 +8,7 @@ use crate::proxy::Fault;
 /// What a caller sees while the fault lasts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sees {
-    /// The job's status, and nothing of the fault.
+    /// The job's status, without any sign of the fault.
     Response,
     Outage,
     Malformed,
@@ -26,7 +26,7 @@ impl Sees {
 
 /// One fault.
 pub(super) struct Row {
-    /// As in docs/faults.md.
+    /// Its name in docs/faults.md.
     pub(super) name: &'static str,
     pub(super) sees: Sees,
     /// Only the time-out ends it.
@@ -34,14 +34,14 @@ pub(super) struct Row {
     pub(super) fault: Wrong,
 }
 
-/// What goes wrong.
+/// The fault.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Wrong {
-    /// An effect that simulators have, too, in JSON.
+    /// An effect of the simulators, in JSON.
     Effect(&'static str),
-    /// These bytes, which `raw` could send by hand.
+    /// These bytes, which the effect `raw` can also send.
     Bytes(fn(&RawResponse) -> Delivery),
-    /// What only somebody between the two can do.
+    /// A fault that only a proxy can cause.
     Between(fn() -> Fault),
 }
 
@@ -111,7 +111,7 @@ pub(super) const ROWS: &[Row] = &[
     row("100,000 headers", Outage, r#"{"many_headers": 100000}"#),
     row("an endless head", Outage, ENDLESS_HEAD),
     row("one header of a megabyte", Outage, r#"{"huge_header": 1048576}"#),
-    // Lengths that lie.
+    // Wrong lengths.
     row("Content-Length too small", Malformed, r#"{"wrong_length": -3}"#),
     stuck("Content-Length too large", r#"{"wrong_length": 3}"#),
     bytes("Content-Length too large, then the end", Outage, |it| {
@@ -139,7 +139,7 @@ pub(super) const ROWS: &[Row] = &[
     bytes("a chunk whose size is beyond 64 bits", Outage, |it| {
         Delivery::of(it.with_body("Transfer-Encoding: chunked\r\n", "fffffffffffffffff\r\n"))
     }),
-    // Not the protocol.
+    // Other protocols.
     row("no HTTP at all", Outage, r#"{"raw": "BODY BODY BODY\r\n\r\n"}"#),
     bytes("HTTP/2 in answer to HTTP/1.1", Outage, |_| {
         // An empty SETTINGS frame and a GOAWAY (RFC 9113, 6.5 and 6.8).
@@ -181,7 +181,7 @@ pub(super) const ROWS: &[Row] = &[
     bytes("an empty body", Malformed, |it| Delivery::of(it.with_body("Content-Length: 0\r\n", b""))),
 ];
 
-/// What could cost memory without a limit.
+/// Bodies that could use unbounded memory.
 pub(super) const HOGS: &[Wrong] = &[
     Wrong::Effect(ENDLESS_CHUNKS),
     Wrong::Effect(ENDLESS_BODY),

@@ -29,7 +29,7 @@ fn polls_of_each(simulator: &Simulator) -> BTreeMap<String, usize> {
 
 /// 300 watched jobs at 20 requests a second: the whole rate, many times over.
 #[tokio::test]
-async fn gets_beside_more_watches_than_the_rate_are_answered_and_no_watch_starves() {
+async fn gets_beside_more_watches_than_the_rate_are_served_and_no_watch_starves() {
     let simulator = simulator(Vendor::Claret).await;
     let backend = Backend::of(&simulator).poll("requests_per_second", "20");
     let gateway = Gateway::start([backend]).await;
@@ -88,7 +88,7 @@ fn gets_within(client: &Client, jobs: &[JobRef], deadline: Duration) -> JoinSet<
 }
 
 #[tokio::test]
-async fn get_of_another_caller_is_answered_beside_200_gets_in_flight() {
+async fn get_of_another_caller_is_served_beside_200_gets_in_flight() {
     let simulator = simulator(Vendor::Claret).await;
     let gateway = Gateway::start([Backend::of(&simulator).poll("requests_per_second", "20")]).await;
     let jobs = start_running(&simulator, 200);

@@ -201,12 +201,12 @@ async fn immuta_batch_with_a_job_that_gets_a_huge_response_is_bisected() {
 }
 
 #[tokio::test]
-async fn immuta_batch_with_a_missing_element_answers_the_others() {
+async fn immuta_batch_with_a_missing_element_observes_the_others() {
     healthy_jobs_end(Vendor::Immuta, missing_element).await;
 }
 
 #[tokio::test]
-async fn immuta_batch_with_an_element_of_another_job_answers_the_others() {
+async fn immuta_batch_with_an_element_of_another_job_observes_the_others() {
     healthy_jobs_end(Vendor::Immuta, other_element).await;
 }
 
@@ -241,12 +241,12 @@ async fn datasaur_batch_with_a_job_that_gets_a_huge_response_is_bisected() {
 }
 
 #[tokio::test]
-async fn datasaur_batch_with_a_missing_element_answers_the_others() {
+async fn datasaur_batch_with_a_missing_element_observes_the_others() {
     healthy_jobs_end(Vendor::Datasaur, missing_element).await;
 }
 
 #[tokio::test]
-async fn datasaur_batch_with_an_element_of_another_job_answers_the_others() {
+async fn datasaur_batch_with_an_element_of_another_job_observes_the_others() {
     healthy_jobs_end(Vendor::Datasaur, other_element).await;
 }
 
@@ -291,19 +291,19 @@ async fn kinetica_job_that_gets_garbage_does_not_delay_others() {
 }
 
 #[tokio::test]
-async fn immuta_batch_with_a_surplus_element_answers_all() {
+async fn immuta_batch_with_a_surplus_element_observes_all() {
     surplus_element_changes_nothing(Vendor::Immuta).await;
 }
 
 #[tokio::test]
-async fn datasaur_batch_with_a_surplus_element_answers_all() {
+async fn datasaur_batch_with_a_surplus_element_observes_all() {
     surplus_element_changes_nothing(Vendor::Datasaur).await;
 }
 
 /// An error "Unauthorized" that stands in place of one job, beside the data of the others,
 /// is no evidence about the gateway's credentials.
 #[tokio::test]
-async fn datasaur_batch_with_an_unauthorized_job_answers_the_others() {
+async fn datasaur_batch_with_an_unauthorized_job_observes_the_others() {
     let simulator = simulator(Vendor::Datasaur).await;
     let gateway = Gateway::start([backend(&simulator)]).await;
     let client = gateway.client();

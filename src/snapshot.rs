@@ -35,8 +35,7 @@ use crate::{
 
 mod budget;
 
-use budget::Charge;
-pub use budget::StatusBudget;
+pub use budget::{Charge, StatusBudget};
 
 /// Numbers of the fields that are not encoded with the core.
 const JOB: u32 = 1;

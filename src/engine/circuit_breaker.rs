@@ -14,21 +14,17 @@
 //!
 //! Pure state: clocks and dice come in from outside.
 
-use std::{mem, time::Duration};
+use std::mem;
 
 use tokio::time::Instant;
 
 use crate::{
     job::{BackendFault, FaultKind},
-    transport::Backoff,
+    transport::{Backoff, LONGEST_RETRY_AFTER},
 };
 
 /// Failures in a row after which the circuit breaker opens.
 const FAILURES_TO_OPEN: u32 = 5;
-
-/// Longest wait that a vendor can ask for, so that one wrong header can't switch a
-/// backend off for days.
-const LONGEST_REQUESTED_WAIT: Duration = Duration::from_hours(1);
 
 /// Whether the backend may be polled now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -153,7 +149,7 @@ impl CircuitBreaker {
         self.is_open |= self.failures >= FAILURES_TO_OPEN;
         let later = |pause: &Option<Pause>, until| pause.as_ref().is_none_or(|pause| pause.until < until);
         let until = if let Some(requested) = fault.retry_after() {
-            let until = now + requested.min(LONGEST_REQUESTED_WAIT).max(self.backoff.min);
+            let until = now + requested.min(LONGEST_RETRY_AFTER).max(self.backoff.min);
             if later(&self.requested, until) {
                 self.requested = Some(Pause { until, fault: fault.clone() });
             }
@@ -179,6 +175,8 @@ impl CircuitBreaker {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -272,7 +270,7 @@ mod tests {
     fn retry_after_is_capped_at_an_hour_and_is_at_least_the_shortest_wait() {
         let now = Instant::now();
         let until = |seconds| fail(&mut CircuitBreaker::new(BACKOFF), &throttled(seconds), now, 0.0);
-        assert_eq!([until(u64::MAX), until(0)], [now + LONGEST_REQUESTED_WAIT, now + SECOND]);
+        assert_eq!([until(u64::MAX), until(0)], [now + LONGEST_RETRY_AFTER, now + SECOND]);
     }
 
     #[test]

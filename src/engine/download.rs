@@ -32,7 +32,8 @@ use tracing::warn;
 use super::{Caller, Engine, Failure, GetOptions, backend::Backend, get::at};
 use crate::{
     job::{Artifact, BackendFault, FaultKind, JobFault, JobRef, Parts},
-    transport::{File, Permit, PollResponse, Upstream},
+    snapshot::Charge,
+    transport::{File, Permit, Upstream},
     vendors::{FileFault, RefusedLocation},
 };
 
@@ -298,8 +299,11 @@ impl Downloads {
         let Some(skip) = usize::try_from(offset).ok().filter(|_| offset <= size) else {
             return Err(DownloadFailure::PastEnd { size: Some(size) });
         };
-        let rest = bytes.slice(skip..);
-        let source = Source::Held { rest, size, content_type, _response: response };
+        // A reader may stall: it holds none of the room for responses.
+        let rest = Bytes::copy_from_slice(&bytes[skip..]);
+        drop(response);
+        let charge = self.backend.memory().budget.charge(rest.len() as u64);
+        let source = Source::Held { rest, size, content_type, _charge: charge };
         Ok(Opened { source, file_name: String::new(), slot })
     }
 
@@ -313,13 +317,13 @@ impl Downloads {
 /// Where the bytes come from.
 enum Source {
     File(File),
-    /// A part of a response that is here already.
+    /// A copy of a part of a response.
     Held {
         rest: Bytes,
         size: u64,
         content_type: &'static str,
-        /// Counts the bytes as held.
-        _response: PollResponse,
+        /// Counts the bytes as held for statuses.
+        _charge: Charge,
     },
 }
 

@@ -45,14 +45,14 @@ impl StatusBudget {
     }
 
     /// Charges `bytes` until the returned value is dropped.
-    pub(super) fn charge(self: &Arc<Self>, bytes: u64) -> Charge {
+    pub fn charge(self: &Arc<Self>, bytes: u64) -> Charge {
         self.used.fetch_add(bytes, Relaxed);
         Charge { budget: Arc::clone(self), bytes }
     }
 }
 
 /// Bytes charged to a [`StatusBudget`]; dropping it gives them back.
-pub(super) struct Charge {
+pub struct Charge {
     budget: Arc<StatusBudget>,
     bytes: u64,
 }

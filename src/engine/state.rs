@@ -147,10 +147,14 @@ impl State {
         self.jobs.remove(number)
     }
 
-    /// Schedules a poll for `at`.
+    /// Schedules a poll for `at`; at once where a call waits.
     pub(super) fn schedule(&mut self, number: usize, at: Instant) {
         self.jobs[number].stage = Stage::Scheduled;
         self.scheduler.schedule(number, at);
+        if self.jobs[number].waiting.is_some() {
+            let due = due_of(&mut self.jobs[number], at);
+            self.scheduler.make_ready(number, at, due);
+        }
     }
 
     /// Schedules a poll for `at`, if one is scheduled for later.

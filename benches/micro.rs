@@ -159,7 +159,7 @@ fn get(c: &mut Criterion) {
         watches: WatchLimits { total: 1, per_caller: 1, per_call: 1 },
         memory: MemoryLimits { status_bytes: 64 << 20, inline_result_bytes: 1 << 20, jobs: 1000 },
     };
-    let (engine, mut poll_tasks) = Engine::new(limits, CancellationToken::new());
+    let (engine, _poll_tasks) = Engine::new(limits, CancellationToken::new());
     let setup = BackendSetup {
         name: "backend".into(),
         vendor: "immuta",
@@ -176,8 +176,7 @@ fn get(c: &mut Criterion) {
         timeout: HOUR,
         not_found_grace: HOUR,
     };
-    engine.start_backend(&poll_tasks, setup);
-    runtime.spawn(async move { poll_tasks.run().await });
+    engine.start_backend(setup);
     let service = Service::new(engine, 1, HOUR);
     let job = job_ref(&uuid(0));
     let request = move || Request::new(GetJobStatusRequest { job: Some(job.clone()), ..Default::default() });

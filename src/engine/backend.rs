@@ -197,12 +197,7 @@ impl Backend {
     /// Subscribes to a job of the table that has no subscribers. A call goes on from what
     /// is known. A watch begins anew, since what is known may be older than what another
     /// watch was shown.
-    fn resubscribe(
-        state: &mut State,
-        number: usize,
-        is_call: bool,
-        now: Instant,
-    ) -> Result<usize, Refusal> {
+    fn resubscribe(state: &mut State, number: usize, is_call: bool, now: Instant) -> Result<usize, Refusal> {
         match &state.jobs[number].stage {
             Stage::InFlight(poll) if is_call && poll.job_subscribed() => {
                 state.jobs[number].begin_anew();

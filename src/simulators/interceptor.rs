@@ -39,7 +39,7 @@ pub(super) async fn intercept(
     };
     let path = parts.uri.path().to_owned();
     let ids = state.vendor.job_ids(&parts, &body);
-    let faults = state.faults.take(&path, &ids, line.is_kept());
+    let faults = state.faults.take(&path, &ids, line.is_reused());
     let removals = state.faults.removals();
     let number = state.calls.arrived(&parts.method, &path, ids.clone(), &parts.headers);
     tokio::time::sleep(faults.delay).await;

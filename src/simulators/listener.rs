@@ -144,7 +144,7 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Whether it has carried a response before.
-    pub(super) fn is_kept(&self) -> bool {
+    pub(super) fn is_reused(&self) -> bool {
         self.reused.load(Ordering::Relaxed)
     }
 

@@ -58,7 +58,6 @@ pub(super) fn readiness(state: &mut State, now: Instant) -> Readiness {
     state.advance(now);
     let admission = state.breaker.admission(now);
     if let Admission::Paused(pause) = &admission {
-        state.stop_isolation(pause, now);
         interrupt_due(state, pause, now);
     }
     let has = |class| state.scheduler.has(class);

@@ -68,7 +68,8 @@ impl State {
                     if let Some(class) = self.scheduler.ready_class(number) {
                         assert_eq!(class, entry.class(), "a job is in the ready queue of its class");
                     }
-                    waiting += usize::from(entry.class() == Class::Waiting);
+                    let class = self.scheduler.ready_class(number);
+                    waiting += usize::from(class == Some(Class::Waiting));
                     (true, false)
                 }
                 Stage::InFlight(poll) => {

@@ -225,7 +225,8 @@ impl Backend {
     /// backend has not refused yet is polled though it refuses others.
     fn note_pause(state: &mut State, number: usize, is_new: bool, now: Instant) -> Option<Pause> {
         let entry = &state.jobs[number];
-        let passes = |pause: &Pause| pause.fault.kind.is_refusal() && (is_new || entry.polled_at.is_none());
+        let is_unrefused = (is_new || entry.polled_at.is_none()) && !entry.quarantined;
+        let passes = |pause: &Pause| pause.fault.kind.is_refusal() && is_unrefused;
         if let Some(pause) = state.breaker.trouble(now).filter(|pause| !passes(pause)) {
             let mut record = entry.shared.record();
             if record.outcome == PollOutcome::NotPolled {

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::{
     Admission, Pause,
-    job_table::Interruption,
+    job_table::{Interruption, JobEntry},
     scheduler::Class,
     state::{LOOKED_AT, State},
 };
@@ -111,8 +111,9 @@ fn stop_isolation_unless_closed(state: &mut State, now: Instant) {
 fn interrupt_due(state: &mut State, pause: &Pause, now: Instant) {
     let interruption = Interruption::of_pause(pause, now);
     let lets_pass = pause.fault.kind.is_refusal();
-    let was_polled = |number: &usize| !lets_pass || state.jobs[*number].polled_at.is_some();
-    let ready: Vec<usize> = state.scheduler.ready().filter(was_polled).take(INTERRUPTED_AT_ONCE).collect();
+    let passes = |entry: &JobEntry| lets_pass && entry.polled_at.is_none() && !entry.quarantined;
+    let waits = |number: &usize| !passes(&state.jobs[*number]);
+    let ready: Vec<usize> = state.scheduler.ready().filter(waits).take(INTERRUPTED_AT_ONCE).collect();
     for (place, number) in (0..).zip(ready) {
         state.jobs[number].interrupted(&interruption);
         // One after the other, so that they keep their order.

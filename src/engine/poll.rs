@@ -231,7 +231,9 @@ impl Batch {
         let backend = Arc::clone(&self.backend);
         let mut guard = backend.state();
         let state = &mut *guard;
-        state.note_fault(fault);
+        if fault.kind != FaultKind::Overloaded {
+            state.note_fault(fault);
+        }
         let mut jobs = mem::take(&mut self.jobs);
         if fault.kind == FaultKind::TooLarge && jobs.len() > 1 {
             state.batch_limit.too_large(jobs.len());

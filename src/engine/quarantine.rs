@@ -29,7 +29,7 @@ const SHARE_OF_RATE: u32 = 10;
 /// The quarantine of one backend.
 #[derive(Debug)]
 pub(super) struct Quarantine {
-    jobs: HashMap<JobRef, Sentence>,
+    jobs: HashMap<JobRef, QuarantinedJob>,
     /// In the order in which they came; may name jobs that have left.
     order: VecDeque<(JobRef, u64)>,
     entered: u64,
@@ -39,7 +39,7 @@ pub(super) struct Quarantine {
 }
 
 #[derive(Debug)]
-struct Sentence {
+struct QuarantinedJob {
     successes_left: u8,
     failures: u32,
     entered: u64,
@@ -62,14 +62,15 @@ impl Quarantine {
 
     /// The job failed alone. Returns how often it has done so in a row.
     pub(super) fn failed(&mut self, job: &JobRef) -> u32 {
-        if let Some(sentence) = self.jobs.get_mut(job) {
-            sentence.successes_left = SUCCESSES_TO_LEAVE;
-            sentence.failures = sentence.failures.saturating_add(1);
-            return sentence.failures;
+        if let Some(quarantined) = self.jobs.get_mut(job) {
+            quarantined.successes_left = SUCCESSES_TO_LEAVE;
+            quarantined.failures = quarantined.failures.saturating_add(1);
+            return quarantined.failures;
         }
         self.entered += 1;
         let entered = self.entered;
-        self.jobs.insert(job.clone(), Sentence { successes_left: SUCCESSES_TO_LEAVE, failures: 1, entered });
+        self.jobs
+            .insert(job.clone(), QuarantinedJob { successes_left: SUCCESSES_TO_LEAVE, failures: 1, entered });
         self.order.push_back((job.clone(), entered));
         while self.order.len() > REMEMBERED {
             self.forget_oldest();
@@ -79,10 +80,11 @@ impl Quarantine {
 
     /// The job was answered alone. Returns whether it leaves the quarantine.
     pub(super) fn succeeded(&mut self, job: &JobRef) -> bool {
-        let Some(sentence) = self.jobs.get_mut(job) else { return false };
-        sentence.failures = 0;
-        sentence.successes_left -= 1;
-        let leaves = sentence.successes_left == 0;
+        // One that was forgotten meanwhile has nothing left to do.
+        let Some(quarantined) = self.jobs.get_mut(job) else { return true };
+        quarantined.failures = 0;
+        quarantined.successes_left -= 1;
+        let leaves = quarantined.successes_left == 0;
         if leaves {
             self.jobs.remove(job);
         }
@@ -106,7 +108,7 @@ impl Quarantine {
 
     fn forget_oldest(&mut self) {
         if let Some((job, entered)) = self.order.pop_front()
-            && self.jobs.get(&job).is_some_and(|sentence| sentence.entered == entered)
+            && self.jobs.get(&job).is_some_and(|quarantined| quarantined.entered == entered)
         {
             self.jobs.remove(&job);
         }

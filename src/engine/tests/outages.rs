@@ -4,7 +4,7 @@ use tokio::time::Instant;
 
 use super::rig::*;
 use crate::{
-    engine::Health,
+    engine::{Failure, Health},
     job::{FaultKind, JobState},
 };
 
@@ -96,4 +96,18 @@ async fn poll_that_panics_interrupts_its_watch_and_is_sent_again() {
     rig.script.panics(false);
     rig.script.set("a", JobState::Running);
     assert_eq!(event(&mut watch).await, "Running");
+}
+
+/// A backend that refuses everything, until it is paused: a job that it refused before is
+/// not polled meanwhile, and the call does not wait for its deadline.
+#[tokio::test(start_paused = true)]
+async fn get_of_a_quarantined_job_fails_at_once_while_the_backend_is_paused() {
+    let rig = rig();
+    rig.script.fail(FaultKind::Rejected { message: "no".into() });
+    let began = Instant::now();
+    for round in 0..60 {
+        let failure = rig.get(&format!("job-{}", round % 6), fresh()).await.unwrap_err();
+        assert!(matches!(failure, Failure::Backend { .. }), "{failure:?} in round {round}");
+    }
+    assert!(began.elapsed() < 60 * SECOND, "{:?} for 60 calls", began.elapsed());
 }

@@ -155,7 +155,8 @@ async fn outage_interrupts_jobs_and_ends_with_their_newest_status() {
         assert!(is_running(watch), "a failed poll is not a failed job");
     }
     assert!(vendor.script.calls().len() < 40, "{} requests", vendor.script.calls().len());
-    assert!(vendor.watch("new").paused().is_some());
+    // A probe may be in flight at this moment, so it need not be paused.
+    assert!(is_interrupted(&vendor.watch("new")));
     vendor.backend.check();
     for id in &ids {
         vendor.script.set(id, JobState::Succeeded);

@@ -55,6 +55,7 @@ pub(super) struct Planned {
 pub(super) fn readiness(state: &mut State, now: Instant) -> Readiness {
     state.expire(now);
     stop_isolation_unless_closed(state, now);
+    state.release_suspects(now);
     state.advance(now);
     let admission = state.breaker.admission(now);
     if let Admission::Paused(pause) = &admission {

@@ -403,6 +403,16 @@ impl State {
         }
     }
 
+    /// Suspects that no poll in flight or to come would resolve are polled again alone.
+    pub(super) fn release_suspects(&mut self, now: Instant) {
+        for suspect in self.isolation.abandoned_suspects() {
+            let (Some(entry), Some(fault)) = (self.taken(&suspect), suspect.fault.clone()) else { continue };
+            entry.suspect = true;
+            let until = now + self.plan.backoff.min;
+            self.interrupt(vec![suspect], &Pause { until, fault }, now);
+        }
+    }
+
     /// The backend is not polled for a while: what was to be isolated waits with the rest.
     pub(super) fn stop_isolation(&mut self, pause: &Pause, now: Instant) {
         if !self.isolation.is_active() {

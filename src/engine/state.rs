@@ -110,7 +110,7 @@ impl State {
             scheduler: Scheduler::default(),
             retained: RetainedJobs::default(),
             isolation: Isolation::default(),
-            quarantine: Quarantine::new(plan.requests_per_second),
+            quarantine: Quarantine::new(plan.requests_per_second, plan.max_concurrency),
             breaker: CircuitBreaker::new(plan.backoff),
             batch_limit: BatchLimit::new(plan.max_batch.get()),
             stats: Stats {

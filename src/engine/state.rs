@@ -250,10 +250,14 @@ impl State {
         let share = if self.scheduler.has(Class::Repoll) { SHARE_OF_WAITING } else { 1.0 };
         #[expect(clippy::cast_precision_loss)]
         let jobs_per_second = polls * share * self.batch_limit.get() as f64;
+        // A vendor that is slower than the caller's patience is not overload, and may be
+        // faster by now.
+        let is_slow = now + latency > deadline;
+        let response = if is_slow { Duration::ZERO } else { latency };
         let answered_by = |position: usize| {
             #[expect(clippy::cast_precision_loss)]
             let wait = (position - 1) as f64 / jobs_per_second;
-            now + Duration::from_secs_f64(wait) + latency
+            now + Duration::from_secs_f64(wait) + response
         };
         // The position is at most the last; only a long queue is worth a closer look.
         if queued < MOST_QUEUED && answered_by(queued + 1) <= deadline {
@@ -264,6 +268,14 @@ impl State {
             return Ok(());
         }
         Err(answered_at.saturating_duration_since(deadline).max(interval.min))
+    }
+
+    /// Whether a job that was never polled will be by `deadline`, though the backend is
+    /// paused because it refused others.
+    pub(super) fn polls_new_jobs_by(&self, deadline: Instant, now: Instant) -> bool {
+        let before = u32::try_from(self.scheduler.waiting()).unwrap_or(u32::MAX);
+        let first = self.quarantine.next_poll(now).unwrap_or(now);
+        first + self.quarantine.spacing() * before + self.stats.latency <= deadline
     }
 
     /// Retains a job without subscribers, or forgets it where there is nothing to retain.

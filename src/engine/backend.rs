@@ -151,6 +151,7 @@ impl Backend {
         let needs_poll = found.is_none_or(|number| needs_poll(&state.jobs[number], &interest, now));
         let queues = found.is_none_or(|number| queues_anew(&state.jobs[number]));
         let is_paused = matches!(state.breaker.admission(now), Admission::Paused(_));
+        let in_time = !is_paused || state.polls_new_jobs_by(deadline, now);
         if is_call && needs_poll && queues && !is_paused {
             state.admit(job, caller, deadline, now).map_err(|retry_in| Refusal::Overloaded { retry_in })?;
         }
@@ -178,7 +179,8 @@ impl Backend {
         if needs_poll {
             state.wait_for(number, Waiting { deadline, caller }, now);
         }
-        let paused = Self::note_pause(state, number, is_new, now);
+        let passes = in_time && (is_new || state.jobs[number].polled_at.is_none());
+        let paused = Self::note_pause(state, number, passes, now);
         Self::hasten(state, number, now);
         let shared = Arc::clone(&state.jobs[number].shared);
         let is_earlier = needs_poll || state.scheduler.next_due() != was_due;
@@ -222,11 +224,10 @@ impl Backend {
     }
 
     /// Why the backend is not polled now, as far as that concerns this job. A job that the
-    /// backend has not refused yet is polled though it refuses others.
-    fn note_pause(state: &mut State, number: usize, is_new: bool, now: Instant) -> Option<Pause> {
+    /// backend has not refused yet `passes`: it is polled though the backend refuses others.
+    fn note_pause(state: &mut State, number: usize, passes: bool, now: Instant) -> Option<Pause> {
         let entry = &state.jobs[number];
-        let is_unrefused = (is_new || entry.polled_at.is_none()) && !entry.quarantined;
-        let passes = |pause: &Pause| pause.fault.kind.is_refusal() && is_unrefused;
+        let passes = |pause: &Pause| pause.fault.kind.is_refusal() && passes && !entry.quarantined;
         if let Some(pause) = state.breaker.trouble(now).filter(|pause| !passes(pause)) {
             let mut record = entry.shared.record();
             if record.outcome == PollOutcome::NotPolled {

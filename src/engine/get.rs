@@ -42,6 +42,8 @@ struct Pending {
     grace_ends: Instant,
     max_age: Option<Duration>,
     parts: Parts,
+    /// Parts were asked for again when this many polls had ended.
+    asked_at: Option<u64>,
     /// Its backend is not polled any more.
     retired: CancellationToken,
     /// A call that waits for the job to end counts as a watch.
@@ -124,7 +126,7 @@ impl Engine {
             };
             let now = Instant::now();
             for slot in changed {
-                let Some(pending) = &open[slot] else { continue };
+                let Some(pending) = &mut open[slot] else { continue };
                 // At shutdown, polls in flight may still answer.
                 let is_retired = !stopping && pending.retired.is_cancelled();
                 let failure = is_retired.then_some(Err(Failure::BackendRetired));
@@ -132,6 +134,8 @@ impl Engine {
                     answers[slot] = Some(answer);
                     open[slot] = None;
                     unanswered -= 1;
+                } else {
+                    pending.poll_dropped_parts(waiting);
                 }
             }
         }
@@ -169,7 +173,17 @@ impl Engine {
         if retired.is_cancelled() && !self.shutdown.is_cancelled() {
             return Err(Err(Failure::BackendRetired));
         }
-        Ok(Pending { subscription, polls, answers, grace_ends, max_age, parts, retired, _lease: lease })
+        Ok(Pending {
+            subscription,
+            polls,
+            answers,
+            grace_ends,
+            max_age,
+            parts,
+            asked_at: None,
+            retired,
+            _lease: lease,
+        })
     }
 }
 
@@ -178,6 +192,21 @@ impl Pending {
     /// more.
     fn answer(&self, now: Instant, waiting: bool) -> Option<Answer> {
         self.subscription.look(|record| self.judge(record, now, waiting))
+    }
+
+    /// Has the job polled again if its status would be the answer, but for parts that were
+    /// dropped to save memory.
+    fn poll_dropped_parts(&mut self, waiting: bool) {
+        let parts = self.parts;
+        let (lacks, polls) = self.subscription.look(|record| {
+            let is_answer = |latest: &&LatestStatus| !waiting || latest.snapshot.is_terminal();
+            let latest = record.latest.as_ref().filter(is_answer);
+            let lacks = latest.is_some_and(|latest| !latest.snapshot.holds(parts));
+            (lacks && record.outcome == PollOutcome::Observed, record.polls)
+        });
+        if lacks && self.asked_at.replace(polls) != Some(polls) {
+            self.subscription.poll_now();
+        }
     }
 
     fn judge(&self, record: &JobRecord, now: Instant, waiting: bool) -> Option<Answer> {

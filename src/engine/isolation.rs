@@ -138,6 +138,16 @@ impl<J> Isolation<J> {
         self.answered += 1;
     }
 
+    /// Suspects for whom nothing is left that would tell whether the backend answers: the
+    /// polls of the other jobs were cancelled.
+    pub(super) fn abandoned_suspects(&mut self) -> Vec<J> {
+        if self.in_flight > 0 || !self.parts.is_empty() {
+            return Vec::new();
+        }
+        self.found |= !self.suspects.is_empty();
+        std::mem::take(&mut self.suspects)
+    }
+
     /// The batch held another job that is not polled again, and may have been at fault.
     pub(super) fn may_be_another_job(&mut self) {
         self.found = true;

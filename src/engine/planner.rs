@@ -55,6 +55,7 @@ pub(super) struct Planned {
 pub(super) fn readiness(state: &mut State, now: Instant) -> Readiness {
     state.expire(now);
     stop_isolation_unless_closed(state, now);
+    state.release_suspects(now);
     state.advance(now);
     let admission = state.breaker.admission(now);
     if let Admission::Paused(pause) = &admission {
@@ -65,13 +66,15 @@ pub(super) fn readiness(state: &mut State, now: Instant) -> Readiness {
     let due = waiting == Ok(true) || has(Class::Repoll);
     let mut wake_at = [state.scheduler.next_due(), state.retained.next_expiry(), waiting.err()];
     let ready = match admission {
-        Admission::Closed if has(Class::Quarantined) => match state.quarantine.next_poll(now) {
-            None => true,
-            at => {
-                wake_at[1] = wake_at[1].into_iter().chain(at).min();
-                due || state.isolation.is_ready()
+        Admission::Closed if has(Class::Quarantined) && state.quarantine.has_slot() => {
+            match state.quarantine.next_poll(now) {
+                None => true,
+                at => {
+                    wake_at[1] = wake_at[1].into_iter().chain(at).min();
+                    due || state.isolation.is_ready()
+                }
             }
-        },
+        }
         Admission::Closed => due || state.isolation.is_ready(),
         Admission::HalfOpen => due || has(Class::Quarantined),
         // What is ready is what was never polled.
@@ -143,7 +146,8 @@ pub(super) fn next(state: &mut State, now: Instant, dice: f64) -> Option<Planned
             single(Kind::NeverPolled, number)
         }
         Admission::Closed => {
-            if state.scheduler.has(Class::Quarantined) && state.quarantine.next_poll(now).is_none() {
+            let may_poll = state.quarantine.has_slot() && state.quarantine.next_poll(now).is_none();
+            if state.scheduler.has(Class::Quarantined) && may_poll {
                 state.quarantine.polled(now);
                 let (number, _) = state.scheduler.pop(Class::Quarantined)?;
                 return single(Kind::Quarantined, number);

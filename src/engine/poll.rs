@@ -123,8 +123,10 @@ impl Batch {
             entry.polled_at = Some(now);
             jobs.push(Taken { number, shared: Arc::clone(&entry.shared), fault: None });
         }
-        if planned.kind == Kind::Probe {
-            state.breaker.probe_started();
+        match planned.kind {
+            Kind::Probe => state.breaker.probe_started(),
+            Kind::Quarantined => state.quarantine.poll_started(),
+            Kind::Regular | Kind::Part | Kind::NeverPolled => {}
         }
         drop(guard);
         Some(Self { backend: Arc::clone(backend), poll, jobs, kind: planned.kind, began: now })
@@ -431,8 +433,10 @@ impl Drop for Batch {
         let now = Instant::now();
         let mut guard = self.backend.state();
         let state = &mut *guard;
-        if self.kind == Kind::Probe {
-            state.breaker.probe_ended();
+        match self.kind {
+            Kind::Probe => state.breaker.probe_ended(),
+            Kind::Quarantined => state.quarantine.poll_ended(self.began, now),
+            Kind::Regular | Kind::Part | Kind::NeverPolled => {}
         }
         let jobs = mem::take(&mut self.jobs);
         if self.kind == Kind::Part && !jobs.is_empty() {

@@ -2,14 +2,15 @@
 //!
 //! A quarantined job is polled alone and by its own back-off; its failures say nothing of
 //! the backend. It leaves the quarantine after three successes. All quarantined jobs of a
-//! backend together get at most a tenth of its requests per second.
+//! backend together get at most a tenth of its requests per second, and at most a quarter
+//! of its polls in flight, since each of them may hang until its time-out.
 //!
 //! The quarantine outlives subscriptions: a job that is asked for again and again must not
 //! break a batch each time.
 
 use std::{
     collections::{HashMap, VecDeque},
-    num::NonZeroU32,
+    num::{NonZeroU32, NonZeroUsize},
     time::Duration,
 };
 
@@ -26,6 +27,9 @@ const REMEMBERED: usize = 4096;
 /// One of how many requests may be for a quarantined job.
 const SHARE_OF_RATE: u32 = 10;
 
+/// One of how many polls in flight may be of a quarantined job.
+const SHARE_OF_SLOTS: usize = 4;
+
 /// The quarantine of one backend.
 #[derive(Debug)]
 pub(super) struct Quarantine {
@@ -36,6 +40,13 @@ pub(super) struct Quarantine {
     /// Time between two polls of quarantined jobs.
     spacing: Duration,
     next_poll: Option<Instant>,
+    /// Polls of quarantined jobs in flight.
+    in_flight: usize,
+    /// Most of them.
+    slots: usize,
+    /// How many times as long as a poll took no other is sent: for backends with so few
+    /// slots that a single one is more than their share.
+    rest: u32,
 }
 
 #[derive(Debug)]
@@ -46,10 +57,21 @@ struct QuarantinedJob {
 }
 
 impl Quarantine {
-    /// An empty quarantine of a backend with this rate.
-    pub(super) fn new(requests_per_second: NonZeroU32) -> Self {
+    /// An empty quarantine of a backend with this rate and so many polls in flight.
+    pub(super) fn new(requests_per_second: NonZeroU32, max_concurrency: NonZeroUsize) -> Self {
         let spacing = Duration::from_secs(u64::from(SHARE_OF_RATE)) / requests_per_second.get();
-        Self { jobs: HashMap::new(), order: VecDeque::new(), entered: 0, spacing, next_poll: None }
+        let slots = (max_concurrency.get() / SHARE_OF_SLOTS).max(1);
+        let rest = u32::try_from(SHARE_OF_SLOTS.div_ceil(max_concurrency.get()) - 1).unwrap_or(0);
+        Self {
+            jobs: HashMap::new(),
+            order: VecDeque::new(),
+            entered: 0,
+            spacing,
+            next_poll: None,
+            in_flight: 0,
+            slots,
+            rest,
+        }
     }
 
     pub(super) fn contains(&self, job: &JobRef) -> bool {
@@ -106,6 +128,23 @@ impl Quarantine {
         self.next_poll = Some(now + self.spacing);
     }
 
+    /// Whether another quarantined job may be in flight.
+    pub(super) fn has_slot(&self) -> bool {
+        self.in_flight < self.slots
+    }
+
+    /// A poll of a quarantined job is in flight.
+    pub(super) fn poll_started(&mut self) {
+        self.in_flight += 1;
+    }
+
+    /// It has ended, in whatever way.
+    pub(super) fn poll_ended(&mut self, began: Instant, now: Instant) {
+        self.in_flight -= 1;
+        let rest = now.saturating_duration_since(began).saturating_mul(self.rest);
+        self.next_poll = self.next_poll.max(Some(now + rest));
+    }
+
     fn forget_oldest(&mut self) {
         if let Some((job, entered)) = self.order.pop_front()
             && self.jobs.get(&job).is_some_and(|quarantined| quarantined.entered == entered)
@@ -120,7 +159,8 @@ mod tests {
     use super::*;
 
     fn quarantine(requests_per_second: u32) -> Quarantine {
-        Quarantine::new(NonZeroU32::new(requests_per_second).unwrap())
+        let slots = NonZeroUsize::new(8).unwrap();
+        Quarantine::new(NonZeroU32::new(requests_per_second).unwrap(), slots)
     }
 
     fn job(id: usize) -> JobRef {
@@ -155,6 +195,26 @@ mod tests {
     }
 
     #[test]
+    fn quarantined_jobs_get_a_quarter_of_the_slots() {
+        let now = Instant::now();
+        let hang = Duration::from_secs(15);
+        for (slots, own, rest) in
+            [(1, 1, 3 * hang), (2, 1, hang), (4, 1, Duration::ZERO), (16, 4, Duration::ZERO)]
+        {
+            let rate = NonZeroU32::new(1000).unwrap();
+            let mut quarantine = Quarantine::new(rate, NonZeroUsize::new(slots).unwrap());
+            for _ in 0..own {
+                assert!(quarantine.has_slot());
+                quarantine.poll_started();
+            }
+            assert!(!quarantine.has_slot());
+            quarantine.poll_ended(now, now + hang);
+            assert!(quarantine.has_slot());
+            assert_eq!(quarantine.next_poll(now), Some(now + hang + rest));
+        }
+    }
+
+    #[test]
     fn number_of_remembered_jobs_is_bounded() {
         let mut quarantine = quarantine(20);
         for round in 0..3 {
@@ -170,5 +230,6 @@ mod tests {
         }
         assert!(quarantine.contains(&job(3 * REMEMBERED - 1)));
         assert!(!quarantine.contains(&job(0)));
+        assert!(quarantine.succeeded(&job(0)), "a job that was forgotten is not kept out of batches");
     }
 }

@@ -110,7 +110,7 @@ impl State {
             scheduler: Scheduler::default(),
             retained: RetainedJobs::default(),
             isolation: Isolation::default(),
-            quarantine: Quarantine::new(plan.requests_per_second),
+            quarantine: Quarantine::new(plan.requests_per_second, plan.max_concurrency),
             breaker: CircuitBreaker::new(plan.backoff),
             batch_limit: BatchLimit::new(plan.max_batch.get()),
             stats: Stats {
@@ -250,10 +250,14 @@ impl State {
         let share = if self.scheduler.has(Class::Repoll) { SHARE_OF_WAITING } else { 1.0 };
         #[expect(clippy::cast_precision_loss)]
         let jobs_per_second = polls * share * self.batch_limit.get() as f64;
+        // A vendor that is slower than the caller's patience is not overload, and may be
+        // faster by now.
+        let is_slow = now + latency > deadline;
+        let response = if is_slow { Duration::ZERO } else { latency };
         let answered_by = |position: usize| {
             #[expect(clippy::cast_precision_loss)]
             let wait = (position - 1) as f64 / jobs_per_second;
-            now + Duration::from_secs_f64(wait) + latency
+            now + Duration::from_secs_f64(wait) + response
         };
         // The position is at most the last; only a long queue is worth a closer look.
         if queued < MOST_QUEUED && answered_by(queued + 1) <= deadline {
@@ -264,6 +268,14 @@ impl State {
             return Ok(());
         }
         Err(answered_at.saturating_duration_since(deadline).max(interval.min))
+    }
+
+    /// Whether a job that was never polled will be by `deadline`, though the backend is
+    /// paused because it refused others.
+    pub(super) fn polls_new_jobs_by(&self, deadline: Instant, now: Instant) -> bool {
+        let before = u32::try_from(self.scheduler.waiting()).unwrap_or(u32::MAX);
+        let first = self.quarantine.next_poll(now).unwrap_or(now);
+        first + self.quarantine.spacing() * before + self.stats.latency <= deadline
     }
 
     /// Retains a job without subscribers, or forgets it where there is nothing to retain.
@@ -400,6 +412,16 @@ impl State {
             }
             entry.interrupted(&interruption);
             self.schedule(taken.number, pause.until + BEHIND_THE_OTHERS);
+        }
+    }
+
+    /// Suspects that no poll in flight or to come would resolve are polled again alone.
+    pub(super) fn release_suspects(&mut self, now: Instant) {
+        for suspect in self.isolation.abandoned_suspects() {
+            let (Some(entry), Some(fault)) = (self.taken(&suspect), suspect.fault.clone()) else { continue };
+            entry.suspect = true;
+            let until = now + self.plan.backoff.min;
+            self.interrupt(vec![suspect], &Pause { until, fault }, now);
         }
     }
 

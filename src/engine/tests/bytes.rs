@@ -380,3 +380,20 @@ proptest! {
         on_a_paused_clock(run(operations));
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn call_whose_wait_ends_after_its_parts_were_dropped_has_them_polled_again() {
+    let rig = rig_of(64 * KIB, 1024 * KIB);
+    rig.set_payload("a", JobState::Running, 100 * KIB);
+    let began = Instant::now();
+    let waits = waiting(30 * SECOND);
+    let another = async {
+        pass(9 * SECOND + SECOND / 2).await;
+        rig.script.set("b", JobState::Running);
+        rig.get("b", fresh()).await.unwrap();
+    };
+    let job = job("a");
+    let (latest, ()) = tokio::join!(rig.engine.get(&job, waits), another);
+    assert!(latest.expect("an answer").snapshot.holds(Parts::ALL));
+    assert!(began.elapsed() < 31 * SECOND, "{:?}", began.elapsed());
+}

@@ -11,7 +11,11 @@ use std::{
 use futures_util::{FutureExt, future::BoxFuture};
 use tokio::time::Instant;
 
-use super::{script::response, test_backend::*};
+use super::{
+    script::response,
+    test_backend::*,
+    vendor_with_failing_jobs::{Failure, FaultyVendor},
+};
 use crate::{
     engine::{Health, PollOutcome, PollPlan, Subscription},
     job::{BackendFault, FaultKind, JobRef, JobState, Observation},
@@ -386,5 +390,44 @@ async fn permit_without_a_batch_to_send_is_released() {
             let free: Vec<_> = std::iter::from_fn(|| limiter.acquire().now_or_never()).collect();
             assert_eq!(free.len(), 20 - sent, "permits that are left");
         }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn suspect_is_polled_again_when_the_other_jobs_of_its_batch_are_cancelled() {
+    let faulty = FaultyVendor::new();
+    for (id, failure) in
+        [("job-0000", Failure::ServerError), ("job-0001", Failure::Hang), ("job-0002", Failure::ServerError)]
+    {
+        faulty.fail(id, failure);
+    }
+    let vendor = TestBackend::with_upstream(plan(200), Arc::clone(&faulty) as _);
+    let mut watches = vendor.watch_all(&ids(3));
+    pass(SECOND).await;
+    let suspect = watches.pop().unwrap();
+    assert_eq!(faulty.calls().len(), 3, "the batch, the suspect, and a job that hangs");
+    drop(watches);
+    faulty.forget_calls();
+    pass(60 * SECOND).await;
+    assert!(!faulty.calls().is_empty(), "it is polled again");
+    assert!(is_interrupted(&suspect));
+}
+
+#[tokio::test(start_paused = true)]
+async fn quarantined_jobs_that_hang_leave_slots_to_the_others() {
+    for (slots, failing) in [(2, 6), (4, 20), (8, 40)] {
+        let faulty = FaultyVendor::new();
+        let plan = PollPlan { max_concurrency: nonzero(slots), ..plan(100) };
+        let vendor = TestBackend::with_upstream(plan, Arc::clone(&faulty) as _);
+        let ids = ids(60);
+        for id in &ids[..failing] {
+            faulty.fail(id, Failure::Hang);
+        }
+        let _watches = vendor.watch_all(&ids);
+        pass(1200 * SECOND).await;
+        faulty.forget_calls();
+        pass(300 * SECOND).await;
+        let polls = faulty.calls().iter().filter(|call| call.ids.contains(&ids[59])).count();
+        assert!(polls >= 25, "{polls} polls of a healthy job in five minutes with {slots} slots");
     }
 }

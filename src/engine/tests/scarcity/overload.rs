@@ -4,13 +4,16 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use crate::engine::{
-    Health, PollPlan, Purpose, Refusal, Subscription,
-    tests::{
-        script::Call,
-        test_backend::*,
-        vendor_with_failing_jobs::{FAILURES, FaultyVendor},
+use crate::{
+    engine::{
+        Health, PollPlan, Purpose, Refusal, Subscription,
+        tests::{
+            script::Call,
+            test_backend::*,
+            vendor_with_failing_jobs::{FAILURES, FaultyVendor},
+        },
     },
+    job::FaultKind,
 };
 
 fn vendor_with_rate(rate: u32) -> (Arc<FaultyVendor>, TestBackend) {
@@ -212,4 +215,38 @@ async fn up_to_three_jobs_that_always_fail_do_not_keep_calls_from_their_answers(
             assert_eq!(vendor.report().quarantined_jobs, failing);
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_slow_response_does_not_make_an_idle_backend_refuse_calls() {
+    let vendor = TestBackend::new(1);
+    vendor.running(3);
+    vendor.script.set_latency(30 * SECOND);
+    let slow = vendor.call("job-0000");
+    pass(31 * SECOND).await;
+    assert!(is_running(&slow));
+    drop(slow);
+    vendor.script.set_latency(LATENCY);
+    pass(3600 * SECOND).await;
+    for id in ["job-0001", "job-0002"] {
+        let call = subscribe(&vendor.backend, id, 0, call_until(5 * SECOND)).expect("nothing else is queued");
+        pass(SECOND).await;
+        assert!(is_running(&call));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_for_new_jobs_at_a_backend_that_refuses_all_are_answered_in_time() {
+    let vendor = TestBackend::with_plan(PollPlan { requests_per_second: per_second(20), ..plan(1) });
+    vendor.script.fail(FaultKind::Forbidden);
+    let watches = vendor.watch_all(&vendor.running(20));
+    pass(60 * SECOND).await;
+    assert!(watches.iter().all(is_interrupted));
+    let ids: Vec<String> = (0..200).map(|number| format!("new-{number}")).collect();
+    let call = |id: &String| subscribe(&vendor.backend, id, 0, call_until(5 * SECOND)).unwrap();
+    let calls: Vec<Subscription> = ids.iter().map(call).collect();
+    pass(5 * SECOND).await;
+    let answered = calls.iter().filter(|call| call.paused().is_some() || is_interrupted(call)).count();
+    // The probes between two pauses take the turns of some.
+    assert!(answered >= 190, "{answered}");
 }

@@ -37,8 +37,10 @@ mod list;
 mod notification_queue;
 mod planner;
 mod poll;
+mod poll_loop;
 mod quarantine;
 mod quota;
+mod report;
 mod scheduler;
 mod state;
 mod subscription;
@@ -46,7 +48,7 @@ mod timer_queue;
 mod watch;
 mod watch_set;
 
-pub use backend::{Backend, Health, Report};
+pub use backend::Backend;
 pub use budget::MemoryLimits;
 pub use caller::{Caller, CallerKey};
 pub use circuit_breaker::{Admission, CircuitBreaker, Pause};
@@ -56,6 +58,7 @@ pub use intervals::PollInterval;
 pub use job_table::{Interruption, JobRecord, LatestStatus, PollOutcome};
 pub use notification_queue::NotificationQueue;
 pub use quota::WatchLimits;
+pub use report::{Health, Report};
 pub use state::PollPlan;
 pub use subscription::{Interest, Purpose, Subscription};
 pub use watch::{Event, Update, Watch, WatchOptions};
@@ -63,6 +66,7 @@ pub use watch_set::{End, Outcome, WatchSet};
 
 use budget::Memory;
 use cache::TerminalCache;
+use poll_loop::PollLoop;
 use quota::Quotas;
 
 /// Most bytes of terminal statuses, and the part of all statuses that they may take.
@@ -379,10 +383,10 @@ impl Engine {
         let stop = self.stop.child_token();
         let report = ReportEnd { stop: stop.clone(), failed: self.failed.clone() };
         let task = tokio::spawn({
-            let (backend, stop) = (Arc::clone(&backend), stop.clone());
+            let (poll_loop, stop) = (PollLoop::new(Arc::clone(&backend), upstream), stop.clone());
             async move {
                 let _report = report;
-                backend.run(upstream, stop).await;
+                poll_loop.run(stop).await;
             }
         });
         let configured = Arc::new(Configured {

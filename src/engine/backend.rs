@@ -1,41 +1,23 @@
-//! One backend: its jobs, and the task that polls them.
-//!
-//! The [poll loop](Backend::run) takes what is due in batches, within the backend's
-//! limits, and starts a task for each poll. A poll sends one request, publishes what the
-//! answer says, and ends early when nobody subscribes to any of its jobs.
+//! One backend: who subscribes to its jobs, and what that schedules.
 
 use std::{
-    collections::HashSet,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use jiff::Timestamp;
-use tokio::{
-    sync::{Notify, Semaphore},
-    task::JoinSet,
-    time::Instant,
-};
-use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tokio::{sync::Notify, time::Instant};
 
 use super::{
-    Admission, Interest, Pause, Purpose, Refusal, Subscription,
+    Admission, Interest, Pause, Purpose, Refusal, Report, Subscription,
     budget::Memory,
-    job_table::{Interruption, JobEntry, LatestStatus, PollOutcome, Reading, Stage, Waiting},
-    planner::{self, Readiness},
-    poll::{Answer, Batch, Blame, Known},
+    job_table::{Interruption, JobEntry, LatestStatus, PollOutcome, Stage, Waiting},
     state::{PollPlan, State},
     subscription::Subscriber,
 };
 use crate::{
-    job::{BackendFault, FaultKind, JobRef, JobState, Parts, PayloadHash, vendor_message},
-    snapshot::Snapshot,
-    transport::{Permit, PollResponse, RateLimiter, Upstream},
+    job::{BackendFault, JobRef, Parts},
+    transport::RateLimiter,
 };
-
-/// Most unknown words of a vendor that are logged, once each.
-const UNKNOWN_WORDS_LOGGED: usize = 64;
 
 /// How long a watch may wait for its first status before other calls come first.
 const FIRST_STATUS: Duration = Duration::from_mins(2);
@@ -49,45 +31,7 @@ pub struct Backend {
     memory: Arc<Memory>,
     state: Mutex<State>,
     changed: Notify,
-    unknown_words: Mutex<HashSet<String>>,
 }
-
-/// How a backend is doing.
-#[derive(Clone, Debug)]
-pub struct Report {
-    /// Whether it answers.
-    pub health: Health,
-    /// What the last poll failed with, if it failed.
-    pub last_fault: Option<BackendFault>,
-    /// When it last answered.
-    pub last_success: Option<Timestamp>,
-    /// Jobs with subscribers.
-    pub subscribed_jobs: usize,
-    /// How long the job has been due that has been due longest.
-    pub poll_lag: Duration,
-    /// Jobs of waiting calls that no poll has picked up yet.
-    pub queued_calls: usize,
-    /// The part of the rate that was used in the last second, 0 to 1.
-    pub rate_in_use: f64,
-    /// Jobs that are polled alone because they failed alone.
-    pub quarantined_jobs: usize,
-}
-
-/// Whether a backend answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Health {
-    /// It has not been polled yet.
-    Unknown,
-    /// It answers.
-    Healthy,
-    /// Some polls fail, it throttles, or more is due than can be polled.
-    Degraded,
-    /// It does not answer.
-    Unavailable,
-}
-
-/// Polls that failed in a row after which a backend counts as unavailable.
-const FAILURES_TO_BE_UNAVAILABLE: u32 = 5;
 
 impl Backend {
     pub(super) fn new(
@@ -103,7 +47,6 @@ impl Backend {
             state: Mutex::new(State::new(plan, Arc::clone(&memory))),
             memory,
             changed: Notify::new(),
-            unknown_words: Mutex::default(),
         });
         backend.memory.add_backend(&backend);
         backend
@@ -121,9 +64,22 @@ impl Backend {
         &self.rate_limiter
     }
 
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn plan(&self) -> PollPlan {
+        self.plan
+    }
+
     /// There may be something earlier to do than there was.
     pub(super) fn changed(&self) {
         self.changed.notify_one();
+    }
+
+    /// Waits for [`changed`](Self::changed).
+    pub(super) async fn wait_for_change(&self) {
+        self.changed.notified().await;
     }
 
     /// Subscribes to a job. Where nobody did, it is polled at once.
@@ -375,148 +331,7 @@ impl Backend {
 
     /// How the backend is doing at `now`.
     pub fn report(&self, now: Instant) -> Report {
-        let state = self.state();
-        let figures = state.stats.clone();
-        let poll_lag = state.lag(now);
-        let is_unavailable =
-            state.breaker.is_open() || figures.failures_in_a_row >= FAILURES_TO_BE_UNAVAILABLE;
-        let health = match state.breaker.admission(now) {
-            _ if is_unavailable => Health::Unavailable,
-            Admission::Closed
-                if state.breaker.failures() == 0
-                    && figures.last_fault.is_none()
-                    && poll_lag <= self.plan.interval.max =>
-            {
-                figures.last_success.map_or(Health::Unknown, |_| Health::Healthy)
-            }
-            _ => Health::Degraded,
-        };
-        Report {
-            health,
-            last_fault: figures.last_fault,
-            last_success: figures.last_success.map(|(_, time)| time),
-            subscribed_jobs: figures.subscribed,
-            poll_lag,
-            queued_calls: state.scheduler.waiting(),
-            rate_in_use: self.rate_limiter.in_use(now),
-            quarantined_jobs: state.quarantine.len(),
-        }
-    }
-
-    /// Polls `upstream` for the jobs of this backend until `stop` is cancelled; then
-    /// cancels what is in flight and returns.
-    pub(super) async fn run(self: Arc<Self>, upstream: Arc<dyn Upstream>, stop: CancellationToken) {
-        let polls = self.poll_loop(&upstream);
-        let rotations = async {
-            loop {
-                upstream.credentials_rotated().await;
-                self.credentials_rotated(Instant::now());
-            }
-        };
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = polls => {}
-            () = rotations => {}
-        }
-    }
-
-    async fn poll_loop(self: &Arc<Self>, upstream: &Arc<dyn Upstream>) {
-        let concurrency =
-            Arc::new(Semaphore::new(self.plan.max_concurrency.get().min(Semaphore::MAX_PERMITS)));
-        let mut polls = JoinSet::new();
-        loop {
-            let readiness = planner::readiness(&mut self.state(), Instant::now());
-            match readiness {
-                Readiness::Ready => {}
-                Readiness::Idle => {
-                    self.changed.notified().await;
-                    continue;
-                }
-                Readiness::At(at) => {
-                    tokio::select! {
-                        () = tokio::time::sleep_until(at) => {}
-                        () = self.changed.notified() => {}
-                    }
-                    continue;
-                }
-            }
-            let Ok(slot) = Arc::clone(&concurrency).acquire_owned().await else { return };
-            // Before the batch is taken: what falls due while this waits still joins it.
-            let permit = self.rate_limiter.acquire().await;
-            if let Some(batch) = Batch::take(self, Instant::now(), rand::random()) {
-                while polls.try_join_next().is_some() {}
-                let (backend, upstream) = (Arc::clone(self), Arc::clone(upstream));
-                polls.spawn(async move {
-                    let cancelled = batch.cancelled();
-                    tokio::select! {
-                        () = cancelled.cancelled() => {}
-                        () = backend.poll(batch, &*upstream, permit) => {}
-                    }
-                    drop(slot);
-                });
-            }
-        }
-    }
-
-    /// Sends one request and publishes what the answer says.
-    async fn poll(&self, batch: Batch, upstream: &dyn Upstream, permit: Permit) {
-        let jobs = batch.jobs();
-        let response = upstream.poll(&jobs, permit).await;
-        let response = response.and_then(|response| {
-            let is_whole = response.elements().len() == jobs.len();
-            let why = "it has too few or too many elements";
-            if is_whole { Ok(response) } else { Err(FaultKind::Malformed { why }.into()) }
-        });
-        match response {
-            Ok(response) => {
-                let answers = self.read(&jobs, &batch.known(), &response);
-                // Its bytes are given back before the next poll.
-                drop(response);
-                if batch.answered(answers, rand::random()) {
-                    info!(backend = %self.name, "backend recovered");
-                }
-            }
-            Err(fault) => {
-                let first_job = jobs[0].id.clone();
-                match batch.failed(&fault, rand::random()) {
-                    Blame::Nobody => {}
-                    Blame::Job => {
-                        warn!(backend = %self.name, job_id = %first_job, error = %fault, "job quarantined");
-                    }
-                    Blame::Backend { failures } => {
-                        warn!(backend = %self.name, jobs = jobs.len(), failures, error = %fault, "poll failed");
-                    }
-                }
-            }
-        }
-    }
-
-    /// Reads the elements that are not the same as before, byte for byte.
-    fn read(&self, jobs: &[JobRef], known: &[Known], response: &PollResponse) -> Vec<Answer> {
-        let elements = response.elements().iter().zip(jobs).zip(known);
-        let read = elements.map(|((element, job), known)| {
-            let element = element.as_ref().map_err(Clone::clone)?;
-            let payload_hash = PayloadHash::of(element);
-            if known.payload_hash == Some(payload_hash) {
-                return Ok(Reading::Unchanged);
-            }
-            let observation = response.observe(job, element)?;
-            self.note_unknown_word(observation.state, &observation.vendor_state);
-            let inline_limit = self.memory.limits.inline_result_bytes;
-            let snapshot = Snapshot::new(observation, known.parts, inline_limit, &self.memory.budget);
-            Ok(Reading::Read(snapshot, payload_hash))
-        });
-        read.collect()
-    }
-
-    fn note_unknown_word(&self, state: JobState, word: &str) {
-        if state == JobState::Unknown {
-            let mut words = self.unknown_words.lock().unwrap_or_else(PoisonError::into_inner);
-            let word = vendor_message(word);
-            if words.len() < UNKNOWN_WORDS_LOGGED && words.insert(word.clone()) {
-                warn!(backend = %self.name, vendor_state = word, "vendor reported an unknown state");
-            }
-        }
+        Report::of(&self.state(), &self.rate_limiter, now)
     }
 }
 

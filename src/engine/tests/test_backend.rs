@@ -14,6 +14,7 @@ use crate::{
     engine::{
         Backend, CallerKey, Health, Interest, MemoryLimits, NotificationQueue, PollInterval, PollOutcome,
         PollPlan, Purpose, Refusal, Report, Subscription, budget::Memory, cache::TerminalCache,
+        poll_loop::PollLoop,
     },
     job::{JobRef, JobState, Parts},
     transport::{Backoff, RateLimiter, Upstream},
@@ -71,7 +72,7 @@ impl TestBackend {
     pub(super) fn with_upstream(plan: PollPlan, upstream: Arc<dyn Upstream>) -> Self {
         let backend = backend(plan);
         let stop = CancellationToken::new();
-        tokio::spawn(Arc::clone(&backend).run(upstream, stop.clone()));
+        tokio::spawn(PollLoop::new(Arc::clone(&backend), upstream).run(stop.clone()));
         Self { script: Script::new(LATENCY), backend, _stop: stop.drop_guard() }
     }
 

@@ -1,0 +1,159 @@
+//! The task that polls one backend.
+//!
+//! It takes what is due in batches, within the backend's limits, and starts a task for
+//! each poll. A poll sends one request, publishes what the response says, and is cancelled
+//! when nobody subscribes to any of its jobs.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio::{sync::Semaphore, task::JoinSet, time::Instant};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{
+    backend::Backend,
+    budget::Memory,
+    job_table::Reading,
+    planner::{self, Readiness},
+    poll::{Answer, Batch, Blame, Known},
+};
+use crate::{
+    job::{FaultKind, JobRef, JobState, PayloadHash, vendor_message},
+    snapshot::Snapshot,
+    transport::{Permit, PollResponse, Upstream},
+};
+
+/// Most unknown words of a vendor that are logged, once each.
+const UNKNOWN_WORDS_LOGGED: usize = 64;
+
+/// Polls one backend.
+pub(super) struct PollLoop {
+    backend: Arc<Backend>,
+    upstream: Arc<dyn Upstream>,
+    unknown_words: Mutex<HashSet<String>>,
+}
+
+impl PollLoop {
+    pub(super) fn new(backend: Arc<Backend>, upstream: Arc<dyn Upstream>) -> Arc<Self> {
+        Arc::new(Self { backend, upstream, unknown_words: Mutex::default() })
+    }
+
+    /// Polls until `stop` is cancelled; then cancels what is in flight and returns.
+    pub(super) async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let polls = self.take_batches();
+        let rotations = async {
+            loop {
+                self.upstream.credentials_rotated().await;
+                self.backend.credentials_rotated(Instant::now());
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = polls => {}
+            () = rotations => {}
+        }
+    }
+
+    async fn take_batches(self: &Arc<Self>) {
+        let backend = &self.backend;
+        let max_concurrency = backend.plan().max_concurrency.get().min(Semaphore::MAX_PERMITS);
+        let concurrency = Arc::new(Semaphore::new(max_concurrency));
+        let mut polls = JoinSet::new();
+        loop {
+            let readiness = planner::readiness(&mut backend.state(), Instant::now());
+            match readiness {
+                Readiness::Ready => {}
+                Readiness::Idle => {
+                    backend.wait_for_change().await;
+                    continue;
+                }
+                Readiness::At(at) => {
+                    tokio::select! {
+                        () = tokio::time::sleep_until(at) => {}
+                        () = backend.wait_for_change() => {}
+                    }
+                    continue;
+                }
+            }
+            let Ok(slot) = Arc::clone(&concurrency).acquire_owned().await else { return };
+            // Before the batch is taken: what falls due while this waits still joins it.
+            let permit = backend.rate_limiter().acquire().await;
+            if let Some(batch) = Batch::take(backend, Instant::now(), rand::random()) {
+                while polls.try_join_next().is_some() {}
+                let poll_loop = Arc::clone(self);
+                polls.spawn(async move {
+                    let cancelled = batch.cancelled();
+                    tokio::select! {
+                        () = cancelled.cancelled() => {}
+                        () = poll_loop.poll(batch, permit) => {}
+                    }
+                    drop(slot);
+                });
+            }
+        }
+    }
+
+    /// Sends one request and publishes what the answer says.
+    async fn poll(&self, batch: Batch, permit: Permit) {
+        let jobs = batch.jobs();
+        let response = self.upstream.poll(&jobs, permit).await;
+        let response = response.and_then(|response| {
+            let is_whole = response.elements().len() == jobs.len();
+            let why = "it has too few or too many elements";
+            if is_whole { Ok(response) } else { Err(FaultKind::Malformed { why }.into()) }
+        });
+        match response {
+            Ok(response) => {
+                let answers = self.read(&jobs, &batch.known(), &response);
+                // Its bytes are given back before the next poll.
+                drop(response);
+                if batch.answered(answers, rand::random()) {
+                    info!(backend = %self.backend.name(), "backend recovered");
+                }
+            }
+            Err(fault) => {
+                let first_job = jobs[0].id.clone();
+                match batch.failed(&fault, rand::random()) {
+                    Blame::Nobody => {}
+                    Blame::Job => {
+                        warn!(backend = %self.backend.name(), job_id = %first_job, error = %fault, "job quarantined");
+                    }
+                    Blame::Backend { failures } => {
+                        warn!(backend = %self.backend.name(), jobs = jobs.len(), failures, error = %fault, "poll failed");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads the elements that are not the same as before, byte for byte.
+    fn read(&self, jobs: &[JobRef], known: &[Known], response: &PollResponse) -> Vec<Answer> {
+        let elements = response.elements().iter().zip(jobs).zip(known);
+        let read = elements.map(|((element, job), known)| {
+            let element = element.as_ref().map_err(Clone::clone)?;
+            let payload_hash = PayloadHash::of(element);
+            if known.payload_hash == Some(payload_hash) {
+                return Ok(Reading::Unchanged);
+            }
+            let observation = response.observe(job, element)?;
+            self.note_unknown_word(observation.state, &observation.vendor_state);
+            let Memory { budget, limits, .. } = self.backend.memory();
+            let snapshot = Snapshot::new(observation, known.parts, limits.inline_result_bytes, budget);
+            Ok(Reading::Read(snapshot, payload_hash))
+        });
+        read.collect()
+    }
+
+    fn note_unknown_word(&self, state: JobState, word: &str) {
+        if state == JobState::Unknown {
+            let mut words = self.unknown_words.lock().unwrap_or_else(PoisonError::into_inner);
+            let word = vendor_message(word);
+            if words.len() < UNKNOWN_WORDS_LOGGED && words.insert(word.clone()) {
+                warn!(backend = %self.backend.name(), vendor_state = word, "vendor reported an unknown state");
+            }
+        }
+    }
+}

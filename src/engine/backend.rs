@@ -258,15 +258,15 @@ impl Backend {
     }
 
     /// A new subscriber may want a shorter interval than was planned for.
-    fn hasten(state: &mut State, number: usize, now: Instant) {
+    fn hasten(state: &mut State, number: usize, wanted: Duration, now: Instant) {
         let entry = &state.jobs[number];
         if let (Some(polled), Stage::Scheduled) = (entry.polled_at, &entry.stage)
             && entry.failures == 0
             && !entry.quarantined
             && entry.is_answered()
         {
-            let wanted = polled + state.interval(entry, now);
-            state.schedule_no_later(number, wanted);
+            let at = polled + state.interval_of(entry, Some(wanted), now);
+            state.schedule_no_later(number, at);
         }
     }
 

@@ -421,6 +421,8 @@ impl Engine {
             retired.retired.cancel();
             retired.stop.cancel();
             retired.engine.notify_subscribers();
+            // The same name may stand for another vendor's jobs now.
+            self.memory.cache.forget_backend(name);
         }
     }
 

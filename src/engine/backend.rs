@@ -91,6 +91,16 @@ impl Backend {
         job: &JobRef,
         interest: Interest,
     ) -> Result<Subscription, Refusal> {
+        self.subscribe_with_counts(job, interest).map(|(subscription, _)| subscription)
+    }
+
+    /// The same, with how many polls and answers there were before. A poll that ends just
+    /// after this is an answer to the call.
+    pub(super) fn subscribe_with_counts(
+        self: &Arc<Self>,
+        job: &JobRef,
+        interest: Interest,
+    ) -> Result<(Subscription, (u64, u64)), Refusal> {
         if self.memory.is_full() {
             return Err(Refusal::TooManyBytes);
         }
@@ -137,8 +147,14 @@ impl Backend {
         }
         let passes = in_time && (is_new || state.jobs[number].polled_at.is_none());
         let paused = Self::note_pause(state, number, passes, now);
-        Self::hasten(state, number, now);
+        if let Purpose::Watch { interval: Some(wanted) } = purpose {
+            Self::hasten(state, number, wanted, now);
+        }
         let shared = Arc::clone(&state.jobs[number].shared);
+        let counts = {
+            let record = shared.record();
+            (record.polls, record.answers)
+        };
         let is_earlier = needs_poll || state.scheduler.next_due() != was_due;
         drop(guard);
         if is_earlier {
@@ -149,7 +165,8 @@ impl Backend {
             Purpose::Watch { .. } => None,
         };
         let backend = Arc::clone(self);
-        Ok(Subscription { backend, shared, number, subscriber, paused: paused.map(Box::new), max_age })
+        let paused = paused.map(Box::new);
+        Ok((Subscription { backend, shared, number, subscriber, paused, max_age }, counts))
     }
 
     /// Subscribes to a job of the table that has no subscribers. A call goes on from what
@@ -197,15 +214,15 @@ impl Backend {
     }
 
     /// A new subscriber may want a shorter interval than was planned for.
-    fn hasten(state: &mut State, number: usize, now: Instant) {
+    fn hasten(state: &mut State, number: usize, wanted: Duration, now: Instant) {
         let entry = &state.jobs[number];
         if let (Some(polled), Stage::Scheduled) = (entry.polled_at, &entry.stage)
             && entry.failures == 0
             && !entry.quarantined
             && entry.is_answered()
         {
-            let wanted = polled + state.interval(entry, now);
-            state.schedule_no_later(number, wanted);
+            let at = polled + state.interval_of(entry, Some(wanted), now);
+            state.schedule_no_later(number, at);
         }
     }
 

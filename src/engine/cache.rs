@@ -71,6 +71,15 @@ impl TerminalCache {
         }
     }
 
+    /// Forgets the statuses of one backend.
+    pub(super) fn forget_backend(&self, name: &str) {
+        for (job, _) in &self.statuses {
+            if &*job.backend == name {
+                self.statuses.invalidate(&*job);
+            }
+        }
+    }
+
     /// Evicts statuses while `is_over` says that too much is held.
     pub(super) fn evict(&self, is_over: impl Fn() -> bool) {
         for (job, _) in &self.statuses {

@@ -127,8 +127,9 @@ impl Engine {
             let now = Instant::now();
             for slot in changed {
                 let Some(pending) = &mut open[slot] else { continue };
-                // At shutdown, polls in flight may still answer.
-                let is_retired = !stopping && pending.retired.is_cancelled();
+                // At shutdown, polls in flight may still answer. It retires all backends: looked
+                // at in this order, it can't be taken for a change of the configuration.
+                let is_retired = pending.retired.is_cancelled() && !self.shutdown.is_cancelled();
                 let failure = is_retired.then_some(Err(Failure::BackendRetired));
                 if let Some(answer) = pending.answer(now, waiting).or(failure) {
                     answers[slot] = Some(answer);
@@ -164,9 +165,8 @@ impl Engine {
         let lease = if wait.is_zero() { None } else { Some(self.quotas.lease(caller).map_err(Err)?) };
         let purpose = Purpose::Call { max_age, deadline };
         let interest = Interest { queue: Arc::clone(queue), slot, caller: caller.key(), parts, purpose };
-        let subscription =
-            backend.engine.subscribe(job, interest).map_err(|refusal| Err(self.refused(refusal)))?;
-        let (polls, answers) = subscription.look(|record| (record.polls, record.answers));
+        let subscribed = backend.engine.subscribe_with_counts(job, interest);
+        let (subscription, (polls, answers)) = subscribed.map_err(|refusal| Err(self.refused(refusal)))?;
         let grace_ends = Instant::now() + backend.grace;
         let retired = backend.retired.clone();
         // It was not notified if the backend was retired before it subscribed.

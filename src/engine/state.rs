@@ -210,11 +210,16 @@ impl State {
 
     /// How long until the next poll of a job that was answered.
     pub(super) fn interval(&self, entry: &JobEntry, now: Instant) -> Duration {
+        let wanted = entry.subscribers.iter().filter_map(super::subscription::Subscriber::interval).min();
+        self.interval_of(entry, wanted, now)
+    }
+
+    /// The same, where `wanted` is the longest interval that its subscribers accept.
+    pub(super) fn interval_of(&self, entry: &JobEntry, wanted: Option<Duration>, now: Instant) -> Duration {
         if self.is_overloaded {
             // Every job waits equally long.
             return self.plan.interval.max;
         }
-        let wanted = entry.subscribers.iter().filter_map(super::subscription::Subscriber::interval).min();
         self.plan.interval.next(now.saturating_duration_since(entry.changed_at), wanted)
     }
 
@@ -385,7 +390,10 @@ impl State {
     }
 
     fn any_is_answered(&self) -> bool {
-        let subscribed = self.jobs.iter().filter(|(_, entry)| !entry.subscribers.is_empty());
+        // That a job has ended says nothing of the backend now.
+        let is_polled =
+            |entry: &JobEntry| !entry.subscribers.is_empty() && !matches!(entry.stage, Stage::Ended);
+        let subscribed = self.jobs.iter().filter(|(_, entry)| is_polled(entry));
         subscribed.take(LOOKED_AT).any(|(_, entry)| entry.is_answered())
     }
 

@@ -150,3 +150,14 @@ async fn watches_of_a_call_end_when_their_backend_is_retired_and_can_be_added_ag
     call.add(7, &job("1"), &options()).await;
     assert_eq!(outcome(&call).await, (7, "Running newest".into()));
 }
+
+#[tokio::test(start_paused = true)]
+async fn terminal_status_of_a_replaced_backend_is_not_shown_for_the_new_one() {
+    let rig = rig();
+    rig.script.set("a", JobState::Succeeded);
+    assert_eq!(rig.get("a", fresh()).await.unwrap(), JobState::Succeeded);
+    let new = Script::new(LATENCY);
+    new.set("a", JobState::Running);
+    rig.engine.start_backend(setup("vendor", 200, Arc::clone(&new) as _));
+    assert_eq!(rig.get("a", fresh()).await.unwrap(), JobState::Running);
+}

@@ -94,7 +94,7 @@ enum View {
 /// How fresh a status has to be, and how long to wait for it.
 #[derive(Debug, Args)]
 pub(super) struct Freshness {
-    /// Wait until the job has ended, for at most this long: "30s", "5m".
+    /// Wait until the jobs have ended, for at most this long: "30s", "5m".
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     wait: Option<Duration>,
 

@@ -80,14 +80,14 @@ fn introduction(simulator: &Simulator, paint: Paint) -> String {
 /// Routes of the admin API, each with an example of the body, if it takes one.
 const ROUTES: &[(&str, &str, &str)] = &[
     ("POST jobs", r#"{"running_for_ms": 5000}"#, "start a job; returns its id and tag"),
-    ("PUT jobs/ID/state", r#"{"state": "active"}"#, "hold it in this state, a word of the vendor"),
+    ("PUT jobs/ID/state", r#"{"state": "active"}"#, "hold it in this state of the vendor"),
     ("PUT jobs/ID/progress", r#"{"percent": 40}"#, "set the progress of a held job"),
-    ("POST jobs/ID/finish", r#"{"failure": {"message": "no"}}"#, "end it now; without a body, as planned"),
-    ("DELETE jobs/ID", "", "make it unknown"),
+    ("POST jobs/ID/finish", r#"{"failure": {"message": "no"}}"#, "end it now; without a body: as planned"),
+    ("DELETE jobs/ID", "", "delete the job: it is unknown from now on"),
     ("POST faults", r#"{"effect": "reset", "times": 2}"#, "add a fault"),
-    ("POST poison/ID", r#"{"html": 502}"#, "give every request with this job this effect"),
-    ("POST poison/ID", "", "refuse every request with this job"),
-    ("DELETE poison/ID", "", "remove the faults of this job"),
+    ("POST poison/ID", r#"{"html": 502}"#, "apply this effect to requests with the job"),
+    ("POST poison/ID", "", "refuse every request with the job"),
+    ("DELETE poison/ID", "", "remove the faults of the job"),
     ("DELETE faults", "", "remove all faults, poison too"),
     ("POST tokens", "", "get a valid bearer token"),
     ("PUT credentials", r#"{"secret": "new"}"#, "accept another secret; tokens stay valid"),
@@ -99,74 +99,74 @@ const ROUTES: &[(&str, &str, &str)] = &[
 
 /// Keys of a job's plan.
 const PLAN: &[(&str, &str)] = &[
-    (r#""id": "17""#, "instead of a new one"),
-    (r#""tag": "nightly""#, "at Kinetica"),
-    (r#""queued_for_ms": 2000"#, "waits before it runs"),
-    (r#""running_for_ms": 5000"#, ""),
-    (r#""appears_after_ms": 3000"#, "is unknown until then"),
-    (r#""vanishes_after_ms": 9000"#, "is unknown from then on"),
-    (r#""retried_after": "time-out""#, "the error of a first attempt"),
-    (r#""held": "active""#, "stays in this state"),
-    (r#""steps": ["upload", "match"]"#, "at Claret"),
-    (r#""files": [{"category": "output", "name": "a"}]"#, "at Claret; or input, staging, errors"),
+    (r#""id": "17""#, "the id, instead of a new one"),
+    (r#""tag": "nightly""#, "the job tag, at Kinetica"),
+    (r#""queued_for_ms": 2000"#, "time before it runs"),
+    (r#""running_for_ms": 5000"#, "time that it runs"),
+    (r#""appears_after_ms": 3000"#, "time until the vendor knows the job"),
+    (r#""vanishes_after_ms": 9000"#, "time until the vendor has forgotten it"),
+    (r#""retried_after": "time-out""#, "error of a first attempt, which is retried"),
+    (r#""held": "active""#, "stays in this state of the vendor"),
+    (r#""steps": ["upload", "match"]"#, "names of its steps, at Claret"),
+    (r#""files": [{"category": "output", "name": "a"}]"#, "at Claret; also input, staging, errors"),
     (r#""end": {"success": {"json": [1]}}"#, r#"or {"text": ..}, {"binary": [0, 255]}, "nothing""#),
-    (r#""end": {"success": {"size": 1000000}}"#, "a text of so many bytes"),
-    (r#""end": {"failure": {"message": "no"}}"#, ""),
+    (r#""end": {"success": {"size": 1000000}}"#, "a text of this many bytes"),
+    (r#""end": {"failure": {"message": "no"}}"#, "fails with this message"),
     (r#""end": {"cancelled": {}}"#, r#"with "still_running_for_ms" at Kinetica"#),
-    (r#""end": "expired""#, "at Immuta"),
+    (r#""end": "expired""#, "expires, at Immuta"),
 ];
 
 /// Effects of faults.
 const EFFECTS: &[(&str, &str)] = &[
     (r#"{"delay": 2000}"#, "latency: the response is this many ms late"),
-    (r#"{"jitter": 2000}"#, "the same, a random part of it"),
-    (r#"{"throttle": {"bytes": 64, "pause_ms": 50}}"#, "this many bytes at a time"),
+    (r#"{"jitter": 2000}"#, "latency: a random time of at most this many ms"),
+    (r#"{"throttle": {"bytes": 64, "pause_ms": 50}}"#, "this many bytes, then a pause, again and again"),
     (r#"{"slow_head": 100}"#, "slowloris: this many ms per byte of the head"),
     (r#""hang""#, "no response ever comes"),
     (r#"{"stall_at": 20}"#, "half-open: after 20 bytes nothing more comes"),
     (r#""reset""#, "the connection is reset without a response"),
-    (r#"{"reset_at": 20}"#, "after 20 bytes of the response, head included"),
-    (r#"{"close_at": -1}"#, "the connection ends there; -1: without the last"),
+    (r#"{"reset_at": 20}"#, "the same after 20 bytes, head included"),
+    (r#"{"close_at": -1}"#, "closed after this many bytes; -1: all but one"),
     (r#"{"truncate": 10}"#, "the body ends after this many bytes"),
-    (r#""close_after_answer""#, "the connection ends, unannounced"),
-    (r#""close_under_request""#, "a reused one ends as the next request comes"),
+    (r#""close_after_answer""#, "closed after the response, unannounced"),
+    (r#""close_under_request""#, "a reused one is closed when a request arrives"),
     (r#""twice""#, "the response comes twice"),
-    (r#"{"extra": "more"}"#, "bytes after the response"),
-    (r#"{"wrong_length": -3}"#, "Content-Length is too large by this"),
-    (r#"{"content_length": "1e9"}"#, "Content-Length is this"),
-    (r#""endless_body""#, "without a length and without an end"),
+    (r#"{"extra": "more"}"#, "additional bytes after the response"),
+    (r#"{"wrong_length": 3}"#, "Content-Length is this much too large"),
+    (r#"{"content_length": "1e9"}"#, "Content-Length has this value"),
+    (r#""endless_body""#, "a body without a length and without an end"),
     (r#""endless_chunks""#, "chunks without an end"),
     (r#"{"huge_body": 100000000}"#, "JSON that breaks off after this many bytes"),
-    (r#"{"gzip_bomb": 1000000000}"#, "this many bytes after decompression"),
-    (r#"{"many_headers": 100000}"#, "this many more headers"),
-    (r#"{"huge_header": 1000000}"#, "one more header, of this many bytes"),
+    (r#"{"gzip_bomb": 1000000000}"#, "a body of this many bytes after decompression"),
+    (r#"{"many_headers": 100000}"#, "this many additional headers"),
+    (r#"{"huge_header": 1000000}"#, "an additional header of this many bytes"),
     (r#""endless_head""#, "headers without an end"),
-    (r#""http_1_0""#, "up to the end of the connection"),
-    (r#"{"raw": "HTTP/1.1 2000 OK\r\n\r\n"}"#, "these bytes, then the end of the connection"),
+    (r#""http_1_0""#, "HTTP/1.0, no length: the body ends on close"),
+    (r#"{"raw": "HTTP/1.1 2000 OK\r\n\r\n"}"#, "these bytes, then the connection is closed"),
     (
         r#"{"status": {"code": 429, "headers": {"retry-after": "5"}}}"#,
         "this response in place of the vendor's",
     ),
-    (r#"{"status": {"code": 200, "body": "[NaN]"}}"#, "and \"content_type\""),
-    (r#"{"status": {"code": 200, "body_base64": "/w=="}}"#, "a body that is not text"),
-    (r#""empty204""#, "204 without a body"),
-    (r#"{"html": 502}"#, "a page with this status"),
-    (r#"{"redirect": "/login"}"#, "302 to this location"),
+    (r#"{"status": {"code": 200, "body": "[NaN]"}}"#, "the same; \"content_type\" is optional"),
+    (r#"{"status": {"code": 200, "body_base64": "/w=="}}"#, "the same with a body that is not text"),
+    (r#""empty204""#, "a 204 response without a body"),
+    (r#"{"html": 502}"#, "an HTML page with this status"),
+    (r#"{"redirect": "/login"}"#, "a 302 response with this location"),
     (r#"{"wrong_content_type": "text/plain"}"#, "the response with this content type"),
     (r#"{"refuse": "not today"}"#, "an error in the vendor's form"),
-    (r#"{"graphql_error": {"message": "no"}}"#, "at Datasaur; \"with_data\": true, too"),
-    (r#""ignore_range""#, "a download from its beginning"),
+    (r#"{"graphql_error": {"message": "no"}}"#, "at Datasaur; optional: \"with_data\": true"),
+    (r#""ignore_range""#, "a download ignores the offset"),
     (r#"{"answer_for": ["17", "18"]}"#, "the response is about these jobs; [] is none"),
-    (r#"{"elements": {"omit": ["17"], "add": ["18"]}}"#, "elements left out or added"),
-    (r#""hold_response""#, "produced now, sent when the fault is removed"),
-    (r#"{"json": {"put": "deep"}}"#, "one more member, 100,000 arrays deep"),
-    (r#"{"json": {"put": "nan", "at": "/content/progress"}}"#, "in place of that value"),
-    (r#"{"json": {"put": "duplicate_key", "at": "/content"}}"#, "a second time, as null"),
-    (r#"{"json": {"put": "invalid_utf8"}}"#, "at Kinetica also \"at\": \"/data_str/endpoint\""),
-    (r#"{"json": {"put": "lone_surrogate"}}"#, "half a pair"),
+    (r#"{"elements": {"omit": ["17"], "add": ["18"]}}"#, "elements omitted from the response, or added"),
+    (r#""hold_response""#, "made now, sent when the fault is removed"),
+    (r#"{"json": {"put": "deep"}}"#, "an additional member, 100,000 arrays deep"),
+    (r#"{"json": {"put": "nan", "at": "/content/progress"}}"#, "NaN in place of that value"),
+    (r#"{"json": {"put": "duplicate_key", "at": "/content"}}"#, "that key a second time, with null"),
+    (r#"{"json": {"put": "invalid_utf8"}}"#, "not UTF-8; Kinetica: \"at\": \"/data_str/endpoint\""),
+    (r#"{"json": {"put": "lone_surrogate"}}"#, "half of a surrogate pair"),
     (r#"{"json": {"put": "big_number"}}"#, "an integer beyond 64 bits"),
     (r#"{"json": {"put": "huge_number"}}"#, "a number beyond a double"),
-    (r#"{"json": {"put": "long_text"}}"#, "of 100 MB"),
+    (r#"{"json": {"put": "long_text"}}"#, "a text of 100 MB"),
 ];
 
 /// For two terminals.
@@ -199,18 +199,16 @@ pub(super) fn long_help() -> String {
     for (key, what) in PLAN {
         text = text + format!("  {key:46} {what}").trim_end() + "\n";
     }
-    text +=
-        "\nA fault has an \"effect\" and optionally \"path\" (a part of it), \"job_id\" and \"times\":\n\n";
+    text += "\nA fault has an \"effect\". Optional: \"path\" (a part of the request's path), \"job_id\", \"times\":\n\n";
     for (effect, what) in EFFECTS {
         text = text + format!("  {effect:50} {what}").trim_end() + "\n";
     }
-    text +=
-        "\nOf the faults that match a request, all delays apply, and the first of the others. Example:\n\n";
+    text += "\nIf several faults match a request, every delay applies, and only the first other fault. Example:\n\n";
     for line in EXAMPLE {
         text = text + "  " + line + "\n";
     }
-    text + "\nA simulator speaks neither TLS nor DNS: for these faults let the client's base_url begin with\n\
-            https:// at the simulator's port, or name a host below .invalid.\n"
+    text + "\nA simulator has no TLS. To test a failed handshake, use https:// with the simulator's port as\n\
+            base_url. To test a failed DNS look-up, use a host name below .invalid.\n"
 }
 
 #[cfg(test)]

@@ -3,8 +3,9 @@
 //! A failed poll of several jobs does not say whose fault it is. Its jobs are polled again
 //! in halves, side by side, until each part is answered or is a single job that fails
 //! alone. That goes on as long as anything at the backend succeeds. To find that out soon,
-//! a *canary* is polled beside the halves: a single job that was answered before. Without
-//! any success only log2(batch size) further polls are sent: if all of them fail, the
+//! a *canary* is polled beside the halves: a single job that was answered before, if
+//! possible none of the batch, since all its jobs may be at fault. Without
+//! any success only log2(batch size) further polls are sent, at least two: if all fail, the
 //! backend is down. After a success the halving goes on to its end, unless another batch
 //! fails meanwhile.
 //!
@@ -23,6 +24,10 @@
 //! Pure state; jobs are whatever `J` is.
 
 use std::collections::VecDeque;
+
+/// Polls without a success that are sent for a batch of any size: of two jobs either may be
+/// at fault.
+const MIN_POLLS_WITHOUT_SUCCESS: u32 = 2;
 
 /// What follows from a failed poll.
 #[derive(Debug, PartialEq, Eq)]
@@ -90,6 +95,19 @@ impl<J> Isolation<J> {
     /// Whether a part may be polled now.
     pub(super) fn is_ready(&self) -> bool {
         !self.parts.is_empty() && (self.backend_answers || self.polls_without_success < self.allowed)
+    }
+
+    /// Whether the next poll is for a canary: to tell whether the backend answers at all.
+    pub(super) fn wants_canary(&self) -> bool {
+        let is_last = self.polls_without_success + 1 == self.allowed;
+        self.is_ready() && !self.backend_answers && (self.canary_next || is_last)
+    }
+
+    /// A job that is in no part is polled as the canary, and counts as a part.
+    pub(super) fn canary_taken(&mut self) {
+        self.polls_without_success += 1;
+        self.in_flight += 1;
+        self.canary_next = false;
     }
 
     /// Takes the next part to poll. The first and the last of those that are sent without
@@ -190,7 +208,8 @@ impl<J> Isolation<J> {
                 (self.answered, self.smallest_failed, self.found) = (0, usize::MAX, false);
             }
             self.smallest_failed = self.smallest_failed.min(jobs.len());
-            self.allowed = self.allowed.max(jobs.len().next_power_of_two().ilog2());
+            self.allowed =
+                self.allowed.max(MIN_POLLS_WITHOUT_SUCCESS).max(jobs.len().next_power_of_two().ilog2());
             let second_half = jobs.split_off(jobs.len().div_ceil(2));
             self.parts.extend([jobs, second_half]);
         }
@@ -275,7 +294,7 @@ mod tests {
         for batch in [2, 3, 5, 64, 100, 200, 1000] {
             let (_, polls, _, outage) = isolate(batch, &(0..batch).collect());
             assert!(outage);
-            assert_eq!(polls - 1, batch.next_power_of_two().ilog2() as usize, "{batch}");
+            assert_eq!(polls - 1, (batch.next_power_of_two().ilog2() as usize).max(2), "{batch}");
         }
     }
 
@@ -307,8 +326,10 @@ mod tests {
         let mut isolation = Isolation::default();
         isolation.failed(vec!["bad", "good"], false, false);
         let canary = isolation.take(|job| *job == "bad").unwrap();
-        assert_eq!(isolation.failed(canary, true, false), {
-            Verdict::Outage { jobs: vec!["good"], suspects: vec!["bad"] }
+        assert_eq!(isolation.failed(canary, true, false), Verdict::Pending);
+        let other = isolation.take(|_| 0).unwrap();
+        assert_eq!(isolation.failed(other, true, false), {
+            Verdict::Outage { jobs: Vec::new(), suspects: vec!["bad", "good"] }
         });
         isolation.failed(vec!["a", "bad", "b", "c"], false, false);
         let canary = isolation.take(|job| *job == "bad").unwrap();

@@ -178,6 +178,13 @@ fn probe(state: &State, now: Instant, dice: f64) -> Option<usize> {
 
 /// The next part of a batch that failed.
 fn part(state: &mut State) -> Option<Planned> {
+    if state.isolation.wants_canary()
+        && let Some(number) = canary(state)
+    {
+        state.scheduler.remove(number);
+        state.isolation.canary_taken();
+        return Some(Planned { kind: Kind::Part, jobs: vec![number], refreshed: Vec::new() });
+    }
     loop {
         let jobs = &state.jobs;
         let is_current = |taken: &super::poll::Taken| {
@@ -196,6 +203,16 @@ fn part(state: &mut State) -> Option<Planned> {
         // All its subscribers have left.
         state.isolation.part_dropped();
     }
+}
+
+/// A scheduled job whose last poll was answered.
+fn canary(state: &State) -> Option<usize> {
+    let timers = state.scheduler.timers().map(|(_, number)| number);
+    let mut scheduled = timers.chain(state.scheduler.ready()).take(LOOKED_AT);
+    scheduled.find(|number| {
+        let entry = &state.jobs[*number];
+        entry.is_answered() && !entry.is_polled_alone()
+    })
 }
 
 /// The jobs that are due, at most as many as one poll holds. Room that is left is filled

@@ -167,6 +167,7 @@ impl Batch {
         let mut guard = backend.state();
         let state = &mut *guard;
         let jobs = mem::take(&mut self.jobs);
+        let is_alone = jobs.len() == 1;
         // A job that was not asked for says nothing of the backend.
         let says_something = |answer: &Answer| !matches!(answer, Err(JobFault::Standby(NeedsJobTag)));
         let recovered = if answers.iter().any(says_something) {
@@ -211,7 +212,7 @@ impl Batch {
                 }
                 continue;
             }
-            terminal.extend(publish(state, &taken, answer, moment, dice));
+            terminal.extend(publish(state, &taken, answer, is_alone, moment, dice));
         }
         if recovered {
             state.resume(now);
@@ -369,6 +370,7 @@ fn publish(
     state: &mut State,
     taken: &Taken,
     answer: Answer,
+    is_alone: bool,
     moment: Moment,
     dice: f64,
 ) -> Option<(JobRef, LatestStatus)> {
@@ -398,7 +400,15 @@ fn publish(
             }
             at
         }
+        // A response that leaves out a job which was there before may be short because of
+        // another job of the batch: it is polled alone.
+        Err(JobFault::NotFound) if !is_alone && entry.shared.record().latest.is_some() => {
+            entry.suspect = true;
+            now + interval.min
+        }
         Err(JobFault::NotFound) => {
+            // It stays alone until it is there again or gone.
+            entry.suspect = entry.shared.record().latest.is_some();
             entry.missing();
             now + interval.min
         }

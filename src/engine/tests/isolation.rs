@@ -160,7 +160,7 @@ async fn part_of_a_failed_batch_is_cancelled_when_its_last_subscriber_leaves() {
     let (first, second) = (vendor.watch("job-0000"), vendor.watch("job-0001"));
     pass(LATENCY * 3 / 2).await;
     let calls = vendor.script.calls();
-    assert_eq!((calls.len(), vendor.script.in_flight()), (2, 1), "the batch, then a single job");
+    assert_eq!((calls.len(), vendor.script.in_flight()), (3, 2), "the batch, then each job");
     let (left, right) = if calls[1].ids[0] == "job-0000" { (first, second) } else { (second, first) };
     drop(left);
     pass(LATENCY / 10).await;
@@ -179,7 +179,7 @@ async fn cancelled_part_of_a_failed_batch_leaves_the_other_parts() {
         vendor.script.poison("job-0000");
         let mut watches = vec![vendor.watch("job-0000"), vendor.watch("job-0001")];
         pass(LATENCY * 3 / 2 + LATENCY / 5).await;
-        assert_eq!((vendor.script.calls().len(), vendor.script.in_flight()), (2, 1));
+        assert_eq!((vendor.script.calls().len(), vendor.script.in_flight()), (3, 2));
         drop(watches.remove(leaves));
         vendor.backend.check();
         pass(4 * SECOND).await;
@@ -430,4 +430,44 @@ async fn quarantined_jobs_that_hang_leave_slots_to_the_others() {
         let polls = faulty.calls().iter().filter(|call| call.ids.contains(&ids[59])).count();
         assert!(polls >= 25, "{polls} polls of a healthy job in five minutes with {slots} slots");
     }
+}
+
+/// Two new jobs, one of which makes every batch fail, beside watched ones.
+#[tokio::test(start_paused = true)]
+async fn batch_of_new_jobs_that_fails_as_a_whole_interrupts_no_watched_job() {
+    for bad in [1, 8] {
+        let backend = TestBackend::new(200);
+        let watches: Vec<_> = backend.running(40).iter().map(|id| backend.watch(id)).collect();
+        pass(5 * SECOND).await;
+        let ids: Vec<String> = (0..bad).map(|number| format!("bad-{number}")).collect();
+        for id in &ids {
+            backend.script.poison(id);
+        }
+        backend.script.set("good", JobState::Running);
+        let mut calls: Vec<_> = ids.iter().map(|id| backend.call(id)).collect();
+        calls.push(backend.call("good"));
+        for _ in 0..40 {
+            pass(SECOND / 10).await;
+            assert!(watches.iter().all(|watch| outcome(watch) == PollOutcome::Observed), "{bad} bad jobs");
+        }
+        assert_eq!(state(&calls[bad]), Some(JobState::Running));
+    }
+}
+
+/// A response without any element, whenever a certain job is in the batch.
+#[tokio::test(start_paused = true)]
+async fn job_that_a_short_response_leaves_out_is_polled_alone_before_it_is_gone() {
+    let backend = TestBackend::new(200);
+    let ids = backend.running(10);
+    let watches: Vec<_> = ids.iter().map(|id| backend.watch(id)).collect();
+    pass(5 * SECOND).await;
+    backend.script.leave_out_all_beside("job-0000");
+    pass(60 * SECOND).await;
+    let missing = |watch: &Subscription| matches!(outcome(watch), PollOutcome::Missing { .. });
+    assert!(!watches[1..].iter().any(missing), "they are there when they are polled alone");
+    for id in &ids {
+        backend.script.set(id, JobState::Succeeded);
+    }
+    pass(60 * SECOND).await;
+    assert!(watches.iter().all(|watch| state(watch) == Some(JobState::Succeeded)));
 }

@@ -74,6 +74,7 @@ struct Inner {
     jobs: BTreeMap<String, Observation>,
     poison: BTreeSet<String>,
     untagged: BTreeSet<String>,
+    alone: Option<String>,
     fault: Option<BackendFault>,
     latency: Duration,
     panics: bool,
@@ -132,6 +133,11 @@ impl Script {
         self.inner.lock().unwrap().untagged.insert(id.into());
     }
 
+    /// Leaves all jobs out of a response about this job and others.
+    pub(crate) fn leave_out_all_beside(&self, id: &str) {
+        self.inner.lock().unwrap().alone = Some(id.into());
+    }
+
     pub(crate) fn fail(&self, fault: impl Into<BackendFault>) {
         self.inner.lock().unwrap().fault = Some(fault.into());
     }
@@ -183,7 +189,9 @@ impl Script {
         if jobs.iter().any(|job| inner.poison.contains(&*job.id)) {
             return Err(FaultKind::Rejected { message: "bad id".into() }.into());
         }
-        Ok(response(jobs, |job| inner.jobs.get(&*job.id).cloned().ok_or(JobFault::NotFound)))
+        let is_short = jobs.len() > 1 && jobs.iter().any(|job| inner.alone.as_deref() == Some(&*job.id));
+        let known = |job: &JobRef| inner.jobs.get(&*job.id).filter(|_| !is_short).cloned();
+        Ok(response(jobs, |job| known(job).ok_or(JobFault::NotFound)))
     }
 }
 

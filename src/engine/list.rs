@@ -54,6 +54,13 @@ impl List {
         }
     }
 
+    /// Takes out the first number.
+    pub(super) fn pop_front(&mut self, links: &mut Links) -> Option<usize> {
+        let first = self.first()?;
+        self.remove(links, first);
+        Some(first)
+    }
+
     /// Takes out a number that is in this list.
     pub(super) fn remove(&mut self, links: &mut Links, number: usize) {
         let own = u32::try_from(number).unwrap_or(END);

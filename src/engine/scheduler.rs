@@ -118,10 +118,17 @@ impl Scheduler {
 
     /// Moves jobs that have become due to the ready queues.
     pub(super) fn advance(&mut self, now: Instant, mut classify: impl FnMut(usize) -> Due) {
-        for _ in 0..MOVED_AT_ONCE {
-            let Some((at, job)) = self.timers.first().filter(|(at, _)| *at <= now) else { return };
-            self.timers.remove(&mut self.links, at, job);
-            self.queue(job, at, classify(job));
+        let mut left = MOVED_AT_ONCE;
+        while left > 0
+            && let Some((at, mut jobs)) = self.timers.take_due(now)
+        {
+            while left > 0
+                && let Some(job) = jobs.pop_front(&mut self.links)
+            {
+                self.queue(job, at, classify(job));
+                left -= 1;
+            }
+            self.timers.put_back(at, jobs);
         }
     }
 
@@ -233,10 +240,12 @@ impl Scheduler {
 #[derive(Debug)]
 struct RoundRobin<Q> {
     turns: Slab<Turn<Q>>,
-    by_caller: HashMap<CallerKey, u32>,
+    by_caller: HashMap<CallerKey, usize>,
     order: List,
     order_links: Links,
     len: usize,
+    /// The turn that was looked up last, which is often the next one, too.
+    last: usize,
 }
 
 impl<Q> Default for RoundRobin<Q> {
@@ -247,6 +256,7 @@ impl<Q> Default for RoundRobin<Q> {
             order: List::default(),
             order_links: Links::default(),
             len: 0,
+            last: 0,
         }
     }
 }
@@ -272,16 +282,19 @@ impl<Q: JobQueue> RoundRobin<Q> {
     }
 
     fn queue(&self, caller: CallerKey) -> Option<&Q> {
-        self.by_caller.get(&caller).map(|turn| &self.turns[*turn as usize].queue)
+        self.by_caller.get(&caller).map(|turn| &self.turns[*turn].queue)
     }
 
     fn insert(&mut self, caller: CallerKey, job: usize, order: Instant, links: &mut Links) -> u32 {
-        let number = *self.by_caller.entry(caller).or_insert_with(|| {
-            let number = self.turns.insert(Turn { caller, queue: Q::default(), len: 0 });
-            self.order.push_back(&mut self.order_links, number);
-            u32::try_from(number).expect("fewer than 2^32 callers")
-        });
-        let turn = &mut self.turns[number as usize];
+        if self.turns.get(self.last).is_none_or(|turn| turn.caller != caller) {
+            self.last = *self.by_caller.entry(caller).or_insert_with(|| {
+                let number = self.turns.insert(Turn { caller, queue: Q::default(), len: 0 });
+                self.order.push_back(&mut self.order_links, number);
+                number
+            });
+        }
+        let number = u32::try_from(self.last).expect("fewer than 2^32 callers");
+        let turn = &mut self.turns[self.last];
         turn.queue.insert(job, order, links);
         turn.len += 1;
         self.len += 1;

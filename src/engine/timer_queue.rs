@@ -32,6 +32,19 @@ impl TimerQueue {
         }
     }
 
+    /// Takes out all numbers of the earliest time that has come.
+    pub(super) fn take_due(&mut self, now: Instant) -> Option<(Instant, List)> {
+        let first = self.times.first_entry().filter(|first| *first.key() <= now)?;
+        Some(first.remove_entry())
+    }
+
+    /// Puts back what is left of those numbers.
+    pub(super) fn put_back(&mut self, at: Instant, numbers: List) {
+        if !numbers.is_empty() {
+            self.times.insert(at, numbers);
+        }
+    }
+
     /// The earliest time with a number.
     pub(super) fn first(&self) -> Option<(Instant, usize)> {
         let (at, list) = self.times.first_key_value()?;

@@ -43,7 +43,9 @@ async fn outage_costs_a_bisection_and_then_one_probe_a_back_off() {
                 // From the second failure on the back-off is 15 s on average; the bound is
                 // seven standard deviations above.
                 let by_backoff = 8 + 600 / 15 + 28;
-                let first = concurrency.min(jobs.div_ceil(max_batch));
+                // Five failures in a row open the circuit breaker, and polls in flight together
+                // count as one.
+                let first = 5 * concurrency.min(jobs.div_ceil(max_batch));
                 let log2 = max_batch.next_power_of_two().ilog2() as usize;
                 // A refusal of some jobs says nothing of those that were never polled.
                 let never_polled = if failure.is_refusal() && !was_healthy { jobs } else { 0 };

@@ -256,7 +256,7 @@ impl Backend {
         let entry = &mut state.jobs[number];
         entry.subscribers.remove(subscriber);
         if let Some(max_age) = max_age {
-            entry.asked_with(max_age, now);
+            entry.requested_with(max_age, now);
         }
         if !entry.subscribers.is_empty() {
             return;

@@ -2,7 +2,7 @@
 //!
 //! Over the budget, statuses that nobody subscribes to are evicted first: retained jobs,
 //! then the terminal-status cache. Then results and payloads that every subscriber has
-//! read are dropped; whoever needs them later has the job polled again. If that is not
+//! read are dropped; a subscriber that needs them later causes a poll. If that is not
 //! enough, new subscriptions are refused.
 
 use std::{
@@ -90,13 +90,13 @@ impl Memory {
     }
 
     fn free(&self) {
-        let mut in_vain_since = match self.relieving.try_lock() {
+        let mut nothing_freed_since = match self.relieving.try_lock() {
             Ok(guard) => guard,
             Err(TryLockError::Poisoned(guard)) => guard.into_inner(),
             Err(TryLockError::WouldBlock) => return,
         };
         let now = Instant::now();
-        if in_vain_since.is_some_and(|since| now.saturating_duration_since(since) < RETRY) {
+        if nothing_freed_since.is_some_and(|since| now.saturating_duration_since(since) < RETRY) {
             return;
         }
         let limit = self.budget.limit();
@@ -111,7 +111,7 @@ impl Memory {
                 backend.drop_delivered_parts(is_over);
             }
         }
-        *in_vain_since = self.budget.is_over().then_some(now);
+        *nothing_freed_since = self.budget.is_over().then_some(now);
     }
 
     /// Whether a new subscription is refused. Makes room for its job.

@@ -181,7 +181,7 @@ pub(super) fn refresh_horizon(now: Instant) -> Instant {
 
 impl JobEntry {
     /// Somebody asked for the job who accepts a status of this age.
-    pub(super) fn asked_with(&mut self, max_age: Duration, now: Instant) {
+    pub(super) fn requested_with(&mut self, max_age: Duration, now: Instant) {
         let max_age = max_age.min(LONGEST_MAX_AGE);
         let expires_at = now + 2 * max_age;
         match &mut self.retention {

@@ -329,7 +329,7 @@ impl State {
         if is_retained {
             self.revive(number);
         }
-        self.jobs[number].asked_with(max_age, now);
+        self.jobs[number].requested_with(max_age, now);
         if is_retained {
             self.retain(number, now);
         }
@@ -409,7 +409,8 @@ impl State {
         self.schedule(taken.number, at);
     }
 
-    /// These jobs can't be polled before `pause.until`, and their subscribers are told why.
+    /// Puts these jobs off until the end of the pause, and sends their subscribers its
+    /// reason.
     pub(super) fn interrupt(&mut self, jobs: Vec<Taken>, pause: &Pause, now: Instant) {
         let interruption = Interruption::of_pause(pause, now);
         for taken in jobs {

@@ -111,3 +111,16 @@ async fn get_of_a_quarantined_job_fails_at_once_while_the_backend_is_paused() {
     }
     assert!(began.elapsed() < 60 * SECOND, "{:?} for 60 calls", began.elapsed());
 }
+
+#[tokio::test(start_paused = true)]
+async fn gateway_without_room_for_responses_does_not_open_the_circuit_breaker() {
+    let rig = rig();
+    rig.script.set("a", JobState::Running);
+    let mut watch = rig.watch("a");
+    assert_eq!(event(&mut watch).await, "Running");
+    rig.script.fail(FaultKind::Overloaded);
+    pass(60 * SECOND).await;
+    assert_eq!(report_of(&rig.engine, "vendor").report.health, Health::Healthy);
+    rig.script.recover();
+    assert_eq!(rig.get("a", fresh()).await.unwrap(), JobState::Running);
+}

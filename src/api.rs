@@ -8,7 +8,8 @@ use tokio_stream::Stream;
 use tonic::{Extensions, Request, Response, Status, Streaming};
 
 use crate::{
-    engine::{Caller, GetOptions, JobStatuses, WatchOptions},
+    access::{Grant, Right},
+    engine::{Caller, CallerLimits, GetOptions, JobStatuses, WatchOptions},
     job::{JobRef, View},
     proto::{
         served::{self, job_status_result::Outcome, job_status_service_server::JobStatusService},
@@ -23,7 +24,8 @@ mod request;
 mod status;
 mod watch;
 
-use request::InvalidField;
+use request::{InvalidField, Refusal};
+pub use status::{of_rate_exceeded, of_refused};
 
 /// Heartbeat interval of a watch that sets none.
 const HEARTBEAT: Duration = Duration::from_secs(30);
@@ -67,12 +69,22 @@ impl<E: JobStatuses> Service<E> {
         Self { message_bytes, ..self }
     }
 
-    fn job(&self, job: Option<pb::JobRef>, field: &str) -> Result<JobRef, InvalidField> {
+    /// The job that a request names. Whether there is such a backend is looked up after it is
+    /// known that the caller may use it.
+    fn job(
+        &self,
+        job: Option<pb::JobRef>,
+        field: &str,
+        (grant, right): (&Grant, Right),
+    ) -> Result<JobRef, Refusal> {
         let job = job.ok_or_else(|| InvalidField::new(field, "is required"))?;
         let name = job.backend.as_str();
         if name.is_empty() {
             let field = format!("{field}.backend");
-            return Err(InvalidField::new(field, "is required; write the key of a configured backend"));
+            return Err(InvalidField::new(field, "is required; write the key of a configured backend").into());
+        }
+        if !grant.allows(right, name) {
+            return Err(Refusal::NotAllowed(request::job(job, None)));
         }
         let backend = self.engine.backend_name(name);
         Ok(request::job(job, backend))
@@ -84,7 +96,8 @@ impl<E: JobStatuses> Service<E> {
         request: pb::WatchJobRequest,
         deadline: Option<Instant>,
         at: &str,
-    ) -> Result<(JobRef, WatchOptions), InvalidField> {
+        grant: &Grant,
+    ) -> Result<(JobRef, WatchOptions), Refusal> {
         let pb::WatchJobRequest {
             job,
             view,
@@ -93,7 +106,7 @@ impl<E: JobStatuses> Service<E> {
             heartbeat_interval,
             state_changes_only,
         } = request;
-        let job = self.job(job, &format!("{at}job"))?;
+        let job = self.job(job, &format!("{at}job"), (grant, Right::Read))?;
         let of_watch = |invalid: InvalidField| invalid.below(at);
         let view = request::view(view).map_err(of_watch)?;
         let interval = request::positive_duration(poll_interval, "poll_interval").map_err(of_watch)?;
@@ -123,9 +136,9 @@ impl<E: JobStatuses> JobStatusService for Service<E> {
         request: Request<pb::GetJobStatusRequest>,
     ) -> Result<Response<served::GetJobStatusResponse>, Status> {
         let arrived = Instant::now();
-        let (caller, deadline) = (caller(&request), deadline(request.extensions()));
+        let (grant, deadline) = (grant(&request), deadline(request.extensions()));
         let pb::GetJobStatusRequest { job, view, max_age, wait } = request.into_inner();
-        let job = self.job(job, "job")?;
+        let job = self.job(job, "job", (&grant, Right::Read))?;
         let view = request::view(view)?;
         let wait = request::duration(wait, "wait")?.unwrap_or_default();
         let left = deadline.map(|deadline| deadline.saturating_duration_since(arrived));
@@ -135,7 +148,7 @@ impl<E: JobStatuses> JobStatusService for Service<E> {
             wait: left.map_or(wait, |left| wait.min(left.saturating_sub(margin(left)))),
             deadline: deadline.unwrap_or(arrived + self.default_deadline + wait),
             parts: view.parts(),
-            caller,
+            caller: caller(&grant),
         };
         let outcome = self.engine.get(&job, options).await;
         let latest = outcome.map_err(|failure| status::of_failure(&failure, &job, "job"))?;
@@ -147,7 +160,7 @@ impl<E: JobStatuses> JobStatusService for Service<E> {
         request: Request<pb::BatchGetStatusesRequest>,
     ) -> Result<Response<served::BatchGetStatusesResponse>, Status> {
         let arrived = Instant::now();
-        let (caller, deadline) = (caller(&request), deadline(request.extensions()));
+        let (grant, deadline) = (grant(&request), deadline(request.extensions()));
         let pb::BatchGetStatusesRequest { jobs, view, max_age, wait } = request.into_inner();
         if jobs.is_empty() || jobs.len() > self.batch_size {
             let reason = format!("holds {} jobs; name 1 to {}", jobs.len(), self.batch_size);
@@ -164,12 +177,14 @@ impl<E: JobStatuses> JobStatusService for Service<E> {
                 None => arrived + self.default_deadline + wait,
             },
             parts: view.parts(),
-            caller,
+            caller: caller(&grant),
         };
         let refs: Vec<Result<JobRef, Status>> = jobs
             .iter()
             .enumerate()
-            .map(|(index, job)| Ok(self.job(Some(job.clone()), &format!("jobs[{index}]"))?))
+            .map(|(index, job)| {
+                Ok(self.job(Some(job.clone()), &format!("jobs[{index}]"), (&grant, Right::Read))?)
+            })
             .collect();
         let valid: Vec<JobRef> = refs.iter().filter_map(|job| job.as_ref().ok().cloned()).collect();
         let mut outcomes = self.engine.batch_get(&valid, options).await.into_iter();
@@ -193,10 +208,9 @@ impl<E: JobStatuses> JobStatusService for Service<E> {
         &self,
         request: Request<pb::WatchJobRequest>,
     ) -> Result<Response<Self::WatchJobStream>, Status> {
-        let caller = caller(&request);
-        let deadline = deadline(request.extensions());
-        let (job, options) = self.watch_request(request.into_inner(), deadline, "")?;
-        let watch = self.engine.watch(&job, caller, &options);
+        let (grant, deadline) = (grant(&request), deadline(request.extensions()));
+        let (job, options) = self.watch_request(request.into_inner(), deadline, "", &grant)?;
+        let watch = self.engine.watch(&job, caller(&grant), &options);
         let watch = watch.map_err(|failure| status::of_failure(&failure, &job, "job"))?;
         Ok(Response::new(watch::events(watch, job)))
     }
@@ -205,8 +219,9 @@ impl<E: JobStatuses> JobStatusService for Service<E> {
         &self,
         request: Request<Streaming<pb::WatchJobsRequest>>,
     ) -> Result<Response<Self::WatchJobsStream>, Status> {
-        let watches = self.engine.watch_set(caller(&request), deadline(request.extensions()));
-        Ok(Response::new(watch::call_events(self.clone(), watches, request.into_inner())))
+        let grant = grant(&request);
+        let watches = self.engine.watch_set(caller(&grant), deadline(request.extensions()));
+        Ok(Response::new(watch::call_events(self.clone(), watches, grant, request.into_inner())))
     }
 
     async fn download_artifact(
@@ -218,9 +233,12 @@ impl<E: JobStatuses> JobStatusService for Service<E> {
 
     async fn list_backends(
         &self,
-        _request: Request<pb::ListBackendsRequest>,
+        request: Request<pb::ListBackendsRequest>,
     ) -> Result<Response<pb::ListBackendsResponse>, Status> {
-        let backends = self.engine.backends().into_iter().map(convert::backend).collect();
+        let grant = grant(&request);
+        let backends = self.engine.backends().into_iter();
+        let allowed = backends.filter(|backend| grant.allows(Right::Read, &backend.name));
+        let backends = allowed.map(convert::backend).collect();
         Ok(Response::new(pb::ListBackendsResponse { backends }))
     }
 }
@@ -256,7 +274,22 @@ fn margin(left: Duration) -> Duration {
     (left / 10).min(Duration::from_millis(250))
 }
 
-/// The address that the call comes from.
-fn caller<T>(request: &Request<T>) -> Caller {
-    Caller::from_address(request.remote_addr().map(|address| address.ip()))
+/// Who calls and what it may do, as the server has found out before.
+fn grant<T>(request: &Request<T>) -> Grant {
+    request
+        .extensions()
+        .get()
+        .cloned()
+        .unwrap_or_else(|| Grant::unrestricted(request.remote_addr().map(|address| address.ip())))
+}
+
+/// The same as far as the engine needs to know. Callers that are not told apart by their
+/// names are by their addresses.
+fn caller(grant: &Grant) -> Caller {
+    let limits = CallerLimits { watches: grant.watches(), downloads: grant.downloads() };
+    let caller = match (grant.address(), grant.principal()) {
+        (None, Some(name)) => Caller::from_name(name),
+        (address, _) => Caller::from_address(address),
+    };
+    caller.with_limits(limits)
 }

@@ -24,6 +24,7 @@ mod render;
 mod serve;
 #[cfg(feature = "demo")]
 mod simulate;
+mod token;
 mod watch;
 mod watcher;
 
@@ -62,6 +63,8 @@ enum Command {
     Batch(client::Query),
     /// Download one of a job's files, its result or its vendor payload.
     Download(download::Args),
+    /// Make bearer tokens for callers.
+    Token(token::Args),
     /// Run a gateway with simulated vendors and watch their jobs.
     #[cfg(feature = "demo")]
     #[command(after_long_help = simulate::long_help())]
@@ -113,6 +116,7 @@ impl Command {
             Self::Watch(args) => until_interrupted(args.run()).await,
             Self::Batch(query) => until_interrupted(batch::run(query)).await,
             Self::Download(args) => until_interrupted(args.run()).await,
+            Self::Token(args) => args.run(),
             #[cfg(feature = "demo")]
             Self::Demo(args) => args.run().await,
             #[cfg(feature = "demo")]

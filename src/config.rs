@@ -22,6 +22,7 @@ use values::{DAY, GIB, HOUR, KIB, MIB, SECOND, TIB};
 
 use crate::vendors::{BaseUrl, Scheme, SignIn, VendorConfig};
 
+mod access;
 mod credentials;
 mod environment;
 mod file;
@@ -31,6 +32,7 @@ mod secret;
 mod text_file;
 mod values;
 
+pub use access::{Access, Algorithm, Jwt, Policy, Right, Token, TokenHash};
 pub use environment::{EnvFile, Environment};
 pub use secret::{Secret, Source};
 pub use values::parse_duration;
@@ -40,6 +42,8 @@ pub use values::parse_duration;
 pub struct Config {
     /// The gRPC server.
     pub server: Server,
+    /// Who may call, and what each caller may do.
+    pub access: Access,
     /// Limits for callers and for memory.
     pub limits: Limits,
     /// The backends, sorted by name.
@@ -248,10 +252,13 @@ impl Config {
             }
         }
         if self.server.tls.is_none() && !self.server.listen.ip().is_loopback() {
-            warnings.push(format!(
-                "server.listen is {} without server.tls: anyone who reaches it can read every backend's jobs",
-                self.server.listen
-            ));
+            let listen = self.server.listen;
+            let risk = if self.access.is_configured() {
+                "tokens and jobs travel unencrypted"
+            } else {
+                "anyone who reaches it can read every backend's jobs"
+            };
+            warnings.push(format!("server.listen is {listen} without server.tls: {risk}"));
         }
         warnings
     }

@@ -50,7 +50,7 @@ mod watch_set;
 
 pub use backend::Backend;
 pub use budget::MemoryLimits;
-pub use caller::{Caller, CallerKey};
+pub use caller::{Caller, CallerKey, CallerLimits};
 pub use circuit_breaker::{Admission, CircuitBreaker, Pause};
 pub use download::{Download, DownloadFailure, DownloadOptions, RESULT, VENDOR_PAYLOAD};
 pub use get::GetOptions;
@@ -269,6 +269,9 @@ pub enum Failure {
     /// No backend of this name is configured.
     #[error("no backend has this name")]
     UnknownBackend,
+    /// The caller may not do this at a backend of this name, whether or not there is one.
+    #[error("the caller may not do this at a backend of this name")]
+    NotAllowed,
     /// The vendor can't know a job of this name.
     #[error(transparent)]
     InvalidJob(#[from] InvalidJobRef),

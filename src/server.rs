@@ -11,6 +11,7 @@ use tower::util::MapResponseLayer;
 use tracing::{info, warn};
 
 use crate::{
+    access::{Access, AccessError},
     api::Service,
     config::{Backend, Config, Tls},
     engine::{BackendSetup, Engine, EngineLimits, MemoryLimits, PollInterval, PollPlan, WatchLimits},
@@ -67,6 +68,9 @@ pub enum ServeError {
         /// Why.
         error: SetupError,
     },
+    /// Callers can't be identified as configured.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// Reflection can't be set up.
     #[error(transparent)]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -89,7 +93,8 @@ pub async fn run(
     shutdown: CancellationToken,
     config: Config,
 ) -> Result<(), ServeError> {
-    let Config { server, limits, backends, .. } = config;
+    let Config { server, access, limits, backends } = config;
+    let access = Arc::new(Access::new(&access)?);
     let engine_limits = EngineLimits {
         watches: WatchLimits {
             total: limits.watches,
@@ -114,6 +119,10 @@ pub async fn run(
         engine.start_backend(setup(&backend, endpoint, server.collection_window));
     }
     let _rotation = AbortOnDropHandle::new(tokio::spawn(rotation.run(rotation::INTERVAL)));
+    let _refresh = AbortOnDropHandle::new(tokio::spawn({
+        let access = Arc::clone(&access);
+        async move { access.refresh().await }
+    }));
     let service = Service::new(engine, limits.batch_size, server.default_deadline)
         .with_message_bytes(limits.message_bytes);
 
@@ -126,7 +135,7 @@ pub async fn run(
         .initial_connection_window_size(Some(CONNECTION_WINDOW))
         .max_concurrent_streams(Some(limits.streams_per_connection))
         .layer(MapResponseLayer::new(messages::plain))
-        .layer(DispatchLayer::new(JobStatusServiceServer::new(service)));
+        .layer(DispatchLayer::new(JobStatusServiceServer::new(service), Arc::clone(&access)));
     if let Some(tls) = &server.tls {
         builder = builder.tls_config(tls_config(tls)?)?;
     }

@@ -3,8 +3,9 @@
 use futures_util::{StreamExt, stream};
 use tonic::{Request, Response, Status};
 
-use super::{Events, Service, deadline, request::InvalidField, status};
+use super::{Events, Service, caller, deadline, grant, request::InvalidField, status};
 use crate::{
+    access::Right,
     engine::{Download, DownloadOptions, JobStatuses},
     proto::v1 as pb,
 };
@@ -18,23 +19,27 @@ impl<E: JobStatuses> Service<E> {
         &self,
         request: Request<pb::DownloadArtifactRequest>,
     ) -> Result<Response<Events<pb::DownloadArtifactResponse>>, Status> {
-        let (caller, deadline) = (super::caller(&request), deadline(request.extensions()));
+        let (grant, deadline) = (grant(&request), deadline(request.extensions()));
         let pb::DownloadArtifactRequest { job, artifact_id, offset } = request.into_inner();
-        let job = self.job(job, "job")?;
+        let job = self.job(job, "job", (&grant, Right::Download))?;
         if !(1..=LONGEST_ID).contains(&artifact_id.len()) {
             let reason = "must be 1 to 2048 bytes long; write an id of the job's status";
             return Err(InvalidField::new("artifact_id", reason).into());
         }
         let offset = u64::try_from(offset)
             .map_err(|_| InvalidField::new("offset", "is negative; write zero or more, or leave it out"))?;
-        let options = DownloadOptions { artifact_id, offset, deadline, caller };
+        let options = DownloadOptions { artifact_id, offset, deadline, caller: caller(&grant) };
         let download = self.engine.download(&job, options).await;
         let download = download.map_err(|failure| status::of_download(&failure, &job))?;
         let first = pb::DownloadArtifactResponse { info: Some(info(&download)), data: bytes::Bytes::new() };
+        let usage = grant.usage().cloned();
         let pieces = stream::unfold(download, move |mut download| {
-            let job = job.clone();
+            let (job, usage) = (job.clone(), usage.clone());
             async move {
                 let piece = download.next().await?;
+                if let (Some(usage), Ok(piece)) = (&usage, &piece) {
+                    usage.send(piece.len()).await;
+                }
                 let piece = piece.map(|data| pb::DownloadArtifactResponse { info: None, data });
                 Some((piece.map_err(|failure| status::of_download(&failure, &job)), download))
             }

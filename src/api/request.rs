@@ -20,6 +20,30 @@ pub(super) struct InvalidField {
     pub(super) reason: String,
 }
 
+/// Why a request is refused before anything is done for it.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// A field can't be used.
+    Invalid(InvalidField),
+    /// The caller may not do this at the job's backend.
+    NotAllowed(JobRef),
+}
+
+impl From<InvalidField> for Refusal {
+    fn from(invalid: InvalidField) -> Self {
+        Self::Invalid(invalid)
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Invalid(invalid) => invalid.into(),
+            Refusal::NotAllowed(_) => Self::NotAllowed,
+        }
+    }
+}
+
 impl InvalidField {
     pub(super) fn new(field: impl Into<String>, reason: &str) -> Self {
         Self { field: field.into(), reason: reason.to_owned() }

@@ -8,8 +8,9 @@ use tokio::time::Instant;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use super::request::InvalidField;
+use super::request::{InvalidField, Refusal};
 use crate::{
+    access::{RateExceeded, Refused},
     engine::{DownloadFailure, Failure, Interruption, LatestStatus},
     job::{BackendFault, FaultKind, InvalidJobRef, JobRef, vendor_message},
 };
@@ -34,6 +35,15 @@ impl From<InvalidField> for Status {
     }
 }
 
+impl From<Refusal> for Status {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Invalid(invalid) => invalid.into(),
+            Refusal::NotAllowed(job) => of_failure(&Failure::NotAllowed, &job, "job"),
+        }
+    }
+}
+
 /// The status of a call that failed; `field` is the path of the job in the
 /// request.
 pub(super) fn of_failure(failure: &Failure, job: &JobRef, field: &str) -> Status {
@@ -49,6 +59,7 @@ pub(super) fn of_failure(failure: &Failure, job: &JobRef, field: &str) -> Status
             );
             (Code::NotFound, details)
         }
+        Failure::NotAllowed => (Code::PermissionDenied, info("BACKEND_NOT_ALLOWED", metadata)),
         Failure::InvalidJob(InvalidJobRef { field: part, reason }) => {
             let mut details = info("INVALID_JOB_ID", metadata);
             details.add_bad_request_violation(format!("{field}.{part}"), reason);
@@ -115,6 +126,32 @@ pub(super) fn of_failure(failure: &Failure, job: &JobRef, field: &str) -> Status
 /// whose job could not be read.
 pub(super) fn of_call(failure: &Failure) -> Status {
     of_failure(failure, &JobRef::new("", ""), "job")
+}
+
+/// The status of a call whose caller is not accepted.
+pub fn of_refused(refused: &Refused) -> Status {
+    let (code, reason) = match refused {
+        Refused::Anonymous { .. } | Refused::Invalid(_) => (Code::Unauthenticated, "CALLER_UNAUTHENTICATED"),
+        Refused::Unverifiable => (Code::Unavailable, "CALLER_UNVERIFIABLE"),
+    };
+    let mut details = info(reason, HashMap::new());
+    if code == Code::Unavailable {
+        details.set_retry_info(Some(SHUTDOWN_RETRY));
+    }
+    Status::with_error_details(code, refused.to_string(), details)
+}
+
+/// The status of a call that is one too many of its caller's in this second.
+pub fn of_rate_exceeded(exceeded: RateExceeded) -> Status {
+    let mut details = info("RATE_LIMITED", HashMap::new());
+    details
+        .add_quota_failure_violation("calls_per_second", "the caller's policy allows fewer calls a second");
+    details.set_retry_info(Some(exceeded.retry_in));
+    Status::with_error_details(
+        Code::ResourceExhausted,
+        "the caller makes more calls a second than its policy allows",
+        details,
+    )
 }
 
 /// The status of a download that failed.
@@ -252,6 +289,7 @@ mod tests {
         #[rustfmt::skip]
         let table = [
             (Failure::UnknownBackend, Code::NotFound, "UNKNOWN_BACKEND", "backend", None),
+            (Failure::NotAllowed, Code::PermissionDenied, "BACKEND_NOT_ALLOWED", "", None),
             (Failure::InvalidJob(invalid_job), Code::InvalidArgument, "INVALID_JOB_ID", "job.job_id", None),
             (InvalidResumeToken::OtherJob.into(), Code::InvalidArgument, "INVALID_RESUME_TOKEN", "resume_token", None),
             (Failure::NotFound, Code::NotFound, "JOB_NOT_FOUND", "job", None),

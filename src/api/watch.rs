@@ -12,7 +12,8 @@ use tonic::Streaming;
 
 use super::{Events, Service, convert, request::InvalidField, status};
 use crate::{
-    engine::{End, JobStatuses, Outcome, Watch, WatchSet},
+    access::Grant,
+    engine::{End, Failure, JobStatuses, Outcome, Watch, WatchSet},
     job::JobRef,
     proto::{
         served::{self, watch_jobs_response},
@@ -36,9 +37,11 @@ pub(super) fn events(watch: Watch, job: JobRef) -> Events<served::WatchJobRespon
 pub(super) fn call_events<E: JobStatuses>(
     service: Service<E>,
     watches: WatchSet,
+    grant: Grant,
     requests: Streaming<pb::WatchJobsRequest>,
 ) -> Events<served::WatchJobsResponse> {
-    let reader = AbortOnDropHandle::new(tokio::spawn(read_requests(service, watches.clone(), requests)));
+    let reader =
+        AbortOnDropHandle::new(tokio::spawn(read_requests(service, watches.clone(), grant, requests)));
     Box::pin(stream::unfold(Some((watches, reader)), |call| async move {
         let (watches, reader) = call?;
         match watches.next().await? {
@@ -54,6 +57,7 @@ pub(super) fn call_events<E: JobStatuses>(
 async fn read_requests<E: JobStatuses>(
     service: Service<E>,
     watches: WatchSet,
+    grant: Grant,
     mut requests: Streaming<pb::WatchJobsRequest>,
 ) {
     while let Some(received) = requests.next().await {
@@ -65,11 +69,11 @@ async fn read_requests<E: JobStatuses>(
         match request {
             Some(Request::Add(pb::AddWatch { watch_id, watch })) => {
                 let read = watch
-                    .ok_or_else(|| InvalidField::new("add.watch", "is required"))
-                    .and_then(|watch| service.watch_request(watch, None, "add.watch."));
+                    .ok_or_else(|| InvalidField::new("add.watch", "is required").into())
+                    .and_then(|watch| service.watch_request(watch, None, "add.watch.", &grant));
                 match read {
                     Ok((job, options)) => watches.add(watch_id, &job, &options).await,
-                    Err(invalid) => watches.refuse(watch_id, invalid.into()).await,
+                    Err(refusal) => watches.refuse(watch_id, Failure::from(refusal)).await,
                 }
             }
             Some(Request::Remove(pb::RemoveWatch { watch_id })) => watches.remove(watch_id).await,

@@ -3,15 +3,17 @@
 use std::{
     error::Error,
     io::{self, IsTerminal, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
 use clap::{Args, ValueEnum};
 use tonic::{
-    Status,
+    Request, Status,
     codec::CompressionEncoding,
-    transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
+    metadata::{Ascii, MetadataValue},
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
 };
 
 use super::{
@@ -28,7 +30,20 @@ use crate::{
 };
 
 /// A connected client.
-pub(super) type Client = JobStatusServiceClient<Channel>;
+pub(super) type Client = JobStatusServiceClient<InterceptedService<Channel, Authorization>>;
+
+/// Sends the caller's token, if it has one.
+#[derive(Clone, Debug)]
+pub(super) struct Authorization(Option<MetadataValue<Ascii>>);
+
+impl Interceptor for Authorization {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(token) = &self.0 {
+            request.metadata_mut().insert("authorization", token.clone());
+        }
+        Ok(request)
+    }
+}
 
 /// A batch of 1000 jobs may hold much more than gRPC's default of 4 MiB.
 const MAX_MESSAGE: usize = 1 << 30;
@@ -47,7 +62,7 @@ pub(super) struct Query {
 }
 
 /// How to reach the gateway.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(super) struct Connection {
     /// The gateway's address. The default scheme is http://.
     #[arg(long, value_name = "URL", env = "JOBWATCH_SERVER", default_value = "http://127.0.0.1:50051")]
@@ -56,6 +71,19 @@ pub(super) struct Connection {
     /// PEM file of certificate authorities to trust instead of the system's, for https://.
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
+
+    /// File that holds the caller's token and nothing else. Without it, the variable
+    /// JOBWATCH_TOKEN may hold the token.
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+
+    /// PEM file of the caller's certificate chain, for https://.
+    #[arg(long, value_name = "FILE", requires = "key")]
+    cert: Option<PathBuf>,
+
+    /// PEM file of that certificate's key.
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    key: Option<PathBuf>,
 }
 
 /// Which jobs to show, and how.
@@ -114,12 +142,13 @@ impl Connection {
     /// To a gateway at this address.
     #[cfg(feature = "demo")]
     pub(super) fn to(address: std::net::SocketAddr) -> Self {
-        Self { server: address.to_string(), ca: None }
+        Self { server: address.to_string(), ..Self::default() }
     }
 
     /// Connects. The client reconnects by itself later.
     pub(super) async fn open(&self) -> Result<Client, Failure> {
         let endpoint = self.endpoint()?;
+        let authorization = self.authorization(endpoint.uri())?;
         let channel = endpoint.connect().await.map_err(|error| {
             Failure::Connect(format!(
                 "can't reach a gateway at {}: {}",
@@ -127,9 +156,34 @@ impl Connection {
                 root_cause(&error)
             ))
         })?;
-        Ok(JobStatusServiceClient::new(channel)
+        Ok(JobStatusServiceClient::with_interceptor(channel, authorization)
             .max_decoding_message_size(MAX_MESSAGE)
             .accept_compressed(CompressionEncoding::Gzip))
+    }
+
+    /// The token, which is not sent over a network in plain text.
+    fn authorization(&self, server: &http::Uri) -> Result<Authorization, Failure> {
+        let (text, source) = match &self.token_file {
+            Some(file) => (Some(read("--token-file", file)?), format!("--token-file {}", file.display())),
+            None => {
+                (std::env::var("JOBWATCH_TOKEN").ok().map(String::into_bytes), "JOBWATCH_TOKEN".to_owned())
+            }
+        };
+        let Some(text) = text else { return Ok(Authorization(None)) };
+        let token = str::from_utf8(&text).unwrap_or_default().trim();
+        if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(Failure::Usage(format!("{source} does not hold a token; write the token alone")));
+        }
+        let host = server.host().unwrap_or_default().trim_matches(['[', ']']);
+        let is_local = host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
+        if server.scheme_str() != Some("https") && !is_local {
+            let why = "the token would travel unencrypted; write an https:// URL for --server";
+            return Err(Failure::Usage(format!("{source}: {why}")));
+        }
+        let mut header: MetadataValue<Ascii> =
+            format!("Bearer {token}").parse().expect("graphic ASCII fits a header");
+        header.set_sensitive(true);
+        Ok(Authorization(Some(header)))
     }
 
     fn endpoint(&self) -> Result<Endpoint, Failure> {
@@ -147,22 +201,31 @@ impl Connection {
             .user_agent(concat!("jobwatch/", env!("CARGO_PKG_VERSION")))
             .map_err(|error| usage(&error.to_string()))?;
         if endpoint.uri().scheme_str() != Some("https") {
-            return match self.ca {
-                None => Ok(endpoint),
-                Some(_) => Err(usage("is not encrypted, so --ca has no effect; write an https:// URL")),
+            return match (&self.ca, &self.cert) {
+                (None, None) => Ok(endpoint),
+                (Some(_), _) => Err(usage("is not encrypted, so --ca has no effect; write an https:// URL")),
+                (_, Some(_)) => {
+                    Err(usage("is not encrypted, so --cert has no effect; write an https:// URL"))
+                }
             };
         }
         let tls = match &self.ca {
             None => ClientTlsConfig::new().with_native_roots(),
-            Some(file) => {
-                let pem = std::fs::read(file).map_err(|error| {
-                    Failure::Usage(format!("--ca {} can't be read: {error}", file.display()))
-                })?;
-                ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem))
+            Some(file) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read("--ca", file)?)),
+        };
+        let tls = match (&self.cert, &self.key) {
+            (Some(cert), Some(key)) => {
+                tls.identity(Identity::from_pem(read("--cert", cert)?, read("--key", key)?))
             }
+            _ => tls,
         };
         endpoint.tls_config(tls).map_err(|error| Failure::Usage(format!("TLS: {}", root_cause(&error))))
     }
+}
+
+fn read(option: &str, file: &Path) -> Result<Vec<u8>, Failure> {
+    std::fs::read(file)
+        .map_err(|error| Failure::Usage(format!("{option} {} can't be read: {error}", file.display())))
 }
 
 impl Jobs {
@@ -277,7 +340,7 @@ mod tests {
     use super::*;
 
     fn connection(server: &str) -> Connection {
-        Connection { server: server.to_owned(), ca: None }
+        Connection { server: server.to_owned(), ..Connection::default() }
     }
 
     #[test]
@@ -321,7 +384,7 @@ mod tests {
 
     #[test]
     fn ca_without_tls_is_refused() {
-        let connection = Connection { server: "gateway:1".to_owned(), ca: Some("ca.pem".into()) };
+        let connection = Connection { ca: Some("ca.pem".into()), ..connection("gateway:1") };
         assert!(matches!(connection.endpoint(), Err(Failure::Usage(_))));
     }
 

@@ -14,7 +14,7 @@ use serde_path_to_error::Segment;
 use toml::{Table, Value};
 
 use super::{
-    Backend, Config, Credentials, Environment, InvalidConfig, Limits, Poll, Problem, Server, Tls,
+    Access, Backend, Config, Credentials, Environment, InvalidConfig, Limits, Poll, Problem, Server, Tls,
     credentials::{self, Checked, CredentialKeys, SecretSources},
     overrides,
     problems::{Problems, example, is_shown, join, unknown_key},
@@ -36,6 +36,8 @@ struct Keys {
     allow_inline_secrets: bool,
     #[serde(deserialize_with = "values::table")]
     server: Server,
+    #[serde(deserialize_with = "values::table")]
+    access: Access,
     #[serde(deserialize_with = "values::table")]
     limits: Limits,
     #[serde(deserialize_with = "values::table")]
@@ -189,9 +191,11 @@ impl Checker<'_> {
         if let Some(tls) = &keys.server.tls {
             self.tls(tls);
         }
+        keys.access.check(keys.server.tls.as_ref(), &mut self.problems);
         self.limits(&keys.limits);
         let backends = self.backends(keys.backends, &keys.limits);
-        Some(Config { server: keys.server, limits: keys.limits, backends: backends? })
+        let Keys { server, access, limits, .. } = keys;
+        Some(Config { server, access, limits, backends: backends? })
     }
 
     fn tls(&mut self, Tls { cert, key, client_ca }: &Tls) {

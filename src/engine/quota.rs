@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::{Caller, Failure};
+use super::{Caller, CallerKey, Failure};
 
 /// How many watches may be open at once.
 #[derive(Clone, Copy, Debug)]
@@ -30,7 +30,7 @@ pub(super) struct Quotas {
 struct Open {
     total: usize,
     /// How many of each caller, and what their leases have in common.
-    callers: HashMap<Caller, (usize, Arc<Share>)>,
+    callers: HashMap<CallerKey, (usize, Arc<Share>)>,
 }
 
 /// Counts as one open watch until dropped.
@@ -41,7 +41,7 @@ pub(super) struct WatchLease(Arc<Share>);
 #[derive(Debug)]
 struct Share {
     open: Arc<Mutex<Open>>,
-    caller: Caller,
+    caller: CallerKey,
 }
 
 impl Quotas {
@@ -58,10 +58,11 @@ impl Quotas {
         if open.total >= self.limits.total {
             return Err(Failure::TooManyWatches { key: "limits.watches", limit: self.limits.total });
         }
-        let share = || Arc::new(Share { open: Arc::clone(&self.open), caller });
-        let (own, share) = open.callers.entry(caller).or_insert_with(|| (0, share()));
-        if *own >= self.limits.per_caller {
-            let limit = self.limits.per_caller;
+        let key = caller.key();
+        let limit = caller.limits().watches.unwrap_or(self.limits.per_caller);
+        let share = || Arc::new(Share { open: Arc::clone(&self.open), caller: key });
+        let (own, share) = open.callers.entry(key).or_insert_with(|| (0, share()));
+        if *own >= limit {
             return Err(Failure::TooManyWatches { key: "limits.watches_per_caller", limit });
         }
         *own += 1;

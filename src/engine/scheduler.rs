@@ -209,6 +209,11 @@ impl Scheduler {
         self.quarantined.len
     }
 
+    /// How many jobs of this caller's waiting calls are ready.
+    pub(super) fn waiting_of(&self, caller: CallerKey) -> usize {
+        self.waiting.len_of(caller)
+    }
+
     /// Waiting jobs that come before a new one of `caller` with this deadline, itself
     /// included.
     pub(super) fn waiting_position(&self, caller: CallerKey, deadline: Instant) -> usize {
@@ -279,6 +284,10 @@ trait JobQueue: Default {
 impl<Q: JobQueue> RoundRobin<Q> {
     fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    fn len_of(&self, caller: CallerKey) -> usize {
+        self.by_caller.get(&caller).map_or(0, |turn| self.turns[*turn].len)
     }
 
     fn queue(&self, caller: CallerKey) -> Option<&Q> {

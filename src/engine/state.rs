@@ -38,8 +38,10 @@ pub(super) const LOOKED_AT: usize = 4096;
 /// next one counts as the backend's failure.
 const LONE_FAILURES_OF_A_BACKEND: usize = 3;
 
-/// Most jobs of waiting calls that are queued. Beyond it, calls are refused.
+/// Most jobs of waiting calls that are queued, and most of one caller. Beyond it, calls are
+/// refused.
 const MOST_QUEUED: usize = 1 << 16;
+const MOST_QUEUED_OF_CALLER: usize = MOST_QUEUED / 4;
 
 /// Where jobs are put that failed with their backend, so that the next attempt is made
 /// with others.
@@ -264,12 +266,14 @@ impl State {
             let wait = (position - 1) as f64 / jobs_per_second;
             now + Duration::from_secs_f64(wait) + response
         };
+        let has_room = queued < MOST_QUEUED_OF_CALLER
+            || queued < MOST_QUEUED && self.scheduler.waiting_of(caller) < MOST_QUEUED_OF_CALLER;
         // The position is at most the last; only a long queue is worth a closer look.
-        if queued < MOST_QUEUED && answered_by(queued + 1) <= deadline {
+        if has_room && answered_by(queued + 1) <= deadline {
             return Ok(());
         }
         let answered_at = answered_by(self.scheduler.waiting_position(caller, deadline));
-        if queued < MOST_QUEUED && answered_at <= deadline {
+        if has_room && answered_at <= deadline {
             return Ok(());
         }
         Err(answered_at.saturating_duration_since(deadline).max(interval.min))

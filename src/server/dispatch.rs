@@ -1,19 +1,28 @@
-//! Routes requests: those for the job status service go straight to it, all others
-//! through tonic's router.
+//! Routes requests: those for the job status service go to it once their caller is known,
+//! all others through tonic's router.
 //!
 //! Tonic's router is axum's. For each request it matches the path, clones and boxes the
 //! service, and boxes the bodies of the request and of the response once more.
 
 use std::{
     convert::Infallible,
+    future::ready,
+    sync::Arc,
     task::{Context, Poll},
 };
 
 use http::{Request, Response};
-use tonic::{body::Body, codegen::BoxFuture, service::Routes};
+use tonic::{
+    Status,
+    body::Body,
+    codegen::BoxFuture,
+    service::Routes,
+    transport::server::{TcpConnectInfo, TlsConnectInfo},
+};
 use tower::{Layer, Service};
 
 use crate::{
+    access::{self, Access, Evidence, Grant, Refused},
     api,
     engine::Engine,
     proto::served::job_status_service_server::{JobStatusServiceServer, SERVICE_NAME},
@@ -25,11 +34,12 @@ type Jobs = JobStatusServiceServer<api::Service<Engine>>;
 #[derive(Clone, Debug)]
 pub(super) struct DispatchLayer {
     jobs: Jobs,
+    access: Arc<Access>,
 }
 
 impl DispatchLayer {
-    pub(super) fn new(jobs: Jobs) -> Self {
-        Self { jobs }
+    pub(super) fn new(jobs: Jobs, access: Arc<Access>) -> Self {
+        Self { jobs, access }
     }
 }
 
@@ -37,7 +47,7 @@ impl Layer<Routes> for DispatchLayer {
     type Service = Dispatch;
 
     fn layer(&self, others: Routes) -> Dispatch {
-        Dispatch { jobs: self.jobs.clone(), others }
+        Dispatch { jobs: self.jobs.clone(), access: Arc::clone(&self.access), others }
     }
 }
 
@@ -45,6 +55,7 @@ impl Layer<Routes> for DispatchLayer {
 #[derive(Clone, Debug)]
 pub(super) struct Dispatch {
     jobs: Jobs,
+    access: Arc<Access>,
     others: Routes,
 }
 
@@ -61,11 +72,56 @@ impl Service<Request<Body>> for Dispatch {
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         if is_for_jobs(request.uri().path()) {
             api::note_deadline(&mut request);
-            self.jobs.call(request)
+            if self.access.is_open() { self.jobs.call(request) } else { self.call_identified(request) }
         } else {
             Box::pin(self.others.call(request))
         }
     }
+}
+
+impl Dispatch {
+    /// Calls the job status service for a caller that its policy allows to call now.
+    fn call_identified(&mut self, request: Request<Body>) -> BoxFuture<Response<Body>, Infallible> {
+        let extensions = request.extensions();
+        let tls = extensions.get::<TlsConnectInfo<TcpConnectInfo>>();
+        let tcp = extensions.get::<TcpConnectInfo>().or(tls.map(TlsConnectInfo::get_ref));
+        let address = tcp.and_then(TcpConnectInfo::remote_addr).map(|address| address.ip());
+        let certificates = tls.and_then(TlsConnectInfo::peer_certs);
+        let certificate =
+            certificates.as_ref().and_then(|chain| access::names_of_certificate(chain.first()?));
+        let certificate = certificate.as_deref();
+        let identified =
+            self.access.identify_now(Evidence { headers: request.headers(), certificate, address });
+        if let Some(identified) = identified {
+            return begin(&mut self.jobs, request, identified);
+        }
+        let (mut jobs, access) = (self.jobs.clone(), Arc::clone(&self.access));
+        Box::pin(async move {
+            let identified = match access::bearer_token(request.headers()) {
+                Some(Ok(token)) => access.identify(token, address).await,
+                Some(Err(refused)) => Err(refused),
+                None => Err(Refused::Unverifiable),
+            };
+            begin(&mut jobs, request, identified).await
+        })
+    }
+}
+
+fn begin(
+    jobs: &mut Jobs,
+    mut request: Request<Body>,
+    identified: Result<Grant, Refused>,
+) -> BoxFuture<Response<Body>, Infallible> {
+    let refuse = |status: Status| Box::pin(ready(Ok(status.into_http()))) as BoxFuture<_, _>;
+    let grant = match identified {
+        Ok(grant) => grant,
+        Err(refused) => return refuse(api::of_refused(&refused)),
+    };
+    if let Some(Err(exceeded)) = grant.usage().map(|usage| usage.begin_call()) {
+        return refuse(api::of_rate_exceeded(exceeded));
+    }
+    request.extensions_mut().insert(grant);
+    jobs.call(request)
 }
 
 /// Whether the path is `/service/method` of the job status service.

@@ -110,16 +110,17 @@ const MODULES: &[(&str, &[&str])] = &[
     ("job", &[]),
     ("vendors", &["job"]),
     ("config", &["vendors"]),
+    ("access", &["config"]),
     ("transport", &["job", "vendors", "config"]),
     ("proto", &[]),
     ("snapshot", &["job", "proto"]),
     // Of the vendors only `FileFault` and `RefusedLocation`, see below.
     ("engine", &["job", "vendors", "transport", "snapshot"]),
-    ("api", &["job", "engine", "proto", "snapshot"]),
-    ("server", &["config", "transport", "engine", "proto", "api"]),
+    ("api", &["access", "job", "engine", "proto", "snapshot"]),
+    ("server", &["access", "config", "transport", "engine", "proto", "api"]),
     ("simulators", &[]),
     ("telemetry", &[]),
-    ("cli", &["config", "proto", "server", "simulators", "telemetry"]),
+    ("cli", &["access", "config", "proto", "server", "simulators", "telemetry"]),
     ("fuzzing", &["job", "vendors"]),
 ];
 

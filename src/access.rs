@@ -1,0 +1,186 @@
+//! Who calls, and what they may do.
+//!
+//! [`Access::identify`] turns a call's bearer token or client certificate into a [`Grant`]:
+//! the caller's name and the first policy that names it. Whether the policy allows a call
+//! depends on names alone, so that an answer never tells whether a backend exists that the
+//! caller may not use.
+
+use std::{net::IpAddr, num::NonZeroUsize, sync::Arc};
+
+use http::{HeaderMap, header};
+use thiserror::Error;
+
+use crate::config;
+
+mod certificate;
+mod jwks;
+mod jwt;
+mod limits;
+mod policy;
+mod token;
+
+pub use certificate::names_of_certificate;
+pub use config::Right;
+pub use limits::{RateExceeded, Usage};
+pub use policy::{Grant, Policy};
+pub use token::{generate_token, hash_token};
+
+use jwt::JwtVerifier;
+use limits::Usages;
+use token::StaticTokens;
+
+/// Identifies callers and finds their policies.
+#[derive(Debug)]
+pub struct Access {
+    tokens: StaticTokens,
+    jwt: Option<JwtVerifier>,
+    certificates: bool,
+    policies: Vec<Arc<Policy>>,
+    usages: Usages,
+    /// Nobody is identified: everybody may do everything.
+    open: bool,
+}
+
+/// Why access can't be set up.
+#[derive(Debug, Error)]
+#[error("{0}")]
+pub struct AccessError(String);
+
+/// Why a call is refused before it is looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Refused {
+    /// It does not say who calls.
+    #[error("the call has no credentials; send \"authorization: Bearer TOKEN\"{}", if *.certificates { " or a client certificate" } else { "" })]
+    Anonymous {
+        /// Whether a client certificate would do.
+        certificates: bool,
+    },
+    /// What it says of the caller can't be accepted.
+    #[error("the call's credentials are not accepted: {0}")]
+    Invalid(&'static str),
+    /// Whether they are valid can't be found out now.
+    #[error("the call's credentials can't be verified now: the issuer's keys can't be had")]
+    Unverifiable,
+}
+
+/// What a call says of its caller.
+#[derive(Clone, Copy, Debug)]
+pub struct Evidence<'a> {
+    /// Its metadata.
+    pub headers: &'a HeaderMap,
+    /// The names in its client certificate, which the server has verified.
+    pub certificate: Option<&'a str>,
+    /// Where it comes from.
+    pub address: Option<IpAddr>,
+}
+
+/// The name of a caller that is not identified.
+const ANONYMOUS: &str = "anonymous";
+
+impl Access {
+    /// Reads what `configured` names.
+    ///
+    /// # Errors
+    /// A file that can't be used.
+    pub fn new(configured: &config::Access) -> Result<Self, AccessError> {
+        Ok(Self {
+            tokens: StaticTokens::new(configured),
+            jwt: configured.jwt.as_ref().map(JwtVerifier::new).transpose()?,
+            certificates: configured.certificates,
+            policies: configured.policies.iter().map(|policy| Arc::new(Policy::new(policy))).collect(),
+            usages: Usages::default(),
+            open: !configured.is_configured(),
+        })
+    }
+
+    /// Whether everybody may do everything.
+    pub fn is_open(&self) -> bool {
+        self.open
+    }
+
+    /// Who calls, if that is known without waiting; `None` where the issuer's keys have to
+    /// be looked at first.
+    pub fn identify_now(&self, evidence: Evidence<'_>) -> Option<Result<Grant, Refused>> {
+        if self.open {
+            return Some(Ok(Grant::unrestricted(evidence.address)));
+        }
+        let Some(token) = bearer_token(evidence.headers) else {
+            return Some(self.without_token(evidence));
+        };
+        let token = match token {
+            Ok(token) => token,
+            Err(refused) => return Some(Err(refused)),
+        };
+        if let Some(name) = self.tokens.holder(token) {
+            return Some(self.grant(name, evidence.address));
+        }
+        let Some(jwt) = &self.jwt else {
+            return Some(Err(Refused::Invalid("the token is unknown")));
+        };
+        let name = jwt.verify_now(token)?;
+        Some(name.and_then(|name| self.grant(&name, evidence.address)))
+    }
+
+    /// Who calls; waits for the issuer's keys.
+    ///
+    /// # Errors
+    /// Why the call is refused.
+    pub async fn identify(&self, token: &str, address: Option<IpAddr>) -> Result<Grant, Refused> {
+        let Some(jwt) = &self.jwt else { return Err(Refused::Invalid("the token is unknown")) };
+        let name = jwt.verify(token).await?;
+        self.grant(&name, address)
+    }
+
+    /// Keeps the issuer's keys current until it is dropped.
+    pub async fn refresh(&self) {
+        match &self.jwt {
+            Some(jwt) => jwt.refresh_keys().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn without_token(&self, evidence: Evidence<'_>) -> Result<Grant, Refused> {
+        let name = evidence.certificate.filter(|_| self.certificates).unwrap_or(ANONYMOUS);
+        match self.grant(name, evidence.address) {
+            Err(_) if name == ANONYMOUS => Err(Refused::Anonymous { certificates: self.certificates }),
+            granted => granted,
+        }
+    }
+
+    /// What the caller of this name may do. Nothing is granted by default, which is told
+    /// from wrong credentials only where there are none.
+    fn grant(&self, name: &str, address: Option<IpAddr>) -> Result<Grant, Refused> {
+        let anonymous = name == ANONYMOUS;
+        match self.policies.iter().find(|policy| policy.names(name)) {
+            Some(policy) => {
+                Ok(Grant::new(name, anonymous.then_some(address).flatten(), policy, &self.usages))
+            }
+            None if anonymous => Err(Refused::Anonymous { certificates: self.certificates }),
+            None => Ok(Grant::nothing(name)),
+        }
+    }
+}
+
+/// The bearer token of a call, if it has an authorization at all.
+pub fn bearer_token(headers: &HeaderMap) -> Option<Result<&str, Refused>> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let value = values.next()?;
+    if values.next().is_some() {
+        return Some(Err(Refused::Invalid("there are several authorization entries")));
+    }
+    let token = value.to_str().ok().and_then(|value| {
+        let (scheme, token) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_start_matches(' '))
+    });
+    let token = token.filter(|token| !token.is_empty() && token.len() <= LONGEST_TOKEN);
+    Some(token.ok_or(Refused::Invalid("the authorization is not \"Bearer TOKEN\"")))
+}
+
+/// Longest bearer token in bytes.
+const LONGEST_TOKEN: usize = 16 << 10;
+
+/// How many callers' use is remembered, and how many verified tokens.
+const REMEMBERED: NonZeroUsize = NonZeroUsize::new(10_000).expect("it is not zero");
+
+#[cfg(test)]
+mod tests;

@@ -86,7 +86,8 @@ pub struct Limits {
     /// Watches open at once.
     #[serde(deserialize_with = "values::number::<_, _, 1, 1_000_000_000>")]
     pub watches: usize,
-    /// Watches open at once by one caller, identified by its address.
+    /// Watches open at once by one caller: a quarter of `watches` unless set. Without
+    /// `access` a caller is an address.
     #[serde(deserialize_with = "values::number::<_, _, 1, 1_000_000_000>")]
     pub watches_per_caller: usize,
     /// Watches open at once in one WatchJobs.
@@ -279,7 +280,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             watches: 2_000_000,
-            watches_per_caller: 2_000_000,
+            watches_per_caller: 500_000,
             watches_per_call: 1_000_000,
             batch_size: 1000,
             jobs: 2_000_000,

@@ -192,9 +192,9 @@ impl Checker<'_> {
             self.tls(tls);
         }
         keys.access.check(keys.server.tls.as_ref(), &mut self.problems);
-        self.limits(&keys.limits);
-        let backends = self.backends(keys.backends, &keys.limits);
-        let Keys { server, access, limits, .. } = keys;
+        let Keys { server, access, mut limits, backends, .. } = keys;
+        self.limits(&mut limits);
+        let backends = self.backends(backends, &limits);
         Some(Config { server, access, limits, backends: backends? })
     }
 
@@ -212,7 +212,11 @@ impl Checker<'_> {
         }
     }
 
-    fn limits(&mut self, limits: &Limits) {
+    fn limits(&mut self, limits: &mut Limits) {
+        // One caller leaves room for others.
+        if self.file.get("limits").is_none_or(|limits| limits.get("watches_per_caller").is_none()) {
+            limits.watches_per_caller = limits.watches.div_ceil(4);
+        }
         let least = limits.inline_result_bytes as u64 + MESSAGE_OVERHEAD;
         if (limits.message_bytes as u64) < least {
             let text = format!(

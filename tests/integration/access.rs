@@ -1,0 +1,277 @@
+//! Callers see the backends that their policies allow, and nothing of the others.
+
+use std::cell::RefCell;
+
+use jobwatch::{
+    access::{generate_token, hash_token},
+    proto::v1::{
+        AddWatch, BatchGetStatusesRequest, DownloadArtifactRequest, JobRef, ListBackendsRequest,
+        WatchJobsRequest, watch_jobs_request, watch_jobs_response,
+    },
+    simulators::{Plan, Simulator, Vendor},
+};
+use proptest::{prelude::*, test_runner::TestRunner};
+use tonic::{Code, Request, Status};
+
+use crate::harness::*;
+
+/// Callers `a` and `b`. Both may read `shared`; `a` may also read and download at `only-a`,
+/// and `b` at `only-b`.
+struct TwoCallers {
+    gateway: Gateway,
+    simulators: [Simulator; 3],
+    tokens: [String; 2],
+}
+
+const NAMES: [&str; 3] = ["shared", "only-a", "only-b"];
+
+impl TwoCallers {
+    async fn start() -> Self {
+        let simulators = [
+            simulator(Vendor::Immuta).await,
+            simulator(Vendor::Claret).await,
+            simulator(Vendor::Immuta).await,
+        ];
+        let tokens = [generate_token(), generate_token()];
+        let hashes = tokens.each_ref().map(|token| hash_token(token));
+        let sections = format!(
+            r#"
+            [access.tokens]
+            a.sha256 = ["{}"]
+            b.sha256 = ["{}"]
+            [[access.policies]]
+            principals = ["token:a"]
+            backends = ["shared", "only-a", "missing-a"]
+            rights = ["read", "download"]
+            [[access.policies]]
+            principals = ["token:b"]
+            backends = ["shared", "only-b"]
+            "#,
+            hashes[0], hashes[1]
+        );
+        let backends =
+            simulators.iter().zip(NAMES).map(|(simulator, name)| Backend::of(simulator).named(name));
+        let gateway = Gateway::start_with(&sections, backends).await;
+        Self { gateway, simulators, tokens }
+    }
+
+    /// A request of one of the callers.
+    fn request<T>(&self, caller: usize, message: T) -> Request<T> {
+        with_token(message, &self.tokens[caller])
+    }
+
+    fn start_job(&self, backend: usize, plan: Plan) -> JobRef {
+        job(NAMES[backend], &self.simulators[backend].start_job(plan).id)
+    }
+}
+
+fn with_token<T>(message: T, token: &str) -> Request<T> {
+    let mut request = Request::new(message);
+    request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+    request
+}
+
+/// What each RPC answers a caller about a job: for each the error's whole text, or "OK".
+async fn outcomes(callers: &TwoCallers, caller: usize, job: &JobRef) -> Vec<String> {
+    let client = callers.gateway.client();
+    let text = |outcome: Result<(), Status>| match outcome {
+        Ok(()) => "OK".to_owned(),
+        Err(status) => {
+            let error = decode_error(&status);
+            format!("{:?} {} {} {:?}", error.code, error.message, error.reason, error.metadata)
+        }
+    };
+    let get = get_status(&client, callers.request(caller, get_request(job))).await.map(drop);
+    let elements = batch(&client, callers.request(caller, batch_request([job.clone()]))).await.unwrap();
+    let element = elements.into_iter().next().unwrap().map(drop);
+    let watch = Watch::open(&client, callers.request(caller, watch_request(job))).await.map(drop);
+    let add = AddWatch { watch_id: 7, watch: Some(watch_request(job)) };
+    let add = WatchJobsRequest { request: Some(watch_jobs_request::Request::Add(add)) };
+    let open = tokio_stream::iter([add]);
+    let events = guard(client.clone().watch_jobs(callers.request(caller, open))).await.unwrap();
+    let first = guard(events.into_inner().message()).await.unwrap().unwrap().outcome.unwrap();
+    let added = match first {
+        watch_jobs_response::Outcome::Event(_) => Ok(()),
+        watch_jobs_response::Outcome::End(end) => Err(from_message(&end)),
+    };
+    let download = DownloadArtifactRequest {
+        job: Some(job.clone()),
+        artifact_id: "jobwatch:vendor_payload".to_owned(),
+        ..Default::default()
+    };
+    let download = guard(client.clone().download_artifact(callers.request(caller, download))).await.map(drop);
+    [get, element, watch, added, download].into_iter().map(text).collect()
+}
+
+#[tokio::test]
+async fn forbidden_backend_cannot_be_told_from_a_missing_one_in_any_call() {
+    let callers = TwoCallers::start().await;
+    let private = callers.start_job(2, Plan::default());
+    let missing = job("only-c", &private.job_id);
+    let forbidden = outcomes(&callers, 0, &private).await;
+    let unknown = outcomes(&callers, 0, &missing).await;
+    for (forbidden, unknown) in forbidden.iter().zip(&unknown) {
+        assert!(forbidden.starts_with("PermissionDenied"), "{forbidden}");
+        assert_eq!(*forbidden, unknown.replace("only-c", "only-b"));
+    }
+    // A name that the caller may use says what is wrong with it.
+    let allowed = outcomes(&callers, 0, &job("missing-a", "1")).await;
+    assert!(allowed.iter().all(|text| text.starts_with("NotFound")), "{allowed:?}");
+}
+
+#[tokio::test]
+async fn right_to_download_is_not_the_right_to_read() {
+    let callers = TwoCallers::start().await;
+    let shared = callers.start_job(0, Plan::default());
+    let codes = |outcomes: Vec<String>| {
+        outcomes.into_iter().map(|text| text.split(' ').next().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(codes(outcomes(&callers, 0, &shared).await), ["OK", "OK", "OK", "OK", "OK"]);
+    assert_eq!(codes(outcomes(&callers, 1, &shared).await), ["OK", "OK", "OK", "OK", "PermissionDenied"]);
+}
+
+#[tokio::test]
+async fn call_without_valid_credentials_is_unauthenticated() {
+    let callers = TwoCallers::start().await;
+    let client = callers.gateway.client();
+    let shared = callers.start_job(0, Plan::default());
+    let refused = get(&client, &shared).await.unwrap_err();
+    assert_eq!(code_and_reason(&refused), (Code::Unauthenticated, "CALLER_UNAUTHENTICATED".into()));
+    let request = with_token(get_request(&shared), &generate_token());
+    let refused = get_status(&client, request).await.unwrap_err();
+    assert_eq!(code_and_reason(&refused), (Code::Unauthenticated, "CALLER_UNAUTHENTICATED".into()));
+    let refused = guard(client.clone().list_backends(ListBackendsRequest {})).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated);
+}
+
+#[tokio::test]
+async fn calls_beyond_a_policys_rate_are_refused_with_the_time_to_wait() {
+    let simulator = simulator(Vendor::Immuta).await;
+    let token = generate_token();
+    let sections = format!(
+        "[access.tokens.a]\nsha256 = [\"{}\"]\n[[access.policies]]\nprincipals = [\"*\"]\ncalls_per_second = 1\nwatches = 1",
+        hash_token(&token)
+    );
+    let gateway = Gateway::start_with(&sections, [Backend::of(&simulator)]).await;
+    let client = gateway.client();
+    // A machine that takes a second for each call refuses none.
+    for _ in 0..1000 {
+        let listed = guard(client.clone().list_backends(with_token(ListBackendsRequest {}, &token))).await;
+        if let Err(refused) = listed {
+            let error = decode_error(&refused);
+            assert_eq!((error.code, &*error.reason), (Code::ResourceExhausted, "RATE_LIMITED"));
+            assert!(error.retry_delay().is_some_and(|delay| !delay.is_zero()));
+            return;
+        }
+    }
+    panic!("no call was refused");
+}
+
+#[tokio::test]
+async fn watches_of_a_principal_are_bounded_by_its_policy_over_all_its_connections() {
+    let simulator = simulator(Vendor::Immuta).await;
+    let tokens = [generate_token(), generate_token()];
+    let sections = format!(
+        "[access.tokens]\na.sha256 = [\"{}\"]\nb.sha256 = [\"{}\"]\n[[access.policies]]\nprincipals = [\"*\"]\nwatches = 1",
+        hash_token(&tokens[0]),
+        hash_token(&tokens[1])
+    );
+    let gateway = Gateway::start_with(&sections, [Backend::of(&simulator)]).await;
+    let job = job_at(&simulator, &simulator.start_job(Plan::fixed("active")));
+    let open = async |token: &str| {
+        let mut watch = Watch::open(&gateway.client(), with_token(watch_request(&job), token)).await?;
+        watch.next().await.map(|_| watch)
+    };
+    let _first = open(&tokens[0]).await.unwrap();
+    let refused = open(&tokens[0]).await.unwrap_err();
+    assert_eq!(code_and_reason(&refused), (Code::ResourceExhausted, "TOO_MANY_WATCHES".into()));
+    open(&tokens[1]).await.unwrap();
+}
+
+/// A call of a caller about a backend.
+#[derive(Clone, Debug)]
+enum Call {
+    Get { full: bool },
+    Batch,
+    Watch,
+    ResumeWithTheOthersToken,
+    List,
+}
+
+fn calls() -> impl Strategy<Value = Vec<(usize, usize, Call)>> {
+    let call = prop_oneof![
+        any::<bool>().prop_map(|full| Call::Get { full }),
+        Just(Call::Batch),
+        Just(Call::Watch),
+        Just(Call::ResumeWithTheOthersToken),
+        Just(Call::List),
+    ];
+    proptest::collection::vec((0..2_usize, 0..3_usize, call), 1..20)
+}
+
+/// Makes one call, and returns everything that the caller got to see.
+async fn seen(callers: &TwoCallers, caller: usize, job: &JobRef, call: &Call, token: &mut String) -> String {
+    let client = callers.gateway.client();
+    match call {
+        Call::Get { full: all } => {
+            let request = if *all { full(job) } else { get_request(job) };
+            format!("{:?}", get_status(&client, callers.request(caller, request)).await)
+        }
+        Call::Batch => {
+            let request =
+                BatchGetStatusesRequest { jobs: vec![job.clone(), job.clone()], ..Default::default() };
+            format!("{:?}", batch(&client, callers.request(caller, request)).await)
+        }
+        Call::Watch | Call::ResumeWithTheOthersToken => {
+            let mut request = watch_request(job);
+            if let Call::ResumeWithTheOthersToken = call {
+                request.resume_token.clone_from(token);
+                request.heartbeat_interval = Some(proto_ms(10));
+            }
+            match Watch::open(&client, callers.request(caller, request)).await {
+                Ok(mut watch) => {
+                    let event = watch.next().await;
+                    token.clone_from(&watch.token);
+                    format!("{event:?}")
+                }
+                Err(status) => format!("{status:?}"),
+            }
+        }
+        Call::List => {
+            let request = callers.request(caller, ListBackendsRequest {});
+            format!("{:?}", guard(client.clone().list_backends(request)).await.unwrap().into_inner())
+        }
+    }
+}
+
+#[test]
+fn no_sequence_of_calls_shows_a_caller_what_only_another_may_see() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let callers = runtime.block_on(TwoCallers::start());
+    let jobs: Vec<JobRef> = (0..3).map(|backend| callers.start_job(backend, Plan::default())).collect();
+    let (token, allowed_calls) = (RefCell::new(String::new()), RefCell::new([0, 0]));
+    let mut runner = TestRunner::new(ProptestConfig { cases: 24, ..Default::default() });
+    runner
+        .run(&calls(), |sequence| {
+            for (caller, backend, call) in sequence {
+                let job = &jobs[backend];
+                let seen = runtime.block_on(seen(&callers, caller, job, &call, &mut token.borrow_mut()));
+                let forbidden = 2 - caller;
+                let is_listed = matches!(call, Call::List);
+                if is_listed {
+                    prop_assert!(!seen.contains(NAMES[forbidden]), "{seen}");
+                    prop_assert!(seen.contains("shared"));
+                } else if backend == forbidden {
+                    prop_assert!(seen.contains("PermissionDenied") || seen.contains("code: 7"), "{seen}");
+                    prop_assert!(!seen.contains("vendor_state"), "{seen}");
+                } else {
+                    prop_assert!(!seen.contains("PermissionDenied"), "{seen}");
+                    allowed_calls.borrow_mut()[caller] += 1;
+                }
+            }
+            Ok(())
+        })
+        .unwrap();
+    assert!(allowed_calls.borrow().iter().all(|calls| *calls > 0));
+    runtime.block_on(callers.gateway.stop());
+}

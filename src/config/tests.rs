@@ -662,3 +662,53 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn section_of_the_example_about_callers_is_accepted() {
+    let example = include_str!("../../jobwatch.example.toml");
+    let section = &example[example.find("#   [access]").unwrap()..example.find("[limits]").unwrap()];
+    let section = section.replace("#   ", "");
+    let (hash, backend) = ("0f".repeat(32), WITHOUT_CREDENTIALS);
+    let section = section
+        .replace("<64 hexadecimal digits>", &hash)
+        .replace("certificates = true", "certificates = false");
+    let config = Config::parse(&format!("{section}{backend}"), []).unwrap();
+    assert_eq!(config.access.tokens["ci"].sha256[0].to_string(), hash);
+    assert_eq!(config.access.policies.len(), 1);
+    assert!(config.access.jwt.is_some());
+}
+
+#[test]
+fn problem_with_callers_names_its_key_and_what_to_write() {
+    for (text, problem) in [
+        (
+            "[access]\ncertificates = true\npolicies = [{ principals = [\"*\"] }]",
+            "access.certificates needs server.tls.client_ca",
+        ),
+        ("[access.tokens.ci]\nsha256 = [\"x\"]", "access.tokens.ci.sha256"),
+        ("[access.tokens.ci]", "access.tokens.ci.sha256 is missing; write the hash"),
+        ("[access.tokens]\nci.sha256 = []", "access.policies is missing: nobody may do anything"),
+        ("[access.jwt]\nissuer = \"i\"", "access.jwt.audience is missing"),
+        ("[access.jwt]\nalgorithms = [\"HS256\"]", "access.jwt.algorithms"),
+        ("[access.jwt]\nalgorithms = [\"none\"]", "access.jwt.algorithms"),
+        ("[access.jwt]\njwks_url = \"http://login.example\"", "access.jwt.jwks_url is not encrypted"),
+        (
+            "[access.jwt]\njwks_file = \"/missing\"",
+            "access.jwt.jwks_file is the file /missing, which can't be read",
+        ),
+        (
+            "[access]\npolicies = [{ principals = [\"ci\"] }]",
+            "access.policies[0].principals holds \"ci\"; write token:NAME",
+        ),
+        ("[access]\npolicies = [{ principals = [\"*\"], rights = [\"write\"] }]", "access.policies"),
+        ("[access]\npolicies = [{ principals = [\"*\"], calls_per_second = 0 }]", "access.policies"),
+        ("[access]\npolicy = []", "access.policy is not a key here; did you mean policies?"),
+    ] {
+        let backend = WITHOUT_CREDENTIALS;
+        let problems = Config::parse(&format!("{text}\n{backend}"), []).unwrap_err().to_string();
+        assert!(problems.contains(problem), "{text}: {problems}");
+    }
+}
+
+const WITHOUT_CREDENTIALS: &str =
+    "[backends.db]\nvendor = \"kinetica\"\nbase_url = \"http://127.0.0.1:9191\"";

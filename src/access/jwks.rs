@@ -51,7 +51,7 @@ enum Source {
 /// The keys that were read last.
 #[derive(Debug)]
 pub(super) struct Keys {
-    keys: Vec<Key>,
+    signing: Vec<Key>,
     text: Vec<u8>,
     read_at: Instant,
 }
@@ -59,7 +59,7 @@ pub(super) struct Keys {
 struct Key {
     id: Option<String>,
     algorithm: Option<String>,
-    key: DecodingKey,
+    public: DecodingKey,
 }
 
 impl std::fmt::Debug for Key {
@@ -138,7 +138,7 @@ impl IssuerKeys {
             Ok(keys) => {
                 let known = self.current.load();
                 if known.as_ref().is_none_or(|known| known.text != keys.text) {
-                    info!(keys = keys.keys.len(), "the issuer's keys were read");
+                    info!(keys = keys.signing.len(), "the issuer's keys were read");
                 }
                 drop(known);
                 self.current.store(Some(Arc::new(keys)));
@@ -177,11 +177,11 @@ impl Keys {
     /// Those keys of a set that sign; others are left out.
     fn parse(text: Vec<u8>) -> Result<Self, String> {
         let set: JwkSet = serde_json::from_slice(&text).map_err(|_| "it is not a JWK set".to_owned())?;
-        let keys: Vec<Key> = set.keys.iter().filter_map(Key::of).take(MAX_KEYS).collect();
-        if keys.is_empty() {
+        let signing: Vec<Key> = set.keys.iter().filter_map(Key::of).take(MAX_KEYS).collect();
+        if signing.is_empty() {
             return Err("it holds no public key for signatures".to_owned());
         }
-        Ok(Self { keys, text, read_at: Instant::now() })
+        Ok(Self { signing, text, read_at: Instant::now() })
     }
 
     /// The keys that can have signed a token with this header.
@@ -190,12 +190,12 @@ impl Keys {
         id: Option<&'a str>,
         algorithm: Algorithm,
     ) -> impl Iterator<Item = &'a DecodingKey> {
-        let matching = self.keys.iter().filter(move |key| {
+        let matching = self.signing.iter().filter(move |key| {
             id.is_none_or(|id| key.id.as_deref() == Some(id))
                 && key.algorithm.as_ref().is_none_or(|own| *own == format!("{algorithm:?}"))
-                && key.key.family() == algorithm.family()
+                && key.public.family() == algorithm.family()
         });
-        matching.map(|key| &key.key)
+        matching.map(|key| &key.public)
     }
 }
 
@@ -208,7 +208,7 @@ impl Key {
         Some(Self {
             id: jwk.common.key_id.clone(),
             algorithm: jwk.common.key_algorithm.map(|algorithm| algorithm.to_string()),
-            key: DecodingKey::from_jwk(jwk).ok()?,
+            public: DecodingKey::from_jwk(jwk).ok()?,
         })
     }
 }

@@ -61,9 +61,8 @@ impl JwtVerifier {
                 Err(EXPIRED)
             });
         }
-        let header = match decode_header(token) {
-            Ok(header) => header,
-            Err(_) => return Some(Err(Refused::Invalid("the token is not one that is known, nor a JWT"))),
+        let Ok(header) = decode_header(token) else {
+            return Some(Err(Refused::Invalid("the token is not one that is known, nor a JWT")));
         };
         if !self.algorithms.contains(&header.alg) {
             return Some(Err(Refused::Invalid("its algorithm is not accepted")));

@@ -58,7 +58,7 @@ impl Policy {
     /// not identified.
     pub(super) fn names(&self, principal: &str) -> bool {
         self.principals.iter().any(|pattern| match principal {
-            super::ANONYMOUS => pattern.to_string() == principal,
+            super::ANONYMOUS => *pattern == WildMatch::new(principal),
             _ => pattern.matches(principal),
         })
     }

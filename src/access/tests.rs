@@ -1,5 +1,9 @@
 use std::{fs, path::Path, time::SystemTime};
 
+use aws_lc_rs::{
+    encoding::{AsDer, Pkcs8V1Der},
+    rsa,
+};
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use http::{HeaderMap, HeaderValue, header};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode, jwk::Jwk};
@@ -143,18 +147,13 @@ struct Issuer {
 
 impl Issuer {
     fn new(algorithm: Algorithm, id: &str) -> Self {
-        let key = match algorithm {
-            Algorithm::ES256 => {
-                let pair = rcgen::KeyPair::generate().unwrap();
-                EncodingKey::from_ec_der(&pair.serialize_der())
-            }
-            _ => {
-                let pair = aws_lc_rs::rsa::KeyPair::generate(aws_lc_rs::rsa::KeySize::Rsa2048).unwrap();
-                let der =
-                    aws_lc_rs::encoding::AsDer::<aws_lc_rs::encoding::Pkcs8V1Der<'_>>::as_der(&pair).unwrap();
-                // PKCS #8 has 26 bytes before the PKCS #1 that is needed here.
-                EncodingKey::from_rsa_der(&der.as_ref()[26..])
-            }
+        let key = if algorithm == Algorithm::ES256 {
+            EncodingKey::from_ec_der(&rcgen::KeyPair::generate().unwrap().serialize_der())
+        } else {
+            let pair = rsa::KeyPair::generate(rsa::KeySize::Rsa2048).unwrap();
+            let der = AsDer::<Pkcs8V1Der<'_>>::as_der(&pair).unwrap();
+            // PKCS #8 has 26 bytes before the PKCS #1 that is needed here.
+            EncodingKey::from_rsa_der(&der.as_ref()[26..])
         };
         let mut jwk = serde_json::to_value(Jwk::from_encoding_key(&key, algorithm).unwrap()).unwrap();
         jwk["kid"] = id.into();
@@ -279,7 +278,7 @@ async fn rotated_keys_are_found_by_the_token_that_names_them() {
 
     // A file that is being written leaves the keys that were read before.
     fs::write(&file, "{").unwrap();
-    tokio::time::advance(std::time::Duration::from_secs(60)).await;
+    tokio::time::advance(std::time::Duration::from_mins(1)).await;
     assert!(name(&access, &old.token(|_, claims| claims["sub"] = "c".into())).await.is_err());
     assert_eq!(name(&access, &new.token(|_, claims| claims["sub"] = "c".into())).await.unwrap(), "jwt:c");
 }
@@ -340,4 +339,19 @@ fn name_of_a_certificate_is_its_spiffe_id_then_its_dns_name_then_its_subject() {
     assert_eq!(name(vec![uri("https://x"), dns]).as_deref(), Some("dns:host.example"));
     assert_eq!(name(vec![]).as_deref(), Some("subject:CN=spiffe://forged"));
     assert_eq!(names_of_certificate(b"not a certificate"), None);
+}
+
+#[tokio::test]
+async fn download_waits_while_its_caller_has_used_up_its_bytes() {
+    let token = generate_token();
+    let access = access(&format!(
+        "tokens.ci.sha256 = [\"{}\"]\npolicies = [{{ principals = [\"*\"], download_bytes_per_second = \"128 KiB\" }}]",
+        hash_token(&token)
+    ));
+    let grant = identify(&access, &format!("Bearer {token}")).await.unwrap();
+    let began = tokio::time::Instant::now();
+    // A second's worth at once, and then half of one more.
+    grant.usage().unwrap().send(128 << 10).await;
+    grant.usage().unwrap().send(64 << 10).await;
+    assert!(began.elapsed() >= std::time::Duration::from_millis(450), "{:?}", began.elapsed());
 }

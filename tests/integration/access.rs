@@ -11,6 +11,8 @@ use jobwatch::{
     simulators::{Plan, Simulator, Vendor},
 };
 use proptest::{prelude::*, test_runner::TestRunner};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
+use tokio::process::Command;
 use tonic::{Code, Request, Status};
 
 use crate::harness::*;
@@ -274,4 +276,100 @@ fn no_sequence_of_calls_shows_a_caller_what_only_another_may_see() {
         .unwrap();
     assert!(allowed_calls.borrow().iter().all(|calls| *calls > 0));
     runtime.block_on(callers.gateway.stop());
+}
+
+/// PEM files of a certificate authority, of a server for localhost, and of a client.
+struct Pki {
+    folder: tempfile::TempDir,
+    authority: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Pki {
+    fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let pki = Self { folder: tempfile::tempdir().unwrap(), authority };
+        std::fs::write(pki.path("ca.pem"), pki.authority.pem()).unwrap();
+        pki.issue("server", vec![SanType::DnsName("localhost".try_into().unwrap())]);
+        pki
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    fn issue(&self, name: &str, names: Vec<SanType>) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = names;
+        let certificate = params.signed_by(&key, &self.authority).unwrap();
+        std::fs::write(self.path(&format!("{name}.pem")), certificate.pem()).unwrap();
+        std::fs::write(self.path(&format!("{name}.key")), key.serialize_pem()).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn client_certificate_names_its_caller_for_the_command_line_too() {
+    let pki = Pki::new();
+    pki.issue("trusted", vec![SanType::URI("spiffe://td/jobs".try_into().unwrap())]);
+    pki.issue("stranger", vec![SanType::DnsName("trusted.example".try_into().unwrap())]);
+    let simulator = simulator(Vendor::Immuta).await;
+    let sections = format!(
+        "[server]\ntls = {{ cert = {:?}, key = {:?}, client_ca = {:?} }}\n[access]\ncertificates = true\n\
+         policies = [{{ principals = [\"spiffe://td/*\"] }}]",
+        pki.path("server.pem"),
+        pki.path("server.key"),
+        pki.path("ca.pem")
+    );
+    let gateway = Gateway::start_with(&sections, [Backend::of(&simulator)]).await;
+    let job = simulator.start_job(Plan::fixed("active"));
+    let get = async |identity: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_jobwatch"));
+        command.args(["get", &format!("immuta/{}", job.id), "--json"]);
+        command.args(["--server", &format!("https://localhost:{}", gateway.address.port())]);
+        command.args(["--ca", &pki.path("ca.pem"), "--cert", &pki.path(&format!("{identity}.pem"))]);
+        command.args(["--key", &pki.path(&format!("{identity}.key"))]);
+        let output = guard(command.output()).await.unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+    };
+    let output = get("trusted").await;
+    assert!(output.contains("\"vendorState\":\"active\""), "{output}");
+    let output = get("stranger").await;
+    assert!(output.contains("BACKEND_NOT_ALLOWED"), "{output}");
+}
+
+#[tokio::test]
+async fn new_token_is_accepted_from_the_command_line_and_not_sent_in_plain_text() {
+    let run = async |args: &[&str], token: Option<&str>| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_jobwatch"));
+        command.args(args).env_remove("JOBWATCH_TOKEN");
+        if let Some(token) = token {
+            command.env("JOBWATCH_TOKEN", token);
+        }
+        let output = guard(command.output()).await.unwrap();
+        (
+            output.status.code(),
+            String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap(),
+        )
+    };
+    let (code, printed) = run(&["token", "new", "ci"], None).await;
+    assert_eq!(code, Some(0));
+    let token = printed.split_whitespace().find(|word| word.starts_with("jobwatch_")).unwrap();
+    // What is printed for the configuration can be pasted there: the token is in a comment.
+    let sections = format!("{printed}\n[[access.policies]]\nprincipals = [\"token:ci\"]");
+    let simulator = simulator(Vendor::Immuta).await;
+    let gateway = Gateway::start_with(&sections, [Backend::of(&simulator)]).await;
+    let job = format!("immuta/{}", simulator.start_job(Plan::fixed("active")).id);
+    let server = gateway.address.to_string();
+    let get = ["get", &job, "--json", "--server", &server];
+    let (code, printed) = run(&get, Some(token)).await;
+    assert_eq!(code, Some(4), "{printed}");
+    let (code, printed) = run(&get, None).await;
+    assert_eq!(code, Some(3));
+    assert!(printed.contains("CALLER_UNAUTHENTICATED"), "{printed}");
+    let elsewhere = ["get", &job, "--json", "--server", "http://gateway.example:50051"];
+    let (code, printed) = run(&elsewhere, Some(token)).await;
+    assert_eq!(code, Some(2));
+    assert!(printed.contains("unencrypted") && !printed.contains(token), "{printed}");
 }

@@ -388,7 +388,7 @@ fn publish(
             }
             let entry = &mut state.jobs[taken.number];
             // Somebody subscribed while the answer was read who is shown more of it.
-            entry.refill &= !entry.holds_wanted_parts();
+            entry.refill = entry.refill && !entry.holds_wanted_parts();
             entry.drop_unwanted_parts(now);
             let at = if entry.refill { now } else { now + state.interval(&state.jobs[taken.number], now) };
             if let Some(last) = last {

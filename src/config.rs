@@ -25,6 +25,7 @@ use crate::vendors::{BaseUrl, Scheme, SignIn, VendorConfig};
 mod credentials;
 mod environment;
 mod file;
+mod network;
 mod overrides;
 mod problems;
 mod secret;
@@ -32,6 +33,7 @@ mod text_file;
 mod values;
 
 pub use environment::{EnvFile, Environment};
+pub use network::{Network, Proxies, Proxy};
 pub use secret::{Secret, Source};
 pub use values::parse_duration;
 
@@ -127,6 +129,8 @@ pub struct Backend {
     pub credentials: Credentials,
     /// How it is polled.
     pub poll: Poll,
+    /// How it is reached.
+    pub network: Network,
 }
 
 /// The gateway's credentials at a vendor.

@@ -20,13 +20,18 @@ use crate::{
 };
 
 mod backoff;
+mod connector;
 mod credentials;
 mod download;
 mod failover;
 mod http_client;
+mod intervals;
+mod known_answers;
+mod pool;
 mod rate_limiter;
 mod redaction;
 mod response_budget;
+mod tls;
 mod upstream;
 
 pub use backoff::{Backoff, LONGEST_RETRY_AFTER};
@@ -67,10 +72,11 @@ impl Endpoint {
     /// # Errors
     /// The configuration can't be used.
     pub fn new(backend: &config::Backend, budget: &Arc<ResponseBudget>) -> Result<Self, SetupError> {
-        let config::Backend { name, vendor, base_url, credentials, poll } = backend;
+        let config::Backend { name, vendor, base_url, credentials, poll, network } = backend;
         let Clusters { primary, standbys } = vendor.build(base_url, poll.max_batch)?;
         let http_client = |url: &BaseUrl, adapter: &dyn Adapter| {
-            HttpClient::new(url, poll, adapter.capabilities().identifies_jobs, Arc::clone(budget))
+            let identifies_jobs = adapter.capabilities().identifies_jobs;
+            HttpClient::new(url, poll, network, identifies_jobs, Arc::clone(budget))
         };
         let standby = |StandbyCluster { base_url, adapter }: StandbyCluster| {
             Ok(Standby { http: http_client(&base_url, &*adapter)?, adapter })
@@ -82,7 +88,7 @@ impl Endpoint {
             credentials: Arc::new(Credentials::new(credentials)?),
             http: Arc::new(http_client(base_url, &*primary)?),
             adapter: primary,
-            files: download::FileClient::new(base_url, poll)?,
+            files: download::FileClient::new(base_url, poll, network)?,
             rotated: Notify::new(),
         })
     }

@@ -53,7 +53,8 @@ pub struct Capabilities {
     /// Most jobs that one request can poll.
     pub max_batch: NonZeroUsize,
     /// Whether a response names the jobs that it is about, so that
-    /// [`Adapter::split`] recognizes the response to another request.
+    /// [`Adapter::split`] recognizes the response to another request. If not, the transport
+    /// checks what comes over a connection that was used before.
     pub identifies_jobs: bool,
     /// Whether jobs have files that can be downloaded.
     pub files: bool,

@@ -367,7 +367,7 @@ fn problems_of_a_vendors_own_keys_are_all_reported() {
         ],
         "{found:#?}"
     );
-    let known = "write one of vendor, base_url, credentials, poll, encoding, standby_urls";
+    let known = "write one of vendor, base_url, credentials, poll, proxy, proxy_password, ca, headers, encoding, standby_urls";
     assert_eq!(found[0], format!("backends.k.colour is not a key here; {known}"));
 }
 

@@ -8,13 +8,16 @@
 use std::{fmt, future::Future, pin::Pin, time::Duration};
 
 use bytes::{Buf, Bytes};
-use http::{HeaderValue, Request, Response, header};
-use reqwest::Client;
+use http::{HeaderMap, HeaderValue, Request, Response, header};
+use http_body_util::{BodyExt, combinators::BoxBody};
 use tokio::time::timeout;
 
 use super::{
     Endpoint, Permit, SetupError,
-    http_client::{client_builder, reason},
+    connector::Dialer,
+    http_client::{fault, headers, reason, with_headers},
+    pool::{self, Client},
+    tls::Offer,
 };
 use crate::{
     config,
@@ -41,7 +44,7 @@ pub trait Files: Send + Sync {
 /// A file that is being read, from an offset on.
 pub struct File {
     part: Part,
-    response: reqwest::Response,
+    body: BoxBody<Bytes, hyper::Error>,
     /// Read of the response, skipped bytes included.
     read: u64,
     chunk: Bytes,
@@ -81,12 +84,13 @@ impl File {
             }
             // A client's own time-out also runs while nobody reads here, and a slow
             // reader would be told that the vendor is silent.
-            let chunk = timeout(self.patience, self.response.chunk()).await;
-            let chunk = chunk.map_err(|_| broken(format!("nothing came for {:?}", self.patience)))?;
-            let chunk = chunk.map_err(|error| broken(format!("the connection broke: {}", reason(&error))))?;
-            match chunk {
-                Some(chunk) => self.take(chunk)?,
-                None => return self.end(),
+            let frame = timeout(self.patience, self.body.frame()).await;
+            let frame = frame.map_err(|_| broken(format!("nothing came for {:?}", self.patience)))?;
+            match frame.transpose() {
+                // What is no data is trailers.
+                Ok(Some(frame)) => self.take(frame.into_data().unwrap_or_default())?,
+                Ok(None) => return self.end(),
+                Err(error) => return Err(broken(format!("the connection broke: {}", reason(&error)))),
             }
         }
     }
@@ -120,8 +124,8 @@ impl File {
     /// A file that is here already.
     pub(crate) fn of(bytes: Bytes) -> Self {
         let part = Part { content_type: String::new(), size: None, length: None, skip: 0 };
-        let response = http::Response::new(bytes).into();
-        Self { part, response, read: 0, chunk: Bytes::new(), patience: Duration::from_secs(1) }
+        let body = http_body_util::Full::new(bytes).map_err(|never| match never {}).boxed();
+        Self { part, body, read: 0, chunk: Bytes::new(), patience: Duration::from_secs(1) }
     }
 }
 
@@ -133,19 +137,20 @@ fn broken(why: String) -> FileFault {
 #[derive(Debug)]
 pub(super) struct FileClient {
     client: Client,
+    headers: HeaderMap,
     patience: Duration,
 }
 
 impl FileClient {
-    pub(super) fn new(base_url: &BaseUrl, poll: &config::Poll) -> Result<Self, SetupError> {
-        let client = client_builder(base_url, poll)
-            .no_gzip()
-            // A shared connection would let one reader's full window stop the others.
-            .http1_only()
-            .pool_max_idle_per_host(0)
-            .build()
-            .map_err(|error| SetupError(reason(&error)))?;
-        Ok(Self { client, patience: poll.timeout })
+    pub(super) fn new(
+        base_url: &BaseUrl,
+        poll: &config::Poll,
+        network: &config::Network,
+    ) -> Result<Self, SetupError> {
+        // A shared connection would let one reader's full window stop the others.
+        let dialer = Dialer::new(base_url, network, poll.connect_timeout, Offer::Http1)?;
+        let headers = headers(&dialer, network);
+        Ok(Self { client: pool::without_pool(&dialer, poll.timeout), headers, patience: poll.timeout })
     }
 }
 
@@ -159,7 +164,7 @@ impl Endpoint {
             if let Some(value) = authorization.header {
                 request.headers_mut().insert(header::AUTHORIZATION, value);
             }
-            let (head, response) = self.begin_file(request, offset, &mut permit).await?;
+            let (head, body) = self.begin_file(request, offset, &mut permit).await?;
             match self.adapter.file_part(offset, &head) {
                 Err(FileFault::Backend(BackendFault { kind: FaultKind::CredentialsRejected, .. }))
                     if !refreshed && self.credentials.invalidate(authorization.version) =>
@@ -168,7 +173,7 @@ impl Endpoint {
                 }
                 part => {
                     let (chunk, patience) = (Bytes::new(), self.files.patience);
-                    return part.map(|part| File { part, response, read: 0, chunk, patience });
+                    return part.map(|part| File { part, body, read: 0, chunk, patience });
                 }
             }
         }
@@ -180,7 +185,7 @@ impl Endpoint {
         mut request: Request<Bytes>,
         offset: u64,
         permit: &mut Permit,
-    ) -> Result<(Response<Bytes>, reqwest::Response), BackendFault> {
+    ) -> Result<(Response<Bytes>, BoxBody<Bytes, hyper::Error>), BackendFault> {
         let headers = request.headers_mut();
         headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         if offset > 0
@@ -188,19 +193,17 @@ impl Endpoint {
         {
             headers.insert(header::RANGE, range);
         }
-        let FileClient { client, patience } = &self.files;
-        let request = request.try_into().map_err(|error| self.http.fault(&error))?;
+        let FileClient { client, headers, patience } = &self.files;
+        let request = with_headers(request, headers);
         permit.consume().await;
-        let response = timeout(*patience, client.execute(request)).await;
+        let response = timeout(*patience, client.request(request)).await;
         let silent = |_| {
             let why = format!("no response within {patience:?}");
             BackendFault::from(FaultKind::Unavailable { retry_after: None, why })
         };
-        let response = response.map_err(silent)?.map_err(|error| self.http.fault(&error))?;
-        let mut head = Response::new(Bytes::new());
-        *head.status_mut() = response.status();
-        head.headers_mut().clone_from(response.headers());
-        Ok((head, response))
+        let response = response.map_err(silent)?.map_err(|error| fault(&error))?;
+        let (head, body) = response.into_parts();
+        Ok((Response::from_parts(head, Bytes::new()), body.boxed()))
     }
 }
 

@@ -1,74 +1,106 @@
 //! An HTTP client with one backend's time-outs and limits.
 
-use std::{cell::Cell, error::Error, fmt, io, sync::Arc, time::Duration};
+use std::{cell::Cell, error::Error, io, io::Read, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use http::{Request, Response};
-use reqwest::{Client, ClientBuilder, redirect};
+use flate2::read::MultiGzDecoder;
+use http::{HeaderMap, HeaderValue, Request, Response, Version, header};
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body, Incoming};
+use hyper_util::client::legacy;
 use tokio::{
     task::yield_now,
     time::{Instant, timeout_at},
 };
-use tower::util::MapRequestLayer;
 
-use super::{Permit, Reservation, ResponseBudget, SetupError};
+use super::{
+    Permit, Reservation, ResponseBudget, SetupError,
+    connector::{CONNECTED, Dialer, causes},
+    known_answers::KnownAnswers,
+    pool::{self, Client, Generation, Pool},
+    tls::Offer,
+};
 use crate::{
-    config,
+    config::{Network, Poll},
     job::{BackendFault, FaultKind},
     vendors::BaseUrl,
 };
 
-const USER_AGENT: &str = concat!("jobwatch/", env!("CARGO_PKG_VERSION"));
-
-tokio::task_local! {
-    /// Whether the request that the task sends had to open a connection.
-    static CONNECTED: Cell<bool>;
-}
+const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("jobwatch/", env!("CARGO_PKG_VERSION")));
 
 /// An HTTP client with the backend's limits.
+#[derive(Debug)]
 pub(super) struct HttpClient {
-    /// Keeps connections; none where a response must not be taken for another's.
-    keeping: Option<Client>,
+    kept: Pool,
     /// Opens a connection for each request.
     fresh: Client,
+    /// Where responses do not identify their jobs.
+    known_answers: Option<KnownAnswers>,
+    headers: HeaderMap,
     timeout: Duration,
     max_response_bytes: usize,
     budget: Arc<ResponseBudget>,
 }
 
-impl fmt::Debug for HttpClient {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HttpClient").finish_non_exhaustive()
+/// The connections that a request may use.
+#[derive(Clone, Copy, Debug)]
+enum Route<'a> {
+    Kept(&'a Arc<Generation>),
+    Fresh,
+}
+
+/// Why there is no whole response.
+#[derive(Debug)]
+enum Failure {
+    Client(legacy::Error),
+    Body(hyper::Error),
+    Fault(BackendFault),
+}
+
+impl From<legacy::Error> for Failure {
+    fn from(error: legacy::Error) -> Self {
+        Self::Client(error)
     }
 }
 
-/// What all clients of a backend have in common. The system's proxy is used,
-/// except towards this machine.
-pub(super) fn client_builder(base_url: &BaseUrl, poll: &config::Poll) -> ClientBuilder {
-    let builder = Client::builder()
-        .user_agent(USER_AGENT)
-        .redirect(redirect::Policy::none())
-        .connect_timeout(poll.connect_timeout);
-    if base_url.is_loopback() { builder.no_proxy() } else { builder }
+/// The headers of each request to a backend that the request does not set itself.
+pub(super) fn headers(dialer: &Dialer, network: &Network) -> HeaderMap {
+    let mut headers = network.headers.clone();
+    headers.entry(header::USER_AGENT).or_insert(USER_AGENT);
+    headers.entry(header::ACCEPT).or_insert(HeaderValue::from_static("*/*"));
+    headers.extend(dialer.proxy_authorization().map(|value| (header::PROXY_AUTHORIZATION, value.clone())));
+    headers
+}
+
+/// A request with these headers, besides its own.
+pub(super) fn with_headers(request: Request<Bytes>, headers: &HeaderMap) -> Request<Full<Bytes>> {
+    let mut request = request.map(Full::new);
+    for (name, value) in headers {
+        if !request.headers().contains_key(name) {
+            request.headers_mut().insert(name, value.clone());
+        }
+    }
+    request
 }
 
 impl HttpClient {
-    /// HTTP/1.1 has nothing but their order to match responses with requests. A
-    /// vendor or a proxy that sends one response too many therefore shifts all that
-    /// follow on the connection, and the client sees that only while it is idle.
-    /// So a connection is kept only where each response `identifies_jobs`.
+    /// Keeps connections. Where responses do not identify their jobs, what comes over a
+    /// connection of HTTP/1.1 that was used before is checked; see [`KnownAnswers`].
     pub(super) fn new(
         base_url: &BaseUrl,
-        poll: &config::Poll,
+        poll: &Poll,
+        network: &Network,
         identifies_jobs: bool,
         budget: Arc<ResponseBudget>,
     ) -> Result<Self, SetupError> {
-        let builder = || client_builder(base_url, poll).timeout(poll.timeout).tcp_nodelay(true);
-        let failed = |error| SetupError(format!("the HTTP client can't be set up: {}", reason(&error)));
-        let keeping = || builder().connector_layer(MapRequestLayer::new(note_connecting)).build();
+        let dialer = Dialer::new(base_url, network, poll.connect_timeout, Offer::All)?;
+        let mut headers = headers(&dialer, network);
+        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
         Ok(Self {
-            keeping: identifies_jobs.then(keeping).transpose().map_err(failed)?,
-            fresh: builder().pool_max_idle_per_host(0).build().map_err(failed)?,
+            kept: Pool::new(&dialer, poll.timeout),
+            fresh: pool::without_pool(&dialer, poll.timeout),
+            known_answers: (!identifies_jobs).then(KnownAnswers::new),
+            headers,
             timeout: poll.timeout,
             max_response_bytes: poll.max_response_bytes,
             budget,
@@ -82,114 +114,247 @@ impl HttpClient {
         request: Request<Bytes>,
         permit: &mut Permit,
     ) -> Result<(Response<Bytes>, Reservation), BackendFault> {
-        let request = reqwest::Request::try_from(request).map_err(|error| self.fault(&error))?;
         // Requests that are ready together are then sent in one go: a vendor nearby is
         // woken for them all, not for each. Saves about a quarter of a poll.
         yield_now().await;
-        let (response, sent_at) = self.begin(request, permit).await;
-        let mut incoming = response.map_err(|error| self.fault(&error))?;
-        let too_large = || BackendFault::from(FaultKind::TooLarge);
-        // Absent where the body is compressed or chunked.
-        let announced = incoming.content_length().map(|length| usize::try_from(length).unwrap_or(usize::MAX));
+        let kept = self.kept.current();
+        match &self.known_answers {
+            None => self.exchange(Route::Kept(&kept), request, permit).await,
+            Some(known) => self.exchange_checked(known, &kept, request, permit).await,
+        }
+    }
+
+    /// Like [`exchange`](Self::exchange), where a response does not identify its job.
+    async fn exchange_checked(
+        &self,
+        known: &KnownAnswers,
+        kept: &Arc<Generation>,
+        request: Request<Bytes>,
+        permit: &mut Permit,
+    ) -> Result<(Response<Bytes>, Reservation), BackendFault> {
+        let key = known.key(&request);
+        let expected = known.expected(key);
+        let mut unverified = None;
+        if expected.is_some() || kept.multiplexes() {
+            match self.exchange(Route::Kept(kept), request.clone(), permit).await {
+                Ok((response, room)) => {
+                    let answer = known.hash(&response);
+                    let is_certain = response.version() == Version::HTTP_2;
+                    if is_certain || expected == Some(answer) {
+                        if is_certain {
+                            known.verified(key, answer);
+                        }
+                        return Ok((response, room));
+                    }
+                    unverified = Some(answer);
+                }
+                Err(fault) if says_nothing(&fault) => return Err(fault),
+                Err(_) => {}
+            }
+        }
+        let verified = self.exchange(Route::Fresh, request, permit).await;
+        let answer = verified.as_ref().ok().map(|(response, _)| known.hash(response));
+        if let Some(answer) = answer {
+            known.verified(key, answer);
+        }
+        if unverified.is_some() && unverified != answer {
+            // One of its connections may be a response ahead.
+            self.kept.replace(kept);
+        }
+        verified
+    }
+
+    /// Sends a request and reads its response within the time-out, which closes the
+    /// connection. A kept connection that the vendor closes just as the request goes out
+    /// says nothing about the vendor, so the request is sent once more, over a new one:
+    /// others that are kept may have ended with it. The client below does so itself only
+    /// where it knows of the end before it writes, and does not tell whether a part of the
+    /// head had come; no request here starts or changes a job.
+    async fn exchange(
+        &self,
+        route: Route<'_>,
+        request: Request<Bytes>,
+        permit: &mut Permit,
+    ) -> Result<(Response<Bytes>, Reservation), BackendFault> {
+        let request = with_headers(request, &self.headers);
+        let Route::Kept(kept) = route else { return self.exchange_fresh(request, permit).await };
+        permit.consume().await;
+        let again = request.clone();
+        let deadline = Instant::now() + self.timeout;
+        let once = CONNECTED.scope(Cell::new(false), async {
+            let response = self.attempt(&kept.client, request, deadline).await;
+            (response, CONNECTED.with(Cell::get))
+        });
+        let Ok((outcome, has_connected)) = timeout_at(deadline, once).await else {
+            if kept.multiplexes() {
+                // Over HTTP/1.1 the connection was the request's own, and is closed.
+                self.kept.replace(kept);
+            }
+            return Err(self.timed_out());
+        };
+        match outcome {
+            Ok(response) => Ok(response),
+            Err(Failure::Client(error)) if was_taken_back(&error) => {
+                let successors = self.kept.replace(kept);
+                self.exchange_once(&successors.client, again, permit).await
+            }
+            Err(Failure::Client(error)) if !has_connected && was_closed(&error) => {
+                self.exchange_fresh(again, permit).await
+            }
+            Err(failure) => Err(failure.into()),
+        }
+    }
+
+    async fn exchange_fresh(
+        &self,
+        request: Request<Full<Bytes>>,
+        permit: &mut Permit,
+    ) -> Result<(Response<Bytes>, Reservation), BackendFault> {
+        self.exchange_once(&self.fresh, request, permit).await
+    }
+
+    async fn exchange_once(
+        &self,
+        client: &Client,
+        request: Request<Full<Bytes>>,
+        permit: &mut Permit,
+    ) -> Result<(Response<Bytes>, Reservation), BackendFault> {
+        permit.consume().await;
+        let deadline = Instant::now() + self.timeout;
+        match timeout_at(deadline, self.attempt(client, request, deadline)).await {
+            Err(_) => Err(self.timed_out()),
+            Ok(outcome) => outcome.map_err(Into::into),
+        }
+    }
+
+    async fn attempt(
+        &self,
+        client: &Client,
+        request: Request<Full<Bytes>>,
+        deadline: Instant,
+    ) -> Result<(Response<Bytes>, Reservation), Failure> {
+        let response = client.request(request).await?;
+        self.read(response, deadline).await
+    }
+
+    async fn read(
+        &self,
+        response: Response<Incoming>,
+        deadline: Instant,
+    ) -> Result<(Response<Bytes>, Reservation), Failure> {
+        let too_large = || Failure::Fault(FaultKind::TooLarge.into());
+        let (mut head, mut incoming) = response.into_parts();
+        let is_compressed = head.headers.contains_key(header::CONTENT_ENCODING);
+        // Absent where the body is chunked.
+        let announced =
+            incoming.size_hint().exact().map(|length| usize::try_from(length).unwrap_or(usize::MAX));
         if announced.is_some_and(|announced| announced > self.max_response_bytes) {
             return Err(too_large());
         }
-        let room = self.budget.acquire(announced.unwrap_or(self.max_response_bytes));
-        let room = timeout_at(sent_at + self.timeout, room).await;
-        let mut room = room.map_err(|_| BackendFault::from(FaultKind::Overloaded))?;
+        let needed = announced.filter(|_| !is_compressed).unwrap_or(self.max_response_bytes);
+        let room = timeout_at(deadline, self.budget.acquire(needed)).await;
+        let mut room = room.map_err(|_| Failure::Fault(FaultKind::Overloaded.into()))?;
         let mut body = BytesMut::with_capacity(announced.unwrap_or(0));
-        while let Some(chunk) = incoming.chunk().await.map_err(|error| self.fault(&error))? {
+        while let Some(frame) = incoming.frame().await {
+            let Ok(chunk) = frame.map_err(Failure::Body)?.into_data() else { continue };
             if body.len() + chunk.len() > self.max_response_bytes {
                 return Err(too_large());
             }
             body.extend_from_slice(&chunk);
         }
-        room.shrink_to(body.capacity());
-        let mut response = Response::new(body.freeze());
-        *response.status_mut() = incoming.status();
-        *response.headers_mut() = std::mem::take(incoming.headers_mut());
-        Ok((response, room))
-    }
-
-    /// Sends a request and reads the head of the response; says when it was sent. A kept
-    /// connection that the vendor closes just as the request goes out says nothing about
-    /// the vendor, so the request is sent once more, over a new one: others that are
-    /// kept may have ended with it. The client below does so itself only where it
-    /// knows of the end before it writes, and does not tell whether a part of the
-    /// head had come; no request here starts or changes a job.
-    async fn begin(
-        &self,
-        request: reqwest::Request,
-        permit: &mut Permit,
-    ) -> (reqwest::Result<reqwest::Response>, Instant) {
-        permit.consume().await;
-        let mut sent_at = Instant::now();
-        let Some(keeping) = &self.keeping else { return (self.fresh.execute(request).await, sent_at) };
-        let again = request.try_clone();
-        let once = CONNECTED.scope(Cell::new(false), async {
-            let response = keeping.execute(request).await;
-            (response, CONNECTED.with(Cell::get))
-        });
-        let response = match (once.await, again) {
-            ((Err(error), false), Some(again)) if was_closed(&error) => {
-                permit.consume().await;
-                sent_at = Instant::now();
-                self.fresh.execute(again).await
+        let mut body = body.freeze();
+        if head.headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding == "gzip") {
+            let mut decoded = Vec::new();
+            let most = self.max_response_bytes as u64 + 1;
+            let read = MultiGzDecoder::new(&body[..]).take(most).read_to_end(&mut decoded);
+            if decoded.len() > self.max_response_bytes {
+                return Err(too_large());
             }
-            ((response, _), _) => response,
-        };
-        (response, sent_at)
+            let broken = |error| {
+                let why = format!("the connection broke: {error}");
+                Failure::Fault(FaultKind::Unavailable { retry_after: None, why }.into())
+            };
+            read.map_err(broken)?;
+            head.headers.remove(header::CONTENT_ENCODING);
+            head.headers.remove(header::CONTENT_LENGTH);
+            body = decoded.into();
+        }
+        room.shrink_to(body.len());
+        Ok((Response::from_parts(head, body), room))
     }
 
-    /// Why there is no response.
-    pub(super) fn fault(&self, error: &reqwest::Error) -> BackendFault {
-        if error.is_connect() {
-            let why = if error.is_timeout() {
-                "connecting took too long".to_owned()
-            } else {
-                format!("no connection: {}", reason(error))
-            };
-            return FaultKind::Unreachable { why }.into();
-        }
-        let why = if error.is_timeout() {
-            format!("no whole response within {:?}", self.timeout)
-        } else {
-            format!("the connection broke: {}", reason(error))
-        };
+    fn timed_out(&self) -> BackendFault {
+        let why = format!("no whole response within {:?}", self.timeout);
         FaultKind::Unavailable { retry_after: None, why }.into()
     }
 }
 
-/// Runs as a part of connecting, in the task of the request that needs it.
-fn note_connecting<T>(destination: T) -> T {
-    // Outside of a first try, nobody wants to know.
-    let _ = CONNECTED.try_with(|connected| connected.set(true));
-    destination
+impl From<Failure> for BackendFault {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Client(error) => fault(&error),
+            Failure::Body(error) => broken(&error),
+            Failure::Fault(fault) => fault,
+        }
+    }
+}
+
+/// Why there is no response.
+pub(super) fn fault(error: &legacy::Error) -> BackendFault {
+    if !error.is_connect() {
+        return broken(error);
+    }
+    let why = if io_kind(error) == Some(io::ErrorKind::TimedOut) {
+        "connecting took too long".to_owned()
+    } else {
+        format!("no connection: {}", reason(error))
+    };
+    FaultKind::Unreachable { why }.into()
+}
+
+fn broken(error: &(dyn Error + 'static)) -> BackendFault {
+    let why = format!("the connection broke: {}", reason(error));
+    FaultKind::Unavailable { retry_after: None, why }.into()
+}
+
+/// Whether there was no response, so that none was another request's.
+fn says_nothing(fault: &BackendFault) -> bool {
+    matches!(
+        fault.kind,
+        FaultKind::Unavailable { .. } | FaultKind::Unreachable { .. } | FaultKind::Overloaded
+    )
+}
+
+fn io_kind(error: &(dyn Error + 'static)) -> Option<io::ErrorKind> {
+    causes(error).find_map(|cause| cause.downcast_ref().map(io::Error::kind))
 }
 
 /// Whether the connection ended before there was a response.
-fn was_closed(error: &reqwest::Error) -> bool {
+fn was_closed(error: &legacy::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     let is_an_end = |cause: &(dyn Error + 'static)| {
         let io = cause.downcast_ref().map(io::Error::kind);
         cause.downcast_ref().is_some_and(hyper::Error::is_incomplete_message)
             || matches!(io, Some(BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof))
     };
-    let mut causes =
-        std::iter::successors(error.source(), |cause: &&(dyn Error + 'static)| (**cause).source());
-    !error.is_timeout() && !error.is_connect() && causes.any(is_an_end)
+    !error.is_connect() && causes(error).any(is_an_end)
+}
+
+/// Whether the vendor took back an HTTP/2 connection with GOAWAY, or refused to process the
+/// request on it.
+fn was_taken_back(error: &legacy::Error) -> bool {
+    let is_refusal = |error: &h2::Error| {
+        error.is_remote() && (error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM))
+    };
+    !error.is_connect() && causes(error).any(|cause| cause.downcast_ref().is_some_and(is_refusal))
 }
 
 /// The innermost cause, which names neither URL nor header.
-pub(super) fn reason(error: &reqwest::Error) -> String {
-    let mut cause: &dyn Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    if std::ptr::addr_eq(cause, error) {
+pub(super) fn reason(error: &(dyn Error + 'static)) -> String {
+    if error.source().is_none() {
         return "the request can't be sent".to_owned();
     }
-    let told = cause.to_string();
+    let told = causes(error).last().map_or_else(String::new, ToString::to_string);
     // rustls adds a link to its manual.
     told.split_once(": https://").map_or(&*told, |(told, _)| told).to_owned()
 }

@@ -12,7 +12,7 @@ use tokio::{net::TcpListener, task, time};
 
 use super::*;
 use crate::{
-    config::{Backend, Credentials as Configured, Poll},
+    config::{Backend, Credentials as Configured, Network, Poll},
     job::JobState,
     vendors::{
         ClaretConfig, ClientAuth, DatasaurConfig, ImmutaConfig, KineticaConfig, Scheme, SignIn, VendorConfig,
@@ -52,7 +52,14 @@ fn poll() -> Poll {
 
 fn backend(vendor: impl VendorConfig + 'static, url: &str, credentials: Configured) -> Backend {
     let base_url = url.parse().unwrap();
-    Backend { name: "b".into(), vendor: Arc::new(vendor), base_url, credentials, poll: poll() }
+    Backend {
+        name: "b".into(),
+        vendor: Arc::new(vendor),
+        base_url,
+        credentials,
+        poll: poll(),
+        network: Network::default(),
+    }
 }
 
 fn endpoint_with(

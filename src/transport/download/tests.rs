@@ -96,6 +96,7 @@ impl Vendor {
                 max_backoff: SECOND,
                 max_response_bytes: 1,
             },
+            network: config::Network::default(),
         };
         let permit = RateLimiter::new(NonZeroU32::MAX).deferred();
         let endpoint = Endpoint::new(&backend, &ResponseBudget::new(1 << 20)).unwrap();

@@ -28,12 +28,12 @@ pub(super) struct Received {
 /// What is sent back, and what then becomes of the connection.
 #[derive(Clone, Debug)]
 pub(super) struct Reply {
-    bytes: Vec<u8>,
-    then: Then,
+    pub(super) bytes: Vec<u8>,
+    pub(super) then: Then,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Then {
+pub(super) enum Then {
     Keep,
     Close,
     Reset,

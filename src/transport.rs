@@ -20,16 +20,19 @@ use crate::{
 };
 
 mod backoff;
+mod content_coding;
 mod credentials;
 mod download;
 mod failover;
 mod http_client;
 mod rate_limiter;
 mod redaction;
+mod response_body;
 mod response_budget;
 mod upstream;
 
-pub use backoff::{Backoff, LONGEST_RETRY_AFTER};
+pub use crate::vendors::LONGEST_RETRY_AFTER;
+pub use backoff::Backoff;
 use credentials::Credentials;
 pub use download::{File, Files};
 use failover::{Failover, Standby};

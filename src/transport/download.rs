@@ -126,7 +126,7 @@ impl File {
 }
 
 fn broken(why: String) -> FileFault {
-    BackendFault::from(FaultKind::Unavailable { retry_after: None, why }).into()
+    BackendFault::from(FaultKind::Unavailable { why }).into()
 }
 
 /// An HTTP client for files.
@@ -194,7 +194,7 @@ impl Endpoint {
         let response = timeout(*patience, client.execute(request)).await;
         let silent = |_| {
             let why = format!("no response within {patience:?}");
-            BackendFault::from(FaultKind::Unavailable { retry_after: None, why })
+            BackendFault::from(FaultKind::Unavailable { why })
         };
         let response = response.map_err(silent)?.map_err(|error| self.http.fault(&error))?;
         let mut head = Response::new(Bytes::new());

@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use super::{
     Endpoint, Permit, SetupError,
     http_client::{client_builder, reason},
+    response_body::add_date,
 };
 use crate::{
     config,
@@ -200,6 +201,7 @@ impl Endpoint {
         let mut head = Response::new(Bytes::new());
         *head.status_mut() = response.status();
         head.headers_mut().clone_from(response.headers());
+        add_date(head.headers_mut());
         Ok((head, response))
     }
 }

@@ -78,7 +78,7 @@ where
 
 /// RFC 9110, section 6.6.1: a recipient adds the time at which the response came. Requested
 /// waits are read against it.
-fn add_date(headers: &mut HeaderMap) {
+pub(super) fn add_date(headers: &mut HeaderMap) {
     let date = headers.get(header::DATE).and_then(|date| date.to_str().ok());
     if date.is_none_or(|date| httpdate::parse_http_date(date).is_err()) {
         let now = httpdate::fmt_http_date(SystemTime::now());

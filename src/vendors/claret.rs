@@ -120,7 +120,7 @@ impl Adapter for Claret {
     }
 
     fn file_part(&self, offset: u64, head: &Response<Bytes>) -> Result<Part, FileFault> {
-        files::part(offset, head)
+        files::part(&self.base_url, offset, head)
     }
 
     fn token_exchange(&self) -> Option<&dyn TokenExchange> {

@@ -21,6 +21,7 @@ use crate::{
 
 mod backoff;
 mod connector;
+mod content_coding;
 mod credentials;
 mod download;
 mod failover;
@@ -30,11 +31,13 @@ mod known_answers;
 mod pool;
 mod rate_limiter;
 mod redaction;
+mod response_body;
 mod response_budget;
 mod tls;
 mod upstream;
 
-pub use backoff::{Backoff, LONGEST_RETRY_AFTER};
+pub use crate::vendors::LONGEST_RETRY_AFTER;
+pub use backoff::Backoff;
 use credentials::Credentials;
 pub use download::{File, Files};
 use failover::{Failover, Standby};

@@ -16,7 +16,9 @@ use super::{
     Endpoint, Permit, SetupError,
     connector::Dialer,
     http_client::{fault, headers, reason, with_headers},
+    intervals::INTERVALS,
     pool::{self, Client},
+    response_body::add_date,
     tls::Offer,
 };
 use crate::{
@@ -130,7 +132,7 @@ impl File {
 }
 
 fn broken(why: String) -> FileFault {
-    BackendFault::from(FaultKind::Unavailable { retry_after: None, why }).into()
+    BackendFault::from(FaultKind::Unavailable { why }).into()
 }
 
 /// An HTTP client for files.
@@ -150,7 +152,11 @@ impl FileClient {
         // A shared connection would let one reader's full window stop the others.
         let dialer = Dialer::new(base_url, network, poll.connect_timeout, Offer::Http1)?;
         let headers = headers(&dialer, network);
-        Ok(Self { client: pool::without_pool(&dialer, poll.timeout), headers, patience: poll.timeout })
+        Ok(Self {
+            client: pool::without_pool(&dialer, poll.timeout, &INTERVALS),
+            headers,
+            patience: poll.timeout,
+        })
     }
 }
 
@@ -199,10 +205,11 @@ impl Endpoint {
         let response = timeout(*patience, client.request(request)).await;
         let silent = |_| {
             let why = format!("no response within {patience:?}");
-            BackendFault::from(FaultKind::Unavailable { retry_after: None, why })
+            BackendFault::from(FaultKind::Unavailable { why })
         };
         let response = response.map_err(silent)?.map_err(|error| fault(&error))?;
-        let (head, body) = response.into_parts();
+        let (mut head, body) = response.into_parts();
+        add_date(&mut head.headers);
         Ok((Response::from_parts(head, Bytes::new()), body.boxed()))
     }
 }

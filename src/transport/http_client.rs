@@ -1,12 +1,10 @@
 //! An HTTP client with one backend's time-outs and limits.
 
-use std::{cell::Cell, error::Error, io, io::Read, sync::Arc, time::Duration};
+use std::{cell::Cell, error::Error, io, sync::Arc, time::Duration};
 
-use bytes::{Bytes, BytesMut};
-use flate2::read::MultiGzDecoder;
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, Version, header};
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Body, Incoming};
+use http_body_util::Full;
 use hyper_util::client::legacy;
 use tokio::{
     task::yield_now,
@@ -16,14 +14,16 @@ use tokio::{
 use super::{
     Permit, Reservation, ResponseBudget, SetupError,
     connector::{CONNECTED, Dialer, causes},
+    intervals::{INTERVALS, Intervals},
     known_answers::KnownAnswers,
     pool::{self, Client, Generation, Pool},
+    response_body::{self, Limits},
     tls::Offer,
 };
 use crate::{
     config::{Network, Poll},
     job::{BackendFault, FaultKind},
-    vendors::BaseUrl,
+    vendors::{Asked, BaseUrl},
 };
 
 const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("jobwatch/", env!("CARGO_PKG_VERSION")));
@@ -42,24 +42,21 @@ pub(super) struct HttpClient {
     budget: Arc<ResponseBudget>,
 }
 
-/// The connections that a request may use.
-#[derive(Clone, Copy, Debug)]
-enum Route<'a> {
-    Kept(&'a Arc<Generation>),
-    Fresh,
-}
-
 /// Why there is no whole response.
 #[derive(Debug)]
 enum Failure {
+    /// No head came.
     Client(legacy::Error),
-    Body(hyper::Error),
+    /// No head came in time.
+    TimedOut,
+    /// The head came.
     Fault(BackendFault),
 }
 
-impl From<legacy::Error> for Failure {
-    fn from(error: legacy::Error) -> Self {
-        Self::Client(error)
+impl Failure {
+    /// Whether the gateway had no room for the response.
+    fn is_overload(&self) -> bool {
+        matches!(self, Self::Fault(BackendFault { kind: FaultKind::Overloaded, .. }))
     }
 }
 
@@ -93,12 +90,23 @@ impl HttpClient {
         identifies_jobs: bool,
         budget: Arc<ResponseBudget>,
     ) -> Result<Self, SetupError> {
+        Self::with_intervals(base_url, poll, network, identifies_jobs, budget, INTERVALS)
+    }
+
+    pub(super) fn with_intervals(
+        base_url: &BaseUrl,
+        poll: &Poll,
+        network: &Network,
+        identifies_jobs: bool,
+        budget: Arc<ResponseBudget>,
+        intervals: Intervals,
+    ) -> Result<Self, SetupError> {
         let dialer = Dialer::new(base_url, network, poll.connect_timeout, Offer::All)?;
         let mut headers = headers(&dialer, network);
         headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
         Ok(Self {
-            kept: Pool::new(&dialer, poll.timeout),
-            fresh: pool::without_pool(&dialer, poll.timeout),
+            kept: Pool::new(&dialer, poll.timeout, intervals),
+            fresh: pool::without_pool(&dialer, poll.timeout, &intervals),
             known_answers: (!identifies_jobs).then(KnownAnswers::new),
             headers,
             timeout: poll.timeout,
@@ -107,8 +115,8 @@ impl HttpClient {
         })
     }
 
-    /// Sends a request and reads the whole response, decompressed, up to the limit. Waits
-    /// for room in the budget before it reads the body, within the time-out.
+    /// Sends a request and reads the whole response, decoded, up to the limit. Waits for
+    /// room in the budget before it reads the body, within the time-out.
     pub(super) async fn send(
         &self,
         request: Request<Bytes>,
@@ -119,7 +127,7 @@ impl HttpClient {
         yield_now().await;
         let kept = self.kept.current();
         match &self.known_answers {
-            None => self.exchange(Route::Kept(&kept), request, permit).await,
+            None => self.exchange(&kept, request, permit).await,
             Some(known) => self.exchange_checked(known, &kept, request, permit).await,
         }
     }
@@ -136,7 +144,7 @@ impl HttpClient {
         let expected = known.expected(key);
         let mut unverified = None;
         if expected.is_some() || kept.multiplexes() {
-            match self.exchange(Route::Kept(kept), request.clone(), permit).await {
+            match self.exchange(kept, request.clone(), permit).await {
                 Ok((response, room)) => {
                     let answer = known.hash(&response);
                     let is_certain = response.version() == Version::HTTP_2;
@@ -152,7 +160,9 @@ impl HttpClient {
                 Err(_) => {}
             }
         }
-        let verified = self.exchange(Route::Fresh, request, permit).await;
+        let asked = Asked::of(&request);
+        let request = with_headers(request, &self.headers);
+        let verified = self.exchange_once(&self.fresh, &asked, request, permit).await;
         let answer = verified.as_ref().ok().map(|(response, _)| known.hash(response));
         if let Some(answer) = answer {
             known.verified(key, answer);
@@ -164,136 +174,85 @@ impl HttpClient {
         verified
     }
 
-    /// Sends a request and reads its response within the time-out, which closes the
-    /// connection. A kept connection that the vendor closes just as the request goes out
-    /// says nothing about the vendor, so the request is sent once more, over a new one:
-    /// others that are kept may have ended with it. The client below does so itself only
-    /// where it knows of the end before it writes, and does not tell whether a part of the
-    /// head had come; no request here starts or changes a job.
+    /// Sends a request over a kept connection and reads its response within the time-out,
+    /// which closes the connection. A kept connection that the vendor closes just as the
+    /// request goes out says nothing about the vendor, so the request is sent once more,
+    /// over a new one: others that are kept may have ended with it. The client below does
+    /// so itself only where it knows of the end before it writes, and does not tell whether
+    /// a part of the head had come; no request here starts or changes a job.
     async fn exchange(
         &self,
-        route: Route<'_>,
+        kept: &Arc<Generation>,
         request: Request<Bytes>,
         permit: &mut Permit,
     ) -> Result<(Response<Bytes>, Reservation), BackendFault> {
+        let asked = Asked::of(&request);
         let request = with_headers(request, &self.headers);
-        let Route::Kept(kept) = route else { return self.exchange_fresh(request, permit).await };
         permit.consume().await;
         let again = request.clone();
-        let deadline = Instant::now() + self.timeout;
+        let sent_at = Instant::now();
         let once = CONNECTED.scope(Cell::new(false), async {
-            let response = self.attempt(&kept.client, request, deadline).await;
-            (response, CONNECTED.with(Cell::get))
+            let outcome = self.attempt(&kept.client, &asked, request, sent_at).await;
+            (outcome, CONNECTED.with(Cell::get))
         });
-        let Ok((outcome, has_connected)) = timeout_at(deadline, once).await else {
-            if kept.multiplexes() {
-                // Over HTTP/1.1 the connection was the request's own, and is closed.
-                self.kept.replace(kept);
-            }
-            return Err(self.timed_out());
+        let (outcome, has_connected) = once.await;
+        let failure = match outcome {
+            Ok(response) => return Ok(response),
+            Err(failure) => failure,
         };
-        match outcome {
-            Ok(response) => Ok(response),
-            Err(Failure::Client(error)) if was_taken_back(&error) => {
+        match failure {
+            Failure::Client(error) if was_taken_back(&error) => {
                 let successors = self.kept.replace(kept);
-                self.exchange_once(&successors.client, again, permit).await
+                self.exchange_once(&successors.client, &asked, again, permit).await
             }
-            Err(Failure::Client(error)) if !has_connected && was_closed(&error) => {
-                self.exchange_fresh(again, permit).await
+            Failure::Client(error) if !has_connected && was_closed(&error) => {
+                self.exchange_once(&self.fresh, &asked, again, permit).await
             }
-            Err(failure) => Err(failure.into()),
+            failure => {
+                // Over HTTP/1.1 the connection was the request's own, and is closed.
+                let is_silent = sent_at.elapsed() >= self.timeout && !failure.is_overload();
+                if is_silent && kept.multiplexes() {
+                    self.kept.replace(kept);
+                }
+                Err(self.fault(&asked, failure))
+            }
         }
-    }
-
-    async fn exchange_fresh(
-        &self,
-        request: Request<Full<Bytes>>,
-        permit: &mut Permit,
-    ) -> Result<(Response<Bytes>, Reservation), BackendFault> {
-        self.exchange_once(&self.fresh, request, permit).await
     }
 
     async fn exchange_once(
         &self,
         client: &Client,
+        asked: &Asked,
         request: Request<Full<Bytes>>,
         permit: &mut Permit,
     ) -> Result<(Response<Bytes>, Reservation), BackendFault> {
         permit.consume().await;
-        let deadline = Instant::now() + self.timeout;
-        match timeout_at(deadline, self.attempt(client, request, deadline)).await {
-            Err(_) => Err(self.timed_out()),
-            Ok(outcome) => outcome.map_err(Into::into),
-        }
+        let outcome = self.attempt(client, asked, request, Instant::now()).await;
+        outcome.map_err(|failure| self.fault(asked, failure))
     }
 
     async fn attempt(
         &self,
         client: &Client,
+        asked: &Asked,
         request: Request<Full<Bytes>>,
-        deadline: Instant,
+        sent_at: Instant,
     ) -> Result<(Response<Bytes>, Reservation), Failure> {
-        let response = client.request(request).await?;
-        self.read(response, deadline).await
+        let response = timeout_at(sent_at + self.timeout, client.request(request)).await;
+        let response = response.map_err(|_| Failure::TimedOut)?.map_err(Failure::Client)?;
+        let (max_bytes, budget, timeout) = (self.max_response_bytes, &*self.budget, self.timeout);
+        let limits = Limits { max_bytes, budget, sent_at, timeout };
+        let read = response_body::read(asked.clone(), response, limits, |error| broken(error));
+        read.await.map_err(Failure::Fault)
     }
 
-    async fn read(
-        &self,
-        response: Response<Incoming>,
-        deadline: Instant,
-    ) -> Result<(Response<Bytes>, Reservation), Failure> {
-        let too_large = || Failure::Fault(FaultKind::TooLarge.into());
-        let (mut head, mut incoming) = response.into_parts();
-        let is_compressed = head.headers.contains_key(header::CONTENT_ENCODING);
-        // Absent where the body is chunked.
-        let announced =
-            incoming.size_hint().exact().map(|length| usize::try_from(length).unwrap_or(usize::MAX));
-        if announced.is_some_and(|announced| announced > self.max_response_bytes) {
-            return Err(too_large());
-        }
-        let needed = announced.filter(|_| !is_compressed).unwrap_or(self.max_response_bytes);
-        let room = timeout_at(deadline, self.budget.acquire(needed)).await;
-        let mut room = room.map_err(|_| Failure::Fault(FaultKind::Overloaded.into()))?;
-        let mut body = BytesMut::with_capacity(announced.unwrap_or(0));
-        while let Some(frame) = incoming.frame().await {
-            let Ok(chunk) = frame.map_err(Failure::Body)?.into_data() else { continue };
-            if body.len() + chunk.len() > self.max_response_bytes {
-                return Err(too_large());
-            }
-            body.extend_from_slice(&chunk);
-        }
-        let mut body = body.freeze();
-        if head.headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding == "gzip") {
-            let mut decoded = Vec::new();
-            let most = self.max_response_bytes as u64 + 1;
-            let read = MultiGzDecoder::new(&body[..]).take(most).read_to_end(&mut decoded);
-            if decoded.len() > self.max_response_bytes {
-                return Err(too_large());
-            }
-            let broken = |error| {
-                let why = format!("the connection broke: {error}");
-                Failure::Fault(FaultKind::Unavailable { retry_after: None, why }.into())
-            };
-            read.map_err(broken)?;
-            head.headers.remove(header::CONTENT_ENCODING);
-            head.headers.remove(header::CONTENT_LENGTH);
-            body = decoded.into();
-        }
-        room.shrink_to(body.len());
-        Ok((Response::from_parts(head, body), room))
-    }
-
-    fn timed_out(&self) -> BackendFault {
-        let why = format!("no whole response within {:?}", self.timeout);
-        FaultKind::Unavailable { retry_after: None, why }.into()
-    }
-}
-
-impl From<Failure> for BackendFault {
-    fn from(failure: Failure) -> Self {
+    fn fault(&self, asked: &Asked, failure: Failure) -> BackendFault {
         match failure {
-            Failure::Client(error) => fault(&error),
-            Failure::Body(error) => broken(&error),
+            Failure::Client(error) => asked.unanswered(fault(&error)),
+            Failure::TimedOut => {
+                let why = format!("no whole response within {:?}", self.timeout);
+                asked.unanswered(FaultKind::Unavailable { why }.into())
+            }
             Failure::Fault(fault) => fault,
         }
     }
@@ -314,7 +273,7 @@ pub(super) fn fault(error: &legacy::Error) -> BackendFault {
 
 fn broken(error: &(dyn Error + 'static)) -> BackendFault {
     let why = format!("the connection broke: {}", reason(error));
-    FaultKind::Unavailable { retry_after: None, why }.into()
+    FaultKind::Unavailable { why }.into()
 }
 
 /// Whether there was no response, so that none was another request's.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Times of a connection. All of them run on tokio's clock.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Intervals {
     /// After this, give or take [`age_jitter`](Self::age_jitter), no request is sent over a
     /// connection any more, and the name is looked up again.

@@ -25,7 +25,7 @@ use tokio::time::Instant;
 
 use super::{
     connector::{Connector, Dialer},
-    intervals::INTERVALS,
+    intervals::Intervals,
 };
 
 /// An HTTP client whose connections are opened by a [`Dialer`].
@@ -35,6 +35,7 @@ pub(super) type Client = legacy::Client<Connector, Full<Bytes>>;
 pub(super) struct Pool {
     dialer: Arc<Dialer>,
     timeout: Duration,
+    intervals: Intervals,
     current: ArcSwap<Generation>,
 }
 
@@ -60,9 +61,9 @@ impl fmt::Debug for Generation {
 
 impl Pool {
     /// `timeout` is that of a request.
-    pub(super) fn new(dialer: &Arc<Dialer>, timeout: Duration) -> Self {
-        let current = ArcSwap::from_pointee(Generation::new(dialer, timeout));
-        Self { dialer: Arc::clone(dialer), timeout, current }
+    pub(super) fn new(dialer: &Arc<Dialer>, timeout: Duration, intervals: Intervals) -> Self {
+        let current = ArcSwap::from_pointee(Generation::new(dialer, timeout, &intervals));
+        Self { dialer: Arc::clone(dialer), timeout, intervals, current }
     }
 
     /// The connections for a request that is sent now.
@@ -73,7 +74,7 @@ impl Pool {
 
     /// Sends no more requests over the connections of `old`, and returns their successors.
     pub(super) fn replace(&self, old: &Arc<Generation>) -> Arc<Generation> {
-        let new = Arc::new(Generation::new(&self.dialer, self.timeout));
+        let new = Arc::new(Generation::new(&self.dialer, self.timeout, &self.intervals));
         // Of several requests that failed together, one replaces it.
         let before = self.current.compare_and_swap(old, Arc::clone(&new));
         if Arc::ptr_eq(&before, old) { new } else { self.current.load_full() }
@@ -81,11 +82,11 @@ impl Pool {
 }
 
 impl Generation {
-    fn new(dialer: &Arc<Dialer>, timeout: Duration) -> Self {
+    fn new(dialer: &Arc<Dialer>, timeout: Duration, intervals: &Intervals) -> Self {
         let multiplexes = Arc::default();
         Self {
-            client: builder(timeout).build(Connector::new(dialer, &multiplexes)),
-            ends: Instant::now() + INTERVALS.age(rand::random()),
+            client: builder(timeout, intervals).build(Connector::new(dialer, &multiplexes)),
+            ends: Instant::now() + intervals.age(rand::random()),
             multiplexes,
         }
     }
@@ -97,21 +98,21 @@ impl Generation {
 }
 
 /// A client that opens a connection for each request.
-pub(super) fn without_pool(dialer: &Arc<Dialer>, timeout: Duration) -> Client {
-    builder(timeout).pool_max_idle_per_host(0).build(Connector::new(dialer, &Arc::default()))
+pub(super) fn without_pool(dialer: &Arc<Dialer>, timeout: Duration, intervals: &Intervals) -> Client {
+    builder(timeout, intervals).pool_max_idle_per_host(0).build(Connector::new(dialer, &Arc::default()))
 }
 
-fn builder(timeout: Duration) -> legacy::Builder {
+fn builder(timeout: Duration, intervals: &Intervals) -> legacy::Builder {
     let mut builder = legacy::Client::builder(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
         .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(INTERVALS.idle)
+        .pool_idle_timeout(intervals.idle)
         // As RFC 9112, section 5.2, has a client read them.
         .http1_allow_obsolete_multiline_headers_in_responses(true)
         .http1_allow_spaces_after_header_name_in_responses(true)
-        .http2_keep_alive_interval(INTERVALS.ping)
-        .http2_keep_alive_timeout(INTERVALS.ping_timeout.min(timeout))
+        .http2_keep_alive_interval(intervals.ping)
+        .http2_keep_alive_timeout(intervals.ping_timeout.min(timeout))
         .http2_keep_alive_while_idle(true);
     builder
 }

@@ -21,7 +21,9 @@ use crate::{
 
 mod connections;
 mod rate_limiter;
+mod reach;
 mod response_budget;
+mod tls_vendor;
 mod tokens;
 mod vendor;
 
@@ -152,7 +154,7 @@ async fn poll_with(endpoint: &Endpoint, permit: Permit) -> Result<JobState, Faul
 async fn outage(endpoint: &Endpoint) -> String {
     let fault = poll_once(endpoint).await.unwrap_err();
     assert_gives_nothing_away(&fault);
-    let FaultKind::Unavailable { retry_after: None, why } = fault else { panic!("{fault:?}") };
+    let FaultKind::Unavailable { why } = fault else { panic!("{fault:?}") };
     why
 }
 

@@ -20,6 +20,7 @@ mod one_core;
 mod outages;
 mod program;
 mod proxy;
+mod reach;
 mod registration;
 mod resume;
 mod rotation;

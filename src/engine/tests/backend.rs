@@ -3,7 +3,7 @@
 use super::test_backend::*;
 use crate::{
     engine::{Health, PollOutcome, PollPlan, Subscription},
-    job::{FaultKind, JobState},
+    job::{BackendFault, FaultKind, JobState},
 };
 
 #[tokio::test(start_paused = true)]
@@ -217,7 +217,7 @@ async fn nothing_is_sent_during_a_requested_wait() {
     let vendor = TestBackend::new(1);
     let watches = vendor.watch_all(&vendor.running(3));
     pass(SECOND / 2).await;
-    vendor.script.fail(FaultKind::Throttled { retry_after: Some(40 * SECOND) });
+    vendor.script.fail(BackendFault::from(FaultKind::Throttled).with_retry_after(Some(40 * SECOND)));
     pass(SECOND).await;
     vendor.script.recover();
     vendor.script.forget_calls();

@@ -21,6 +21,7 @@ pub(super) struct Received {
     /// Counts requests of the connection from 0.
     pub(super) nth: usize,
     pub(super) path: String,
+    pub(super) head: String,
     pub(super) authorization: Option<String>,
     pub(super) body: String,
 }
@@ -186,6 +187,7 @@ fn parsed(bytes: &[u8], connection: usize, nth: usize) -> Option<Received> {
     (body.len() >= length).then(|| Received {
         connection,
         nth,
+        head: format!("{head}\r\n"),
         path: head.split(' ').nth(1).unwrap().to_owned(),
         authorization: header("authorization"),
         body: body.to_owned(),

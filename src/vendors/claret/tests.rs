@@ -8,7 +8,10 @@ use super::{
     },
     *,
 };
-use crate::{job::Artifact, vendors::Token};
+use crate::{
+    job::{Artifact, FaultKind},
+    vendors::{Asked, Token},
+};
 
 /// The answer on the vendor's page.
 const COMPLETED: &str = r#"{
@@ -325,13 +328,58 @@ fn json_404_is_the_wrong_endpoint() {
     assert_eq!(fault, rejected.with_status(StatusCode::NOT_FOUND));
 }
 
+fn redirect(status: u16, location: &str) -> Response<Bytes> {
+    let mut response = html(status);
+    response.headers_mut().insert(header::LOCATION, location.parse().unwrap());
+    response
+}
+
 #[test]
-fn whatever_leads_to_the_login_page_is_a_matter_of_credentials() {
-    let bare_page = answer(200, "", "\n<!DOCTYPE html>");
-    let responses = [html(200), html(404), html(403), html(419), json(419, "{}"), json(302, ""), bare_page];
-    for response in responses {
+fn vendors_own_login_page_is_a_matter_of_credentials() {
+    for location in [
+        "https://plan.claret.app/demo/login",
+        "http://plan.claret.app/login",
+        "https://PLAN.claret.app:443/login/?from=x",
+        "/demo/login",
+        "/demo/Login/#x",
+        "login",
+        "//plan.claret.app/login",
+    ] {
+        let fault = read(&redirect(302, location)).unwrap_err();
+        assert_eq!(fault, FaultKind::CredentialsRejected.with_status(302_u16), "{location}");
+    }
+    for response in [json(401, "{}"), html(401), html(419), json(419, "{}")] {
         assert_eq!(read(&response).unwrap_err().kind, FaultKind::CredentialsRejected, "{response:?}");
     }
+}
+
+#[test]
+fn what_leads_elsewhere_or_is_a_page_says_nothing_about_credentials() {
+    for location in [
+        "https://elsewhere.example/login",
+        "https://plan.claret.app.elsewhere.example/login",
+        "https://plan.claret.app:8443/login",
+        "https://plan.claret.app@elsewhere.example/login",
+        "ftp://plan.claret.app/login",
+        "https://plan.claret.app/demo/api/v1/imports/status/7",
+        "/demo/nologin",
+        "/login/7",
+        "",
+    ] {
+        let fault = read(&redirect(302, location)).unwrap_err().kind;
+        assert!(matches!(fault, FaultKind::Rejected { .. }), "{location}: {fault:?}");
+    }
+    let bare_page = answer(200, "", "\n<!DOCTYPE html>");
+    for response in [html(200), html(404), html(403), html(422), bare_page] {
+        assert_ne!(read(&response).unwrap_err().kind, FaultKind::CredentialsRejected, "{response:?}");
+    }
+}
+
+#[test]
+fn request_has_a_path_without_the_job() {
+    let request = claret().request(&jobs(&["12345"]));
+    let fault = Asked::of(&request).unanswered(FaultKind::TooLarge.into());
+    assert_eq!(fault.exchange.as_deref(), Some("GET /demo/api/v1/imports/status/{id}"));
 }
 
 fn log_in(response: &Response<Bytes>) -> Result<Token, BackendFault> {
@@ -366,7 +414,7 @@ fn token_may_hold_a_bar_and_has_no_end() {
 
 #[test]
 fn refused_login_is_a_matter_of_credentials() {
-    for response in [json(401, "{}"), json(422, "{}"), json(403, ""), json(302, ""), html(200), html(422)] {
+    for response in [json(401, "{}"), json(422, "{}"), json(403, ""), redirect(302, "/login"), html(419)] {
         assert_eq!(log_in(&response).unwrap_err().kind, FaultKind::CredentialsRejected, "{response:?}");
     }
     for (status, body) in [(404, r#"{"message":"no"}"#), (400, "x"), (405, "{}")] {

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use http::{Method, StatusCode};
 use proptest::prelude::*;
 use secrecy::SecretString;
@@ -271,8 +273,58 @@ fn an_expired_token_is_an_error_with_http_200() {
 }
 
 #[test]
+fn outage_behind_the_server_is_an_error_with_http_200() {
+    let unavailable = |fault: &BackendFault| matches!(fault.kind, FaultKind::Unavailable { .. });
+    for jobs in [&["a"][..], &["a", "b", "c"]] {
+        for code in
+            ["INTERNAL_SERVER_ERROR", "SERVICE_UNAVAILABLE", "timeout", "GatewayTimeout", "BAD_GATEWAY"]
+        {
+            for path in [json!(null), json!(["result"])] {
+                let error = error("x", &path, &json!({"code":code}));
+                for data in [json!(null), json!({"result":null})] {
+                    let fault = read(jobs, &json!({"errors":[error],"data":data})).unwrap_err();
+                    assert!(unavailable(&fault) && fault.http_status.is_none(), "{code}: {fault:?}");
+                    assert_eq!(fault.retry_after, None);
+                }
+            }
+        }
+        for code in ["RATE_LIMITED", "throttled", "TOO_MANY_REQUESTS"] {
+            let error = error("x", &json!(["result"]), &json!({"code":code,"retryAfter":7}));
+            let fault = read(jobs, &json!({"errors":[error],"data":null})).unwrap_err();
+            assert_eq!(fault.kind, FaultKind::Throttled, "{code}");
+            assert_eq!(fault.retry_after, Some(Duration::from_secs(7)));
+        }
+        let busy = error("x", &json!(null), &json!({"code":"SLOW_DOWN","retryAfterMs":7000}));
+        let fault = read(jobs, &json!({"errors":[busy],"data":null})).unwrap_err();
+        assert_eq!((fault.kind, fault.retry_after), (FaultKind::Throttled, Some(Duration::from_secs(7))));
+        let denied = error("x", &json!(["result"]), &json!({"http":{"status":403}}));
+        let fault = read(jobs, &json!({"errors":[denied],"data":null})).unwrap_err();
+        assert_eq!(fault, FaultKind::Forbidden.into());
+        let refused = error("x", &json!(null), &json!({"exception":{"status":503}}));
+        let fault = read_at(400, jobs, &json!({"errors":[refused],"data":null}).to_string()).unwrap_err();
+        assert!(unavailable(&fault) && fault.http_status == Some(400), "{fault:?}");
+    }
+}
+
+#[test]
+fn outage_of_one_element_stays_its_own() {
+    let one = error("x", &json!(["result", 1]), &json!({"code":"SERVICE_UNAVAILABLE"}));
+    let data = json!({"result":[{"id":"a","status":"NONE"}, null]});
+    let said = read(&["a", "b"], &json!({"errors":[one],"data":data})).unwrap();
+    assert_eq!(said[0].as_ref().unwrap().state, JobState::Pending);
+    assert!(matches!(said[1], Err(JobFault::Malformed { .. })), "{said:?}");
+}
+
+#[test]
+fn missing_job_that_a_resolver_throws_is_missing() {
+    let thrown = error("Job not found", &json!(["result"]), &json!({"code":"INTERNAL_SERVER_ERROR"}));
+    let said = read(&["a"], &json!({"errors":[thrown],"data":null}));
+    assert_eq!(said, Ok(vec![Err(JobFault::NotFound)]));
+}
+
+#[test]
 fn errors_without_data_are_a_refusal_in_the_vendors_words() {
-    let internal = error("Internal server error", &json!(null), &json!({"code":"INTERNAL_SERVER_ERROR"}));
+    let internal = error("Internal server error", &json!(null), &json!({"code":"BAD_USER_INPUT"}));
     let rejected = |message: &str| FaultKind::Rejected { message: message.into() };
     for data in [json!(null), json!({}), json!({"result":null}), json!({"result":{}}), json!(7)] {
         let body = json!({"errors":[{}, internal],"data":data});
@@ -408,7 +460,7 @@ fn no_data_and_no_errors_is_malformed() {
     let invalid_utf8 = answer(200, b"{\"data\":{\"result\":[{\"id\":\"a\xff\"}]}}".as_slice());
     assert_eq!(observations(&adapter(), &jobs(&["a"]), &invalid_utf8), malformed("not a GraphQL response"));
     let html = Response::builder().header("Content-Type", "text/html").body("<html>".into()).unwrap();
-    assert_eq!(observations(&adapter(), &jobs(&["a"]), &html), malformed("not JSON"));
+    assert_eq!(observations(&adapter(), &jobs(&["a"]), &html), malformed("it is a page in HTML, not JSON"));
 }
 
 #[test]
@@ -418,7 +470,7 @@ fn http_status_decides_before_the_body() {
         let kind = |status| read_at(status, &["a"], body).unwrap_err().kind;
         assert_eq!(kind(401), FaultKind::CredentialsRejected);
         assert_eq!(kind(403), FaultKind::Forbidden);
-        assert!(matches!(kind(429), FaultKind::Throttled { .. }));
+        assert!(matches!(kind(429), FaultKind::Throttled));
         assert!(matches!(kind(500), FaultKind::Unavailable { .. }));
     }
     for body in [good.as_str(), "", "<html>"] {

@@ -201,7 +201,9 @@ impl HttpClient {
             Err(failure) => failure,
         };
         match failure {
-            Failure::Client(error) if was_taken_back(&error) => {
+            Failure::Client(error)
+                if was_taken_back(&error) || kept.multiplexes() && !has_connected && was_closed(&error) =>
+            {
                 let successors = self.kept.replace(kept);
                 self.exchange_once(&successors.client, &asked, again, permit).await
             }

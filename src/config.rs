@@ -161,6 +161,9 @@ pub struct Poll {
     /// How long a watched job may be missing at first.
     #[serde(deserialize_with = "values::duration::<_, 0, DAY>")]
     pub not_found_grace: Duration,
+    /// Wait after the vendor has rejected the secret; longer with each further time.
+    #[serde(deserialize_with = "values::duration::<_, 1, HOUR>")]
+    pub login_backoff: Duration,
     /// Longest back-off.
     #[serde(deserialize_with = "values::duration::<_, 1, DAY>")]
     pub max_backoff: Duration,
@@ -297,6 +300,7 @@ impl Default for Poll {
             max_concurrency: NonZeroUsize::new(8).expect("8 is not 0"),
             requests_per_second: NonZeroU32::new(20).expect("20 is not 0"),
             not_found_grace: Duration::from_secs(10),
+            login_backoff: Duration::from_secs(10),
             max_backoff: Duration::from_secs(30),
             max_response_bytes: 8 * 1024 * 1024,
         }

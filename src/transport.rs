@@ -10,7 +10,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use http::header;
 use secrecy::SecretString;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 use uuid::Uuid;
 
 use crate::{
@@ -30,13 +30,16 @@ mod response_budget;
 mod upstream;
 
 pub use backoff::{Backoff, LONGEST_RETRY_AFTER};
-use credentials::Credentials;
+pub use credentials::RejectedCredentials;
+use credentials::{Credentials, Purpose};
 pub use download::{File, Files};
 use failover::{Failover, Standby};
 use http_client::HttpClient;
 pub use rate_limiter::{Permit, RateLimiter};
 pub use response_budget::{DEFAULT_RESPONSE_BYTES, Reservation, ResponseBudget};
 pub use upstream::{PollResponse, Upstream};
+
+pub use crate::vendors::FileVersion;
 
 /// One backend on the network.
 #[derive(Debug)]
@@ -67,7 +70,7 @@ impl Endpoint {
     /// # Errors
     /// The configuration can't be used.
     pub fn new(backend: &config::Backend, budget: &Arc<ResponseBudget>) -> Result<Self, SetupError> {
-        let config::Backend { name, vendor, base_url, credentials, poll } = backend;
+        let config::Backend { name, vendor, base_url, poll, .. } = backend;
         let Clusters { primary, standbys } = vendor.build(base_url, poll.max_batch)?;
         let http_client = |url: &BaseUrl, adapter: &dyn Adapter| {
             HttpClient::new(url, poll, adapter.capabilities().identifies_jobs, Arc::clone(budget))
@@ -79,7 +82,7 @@ impl Endpoint {
         let backoff = Backoff { min: poll.min_interval, max: poll.max_backoff };
         Ok(Self {
             failover: Failover::new(name, standbys, backoff),
-            credentials: Arc::new(Credentials::new(credentials)?),
+            credentials: Arc::new(Credentials::new(backend)?),
             http: Arc::new(http_client(base_url, &*primary)?),
             adapter: primary,
             files: download::FileClient::new(base_url, poll)?,
@@ -146,26 +149,29 @@ impl Endpoint {
         jobs: &[JobRef],
         permit: &mut Permit,
     ) -> Result<PollResponse, BackendFault> {
-        let mut refreshed = false;
+        let mut is_repeat = false;
         loop {
-            let authorization = self.credentials.authorization(&**adapter, http, permit).await?;
+            let authorization =
+                self.credentials.authorization(&**adapter, http, Purpose::Poll, permit).await?;
             let mut request = adapter.request(jobs);
             if let Some(value) = &authorization.header {
                 request.headers_mut().insert(header::AUTHORIZATION, value.clone());
             }
             // The room of a rejected response is released before the token is refreshed.
-            let (response, room) = http.send(request, permit).await?;
-            match adapter.split(jobs, &response) {
-                Err(BackendFault { kind: FaultKind::CredentialsRejected, .. })
-                    if !refreshed && self.credentials.invalidate(authorization.version) =>
-                {
-                    refreshed = true;
-                }
-                outcome => {
-                    let elements = authorization.redact(outcome)?;
-                    return Ok(PollResponse::with_room(Arc::clone(adapter), elements, room));
-                }
+            let outcome = match http.send(request, permit).await {
+                Ok((response, room)) => adapter.split(jobs, &response).map(|elements| (elements, room)),
+                Err(fault) => Err(fault),
+            };
+            if self.credentials.judge(&authorization, outcome.as_ref().err(), is_repeat) {
+                is_repeat = true;
+                continue;
             }
+            let (outcome, room) = match outcome {
+                Ok((elements, room)) => (Ok(elements), room),
+                Err(fault) => (Err(fault), Reservation::default()),
+            };
+            let elements = authorization.redact(outcome)?;
+            return Ok(PollResponse::with_room(Arc::clone(adapter), elements, room));
         }
     }
 }
@@ -188,6 +194,14 @@ impl Upstream for Endpoint {
 
     fn credentials_rotated(&self) -> BoxFuture<'_, ()> {
         Box::pin(self.rotated.notified())
+    }
+
+    fn rejected_credentials(&self) -> Option<RejectedCredentials> {
+        self.credentials.rejected()
+    }
+
+    fn login_paused_until(&self) -> Option<Instant> {
+        self.credentials.paused_until()
     }
 
     fn files(&self) -> Option<&dyn Files> {

@@ -53,6 +53,21 @@ impl Secret {
         &self.source
     }
 
+    /// Its key within the backend and its place, for people.
+    pub fn origin(&self) -> String {
+        let key = self.key.split_once(".credentials.").map_or(&*self.key, |(_, key)| key);
+        match &self.source {
+            Source::Literal => format!("credentials.{key} of the configuration file"),
+            Source::Environment { name, file: None } => {
+                format!("credentials.{key} from the variable {name}")
+            }
+            Source::Environment { name, file: Some(file) } => {
+                format!("credentials.{key} from the variable {name}, which {} may set", file.display())
+            }
+            Source::File(file) => format!("credentials.{key} from the file {}", file.display()),
+        }
+    }
+
     /// Whether it may change while the program runs.
     pub fn may_change(&self) -> bool {
         match &self.source {

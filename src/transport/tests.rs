@@ -20,6 +20,7 @@ use crate::{
 };
 
 mod connections;
+mod login_budget;
 mod rate_limiter;
 mod response_budget;
 mod tokens;
@@ -45,6 +46,7 @@ fn poll() -> Poll {
         max_concurrency: NonZeroUsize::new(8).unwrap(),
         requests_per_second: NonZeroU32::new(20).unwrap(),
         not_found_grace: Duration::from_secs(10),
+        login_backoff: Duration::from_secs(10),
         max_backoff: Duration::from_secs(30),
         max_response_bytes: 64 << 10,
     }

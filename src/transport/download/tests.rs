@@ -93,13 +93,14 @@ impl Vendor {
                 max_concurrency: NonZeroUsize::MIN,
                 requests_per_second: NonZeroU32::MIN,
                 not_found_grace: SECOND,
+                login_backoff: SECOND,
                 max_backoff: SECOND,
                 max_response_bytes: 1,
             },
         };
         let permit = RateLimiter::new(NonZeroU32::MAX).deferred();
         let endpoint = Endpoint::new(&backend, &ResponseBudget::new(1 << 20)).unwrap();
-        endpoint.open(location, offset, permit).await
+        endpoint.open(location, offset, None, permit).await
     }
 
     fn heads(&self) -> Vec<String> {

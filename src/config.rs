@@ -28,6 +28,7 @@ mod file;
 mod overrides;
 mod problems;
 mod secret;
+mod secret_text;
 mod text_file;
 mod values;
 
@@ -236,9 +237,9 @@ impl Config {
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         for backend in &self.backends {
-            if backend.credentials.secret().is_none() {
-                continue;
-            }
+            let Some(secret) = backend.credentials.secret() else { continue };
+            let texts = secret.warnings(secret.value()).into_iter();
+            warnings.extend(texts.map(|text| format!("{} {text}", secret.key())));
             let base_url = std::iter::once(("base_url", &backend.base_url));
             for (key, url) in base_url.chain(backend.vendor.other_urls()) {
                 if !url.is_https() && !url.is_loopback() {

@@ -11,11 +11,10 @@ use futures_util::future::BoxFuture;
 use http::header;
 use secrecy::SecretString;
 use tokio::{sync::Notify, time::Instant};
-use uuid::Uuid;
 
 use crate::{
     config,
-    job::{BackendFault, FaultKind, JobFault, JobRef},
+    job::{BackendFault, JobRef},
     vendors::{Adapter, BaseUrl, BuildError, Clusters, StandbyCluster},
 };
 
@@ -24,6 +23,7 @@ mod credentials;
 mod download;
 mod failover;
 mod http_client;
+mod probe;
 mod rate_limiter;
 mod redaction;
 mod response_budget;
@@ -50,6 +50,7 @@ pub struct Endpoint {
     credentials: Arc<Credentials>,
     http: Arc<HttpClient>,
     files: download::FileClient,
+    settings: probe::Settings,
     rotated: Notify,
 }
 
@@ -76,7 +77,12 @@ impl Endpoint {
             HttpClient::new(url, poll, adapter.capabilities().identifies_jobs, Arc::clone(budget))
         };
         let standby = |StandbyCluster { base_url, adapter }: StandbyCluster| {
-            Ok(Standby { http: http_client(&base_url, &*adapter)?, adapter })
+            Ok(Standby { http: http_client(&base_url, &*adapter)?, adapter, base_url })
+        };
+        let settings = probe::Settings {
+            base_url: base_url.clone(),
+            key_in_path: vendor.key_in_path(),
+            secret: backend.credentials.secret().map(config::Secret::origin),
         };
         let standbys = standbys.into_iter().map(standby).collect::<Result<_, SetupError>>()?;
         let backoff = Backoff { min: poll.min_interval, max: poll.max_backoff };
@@ -86,6 +92,7 @@ impl Endpoint {
             http: Arc::new(http_client(base_url, &*primary)?),
             adapter: primary,
             files: download::FileClient::new(base_url, poll)?,
+            settings,
             rotated: Notify::new(),
         })
     }
@@ -104,40 +111,6 @@ impl Endpoint {
     /// The vendor's translation.
     pub fn adapter(&self) -> &Arc<dyn Adapter> {
         &self.adapter
-    }
-
-    /// Polls a job that does not exist, to see whether address and credentials work; at
-    /// each cluster, where there are several. Consumes `permit`.
-    ///
-    /// # Errors
-    /// What does not work, for people.
-    pub async fn probe(&self, mut permit: Permit) -> Result<(), String> {
-        let job = [JobRef::new("probe", self.adapter.probe_id(Uuid::new_v4()))];
-        let outcome = self.probe_at(&self.adapter, &self.http, &job, &mut permit).await;
-        outcome.map_err(|fault| fault.to_string())?;
-        for (index, standby) in self.failover.iter().flat_map(Failover::standbys).enumerate() {
-            let outcome = self.probe_at(&standby.adapter, &standby.http, &job, &mut permit).await;
-            outcome.map_err(|fault| format!("standby_urls[{index}]: {fault}"))?;
-        }
-        Ok(())
-    }
-
-    async fn probe_at(
-        &self,
-        adapter: &Arc<dyn Adapter>,
-        http: &HttpClient,
-        jobs: &[JobRef; 1],
-        permit: &mut Permit,
-    ) -> Result<(), BackendFault> {
-        let response = self.poll_at(adapter, http, jobs, permit).await?;
-        let [element] = response.elements() else { return Ok(()) };
-        let observed = element.as_ref().map_err(Clone::clone);
-        match observed.and_then(|element| response.observe(&jobs[0], element)) {
-            Ok(_) | Err(JobFault::NotFound | JobFault::Standby(_)) => Ok(()),
-            Err(JobFault::Forbidden) => Err(FaultKind::Forbidden.into()),
-            Err(JobFault::Invalid { message }) => Err(FaultKind::Rejected { message }.into()),
-            Err(JobFault::Malformed { why }) => Err(FaultKind::Malformed { why }.into()),
-        }
     }
 
     /// Polls one cluster with credentials. Where the vendor rejects a token, refreshes it

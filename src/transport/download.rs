@@ -252,7 +252,7 @@ impl Endpoint {
     }
 
     /// Sends the request and reads the head of the response.
-    async fn begin_file(
+    pub(super) async fn begin_file(
         &self,
         mut request: Request<Bytes>,
         offset: u64,

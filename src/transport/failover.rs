@@ -19,7 +19,7 @@ use tracing::{debug, info, warn};
 use super::{Backoff, Endpoint, HttpClient, Permit, PollResponse, Purpose};
 use crate::{
     job::{BackendFault, FaultKind, JobFault, JobRef},
-    vendors::{Adapter, Elements},
+    vendors::{Adapter, BaseUrl, Elements},
 };
 
 mod state;
@@ -31,6 +31,7 @@ use state::{Attempts, FailoverState};
 pub(super) struct Standby {
     pub(super) adapter: Arc<dyn Adapter>,
     pub(super) http: HttpClient,
+    pub(super) base_url: BaseUrl,
 }
 
 /// The clusters of one backend beside the primary, at least one.

@@ -13,7 +13,7 @@ use tokio::{net::TcpListener, task, time};
 use super::*;
 use crate::{
     config::{Backend, Credentials as Configured, Poll},
-    job::JobState,
+    job::{FaultKind, JobFault, JobState},
     vendors::{
         ClaretConfig, ClientAuth, DatasaurConfig, ImmutaConfig, KineticaConfig, Scheme, SignIn, VendorConfig,
     },

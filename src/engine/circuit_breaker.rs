@@ -165,6 +165,14 @@ impl CircuitBreaker {
         self.pause(now).map_or(until, |pause| pause.until.max(until))
     }
 
+    /// No poll can be authorized until then: one probe is sent afterwards.
+    pub fn no_login_until(&mut self, fault: &BackendFault, until: Instant) {
+        self.is_open = true;
+        if self.own.as_ref().is_none_or(|own| own.until < until) {
+            self.own = Some(Pause { until, fault: fault.clone() });
+        }
+    }
+
     /// Every part of a batch failed, and nothing else succeeded: the circuit breaker
     /// opens at once. Returns when the backend may be probed.
     pub fn trip(&mut self, fault: &BackendFault, began: Instant, now: Instant, dice: f64) -> Instant {

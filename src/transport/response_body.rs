@@ -62,10 +62,14 @@ where
     let (head, body) = response.into_parts();
     let mut response = Response::from_parts(head, Bytes::new());
     let head = &mut response;
-    add_date(head.headers_mut());
     head.extensions_mut().insert(asked);
+    let is_success = Class::of(head.status()) == Class::Success;
+    // Few successes have a date to compare.
+    if !is_success || !head.headers().contains_key(header::DATE) {
+        add_date(head.headers_mut());
+    }
     let body = Incoming { body, broken };
-    let outcome = if Class::of(head.status()) == Class::Success {
+    let outcome = if is_success {
         body.read(head.headers(), limits).await
     } else {
         body.read_refusal(head, limits).await

@@ -19,6 +19,7 @@ use crate::{
     },
 };
 
+mod answers;
 mod connections;
 mod rate_limiter;
 mod response_budget;

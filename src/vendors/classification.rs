@@ -80,7 +80,7 @@ impl Class {
 pub struct Asked {
     method: Method,
     uri: Uri,
-    path: Arc<str>,
+    template: Option<Arc<str>>,
 }
 
 /// The path of a request, with a word in place of what names a job. An extension of the
@@ -92,8 +92,11 @@ impl Asked {
     /// Of a request.
     pub fn of<B>(request: &Request<B>) -> Self {
         let template = request.extensions().get().map(|PathTemplate(path)| Arc::clone(path));
-        let path = template.unwrap_or_else(|| request.uri().path().into());
-        Self { method: request.method().clone(), uri: request.uri().clone(), path }
+        Self { method: request.method().clone(), uri: request.uri().clone(), template }
+    }
+
+    fn path(&self) -> &str {
+        self.template.as_deref().unwrap_or(self.uri.path())
     }
 
     /// A fault of a request that had no response.
@@ -115,7 +118,7 @@ impl Asked {
         let Ok(url) = Url::parse(&self.uri.to_string()).and_then(|own| own.join(location.0)) else {
             return "an invalid location".to_owned();
         };
-        let path = url.path().replace(self.uri.path(), &self.path);
+        let path = url.path().replace(self.uri.path(), self.path());
         let origin = url.origin();
         if origin.is_tuple() {
             format!("{}{}", origin.ascii_serialization(), cut(&path))
@@ -127,7 +130,7 @@ impl Asked {
 
 impl fmt::Display for Asked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.method, cut(&self.path))
+        write!(f, "{} {}", self.method, cut(self.path()))
     }
 }
 

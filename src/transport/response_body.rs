@@ -124,8 +124,9 @@ where
         let mut room = room.map_err(|_| BackendFault::from(FaultKind::Overloaded))?;
         let whole = timeout_at(sent_at + timeout, self.push_all(&mut decoder)).await;
         whole.map_err(|_| unfinished(timeout))??;
+        let capacity = decoder.capacity();
         let body = decoder.finish().map_err(undecodable)?;
-        room.shrink_to(body.len());
+        room.shrink_to(capacity.max(body.len()));
         Ok((body, room))
     }
 
@@ -153,6 +154,7 @@ where
         };
         let mut decoder = Decoder::new(head.headers(), MAX_REFUSAL_BYTES, announced);
         let whole = timeout_at(until, self.push_all(&mut decoder)).await;
+        let capacity = decoder.capacity();
         let whole = whole.unwrap_or_else(|_| Err(unfinished(until - now)));
         let needs_body = matches!(head.status(), StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY);
         let body = match whole {
@@ -162,7 +164,7 @@ where
             }
             Err(_) => decoder.into_partial(),
         };
-        room.shrink_to(body.len());
+        room.shrink_to(capacity.max(body.len()));
         Ok((body, room))
     }
 

@@ -239,7 +239,18 @@ impl HeadRules<'_> {
 /// The fault of a response, with the wait that it asks for and what was asked.
 pub fn in_context(mut fault: BackendFault, response: &Response<Bytes>) -> BackendFault {
     let (status, headers) = (response.status(), response.headers());
-    let of_head = || requested_wait::of_head(status, headers);
+    // An answer that is not ready yet: RFC 9110, section 15.3.3.
+    if status == StatusCode::ACCEPTED && matches!(fault.kind, FaultKind::Malformed { .. }) {
+        fault.kind = FaultKind::Unavailable { why: "it answered HTTP 202 without an answer yet".to_owned() };
+    }
+    // What the body says counts as if the status said it.
+    let meant = match fault.kind {
+        FaultKind::Throttled => StatusCode::TOO_MANY_REQUESTS,
+        FaultKind::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        FaultKind::Forbidden => StatusCode::FORBIDDEN,
+        _ => status,
+    };
+    let of_head = || requested_wait::of_head(meant, headers);
     fault.retry_after = fault.retry_after.or_else(of_head);
     if fault.retry_after.is_none() {
         fault.retry_after = requested_wait::of_body(headers, response.body());
@@ -248,11 +259,7 @@ pub fn in_context(mut fault: BackendFault, response: &Response<Bytes>) -> Backen
             fault.kind = FaultKind::Throttled;
         }
     }
-    // An answer that is not ready yet: RFC 9110, section 15.3.3.
-    if status == StatusCode::ACCEPTED && matches!(fault.kind, FaultKind::Malformed { .. }) {
-        fault.kind = FaultKind::Unavailable { why: "it answered HTTP 202 without an answer yet".to_owned() };
-    }
-    if status == StatusCode::FORBIDDEN && fault.kind == FaultKind::Forbidden && fault.retry_after.is_some() {
+    if fault.kind == FaultKind::Forbidden && fault.retry_after.is_some() {
         fault.kind = FaultKind::Throttled;
     }
     match response.extensions().get::<Asked>() {

@@ -294,6 +294,13 @@ fn outage_behind_the_server_is_an_error_with_http_200() {
             assert_eq!(fault.kind, FaultKind::Throttled, "{code}");
             assert_eq!(fault.retry_after, Some(Duration::from_secs(7)));
         }
+        let limited = error("x", &json!(null), &json!({"code":"RATE_LIMITED"}));
+        let mut response = answer(200, json!({"errors":[limited],"data":null}).to_string());
+        for (name, value) in [("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "7")] {
+            response.headers_mut().insert(name, value.parse().unwrap());
+        }
+        let fault = observations(&adapter(), &self::jobs(jobs), &response).unwrap_err();
+        assert_eq!((fault.kind, fault.retry_after), (FaultKind::Throttled, Some(Duration::from_secs(7))));
         let busy = error("x", &json!(null), &json!({"code":"SLOW_DOWN","retryAfterMs":7000}));
         let fault = read(jobs, &json!({"errors":[busy],"data":null})).unwrap_err();
         assert_eq!((fault.kind, fault.retry_after), (FaultKind::Throttled, Some(Duration::from_secs(7))));

@@ -19,6 +19,7 @@ use crate::{
 };
 
 mod backoff;
+mod content_coding;
 mod credentials;
 mod download;
 mod failover;
@@ -26,10 +27,12 @@ mod http_client;
 mod probe;
 mod rate_limiter;
 mod redaction;
+mod response_body;
 mod response_budget;
 mod upstream;
 
-pub use backoff::{Backoff, LONGEST_RETRY_AFTER};
+pub use crate::vendors::LONGEST_RETRY_AFTER;
+pub use backoff::Backoff;
 pub use credentials::RejectedCredentials;
 use credentials::{Credentials, Purpose};
 pub use download::{File, Files};

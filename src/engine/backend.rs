@@ -200,7 +200,7 @@ impl Backend {
     /// backend has not refused yet `passes`: it is polled though the backend refuses others.
     fn note_pause(state: &mut State, number: usize, passes: bool, now: Instant) -> Option<Pause> {
         let entry = &state.jobs[number];
-        let passes = |pause: &Pause| pause.fault.kind.is_refusal() && passes && !entry.quarantined;
+        let passes = |pause: &Pause| pause.fault.is_refusal() && passes && !entry.quarantined;
         if let Some(pause) = state.breaker.trouble(now).filter(|pause| !passes(pause)) {
             let mut record = entry.shared.record();
             if record.outcome == PollOutcome::NotPolled {

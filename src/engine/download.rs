@@ -166,7 +166,7 @@ impl Download {
     /// The next piece, at most 64 KiB; `None` after the last byte or a failure.
     pub async fn next(&mut self) -> Option<Result<Bytes, DownloadFailure>> {
         let piece = self.pieces.as_mut()?.recv().await.unwrap_or_else(|| {
-            let kind = FaultKind::Unavailable { retry_after: None, why: "the download broke off".into() };
+            let kind = FaultKind::Unavailable { why: "the download broke off".into() };
             Err(Failure::Backend { fault: kind.into(), retry_in: Duration::ZERO }.into())
         });
         if !matches!(piece, Ok(Some(_))) {
@@ -342,7 +342,7 @@ impl Downloads {
         if fault.kind == FaultKind::CredentialsRejected {
             return self.upstream.login_paused_until();
         }
-        let throttles = matches!(fault.kind, FaultKind::Throttled { .. });
+        let throttles = matches!(fault.kind, FaultKind::Throttled);
         throttles.then(|| self.backend.throttled(fault, began, rand::random()))
     }
 }
@@ -462,7 +462,7 @@ impl Reporter {
             FileFault::PastEnd { size } => DownloadFailure::PastEnd { size },
             FileFault::Backend(fault) => {
                 let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-                let retry_in = left.or_else(|| fault.retry_after()).unwrap_or(self.retry);
+                let retry_in = left.or(fault.retry_after).unwrap_or(self.retry);
                 Failure::Backend { fault, retry_in }.into()
             }
         }

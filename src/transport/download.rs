@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout};
 use super::{
     Endpoint, Permit, Purpose, SetupError,
     http_client::{client_builder, reason},
+    response_body::add_date,
 };
 use crate::{
     config,
@@ -170,7 +171,7 @@ fn same_version(before: &FileVersion, part: &Part, offset: u64) -> Result<FileVe
 }
 
 fn broken(why: String) -> FileFault {
-    BackendFault::from(FaultKind::Unavailable { retry_after: None, why }).into()
+    BackendFault::from(FaultKind::Unavailable { why }).into()
 }
 
 /// An HTTP client for files.
@@ -271,12 +272,13 @@ impl Endpoint {
         let response = timeout(*patience, client.execute(request)).await;
         let silent = |_| {
             let why = format!("no response within {patience:?}");
-            BackendFault::from(FaultKind::Unavailable { retry_after: None, why })
+            BackendFault::from(FaultKind::Unavailable { why })
         };
         let response = response.map_err(silent)?.map_err(|error| self.http.fault(&error))?;
         let mut head = Response::new(Bytes::new());
         *head.status_mut() = response.status();
         head.headers_mut().clone_from(response.headers());
+        add_date(head.headers_mut());
         Ok((head, response))
     }
 }

@@ -19,6 +19,7 @@ use crate::{
     },
 };
 
+mod answers;
 mod connections;
 mod login_budget;
 mod rate_limiter;
@@ -147,7 +148,7 @@ async fn poll_with(endpoint: &Endpoint, permit: Permit) -> Result<JobState, Faul
 async fn outage(endpoint: &Endpoint) -> String {
     let fault = poll_once(endpoint).await.unwrap_err();
     assert_gives_nothing_away(&fault);
-    let FaultKind::Unavailable { retry_after: None, why } = fault else { panic!("{fault:?}") };
+    let FaultKind::Unavailable { why } = fault else { panic!("{fault:?}") };
     why
 }
 

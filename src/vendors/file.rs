@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode, header};
 use thiserror::Error;
 
-use super::response;
+use super::{requested_wait, response};
 use crate::job::{BackendFault, FaultKind};
 
 mod location;
@@ -97,8 +97,8 @@ pub(super) fn part(offset: u64, head: &Response<Bytes>) -> Result<Part, FileFaul
         },
         StatusCode::ACCEPTED => {
             let why = "the file is not ready yet (HTTP 202)".to_owned();
-            let retry_after = response::retry_after(headers);
-            return Err(BackendFault::from(FaultKind::Unavailable { retry_after, why }).into());
+            let fault = BackendFault::from(FaultKind::Unavailable { why });
+            return Err(fault.with_retry_after(requested_wait::of_head(status, headers)).into());
         }
         StatusCode::NOT_FOUND | StatusCode::GONE => {
             return Err(FileFault::Missing { http_status: status.as_u16() });
@@ -247,8 +247,7 @@ mod tests {
         assert_eq!(read(0, 302, &[("location", "/x")]), Err(FileFault::Redirected { http_status: 302 }));
         assert_eq!(kind(read(0, 401, &[])), FaultKind::CredentialsRejected);
         assert_eq!(kind(read(0, 403, &[])), FaultKind::Forbidden);
-        let retry_after = Some(std::time::Duration::from_secs(7));
-        assert_eq!(kind(read(0, 429, &[("retry-after", "7")])), FaultKind::Throttled { retry_after });
+        assert_eq!(kind(read(0, 429, &[("retry-after", "7")])), FaultKind::Throttled);
         assert!(matches!(kind(read(0, 503, &[])), FaultKind::Unavailable { .. }));
         assert!(matches!(kind(read(0, 400, &[])), FaultKind::Rejected { .. }));
         for status in [201, 204, 206] {
@@ -277,7 +276,7 @@ mod tests {
         for (headers, wait) in [(&[("retry-after", "7")][..], Some(7)), (&[], None)] {
             let Err(FileFault::Backend(fault)) = read(0, 202, headers) else { panic!() };
             assert!(fault.to_string().contains("not ready yet") && fault.kind.is_temporary(), "{fault}");
-            assert_eq!(fault.retry_after(), wait.map(std::time::Duration::from_secs));
+            assert_eq!(fault.retry_after, wait.map(std::time::Duration::from_secs));
         }
     }
 }

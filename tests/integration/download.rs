@@ -401,7 +401,7 @@ async fn download_that_the_vendor_refuses_reports_its_message() {
         ),
         (Effect::Redirect("http://192.0.2.1/a.csv".to_owned()), Failure::not_found("redirect")),
         (Effect::Redirect(login), Failure::rejected()),
-        (Effect::Html(200), Failure::rejected()),
+        (Effect::Html(200), Failure::new(Code::Internal, "BACKEND_MALFORMED")),
         (Effect::status(401, "{}"), Failure::rejected()),
         (Effect::status(403, "{}"), Failure::new(Code::FailedPrecondition, "BACKEND_FORBIDDEN")),
         (Effect::status(404, "{}"), Failure::not_found("")),

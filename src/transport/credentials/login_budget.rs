@@ -148,7 +148,7 @@ impl LoginBudget {
             self.begin_trial(now, dice);
         } else if self.unfinished > 1 {
             let why = "the last requests for a token were cancelled".to_owned();
-            let fault = FaultKind::Unavailable { retry_after: None, why }.into();
+            let fault = FaultKind::Unavailable { why }.into();
             self.pause = Some(Pause { until: now + self.wait_after(self.unfinished, dice), fault });
         }
         Ok(())
@@ -173,7 +173,7 @@ impl LoginBudget {
         // As a failed poll, the first one alone keeps nobody from trying again.
         let failures = if self.rejections > 0 { self.failures } else { self.failures - 1 };
         let wait = (failures > 0).then(|| self.backoff.wait(failures, dice));
-        let wait = wait.max(fault.retry_after().map(|wait| wait.min(crate::transport::LONGEST_RETRY_AFTER)));
+        let wait = wait.max(fault.retry_after.map(|wait| wait.min(crate::transport::LONGEST_RETRY_AFTER)));
         self.pause = wait.map(|wait| Pause { until: now + wait, fault: fault.clone() });
     }
 
@@ -207,7 +207,8 @@ impl LoginBudget {
             return None;
         }
         self.is_proven = false;
-        let wait = self.wait_after(self.rejections, dice);
+        let requested = fault.retry_after.unwrap_or_default().min(crate::transport::LONGEST_RETRY_AFTER);
+        let wait = self.wait_after(self.rejections, dice).max(requested);
         self.pause = Some(Pause { until: now + wait, fault: fault.clone() });
         Some(wait)
     }
@@ -268,7 +269,7 @@ mod tests {
     }
 
     fn down() -> BackendFault {
-        FaultKind::Unavailable { retry_after: None, why: "down".into() }.into()
+        FaultKind::Unavailable { why: "down".into() }.into()
     }
 
     proptest! {

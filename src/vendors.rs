@@ -39,7 +39,7 @@ pub use datasaur::{ClientAuth, Datasaur, DatasaurConfig};
 pub use elements::Elements;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use elements::{Observations, observations};
-pub use file::{FileFault, Part, RefusedLocation};
+pub use file::{FileFault, FileVersion, Part, RefusedLocation};
 pub use immuta::{Immuta, ImmutaConfig};
 pub use kind::{
     BuildError, Clusters, Key, KeyProblem, OwnCredentials, ReadKeys, Scheme, SecretForm, SignIn,

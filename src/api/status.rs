@@ -140,6 +140,10 @@ pub(super) fn of_download(failure: &DownloadFailure, job: &JobRef) -> Status {
             details.add_quota_failure_violation(subject, failure.to_string());
             (Code::ResourceExhausted, details)
         }
+        DownloadFailure::Changed { artifact_id } => {
+            metadata.insert("artifact_id".into(), artifact_id.clone());
+            (Code::Aborted, info("ARTIFACT_CHANGED", metadata))
+        }
         DownloadFailure::Stalled => (Code::Aborted, info("READER_STALLED", metadata)),
     };
     Status::with_error_details(code, failure.to_string(), details)
@@ -181,7 +185,7 @@ fn of_fault(
             (Code::Unavailable, "BACKEND_UNAVAILABLE", true)
         }
         FaultKind::Throttled => (Code::Unavailable, "BACKEND_THROTTLED", true),
-        FaultKind::CredentialsRejected => (Code::FailedPrecondition, "BACKEND_CREDENTIALS_REJECTED", false),
+        FaultKind::CredentialsRejected => (Code::FailedPrecondition, "BACKEND_CREDENTIALS_REJECTED", true),
         FaultKind::Forbidden => (Code::FailedPrecondition, "BACKEND_FORBIDDEN", false),
         FaultKind::Rejected { message } => {
             if !message.is_empty() {

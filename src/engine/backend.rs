@@ -302,6 +302,11 @@ impl Backend {
         state.breaker.failed(fault, began, Instant::now(), dice)
     }
 
+    /// A poll failed because none can be authorized until then.
+    pub(super) fn no_login_until(&self, fault: &BackendFault, until: Instant) {
+        self.state().breaker.no_login_until(fault, until);
+    }
+
     /// The gateway's credentials were replaced: jobs that could not be polled because the
     /// old ones were rejected are polled at once.
     pub(super) fn credentials_rotated(&self, now: Instant) {

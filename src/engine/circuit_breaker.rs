@@ -150,8 +150,11 @@ impl CircuitBreaker {
         let later = |pause: &Option<Pause>, until| pause.as_ref().is_none_or(|pause| pause.until < until);
         let until = if let Some(requested) = fault.retry_after {
             let until = now + requested.min(LONGEST_RETRY_AFTER).max(self.backoff.min);
-            if later(&self.requested, until) {
-                self.requested = Some(Pause { until, fault: fault.clone() });
+            // Another secret need not wait for what was said of this one.
+            let of_secret = fault.kind == FaultKind::CredentialsRejected;
+            let pause = if of_secret { &mut self.own } else { &mut self.requested };
+            if later(pause, until) {
+                *pause = Some(Pause { until, fault: fault.clone() });
             }
             until
         } else {
@@ -163,6 +166,14 @@ impl CircuitBreaker {
             until
         };
         self.pause(now).map_or(until, |pause| pause.until.max(until))
+    }
+
+    /// No poll can be authorized until then: one probe is sent afterwards.
+    pub fn no_login_until(&mut self, fault: &BackendFault, until: Instant) {
+        self.is_open = true;
+        if self.own.as_ref().is_none_or(|own| own.until < until) {
+            self.own = Some(Pause { until, fault: fault.clone() });
+        }
     }
 
     /// Every part of a batch failed, and nothing else succeeded: the circuit breaker

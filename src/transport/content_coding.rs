@@ -97,6 +97,18 @@ impl Decoder {
         if matches!(self.state, State::Deflate(_)) || !self.inner.is_empty() { 2 } else { 1 }
     }
 
+    /// Bytes of memory that the body holds now.
+    pub(super) fn capacity(&self) -> usize {
+        match &self.state {
+            State::Plain(output)
+            | State::Gzip { output, .. }
+            | State::Padding(output)
+            | State::Deflate(output) => output.bytes.capacity(),
+            State::Member(member) => member.get_ref().bytes.capacity(),
+            State::Failed => 0,
+        }
+    }
+
     /// Decodes the next bytes.
     pub(super) fn push(&mut self, mut bytes: &[u8]) -> Result<(), DecodeError> {
         // Members without content and padding cost no room, only time.

@@ -10,10 +10,10 @@ use std::{fmt, future::Future, pin::Pin, time::Duration};
 use bytes::{Buf, Bytes};
 use http::{HeaderMap, HeaderValue, Request, Response, header};
 use http_body_util::{BodyExt, combinators::BoxBody};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::{
-    Endpoint, Permit, SetupError,
+    Endpoint, Permit, Purpose, SetupError,
     connector::Dialer,
     http_client::{fault, headers, reason, with_headers},
     intervals::INTERVALS,
@@ -24,23 +24,33 @@ use super::{
 use crate::{
     config,
     job::{BackendFault, FaultKind},
-    vendors::{BaseUrl, FileFault, Part},
+    vendors::{BaseUrl, FileFault, FileVersion, Part},
 };
 
 /// Most bytes of a piece.
 const PIECE: usize = 64 * 1024;
 
+/// Most bytes that an HTTP/2 connection holds which nobody has read.
+const WINDOW: u32 = 256 * 1024;
+
 /// Where files can be had.
 pub trait Files: Send + Sync {
     /// Requests the bytes from `offset` on of the file at a location that the
-    /// vendor gave, and consumes `permit` for each request. Dropping the future, or the
-    /// file, cancels the request.
+    /// vendor gave, and consumes `permit` for each request. With a `version`, a file that
+    /// was replaced since is a failure. Dropping the future, or the file, cancels the
+    /// request.
     fn open<'a>(
         &'a self,
         location: &'a str,
         offset: u64,
+        version: Option<&'a FileVersion>,
         permit: Permit,
     ) -> Pin<Box<dyn Future<Output = Result<File, FileFault>> + Send + 'a>>;
+
+    /// Until when no download is sent since none can be authorized.
+    fn downloads_paused_until(&self) -> Option<Instant> {
+        None
+    }
 }
 
 /// A file that is being read, from an offset on.
@@ -68,6 +78,11 @@ impl File {
     /// Whole size in bytes, where the vendor says.
     pub fn size(&self) -> Option<u64> {
         self.part.size
+    }
+
+    /// What tells this version of the file from others.
+    pub fn version(&self) -> &FileVersion {
+        &self.part.version
     }
 
     /// The next bytes, at most 64 KiB; `None` after the last. Nothing is read ahead
@@ -125,10 +140,39 @@ impl File {
 impl File {
     /// A file that is here already.
     pub(crate) fn of(bytes: Bytes) -> Self {
-        let part = Part { content_type: String::new(), size: None, length: None, skip: 0 };
+        let version = FileVersion::default();
+        let part = Part { content_type: String::new(), size: None, length: None, skip: 0, version };
         let body = http_body_util::Full::new(bytes).map_err(|never| match never {}).boxed();
         Self { part, body, read: 0, chunk: Bytes::new(), patience: Duration::from_secs(1) }
     }
+}
+
+/// A file that is too short for the offset was replaced if its earlier part was of another
+/// version.
+fn unless_changed(fault: FileFault, version: Option<&FileVersion>, head: &Response<Bytes>) -> FileFault {
+    match (&fault, version) {
+        (FileFault::PastEnd { size }, Some(version)) => {
+            if version.differs_from(&FileVersion::of(head, *size)) { FileFault::Changed } else { fault }
+        }
+        _ => fault,
+    }
+}
+
+/// The version of a response, which has to be the one before. A part that If-Range asked for
+/// need not repeat what it is (RFC 9110, section 15.3.7); any other has to.
+fn same_version(before: &FileVersion, part: &Part, offset: u64) -> Result<FileVersion, FileFault> {
+    let Part { skip, version: now, .. } = part;
+    if before.differs_from(now) {
+        return Err(FileFault::Changed);
+    }
+    if now.has_validator() || !before.has_validator() {
+        return Ok(now.clone());
+    }
+    if offset > *skip && before.if_range().is_some() {
+        return Ok(before.clone());
+    }
+    let why = "it does not say which version of the file it is";
+    Err(BackendFault::from(FaultKind::Malformed { why }).into())
 }
 
 fn broken(why: String) -> FileFault {
@@ -149,44 +193,73 @@ impl FileClient {
         poll: &config::Poll,
         network: &config::Network,
     ) -> Result<Self, SetupError> {
-        // A shared connection would let one reader's full window stop the others.
-        let dialer = Dialer::new(base_url, network, poll.connect_timeout, Offer::Http1)?;
+        // A shared connection would let one reader's full window stop the others: each
+        // download has its own, on every HTTP version, with little read ahead.
+        let dialer = Dialer::new(base_url, network, poll.connect_timeout, Offer::All)?;
         let headers = headers(&dialer, network);
-        Ok(Self {
-            client: pool::without_pool(&dialer, poll.timeout, &INTERVALS),
-            headers,
-            patience: poll.timeout,
-        })
+        let client = pool::for_files(&dialer, poll.timeout, &INTERVALS, WINDOW);
+        Ok(Self { client, headers, patience: poll.timeout })
     }
 }
 
 impl Endpoint {
-    async fn open_file(&self, location: &str, offset: u64, mut permit: Permit) -> Result<File, FileFault> {
-        let mut refreshed = false;
+    async fn open_file(
+        &self,
+        location: &str,
+        offset: u64,
+        version: Option<&FileVersion>,
+        mut permit: Permit,
+    ) -> Result<File, FileFault> {
+        let mut is_repeat = false;
         loop {
             let mut request = self.adapter.file_request(location)?;
-            let authorization =
-                self.credentials.authorization(&*self.adapter, &self.http, &mut permit).await?;
-            if let Some(value) = authorization.header {
-                request.headers_mut().insert(header::AUTHORIZATION, value);
+            let authorization = self
+                .credentials
+                .authorization(&*self.adapter, &self.http, Purpose::File, &mut permit)
+                .await?;
+            let headers = request.headers_mut();
+            if let Some(value) = &authorization.header {
+                headers.insert(header::AUTHORIZATION, value.clone());
             }
-            let (head, body) = self.begin_file(request, offset, &mut permit).await?;
-            match self.adapter.file_part(offset, &head) {
-                Err(FileFault::Backend(BackendFault { kind: FaultKind::CredentialsRejected, .. }))
-                    if !refreshed && self.credentials.invalidate(authorization.version) =>
-                {
-                    refreshed = true;
-                }
-                part => {
-                    let (chunk, patience) = (Bytes::new(), self.files.patience);
-                    return part.map(|part| File { part, body, read: 0, chunk, patience });
-                }
+            if let Some(value) = version.and_then(FileVersion::if_range).filter(|_| offset > 0) {
+                headers.insert(header::IF_RANGE, value);
             }
+            let file = match self.begin_file(request, offset, &mut permit).await {
+                Ok((head, body)) => self
+                    .adapter
+                    .file_part(offset, &head)
+                    .map(|part| File {
+                        part,
+                        body,
+                        read: 0,
+                        chunk: Bytes::new(),
+                        patience: self.files.patience,
+                    })
+                    .map_err(|fault| unless_changed(fault, version, &head)),
+                Err(fault) => Err(fault.into()),
+            };
+            // A missing file, for example, says nothing of the credentials.
+            let fault = match &file {
+                Err(FileFault::Backend(fault)) => Some(fault),
+                _ => None,
+            };
+            let is_undecided = file.is_err() && fault.is_none();
+            if is_undecided {
+                self.credentials.undecided(&authorization);
+            } else if self.credentials.judge(&authorization, fault, is_repeat) {
+                is_repeat = true;
+                continue;
+            }
+            let mut file = file?;
+            if let Some(version) = version {
+                file.part.version = same_version(version, &file.part, offset)?;
+            }
+            return Ok(file);
         }
     }
 
     /// Sends the request and reads the head of the response.
-    async fn begin_file(
+    pub(super) async fn begin_file(
         &self,
         mut request: Request<Bytes>,
         offset: u64,
@@ -219,9 +292,14 @@ impl Files for Endpoint {
         &'a self,
         location: &'a str,
         offset: u64,
+        version: Option<&'a FileVersion>,
         permit: Permit,
     ) -> Pin<Box<dyn Future<Output = Result<File, FileFault>> + Send + 'a>> {
-        Box::pin(self.open_file(location, offset, permit))
+        Box::pin(self.open_file(location, offset, version, permit))
+    }
+
+    fn downloads_paused_until(&self) -> Option<Instant> {
+        self.credentials.downloads_paused_until()
     }
 }
 

@@ -16,10 +16,10 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info, warn};
 
-use super::{Backoff, Endpoint, HttpClient, Permit, PollResponse};
+use super::{Backoff, Endpoint, HttpClient, Permit, PollResponse, Purpose};
 use crate::{
     job::{BackendFault, FaultKind, JobFault, JobRef},
-    vendors::{Adapter, Elements},
+    vendors::{Adapter, BaseUrl, Elements},
 };
 
 mod state;
@@ -31,6 +31,7 @@ use state::{Attempts, FailoverState};
 pub(super) struct Standby {
     pub(super) adapter: Arc<dyn Adapter>,
     pub(super) http: HttpClient,
+    pub(super) base_url: BaseUrl,
 }
 
 /// The clusters of one backend beside the primary, at least one.
@@ -200,13 +201,16 @@ impl Endpoint {
         async move {
             let Some(check) = adapter.health_check() else { return };
             let health = async {
-                let authorization = credentials.authorization(&*adapter, &http, &mut permit).await?;
+                let authorization =
+                    credentials.authorization(&*adapter, &http, Purpose::Poll, &mut permit).await?;
                 let mut request = check.health_request();
-                if let Some(value) = authorization.header {
-                    request.headers_mut().insert(header::AUTHORIZATION, value);
+                if let Some(value) = &authorization.header {
+                    request.headers_mut().insert(header::AUTHORIZATION, value.clone());
                 }
-                let (response, _room) = http.send(request, &mut permit).await?;
-                check.read_health(&response)
+                let response = http.send(request, &mut permit).await;
+                let health = response.and_then(|(response, _room)| check.read_health(&response));
+                credentials.judge(&authorization, health.as_ref().err(), true);
+                health
             };
             match health.await {
                 Ok(()) => lock(&state).recovered(),

@@ -102,6 +102,21 @@ pub(super) fn without_pool(dialer: &Arc<Dialer>, timeout: Duration, intervals: &
     builder(timeout, intervals).pool_max_idle_per_host(0).build(Connector::new(dialer, &Arc::default()))
 }
 
+/// The same, for bodies of any size: an HTTP/2 connection holds at most `window` bytes that
+/// nobody has read.
+pub(super) fn for_files(
+    dialer: &Arc<Dialer>,
+    timeout: Duration,
+    intervals: &Intervals,
+    window: u32,
+) -> Client {
+    builder(timeout, intervals)
+        .pool_max_idle_per_host(0)
+        .http2_initial_stream_window_size(window)
+        .http2_initial_connection_window_size(window)
+        .build(Connector::new(dialer, &Arc::default()))
+}
+
 fn builder(timeout: Duration, intervals: &Intervals) -> legacy::Builder {
     let mut builder = legacy::Client::builder(TokioExecutor::new());
     builder

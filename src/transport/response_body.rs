@@ -62,10 +62,14 @@ where
     let (head, body) = response.into_parts();
     let mut response = Response::from_parts(head, Bytes::new());
     let head = &mut response;
-    add_date(head.headers_mut());
     head.extensions_mut().insert(asked);
+    let is_success = Class::of(head.status()) == Class::Success;
+    // Few successes have a date to compare.
+    if !is_success || !head.headers().contains_key(header::DATE) {
+        add_date(head.headers_mut());
+    }
     let body = Incoming { body, broken };
-    let outcome = if Class::of(head.status()) == Class::Success {
+    let outcome = if is_success {
         body.read(head.headers(), limits).await
     } else {
         body.read_refusal(head, limits).await
@@ -120,8 +124,9 @@ where
         let mut room = room.map_err(|_| BackendFault::from(FaultKind::Overloaded))?;
         let whole = timeout_at(sent_at + timeout, self.push_all(&mut decoder)).await;
         whole.map_err(|_| unfinished(timeout))??;
+        let capacity = decoder.capacity();
         let body = decoder.finish().map_err(undecodable)?;
-        room.shrink_to(body.len());
+        room.shrink_to(capacity.max(body.len()));
         Ok((body, room))
     }
 
@@ -149,6 +154,7 @@ where
         };
         let mut decoder = Decoder::new(head.headers(), MAX_REFUSAL_BYTES, announced);
         let whole = timeout_at(until, self.push_all(&mut decoder)).await;
+        let capacity = decoder.capacity();
         let whole = whole.unwrap_or_else(|_| Err(unfinished(until - now)));
         let needs_body = matches!(head.status(), StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY);
         let body = match whole {
@@ -158,7 +164,7 @@ where
             }
             Err(_) => decoder.into_partial(),
         };
-        room.shrink_to(body.len());
+        room.shrink_to(capacity.max(body.len()));
         Ok((body, room))
     }
 

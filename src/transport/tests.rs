@@ -13,13 +13,15 @@ use tokio::{net::TcpListener, task, time};
 use super::*;
 use crate::{
     config::{Backend, Credentials as Configured, Network, Poll},
-    job::JobState,
+    job::{FaultKind, JobFault, JobState},
     vendors::{
         ClaretConfig, ClientAuth, DatasaurConfig, ImmutaConfig, KineticaConfig, Scheme, SignIn, VendorConfig,
     },
 };
 
+mod answers;
 mod connections;
+mod login_budget;
 mod rate_limiter;
 mod reach;
 mod response_budget;
@@ -47,6 +49,7 @@ fn poll() -> Poll {
         max_concurrency: NonZeroUsize::new(8).unwrap(),
         requests_per_second: NonZeroU32::new(20).unwrap(),
         not_found_grace: Duration::from_secs(10),
+        login_backoff: Duration::from_secs(10),
         max_backoff: Duration::from_secs(30),
         max_response_bytes: 64 << 10,
     }

@@ -21,8 +21,6 @@ use super::SetupError;
 pub(super) enum Offer {
     /// HTTP/2, or else HTTP/1.1.
     All,
-    /// HTTP/1.1.
-    Http1,
     /// None: what follows is not the vendor's.
     Nothing,
 }
@@ -62,7 +60,6 @@ pub(super) fn connector(ca: Option<&Path>, offer: Offer) -> Result<TlsConnector,
     let mut config = builder.with_root_certificates(roots).with_no_client_auth();
     let protocols: &[&[u8]] = match offer {
         Offer::All => &[b"h2", b"http/1.1"],
-        Offer::Http1 => &[b"http/1.1"],
         Offer::Nothing => &[],
     };
     config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();

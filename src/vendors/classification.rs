@@ -80,7 +80,7 @@ impl Class {
 pub struct Asked {
     method: Method,
     uri: Uri,
-    path: Arc<str>,
+    template: Option<Arc<str>>,
 }
 
 /// The path of a request, with a word in place of what names a job. An extension of the
@@ -92,8 +92,11 @@ impl Asked {
     /// Of a request.
     pub fn of<B>(request: &Request<B>) -> Self {
         let template = request.extensions().get().map(|PathTemplate(path)| Arc::clone(path));
-        let path = template.unwrap_or_else(|| request.uri().path().into());
-        Self { method: request.method().clone(), uri: request.uri().clone(), path }
+        Self { method: request.method().clone(), uri: request.uri().clone(), template }
+    }
+
+    fn path(&self) -> &str {
+        self.template.as_deref().unwrap_or(self.uri.path())
     }
 
     /// A fault of a request that had no response.
@@ -115,7 +118,7 @@ impl Asked {
         let Ok(url) = Url::parse(&self.uri.to_string()).and_then(|own| own.join(location.0)) else {
             return "an invalid location".to_owned();
         };
-        let path = url.path().replace(self.uri.path(), &self.path);
+        let path = url.path().replace(self.uri.path(), self.path());
         let origin = url.origin();
         if origin.is_tuple() {
             format!("{}{}", origin.ascii_serialization(), cut(&path))
@@ -127,7 +130,7 @@ impl Asked {
 
 impl fmt::Display for Asked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.method, cut(&self.path))
+        write!(f, "{} {}", self.method, cut(self.path()))
     }
 }
 
@@ -236,7 +239,18 @@ impl HeadRules<'_> {
 /// The fault of a response, with the wait that it asks for and what was asked.
 pub fn in_context(mut fault: BackendFault, response: &Response<Bytes>) -> BackendFault {
     let (status, headers) = (response.status(), response.headers());
-    let of_head = || requested_wait::of_head(status, headers);
+    // An answer that is not ready yet: RFC 9110, section 15.3.3.
+    if status == StatusCode::ACCEPTED && matches!(fault.kind, FaultKind::Malformed { .. }) {
+        fault.kind = FaultKind::Unavailable { why: "it answered HTTP 202 without an answer yet".to_owned() };
+    }
+    // What the body says counts as if the status said it.
+    let meant = match fault.kind {
+        FaultKind::Throttled => StatusCode::TOO_MANY_REQUESTS,
+        FaultKind::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        FaultKind::Forbidden => StatusCode::FORBIDDEN,
+        _ => status,
+    };
+    let of_head = || requested_wait::of_head(meant, headers);
     fault.retry_after = fault.retry_after.or_else(of_head);
     if fault.retry_after.is_none() {
         fault.retry_after = requested_wait::of_body(headers, response.body());
@@ -245,11 +259,7 @@ pub fn in_context(mut fault: BackendFault, response: &Response<Bytes>) -> Backen
             fault.kind = FaultKind::Throttled;
         }
     }
-    // An answer that is not ready yet: RFC 9110, section 15.3.3.
-    if status == StatusCode::ACCEPTED && matches!(fault.kind, FaultKind::Malformed { .. }) {
-        fault.kind = FaultKind::Unavailable { why: "it answered HTTP 202 without an answer yet".to_owned() };
-    }
-    if status == StatusCode::FORBIDDEN && fault.kind == FaultKind::Forbidden && fault.retry_after.is_some() {
+    if fault.kind == FaultKind::Forbidden && fault.retry_after.is_some() {
         fault.kind = FaultKind::Throttled;
     }
     match response.extensions().get::<Asked>() {

@@ -25,7 +25,7 @@ use crate::{
     },
     job::{Artifact, BackendFault, ContentType, FaultKind, JobRef, JobResult, JobState, Observation},
     transport::{File, Files, Permit, PollResponse, ResponseBudget, Upstream},
-    vendors::FileFault,
+    vendors::{FileFault, FileVersion},
 };
 
 /// Pieces of the file: more than the channel and the reader hold.
@@ -65,6 +65,7 @@ impl Files for FileVendor {
         &'a self,
         _location: &'a str,
         _offset: u64,
+        _version: Option<&'a FileVersion>,
         _permit: Permit,
     ) -> Pin<Box<dyn Future<Output = Result<File, FileFault>> + Send + 'a>> {
         Box::pin(async move {
@@ -92,7 +93,8 @@ fn file_vendor(fault: Option<BackendFault>) -> (Arc<FileVendor>, Running) {
 impl Running {
     async fn download(&self, artifact_id: &str, offset: u64) -> Result<Download, DownloadFailure> {
         let artifact_id = artifact_id.into();
-        let options = DownloadOptions { artifact_id, offset, deadline: None, caller: Caller::default() };
+        let caller = Caller::default();
+        let options = DownloadOptions { artifact_id, offset, version: None, deadline: None, caller };
         self.engine.download(&job("a"), options).await
     }
 }

@@ -1,6 +1,6 @@
 //! Changes to a vendor's response on the way to the gateway, on any HTTP version.
 
-use std::{convert::Infallible, io, io::Write};
+use std::{convert::Infallible, io, io::Write, time::Duration};
 
 use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
@@ -9,11 +9,15 @@ use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
 use hyper::body::Frame;
 use jiff::{SignedDuration, Timestamp};
+use tokio::time::sleep;
 
 pub(super) type ChangedBody = BoxBody<Bytes, io::Error>;
 
 /// Larger than `max_response_bytes` of every backend here.
 const TOO_LARGE: usize = 1 << 20;
+
+/// How long the half of a truncated body is on its way before the connection breaks.
+const UNTIL_SENT: Duration = Duration::from_millis(50);
 
 /// What becomes of a body. Its announced length stays the whole one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -189,7 +193,11 @@ impl Change {
                 BodyExt::boxed(StreamBody::new(stream::iter([Ok(Frame::data(body))])))
             }
             Delivery::Truncated => {
-                let end = stream::iter([Err(io::ErrorKind::BrokenPipe.into())]);
+                // An end at once would take the head with it.
+                let end = stream::once(async {
+                    sleep(UNTIL_SENT).await;
+                    Err(io::ErrorKind::BrokenPipe.into())
+                });
                 BodyExt::boxed(StreamBody::new(stream::StreamExt::chain(half, end)))
             }
             Delivery::Stalled => {

@@ -41,8 +41,6 @@ async fn silent_connection_is_replaced_and_the_end_arrives() {
         assert_eq!(watch.next_status().await.state(), S::Running, "{}", front.name());
         let before = tunnel.connections();
         tunnel.silence_open_connections();
-        let (_, cause) = watch.interruption().await;
-        assert_eq!(cause.reason, "BACKEND_UNAVAILABLE", "{}: {}", front.name(), cause.message);
         simulator.finish(&started.id);
         // As long as the connection is used, there are interruptions.
         assert_eq!(guard(watch.terminal_status()).await.state(), S::Succeeded, "{}", front.name());

@@ -196,7 +196,7 @@ impl Checker<'_> {
                 Err(text) => return self.problems.report(key, text),
             },
         };
-        match secret::check(form, &text) {
+        match secret::check(&source, form, &text) {
             Ok(()) => Some(Secret { key, value: text.into(), source, form }),
             Err(text) => self.problems.report(key, text),
         }

@@ -2,20 +2,20 @@
 
 use std::{cell::Cell, error::Error, fmt, io, sync::Arc, time::Duration};
 
-use bytes::{Bytes, BytesMut};
-use http::{Request, Response};
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, header};
 use reqwest::{Client, ClientBuilder, redirect};
-use tokio::{
-    task::yield_now,
-    time::{Instant, timeout_at},
-};
+use tokio::{task::yield_now, time::Instant};
 use tower::util::MapRequestLayer;
 
-use super::{Permit, Reservation, ResponseBudget, SetupError};
+use super::{
+    Permit, Reservation, ResponseBudget, SetupError,
+    response_body::{self, Limits},
+};
 use crate::{
     config,
     job::{BackendFault, FaultKind},
-    vendors::BaseUrl,
+    vendors::{Asked, BaseUrl},
 };
 
 const USER_AGENT: &str = concat!("jobwatch/", env!("CARGO_PKG_VERSION"));
@@ -48,6 +48,11 @@ pub(super) fn client_builder(base_url: &BaseUrl, poll: &config::Poll) -> ClientB
     let builder = Client::builder()
         .user_agent(USER_AGENT)
         .redirect(redirect::Policy::none())
+        // Bodies are decoded by the reader of bodies, and files not at all.
+        .no_gzip()
+        // RFC 9112, section 5.2: a fold is a space.
+        .http1_allow_obsolete_multiline_headers_in_responses(true)
+        .http1_allow_spaces_after_header_name_in_responses(true)
         .connect_timeout(poll.connect_timeout);
     if base_url.is_loopback() { builder.no_proxy() } else { builder }
 }
@@ -79,36 +84,21 @@ impl HttpClient {
     /// for room in the budget before it reads the body, within the time-out.
     pub(super) async fn send(
         &self,
-        request: Request<Bytes>,
+        mut request: Request<Bytes>,
         permit: &mut Permit,
     ) -> Result<(Response<Bytes>, Reservation), BackendFault> {
-        let request = reqwest::Request::try_from(request).map_err(|error| self.fault(&error))?;
+        let asked = Asked::of(&request);
+        request.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
+        let unanswered = |error| asked.unanswered(self.fault(&error));
+        let request = reqwest::Request::try_from(request).map_err(unanswered)?;
         // Requests that are ready together are then sent in one go: a vendor nearby is
         // woken for them all, not for each. Saves about a quarter of a poll.
         yield_now().await;
         let (response, sent_at) = self.begin(request, permit).await;
-        let mut incoming = response.map_err(|error| self.fault(&error))?;
-        let too_large = || BackendFault::from(FaultKind::TooLarge);
-        // Absent where the body is compressed or chunked.
-        let announced = incoming.content_length().map(|length| usize::try_from(length).unwrap_or(usize::MAX));
-        if announced.is_some_and(|announced| announced > self.max_response_bytes) {
-            return Err(too_large());
-        }
-        let room = self.budget.acquire(announced.unwrap_or(self.max_response_bytes));
-        let room = timeout_at(sent_at + self.timeout, room).await;
-        let mut room = room.map_err(|_| BackendFault::from(FaultKind::Overloaded))?;
-        let mut body = BytesMut::with_capacity(announced.unwrap_or(0));
-        while let Some(chunk) = incoming.chunk().await.map_err(|error| self.fault(&error))? {
-            if body.len() + chunk.len() > self.max_response_bytes {
-                return Err(too_large());
-            }
-            body.extend_from_slice(&chunk);
-        }
-        room.shrink_to(body.capacity());
-        let mut response = Response::new(body.freeze());
-        *response.status_mut() = incoming.status();
-        *response.headers_mut() = std::mem::take(incoming.headers_mut());
-        Ok((response, room))
+        let response: Response<reqwest::Body> = response.map_err(unanswered)?.into();
+        let (max_bytes, budget, timeout) = (self.max_response_bytes, &*self.budget, self.timeout);
+        let limits = Limits { max_bytes, budget, sent_at, timeout };
+        response_body::read(asked, response, limits, |error| self.fault(error)).await
     }
 
     /// Sends a request and reads the head of the response; says when it was sent. A kept
@@ -156,7 +146,7 @@ impl HttpClient {
         } else {
             format!("the connection broke: {}", reason(error))
         };
-        FaultKind::Unavailable { retry_after: None, why }.into()
+        FaultKind::Unavailable { why }.into()
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod architecture;
 mod batches;
+mod check;
 mod cli;
 mod clients;
 mod connections;

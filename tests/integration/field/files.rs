@@ -42,18 +42,30 @@ impl<T: Clone> Files<T> {
         Self { trials, id, program, _trusted: trusted, _simulator: simulator }
     }
 
-    /// The bytes from an offset on.
-    async fn read(&self, name: &str, offset: usize) -> Result<Vec<u8>, Status> {
-        let artifact_id = "output/final.csv".to_owned();
-        let job = Some(job(name, &self.id));
-        let offset = offset.try_into().unwrap();
-        let request = DownloadArtifactRequest { job, artifact_id, offset };
+    /// The bytes from an offset on, of this version if one is named, and their version.
+    async fn read_version(
+        &self,
+        name: &str,
+        offset: usize,
+        version: &str,
+    ) -> Result<(Vec<u8>, String), Status> {
+        let request = DownloadArtifactRequest {
+            job: Some(job(name, &self.id)),
+            artifact_id: "output/final.csv".to_owned(),
+            offset: offset.try_into().unwrap(),
+            if_version: version.to_owned(),
+        };
         let mut file = guard(self.program.client().download_artifact(request)).await?.into_inner();
-        let mut bytes = Vec::new();
+        let (mut bytes, mut version) = (Vec::new(), String::new());
         while let Some(piece) = guard(file.message()).await? {
             bytes.extend(piece.data);
+            version.extend(piece.info.map(|info| info.version));
         }
-        Ok(bytes)
+        Ok((bytes, version))
+    }
+
+    async fn read(&self, name: &str, offset: usize) -> Result<Vec<u8>, Status> {
+        Ok(self.read_version(name, offset, "").await?.0)
     }
 }
 
@@ -84,5 +96,39 @@ async fn requested_wait_of_a_file_reaches_the_caller() {
         assert_eq!((decoded.code, &*decoded.reason), (Code::Unavailable, reason), "{what}");
         let delay = decoded.retry_delay().unwrap();
         assert!(delay > Duration::from_secs(20) && delay < Duration::from_secs(30), "{what}: {delay:?}");
+    }
+}
+
+/// Two versions of a file of the same size, as a vendor's headers tell them apart.
+const VERSIONS: [(&str, [&str; 2]); 3] = [
+    ("etag", ["\"v1\"", "\"v2\""]),
+    ("etag", ["W/\"v1\"", "W/\"v2\""]),
+    ("last-modified", ["Sun, 06 Nov 1994 08:49:37 GMT", "Sun, 06 Nov 1994 08:49:38 GMT"]),
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn file_that_is_replaced_between_two_parts_is_an_error() {
+    const OFFSET: usize = 7;
+    let other = TEXT.replace("one", "eno");
+    let files = Files::start(VERSIONS).await;
+    for (name, (header, [first, second]), front) in &files.trials {
+        let what = format!("{header}: {first}, {:?}", front.protocol);
+        front.change(Purpose::File, Change::none().header(header, *first));
+        let (bytes, version) = files.read_version(name, 0, "").await.unwrap();
+        assert_eq!(bytes, TEXT.as_bytes(), "{what}");
+        assert!(!version.is_empty(), "{what}");
+        let same = files.read_version(name, OFFSET, &version).await;
+        assert_eq!(same.unwrap().0, TEXT.as_bytes()[OFFSET..], "{what}");
+
+        // A vendor may ignore If-Range, or send the whole of the new file.
+        let part = Change::none().header(header, *second);
+        let whole = part.clone().status(200).without("content-range").body("text/csv", &other);
+        for change in [part, whole] {
+            front.change(Purpose::File, change);
+            let error = files.read_version(name, OFFSET, &version).await.unwrap_err();
+            let expected = (Code::Aborted, "ARTIFACT_CHANGED".to_owned());
+            assert_eq!(code_and_reason(&error), expected, "{what}: {error}");
+            assert_eq!(files.read(name, OFFSET).await.unwrap().len(), TEXT.len() - OFFSET, "{what}");
+        }
     }
 }

@@ -15,6 +15,7 @@ mod download;
 mod environment;
 mod errors;
 mod faults;
+mod field;
 mod harness;
 #[cfg(target_os = "linux")]
 mod one_core;

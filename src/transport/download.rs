@@ -8,7 +8,7 @@
 use std::{fmt, future::Future, pin::Pin, time::Duration};
 
 use bytes::{Buf, Bytes};
-use http::{HeaderMap, HeaderValue, Request, Response, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, combinators::BoxBody};
 use tokio::time::{Instant, timeout};
 
@@ -282,7 +282,11 @@ impl Endpoint {
         };
         let response = response.map_err(silent)?.map_err(|error| fault(&error))?;
         let (mut head, body) = response.into_parts();
-        add_date(&mut head.headers);
+        // For the wait that it may ask for. The date of a file tells which versions can be told
+        // apart, so that only the vendor's own will do.
+        if !matches!(head.status, StatusCode::OK | StatusCode::PARTIAL_CONTENT) {
+            add_date(&mut head.headers);
+        }
         Ok((Response::from_parts(head, Bytes::new()), body.boxed()))
     }
 }

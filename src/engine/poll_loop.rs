@@ -21,13 +21,18 @@ use super::{
     poll::{Answer, Batch, Blame, Known},
 };
 use crate::{
-    job::{FaultKind, JobRef, JobState, PayloadHash, vendor_message},
+    job::{BackendFault, FaultKind, JobRef, JobState, PayloadHash, vendor_message},
     snapshot::Snapshot,
     transport::{Permit, PollResponse, Upstream},
 };
 
 /// Most unknown words of a vendor that are logged, once each.
 const UNKNOWN_WORDS_LOGGED: usize = 64;
+
+/// Whether a poll failed because nothing authorizes it.
+fn no_login(fault: &BackendFault) -> bool {
+    fault.token_refresh || fault.kind == FaultKind::CredentialsRejected
+}
 
 /// Polls one backend.
 pub(super) struct PollLoop {
@@ -116,8 +121,15 @@ impl PollLoop {
             }
             Err(fault) => {
                 let first_job = jobs[0].id.clone();
+                let rejected = fault.kind == FaultKind::CredentialsRejected;
+                let is_logged = rejected && self.upstream.rejected_credentials().is_some();
+                if let Some(until) = self.upstream.login_paused_until().filter(|_| no_login(&fault)) {
+                    self.backend.no_login_until(&fault, until);
+                }
                 match batch.failed(&fault, rand::random()) {
                     Blame::Nobody => {}
+                    // The log has which secret it is, and when it is tried again.
+                    Blame::Backend { .. } if is_logged => {}
                     Blame::Job => {
                         warn!(backend = %self.backend.name(), job_id = %first_job, error = %fault, "job quarantined");
                     }

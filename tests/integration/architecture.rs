@@ -110,8 +110,8 @@ const MODULES: &[(&str, &[&str])] = &[
     ("job", &[]),
     ("vendors", &["job"]),
     ("config", &["vendors"]),
-    ("access", &["config"]),
     ("transport", &["job", "vendors", "config"]),
+    ("access", &["config", "transport"]),
     ("proto", &[]),
     ("snapshot", &["job", "proto"]),
     // Of the vendors only `FileFault` and `RefusedLocation`, see below.

@@ -281,9 +281,12 @@ pub(super) fn of_download(failure: &DownloadFailure, job: &JobRef) -> Status {
             let size = size.map(|size| format!(", which has {size} bytes")).unwrap_or_default();
             return InvalidField::new("offset", &format!("lies beyond the end of the file{size}")).into();
         }
-        DownloadFailure::TooMany { .. } => {
+        DownloadFailure::TooMany { of_caller, .. } => {
             let mut details = info("TOO_MANY_DOWNLOADS", metadata);
-            let subject = format!("backends.{}.poll.max_concurrency", job.backend);
+            let subject = match of_caller {
+                true => "downloads".to_owned(),
+                false => format!("backends.{}.poll.max_concurrency", job.backend),
+            };
             details.add_quota_failure_violation(subject, failure.to_string());
             (Code::ResourceExhausted, details)
         }

@@ -75,6 +75,23 @@ impl Program {
         Client::new(channel)
     }
 
+    /// The address it listens on.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Resident memory in bytes.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn memory(&self) -> u64 {
+        1024 * self.proc_status("VmRSS:").trim_end_matches(" kB").parse::<u64>().unwrap()
+    }
+
+    /// Number of its open file descriptors.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.id().unwrap())).unwrap().count()
+    }
+
     pub(crate) async fn signal(&self, name: &str) {
         let pid = self.child.id().unwrap().to_string();
         let sent = Command::new("kill").arg(format!("-{name}")).arg(pid).status().await.unwrap();

@@ -90,7 +90,10 @@ pub async fn run(
              or LimitNOFILE"
         );
     }
-    let room = Room::new(limits.connection_bytes, connections, limits.connections_per_address);
+    // An address keeps its share of them.
+    let per_address = limits.connections_per_address.min(limits.connections);
+    let per_address = (per_address * connections).div_ceil(limits.connections);
+    let room = Room::new(limits.connection_bytes, connections, per_address);
     let tls = server.tls.as_ref().map(Tls::new).transpose()?;
     let access = Arc::new(Access::new(&access)?);
     let engine_limits = EngineLimits {

@@ -20,7 +20,7 @@ use super::{
     repeats::Repeats,
     tls::Tls,
     usage::{ConnectionUsage, Usage},
-    wire::{WRITE_BUFFER, Wire},
+    wire::Wire,
 };
 
 /// How long to wait after the system refused a connection (as it does without
@@ -46,6 +46,7 @@ pub(super) struct Listener {
     tls: Option<Arc<Tls>>,
     tasks: TaskTracker,
     refused: Repeats,
+    not_accepted: Repeats,
     failed: Arc<Repeats>,
 }
 
@@ -71,6 +72,7 @@ impl Listener {
             tls,
             tasks: TaskTracker::new(),
             refused: Repeats::default(),
+            not_accepted: Repeats::default(),
             failed: Arc::default(),
         }
     }
@@ -107,7 +109,9 @@ impl Listener {
                 }) {
                     Ok(accepted) => break accepted,
                     Err(error) => {
-                        warn!(%error, "accept failed");
+                        if let Some(repeats) = self.not_accepted.log_now() {
+                            warn!(%error, repeats, "accept failed");
+                        }
                         tokio::time::sleep(PAUSE).await;
                     }
                 }
@@ -160,7 +164,7 @@ async fn handle(
         }
         None => {
             let peer = Peer { address, certificate: None };
-            serve(Wire::new(stream, WRITE_BUFFER, streams), until, peer, usage, shared).await
+            serve(Wire::new(stream, streams), until, peer, usage, shared).await
         }
         Some(_) if first != TLS_HANDSHAKE => {
             return Err(io::Error::other("the client does not speak TLS, and server.tls is set"));
@@ -171,7 +175,7 @@ async fn handle(
             let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
             let certificate = certificate.and_then(|der| CertificateNames::of(der));
             let peer = Peer { address, certificate };
-            serve(Wire::new(stream, 0, streams), until, peer, usage, shared).await
+            serve(Wire::new(stream, streams), until, peer, usage, shared).await
         }
     };
     if let Err(error) = ended {

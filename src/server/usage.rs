@@ -97,6 +97,8 @@ struct AddressUsage {
 pub(super) struct ConnectionUsage {
     address: Arc<AddressUsage>,
     used: AtomicUsize,
+    /// What of that is messages: received in part, not read, or not sent.
+    messages: AtomicUsize,
     calls: AtomicUsize,
     waiting: AtomicUsize,
     /// There may be room for the messages of waiting calls.
@@ -154,6 +156,7 @@ impl Usage {
         let connection = Arc::new(ConnectionUsage {
             address,
             used: AtomicUsize::new(0),
+            messages: AtomicUsize::new(0),
             calls: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
             room: Notify::new(),
@@ -205,20 +208,24 @@ impl Usage {
     pub(super) async fn sweep(&self) {
         let mut ticks = interval(SWEEP);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Whether bytes move is noted only while calls wait.
+        let mut waiting_since = None;
         loop {
             ticks.tick().await;
             if self.waiting.load(Relaxed) == 0 {
+                waiting_since = None;
                 continue;
             }
             let connections = self.connections();
             let now = self.millis();
+            let since = *waiting_since.get_or_insert(now);
             for connection in &connections {
                 let crowded = connection.address.is_full() || self.is_full();
-                let still = now.saturating_sub(connection.moved_at.load(Relaxed));
+                let still = now.saturating_sub(connection.moved_at.load(Relaxed).max(since));
                 if crowded && connection.is_large() && still >= STALLED.as_millis() as usize {
                     warn!(
                         address = %connection.address.address,
-                        bytes = connection.used.load(Relaxed),
+                        bytes = connection.messages.load(Relaxed),
                         still_ms = still,
                         "connection closed: it does not take its bytes while others wait for room \
                          in limits.connection_bytes"
@@ -284,9 +291,9 @@ impl ConnectionUsage {
             && has_room(&self.usage().used, room.bytes)
     }
 
-    /// Whether it holds more than small messages.
+    /// Whether its messages are more than small ones.
     fn is_large(&self) -> bool {
-        self.used.load(Relaxed) > 4 * CALL_BYTES
+        self.messages.load(Relaxed) > 4 * CALL_BYTES
     }
 
     /// Waits until another message may be encoded.
@@ -308,8 +315,9 @@ impl ConnectionUsage {
 
     /// Counts bytes that the connection holds now.
     pub(super) fn charge(self: &Arc<Self>, bytes: usize) -> Charge {
-        self.add(bytes);
-        Charge { connection: Arc::clone(self), bytes }
+        let mut charge = Charge { connection: Arc::clone(self), bytes: 0 };
+        charge.set(bytes);
+        charge
     }
 
     /// Counts a call with `bytes` of headers; `None` if there is no room for it. The first
@@ -357,10 +365,7 @@ impl ConnectionUsage {
     }
 
     fn add(&self, bytes: usize) {
-        let before = self.used.fetch_add(bytes, Relaxed);
-        if before == 0 {
-            self.moved_at.store(self.usage().millis(), Relaxed);
-        }
+        self.used.fetch_add(bytes, Relaxed);
         self.address.used.fetch_add(bytes, Relaxed);
         self.usage().used.fetch_add(bytes, Relaxed);
     }
@@ -388,8 +393,10 @@ impl Charge {
     /// Counts more or fewer bytes.
     pub(super) fn set(&mut self, bytes: usize) {
         if bytes > self.bytes {
+            self.connection.messages.fetch_add(bytes - self.bytes, Relaxed);
             self.connection.add(bytes - self.bytes);
         } else if bytes < self.bytes {
+            self.connection.messages.fetch_sub(self.bytes - bytes, Relaxed);
             self.connection.remove(self.bytes - bytes);
         }
         self.bytes = bytes;
@@ -398,9 +405,7 @@ impl Charge {
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        if self.bytes > 0 {
-            self.connection.remove(self.bytes);
-        }
+        self.set(0);
     }
 }
 
@@ -438,3 +443,6 @@ impl Drop for Waiting<'_> {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,7 +21,7 @@ use tokio::{
 };
 
 /// Bytes of the write buffer: room for one HTTP/2 frame and the small frames before it.
-pub(super) const WRITE_BUFFER: usize = 20 << 10;
+const WRITE_BUFFER: usize = 20 << 10;
 
 /// Bytes that a connection reads before other tasks have their turn.
 const TURN: usize = 32 << 10;
@@ -41,10 +41,8 @@ const SETTINGS_FRAME: u8 = 4;
 
 /// A connection below HTTP/2.
 ///
-/// Without TLS it does not report support for vectored writes. h2 then copies messages
-/// of up to 1 KiB into one buffer, instead of writing each of more than 256 bytes alone.
-/// TLS has a buffer of its own, and writes the alert of a failed handshake without a flush:
-/// its buffer here has no bytes.
+/// It does not report support for vectored writes. h2 then copies messages of up to 1 KiB
+/// into one buffer, instead of writing each of more than 256 bytes alone.
 #[derive(Debug)]
 pub(super) struct Wire<T> {
     stream: BufWriter<T>,
@@ -56,9 +54,9 @@ pub(super) struct Wire<T> {
 
 impl<T: AsyncRead + AsyncWrite> Wire<T> {
     /// `streams`: how many a client may have open.
-    pub(super) fn new(stream: T, write_buffer: usize, streams: u32) -> Self {
+    pub(super) fn new(stream: T, streams: u32) -> Self {
         Self {
-            stream: BufWriter::with_capacity(write_buffer, stream),
+            stream: BufWriter::with_capacity(WRITE_BUFFER, stream),
             frames: Frames::new(streams, Instant::now()),
             seen: Arc::default(),
             turn: 0,

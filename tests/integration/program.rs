@@ -17,11 +17,16 @@ use tonic::transport::Endpoint;
 
 use crate::harness::*;
 
+/// The program of this build, or the one that `make attack` attacks.
+pub(crate) fn executable() -> String {
+    std::env::var("JOBWATCH_ATTACK_PROGRAM").unwrap_or_else(|_| env!("CARGO_BIN_EXE_jobwatch").to_owned())
+}
+
 /// `jobwatch serve` with this configuration, which exists as long as the file.
 pub(crate) fn command(config: &str) -> (NamedTempFile, Command) {
     let mut file = NamedTempFile::new().unwrap();
     file.write_all(config.as_bytes()).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_jobwatch"));
+    let mut command = Command::new(executable());
     command.arg("serve").arg("--config").arg(file.path());
     command.env_clear().stdin(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
     (file, command)

@@ -87,7 +87,7 @@ async fn connections_leave_descriptors_for_vendors() {
     let mut command = tokio::process::Command::new("sh");
     command.arg("-c").arg(format!(
         "ulimit -Sn 128; ulimit -Hn 256; exec {} serve --config {}",
-        env!("CARGO_BIN_EXE_jobwatch"),
+        program::executable(),
         file.path().display()
     ));
     command.env_clear().stdin(std::process::Stdio::null()).stderr(std::process::Stdio::piped());

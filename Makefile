@@ -96,8 +96,8 @@ bench-short: ## The same with fewer rounds, in less than ten minutes
 .PHONY: attack
 attack: ## Attack the release build, and print the table of docs/security.md
 	$(CARGO) build --locked --release --no-default-features
-	JOBWATCH_ATTACK_SCALE=10 JOBWATCH_ATTACK_PROGRAM=target/release/jobwatch $(CARGO) test --locked --all-features \
-		--test integration attacks:: -- --nocapture --test-threads=1 | { grep -E '^\||^test result|FAILED' || true; }
+	JOBWATCH_ATTACK_SCALE=10 JOBWATCH_ATTACK_PROGRAM=$(CURDIR)/target/release/jobwatch $(CARGO) test --locked --all-features \
+		--test integration attacks:: -- --nocapture --test-threads=1 | { grep -oE '\| [A-Za-z].* \|$$|^test result.*|.*FAILED' || true; }
 
 .PHONY: check
 check: fmt-check proto-lint licences clippy doc test ## Run all of the above, as CI does

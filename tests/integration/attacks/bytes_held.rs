@@ -1,4 +1,4 @@
-//! Bytes that a caller makes the gateway hold: H1 to H4, H15.
+//! Bytes that a caller makes the gateway hold.
 
 use futures_util::{StreamExt, stream};
 use jobwatch::proto::v1::{AddWatch, BatchGetStatusesRequest, WatchJobsRequest, watch_jobs_request::Request};
@@ -16,7 +16,7 @@ async fn large_job(scene: &Scene, bytes: usize) -> JobRef {
 
 #[tokio::test]
 async fn batch_of_one_large_result_a_thousand_times_is_bounded() {
-    let mut scene = Scene::start("H1 duplicates in a batch").await;
+    let mut scene = Scene::start("duplicates in a batch").await;
     let job = large_job(&scene, 7 << 20).await;
     let client = client_from(scene.address(), 2);
     let request =
@@ -38,7 +38,7 @@ async fn batch_of_one_large_result_a_thousand_times_is_bounded() {
 
 #[tokio::test]
 async fn responses_that_nobody_reads_are_bounded() {
-    for (name, method) in [("H2 unread GetJobStatus", "GetJobStatus"), ("H2 unread WatchJob", "WatchJob")] {
+    for (name, method) in [("unread GetJobStatus", "GetJobStatus"), ("unread WatchJob", "WatchJob")] {
         let mut scene = Scene::start(name).await;
         let job = large_job(&scene, 1 << 20).await;
         let message = match method {
@@ -67,7 +67,7 @@ async fn responses_that_nobody_reads_are_bounded() {
 
 #[tokio::test]
 async fn unfinished_requests_are_bounded() {
-    let mut scene = Scene::start("H3 unfinished requests").await;
+    let mut scene = Scene::start("unfinished requests").await;
     let address = scene.address();
     let attack = async {
         let mut attackers = Vec::new();
@@ -113,7 +113,7 @@ fn add(watch_id: u64, job: &JobRef) -> WatchJobsRequest {
 
 #[tokio::test]
 async fn unread_ends_of_watches_with_long_names_are_bounded() {
-    let mut scene = Scene::start("H4 long names in WatchJobs").await;
+    let mut scene = Scene::start("long names in WatchJobs").await;
     let mut attacker = Attacker::connect(scene.address(), 2, 1).await;
     let attack = async {
         let (response, mut stream) = attacker.begin("WatchJobs").await.unwrap();
@@ -149,7 +149,7 @@ async fn over_long_texts_of_a_job_are_refused() {
 
 #[tokio::test]
 async fn adds_without_end_leave_others_their_turn() {
-    let mut scene = Scene::start("H15 adds without end").await;
+    let mut scene = Scene::start("adds without end").await;
     let mut client = client_from(scene.address(), 2);
     let number = 50_000 * scale() as u64;
     let jobs = stream::iter(0..number).map(|id| add(id, &job("immuta", "no-such-job")));

@@ -1,4 +1,4 @@
-//! Errors of requests that no service sees, and their size: H11, H16, G6.
+//! Errors of requests that no service sees, and their size.
 
 use http::HeaderMap;
 use jobwatch::proto::v1::GetJobStatusRequest;

@@ -1,4 +1,4 @@
-//! TLS files that change or can't be used: G4, H7, H14; and plaintext.
+//! TLS files that change or can't be used; and plaintext.
 
 use std::{fs, path::PathBuf};
 

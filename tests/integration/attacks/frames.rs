@@ -1,4 +1,4 @@
-//! Frames that cost the server more than their sender: G2, H5, H6, H7, H13.
+//! Frames that cost the server more than their sender.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -73,7 +73,7 @@ async fn flood(stream: TcpStream, frames: Vec<u8>, times: usize) -> Option<u32> 
 
 #[tokio::test]
 async fn settings_that_change_windows_again_and_again_end_the_connection() {
-    let mut scene = Scene::start("H5 SETTINGS flood").await;
+    let mut scene = Scene::start("SETTINGS flood").await;
     let address = scene.address();
     let attack = async {
         let mut codes = Vec::new();
@@ -95,7 +95,7 @@ async fn settings_that_change_windows_again_and_again_end_the_connection() {
 
 #[tokio::test]
 async fn streams_that_are_reset_at_once_end_the_connection() {
-    let mut scene = Scene::start("rapid reset; H13 log").await;
+    let mut scene = Scene::start("rapid reset").await;
     let address = scene.address();
     let attack = async {
         for _ in 0..scale() {
@@ -116,7 +116,7 @@ async fn streams_that_are_reset_at_once_end_the_connection() {
 
 #[tokio::test]
 async fn resets_that_the_server_is_made_to_send_end_the_connection() {
-    let mut scene = Scene::start("H6 provoked resets").await;
+    let mut scene = Scene::start("provoked resets").await;
     let address = scene.address();
     let attack = async {
         let stream = connect_raw(address).await;
@@ -196,7 +196,7 @@ async fn connection_without_a_preface_is_closed() {
 
 #[tokio::test]
 async fn connections_of_one_address_leave_room_for_others() {
-    let mut scene = Scene::start("H7 idle connections").await;
+    let mut scene = Scene::start("idle connections").await;
     let address = scene.address();
     let attack = async {
         let mut open = Vec::new();

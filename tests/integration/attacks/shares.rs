@@ -1,4 +1,4 @@
-//! Shares of what there is only so much of: G3, H8, H9, H10, H12.
+//! Shares of what there is only so much of.
 
 use jobwatch::proto::v1::DownloadArtifactRequest;
 
@@ -7,7 +7,7 @@ use super::*;
 #[tokio::test]
 async fn batch_that_waits_counts_as_watches() {
     let sections = format!("{LIMITS}\nwatches_per_caller = 10\n");
-    let mut scene = Scene::start_with("H8 waiting batches", &sections, |backend| backend).await;
+    let mut scene = Scene::start_with("waiting batches", &sections, |backend| backend).await;
     let client = client_from(scene.address(), 2);
     let jobs: Vec<_> = (0..1000)
         .map(|_| job_at(&scene.simulator, &scene.simulator.start_job(Plan::fixed("active"))))
@@ -24,7 +24,7 @@ async fn batch_that_waits_counts_as_watches() {
 #[tokio::test]
 async fn gets_of_one_caller_leave_another_its_turn() {
     let slow = |backend: Backend| backend.poll("requests_per_second", "20").poll("max_batch", "1");
-    let mut scene = Scene::start_with("H9 500 Gets at 20 requests a second", LIMITS, slow).await;
+    let mut scene = Scene::start_with("500 Gets at 20 requests a second", LIMITS, slow).await;
     let greedy = client_from(scene.address(), 2);
     let calls: Vec<_> = (0..500)
         .map(|_| {
@@ -47,7 +47,7 @@ async fn gets_of_one_caller_leave_another_its_turn() {
 
 #[tokio::test]
 async fn stalled_downloads_of_one_caller_leave_slots_for_others() {
-    let mut scene = Scene::start("H10 stalled downloads").await;
+    let mut scene = Scene::start("stalled downloads").await;
     let large = ended_job(&scene.simulator, &scene.honest, &format!("[{:?}]", "x".repeat(2 << 20))).await;
     let request = DownloadArtifactRequest {
         job: Some(large),

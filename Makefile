@@ -93,5 +93,11 @@ bench: ## Measure the gateway beside a bare server, see docs/performance.md
 bench-short: ## The same with fewer rounds, in less than ten minutes
 	$(CARGO) bench --locked --features jemalloc --bench load -- --short
 
+.PHONY: attack
+attack: ## Attack the release build, and print the table of docs/security.md
+	$(CARGO) build --locked --release --no-default-features
+	JOBWATCH_ATTACK_SCALE=10 JOBWATCH_ATTACK_PROGRAM=$(CURDIR)/target/release/jobwatch $(CARGO) test --locked --all-features \
+		--test integration attacks:: -- --nocapture --test-threads=1 | { grep -oE '\| [A-Za-z].* \|$$|^test result.*|.*FAILED' || true; }
+
 .PHONY: check
 check: fmt-check proto-lint licences clippy doc test ## Run all of the above, as CI does

@@ -20,12 +20,16 @@ use crate::{
 mod batch;
 mod convert;
 mod download;
+mod limits;
 mod request;
 mod status;
 mod watch;
 
+pub use limits::{LONGEST_REQUEST, request_limits};
 use request::{InvalidField, Refusal};
-pub use status::{of_rate_exceeded, of_refused};
+pub use status::{
+    complete, of_deadline, of_full_connection, of_long_request, of_rate_exceeded, of_refused, of_slow_request,
+};
 
 /// Heartbeat interval of a watch that sets none.
 const HEARTBEAT: Duration = Duration::from_secs(30);
@@ -83,6 +87,7 @@ impl<E: JobStatuses> Service<E> {
             let field = format!("{field}.backend");
             return Err(InvalidField::new(field, "is required; write the key of a configured backend").into());
         }
+        limits::check_lengths(&job, field)?;
         if !grant.allows(right, name) {
             return Err(Refusal::NotAllowed(request::job(job, None)));
         }
@@ -152,7 +157,9 @@ impl<E: JobStatuses> JobStatusService for Service<E> {
         };
         let outcome = self.engine.get(&job, options).await;
         let latest = outcome.map_err(|failure| status::of_failure(&failure, &job, "job"))?;
-        Ok(Response::new(served::GetJobStatusResponse { status: Some(convert::status(job, latest, view)) }))
+        Ok(limits::compressed_if_large(served::GetJobStatusResponse {
+            status: Some(convert::status(job, latest, view)),
+        }))
     }
 
     async fn batch_get_statuses(
@@ -201,7 +208,7 @@ impl<E: JobStatuses> JobStatusService for Service<E> {
             served::JobStatusResult { job: Some(requested), outcome: Some(outcome) }
         });
         let response = batch::response(results.collect(), self.message_bytes);
-        Ok(Response::new(response.map_err(|failure| status::of_call(&failure))?))
+        Ok(limits::compressed_if_large(response.map_err(|failure| status::of_call(&failure))?))
     }
 
     async fn watch_job(
@@ -212,7 +219,7 @@ impl<E: JobStatuses> JobStatusService for Service<E> {
         let (job, options) = self.watch_request(request.into_inner(), deadline, "", &grant)?;
         let watch = self.engine.watch(&job, caller(&grant), &options);
         let watch = watch.map_err(|failure| status::of_failure(&failure, &job, "job"))?;
-        Ok(Response::new(watch::events(watch, job)))
+        Ok(limits::not_compressed(watch::events(watch, job)))
     }
 
     async fn watch_jobs(
@@ -221,7 +228,7 @@ impl<E: JobStatuses> JobStatusService for Service<E> {
     ) -> Result<Response<Self::WatchJobsStream>, Status> {
         let grant = grant(&request);
         let watches = self.engine.watch_set(caller(&grant), deadline(request.extensions()));
-        Ok(Response::new(watch::call_events(self.clone(), watches, grant, request.into_inner())))
+        Ok(limits::not_compressed(watch::call_events(self.clone(), watches, grant, request.into_inner())))
     }
 
     async fn download_artifact(
@@ -265,7 +272,7 @@ fn ahead_of_tonic(timeout: Duration) -> Duration {
 struct Deadline(Instant);
 
 /// The caller's deadline, as [`note_deadline`] has stored it.
-fn deadline(extensions: &Extensions) -> Option<Instant> {
+pub fn deadline(extensions: &Extensions) -> Option<Instant> {
     extensions.get().map(|Deadline(deadline)| *deadline)
 }
 

@@ -62,6 +62,9 @@ pub struct Server {
     /// TLS, if the server terminates it itself.
     #[serde(deserialize_with = "tls")]
     pub tls: Option<Tls>,
+    /// Whether callers that are not on this machine may connect without TLS.
+    #[serde(deserialize_with = "crate::vendors::flag")]
+    pub allow_plaintext: bool,
     /// How long a call may take whose caller set no deadline.
     #[serde(deserialize_with = "values::duration::<_, 1, HOUR>")]
     pub default_deadline: Duration,
@@ -80,7 +83,13 @@ pub struct Tls {
     pub key: PathBuf,
     /// If set, clients must present a certificate that one of these signed.
     pub client_ca: Option<PathBuf>,
+    /// PEM certificate revocation lists: client certificates in them are refused.
+    pub client_crl: Option<PathBuf>,
 }
+
+/// What a connection without a call is counted with in `limits.connection_bytes`: its
+/// buffers and its state.
+pub const IDLE_CONNECTION_BYTES: usize = 16 << 10;
 
 /// The most that callers may use, and the most that the gateway holds for them.
 #[derive(Clone, Debug, Deserialize)]
@@ -120,6 +129,14 @@ pub struct Limits {
     /// Connections open at once.
     #[serde(deserialize_with = "values::number::<_, _, 1, 1_000_000>")]
     pub connections: usize,
+    /// Connections of one address: a quarter of `connections` unless set. It may use the
+    /// same share of `connection_bytes`.
+    #[serde(deserialize_with = "values::number::<_, _, 1, 1_000_000>")]
+    pub connections_per_address: usize,
+    /// Bytes of all connections: what they cost, what their calls have received and not
+    /// read, and what is encoded and not sent.
+    #[serde(deserialize_with = "values::bytes::<_, _, MIB, TIB>")]
+    pub connection_bytes: u64,
 }
 
 /// One configured deployment of a vendor.
@@ -260,15 +277,6 @@ impl Config {
                 }
             }
         }
-        if self.server.tls.is_none() && !self.server.listen.ip().is_loopback() {
-            let listen = self.server.listen;
-            let risk = if self.access.is_configured() {
-                "tokens and jobs travel unencrypted"
-            } else {
-                "anyone who reaches it can read every backend's jobs"
-            };
-            warnings.push(format!("server.listen is {listen} without server.tls: {risk}"));
-        }
         warnings
     }
 }
@@ -278,6 +286,7 @@ impl Default for Server {
         Self {
             listen: (Ipv4Addr::LOCALHOST, 50051).into(),
             tls: None,
+            allow_plaintext: false,
             default_deadline: Duration::from_mins(1),
             collection_window: Duration::from_millis(5),
         }
@@ -296,8 +305,10 @@ impl Default for Limits {
             response_bytes: 256 * MIB,
             inline_result_bytes: 1 << 20,
             message_bytes: 4 << 20,
-            streams_per_connection: 10_000,
+            streams_per_connection: 2000,
             connections: 10_000,
+            connections_per_address: 2500,
+            connection_bytes: 512 * MIB,
         }
     }
 }

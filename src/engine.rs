@@ -29,6 +29,7 @@ mod cache;
 mod caller;
 mod circuit_breaker;
 mod download;
+mod download_slots;
 mod get;
 mod intervals;
 mod isolation;

@@ -1,19 +1,18 @@
 //! The gRPC server: services, layers, drain.
 
-use std::{error::Error as _, io, num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{io, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use thiserror::Error;
 use tokio::{net::TcpListener, time::timeout};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
-use tonic::transport::{self, Certificate, Identity, Server, ServerTlsConfig};
+use tonic::service::Routes;
 use tonic_health::ServingStatus;
-use tower::util::MapResponseLayer;
 use tracing::{info, warn};
 
 use crate::{
     access::{Access, AccessError},
     api::Service,
-    config::{Backend, Config, Tls},
+    config::{Backend, Config, IDLE_CONNECTION_BYTES},
     engine::{BackendSetup, Engine, EngineLimits, MemoryLimits, PollInterval, PollPlan, WatchLimits},
     proto::{
         self,
@@ -22,41 +21,33 @@ use crate::{
     transport::{Backoff, Endpoint, RateLimiter, ResponseBudget, SetupError},
 };
 
+mod call;
+mod connection;
+mod descriptors;
 mod dispatch;
-mod incoming;
+mod listener;
 mod messages;
+mod repeats;
+mod request_body;
 mod rotation;
+mod tls;
+mod usage;
+mod wire;
 
-use dispatch::DispatchLayer;
+use dispatch::Dispatch;
+use listener::Listener;
 use rotation::Rotation;
+use tls::Tls;
+pub use tls::TlsError;
+use usage::{Room, Usage};
 
 /// How long open calls may continue after the shutdown began. Calls that wait for a
 /// vendor end at once, so only a client that does not read reaches this limit.
 const DRAIN: Duration = Duration::from_secs(8);
 
-/// Interval and time-out of HTTP/2 keepalive pings. The watches of a client that
-/// vanished end with its connection.
-const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
-
-/// How long a TLS handshake may take.
-const HANDSHAKE: Duration = Duration::from_secs(10);
-
-/// HTTP/2 flow-control window of a connection. A WatchJobs call may begin with thousands
-/// of requests, each in a frame of its own, and h2 closes a connection with more small
-/// unread frames than the window allows for.
-const CONNECTION_WINDOW: u32 = 64 << 20;
-
 /// Why the server can't start or continue.
 #[derive(Debug, Error)]
 pub enum ServeError {
-    /// A file that the configuration names can't be read.
-    #[error("{path} can't be read: {error}")]
-    File {
-        /// The file.
-        path: String,
-        /// Why.
-        error: io::Error,
-    },
     /// The socket failed.
     #[error(transparent)]
     Socket(#[from] io::Error),
@@ -77,13 +68,9 @@ pub enum ServeError {
     /// The task that polls a backend ended, which is a bug.
     #[error("the task that polls a backend ended; report the log lines before this one")]
     PollTask,
-    /// TLS can't be set up, or the transport failed.
-    #[error("{}", with_cause(.0))]
-    Transport(#[from] transport::Error),
-}
-
-fn with_cause(error: &transport::Error) -> String {
-    error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
+    /// TLS can't be set up.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
 }
 
 /// Serves `config` on `listener` until `shutdown` is cancelled, then lets open
@@ -93,7 +80,21 @@ pub async fn run(
     shutdown: CancellationToken,
     config: Config,
 ) -> Result<(), ServeError> {
+    let descriptors = descriptors::connections(&config);
     let Config { server, access, limits, backends } = config;
+    let connections = limits.connections.min(descriptors);
+    if connections < limits.connections {
+        warn!(
+            connections,
+            "limits.connections reduced to what the file descriptor limit allows; raise it with ulimit -n \
+             or LimitNOFILE"
+        );
+    }
+    // An address keeps its share of them.
+    let per_address = limits.connections_per_address.min(limits.connections);
+    let per_address = (per_address * connections).div_ceil(limits.connections);
+    let room = Room::new(limits.connection_bytes, connections, per_address);
+    let tls = server.tls.as_ref().map(Tls::new).transpose()?;
     let access = Arc::new(Access::new(&access)?);
     let engine_limits = EngineLimits {
         watches: WatchLimits {
@@ -129,31 +130,35 @@ pub async fn run(
     let (mut health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<JobStatusServiceServer<Service<Engine>>>().await;
 
-    let mut builder = Server::builder()
-        .http2_keepalive_interval(Some(KEEPALIVE.0))
-        .http2_keepalive_timeout(Some(KEEPALIVE.1))
-        .initial_connection_window_size(Some(CONNECTION_WINDOW))
-        .max_concurrent_streams(Some(limits.streams_per_connection))
-        .layer(MapResponseLayer::new(messages::plain))
-        .layer(DispatchLayer::new(JobStatusServiceServer::new(service), Arc::clone(&access)));
-    if let Some(tls) = &server.tls {
-        builder = builder.tls_config(tls_config(tls)?)?;
-    }
-    let address = listener.local_addr()?;
-    let router = builder
-        .add_service(reflection().build_v1()?)
+    let others = Routes::new(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
-        .add_service(health_service);
-    let incoming = incoming::incoming(listener, limits.connections, server.tls.is_some());
-    let serving = router.serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned());
+        .add_service(health_service)
+        .prepare();
+    let (tls, tls_files) = tls.unzip();
+    let _tls_files = tls_files.map(|files| AbortOnDropHandle::new(tokio::spawn(files.run())));
+    let dispatch = Dispatch::new(service, Arc::clone(&access), others);
+    let address = listener.local_addr()?;
+    let usage = Usage::new(room);
+    let at_most = (connections, limits.streams_per_connection);
+    let serving = Listener::new(listener, at_most, &usage, dispatch, tls).run(shutdown.clone());
     let mut serving = std::pin::pin!(serving);
+    info!(
+        connections,
+        per_address = room.connections_per_address,
+        idle_bytes = connections * IDLE_CONNECTION_BYTES,
+        call_bytes = room.bytes,
+        call_bytes_per_address = room.bytes_per_address,
+        call_bytes_per_connection = room.bytes_per_connection,
+        "connections take at most {} bytes",
+        limits.connection_bytes
+    );
     info!(%address, backends = names.join(","), tls = server.tls.is_some(), "listening on {address}");
 
     tokio::select! {
         biased;
         // First: without an open call the serving ends in the same moment.
         () = shutdown.cancelled() => {}
-        outcome = &mut serving => return Ok(outcome?),
+        () = &mut serving => {}
         () = poll_tasks.failed() => return Err(ServeError::PollTask),
     }
     info!(drain_s = DRAIN.as_secs(), "shutdown began");
@@ -162,9 +167,8 @@ pub async fn run(
         health.set_service_status(service, ServingStatus::NotServing).await;
         health.clear_service_status(service).await;
     }
-    if let Ok(outcome) = timeout(DRAIN, serving).await {
-        outcome?;
-    } else {
+    if timeout(DRAIN, serving).await.is_err() {
+        usage.close();
         warn!(drain_s = DRAIN.as_secs(), "open calls were cancelled after the drain");
     }
     drop(poll_tasks);
@@ -240,15 +244,10 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
         .register_encoded_file_descriptor_set(tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET)
 }
 
-fn tls_config(tls: &Tls) -> Result<ServerTlsConfig, ServeError> {
-    let read = |path: &std::path::Path| {
-        std::fs::read(path).map_err(|error| ServeError::File { path: path.display().to_string(), error })
-    };
-    let Tls { cert, key, client_ca } = tls;
-    let config =
-        ServerTlsConfig::new().timeout(HANDSHAKE).identity(Identity::from_pem(read(cert)?, read(key)?));
-    Ok(match client_ca {
-        Some(ca) => config.client_ca_root(Certificate::from_pem(read(ca)?)),
-        None => config,
-    })
+/// Reads the TLS files as the server would. Returns warnings.
+///
+/// # Errors
+/// A file that can't be used now.
+pub fn check_tls(config: &Config) -> Result<Vec<String>, TlsError> {
+    config.server.tls.as_ref().map_or_else(|| Ok(Vec::new()), tls::check)
 }

@@ -55,10 +55,12 @@ pub fn init(format: Format, filter: &str) -> Result<(), InitError> {
     initialised.map_err(|_| InitError::AlreadyInitialised)
 }
 
-/// The filter of `JOBWATCH_LOG`, else of `RUST_LOG`, else `default`.
+/// The filter of `JOBWATCH_LOG`, else of `RUST_LOG`, else `default`. Of h2 it shows errors,
+/// unless it names h2: a client can cause any number of its warnings.
 pub fn filter(default: &str) -> String {
     let set = |name| std::env::var(name).ok().filter(|filter| !filter.trim().is_empty());
-    set("JOBWATCH_LOG").or_else(|| set("RUST_LOG")).unwrap_or_else(|| default.to_owned())
+    let filter = set("JOBWATCH_LOG").or_else(|| set("RUST_LOG")).unwrap_or_else(|| default.to_owned());
+    if filter.contains("h2") { filter } else { format!("{filter},h2=error") }
 }
 
 #[cfg(test)]

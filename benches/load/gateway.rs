@@ -88,7 +88,8 @@ fn text(vendor: SocketAddr, setup: Setup) -> String {
         "allow_inline_secrets = true\n\
          [server]\nlisten = \"127.0.0.1:0\"\n\
          [limits]\nwatches = 4000000\nwatches_per_caller = 4000000\nwatches_per_call = 2000000\n\
-         streams_per_connection = 20000\nconnections = 20000\n{status_bytes}\
+         streams_per_connection = 20000\nconnections = 20000\nconnections_per_address = 20000\n\
+         connection_bytes = \"4 GiB\"\n{status_bytes}\
          [backends.{IMMUTA}]\nvendor = \"immuta\"\nbase_url = \"http://{vendor}\"\n\
          credentials = {{ api_key = \"key\" }}\n\
          [backends.{IMMUTA}.poll]\nmax_batch = {batch}\n{pace}\

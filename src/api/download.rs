@@ -3,7 +3,7 @@
 use futures_util::{StreamExt, stream};
 use tonic::{Request, Response, Status};
 
-use super::{Events, Service, caller, deadline, grant, request::InvalidField, status};
+use super::{Events, Service, caller, deadline, grant, limits, request::InvalidField, status};
 use crate::{
     access::Right,
     engine::{Download, DownloadOptions, FileVersion, JobStatuses},
@@ -53,7 +53,7 @@ impl<E: JobStatuses> Service<E> {
                 Some((piece.map_err(|failure| status::of_download(&failure, &job)), download))
             }
         });
-        Ok(Response::new(Box::pin(stream::iter([Ok(first)]).chain(pieces))))
+        Ok(limits::not_compressed(Box::pin(stream::iter([Ok(first)]).chain(pieces))))
     }
 }
 

@@ -154,6 +154,116 @@ pub fn of_rate_exceeded(exceeded: RateExceeded) -> Status {
     )
 }
 
+/// The status of a call that has outlived its deadline.
+pub fn of_deadline() -> Status {
+    of_call(&Failure::Deadline)
+}
+
+/// The status of a call for which its connection has no room.
+pub fn of_full_connection() -> Status {
+    let mut details = info("TOO_MANY_BYTES", HashMap::new());
+    let message = "the connection's calls hold as many bytes as limits.connection_bytes allows; \
+                   read their responses, or make fewer calls at once";
+    details.add_quota_failure_violation("limits.connection_bytes", message);
+    details.set_retry_info(Some(SHUTDOWN_RETRY));
+    Status::with_error_details(Code::ResourceExhausted, message, details)
+}
+
+/// The status of a call whose request is too long.
+pub fn of_long_request(bytes: usize, most: usize) -> Status {
+    let message = format!("the request has {bytes} bytes; send at most {most}");
+    Status::with_error_details(Code::ResourceExhausted, message, info("REQUEST_TOO_LONG", HashMap::new()))
+}
+
+/// The status of a call whose request does not arrive.
+pub fn of_slow_request(within: Duration) -> Status {
+    let message = format!("the request did not arrive within {} seconds", within.as_secs());
+    Status::with_error_details(Code::DeadlineExceeded, message, info("REQUEST_TIMEOUT", HashMap::new()))
+}
+
+/// The same error with an ErrorInfo, and of at most `most` bytes as it is encoded.
+pub fn complete(status: &Status, most: usize) -> Status {
+    let mut details = status.get_error_details();
+    if details.error_info().is_none() {
+        details.set_error_info(reason_of(status.code()), DOMAIN, HashMap::new());
+    }
+    let mut longest = most / 4;
+    loop {
+        let message = shortened(status.message(), longest);
+        let complete = Status::with_error_details(status.code(), message, details.clone());
+        if longest < 64 || encoded_len(&complete) <= most {
+            return complete;
+        }
+        longest /= 2;
+        details = shorten(details, longest);
+    }
+}
+
+/// The reason of an error that a library has made.
+fn reason_of(code: Code) -> &'static str {
+    match code {
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Cancelled => "CANCELLED",
+        Code::OutOfRange | Code::ResourceExhausted => "REQUEST_TOO_LONG",
+        Code::InvalidArgument => "INVALID_REQUEST",
+        Code::NotFound => "NOT_FOUND",
+        _ => "INTERNAL",
+    }
+}
+
+/// Bytes of message and details in the trailers: escapes have three bytes, and base64 four
+/// for three.
+fn encoded_len(status: &Status) -> usize {
+    escaped_len(status.message()) + status.details().len().div_ceil(3) * 4
+}
+
+fn escaped_len(text: &str) -> usize {
+    text.bytes().map(|byte| if (b' '..=b'~').contains(&byte) && byte != b'%' { 1 } else { 3 }).sum()
+}
+
+/// The text, or its beginning that has so many bytes when it is escaped.
+fn shortened(text: &str, most: usize) -> String {
+    if escaped_len(text) <= most {
+        return text.to_owned();
+    }
+    let mut shortened = String::new();
+    let mut left = most.saturating_sub(escaped_len("…"));
+    for character in text.chars() {
+        let length = escaped_len(character.encode_utf8(&mut [0; 4]));
+        let Some(rest) = left.checked_sub(length) else { break };
+        left = rest;
+        shortened.push(character);
+    }
+    shortened.push('…');
+    shortened
+}
+
+/// The same details with shorter texts.
+fn shorten(mut details: ErrorDetails, most: usize) -> ErrorDetails {
+    if let Some(mut info) = details.error_info().cloned() {
+        info.metadata.values_mut().for_each(|value| *value = shortened(value, most));
+        details.set_error_info(info.reason, info.domain, info.metadata);
+    }
+    if let Some(resource) = details.resource_info().cloned() {
+        let (name, description) = (resource.resource_name, resource.description);
+        let (name, description) = (shortened(&name, most), shortened(&description, most));
+        details.set_resource_info(resource.resource_type, name, resource.owner, description);
+    }
+    if let Some(mut request) = details.bad_request().cloned() {
+        for violation in &mut request.field_violations {
+            violation.description = shortened(&violation.description, most);
+        }
+        details.set_bad_request(request.field_violations);
+    }
+    if let Some(mut quota) = details.quota_failure().cloned() {
+        for violation in &mut quota.violations {
+            violation.description = shortened(&violation.description, most);
+        }
+        details.set_quota_failure(quota.violations);
+    }
+    details
+}
+
 /// The status of a download that failed.
 pub(super) fn of_download(failure: &DownloadFailure, job: &JobRef) -> Status {
     let mut metadata = metadata(job);
@@ -171,9 +281,12 @@ pub(super) fn of_download(failure: &DownloadFailure, job: &JobRef) -> Status {
             let size = size.map(|size| format!(", which has {size} bytes")).unwrap_or_default();
             return InvalidField::new("offset", &format!("lies beyond the end of the file{size}")).into();
         }
-        DownloadFailure::TooMany { .. } => {
+        DownloadFailure::TooMany { of_caller, .. } => {
             let mut details = info("TOO_MANY_DOWNLOADS", metadata);
-            let subject = format!("backends.{}.poll.max_concurrency", job.backend);
+            let subject = match of_caller {
+                true => "downloads".to_owned(),
+                false => format!("backends.{}.poll.max_concurrency", job.backend),
+            };
             details.add_quota_failure_violation(subject, failure.to_string());
             (Code::ResourceExhausted, details)
         }

@@ -23,7 +23,8 @@ pub(super) struct Args {
 impl Args {
     pub(super) async fn run(self) -> Result<Exit, Failure> {
         let config = self.configuration.load()?;
-        for warning in config.warnings() {
+        let tls = server::check_tls(&config).map_err(|error| Failure::Usage(error.to_string()))?;
+        for warning in config.warnings().into_iter().chain(tls) {
             eprintln!("warning: {warning}");
         }
         let results = if self.connect {

@@ -14,8 +14,8 @@ use serde_path_to_error::Segment;
 use toml::{Table, Value};
 
 use super::{
-    Access, Backend, Config, Credentials, Environment, InvalidConfig, Limits, Poll, Problem, Proxies, Server,
-    Tls,
+    Access, Backend, Config, Credentials, Environment, IDLE_CONNECTION_BYTES, InvalidConfig, Limits, Poll,
+    Problem, Proxies, Server, Tls,
     credentials::{self, Checked, CredentialKeys, SecretSources},
     network::{self, NetworkKeys},
     overrides,
@@ -198,6 +198,7 @@ impl Checker<'_> {
         if let Some(tls) = &keys.server.tls {
             self.tls(tls);
         }
+        self.plaintext(&keys.server);
         keys.access.check(keys.server.tls.as_ref(), &mut self.problems);
         let Keys { server, mut access, mut limits, backends, .. } = keys;
         if let Some(jwt) = access.jwt.as_mut().filter(|jwt| jwt.jwks_url.is_some()) {
@@ -208,8 +209,24 @@ impl Checker<'_> {
         Some(Config { server, access, limits, backends: backends? })
     }
 
-    fn tls(&mut self, Tls { cert, key, client_ca }: &Tls) {
-        let files = [("cert", Some(cert)), ("key", Some(key)), ("client_ca", client_ca.as_ref())];
+    /// Without TLS only this machine's callers may connect, unless that is wanted.
+    fn plaintext(&mut self, server: &Server) {
+        if server.tls.is_none() && !server.allow_plaintext && !server.listen.ip().is_loopback() {
+            let text = format!(
+                "is {} without server.tls: tokens and jobs would travel unencrypted; write [server.tls], or \
+                 server.allow_plaintext = true where the network is trusted",
+                server.listen
+            );
+            self.problems.add("server.listen", text);
+        }
+    }
+
+    fn tls(&mut self, Tls { cert, key, client_ca, client_crl }: &Tls) {
+        if client_crl.is_some() && client_ca.is_none() {
+            self.problems.add("server.tls.client_crl", "needs server.tls.client_ca; write both");
+        }
+        let optional = [("client_ca", client_ca.as_ref()), ("client_crl", client_crl.as_ref())];
+        let files = [("cert", Some(cert)), ("key", Some(key))].into_iter().chain(optional);
         for (name, file) in files {
             let Some(file) = file else { continue };
             let path = format!("server.tls.{name}");
@@ -226,6 +243,21 @@ impl Checker<'_> {
         // One caller leaves room for others.
         if self.file.get("limits").is_none_or(|limits| limits.get("watches_per_caller").is_none()) {
             limits.watches_per_caller = limits.watches.div_ceil(4);
+        }
+        if self.file.get("limits").is_none_or(|limits| limits.get("connections_per_address").is_none()) {
+            limits.connections_per_address = limits.connections.div_ceil(4);
+        }
+        let each = IDLE_CONNECTION_BYTES as u64;
+        let idle = (limits.connections as u64).saturating_mul(each);
+        if idle > limits.connection_bytes / 2 {
+            let text = format!(
+                "is {}, which take {} without a call; write at most {}, or raise limits.connection_bytes to {}",
+                limits.connections,
+                show_bytes(idle),
+                limits.connection_bytes / 2 / each,
+                show_bytes(2 * idle)
+            );
+            self.problems.add("limits.connections", text);
         }
         let least = limits.inline_result_bytes as u64 + MESSAGE_OVERHEAD;
         if (limits.message_bytes as u64) < least {

@@ -440,6 +440,14 @@ fn bound_outside_its_range_is_refused() {
             "limits.inline_result_bytes = \"4 MiB\"",
             "limits.message_bytes is 4 MiB; write at least 4160 KiB, which is limits.inline_result_bytes and 64 KiB for the rest of a message",
         ),
+        (
+            "limits.connections = 20000",
+            "limits.connections is 20000, which take 320000 KiB without a call; write at most 16384, or raise limits.connection_bytes to 625 MiB",
+        ),
+        (
+            "server.listen = \"192.0.2.1:1\"",
+            "server.listen is 192.0.2.1:1 without server.tls: tokens and jobs would travel unencrypted; write [server.tls], or server.allow_plaintext = true where the network is trusted",
+        ),
         ("limits.jobs = 0", "limits.jobs is 0; write a whole number from 1 to 1000000000"),
         (
             "backends.immuta-prod.poll.max_response_bytes = \"257 MiB\"",
@@ -489,7 +497,7 @@ fn section_problem_names_key_and_remedy() {
         ("server.lisen = \"\"", "server.lisen is not a key here; did you mean listen?"),
         (
             "server.colour = \"\"",
-            "server.colour is not a key here; write one of listen, tls, default_deadline, collection_window",
+            "server.colour is not a key here; write one of listen, tls, allow_plaintext, default_deadline, collection_window",
         ),
         ("server = 1", "server is not a table; write [server]"),
         (
@@ -612,7 +620,7 @@ fn variable_that_names_no_key_is_refused() {
         (
             "JOBWATCH__SERVER__PORT",
             "x",
-            "server.port (set by JOBWATCH__SERVER__PORT) is not a key here; write one of listen, tls, default_deadline, collection_window",
+            "server.port (set by JOBWATCH__SERVER__PORT) is not a key here; write one of listen, tls, allow_plaintext, default_deadline, collection_window",
         ),
         (
             "JOBWATCH__BACKENDS__OTHER__VENDOR",

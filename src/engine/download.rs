@@ -11,7 +11,8 @@
 //! The task reads only when there is room for another piece, so a slow reader slows the
 //! vendor and costs no memory. A reader that stalls can't hold the response beyond the
 //! caller's deadline, or [`READER_TIMEOUT`] without taking a piece: the task ends, whether
-//! anyone reads or not.
+//! anyone reads or not. While another download waits for a slot, a reader that takes less
+//! than a piece in [`SLOW`] loses its own.
 //!
 //! The artifacts [`RESULT`] and [`VENDOR_PAYLOAD`] of every job are its result and the
 //! vendor's job object. The job is polled alone for them, and they are read from the
@@ -22,14 +23,19 @@ use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 use bytes::Bytes;
 use thiserror::Error;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::mpsc::{self, Permit as Room},
     task::JoinSet,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::{Caller, Engine, Failure, GetOptions, backend::Backend, get::at};
+use super::{
+    Caller, Engine, Failure, GetOptions,
+    backend::Backend,
+    download_slots::{DownloadSlot, DownloadSlots, NoSlot},
+    get::at,
+};
 use crate::{
     job::{Artifact, BackendFault, FaultKind, JobFault, JobRef, Parts},
     snapshot::Charge,
@@ -42,6 +48,11 @@ const STATUS_AGE: Duration = Duration::from_mins(1);
 
 /// How long a download may stand without its reader taking a piece.
 const READER_TIMEOUT: Duration = Duration::from_mins(10);
+
+/// How long a reader may take for [`PIECE`] bytes while another download waits for a slot,
+/// and how often that is looked at.
+const SLOW: Duration = Duration::from_mins(1);
+const LOOK: Duration = Duration::from_secs(1);
 
 /// How long downloads may go on at shutdown; the server waits a little longer.
 const DRAIN: Duration = Duration::from_secs(7);
@@ -63,8 +74,7 @@ const OPEN_TIMEOUT: Duration = Duration::from_mins(1);
 pub(super) struct Downloads {
     backend: Arc<Backend>,
     upstream: Arc<dyn Upstream>,
-    slots: Arc<Semaphore>,
-    limit: usize,
+    slots: Arc<DownloadSlots>,
     /// Longest wait for a slot.
     timeout: Duration,
     /// Shortest wait before another try.
@@ -80,8 +90,7 @@ impl Downloads {
         timeout: Duration,
         retry: Duration,
     ) -> Self {
-        let limit = limit.get().min(Semaphore::MAX_PERMITS);
-        Self { backend, upstream, slots: Arc::new(Semaphore::new(limit)), limit, timeout, retry }
+        Self { backend, upstream, slots: DownloadSlots::new(limit), timeout, retry }
     }
 }
 
@@ -131,15 +140,21 @@ pub enum DownloadFailure {
         size: Option<u64>,
     },
     /// As many files of this backend are being downloaded as may be.
-    #[error("{limit} files of this backend are being downloaded already")]
+    #[error(
+        "{limit} files of this backend are being downloaded already{}",
+        if *.of_caller { " by this caller, which is its share" } else { "" }
+    )]
     TooMany {
         /// How many may be.
         limit: usize,
+        /// Whether that is the caller's share.
+        of_caller: bool,
     },
     /// The reader stalled, and its slot went to another.
     #[error(
-        "nothing was read for {} minutes; resume with offset after the bytes that came",
-        READER_TIMEOUT.as_secs() / 60
+        "nothing was read for {} minutes, or less than {} KiB in {} seconds while another download waited; \
+         resume with offset after the bytes that came",
+        READER_TIMEOUT.as_secs() / 60, PIECE >> 10, SLOW.as_secs()
     )]
     Stalled,
 }
@@ -191,10 +206,10 @@ impl Engine {
         let must_end = must_end(Some(opened_by), self.shutdown.clone());
         let opened = async {
             if matches!(&*options.artifact_id, RESULT | VENDOR_PAYLOAD) {
-                return downloads.open_part(job, &wanted, &report).await;
+                return downloads.open_part(job, &wanted, options.caller, &report).await;
             }
             let artifact = self.artifact(job, &options).await?;
-            downloads.open_file(&artifact, &wanted, &report).await
+            downloads.open_file(&artifact, &wanted, options.caller, &report).await
         };
         let Opened { source, file_name, slot } = tokio::select! {
             biased;
@@ -205,12 +220,18 @@ impl Engine {
         let version = source.version().clone();
         let (sender, pieces) = mpsc::channel(1);
         let must_end = self::must_end(deadline, self.shutdown.clone());
+        let reader = Reader {
+            pieces: sender.clone(),
+            slots: Arc::clone(&downloads.slots),
+            owed: PIECE,
+            waited: Duration::ZERO,
+        };
         let mut task = JoinSet::new();
         task.spawn(async move {
             let end = tokio::select! {
                 biased;
                 failure = must_end => Err(failure.into()),
-                end = relay(source, &sender, &report) => end,
+                end = relay(source, reader, &report) => end,
             };
             // The vendor's response is gone by now; only the reader may be late.
             drop(slot);
@@ -248,14 +269,15 @@ struct Wanted {
 struct Opened {
     source: Source,
     file_name: String,
-    slot: OwnedSemaphorePermit,
+    slot: DownloadSlot,
 }
 
 impl Downloads {
     /// Waits for a slot, and for a permit to send a request now.
-    async fn acquire(&self) -> Result<(OwnedSemaphorePermit, Permit), DownloadFailure> {
-        let slot = timeout(self.timeout, Arc::clone(&self.slots).acquire_owned()).await;
-        let Ok(Ok(slot)) = slot else { return Err(DownloadFailure::TooMany { limit: self.limit }) };
+    async fn acquire(&self, caller: Caller) -> Result<(DownloadSlot, Permit), DownloadFailure> {
+        let slot = self.slots.acquire(caller, self.timeout).await;
+        let slot =
+            slot.map_err(|NoSlot { limit, of_caller }| DownloadFailure::TooMany { limit, of_caller })?;
         let permit = self.backend.rate_limiter().acquire().await;
         let now = Instant::now();
         if let Some(pause) = self.backend.paused(now) {
@@ -269,9 +291,10 @@ impl Downloads {
         &self,
         artifact: &Artifact,
         Wanted { offset, version }: &Wanted,
+        caller: Caller,
         report: &Reporter,
     ) -> Result<Opened, DownloadFailure> {
-        let (slot, permit) = self.acquire().await?;
+        let (slot, permit) = self.acquire(caller).await?;
         let began = Instant::now();
         let opened = match self.upstream.files() {
             Some(files) => files.open(&artifact.vendor_uri, *offset, version.as_ref(), permit).await,
@@ -295,9 +318,10 @@ impl Downloads {
         &self,
         job: &JobRef,
         Wanted { offset, version }: &Wanted,
+        caller: Caller,
         report: &Reporter,
     ) -> Result<Opened, DownloadFailure> {
-        let (slot, permit) = self.acquire().await?;
+        let (slot, permit) = self.acquire(caller).await?;
         let began = Instant::now();
         let response = self.upstream.poll(std::slice::from_ref(job), permit).await;
         let response = response.map_err(|fault| {
@@ -392,20 +416,63 @@ impl Source {
     }
 }
 
+/// Who takes the pieces, and how fast.
+struct Reader {
+    pieces: mpsc::Sender<Piece>,
+    slots: Arc<DownloadSlots>,
+    /// Bytes to take within [`SLOW`].
+    owed: usize,
+    /// How long they have been waited for.
+    waited: Duration,
+}
+
+impl Reader {
+    /// Waits until it takes the next piece; `None` when nobody reads any more.
+    async fn room(&mut self) -> Result<Option<Room<'_, Piece>>, DownloadFailure> {
+        let began = Instant::now();
+        let mut looked = began;
+        let mut room = std::pin::pin!(self.pieces.reserve());
+        loop {
+            let pause = SLOW.saturating_sub(self.waited).max(LOOK);
+            tokio::select! {
+                biased;
+                room = &mut room => {
+                    self.waited += looked.elapsed();
+                    return Ok(room.ok());
+                }
+                () = sleep(pause) => {
+                    self.waited += looked.elapsed();
+                    looked = Instant::now();
+                }
+            }
+            let is_slow = self.waited >= SLOW && self.slots.is_wanted();
+            if is_slow || began.elapsed() >= READER_TIMEOUT {
+                return Err(DownloadFailure::Stalled);
+            }
+        }
+    }
+
+    /// Notes that it took so many bytes.
+    fn took(&mut self, bytes: usize) {
+        self.owed = self.owed.saturating_sub(bytes);
+        if self.owed == 0 {
+            (self.owed, self.waited) = (PIECE, Duration::ZERO);
+        }
+    }
+}
+
 /// Passes pieces on, each as soon as there is room for it. Ends, too, when nobody reads
 /// any more.
-async fn relay(
-    mut source: Source,
-    reader: &mpsc::Sender<Piece>,
-    report: &Reporter,
-) -> Result<(), DownloadFailure> {
+async fn relay(mut source: Source, mut reader: Reader, report: &Reporter) -> Result<(), DownloadFailure> {
+    let mut last = 0;
     loop {
-        let room = timeout(READER_TIMEOUT, reader.reserve()).await;
-        let Ok(room) = room.map_err(|_| DownloadFailure::Stalled)? else { return Ok(()) };
-        match source.next().await.map_err(|fault| report.failure(fault, None))? {
-            Some(piece) => room.send(Ok(Some(piece))),
-            None => return Ok(()),
-        }
+        reader.took(last);
+        let Some(room) = reader.room().await? else { return Ok(()) };
+        let Some(piece) = source.next().await.map_err(|fault| report.failure(fault, None))? else {
+            return Ok(());
+        };
+        last = piece.len();
+        room.send(Ok(Some(piece)));
     }
 }
 

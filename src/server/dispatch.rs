@@ -1,5 +1,5 @@
 //! Routes requests: those for the job status service go to it once their caller is known,
-//! all others through tonic's router.
+//! all others through tonic's router. Sets how messages are compressed.
 //!
 //! Tonic's router is axum's. For each request it matches the path, clones and boxes the
 //! service, and boxes the bodies of the request and of the response once more.
@@ -13,13 +13,10 @@ use std::{
 
 use http::{Request, Response};
 use tonic::{
-    Status,
-    body::Body,
-    codegen::BoxFuture,
-    service::Routes,
-    transport::server::{TcpConnectInfo, TlsConnectInfo},
+    Status, body::Body, codec::CompressionEncoding, codegen::BoxFuture, service::Routes,
+    transport::server::TcpConnectInfo,
 };
-use tower::{Layer, Service};
+use tower::Service;
 
 use crate::{
     access::{self, Access, Evidence, Grant, Refused},
@@ -30,24 +27,14 @@ use crate::{
 
 type Jobs = JobStatusServiceServer<api::Service<Engine>>;
 
-/// Puts the job status service in front of the router.
+/// The names in a connection's client certificate, read once for each connection.
 #[derive(Clone, Debug)]
-pub(super) struct DispatchLayer {
-    jobs: Jobs,
-    access: Arc<Access>,
-}
+pub(super) struct CertificateNames(Arc<str>);
 
-impl DispatchLayer {
-    pub(super) fn new(jobs: Jobs, access: Arc<Access>) -> Self {
-        Self { jobs, access }
-    }
-}
-
-impl Layer<Routes> for DispatchLayer {
-    type Service = Dispatch;
-
-    fn layer(&self, others: Routes) -> Dispatch {
-        Dispatch { jobs: self.jobs.clone(), access: Arc::clone(&self.access), others }
+impl CertificateNames {
+    /// The names in a verified certificate, in DER.
+    pub(super) fn of(der: &[u8]) -> Option<Self> {
+        access::names_of_certificate(der).map(|names| Self(names.into()))
     }
 }
 
@@ -57,6 +44,18 @@ pub(super) struct Dispatch {
     jobs: Jobs,
     access: Arc<Access>,
     others: Routes,
+}
+
+impl Dispatch {
+    pub(super) fn new(service: api::Service<Engine>, access: Arc<Access>, others: Routes) -> Self {
+        let mut jobs = JobStatusServiceServer::new(service)
+            .max_decoding_message_size(api::LONGEST_REQUEST)
+            .max_encoding_message_size(usize::MAX);
+        for encoding in [CompressionEncoding::Gzip, CompressionEncoding::Zstd] {
+            jobs = jobs.accept_compressed(encoding).send_compressed(encoding);
+        }
+        Self { jobs, access, others }
+    }
 }
 
 impl Service<Request<Body>> for Dispatch {
@@ -69,9 +68,8 @@ impl Service<Request<Body>> for Dispatch {
         Service::<Request<Body>>::poll_ready(&mut self.others, cx)
     }
 
-    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
         if is_for_jobs(request.uri().path()) {
-            api::note_deadline(&mut request);
             if self.access.is_open() { self.jobs.call(request) } else { self.call_identified(request) }
         } else {
             Box::pin(self.others.call(request))
@@ -83,13 +81,9 @@ impl Dispatch {
     /// Calls the job status service for a caller that its policy allows to call now.
     fn call_identified(&mut self, request: Request<Body>) -> BoxFuture<Response<Body>, Infallible> {
         let extensions = request.extensions();
-        let tls = extensions.get::<TlsConnectInfo<TcpConnectInfo>>();
-        let tcp = extensions.get::<TcpConnectInfo>().or(tls.map(TlsConnectInfo::get_ref));
+        let tcp = extensions.get::<TcpConnectInfo>();
         let address = tcp.and_then(TcpConnectInfo::remote_addr).map(|address| address.ip());
-        let certificates = tls.and_then(TlsConnectInfo::peer_certs);
-        let certificate =
-            certificates.as_ref().and_then(|chain| access::names_of_certificate(chain.first()?));
-        let certificate = certificate.as_deref();
+        let certificate = extensions.get::<CertificateNames>().map(|CertificateNames(names)| &**names);
         let identified =
             self.access.identify_now(Evidence { headers: request.headers(), certificate, address });
         if let Some(identified) = identified {

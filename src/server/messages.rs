@@ -1,4 +1,5 @@
-//! Percent-encoding of `grpc-message`, with as few escapes as gRPC allows.
+//! What every error has on the wire, wherever it comes from: details, a bound on its size,
+//! and a `grpc-message` with as few escapes as gRPC allows.
 //!
 //! gRPC requires an escape for `%` and for characters outside printable ASCII. Tonic
 //! escapes spaces and others, too. A correct client decodes both, but grpcio does not
@@ -6,10 +7,11 @@
 //! `grpc_status.rpc_status.from_call` then rejects the details, because their message
 //! differs.
 
-use http::{HeaderMap, HeaderName, HeaderValue, Response};
-use http_body::{Body, Frame};
-use http_body_util::{BodyExt, combinators::MapFrame};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode, percent_encode};
+use tonic::Status;
+
+use crate::api;
 
 /// Parsed once: two look-ups for each call.
 static MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
@@ -17,19 +19,35 @@ static MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 /// Characters to escape, in addition to all that are not ASCII.
 const ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
 
-type Rewrite<D> = fn(Frame<D>) -> Frame<D>;
+static STATUS: HeaderName = HeaderName::from_static("grpc-status");
+static DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
 
-/// Rewrites the message of a response, in its headers or its trailers.
-pub(super) fn plain<B: Body>(mut response: Response<B>) -> Response<MapFrame<B, Rewrite<B::Data>>> {
-    rewrite(response.headers_mut());
-    response.map(|body| body.map_frame(in_trailers as Rewrite<B::Data>))
+/// Most bytes of an error's message and details, as they are encoded. Clients accept 8 KiB
+/// of headers, and some of them refuse a part of those with more.
+const MOST_BYTES: usize = 6 << 10;
+
+/// Completes the headers or trailers that may end a call.
+pub(super) fn complete(headers: &mut HeaderMap) {
+    let Some(status) = headers.get(&STATUS) else { return };
+    if status == "0" {
+        return;
+    }
+    let length = |name| headers.get(name).map_or(0, HeaderValue::len);
+    if !headers.contains_key(&DETAILS) || length(&MESSAGE) + length(&DETAILS) > MOST_BYTES {
+        replace(headers);
+    }
+    rewrite(headers);
 }
 
-fn in_trailers<D>(mut frame: Frame<D>) -> Frame<D> {
-    if let Some(trailers) = frame.trailers_mut() {
-        rewrite(trailers);
+/// Adds the details that an error of a library lacks, and shortens long ones.
+fn replace(headers: &mut HeaderMap) {
+    let Some(status) = Status::from_header_map(headers) else { return };
+    let status = api::complete(&status, MOST_BYTES);
+    for name in [&STATUS, &MESSAGE, &DETAILS] {
+        headers.remove(name);
     }
-    frame
+    // This fails only for metadata, of which there is none.
+    let _ = status.add_header(headers);
 }
 
 fn rewrite(headers: &mut HeaderMap) {
@@ -46,17 +64,23 @@ fn rewrite(headers: &mut HeaderMap) {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-    use http_body_util::Full;
     use proptest::prelude::*;
-    use tonic::Status;
+    use tonic::Code;
+    use tonic_types::StatusExt;
 
     use super::*;
 
+    /// The completed headers of an error.
+    fn headers(status: &Status) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        status.add_header(&mut headers).unwrap();
+        complete(&mut headers);
+        headers
+    }
+
     /// The header's value for an error with `message`.
     fn on_the_wire(message: &str) -> String {
-        let response = plain(Status::internal(message).into_http::<Full<Bytes>>());
-        response.headers()[&MESSAGE].to_str().unwrap().to_owned()
+        headers(&Status::internal(message))[&MESSAGE].to_str().unwrap().to_owned()
     }
 
     #[test]
@@ -76,22 +100,32 @@ mod tests {
         assert_eq!(on_the_wire("a b "), "a%20b%20");
     }
 
-    #[tokio::test]
-    async fn message_in_the_trailers_is_rewritten() {
+    #[test]
+    fn error_of_a_library_gets_an_error_info() {
+        for code in [Code::Unimplemented, Code::Internal, Code::OutOfRange, Code::Cancelled] {
+            let status = Status::from_header_map(&headers(&Status::new(code, "x"))).unwrap();
+            assert_eq!((status.code(), status.message()), (code, "x"));
+            let details = status.get_error_details();
+            let info = details.error_info().unwrap();
+            assert_eq!(info.domain, "jobwatch");
+            assert!(!info.reason.is_empty());
+        }
+    }
+
+    #[test]
+    fn success_is_left_alone() {
         let mut trailers = HeaderMap::new();
-        Status::internal("no such job").add_header(&mut trailers).unwrap();
-        let body = Full::new(Bytes::from_static(b"data")).with_trailers(async { Some(Ok(trailers)) });
-        let collected = plain(Response::new(body)).into_body().collect().await.unwrap();
-        assert_eq!(collected.trailers().unwrap()[&MESSAGE], "no such job");
-        assert_eq!(collected.to_bytes(), "data");
+        Status::ok("").add_header(&mut trailers).unwrap();
+        let before = trailers.clone();
+        complete(&mut trailers);
+        assert_eq!(trailers, before);
     }
 
     proptest! {
         /// Includes text that looks like an escape, control characters and spaces.
         #[test]
         fn any_message_is_decoded_unchanged(message in "(?s)([%4aF \t\n\0\x7fé]|.)*") {
-            let response = plain(Status::internal(&*message).into_http::<Full<Bytes>>());
-            let read = Status::from_header_map(response.headers()).unwrap();
+            let read = Status::from_header_map(&headers(&Status::internal(&*message))).unwrap();
             prop_assert_eq!(read.message(), message);
         }
     }

@@ -4,6 +4,8 @@
 
 mod access;
 mod architecture;
+#[cfg(target_os = "linux")]
+mod attacks;
 mod batches;
 mod check;
 mod cli;

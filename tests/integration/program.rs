@@ -17,11 +17,16 @@ use tonic::transport::Endpoint;
 
 use crate::harness::*;
 
+/// The program of this build, or the one that `make attack` attacks.
+pub(crate) fn executable() -> String {
+    std::env::var("JOBWATCH_ATTACK_PROGRAM").unwrap_or_else(|_| env!("CARGO_BIN_EXE_jobwatch").to_owned())
+}
+
 /// `jobwatch serve` with this configuration, which exists as long as the file.
 pub(crate) fn command(config: &str) -> (NamedTempFile, Command) {
     let mut file = NamedTempFile::new().unwrap();
     file.write_all(config.as_bytes()).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_jobwatch"));
+    let mut command = Command::new(executable());
     command.arg("serve").arg("--config").arg(file.path());
     command.env_clear().stdin(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
     (file, command)
@@ -73,6 +78,23 @@ impl Program {
     pub(crate) fn client(&self) -> Client {
         let channel = Endpoint::from_shared(format!("http://{}", self.address)).unwrap().connect_lazy();
         Client::new(channel)
+    }
+
+    /// The address it listens on.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Resident memory in bytes.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn memory(&self) -> u64 {
+        1024 * self.proc_status("VmRSS:").trim_end_matches(" kB").parse::<u64>().unwrap()
+    }
+
+    /// Number of its open file descriptors.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.id().unwrap())).unwrap().count()
     }
 
     pub(crate) async fn signal(&self, name: &str) {

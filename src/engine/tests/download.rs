@@ -91,6 +91,12 @@ fn file_vendor(fault: Option<BackendFault>) -> (Arc<FileVendor>, Running) {
 }
 
 impl Running {
+    async fn download_by(&self, caller: Caller, artifact_id: &str) -> Result<Download, DownloadFailure> {
+        let artifact_id = artifact_id.into();
+        let options = DownloadOptions { artifact_id, offset: 0, version: None, deadline: None, caller };
+        self.engine.download(&job("a"), options).await
+    }
+
     async fn download(&self, artifact_id: &str, offset: u64) -> Result<Download, DownloadFailure> {
         let artifact_id = artifact_id.into();
         let caller = Caller::default();
@@ -117,12 +123,46 @@ async fn reader_that_stalls_for_ten_minutes_loses_its_download_slot() {
         pass(Duration::from_mins(9)).await;
         stalled.next().await.unwrap().expect("a slow reader does not stall");
     }
-    assert!(matches!(running.download("f", 0).await, Err(DownloadFailure::TooMany { limit: 1 })));
+    let refused = running.download("f", 0).await;
+    assert!(matches!(refused, Err(DownloadFailure::TooMany { limit: 1, of_caller: true })));
     pass(Duration::from_mins(10)).await;
     let mut next = running.download("f", 0).await.expect("the slot is free");
     let end = read(&mut stalled).await;
     assert!(matches!(end, Err(DownloadFailure::Stalled)), "{end:?}");
     assert_eq!(read(&mut next).await.unwrap().len(), PIECES * 64 * 1024);
+}
+
+#[tokio::test(start_paused = true)]
+async fn slow_reader_loses_its_slot_after_a_minute_while_another_caller_waits() {
+    let (_vendor, running) = file_vendor(None);
+    let mut slow = running.download("f", 0).await.unwrap();
+    slow.next().await.unwrap().unwrap();
+    // Nobody waits.
+    pass(Duration::from_mins(5)).await;
+    slow.next().await.unwrap().expect("it has its slot");
+    pass(Duration::from_secs(50)).await;
+    let refused = running.download_by(Caller::from_name("early"), "f").await;
+    assert!(refused.is_ok(), "{refused:?}");
+    let end = read(&mut slow).await;
+    assert!(matches!(end, Err(DownloadFailure::Stalled)), "{end:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn reader_that_takes_a_piece_each_half_minute_keeps_its_slot() {
+    let (_vendor, running) = file_vendor(None);
+    let mut steady = running.download("f", 0).await.unwrap();
+    let reads = async {
+        for _ in 0..PIECES {
+            steady.next().await.unwrap().unwrap();
+            pass(Duration::from_secs(30)).await;
+        }
+    };
+    tokio::join!(reads, async {
+        for _ in 0..5 {
+            let refused = running.download_by(Caller::from_name("other"), "f").await;
+            assert!(matches!(refused, Err(DownloadFailure::TooMany { limit: 1, of_caller: false })));
+        }
+    });
 }
 
 #[tokio::test(start_paused = true)]

@@ -16,6 +16,8 @@ impl Process {
         let mut command = Command::new(env!("CARGO_BIN_EXE_jobwatch"));
         command.args(["serve", "--config"]).arg(&path).env_clear().kill_on_drop(true);
         command.env("JOBWATCH__SERVER__LISTEN", "127.0.0.1:0").stderr(Stdio::piped());
+        // One caller may have a quarter of them.
+        command.env("JOBWATCH__BACKENDS__CLARET__POLL__MAX_CONCURRENCY", "20");
         let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let address = loop {

@@ -1,0 +1,245 @@
+//! One call: its request to the service, and the response to the client.
+//!
+//! ```text
+//! request ──> service ──> head ──> message, when there is room ──> trailers
+//! ```
+//!
+//! The task of a call ends with its client's reset, its connection, or shortly after its
+//! deadline. A response's next message is encoded only when the last one is with HTTP/2
+//! and the connection has room for another.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::{Buf, Bytes};
+use h2::{Reason, SendStream, server::SendResponse};
+use http::Response;
+use http_body::Body as _;
+use tokio::time::{Instant, Sleep, sleep_until};
+use tonic::{Status, body::Body};
+use tracing::debug;
+
+use super::{
+    messages,
+    request_body::Received,
+    usage::{CallUsage, Charge},
+};
+use crate::api;
+
+/// How long a client may take to send a message that it has begun.
+pub(super) const RECEIVE: Duration = Duration::from_secs(30);
+
+/// How long after its deadline a call ends that has not ended by itself.
+const AFTER_DEADLINE: Duration = Duration::from_secs(1);
+
+/// Most bytes that HTTP/2 holds of one response.
+pub(super) const SEND_BUFFER: usize = 64 << 10;
+
+/// Bytes with HTTP/2 that are not sent.
+#[derive(Debug)]
+pub(super) struct Piece {
+    bytes: Bytes,
+    _charge: Option<Arc<Charge>>,
+}
+
+impl Buf for Piece {
+    fn remaining(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.bytes.advance(count);
+    }
+}
+
+/// Why nothing more is sent.
+#[derive(Debug)]
+struct Ended;
+
+/// An open call.
+pub(super) struct Call {
+    pub(super) received: Received,
+    pub(super) usage: CallUsage,
+    pub(super) deadline: Option<Instant>,
+}
+
+impl Call {
+    /// Answers the call.
+    pub(super) async fn run<F, E>(self, service: F, mut respond: SendResponse<Piece>)
+    where
+        F: Future<Output = Result<Response<Body>, E>>,
+    {
+        let Ok(response) = self.response(service, &mut respond).await else { return };
+        let (mut parts, body) = response.into_parts();
+        messages::complete(&mut parts.headers);
+        let head = Response::from_parts(parts, ());
+        let is_all = body.is_end_stream();
+        match respond.send_response(head, is_all) {
+            Ok(stream) if !is_all => {
+                let _ = self.send(body, stream).await;
+            }
+            Ok(_) => {}
+            Err(error) => debug!(%error, "response not sent"),
+        }
+    }
+
+    /// Waits for the response, and meanwhile receives the request.
+    async fn response<F, E>(
+        &self,
+        service: F,
+        respond: &mut SendResponse<Piece>,
+    ) -> Result<Response<Body>, Ended>
+    where
+        F: Future<Output = Result<Response<Body>, E>>,
+    {
+        let mut service = pin!(service);
+        let mut timer = pin!(sleep_until(Instant::now() + RECEIVE));
+        let mut late = pin!(self.after_deadline());
+        poll_fn(|cx| {
+            self.received.poll(cx);
+            let response = service.as_mut().poll(cx);
+            let is_receiving = self.received.settle();
+            match response {
+                Poll::Ready(Ok(response)) => return Poll::Ready(Ok(response)),
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(Ended)),
+                Poll::Pending => {}
+            }
+            if respond.poll_reset(cx).is_ready() {
+                return Poll::Ready(Err(Ended));
+            }
+            if late.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Ok(api::of_deadline().into_http()));
+            }
+            if is_receiving && timer.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Ok(api::of_slow_request(RECEIVE).into_http()));
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    async fn after_deadline(&self) {
+        match self.deadline {
+            Some(deadline) => sleep_until(deadline + AFTER_DEADLINE).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Sends the body of the response.
+    async fn send(&self, body: Body, stream: SendStream<Piece>) -> Result<(), Ended> {
+        let mut body = pin!(body);
+        let mut late = pin!(self.after_deadline());
+        let mut sending = Sending { call: self, stream, late: late.as_mut(), receive_by: None };
+        let connection = self.usage.connection();
+        loop {
+            let frame = sending.poll(|cx, _| {
+                if !connection.has_room() {
+                    return Poll::Ready(None);
+                }
+                body.as_mut().poll_frame(cx).map(Some)
+            });
+            let Some(frame) = frame.await? else {
+                let mut room = pin!(connection.wait_for_room());
+                sending.poll(|cx, _| room.as_mut().poll(cx)).await?;
+                continue;
+            };
+            match frame.map(|frame| frame.map(http_body::Frame::into_data)) {
+                None => return sending.finish(),
+                Some(Ok(Ok(bytes))) => sending.data(bytes).await?,
+                Some(Ok(Err(frame))) => {
+                    let Ok(mut trailers) = frame.into_trailers() else { continue };
+                    messages::complete(&mut trailers);
+                    return sending.stream.send_trailers(trailers).map_err(|_| Ended);
+                }
+                Some(Err(error)) => {
+                    let error: Status = error;
+                    debug!(%error, "response broke off");
+                    sending.stream.send_reset(Reason::INTERNAL_ERROR);
+                    return Err(Ended);
+                }
+            }
+        }
+    }
+}
+
+/// A response being sent.
+struct Sending<'a, L> {
+    call: &'a Call,
+    stream: SendStream<Piece>,
+    late: Pin<&'a mut L>,
+    /// When a message must have arrived that the client has begun.
+    receive_by: Option<Pin<Box<Sleep>>>,
+}
+
+impl<L: Future<Output = ()>> Sending<'_, L> {
+    /// Waits, and meanwhile receives the request. Ends with the client's reset or after the
+    /// deadline.
+    async fn poll<T>(
+        &mut self,
+        mut step: impl FnMut(&mut Context<'_>, &mut SendStream<Piece>) -> Poll<T>,
+    ) -> Result<T, Ended> {
+        poll_fn(|cx| {
+            self.call.received.poll(cx);
+            if self.call.received.settle() {
+                let timer =
+                    self.receive_by.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + RECEIVE)));
+                if timer.as_mut().poll(cx).is_ready() {
+                    self.call.received.fail(api::of_slow_request(RECEIVE));
+                    self.receive_by = None;
+                }
+            } else {
+                self.receive_by = None;
+            }
+            if let Poll::Ready(done) = step(cx, &mut self.stream) {
+                return Poll::Ready(Ok(done));
+            }
+            if self.stream.poll_reset(cx).is_ready() {
+                return Poll::Ready(Err(Ended));
+            }
+            if self.late.as_mut().poll(cx).is_ready() {
+                self.stream.send_reset(Reason::CANCEL);
+                return Poll::Ready(Err(Ended));
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Passes bytes to HTTP/2 as its windows allow.
+    async fn data(&mut self, mut bytes: Bytes) -> Result<(), Ended> {
+        let charge = Arc::new(self.call.usage.connection().charge(bytes.len()));
+        while !bytes.is_empty() {
+            self.stream.reserve_capacity(bytes.len().min(SEND_BUFFER));
+            let capacity = if self.stream.capacity() > 0 {
+                self.stream.capacity()
+            } else {
+                let capacity = self.poll(|cx, stream| {
+                    loop {
+                        match stream.poll_capacity(cx) {
+                            Poll::Ready(Some(Ok(0))) => {}
+                            capacity => return capacity,
+                        }
+                    }
+                });
+                capacity.await?.and_then(Result::ok).ok_or(Ended)?
+            };
+            let piece = bytes.split_to(capacity.min(bytes.len()));
+            let piece = Piece { bytes: piece, _charge: Some(Arc::clone(&charge)) };
+            self.stream.send_data(piece, false).map_err(|_| Ended)?;
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<(), Ended> {
+        self.stream.send_data(Piece { bytes: Bytes::new(), _charge: None }, true).map_err(|_| Ended)
+    }
+}

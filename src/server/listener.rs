@@ -1,0 +1,204 @@
+//! Accepts connections, at most so many in all and of one address.
+//!
+//! At the limit the server accepts none: further clients wait in the listener's backlog
+//! until a connection ends. A connection beyond its address's share is closed at once.
+
+use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, timeout_at},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::transport::server::Connected;
+use tracing::{debug, warn};
+
+use super::{
+    connection::{Peer, Shared, serve},
+    dispatch::{CertificateNames, Dispatch},
+    repeats::Repeats,
+    tls::Tls,
+    usage::{ConnectionUsage, Usage},
+    wire::Wire,
+};
+
+/// How long to wait after the system refused a connection (as it does without
+/// free file descriptors) before accepting again.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a client may take for a TLS handshake and its first bytes of HTTP/2. Without
+/// this limit, clients that only open connections could use up `limits.connections`.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// Connections are scarce when fewer than this part of them is left.
+const SCARCE: usize = 8;
+
+/// The first byte of a TLS handshake.
+const TLS_HANDSHAKE: u8 = 0x16;
+
+/// Accepts and serves connections.
+pub(super) struct Listener {
+    socket: TcpListener,
+    permits: Arc<Semaphore>,
+    usage: Arc<Usage>,
+    shared: Arc<Shared>,
+    tls: Option<Arc<Tls>>,
+    tasks: TaskTracker,
+    refused: Repeats,
+    not_accepted: Repeats,
+    failed: Arc<Repeats>,
+}
+
+impl Listener {
+    pub(super) fn new(
+        socket: TcpListener,
+        (connections, streams): (usize, u32),
+        usage: &Arc<Usage>,
+        service: Dispatch,
+        tls: Option<Arc<Tls>>,
+    ) -> Self {
+        let connections = connections.min(Semaphore::MAX_PERMITS);
+        let permits = Arc::new(Semaphore::new(connections));
+        let is_scarce = {
+            let permits = Arc::clone(&permits);
+            Box::new(move || permits.available_permits() <= connections / SCARCE)
+        };
+        Self {
+            socket,
+            permits,
+            usage: Arc::clone(usage),
+            shared: Arc::new(Shared { service, streams, is_scarce }),
+            tls,
+            tasks: TaskTracker::new(),
+            refused: Repeats::default(),
+            not_accepted: Repeats::default(),
+            failed: Arc::default(),
+        }
+    }
+
+    /// Accepts connections until `shutdown`, then waits for the end of all.
+    pub(super) async fn run(self, shutdown: CancellationToken) {
+        let usage = Arc::clone(&self.usage);
+        let tasks = self.tasks.clone();
+        let mut sweep = pin!(usage.sweep());
+        let mut accepting = Box::pin(self.accept());
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => {}
+            () = &mut sweep => {}
+            () = &mut accepting => {}
+        }
+        // Closes the listening socket.
+        drop(accepting);
+        usage.drain();
+        tasks.close();
+        let ended = tasks.wait();
+        tokio::select! {
+            () = ended => {}
+            () = sweep => {}
+        }
+    }
+
+    async fn accept(self) {
+        while let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await {
+            let (stream, address) = loop {
+                match self.socket.accept().await.and_then(|(stream, address)| {
+                    stream.set_nodelay(true)?;
+                    Ok((stream, address))
+                }) {
+                    Ok(accepted) => break accepted,
+                    Err(error) => {
+                        if let Some(repeats) = self.not_accepted.log_now() {
+                            warn!(%error, repeats, "accept failed");
+                        }
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                }
+            };
+            if let Some(usage) = self.usage.connect(address.ip()) {
+                self.start(stream, address, usage, permit);
+            } else if let Some(repeats) = self.refused.log_now() {
+                warn!(
+                    address = %address.ip(),
+                    repeats,
+                    "connection refused: its address has limits.connections_per_address"
+                );
+            }
+        }
+    }
+
+    fn start(
+        &self,
+        stream: TcpStream,
+        address: SocketAddr,
+        usage: Arc<ConnectionUsage>,
+        permit: OwnedSemaphorePermit,
+    ) {
+        let (shared, tls, failed) = (Arc::clone(&self.shared), self.tls.clone(), Arc::clone(&self.failed));
+        self.tasks.spawn(async move {
+            if let Err(error) = handle(stream, tls, usage, shared).await
+                && let Some(repeats) = failed.log_now()
+            {
+                warn!(address = %address.ip(), repeats, %error, "handshake failed");
+            }
+            drop(permit);
+        });
+    }
+}
+
+/// Serves one connection. Fails only with its handshake.
+async fn handle(
+    stream: TcpStream,
+    tls: Option<Arc<Tls>>,
+    usage: Arc<ConnectionUsage>,
+    shared: Arc<Shared>,
+) -> io::Result<()> {
+    let until = Instant::now() + HANDSHAKE;
+    let address = stream.connect_info();
+    let streams = shared.streams;
+    let Some(first) = before(until, &usage, first_byte(&stream)).await? else { return Ok(()) };
+    let ended = match tls {
+        None if first == TLS_HANDSHAKE => {
+            return Err(io::Error::other("the client speaks TLS, and server.tls is not set"));
+        }
+        None => {
+            let peer = Peer { address, certificate: None };
+            serve(Wire::new(stream, streams), until, peer, usage, shared).await
+        }
+        Some(_) if first != TLS_HANDSHAKE => {
+            return Err(io::Error::other("the client does not speak TLS, and server.tls is set"));
+        }
+        Some(tls) => {
+            let accept = async { tls.acceptor().accept(stream).await.map(Some) };
+            let Some(stream) = before(until, &usage, accept).await? else { return Ok(()) };
+            let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+            let certificate = certificate.and_then(|der| CertificateNames::of(der));
+            let peer = Peer { address, certificate };
+            serve(Wire::new(stream, streams), until, peer, usage, shared).await
+        }
+    };
+    if let Err(error) = ended {
+        debug!(%error, "connection failed");
+    }
+    Ok(())
+}
+
+/// A step of the handshake. `None` if the server stops meanwhile.
+async fn before<T>(
+    until: Instant,
+    usage: &ConnectionUsage,
+    step: impl Future<Output = io::Result<Option<T>>>,
+) -> io::Result<Option<T>> {
+    tokio::select! {
+        done = timeout_at(until, step) => done?,
+        () = usage.drained() => Ok(None),
+    }
+}
+
+/// The first byte that the client sends.
+async fn first_byte(stream: &TcpStream) -> io::Result<Option<u8>> {
+    let mut first = [0];
+    let read = stream.peek(&mut first).await?;
+    Ok((read > 0).then_some(first[0]))
+}

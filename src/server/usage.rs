@@ -1,0 +1,448 @@
+//! Bytes that connections hold: what they received and no call has read, what is encoded
+//! and not sent, and a fixed cost of each open call.
+//!
+//! Every byte counts three times: for its connection, for the connection's address, and
+//! for all. A call encodes its next message only where all three have room, so the sum is
+//! exceeded by at most one message for each thread. When calls wait for room, connections
+//! whose bytes don't move are closed.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv6Addr},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
+    task::Poll,
+    time::Duration,
+};
+
+use futures_util::task::AtomicWaker;
+use tokio::{
+    sync::Notify,
+    time::{Instant, MissedTickBehavior, interval},
+};
+use tracing::warn;
+
+use crate::config::IDLE_CONNECTION_BYTES;
+
+/// What an open call is counted with: its tasks, its stream, its headers and small frames.
+pub(super) const CALL_BYTES: usize = 8 << 10;
+
+/// How often connections that don't take their bytes are looked for.
+const SWEEP: Duration = Duration::from_millis(250);
+
+/// How long the bytes of a connection may stand still while others wait for room.
+const STALLED: Duration = Duration::from_secs(10);
+
+/// The share of an address's room that one connection may take.
+const CONNECTION_SHARE: usize = 4;
+
+/// How many connections and bytes there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Room {
+    /// Connections of one address.
+    pub(super) connections_per_address: usize,
+    /// Bytes beside those of idle connections.
+    pub(super) bytes: usize,
+    /// The same of one address.
+    pub(super) bytes_per_address: usize,
+    /// The same of one connection.
+    pub(super) bytes_per_connection: usize,
+}
+
+impl Room {
+    /// The room that `bytes` leave beside so many idle connections. An address has the same
+    /// share of bytes as of connections.
+    pub(super) fn new(bytes: u64, connections: usize, connections_per_address: usize) -> Self {
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        let bytes = bytes.saturating_sub(connections.saturating_mul(IDLE_CONNECTION_BYTES));
+        let share = |bytes: usize| {
+            let share = bytes as u128 * connections_per_address.min(connections) as u128;
+            usize::try_from(share / connections.max(1) as u128).unwrap_or(usize::MAX)
+        };
+        let bytes_per_address = share(bytes);
+        Self {
+            connections_per_address,
+            bytes,
+            bytes_per_address,
+            bytes_per_connection: bytes_per_address / CONNECTION_SHARE,
+        }
+    }
+}
+
+/// What all connections hold.
+#[derive(Debug)]
+pub(super) struct Usage {
+    room: Room,
+    used: AtomicUsize,
+    /// Calls that wait for room.
+    waiting: AtomicUsize,
+    addresses: Mutex<HashMap<IpAddr, Weak<AddressUsage>>>,
+    connections: Mutex<Vec<Weak<ConnectionUsage>>>,
+    began: Instant,
+}
+
+/// What the connections of one address hold.
+#[derive(Debug)]
+struct AddressUsage {
+    usage: Arc<Usage>,
+    address: IpAddr,
+    connections: AtomicUsize,
+    used: AtomicUsize,
+}
+
+/// What one connection holds, and how it is told to end.
+#[derive(Debug)]
+pub(super) struct ConnectionUsage {
+    address: Arc<AddressUsage>,
+    used: AtomicUsize,
+    /// What of that is messages: received in part, not read, or not sent.
+    messages: AtomicUsize,
+    calls: AtomicUsize,
+    waiting: AtomicUsize,
+    /// There may be room for the messages of waiting calls.
+    room: Notify,
+    /// Milliseconds since the server began.
+    moved_at: AtomicUsize,
+    draining: AtomicBool,
+    closed: AtomicBool,
+    waker: AtomicWaker,
+}
+
+/// Bytes that are held until this is dropped.
+#[derive(Debug)]
+pub(super) struct Charge {
+    connection: Arc<ConnectionUsage>,
+    bytes: usize,
+}
+
+/// An open call.
+#[derive(Debug)]
+pub(super) struct CallUsage {
+    connection: Arc<ConnectionUsage>,
+    bytes: usize,
+}
+
+/// The network that counts as one address: of IPv6 the first 64 bits, since the rest is any
+/// host's to choose.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
+        address @ IpAddr::V4(_) => address,
+    }
+}
+
+impl Usage {
+    pub(super) fn new(room: Room) -> Arc<Self> {
+        Arc::new(Self {
+            room,
+            used: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
+            addresses: Mutex::default(),
+            connections: Mutex::default(),
+            began: Instant::now(),
+        })
+    }
+
+    /// Counts a new connection; `None` if its address has its share already.
+    pub(super) fn connect(self: &Arc<Self>, address: IpAddr) -> Option<Arc<ConnectionUsage>> {
+        let address = self.address(network(address));
+        let limit = self.room.connections_per_address;
+        if address.connections.fetch_add(1, Relaxed) >= limit {
+            address.connections.fetch_sub(1, Relaxed);
+            return None;
+        }
+        let connection = Arc::new(ConnectionUsage {
+            address,
+            used: AtomicUsize::new(0),
+            messages: AtomicUsize::new(0),
+            calls: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
+            room: Notify::new(),
+            moved_at: AtomicUsize::new(self.millis()),
+            draining: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            waker: AtomicWaker::new(),
+        });
+        let mut connections = lock(&self.connections);
+        // Amortized: the list is as long as there were connections at the last clean-up.
+        if connections.len() == connections.capacity() {
+            connections.retain(|connection| connection.strong_count() > 0);
+        }
+        connections.push(Arc::downgrade(&connection));
+        Some(connection)
+    }
+
+    fn address(self: &Arc<Self>, address: IpAddr) -> Arc<AddressUsage> {
+        let mut addresses = lock(&self.addresses);
+        if let Some(known) = addresses.get(&address).and_then(Weak::upgrade) {
+            return known;
+        }
+        let usage = Arc::clone(self);
+        let new = Arc::new(AddressUsage {
+            usage,
+            address,
+            connections: AtomicUsize::new(0),
+            used: AtomicUsize::new(0),
+        });
+        addresses.insert(address, Arc::downgrade(&new));
+        new
+    }
+
+    /// Asks all connections to end with their last call.
+    pub(super) fn drain(&self) {
+        for connection in self.connections() {
+            connection.draining.store(true, Relaxed);
+            connection.waker.wake();
+        }
+    }
+
+    /// Closes all connections.
+    pub(super) fn close(&self) {
+        self.connections().iter().for_each(|connection| connection.close());
+    }
+
+    /// Lets calls go on for which there is room again, and closes connections that stand
+    /// still while others wait. Runs until it is dropped.
+    pub(super) async fn sweep(&self) {
+        let mut ticks = interval(SWEEP);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Whether bytes move is noted only while calls wait.
+        let mut waiting_since = None;
+        loop {
+            ticks.tick().await;
+            if self.waiting.load(Relaxed) == 0 {
+                waiting_since = None;
+                continue;
+            }
+            let connections = self.connections();
+            let now = self.millis();
+            let since = *waiting_since.get_or_insert(now);
+            for connection in &connections {
+                let crowded = connection.address.is_full() || self.is_full();
+                let still = now.saturating_sub(connection.moved_at.load(Relaxed).max(since));
+                if crowded && connection.is_large() && still >= STALLED.as_millis() as usize {
+                    warn!(
+                        address = %connection.address.address,
+                        bytes = connection.messages.load(Relaxed),
+                        still_ms = still,
+                        "connection closed: it does not take its bytes while others wait for room \
+                         in limits.connection_bytes"
+                    );
+                    connection.close();
+                }
+            }
+            for connection in connections {
+                if connection.waiting.load(Relaxed) > 0 && connection.has_room() {
+                    connection.room.notify_one();
+                }
+            }
+        }
+    }
+
+    fn connections(&self) -> Vec<Arc<ConnectionUsage>> {
+        lock(&self.connections).iter().filter_map(Weak::upgrade).collect()
+    }
+
+    fn is_full(&self) -> bool {
+        self.used.load(Relaxed) >= self.room.bytes
+    }
+
+    fn millis(&self) -> usize {
+        usize::try_from(self.began.elapsed().as_millis()).unwrap_or(usize::MAX)
+    }
+}
+
+impl AddressUsage {
+    fn is_full(&self) -> bool {
+        self.used.load(Relaxed) >= self.usage.room.bytes_per_address
+    }
+}
+
+impl Drop for AddressUsage {
+    fn drop(&mut self) {
+        let mut addresses = lock(&self.usage.addresses);
+        if addresses.get(&self.address).is_some_and(|known| known.strong_count() == 0) {
+            addresses.remove(&self.address);
+        }
+    }
+}
+
+impl ConnectionUsage {
+    fn usage(&self) -> &Usage {
+        &self.address.usage
+    }
+
+    /// Whether another message may be received or encoded.
+    pub(super) fn has_room(&self) -> bool {
+        self.used.load(Relaxed) < self.usage().room.bytes_per_connection
+            && !self.address.is_full()
+            && !self.usage().is_full()
+    }
+
+    /// Whether another call may begin. Calls take three quarters of the room: the rest is
+    /// for their messages.
+    fn has_room_for_call(&self) -> bool {
+        let room = &self.usage().room;
+        let has_room = |used: &AtomicUsize, limit: usize| used.load(Relaxed) < limit / 4 * 3;
+        has_room(&self.used, room.bytes_per_connection)
+            && has_room(&self.address.used, room.bytes_per_address)
+            && has_room(&self.usage().used, room.bytes)
+    }
+
+    /// Whether its messages are more than small ones.
+    fn is_large(&self) -> bool {
+        self.messages.load(Relaxed) > 4 * CALL_BYTES
+    }
+
+    /// Waits until another message may be encoded.
+    pub(super) async fn wait_for_room(&self) {
+        if self.has_room() {
+            return;
+        }
+        let _waiting = Waiting::new(self);
+        loop {
+            let notified = self.room.notified();
+            if self.has_room() {
+                // The next one, too.
+                self.room.notify_one();
+                return;
+            }
+            notified.await;
+        }
+    }
+
+    /// Counts bytes that the connection holds now.
+    pub(super) fn charge(self: &Arc<Self>, bytes: usize) -> Charge {
+        let mut charge = Charge { connection: Arc::clone(self), bytes: 0 };
+        charge.set(bytes);
+        charge
+    }
+
+    /// Counts a call with `bytes` of headers; `None` if there is no room for it. The first
+    /// call of a connection always has room.
+    pub(super) fn begin_call(self: &Arc<Self>, headers: usize) -> Option<CallUsage> {
+        if self.calls.load(Relaxed) > 0 && !self.has_room_for_call() {
+            return None;
+        }
+        let bytes = CALL_BYTES + headers;
+        self.calls.fetch_add(1, Relaxed);
+        self.add(bytes);
+        Some(CallUsage { connection: Arc::clone(self), bytes })
+    }
+
+    /// Number of open calls.
+    pub(super) fn calls(&self) -> usize {
+        self.calls.load(Relaxed)
+    }
+
+    /// Wakes the task of `waker` when the connection has to end.
+    pub(super) fn register(&self, waker: &std::task::Waker) {
+        self.waker.register(waker);
+    }
+
+    /// Ends when the connection may take no more calls.
+    pub(super) async fn drained(&self) {
+        std::future::poll_fn(|cx| {
+            self.register(cx.waker());
+            if self.is_draining() || self.is_closed() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.load(Relaxed)
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Relaxed)
+    }
+
+    fn close(&self) {
+        self.closed.store(true, Relaxed);
+        self.waker.wake();
+    }
+
+    fn add(&self, bytes: usize) {
+        self.used.fetch_add(bytes, Relaxed);
+        self.address.used.fetch_add(bytes, Relaxed);
+        self.usage().used.fetch_add(bytes, Relaxed);
+    }
+
+    fn remove(&self, bytes: usize) {
+        self.used.fetch_sub(bytes, Relaxed);
+        self.address.used.fetch_sub(bytes, Relaxed);
+        self.usage().used.fetch_sub(bytes, Relaxed);
+        if self.usage().waiting.load(Relaxed) > 0 {
+            self.moved_at.store(self.usage().millis(), Relaxed);
+            if self.waiting.load(Relaxed) > 0 {
+                self.room.notify_one();
+            }
+        }
+    }
+}
+
+impl Drop for ConnectionUsage {
+    fn drop(&mut self) {
+        self.address.connections.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Charge {
+    /// Counts more or fewer bytes.
+    pub(super) fn set(&mut self, bytes: usize) {
+        if bytes > self.bytes {
+            self.connection.messages.fetch_add(bytes - self.bytes, Relaxed);
+            self.connection.add(bytes - self.bytes);
+        } else if bytes < self.bytes {
+            self.connection.messages.fetch_sub(self.bytes - bytes, Relaxed);
+            self.connection.remove(self.bytes - bytes);
+        }
+        self.bytes = bytes;
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
+impl CallUsage {
+    pub(super) fn connection(&self) -> &Arc<ConnectionUsage> {
+        &self.connection
+    }
+}
+
+impl Drop for CallUsage {
+    fn drop(&mut self) {
+        self.connection.calls.fetch_sub(1, Relaxed);
+        self.connection.remove(self.bytes);
+    }
+}
+
+/// Counts a call that waits for room.
+struct Waiting<'a>(&'a ConnectionUsage);
+
+impl<'a> Waiting<'a> {
+    fn new(connection: &'a ConnectionUsage) -> Self {
+        connection.waiting.fetch_add(1, Relaxed);
+        connection.usage().waiting.fetch_add(1, Relaxed);
+        Self(connection)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Relaxed);
+        self.0.usage().waiting.fetch_sub(1, Relaxed);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

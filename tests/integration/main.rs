@@ -18,6 +18,7 @@ mod faults;
 mod harness;
 #[cfg(target_os = "linux")]
 mod one_core;
+mod operations;
 mod outages;
 mod program;
 mod proxy;

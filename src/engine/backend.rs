@@ -366,19 +366,20 @@ impl Backend {
         }
     }
 
-    /// A poll failed for the backend's reasons.
-    pub(super) fn log_failure(&self, fault: &BackendFault, now: Instant) {
+    /// A poll of this many jobs failed for the backend's reasons. Calls for them may have
+    /// ended with that.
+    pub(super) fn log_failure(&self, fault: &BackendFault, jobs: usize, now: Instant) {
         let (line, has_begun) = self.lasting().outages.failed(fault, now);
         if has_begun {
             self.metrics.outage_began();
         }
-        self.log(line, now);
+        self.log(line, jobs, now);
     }
 
     /// The backend answered.
     pub(super) fn log_answer(&self, now: Instant) {
         let line = self.lasting().outages.answered(now);
-        self.log(line, now);
+        self.log(line, 0, now);
     }
 
     /// Logs what has lasted for another minute.
@@ -394,7 +395,7 @@ impl Backend {
         let is_due = since.is_some_and(|since| now.saturating_duration_since(since) >= REMINDER);
         lasting.quarantined_at = if is_due { Some(now) } else { since };
         drop(lasting);
-        self.log(line, now);
+        self.log(line, 0, now);
         if is_due {
             warn!(backend = %self.name, quarantined_jobs = quarantined, "jobs are quarantined");
         }
@@ -404,7 +405,7 @@ impl Backend {
         self.lasting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn log(&self, line: Option<Line>, now: Instant) {
+    fn log(&self, line: Option<Line>, jobs: usize, now: Instant) {
         let Some(line) = line else { return };
         let (waiting_jobs, retry_at) = {
             let state = self.state();
@@ -412,7 +413,7 @@ impl Backend {
                 Admission::Paused(pause) => Some(pause.until),
                 _ => state.scheduler.next_due(),
             };
-            (state.stats.subscribed, retry_at)
+            (state.stats.subscribed.max(jobs), retry_at)
         };
         line.write(&self.name, waiting_jobs, retry_at.map(|at| at.saturating_duration_since(now)));
     }

@@ -27,15 +27,18 @@ mod admin;
 mod credentials;
 mod environment;
 mod file;
+mod network;
 mod overrides;
 mod problems;
 mod secret;
+mod secret_text;
 mod text_file;
 mod values;
 
 pub use access::{Access, Algorithm, Jwt, Policy, Right, Token, TokenHash};
 pub use admin::{Admin, Log};
 pub use environment::{EnvFile, Environment};
+pub use network::{Network, Proxies, Proxy};
 pub use secret::{Secret, Source};
 pub use values::parse_duration;
 
@@ -138,6 +141,8 @@ pub struct Backend {
     pub credentials: Credentials,
     /// How it is polled.
     pub poll: Poll,
+    /// How it is reached.
+    pub network: Network,
 }
 
 /// The gateway's credentials at a vendor.
@@ -172,6 +177,9 @@ pub struct Poll {
     /// How long a watched job may be missing at first.
     #[serde(deserialize_with = "values::duration::<_, 0, DAY>")]
     pub not_found_grace: Duration,
+    /// Wait after the vendor has rejected the secret; longer with each further time.
+    #[serde(deserialize_with = "values::duration::<_, 1, HOUR>")]
+    pub login_backoff: Duration,
     /// Longest back-off.
     #[serde(deserialize_with = "values::duration::<_, 1, DAY>")]
     pub max_backoff: Duration,
@@ -244,9 +252,9 @@ impl Config {
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         for backend in &self.backends {
-            if backend.credentials.secret().is_none() {
-                continue;
-            }
+            let Some(secret) = backend.credentials.secret() else { continue };
+            let texts = secret.warnings(secret.value()).into_iter();
+            warnings.extend(texts.map(|text| format!("{} {text}", secret.key())));
             let base_url = std::iter::once(("base_url", &backend.base_url));
             for (key, url) in base_url.chain(backend.vendor.other_urls()) {
                 if !url.is_https() && !url.is_loopback() {
@@ -311,6 +319,7 @@ impl Default for Poll {
             max_concurrency: NonZeroUsize::new(8).expect("8 is not 0"),
             requests_per_second: NonZeroU32::new(20).expect("20 is not 0"),
             not_found_grace: Duration::from_secs(10),
+            login_backoff: Duration::from_secs(10),
             max_backoff: Duration::from_secs(30),
             max_response_bytes: 8 * 1024 * 1024,
         }

@@ -67,6 +67,8 @@ pub use subscription::{Interest, Purpose, Subscription};
 pub use watch::{Event, Update, Watch, WatchOptions};
 pub use watch_set::{End, Outcome, WatchSet};
 
+pub use crate::transport::{FileVersion, RejectedCredentials};
+
 use budget::Memory;
 use cache::TerminalCache;
 use poll_loop::PollLoop;
@@ -206,6 +208,8 @@ pub struct BackendReport {
     pub max_batch: NonZeroUsize,
     /// How it is doing.
     pub report: Report,
+    /// Its secret, while the vendor rejects it.
+    pub rejected_credentials: Option<RejectedCredentials>,
 }
 
 /// A backend of the configuration.
@@ -531,6 +535,7 @@ impl JobStatuses for Engine {
             vendor: backend.vendor,
             max_batch: backend.max_batch,
             report: backend.engine.report(now),
+            rejected_credentials: backend.downloads.rejected_credentials(),
         };
         self.backends.load().iter().map(report).collect()
     }

@@ -326,7 +326,7 @@ fn check_fault(fault: &BackendFault, status: StatusCode) {
         | FaultKind::Unavailable { why: text, .. } => {
             check_message(text);
         }
-        FaultKind::Throttled { .. }
+        FaultKind::Throttled
         | FaultKind::Overloaded
         | FaultKind::CredentialsRejected
         | FaultKind::Forbidden

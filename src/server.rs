@@ -252,6 +252,17 @@ fn setup(backend: &Backend, endpoint: Arc<Endpoint>, collection_window: Duration
     }
 }
 
+/// Sets every backend up as [`run`] does, without a connection. The error of a backend is
+/// what its configuration or this machine lacks.
+pub fn set_up_backends(config: &Config) -> Vec<(Arc<str>, Result<(), String>)> {
+    let response_budget = ResponseBudget::new(1);
+    let set_up = |backend: &Backend| {
+        let outcome = Endpoint::new(backend, &response_budget);
+        (Arc::clone(&backend.name), outcome.map(drop).map_err(|error| error.to_string()))
+    };
+    config.backends.iter().map(set_up).collect()
+}
+
 /// Polls every backend for a job that does not exist. The error of a backend is the
 /// reason why its address or credentials don't work.
 pub async fn check_backends(config: &Config) -> Vec<(Arc<str>, Result<(), String>)> {

@@ -10,33 +10,46 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use http::header;
 use secrecy::SecretString;
-use tokio::sync::Notify;
-use uuid::Uuid;
+use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     config,
-    job::{BackendFault, FaultKind, JobFault, JobRef},
+    job::{BackendFault, JobRef},
     vendors::{Adapter, BaseUrl, BuildError, Clusters, StandbyCluster},
 };
 
 mod backoff;
+mod connector;
+mod content_coding;
 mod credentials;
+mod document;
 mod download;
 mod failover;
 mod http_client;
+mod intervals;
+mod known_answers;
+mod pool;
+mod probe;
 mod rate_limiter;
 mod redaction;
+mod response_body;
 mod response_budget;
+mod tls;
 mod upstream;
 
-pub use backoff::{Backoff, LONGEST_RETRY_AFTER};
-use credentials::Credentials;
+pub use crate::vendors::LONGEST_RETRY_AFTER;
+pub use backoff::Backoff;
+pub use credentials::RejectedCredentials;
+use credentials::{Credentials, Purpose};
+pub use document::Document;
 pub use download::{File, Files};
 use failover::{Failover, Standby};
 use http_client::HttpClient;
 pub use rate_limiter::{Permit, RateLimiter};
 pub use response_budget::{DEFAULT_RESPONSE_BYTES, Reservation, ResponseBudget};
 pub use upstream::{PollResponse, Upstream};
+
+pub use crate::vendors::FileVersion;
 
 /// One backend on the network.
 #[derive(Debug)]
@@ -47,6 +60,7 @@ pub struct Endpoint {
     credentials: Arc<Credentials>,
     http: Arc<HttpClient>,
     files: download::FileClient,
+    settings: probe::Settings,
     rotated: Notify,
 }
 
@@ -67,22 +81,29 @@ impl Endpoint {
     /// # Errors
     /// The configuration can't be used.
     pub fn new(backend: &config::Backend, budget: &Arc<ResponseBudget>) -> Result<Self, SetupError> {
-        let config::Backend { name, vendor, base_url, credentials, poll } = backend;
+        let config::Backend { name, vendor, base_url, poll, network, .. } = backend;
         let Clusters { primary, standbys } = vendor.build(base_url, poll.max_batch)?;
         let http_client = |url: &BaseUrl, adapter: &dyn Adapter| {
-            HttpClient::new(url, poll, adapter.capabilities().identifies_jobs, Arc::clone(budget))
+            let identifies_jobs = adapter.capabilities().identifies_jobs;
+            HttpClient::new(url, poll, network, identifies_jobs, Arc::clone(budget))
         };
         let standby = |StandbyCluster { base_url, adapter }: StandbyCluster| {
-            Ok(Standby { http: http_client(&base_url, &*adapter)?, adapter })
+            Ok(Standby { http: http_client(&base_url, &*adapter)?, adapter, base_url })
+        };
+        let settings = probe::Settings {
+            base_url: base_url.clone(),
+            key_in_path: vendor.key_in_path(),
+            secret: backend.credentials.secret().map(config::Secret::origin),
         };
         let standbys = standbys.into_iter().map(standby).collect::<Result<_, SetupError>>()?;
         let backoff = Backoff { min: poll.min_interval, max: poll.max_backoff };
         Ok(Self {
             failover: Failover::new(name, standbys, backoff),
-            credentials: Arc::new(Credentials::new(credentials)?),
+            credentials: Arc::new(Credentials::new(backend)?),
             http: Arc::new(http_client(base_url, &*primary)?),
             adapter: primary,
-            files: download::FileClient::new(base_url, poll)?,
+            files: download::FileClient::new(base_url, poll, network)?,
+            settings,
             rotated: Notify::new(),
         })
     }
@@ -103,40 +124,6 @@ impl Endpoint {
         &self.adapter
     }
 
-    /// Polls a job that does not exist, to see whether address and credentials work; at
-    /// each cluster, where there are several. Consumes `permit`.
-    ///
-    /// # Errors
-    /// What does not work, for people.
-    pub async fn probe(&self, mut permit: Permit) -> Result<(), String> {
-        let job = [JobRef::new("probe", self.adapter.probe_id(Uuid::new_v4()))];
-        let outcome = self.probe_at(&self.adapter, &self.http, &job, &mut permit).await;
-        outcome.map_err(|fault| fault.to_string())?;
-        for (index, standby) in self.failover.iter().flat_map(Failover::standbys).enumerate() {
-            let outcome = self.probe_at(&standby.adapter, &standby.http, &job, &mut permit).await;
-            outcome.map_err(|fault| format!("standby_urls[{index}]: {fault}"))?;
-        }
-        Ok(())
-    }
-
-    async fn probe_at(
-        &self,
-        adapter: &Arc<dyn Adapter>,
-        http: &HttpClient,
-        jobs: &[JobRef; 1],
-        permit: &mut Permit,
-    ) -> Result<(), BackendFault> {
-        let response = self.poll_at(adapter, http, jobs, permit).await?;
-        let [element] = response.elements() else { return Ok(()) };
-        let observed = element.as_ref().map_err(Clone::clone);
-        match observed.and_then(|element| response.observe(&jobs[0], element)) {
-            Ok(_) | Err(JobFault::NotFound | JobFault::Standby(_)) => Ok(()),
-            Err(JobFault::Forbidden) => Err(FaultKind::Forbidden.into()),
-            Err(JobFault::Invalid { message }) => Err(FaultKind::Rejected { message }.into()),
-            Err(JobFault::Malformed { why }) => Err(FaultKind::Malformed { why }.into()),
-        }
-    }
-
     /// Polls one cluster with credentials. Where the vendor rejects a token, refreshes it
     /// and polls once more.
     async fn poll_at(
@@ -146,26 +133,29 @@ impl Endpoint {
         jobs: &[JobRef],
         permit: &mut Permit,
     ) -> Result<PollResponse, BackendFault> {
-        let mut refreshed = false;
+        let mut is_repeat = false;
         loop {
-            let authorization = self.credentials.authorization(&**adapter, http, permit).await?;
+            let authorization =
+                self.credentials.authorization(&**adapter, http, Purpose::Poll, permit).await?;
             let mut request = adapter.request(jobs);
             if let Some(value) = &authorization.header {
                 request.headers_mut().insert(header::AUTHORIZATION, value.clone());
             }
             // The room of a rejected response is released before the token is refreshed.
-            let (response, room) = http.send(request, permit).await?;
-            match adapter.split(jobs, &response) {
-                Err(BackendFault { kind: FaultKind::CredentialsRejected, .. })
-                    if !refreshed && self.credentials.invalidate(authorization.version) =>
-                {
-                    refreshed = true;
-                }
-                outcome => {
-                    let elements = authorization.redact(outcome)?;
-                    return Ok(PollResponse::with_room(Arc::clone(adapter), elements, room));
-                }
+            let outcome = match http.send(request, permit).await {
+                Ok((response, room)) => adapter.split(jobs, &response).map(|elements| (elements, room)),
+                Err(fault) => Err(fault),
+            };
+            if self.credentials.judge(&authorization, outcome.as_ref().err(), is_repeat) {
+                is_repeat = true;
+                continue;
             }
+            let (outcome, room) = match outcome {
+                Ok((elements, room)) => (Ok(elements), room),
+                Err(fault) => (Err(fault), Reservation::default()),
+            };
+            let elements = authorization.redact(outcome)?;
+            return Ok(PollResponse::with_room(Arc::clone(adapter), elements, room));
         }
     }
 }
@@ -188,6 +178,14 @@ impl Upstream for Endpoint {
 
     fn credentials_rotated(&self) -> BoxFuture<'_, ()> {
         Box::pin(self.rotated.notified())
+    }
+
+    fn rejected_credentials(&self) -> Option<RejectedCredentials> {
+        self.credentials.rejected()
+    }
+
+    fn login_paused_until(&self) -> Option<Instant> {
+        self.credentials.paused_until()
     }
 
     fn files(&self) -> Option<&dyn Files> {

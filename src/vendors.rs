@@ -9,15 +9,16 @@
 use std::{fmt::Debug, num::NonZeroUsize, time::Duration};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use jiff::Timestamp;
 use secrecy::SecretString;
 use uuid::Uuid;
 
-use crate::job::{BackendFault, InvalidJobRef, JobFault, JobRef, Observation};
+use crate::job::{BackendFault, FaultKind, InvalidJobRef, JobFault, JobRef, Observation};
 
 mod base_url;
 mod claret;
+mod classification;
 mod datasaur;
 mod elements;
 mod file;
@@ -26,22 +27,26 @@ mod json;
 mod kind;
 mod kinetica;
 mod refusal;
+mod requested_wait;
 mod response;
 
 pub(crate) use base_url::percent_encoded;
 pub use base_url::{BaseUrl, InvalidBaseUrl};
 pub use claret::{Claret, ClaretConfig, InvalidTenant};
+use classification::HeadRules;
+pub use classification::{Asked, Class, in_context};
 pub use datasaur::{ClientAuth, Datasaur, DatasaurConfig};
 pub use elements::Elements;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use elements::{Observations, observations};
-pub use file::{FileFault, Part, RefusedLocation};
+pub use file::{FileFault, FileVersion, Part, RefusedLocation};
 pub use immuta::{Immuta, ImmutaConfig};
 pub use kind::{
     BuildError, Clusters, Key, KeyProblem, OwnCredentials, ReadKeys, Scheme, SecretForm, SignIn,
     StandbyCluster, UnusableKeys, VendorConfig, VendorKind, flag,
 };
 pub use kinetica::{Encoding, Kinetica, KineticaConfig};
+pub use requested_wait::LONGEST_RETRY_AFTER;
 
 /// Every vendor that a backend can be configured for.
 pub const KINDS: &[&VendorKind] =
@@ -53,7 +58,8 @@ pub struct Capabilities {
     /// Most jobs that one request can poll.
     pub max_batch: NonZeroUsize,
     /// Whether a response names the jobs that it is about, so that
-    /// [`Adapter::split`] recognizes the response to another request.
+    /// [`Adapter::split`] recognizes the response to another request. If not, the transport
+    /// checks what comes over a connection that was used before.
     pub identifies_jobs: bool,
     /// Whether jobs have files that can be downloaded.
     pub files: bool,
@@ -83,14 +89,39 @@ pub trait Adapter: Debug + Send + Sync + 'static {
     /// [`check`](Self::check). Without credentials.
     fn request(&self, jobs: &[JobRef]) -> Request<Bytes>;
 
-    /// Splits the response to a request for `jobs` into one element for each of them:
-    /// the job's part of the body, uncopied. Decides whatever needs the whole response,
-    /// such as what it means that a job has no element. Total: any bytes give elements or
-    /// one fault; never a panic.
+    /// Splits the response to a request for `jobs` into one element for each of them.
+    /// Status line and headers are judged first, in the same way for every vendor; what
+    /// they leave open is left to [`split_body`](Self::split_body). Total: any bytes give
+    /// elements or one fault; never a panic.
     ///
     /// # Errors
     /// A fault of the whole request, which says nothing about its jobs.
-    fn split(&self, jobs: &[JobRef], response: &Response<Bytes>) -> Result<Elements, BackendFault>;
+    fn split(&self, jobs: &[JobRef], response: &Response<Bytes>) -> Result<Elements, BackendFault> {
+        let rules = HeadRules { login_at: self.login_at(), secret_refusals: None };
+        let elements = rules.read(response, || self.split_body(jobs, response))?;
+        // An answer that is not ready yet does not say that a job is missing.
+        let is_empty = !jobs.is_empty() && elements.as_slice().iter().all(Result::is_err);
+        if response.status() == StatusCode::ACCEPTED && is_empty {
+            let why = "no job of the request";
+            return Err(in_context(FaultKind::Malformed { why }.into(), response));
+        }
+        Ok(elements)
+    }
+
+    /// The vendor's part of [`split`](Self::split), for a 2xx with content and for those 4xx
+    /// that say nothing by themselves, such as 400, 404 and 422: the job's part of the body,
+    /// uncopied. Decides whatever needs the whole response, such as what it means that a job
+    /// has no element.
+    ///
+    /// # Errors
+    /// A fault of the whole request, which says nothing about its jobs.
+    fn split_body(&self, jobs: &[JobRef], response: &Response<Bytes>) -> Result<Elements, BackendFault>;
+
+    /// Where a redirect to a login page means that the credentials are rejected, if the
+    /// vendor has such a page.
+    fn login_at(&self) -> Option<&BaseUrl> {
+        None
+    }
 
     /// Reads one element of [`split`](Self::split). Pure and total: the same job and bytes
     /// always give the same observation or fault, so an element that did not change need
@@ -141,7 +172,15 @@ pub trait HealthCheck: Debug + Send + Sync {
     ///
     /// # Errors
     /// Why it can't be polled now.
-    fn read_health(&self, response: &Response<Bytes>) -> Result<(), BackendFault>;
+    fn read_health(&self, response: &Response<Bytes>) -> Result<(), BackendFault> {
+        HeadRules::default().read(response, || self.read_health_body(response))
+    }
+
+    /// The vendor's part of [`read_health`](Self::read_health), like [`Adapter::split_body`].
+    ///
+    /// # Errors
+    /// Why it can't be polled now.
+    fn read_health_body(&self, response: &Response<Bytes>) -> Result<(), BackendFault>;
 }
 
 /// Exchanges a secret for a short-lived token.
@@ -152,11 +191,32 @@ pub trait TokenExchange: Debug + Send + Sync {
     /// [`FaultKind::Rejected`](crate::job::FaultKind::Rejected) where no request can hold the secret.
     fn request(&self, secret: &SecretString) -> Result<Request<Bytes>, BackendFault>;
 
-    /// Reads the response. Total, like [`Adapter::split`].
+    /// Reads the response. Total, like [`Adapter::split`]. 401, 403 and the
+    /// [`refusals`](Self::refusals) mean the secret itself, unless a page in HTML says so,
+    /// which a firewall sends.
     ///
     /// # Errors
     /// [`FaultKind::CredentialsRejected`](crate::job::FaultKind::CredentialsRejected) where the vendor refuses the secret.
-    fn interpret(&self, response: &Response<Bytes>) -> Result<Token, BackendFault>;
+    fn interpret(&self, response: &Response<Bytes>) -> Result<Token, BackendFault> {
+        let rules = HeadRules { login_at: self.login_at(), secret_refusals: Some(self.refusals()) };
+        rules.read(response, || self.read_token(response))
+    }
+
+    /// The vendor's part of [`interpret`](Self::interpret), like [`Adapter::split_body`].
+    ///
+    /// # Errors
+    /// [`FaultKind::CredentialsRejected`](crate::job::FaultKind::CredentialsRejected) where the vendor refuses the secret.
+    fn read_token(&self, response: &Response<Bytes>) -> Result<Token, BackendFault>;
+
+    /// Further statuses with which the vendor refuses a secret.
+    fn refusals(&self) -> &'static [StatusCode] {
+        &[]
+    }
+
+    /// Like [`Adapter::login_at`].
+    fn login_at(&self) -> Option<&BaseUrl> {
+        None
+    }
 }
 
 /// A short-lived token, to be sent as `Authorization: Bearer`.

@@ -14,11 +14,17 @@ use reqwest::{Client, redirect};
 use serde::Deserialize;
 use tokio::{runtime::Runtime, task::JoinSet, time::Instant};
 
-use crate::{Outcome, machine::Cores, process::Worker, vendor};
+use crate::{Outcome, gateway::KINETICA, machine::Cores, process::Worker, vendor};
 
 /// Starts the caller of `vendor`, with so many requests in flight about so many jobs.
-pub(crate) fn start(vendor: SocketAddr, in_flight: usize, jobs: usize, cores: Cores) -> Outcome<Worker> {
-    let args = [vendor.to_string(), in_flight.to_string(), jobs.to_string()];
+pub(crate) fn start(
+    backend: &str,
+    vendor: SocketAddr,
+    in_flight: usize,
+    jobs: usize,
+    cores: Cores,
+) -> Outcome<Worker> {
+    let args = [backend.to_owned(), vendor.to_string(), in_flight.to_string(), jobs.to_string()];
     Worker::start("caller", &args, cores.server, cores)
 }
 
@@ -66,10 +72,32 @@ struct Timestamps {
     completed_at: Option<String>,
 }
 
+/// What Kinetica wraps a record in.
+#[derive(Debug, Deserialize)]
+struct Wrapper {
+    status: String,
+    data_str: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[expect(dead_code, reason = "to decode them is the point")]
+struct Record {
+    endpoint: String,
+    job_status: String,
+    running: bool,
+    progress: i64,
+    successful: bool,
+    response_encoding: String,
+    job_response: String,
+    job_response_str: String,
+}
+
 /// Plays the caller: each line is the number of milliseconds to send requests for, and
 /// the reply is the number of responses.
 pub(crate) fn work(runtime: &Runtime, args: &[String]) -> Outcome {
-    let [vendor, in_flight, jobs] = args else { return Err("the caller takes three arguments".into()) };
+    let [backend, vendor, in_flight, jobs] = args else {
+        return Err("the caller takes four arguments".into());
+    };
     let client = Client::builder()
         .user_agent("bench")
         .redirect(redirect::Policy::none())
@@ -77,8 +105,13 @@ pub(crate) fn work(runtime: &Runtime, args: &[String]) -> Outcome {
         .timeout(Duration::from_secs(15))
         .tcp_nodelay(true)
         .build()?;
-    let caller =
-        Caller { client, vendor: vendor.clone(), jobs: jobs.parse()?, next: Arc::new(AtomicUsize::new(0)) };
+    let caller = Caller {
+        client,
+        is_kinetica: backend == KINETICA,
+        vendor: vendor.clone(),
+        jobs: jobs.parse()?,
+        next: Arc::new(AtomicUsize::new(0)),
+    };
     let in_flight = in_flight.parse()?;
     for line in std::io::stdin().lines() {
         let time = Duration::from_millis(line?.parse()?);
@@ -90,6 +123,7 @@ pub(crate) fn work(runtime: &Runtime, args: &[String]) -> Outcome {
 #[derive(Clone)]
 struct Caller {
     client: Client,
+    is_kinetica: bool,
     vendor: String,
     jobs: usize,
     next: Arc<AtomicUsize>,
@@ -119,6 +153,23 @@ impl Caller {
 
     async fn send(&self) -> Outcome {
         let id = vendor::claret_id(self.next.fetch_add(1, Relaxed) % self.jobs);
+        if self.is_kinetica { self.send_to_kinetica(&id).await } else { self.send_to_claret(&id).await }
+    }
+
+    async fn send_to_kinetica(&self, id: &str) -> Outcome {
+        let request = self
+            .client
+            .post(format!("http://{}/get/job", self.vendor))
+            .header("accept", "application/json")
+            .header("content-type", "application/json")
+            .body(format!("{{\"job_id\":{id},\"options\":{{}}}}"));
+        let body = request.send().await?.error_for_status()?.bytes().await?;
+        let wrapper: Wrapper = serde_json::from_slice(&body)?;
+        let record: Record = serde_json::from_str(&wrapper.data_str)?;
+        if wrapper.status == "OK" && record.running { Ok(()) } else { Err("a job has ended".into()) }
+    }
+
+    async fn send_to_claret(&self, id: &str) -> Outcome {
         let url = format!("http://{}/{}/api/v1/imports/status/{id}", self.vendor, vendor::TENANT);
         let request = self
             .client

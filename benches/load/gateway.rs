@@ -16,9 +16,10 @@ use tokio::process::Command;
 
 use crate::{Outcome, machine::Cores, process::Process, vendor};
 
-/// The backends of the fake Immuta and the fake Claret.
+/// The backends of the fake vendors.
 pub(crate) const IMMUTA: &str = "immuta";
 pub(crate) const CLARET: &str = "claret";
+pub(crate) const KINETICA: &str = "kinetica";
 
 /// How the gateway polls.
 #[derive(Clone, Copy, Debug)]
@@ -93,7 +94,9 @@ fn text(vendor: SocketAddr, setup: Setup) -> String {
          [backends.{IMMUTA}.poll]\nmax_batch = {batch}\n{pace}\
          [backends.{CLARET}]\nvendor = \"claret\"\nbase_url = \"http://{vendor}\"\n\
          tenant = \"{}\"\ncredentials = {{ bearer = \"token\" }}\n\
-         [backends.{CLARET}.poll]\n{pace}",
+         [backends.{CLARET}.poll]\n{pace}\
+         [backends.{KINETICA}]\nvendor = \"kinetica\"\nbase_url = \"http://{vendor}\"\n\
+         [backends.{KINETICA}.poll]\n{pace}",
         vendor::TENANT
     )
 }
@@ -105,7 +108,7 @@ pub(crate) fn built() -> PathBuf {
 
 /// The n-th job of a backend.
 pub(crate) fn job(backend: &str, number: usize) -> JobRef {
-    let job_id = if backend == CLARET { vendor::claret_id(number) } else { vendor::immuta_id(number) };
+    let job_id = if backend == IMMUTA { vendor::immuta_id(number) } else { vendor::claret_id(number) };
     JobRef { backend: backend.to_owned(), job_id, job_tag: String::new() }
 }
 

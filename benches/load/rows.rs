@@ -7,7 +7,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::{
     Outcome,
-    gateway::{Gateway, Setup},
+    gateway::{CLARET, Gateway, KINETICA, Setup},
     machine::Cores,
     report::Row,
     vendor::Vendor,
@@ -25,10 +25,12 @@ mod overload;
 mod watch_jobs;
 
 /// Names of the rows, in their order.
-const NAMES: [&str; 15] = [
+const NAMES: [&str; 17] = [
     "cached",
     "fresh-single",
+    "fresh-single-kinetica",
     "polls",
+    "polls-kinetica",
     "fresh-batch",
     "fan-out",
     "watches-100k",
@@ -66,8 +68,10 @@ impl Bench {
     pub(crate) async fn row(&self, name: &str) -> Outcome<Row> {
         match name {
             "cached" => cached::row(self).await,
-            "fresh-single" => fresh::single(self).await,
-            "polls" => fresh::polls(self).await,
+            "fresh-single" => fresh::single(self, CLARET).await,
+            "fresh-single-kinetica" => fresh::single(self, KINETICA).await,
+            "polls" => fresh::polls(self, CLARET).await,
+            "polls-kinetica" => fresh::polls(self, KINETICA).await,
             "fresh-batch" => fresh::batch(self).await,
             "fan-out" => fan_out::row(self).await,
             "watches-100k" => watch_jobs::many(self, "watches-100k", 100_000).await,

@@ -1,5 +1,5 @@
 //! Fake vendors that are fast enough not to be the bottleneck: hand-written HTTP/1.1, and
-//! responses assembled from parts. One process serves Immuta and Claret.
+//! responses assembled from parts. One process serves Immuta, Claret and Kinetica.
 //!
 //! All jobs are in one state, which `/control` sets: they run unchanged, change with
 //! each response, or have ended. `/control` also makes requests for some jobs fail, sets
@@ -235,6 +235,11 @@ impl World {
         if method == "POST" && path == "/jobs/statuses" {
             return self.immuta(body, response);
         }
+        if method == "POST" && path == "/get/job" {
+            self.count(1);
+            self.kinetica(response);
+            return Code::Ok;
+        }
         let path = path.trim_start_matches('/');
         let status = path.strip_prefix(TENANT).and_then(|path| path.strip_prefix("/api/v1/imports/status/"));
         if let Some(id) = status {
@@ -319,6 +324,17 @@ impl World {
         }
         response.push_str(if jobs == 0 { "{}" } else { "}" });
         Code::Ok
+    }
+
+    /// The record names no job.
+    fn kinetica(&self, response: &mut String) {
+        let (word, running) = if self.is(Mode::End) { ("DONE", false) } else { ("RUNNING", true) };
+        let (progress, successful) = if running { (40, false) } else { (100, true) };
+        let written = write!(
+            response,
+            r#"{{"status":"OK","message":"","data_type":"get_job_response","data":"","data_str":"{{\"endpoint\":\"/alter/table\",\"job_status\":\"{word}\",\"running\":{running},\"progress\":{progress},\"successful\":{successful},\"response_encoding\":\"json\",\"job_response\":\"\",\"job_response_str\":\"\",\"status_map\":{{}},\"info\":{{}}}}"}}"#
+        );
+        written.expect("a string grows");
     }
 
     fn claret(&self, id: &str, response: &mut String) {

@@ -14,7 +14,7 @@ use tokio::{sync::Mutex, time::Instant};
 use tracing::{info, warn};
 
 use super::AccessError;
-use crate::config;
+use crate::{config, transport::Document};
 
 /// How often a file and a URL are read.
 const FILE_INTERVAL: Duration = Duration::from_secs(2);
@@ -45,7 +45,7 @@ pub(super) struct IssuerKeys {
 #[derive(Debug)]
 enum Source {
     File(PathBuf),
-    Url(reqwest::Client, String),
+    Url(Document),
 }
 
 /// The keys that were read last.
@@ -80,12 +80,10 @@ impl IssuerKeys {
                 (Source::File(file.clone()), Some(Arc::new(keys)))
             }
             (None, Some(url)) => {
-                let client = reqwest::Client::builder()
-                    .redirect(reqwest::redirect::Policy::none())
-                    .timeout(TIMEOUT)
-                    .build()
+                let document = Document::new(url, &configured.proxies, MAX_BYTES, TIMEOUT);
+                let document = document
                     .map_err(|error| AccessError(format!("access.jwt.jwks_url can't be used: {error}")))?;
-                (Source::Url(client, url.as_str().to_owned()), None)
+                (Source::Url(document), None)
             }
             (None, None) => return Err(AccessError("access.jwt has neither jwks_file nor jwks_url".into())),
         };
@@ -108,8 +106,8 @@ impl IssuerKeys {
             self.read_again().await;
             let interval = match self.source {
                 Source::File(_) => FILE_INTERVAL,
-                Source::Url(..) if self.current().is_none() => LEAST_INTERVAL,
-                Source::Url(..) => URL_INTERVAL,
+                Source::Url(_) if self.current().is_none() => LEAST_INTERVAL,
+                Source::Url(_) => URL_INTERVAL,
             };
             tokio::time::sleep(interval).await;
         }
@@ -131,7 +129,7 @@ impl IssuerKeys {
         use std::sync::atomic::Ordering::Relaxed;
         let text = match &self.source {
             Source::File(file) => tokio::fs::read(file).await.map_err(|error| error.to_string()),
-            Source::Url(client, url) => fetch(client, url).await,
+            Source::Url(document) => document.fetch().await.map(Vec::from),
         };
         *read_at = Some(Instant::now());
         match text.and_then(Keys::parse) {
@@ -155,22 +153,6 @@ impl IssuerKeys {
             }
         }
     }
-}
-
-async fn fetch(client: &reqwest::Client, url: &str) -> Result<Vec<u8>, String> {
-    let why = |error: reqwest::Error| error.without_url().to_string();
-    let mut response = client.get(url).send().await.map_err(why)?;
-    if !response.status().is_success() {
-        return Err(format!("HTTP {}", response.status().as_u16()));
-    }
-    let mut text = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(why)? {
-        text.extend_from_slice(&chunk);
-        if text.len() > MAX_BYTES {
-            return Err(format!("it is larger than {MAX_BYTES} bytes"));
-        }
-    }
-    Ok(text)
 }
 
 impl Keys {

@@ -1,9 +1,12 @@
 //! Converts what the engine returns to messages. Every field is named, so that a new
 //! one does not compile until someone has decided what becomes of it.
 
+use jiff::{SignedDuration, Timestamp};
+use tokio::time::Instant;
+
 use super::status;
 use crate::{
-    engine::{BackendReport, Event, Health, JobReport, LatestStatus, Report, Update},
+    engine::{BackendReport, Event, Health, JobReport, LatestStatus, RejectedCredentials, Report, Update},
     job::{JobRef, View},
     proto::{
         served::{self, watch_job_response},
@@ -38,7 +41,7 @@ pub(super) fn status(job: JobRef, latest: LatestStatus, view: View) -> Shown {
 
 /// Health and load of a backend.
 pub(super) fn backend(backend: BackendReport) -> pb::Backend {
-    let BackendReport { name, vendor, max_batch, report } = backend;
+    let BackendReport { name, vendor, max_batch, report, rejected_credentials } = backend;
     let Report {
         health,
         last_fault,
@@ -69,6 +72,18 @@ pub(super) fn backend(backend: BackendReport) -> pb::Backend {
         queued_calls: count(queued_calls),
         rate_in_use,
         quarantined_jobs: count(quarantined_jobs),
+        rejected_credentials: rejected_credentials.map(self::rejected_credentials),
+    }
+}
+
+fn rejected_credentials(rejected: RejectedCredentials) -> pb::RejectedCredentials {
+    let RejectedCredentials { secret, reject_time, retry_at } = rejected;
+    let retry_in = SignedDuration::try_from(retry_at.saturating_duration_since(Instant::now()));
+    let retry_time = Timestamp::now().saturating_add(retry_in.unwrap_or_default());
+    pb::RejectedCredentials {
+        secret,
+        reject_time: Some(timestamp(reject_time)),
+        retry_time: Some(timestamp(retry_time.unwrap_or(Timestamp::MAX))),
     }
 }
 
@@ -119,7 +134,18 @@ mod tests {
             circuit: Circuit::Closed,
         };
         let max_batch = NonZeroUsize::MIN;
-        let backend = backend(BackendReport { name: "b".into(), vendor: "claret", max_batch, report });
+        let rejected_credentials = Some(RejectedCredentials {
+            secret: "credentials.password from the variable P".into(),
+            reject_time: Timestamp::UNIX_EPOCH,
+            retry_at: Instant::now() + Duration::from_mins(1),
+        });
+        let name = "b".into();
+        let report = BackendReport { name, vendor: "claret", max_batch, report, rejected_credentials };
+        let backend = backend(report);
+        let rejected = backend.rejected_credentials.as_ref().unwrap();
+        assert_eq!(rejected.secret, "credentials.password from the variable P");
+        assert_eq!(rejected.reject_time, Some(prost_types::Timestamp::default()));
+        assert!(rejected.retry_time.unwrap().seconds > Timestamp::now().as_second());
         assert_eq!(backend.health(), pb::BackendHealth::Degraded);
         assert_eq!(backend.poll_lag, Some(prost_types::Duration { seconds: 1, nanos: 500_000_000 }));
         assert_eq!((backend.watched_jobs, backend.queued_calls, backend.quarantined_jobs), (3, 7, 2));

@@ -6,7 +6,7 @@ use tonic::{Request, Response, Status};
 use super::{Events, Service, caller, deadline, grant, request::InvalidField, status};
 use crate::{
     access::Right,
-    engine::{Download, DownloadFailure, DownloadOptions, JobStatuses},
+    engine::{Download, DownloadFailure, DownloadOptions, FileVersion, JobStatuses},
     proto::v1 as pb,
 };
 
@@ -20,7 +20,7 @@ impl<E: JobStatuses> Service<E> {
         request: Request<pb::DownloadArtifactRequest>,
     ) -> Result<Response<Events<pb::DownloadArtifactResponse>>, Status> {
         let (grant, deadline) = (grant(&request), deadline(request.extensions()));
-        let pb::DownloadArtifactRequest { job, artifact_id, offset } = request.into_inner();
+        let pb::DownloadArtifactRequest { job, artifact_id, offset, if_version } = request.into_inner();
         let job = self.job(job, "job", (&grant, Right::Download))?;
         if !(1..=LONGEST_ID).contains(&artifact_id.len()) {
             let reason = "must be 1 to 2048 bytes long; write an id of the job's status";
@@ -28,7 +28,16 @@ impl<E: JobStatuses> Service<E> {
         }
         let offset = u64::try_from(offset)
             .map_err(|_| InvalidField::new("offset", "is negative; write zero or more, or leave it out"))?;
-        let options = DownloadOptions { artifact_id, offset, deadline, caller: caller(&grant) };
+        let version = match &*if_version {
+            "" => None,
+            text => Some(FileVersion::from_text(text).ok_or_else(|| {
+                InvalidField::new(
+                    "if_version",
+                    "is not a version; write ArtifactInfo.version, or leave it out",
+                )
+            })?),
+        };
+        let options = DownloadOptions { artifact_id, offset, version, deadline, caller: caller(&grant) };
         let download = self.engine.download(&job, options).await;
         let download = download.map_err(|failure| match failure {
             DownloadFailure::Call(failure) => self.failed(&failure, &job, "job", &grant),
@@ -56,5 +65,6 @@ fn info(download: &Download) -> pb::ArtifactInfo {
         content_type: download.content_type.clone(),
         file_name: download.file_name.clone(),
         size_bytes: download.size.and_then(|size| size.try_into().ok()),
+        version: download.version.to_text(),
     }
 }

@@ -216,6 +216,10 @@ pub(super) fn of_download(failure: &DownloadFailure, job: &JobRef) -> Status {
             details.add_quota_failure_violation(subject, failure.to_string());
             (Code::ResourceExhausted, details)
         }
+        DownloadFailure::Changed { artifact_id } => {
+            metadata.insert("artifact_id".into(), artifact_id.clone());
+            (Code::Aborted, info("ARTIFACT_CHANGED", metadata))
+        }
         DownloadFailure::Stalled => (Code::Aborted, info("READER_STALLED", metadata)),
     };
     Status::with_error_details(code, failure.to_string(), details)
@@ -256,8 +260,8 @@ fn of_fault(
         FaultKind::Unreachable { .. } | FaultKind::Unavailable { .. } | FaultKind::Overloaded => {
             (Code::Unavailable, "BACKEND_UNAVAILABLE", true)
         }
-        FaultKind::Throttled { .. } => (Code::Unavailable, "BACKEND_THROTTLED", true),
-        FaultKind::CredentialsRejected => (Code::FailedPrecondition, "BACKEND_CREDENTIALS_REJECTED", false),
+        FaultKind::Throttled => (Code::Unavailable, "BACKEND_THROTTLED", true),
+        FaultKind::CredentialsRejected => (Code::FailedPrecondition, "BACKEND_CREDENTIALS_REJECTED", true),
         FaultKind::Forbidden => (Code::FailedPrecondition, "BACKEND_FORBIDDEN", false),
         FaultKind::Rejected { message } => {
             if !message.is_empty() {
@@ -268,7 +272,7 @@ fn of_fault(
         FaultKind::Malformed { .. } | FaultKind::TooLarge => (Code::Internal, "BACKEND_MALFORMED", false),
     };
     let mut details = info(reason, metadata);
-    if retry && retry_in.is_some() {
+    if (retry || fault.retry_after.is_some()) && retry_in.is_some() {
         details.set_retry_info(retry_in);
     }
     Status::with_error_details(code, fault.to_string(), details)
@@ -321,7 +325,7 @@ mod tests {
         let invalid_field =
             || Failure::InvalidRequest { field: "add.watch_id".into(), reason: "is in use".into() };
         let backend = |kind: FaultKind| Failure::Backend { fault: kind.into(), retry_in };
-        let unavailable = FaultKind::Unavailable { retry_after: None, why: "no connection".into() };
+        let unavailable = FaultKind::Unavailable { why: "no connection".into() };
         let watches = Failure::TooManyWatches { key: "limits.watches", limit: 3 };
         let bytes = |key| Failure::TooManyBytes { key, limit: 10 };
         // A detail is the path of a bad field, the subject of a quota or the type of a resource.

@@ -29,7 +29,7 @@ impl Args {
         let results = if self.connect {
             server::check_backends(&config).await
         } else {
-            config.backends.iter().map(|backend| (backend.name.clone(), Ok(()))).collect()
+            server::set_up_backends(&config)
         };
         let width = config.backends.iter().map(|backend| backend.name.len()).max().unwrap_or_default();
         let mut exit = Exit::Succeeded;

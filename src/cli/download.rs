@@ -97,6 +97,7 @@ impl Args {
             job: Some(self.job.clone()),
             artifact_id: self.artifact_id.clone(),
             offset: transfer.offset,
+            if_version: transfer.info.as_ref().map(|info| info.version.clone()).unwrap_or_default(),
         };
         let mut stream = client.download_artifact(request).await?.into_inner();
         while let Some(response) = stream.message().await? {
@@ -161,7 +162,8 @@ impl Transfer {
                 self.progress.set_style(style(KNOWN_SIZE));
             }
         }
-        self.info = Some(info);
+        // A later part may say less of the file.
+        self.info.get_or_insert(info);
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, num::NonZeroU32, path::PathBuf, time::Dura
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 use super::{
-    Tls,
+    Proxies, Tls,
     problems::Problems,
     values::{self, HOUR, KIB, TIB},
 };
@@ -57,6 +57,9 @@ pub struct Jwt {
     pub jwks_url: Option<BaseUrl>,
     /// The claim that names the caller.
     pub claim: String,
+    /// The proxies on the way to `jwks_url`.
+    #[serde(skip)]
+    pub proxies: Proxies,
     /// How far the issuer's clock may be off.
     #[serde(deserialize_with = "values::duration::<_, 0, HOUR>")]
     pub leeway: Duration,
@@ -122,6 +125,7 @@ impl Default for Jwt {
             algorithms: Vec::new(),
             jwks_file: None,
             jwks_url: None,
+            proxies: Proxies::None,
             claim: "sub".to_owned(),
             leeway: Duration::from_secs(30),
         }

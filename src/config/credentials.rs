@@ -109,6 +109,18 @@ pub(super) fn check(
     checker.credentials(keys)
 }
 
+/// Reads another secret than that of the credentials, from its place at `key` of `path`.
+pub(super) fn secret(
+    path: &str,
+    key: &str,
+    place: Value,
+    kind: &VendorKind,
+    secrets: &SecretSources<'_>,
+    problems: &mut Problems,
+) -> Option<Secret> {
+    Checker { path, kind, secrets, problems }.secret(key, Some(place), SecretForm::Text)
+}
+
 struct Checker<'a> {
     path: &'a str,
     kind: &'a VendorKind,
@@ -196,7 +208,7 @@ impl Checker<'_> {
                 Err(text) => return self.problems.report(key, text),
             },
         };
-        match secret::check(form, &text) {
+        match secret::check(&source, form, &text) {
             Ok(()) => Some(Secret { key, value: text.into(), source, form }),
             Err(text) => self.problems.report(key, text),
         }

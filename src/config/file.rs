@@ -7,7 +7,7 @@
 //! 3. [`Checker`] checks rules over several keys, opens files, and has each backend's
 //!    vendor read the keys of its own, in the same way.
 
-use std::{collections::BTreeMap, fs::File, num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fs::File, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_path_to_error::Segment;
@@ -15,8 +15,9 @@ use toml::{Table, Value};
 
 use super::{
     Access, Admin, Backend, Config, Credentials, Environment, InvalidConfig, Limits, Log, Poll, Problem,
-    Server, Tls,
+    Proxies, Server, Tls,
     credentials::{self, Checked, CredentialKeys, SecretSources},
+    network::{self, NetworkKeys},
     overrides,
     problems::{Problems, example, is_shown, join, unknown_key},
     values::{self, show_bytes, show_duration},
@@ -62,13 +63,18 @@ struct BackendKeys {
     credentials: Option<CredentialKeys>,
     #[serde(deserialize_with = "values::table")]
     poll: Poll,
+    proxy: Option<String>,
+    proxy_password: Option<Value>,
+    ca: Option<PathBuf>,
+    headers: Option<Table>,
     /// All others, which have to be the vendor's own.
     #[serde(flatten)]
     own: Table,
 }
 
 /// The keys that every backend has.
-const COMMON_KEYS: [&str; 4] = ["vendor", "base_url", "credentials", "poll"];
+const COMMON_KEYS: [&str; 8] =
+    ["vendor", "base_url", "credentials", "poll", "proxy", "proxy_password", "ca", "headers"];
 
 fn vendor<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'static VendorKind>, D::Error> {
     let value = Value::deserialize(deserializer)?;
@@ -199,7 +205,10 @@ impl Checker<'_> {
         keys.log.check(&mut self.problems);
         keys.admin.check(keys.server.listen, &mut self.problems);
         keys.access.check(keys.server.tls.as_ref(), &mut self.problems);
-        let Keys { server, admin, log, access, mut limits, backends, .. } = keys;
+        let Keys { server, admin, log, mut access, mut limits, backends, .. } = keys;
+        if let Some(jwt) = access.jwt.as_mut().filter(|jwt| jwt.jwks_url.is_some()) {
+            jwt.proxies = network::environment(self.secrets.env, &mut self.problems);
+        }
         self.limits(&mut limits);
         let backends = self.backends(backends, &limits);
         Some(Config { server, admin, log, access, limits, backends: backends? })
@@ -240,13 +249,27 @@ impl Checker<'_> {
         if tables.is_empty() {
             return self.problems.required("backends", None);
         }
+        let uses_environment = tables.values().any(|BackendTable(keys)| keys.proxy.is_none());
+        let environment = if uses_environment {
+            network::environment(self.secrets.env, &mut self.problems)
+        } else {
+            Proxies::None
+        };
         // Every backend is checked before the first faulty one ends this.
-        let backends: Vec<Option<Backend>> =
-            tables.into_iter().map(|(name, BackendTable(keys))| self.backend(&name, keys, limits)).collect();
+        let backends = tables.into_iter();
+        let backends: Vec<Option<Backend>> = backends
+            .map(|(name, BackendTable(keys))| self.backend(&name, keys, limits, &environment))
+            .collect();
         backends.into_iter().collect()
     }
 
-    fn backend(&mut self, name: &str, keys: BackendKeys, limits: &Limits) -> Option<Backend> {
+    fn backend(
+        &mut self,
+        name: &str,
+        keys: BackendKeys,
+        limits: &Limits,
+        environment: &Proxies,
+    ) -> Option<Backend> {
         let path = join("backends", name);
         let named = is_backend_name(name);
         if !named {
@@ -254,10 +277,15 @@ impl Checker<'_> {
                         beginning with a letter or digit";
             self.problems.add(path.clone(), text);
         }
-        let BackendKeys { vendor, base_url, credentials, poll, own } = keys;
+        let BackendKeys { vendor, base_url, credentials, poll, proxy, proxy_password, ca, headers, own } =
+            keys;
+        let network = NetworkKeys { proxy, proxy_password, ca, headers };
         let kind = self.problems.required(&join(&path, "vendor"), vendor);
         let base_url = self.problems.required(&join(&path, "base_url"), base_url);
         let poll = self.poll(name, poll, kind, limits);
+        let network = kind.and_then(|kind| {
+            network::check(&path, network, kind, environment, &self.secrets, &mut self.problems)
+        });
         let own = self.own_keys(&path, kind, own);
         let vendor = kind.and_then(|kind| self.vendor(&path, kind, own, credentials, base_url.as_ref()));
         let (vendor, credentials) = vendor?;
@@ -267,6 +295,7 @@ impl Checker<'_> {
             base_url: base_url?,
             credentials,
             poll: poll?,
+            network: network?,
         })
     }
 

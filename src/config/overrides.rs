@@ -98,7 +98,7 @@ fn value(key: &str, text: &str) -> Value {
 
 /// Whether the key's text is always a secret and never TOML.
 fn is_secret(key: &str) -> bool {
-    key == BEARER || KINDS.iter().any(|kind| kind.credentials.secret == key)
+    matches!(key, BEARER | "proxy_password") || KINDS.iter().any(|kind| kind.credentials.secret == key)
 }
 
 /// Variables hold neither lower case by custom nor `-` and `.` by rule.

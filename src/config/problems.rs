@@ -4,13 +4,16 @@ use super::{Problem, values::closest};
 use crate::vendors::KINDS;
 
 /// Examples for keys that hold neither a number nor a duration and are no vendor's own.
-const EXAMPLES: [(&str, &str); 7] = [
+const EXAMPLES: [(&str, &str); 10] = [
     ("listen", "an IP address and a port, such as \"127.0.0.1:50051\""),
     ("cert", "the path of the PEM certificate chain"),
     ("key", "the path of the PEM private key"),
     ("client_ca", "the path of a PEM file"),
     ("backends", "at least one backend, such as [backends.immuta-prod]"),
     ("base_url", "a URL such as \"https://vendor.example\""),
+    ("proxy", "a URL such as \"http://user@proxy.example:3128\", or \"none\""),
+    ("ca", "the path of a PEM file"),
+    ("headers", "a table such as { \"X-Tenant\" = \"a\" }"),
     ("credentials", "a table such as { bearer = { env = \"NAME\" } }"),
 ];
 

@@ -7,6 +7,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::{
     Problem,
     environment::EnvFile,
+    secret_text,
     text_file::{read_text, refuse_pipe},
 };
 use crate::vendors::SecretForm;
@@ -53,6 +54,21 @@ impl Secret {
         &self.source
     }
 
+    /// Its key within the backend and its place, for people.
+    pub fn origin(&self) -> String {
+        let key = self.key.split_once(".credentials.").map_or(&*self.key, |(_, key)| key);
+        match &self.source {
+            Source::Literal => format!("credentials.{key} of the configuration file"),
+            Source::Environment { name, file: None } => {
+                format!("credentials.{key} from the variable {name}")
+            }
+            Source::Environment { name, file: Some(file) } => {
+                format!("credentials.{key} from the variable {name}, which {} may set", file.display())
+            }
+            Source::File(file) => format!("credentials.{key} from the file {}", file.display()),
+        }
+    }
+
     /// Whether it may change while the program runs.
     pub fn may_change(&self) -> bool {
         match &self.source {
@@ -81,9 +97,32 @@ impl Secret {
                 read_file(file).map_err(problem)?
             }
         };
-        check(self.form, &text).map_err(|text| problem(text.to_owned()))?;
+        check(&self.source, self.form, &text).map_err(problem)?;
         Ok(Some(text.into()))
     }
+
+    /// What looks like a mistake in the secret, or in one that replaces it: one line each,
+    /// without the key.
+    pub fn warnings(&self, value: &SecretString) -> Vec<String> {
+        let warnings = secret_text::warnings(value.expose_secret());
+        warnings.into_iter().map(|text| self.source.describe(text)).collect()
+    }
+}
+
+impl Source {
+    /// The same text, after the name of the variable or the file.
+    fn describe(&self, text: String) -> String {
+        match self {
+            Self::Literal => text,
+            Self::Environment { name, .. } => format!("is the variable {name}, which {text}"),
+            Self::File(file) => format!("is the file {}, which {text}", file.display()),
+        }
+    }
+}
+
+/// Describes what is wrong with a secret from this place, without showing it.
+pub(super) fn check(source: &Source, form: SecretForm, text: &str) -> Result<(), String> {
+    secret_text::check(form, text).map_err(|text| source.describe(text))
 }
 
 impl ExposeSecret<str> for Secret {
@@ -106,29 +145,10 @@ impl From<&str> for Secret {
     }
 }
 
-/// Describes what is wrong with a secret, without showing it.
-pub(super) fn check(form: SecretForm, text: &str) -> Result<(), &'static str> {
-    if text.is_empty() {
-        return Err("is empty; write the secret, or where it is");
-    }
-    if text.chars().any(char::is_control) {
-        return Err("holds a line break or another control character; write the secret alone");
-    }
-    if form == SecretForm::Header {
-        if text.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("bearer ")) {
-            return Err("begins with \"Bearer \"; write the token alone");
-        }
-        if text.chars().any(char::is_whitespace) {
-            return Err("holds white space, which a header can't carry; write the secret alone");
-        }
-    }
-    Ok(())
-}
-
-/// The secret in a file of its own, without the last line break.
+/// The secret in a file of its own.
 pub(super) fn read_file(file: &Path) -> Result<String, String> {
     let text = read_text(file).map_err(|error| format!("is the file {}, which {error}", file.display()))?;
-    match text.trim_end_matches(['\r', '\n']) {
+    match secret_text::of_file(&text) {
         "" => Err(format!("is the file {}, which is empty; write the secret there", file.display())),
         secret => Ok(secret.to_owned()),
     }

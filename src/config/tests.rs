@@ -311,13 +311,67 @@ fn backend_problem_names_key_and_remedy() {
     let immuta = "[backends.x]\nvendor = \"immuta\"\nbase_url = \"http://127.0.0.1\"\n";
     for (secret, expected) in [
         ("", "is empty; write the secret, or where it is"),
-        ("a\\nb", "holds a line break or another control character; write the secret alone"),
-        ("a b", "holds white space, which a header can't carry; write the secret alone"),
+        (
+            "a\\nb",
+            "holds U+000A (line feed) at position 2, which a header can't carry; write the secret alone",
+        ),
+        ("a b", "holds U+0020 (space) at position 2, which a header can't carry; write the secret alone"),
         ("Bearer a", "begins with \"Bearer \"; write the token alone"),
     ] {
         let text = format!("{inline}{immuta}credentials = {{ bearer = \"{secret}\" }}");
         assert_eq!(problems(&text, &[]), [format!("backends.x.credentials.bearer {expected}")]);
     }
+}
+
+#[test]
+fn secret_file_of_an_editor_is_read_and_odd_secrets_are_warned_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("secret");
+    let backend = |secret: &str| {
+        let credentials = format!("credentials = {{ username = \"u\", password = {secret} }}");
+        format!("[backends.x]\nvendor = \"kinetica\"\nbase_url = \"http://127.0.0.1\"\n{credentials}")
+    };
+    let text = backend(&format!("{{ file = {file:?} }}"));
+    for (content, warning) in [
+        ("hush", None),
+        ("\u{feff}hush\r\n", None),
+        ("\u{feff}hush\n", None),
+        ("'hush'\n", Some("begins and ends with a quote")),
+        ("hush \n", Some("holds U+0020 (space) at position 5 of 5")),
+        ("\u{feff}hu\u{200b}sh\r\n", Some("holds U+200B (zero width space) at position 3 of 5")),
+    ] {
+        std::fs::write(&file, content).unwrap();
+        let config = Config::parse(&text, []).unwrap();
+        let secret = config.backends[0].credentials.secret().unwrap();
+        let again = secret.read_again().unwrap().unwrap();
+        assert_eq!(again.expose_secret(), secret.expose_secret(), "a rotated file is read in the same way");
+        if warning.is_none() {
+            assert_eq!(secret.expose_secret(), "hush");
+        }
+        let warnings = config.warnings();
+        let place = format!("backends.x.credentials.password is the file {}, which ", file.display());
+        let expected = warning.map(|warning| format!("{place}{warning}"));
+        assert_eq!(warnings.len(), usize::from(warning.is_some()), "{warnings:?}");
+        assert!(
+            warnings.iter().all(|text| text.starts_with(expected.as_deref().unwrap_or_default())),
+            "{warnings:?}"
+        );
+        assert!(!warnings.concat().contains("hush"));
+    }
+    std::fs::write(&file, [0xff, 0xfe, b'h', 0]).unwrap();
+    let problems = problems(&text, &[]);
+    assert!(problems[0].ends_with("is not text in UTF-8; save it as UTF-8"), "{problems:?}");
+
+    let text = backend("{ env = \"P\" }");
+    let config = Config::parse(&text, [("P".to_owned(), "\"hush\"".to_owned())]).unwrap();
+    let place = "backends.x.credentials.password is the variable P, which begins and ends with a quote";
+    assert!(config.warnings()[0].starts_with(place), "{:?}", config.warnings());
+    assert_eq!(
+        self::problems(&text, &[("P", "hush\r\n")]),
+        [
+            "backends.x.credentials.password is the variable P, which holds U+000D (carriage return) at position 5; write the secret alone"
+        ]
+    );
 }
 
 /// The first inline table of a text.
@@ -368,7 +422,7 @@ fn problems_of_a_vendors_own_keys_are_all_reported() {
         ],
         "{found:#?}"
     );
-    let known = "write one of vendor, base_url, credentials, poll, encoding, standby_urls";
+    let known = "write one of vendor, base_url, credentials, poll, proxy, proxy_password, ca, headers, encoding, standby_urls";
     assert_eq!(found[0], format!("backends.k.colour is not a key here; {known}"));
 }
 

@@ -12,7 +12,10 @@ const MAX_BYTES: u64 = 1 << 20;
 /// Reads the file's text, or describes what is wrong with the file.
 pub(super) fn read_text(file: &Path) -> Result<String, String> {
     let mut text = String::new();
-    let read = |error: io::Error| format!("can't be read: {error}");
+    let read = |error: io::Error| match error.kind() {
+        io::ErrorKind::InvalidData => "is not text in UTF-8; save it as UTF-8".to_owned(),
+        _ => format!("can't be read: {error}"),
+    };
     let length =
         File::open(file).and_then(|file| file.take(MAX_BYTES + 1).read_to_string(&mut text)).map_err(read)?;
     if u64::try_from(length).is_ok_and(|length| length <= MAX_BYTES) {

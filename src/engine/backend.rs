@@ -220,7 +220,7 @@ impl Backend {
     /// backend has not refused yet `passes`: it is polled though the backend refuses others.
     fn note_pause(state: &mut State, number: usize, passes: bool, now: Instant) -> Option<Pause> {
         let entry = &state.jobs[number];
-        let passes = |pause: &Pause| pause.fault.kind.is_refusal() && passes && !entry.quarantined;
+        let passes = |pause: &Pause| pause.fault.is_refusal() && passes && !entry.quarantined;
         if let Some(pause) = state.breaker.trouble(now).filter(|pause| !passes(pause)) {
             let mut record = entry.shared.record();
             if record.outcome == PollOutcome::NotPolled {
@@ -320,6 +320,11 @@ impl Backend {
         let mut state = self.state();
         state.note_fault(fault);
         state.breaker.failed(fault, began, Instant::now(), dice)
+    }
+
+    /// A poll failed because none can be authorized until then.
+    pub(super) fn no_login_until(&self, fault: &BackendFault, until: Instant) {
+        self.state().breaker.no_login_until(fault, until);
     }
 
     /// The gateway's credentials were replaced: jobs that could not be polled because the

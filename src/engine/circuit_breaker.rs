@@ -148,21 +148,32 @@ impl CircuitBreaker {
         }
         self.is_open |= self.failures >= FAILURES_TO_OPEN;
         let later = |pause: &Option<Pause>, until| pause.as_ref().is_none_or(|pause| pause.until < until);
-        let until = if let Some(requested) = fault.retry_after() {
+        let until = if let Some(requested) = fault.retry_after {
             let until = now + requested.min(LONGEST_RETRY_AFTER).max(self.backoff.min);
-            if later(&self.requested, until) {
-                self.requested = Some(Pause { until, fault: fault.clone() });
+            // Another secret need not wait for what was said of this one.
+            let of_secret = fault.kind == FaultKind::CredentialsRejected;
+            let pause = if of_secret { &mut self.own } else { &mut self.requested };
+            if later(pause, until) {
+                *pause = Some(Pause { until, fault: fault.clone() });
             }
             until
         } else {
             let until = now + self.backoff.wait(self.failures.max(1), dice);
-            let pauses = self.is_open || matches!(fault.kind, FaultKind::Throttled { .. });
+            let pauses = self.is_open || matches!(fault.kind, FaultKind::Throttled);
             if pauses && later(&self.own, until) {
                 self.own = Some(Pause { until, fault: fault.clone() });
             }
             until
         };
         self.pause(now).map_or(until, |pause| pause.until.max(until))
+    }
+
+    /// No poll can be authorized until then: one probe is sent afterwards.
+    pub fn no_login_until(&mut self, fault: &BackendFault, until: Instant) {
+        self.is_open = true;
+        if self.own.as_ref().is_none_or(|own| own.until < until) {
+            self.own = Some(Pause { until, fault: fault.clone() });
+        }
     }
 
     /// Every part of a batch failed, and nothing else succeeded: the circuit breaker
@@ -183,11 +194,11 @@ mod tests {
     const BACKOFF: Backoff = Backoff { min: SECOND, max: Duration::from_secs(30) };
 
     fn down() -> BackendFault {
-        FaultKind::Unavailable { retry_after: None, why: "down".into() }.into()
+        FaultKind::Unavailable { why: "down".into() }.into()
     }
 
     fn throttled(seconds: u64) -> BackendFault {
-        FaultKind::Throttled { retry_after: Some(Duration::from_secs(seconds)) }.into()
+        BackendFault::from(FaultKind::Throttled).with_retry_after(Some(Duration::from_secs(seconds)))
     }
 
     /// A request fails that began just now.

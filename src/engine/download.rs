@@ -33,7 +33,7 @@ use super::{Caller, Engine, Failure, GetOptions, backend::Backend, get::at};
 use crate::{
     job::{Artifact, BackendFault, FaultKind, JobFault, JobRef, Parts},
     snapshot::Charge,
-    transport::{File, Permit, Upstream},
+    transport::{File, FileVersion, Files, Permit, RejectedCredentials, Upstream},
     vendors::{FileFault, RefusedLocation},
 };
 
@@ -92,6 +92,8 @@ pub struct DownloadOptions {
     pub artifact_id: String,
     /// First byte.
     pub offset: u64,
+    /// The version that the bytes before were read of.
+    pub version: Option<FileVersion>,
     /// When the whole download must be over.
     pub deadline: Option<Instant>,
     /// Who calls.
@@ -115,6 +117,12 @@ pub enum DownloadFailure {
         detail: Option<&'static str>,
         /// The vendor's HTTP status, where that was the failure.
         http_status: Option<u16>,
+    },
+    /// The file was replaced since the version that was asked for.
+    #[error("the file was replaced since the version in if_version; download it from its beginning")]
+    Changed {
+        /// Which file was asked for.
+        artifact_id: String,
     },
     /// The offset lies beyond the end.
     #[error("the offset lies beyond the end of the file")]
@@ -145,6 +153,8 @@ pub struct Download {
     pub content_type: String,
     /// Whole size in bytes, where the vendor says.
     pub size: Option<u64>,
+    /// What tells this version of the file from others.
+    pub version: FileVersion,
     pieces: Option<mpsc::Receiver<Piece>>,
     _task: JoinSet<()>,
 }
@@ -156,7 +166,7 @@ impl Download {
     /// The next piece, at most 64 KiB; `None` after the last byte or a failure.
     pub async fn next(&mut self) -> Option<Result<Bytes, DownloadFailure>> {
         let piece = self.pieces.as_mut()?.recv().await.unwrap_or_else(|| {
-            let kind = FaultKind::Unavailable { retry_after: None, why: "the download broke off".into() };
+            let kind = FaultKind::Unavailable { why: "the download broke off".into() };
             Err(Failure::Backend { fault: kind.into(), retry_in: Duration::ZERO }.into())
         });
         if !matches!(piece, Ok(Some(_))) {
@@ -174,16 +184,17 @@ impl Engine {
         options: DownloadOptions,
     ) -> Result<Download, DownloadFailure> {
         let downloads = Arc::clone(&self.backend_of(job)?.downloads);
-        let DownloadOptions { artifact_id, offset, deadline, .. } = options.clone();
+        let DownloadOptions { artifact_id, offset, version, deadline, .. } = options.clone();
+        let wanted = Wanted { offset, version };
         let report = Reporter { job: job.clone(), artifact_id, retry: downloads.retry };
         let opened_by = deadline.unwrap_or_else(|| Instant::now() + OPEN_TIMEOUT);
         let must_end = must_end(Some(opened_by), self.shutdown.clone());
         let opened = async {
             if matches!(&*options.artifact_id, RESULT | VENDOR_PAYLOAD) {
-                return downloads.open_part(job, offset, &report).await;
+                return downloads.open_part(job, &wanted, &report).await;
             }
             let artifact = self.artifact(job, &options).await?;
-            downloads.open_file(&artifact, offset, &report).await
+            downloads.open_file(&artifact, &wanted, &report).await
         };
         let Opened { source, file_name, slot } = tokio::select! {
             biased;
@@ -191,6 +202,7 @@ impl Engine {
             opened = opened => opened?,
         };
         let (content_type, size) = (source.content_type().to_owned(), source.size());
+        let version = source.version().clone();
         let (sender, pieces) = mpsc::channel(1);
         let must_end = self::must_end(deadline, self.shutdown.clone());
         let mut task = JoinSet::new();
@@ -204,7 +216,7 @@ impl Engine {
             drop(slot);
             let _ = sender.send(end.map(|()| None)).await;
         });
-        Ok(Download { file_name, content_type, size, pieces: Some(pieces), _task: task })
+        Ok(Download { file_name, content_type, size, version, pieces: Some(pieces), _task: task })
     }
 
     /// The file, as a recent status names it, or else a new one.
@@ -224,6 +236,12 @@ impl Engine {
 fn no_such_file(artifact_id: &str, why: &str) -> DownloadFailure {
     let (artifact_id, why) = (artifact_id.to_owned(), why.to_owned());
     DownloadFailure::NotFound { artifact_id, why, detail: None, http_status: None }
+}
+
+/// From where on, and of which version.
+struct Wanted {
+    offset: u64,
+    version: Option<FileVersion>,
 }
 
 /// A file that can be read, and the slot that it takes.
@@ -250,17 +268,20 @@ impl Downloads {
     async fn open_file(
         &self,
         artifact: &Artifact,
-        offset: u64,
+        Wanted { offset, version }: &Wanted,
         report: &Reporter,
     ) -> Result<Opened, DownloadFailure> {
         let (slot, permit) = self.acquire().await?;
         let began = Instant::now();
         let opened = match self.upstream.files() {
-            Some(files) => files.open(&artifact.vendor_uri, offset, permit).await,
+            Some(files) => files.open(&artifact.vendor_uri, *offset, version.as_ref(), permit).await,
             None => Err(RefusedLocation::NoFiles.into()),
         };
         let file = opened.map_err(|fault| {
             let until = match &fault {
+                FileFault::Backend(fault) if fault.kind == FaultKind::CredentialsRejected => {
+                    self.upstream.files().and_then(Files::downloads_paused_until)
+                }
                 FileFault::Backend(fault) => self.note_throttled(fault, began),
                 _ => None,
             };
@@ -273,7 +294,7 @@ impl Downloads {
     async fn open_part(
         &self,
         job: &JobRef,
-        offset: u64,
+        Wanted { offset, version }: &Wanted,
         report: &Reporter,
     ) -> Result<Opened, DownloadFailure> {
         let (slot, permit) = self.acquire().await?;
@@ -296,20 +317,32 @@ impl Downloads {
             (observation.vendor_payload, "application/json")
         };
         let size = bytes.len() as u64;
-        let Some(skip) = usize::try_from(offset).ok().filter(|_| offset <= size) else {
+        let current = FileVersion::of_bytes(&bytes);
+        if version.as_ref().is_some_and(|version| version.differs_from(&current)) {
+            return Err(report.failure(FileFault::Changed, None));
+        }
+        let Some(skip) = usize::try_from(*offset).ok().filter(|_| *offset <= size) else {
             return Err(DownloadFailure::PastEnd { size: Some(size) });
         };
         // A reader may stall: it holds none of the room for responses.
         let rest = Bytes::copy_from_slice(&bytes[skip..]);
         drop(response);
         let charge = self.backend.memory().budget.charge(rest.len() as u64);
-        let source = Source::Held { rest, size, content_type, _charge: charge };
+        let source = Source::Held { rest, size, content_type, version: current, _charge: charge };
         Ok(Opened { source, file_name: String::new(), slot })
     }
 
-    /// Pauses the backend where it throttles. Returns until when.
+    /// The backend's secret, while the vendor rejects it.
+    pub(super) fn rejected_credentials(&self) -> Option<RejectedCredentials> {
+        self.upstream.rejected_credentials()
+    }
+
+    /// Pauses the backend where it throttles. Returns until when the same fails.
     fn note_throttled(&self, fault: &BackendFault, began: Instant) -> Option<Instant> {
-        let throttles = matches!(fault.kind, FaultKind::Throttled { .. });
+        if fault.kind == FaultKind::CredentialsRejected {
+            return self.upstream.login_paused_until();
+        }
+        let throttles = matches!(fault.kind, FaultKind::Throttled);
         throttles.then(|| self.backend.throttled(fault, began, rand::random()))
     }
 }
@@ -322,6 +355,7 @@ enum Source {
         rest: Bytes,
         size: u64,
         content_type: &'static str,
+        version: FileVersion,
         /// Counts the bytes as held for statuses.
         _charge: Charge,
     },
@@ -339,6 +373,13 @@ impl Source {
         match self {
             Self::File(file) => file.size(),
             Self::Held { size, .. } => Some(*size),
+        }
+    }
+
+    fn version(&self) -> &FileVersion {
+        match self {
+            Self::File(file) => file.version(),
+            Self::Held { version, .. } => version,
         }
     }
 
@@ -402,7 +443,7 @@ impl Reporter {
 
     /// `until`: the end of the pause that the failure causes, if it does.
     fn failure(&self, fault: FileFault, until: Option<Instant>) -> DownloadFailure {
-        if !matches!(fault, FileFault::PastEnd { .. }) {
+        if !matches!(fault, FileFault::PastEnd { .. } | FileFault::Changed) {
             let JobRef { backend, id, .. } = &self.job;
             warn!(%backend, job_id = %id, artifact_id = self.artifact_id, error = %fault, "download failed");
         }
@@ -417,10 +458,11 @@ impl Reporter {
             FileFault::Location(refused) => not_found(Some(refused.detail()), None),
             FileFault::Redirected { http_status } => not_found(Some("redirect"), Some(http_status)),
             FileFault::Missing { http_status } => not_found(None, Some(http_status)),
+            FileFault::Changed => DownloadFailure::Changed { artifact_id: self.artifact_id.clone() },
             FileFault::PastEnd { size } => DownloadFailure::PastEnd { size },
             FileFault::Backend(fault) => {
                 let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-                let retry_in = left.or_else(|| fault.retry_after()).unwrap_or(self.retry);
+                let retry_in = left.or(fault.retry_after).unwrap_or(self.retry);
                 Failure::Backend { fault, retry_in }.into()
             }
         }

@@ -184,7 +184,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn down() -> BackendFault {
-        FaultKind::Unavailable { retry_after: None, why: "down".into() }.into()
+        FaultKind::Unavailable { why: "down".into() }.into()
     }
 
     fn what(line: Option<Line>) -> Option<What> {

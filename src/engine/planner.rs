@@ -114,7 +114,7 @@ fn stop_isolation_unless_closed(state: &mut State, now: Instant) {
 /// Puts off what is ready while the backend is paused.
 fn interrupt_due(state: &mut State, pause: &Pause, now: Instant) {
     let interruption = Interruption::of_pause(pause, now);
-    let lets_pass = pause.fault.kind.is_refusal();
+    let lets_pass = pause.fault.is_refusal();
     let passes = |entry: &JobEntry| lets_pass && entry.polled_at.is_none() && !entry.quarantined;
     let waits = |number: &usize| !passes(&state.jobs[*number]);
     let ready: Vec<usize> = state.scheduler.ready().filter(waits).take(INTERRUPTED_AT_ONCE).collect();
@@ -136,7 +136,7 @@ pub(super) fn next(state: &mut State, now: Instant, dice: f64) -> Option<Planned
             state.scheduler.remove(number);
             single(Kind::Probe, number)
         }
-        Admission::Paused(pause) if !pause.fault.kind.is_refusal() => None,
+        Admission::Paused(pause) if !pause.fault.is_refusal() => None,
         Admission::Paused(_) => {
             if state.quarantine.next_poll(now).is_some() {
                 return None;

@@ -22,13 +22,21 @@ use super::{
     poll::{Answer, Batch, Blame, Known},
 };
 use crate::{
-    job::{FaultKind, JobFault, JobRef, JobState, PayloadHash, StandbyFault::NeedsJobTag, vendor_message},
+    job::{
+        BackendFault, FaultKind, JobFault, JobRef, JobState, PayloadHash, StandbyFault::NeedsJobTag,
+        vendor_message,
+    },
     snapshot::Snapshot,
     transport::{Permit, PollResponse, Upstream},
 };
 
 /// Most unknown words of a vendor that are logged, once each.
 const UNKNOWN_WORDS_LOGGED: usize = 64;
+
+/// Whether a poll failed because nothing authorizes it.
+fn no_login(fault: &BackendFault) -> bool {
+    fault.token_refresh || fault.kind == FaultKind::CredentialsRejected
+}
 
 /// Polls one backend.
 pub(super) struct PollLoop {
@@ -127,6 +135,9 @@ impl PollLoop {
             }
             Err(fault) => {
                 let first_job = jobs[0].id.clone();
+                if let Some(until) = self.upstream.login_paused_until().filter(|_| no_login(&fault)) {
+                    self.backend.no_login_until(&fault, until);
+                }
                 match batch.failed(&fault, rand::random()) {
                     Blame::Nobody => {}
                     Blame::Job => {

@@ -3,7 +3,7 @@
 //! A [`JobFault`] concerns one job of a response that could be read. A [`BackendFault`]
 //! concerns the whole request: nothing is known about any of its jobs.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use thiserror::Error;
 
@@ -99,7 +99,7 @@ impl StandbyFault {
 
 /// Why a request gave nothing about any of its jobs. Says nothing about the jobs.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{kind}")]
+#[error("{kind}{}", exchange.as_ref().map(|exchange| format!(" ({exchange})")).unwrap_or_default())]
 pub struct BackendFault {
     /// What the caller can do about it.
     pub kind: FaultKind,
@@ -109,6 +109,11 @@ pub struct BackendFault {
     pub detail: Option<&'static str>,
     /// Whether it was the request for a token that failed, which no job has caused.
     pub token_refresh: bool,
+    /// The wait that the vendor asked for, if any: longer than zero, at most an hour.
+    pub retry_after: Option<Duration>,
+    /// The request and what came back, for people: `POST /jobs/statuses: HTTP 404`. The
+    /// same for every job.
+    pub exchange: Option<Arc<str>>,
 }
 
 /// What a caller can do about a [`BackendFault`].
@@ -125,17 +130,12 @@ pub enum FaultKind {
     /// 5xx, going away).
     #[error("the vendor gave no usable response: {why}")]
     Unavailable {
-        /// What the vendor asked for, if anything.
-        retry_after: Option<Duration>,
         /// For an operator; never the body.
         why: String,
     },
     /// Poll less often.
     #[error("the vendor is throttling")]
-    Throttled {
-        /// What the vendor asked for, if anything.
-        retry_after: Option<Duration>,
-    },
+    Throttled,
     /// Try again later: the gateway has no room to read the response, since the polls in
     /// flight use all of `limits.response_bytes`.
     #[error("the gateway has no room to read the vendor's response: limits.response_bytes is in use")]
@@ -167,18 +167,18 @@ pub enum FaultKind {
 
 impl BackendFault {
     /// Whether the fault is about the backend by its nature, whatever jobs were polled.
-    /// Otherwise one job of the batch may have caused it.
+    /// So is one with which the vendor asks for a wait. Otherwise one job of the batch may
+    /// have caused it.
     pub fn concerns_backend(&self) -> bool {
-        if self.token_refresh {
+        if self.token_refresh || self.retry_after.is_some() {
             return true;
         }
         match self.kind {
             FaultKind::Unreachable { .. }
-            | FaultKind::Throttled { .. }
+            | FaultKind::Throttled
             | FaultKind::Overloaded
-            | FaultKind::CredentialsRejected
-            | FaultKind::Unavailable { retry_after: Some(_), .. } => true,
-            FaultKind::Unavailable { retry_after: None, .. }
+            | FaultKind::CredentialsRejected => true,
+            FaultKind::Unavailable { .. }
             | FaultKind::Forbidden
             | FaultKind::Rejected { .. }
             | FaultKind::TooLarge
@@ -186,12 +186,16 @@ impl BackendFault {
         }
     }
 
-    /// The wait that the vendor asked for, if any.
-    pub fn retry_after(&self) -> Option<Duration> {
-        match self.kind {
-            FaultKind::Unavailable { retry_after, .. } | FaultKind::Throttled { retry_after } => retry_after,
-            _ => None,
-        }
+    /// Whether the vendor can be reached and accepts the credentials, but refuses the
+    /// request or answers it unreadably, without asking for a wait.
+    pub fn is_refusal(&self) -> bool {
+        self.retry_after.is_none() && self.kind.is_refusal()
+    }
+
+    /// The same with the wait that the vendor asked for.
+    #[must_use]
+    pub fn with_retry_after(self, retry_after: Option<Duration>) -> Self {
+        Self { retry_after, ..self }
     }
 
     /// The same for the subscribers of other jobs: the vendor's words may name the job
@@ -200,7 +204,7 @@ impl BackendFault {
     pub fn without_vendor_message(&self) -> Self {
         match self.kind {
             FaultKind::Rejected { .. } => {
-                Self { kind: FaultKind::Rejected { message: String::new() }, ..*self }
+                Self { kind: FaultKind::Rejected { message: String::new() }, ..self.clone() }
             }
             _ => self.clone(),
         }
@@ -209,14 +213,21 @@ impl BackendFault {
 
 impl From<FaultKind> for BackendFault {
     fn from(kind: FaultKind) -> Self {
-        Self { kind, http_status: None, detail: None, token_refresh: false }
+        Self {
+            kind,
+            http_status: None,
+            detail: None,
+            token_refresh: false,
+            retry_after: None,
+            exchange: None,
+        }
     }
 }
 
 impl From<StandbyFault> for BackendFault {
     fn from(fault: StandbyFault) -> Self {
-        let kind = FaultKind::Unavailable { retry_after: None, why: fault.to_string() };
-        Self { kind, http_status: None, detail: Some(fault.detail()), token_refresh: false }
+        let kind = FaultKind::Unavailable { why: fault.to_string() };
+        Self { detail: Some(fault.detail()), ..kind.into() }
     }
 }
 
@@ -231,14 +242,14 @@ impl FaultKind {
     pub fn is_temporary(&self) -> bool {
         matches!(
             self,
-            Self::Unreachable { .. } | Self::Unavailable { .. } | Self::Throttled { .. } | Self::Overloaded
+            Self::Unreachable { .. } | Self::Unavailable { .. } | Self::Throttled | Self::Overloaded
         )
     }
 
     /// The same fault, with the HTTP status that was the failure.
     #[must_use]
     pub fn with_status(self, status: impl Into<u16>) -> BackendFault {
-        BackendFault { kind: self, http_status: Some(status.into()), detail: None, token_refresh: false }
+        BackendFault { http_status: Some(status.into()), ..self.into() }
     }
 }
 
@@ -274,14 +285,12 @@ mod tests {
 
     #[test]
     fn fault_that_one_job_may_cause_does_not_concern_the_backend() {
-        let unavailable = |retry_after| FaultKind::Unavailable { retry_after, why: String::new() };
         for (kind, concerns_backend) in [
             (FaultKind::Unreachable { why: String::new() }, true),
-            (FaultKind::Throttled { retry_after: None }, true),
+            (FaultKind::Throttled, true),
             (FaultKind::Overloaded, true),
             (FaultKind::CredentialsRejected, true),
-            (unavailable(Some(Duration::ZERO)), true),
-            (unavailable(None), false),
+            (FaultKind::Unavailable { why: String::new() }, false),
             (FaultKind::Forbidden, false),
             (FaultKind::Rejected { message: String::new() }, false),
             (FaultKind::TooLarge, false),
@@ -289,6 +298,8 @@ mod tests {
         ] {
             let fault = BackendFault::from(kind);
             assert_eq!(fault.concerns_backend(), concerns_backend, "{fault:?}");
+            let waits = fault.clone().with_retry_after(Some(Duration::from_secs(1)));
+            assert!(waits.concerns_backend() && !waits.is_refusal(), "{waits:?}");
             let refresh = BackendFault { token_refresh: true, ..fault };
             assert!(refresh.concerns_backend(), "{refresh:?}");
         }

@@ -116,6 +116,9 @@ impl InUse {
         }
         self.secret = found;
         info!(key = configured.key(), "secret replaced");
+        for warning in configured.warnings(&self.secret) {
+            warn!("{} {warning}", configured.key());
+        }
         Ok(())
     }
 }

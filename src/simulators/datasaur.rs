@@ -104,7 +104,7 @@ impl Refused {
 }
 
 pub(super) fn refusal(message: &str) -> Response {
-    Json(Refused::new(message, &json!({ "code": "INTERNAL_SERVER_ERROR" }))).into_response()
+    Json(Refused::new(message, &json!({ "code": "BAD_USER_INPUT" }))).into_response()
 }
 
 fn bad_request(message: &str) -> Response {

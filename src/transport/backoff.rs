@@ -2,10 +2,6 @@
 
 use std::time::Duration;
 
-/// Longest Retry-After that is believed, so that one wrong header can't switch a
-/// backend off for days.
-pub const LONGEST_RETRY_AFTER: Duration = Duration::from_hours(1);
-
 /// Exponential back-off with full jitter.
 #[derive(Clone, Copy, Debug)]
 pub struct Backoff {

@@ -8,40 +8,55 @@
 use std::{fmt, future::Future, pin::Pin, time::Duration};
 
 use bytes::{Buf, Bytes};
-use http::{HeaderValue, Request, Response, header};
-use reqwest::Client;
-use tokio::time::timeout;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, combinators::BoxBody};
+use tokio::time::{Instant, timeout};
 
 use super::{
-    Endpoint, Permit, SetupError,
-    http_client::{client_builder, reason},
+    Endpoint, Permit, Purpose, SetupError,
+    connector::Dialer,
+    http_client::{fault, headers, reason, with_headers},
+    intervals::INTERVALS,
+    pool::{self, Client},
+    response_body::add_date,
+    tls::Offer,
 };
 use crate::{
     config,
     job::{BackendFault, FaultKind},
-    vendors::{BaseUrl, FileFault, Part},
+    vendors::{BaseUrl, FileFault, FileVersion, Part},
 };
 
 /// Most bytes of a piece.
 const PIECE: usize = 64 * 1024;
 
+/// Most bytes that an HTTP/2 connection holds which nobody has read.
+const WINDOW: u32 = 256 * 1024;
+
 /// Where files can be had.
 pub trait Files: Send + Sync {
     /// Requests the bytes from `offset` on of the file at a location that the
-    /// vendor gave, and consumes `permit` for each request. Dropping the future, or the
-    /// file, cancels the request.
+    /// vendor gave, and consumes `permit` for each request. With a `version`, a file that
+    /// was replaced since is a failure. Dropping the future, or the file, cancels the
+    /// request.
     fn open<'a>(
         &'a self,
         location: &'a str,
         offset: u64,
+        version: Option<&'a FileVersion>,
         permit: Permit,
     ) -> Pin<Box<dyn Future<Output = Result<File, FileFault>> + Send + 'a>>;
+
+    /// Until when no download is sent since none can be authorized.
+    fn downloads_paused_until(&self) -> Option<Instant> {
+        None
+    }
 }
 
 /// A file that is being read, from an offset on.
 pub struct File {
     part: Part,
-    response: reqwest::Response,
+    body: BoxBody<Bytes, hyper::Error>,
     /// Read of the response, skipped bytes included.
     read: u64,
     chunk: Bytes,
@@ -65,6 +80,11 @@ impl File {
         self.part.size
     }
 
+    /// What tells this version of the file from others.
+    pub fn version(&self) -> &FileVersion {
+        &self.part.version
+    }
+
     /// The next bytes, at most 64 KiB; `None` after the last. Nothing is read ahead
     /// but what the connection holds.
     ///
@@ -81,12 +101,13 @@ impl File {
             }
             // A client's own time-out also runs while nobody reads here, and a slow
             // reader would be told that the vendor is silent.
-            let chunk = timeout(self.patience, self.response.chunk()).await;
-            let chunk = chunk.map_err(|_| broken(format!("nothing came for {:?}", self.patience)))?;
-            let chunk = chunk.map_err(|error| broken(format!("the connection broke: {}", reason(&error))))?;
-            match chunk {
-                Some(chunk) => self.take(chunk)?,
-                None => return self.end(),
+            let frame = timeout(self.patience, self.body.frame()).await;
+            let frame = frame.map_err(|_| broken(format!("nothing came for {:?}", self.patience)))?;
+            match frame.transpose() {
+                // What is no data is trailers.
+                Ok(Some(frame)) => self.take(frame.into_data().unwrap_or_default())?,
+                Ok(None) => return self.end(),
+                Err(error) => return Err(broken(format!("the connection broke: {}", reason(&error)))),
             }
         }
     }
@@ -119,68 +140,131 @@ impl File {
 impl File {
     /// A file that is here already.
     pub(crate) fn of(bytes: Bytes) -> Self {
-        let part = Part { content_type: String::new(), size: None, length: None, skip: 0 };
-        let response = http::Response::new(bytes).into();
-        Self { part, response, read: 0, chunk: Bytes::new(), patience: Duration::from_secs(1) }
+        let version = FileVersion::default();
+        let part = Part { content_type: String::new(), size: None, length: None, skip: 0, version };
+        let body = http_body_util::Full::new(bytes).map_err(|never| match never {}).boxed();
+        Self { part, body, read: 0, chunk: Bytes::new(), patience: Duration::from_secs(1) }
     }
 }
 
+/// A file that is too short for the offset was replaced if its earlier part was of another
+/// version.
+fn unless_changed(fault: FileFault, version: Option<&FileVersion>, head: &Response<Bytes>) -> FileFault {
+    match (&fault, version) {
+        (FileFault::PastEnd { size }, Some(version)) => {
+            if version.differs_from(&FileVersion::of(head, *size)) { FileFault::Changed } else { fault }
+        }
+        _ => fault,
+    }
+}
+
+/// The version of a response, which has to be the one before. A part that If-Range asked for
+/// need not repeat what it is (RFC 9110, section 15.3.7); any other has to.
+fn same_version(before: &FileVersion, part: &Part, offset: u64) -> Result<FileVersion, FileFault> {
+    let Part { skip, version: now, .. } = part;
+    if before.differs_from(now) {
+        return Err(FileFault::Changed);
+    }
+    if now.has_validator() || !before.has_validator() {
+        return Ok(now.clone());
+    }
+    if offset > *skip && before.if_range().is_some() {
+        return Ok(before.clone());
+    }
+    let why = "it does not say which version of the file it is";
+    Err(BackendFault::from(FaultKind::Malformed { why }).into())
+}
+
 fn broken(why: String) -> FileFault {
-    BackendFault::from(FaultKind::Unavailable { retry_after: None, why }).into()
+    BackendFault::from(FaultKind::Unavailable { why }).into()
 }
 
 /// An HTTP client for files.
 #[derive(Debug)]
 pub(super) struct FileClient {
     client: Client,
+    headers: HeaderMap,
     patience: Duration,
 }
 
 impl FileClient {
-    pub(super) fn new(base_url: &BaseUrl, poll: &config::Poll) -> Result<Self, SetupError> {
-        let client = client_builder(base_url, poll)
-            .no_gzip()
-            // A shared connection would let one reader's full window stop the others.
-            .http1_only()
-            .pool_max_idle_per_host(0)
-            .build()
-            .map_err(|error| SetupError(reason(&error)))?;
-        Ok(Self { client, patience: poll.timeout })
+    pub(super) fn new(
+        base_url: &BaseUrl,
+        poll: &config::Poll,
+        network: &config::Network,
+    ) -> Result<Self, SetupError> {
+        // A shared connection would let one reader's full window stop the others: each
+        // download has its own, on every HTTP version, with little read ahead.
+        let dialer = Dialer::new(base_url, network, poll.connect_timeout, Offer::All)?;
+        let headers = headers(&dialer, network);
+        let client = pool::for_files(&dialer, poll.timeout, &INTERVALS, WINDOW);
+        Ok(Self { client, headers, patience: poll.timeout })
     }
 }
 
 impl Endpoint {
-    async fn open_file(&self, location: &str, offset: u64, mut permit: Permit) -> Result<File, FileFault> {
-        let mut refreshed = false;
+    async fn open_file(
+        &self,
+        location: &str,
+        offset: u64,
+        version: Option<&FileVersion>,
+        mut permit: Permit,
+    ) -> Result<File, FileFault> {
+        let mut is_repeat = false;
         loop {
             let mut request = self.adapter.file_request(location)?;
-            let authorization =
-                self.credentials.authorization(&*self.adapter, &self.http, &mut permit).await?;
-            if let Some(value) = authorization.header {
-                request.headers_mut().insert(header::AUTHORIZATION, value);
+            let authorization = self
+                .credentials
+                .authorization(&*self.adapter, &self.http, Purpose::File, &mut permit)
+                .await?;
+            let headers = request.headers_mut();
+            if let Some(value) = &authorization.header {
+                headers.insert(header::AUTHORIZATION, value.clone());
             }
-            let (head, response) = self.begin_file(request, offset, &mut permit).await?;
-            match self.adapter.file_part(offset, &head) {
-                Err(FileFault::Backend(BackendFault { kind: FaultKind::CredentialsRejected, .. }))
-                    if !refreshed && self.credentials.invalidate(authorization.version) =>
-                {
-                    refreshed = true;
-                }
-                part => {
-                    let (chunk, patience) = (Bytes::new(), self.files.patience);
-                    return part.map(|part| File { part, response, read: 0, chunk, patience });
-                }
+            if let Some(value) = version.and_then(FileVersion::if_range).filter(|_| offset > 0) {
+                headers.insert(header::IF_RANGE, value);
             }
+            let file = match self.begin_file(request, offset, &mut permit).await {
+                Ok((head, body)) => self
+                    .adapter
+                    .file_part(offset, &head)
+                    .map(|part| File {
+                        part,
+                        body,
+                        read: 0,
+                        chunk: Bytes::new(),
+                        patience: self.files.patience,
+                    })
+                    .map_err(|fault| unless_changed(fault, version, &head)),
+                Err(fault) => Err(fault.into()),
+            };
+            // A missing file, for example, says nothing of the credentials.
+            let fault = match &file {
+                Err(FileFault::Backend(fault)) => Some(fault),
+                _ => None,
+            };
+            let is_undecided = file.is_err() && fault.is_none();
+            if is_undecided {
+                self.credentials.undecided(&authorization);
+            } else if self.credentials.judge(&authorization, fault, is_repeat) {
+                is_repeat = true;
+                continue;
+            }
+            let mut file = file?;
+            if let Some(version) = version {
+                file.part.version = same_version(version, &file.part, offset)?;
+            }
+            return Ok(file);
         }
     }
 
     /// Sends the request and reads the head of the response.
-    async fn begin_file(
+    pub(super) async fn begin_file(
         &self,
         mut request: Request<Bytes>,
         offset: u64,
         permit: &mut Permit,
-    ) -> Result<(Response<Bytes>, reqwest::Response), BackendFault> {
+    ) -> Result<(Response<Bytes>, BoxBody<Bytes, hyper::Error>), BackendFault> {
         let headers = request.headers_mut();
         headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         if offset > 0
@@ -188,19 +272,22 @@ impl Endpoint {
         {
             headers.insert(header::RANGE, range);
         }
-        let FileClient { client, patience } = &self.files;
-        let request = request.try_into().map_err(|error| self.http.fault(&error))?;
+        let FileClient { client, headers, patience } = &self.files;
+        let request = with_headers(request, headers);
         permit.consume().await;
-        let response = timeout(*patience, client.execute(request)).await;
+        let response = timeout(*patience, client.request(request)).await;
         let silent = |_| {
             let why = format!("no response within {patience:?}");
-            BackendFault::from(FaultKind::Unavailable { retry_after: None, why })
+            BackendFault::from(FaultKind::Unavailable { why })
         };
-        let response = response.map_err(silent)?.map_err(|error| self.http.fault(&error))?;
-        let mut head = Response::new(Bytes::new());
-        *head.status_mut() = response.status();
-        head.headers_mut().clone_from(response.headers());
-        Ok((head, response))
+        let response = response.map_err(silent)?.map_err(|error| fault(&error))?;
+        let (mut head, body) = response.into_parts();
+        // For the wait that it may ask for. The date of a file tells which versions can be told
+        // apart, so that only the vendor's own will do.
+        if !matches!(head.status, StatusCode::OK | StatusCode::PARTIAL_CONTENT) {
+            add_date(&mut head.headers);
+        }
+        Ok((Response::from_parts(head, Bytes::new()), body.boxed()))
     }
 }
 
@@ -209,9 +296,14 @@ impl Files for Endpoint {
         &'a self,
         location: &'a str,
         offset: u64,
+        version: Option<&'a FileVersion>,
         permit: Permit,
     ) -> Pin<Box<dyn Future<Output = Result<File, FileFault>> + Send + 'a>> {
-        Box::pin(self.open_file(location, offset, permit))
+        Box::pin(self.open_file(location, offset, version, permit))
+    }
+
+    fn downloads_paused_until(&self) -> Option<Instant> {
+        self.credentials.downloads_paused_until()
     }
 }
 

@@ -16,10 +16,10 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info, warn};
 
-use super::{Backoff, Endpoint, HttpClient, Permit, PollResponse};
+use super::{Backoff, Endpoint, HttpClient, Permit, PollResponse, Purpose};
 use crate::{
     job::{BackendFault, FaultKind, JobFault, JobRef},
-    vendors::{Adapter, Elements},
+    vendors::{Adapter, BaseUrl, Elements},
 };
 
 mod state;
@@ -31,6 +31,7 @@ use state::{Attempts, FailoverState};
 pub(super) struct Standby {
     pub(super) adapter: Arc<dyn Adapter>,
     pub(super) http: HttpClient,
+    pub(super) base_url: BaseUrl,
 }
 
 /// The clusters of one backend beside the primary, at least one.
@@ -50,6 +51,7 @@ pub(super) struct Failover {
 struct Failures {
     reasons: Vec<String>,
     http_status: Option<u16>,
+    exchange: Option<Arc<str>>,
     /// Whether a request was sent to any of the clusters.
     reached: bool,
 }
@@ -97,26 +99,25 @@ impl Failover {
 
     /// The fault of a poll for which no cluster gave a usable response.
     fn exhausted(&self, failures: Failures) -> BackendFault {
-        let Failures { reasons, http_status, reached } = failures;
+        let Failures { reasons, http_status, exchange, reached } = failures;
         // What one of them asked for does not keep the others from being polled.
         let retry_after = self.state().exhausted(Instant::now());
         if reasons.is_empty() {
             let why = "each cluster asked to be left alone for a while".to_owned();
-            return FaultKind::Unavailable { retry_after, why }.into();
+            return BackendFault::from(FaultKind::Unavailable { why }).with_retry_after(retry_after);
         }
         let why = reasons.join("; ");
         let kind = if reached || retry_after.is_some() {
-            FaultKind::Unavailable { retry_after, why }
+            FaultKind::Unavailable { why }
         } else {
             FaultKind::Unreachable { why }
         };
-        BackendFault { http_status, ..kind.into() }
+        BackendFault { http_status, retry_after, exchange, ..kind.into() }
     }
 }
 
 impl Failures {
-    fn add(&mut self, cluster: usize, why: &str, http_status: Option<u16>) {
-        self.http_status = http_status;
+    fn add(&mut self, cluster: usize, why: &str) {
         self.reasons.push(match cluster {
             0 => why.to_owned(),
             standby => format!("standby {standby}: {why}"),
@@ -155,11 +156,13 @@ impl Endpoint {
             }
             let outcome = self.poll_at(adapter, http, jobs, &mut permit).await;
             let (retry_after, why) = match &outcome {
-                Err(BackendFault { kind: FaultKind::Unavailable { retry_after, why }, .. }) => {
+                Err(BackendFault { kind: FaultKind::Unavailable { why }, retry_after, .. }) => {
                     failures.reached = true;
                     (*retry_after, why)
                 }
-                Err(BackendFault { kind: FaultKind::Unreachable { why }, .. }) => (None, why),
+                Err(BackendFault { kind: FaultKind::Unreachable { why }, retry_after, .. }) => {
+                    (*retry_after, why)
+                }
                 // The gateway's own lack of room says nothing of the cluster.
                 Err(BackendFault { kind: FaultKind::Overloaded, .. }) => return outcome,
                 Ok(_) | Err(_) => {
@@ -167,9 +170,11 @@ impl Endpoint {
                     return outcome;
                 }
             };
-            let http_status = outcome.as_ref().err().and_then(|fault| fault.http_status);
             failover.state().failed(&attempts, cluster, retry_after, Instant::now(), rand::random());
-            failures.add(cluster, why, http_status);
+            let fault = outcome.as_ref().err();
+            failures.http_status = fault.and_then(|fault| fault.http_status);
+            failures.exchange = fault.and_then(|fault| fault.exchange.clone());
+            failures.add(cluster, why);
         }
     }
 
@@ -196,13 +201,16 @@ impl Endpoint {
         async move {
             let Some(check) = adapter.health_check() else { return };
             let health = async {
-                let authorization = credentials.authorization(&*adapter, &http, &mut permit).await?;
+                let authorization =
+                    credentials.authorization(&*adapter, &http, Purpose::Poll, &mut permit).await?;
                 let mut request = check.health_request();
-                if let Some(value) = authorization.header {
-                    request.headers_mut().insert(header::AUTHORIZATION, value);
+                if let Some(value) = &authorization.header {
+                    request.headers_mut().insert(header::AUTHORIZATION, value.clone());
                 }
-                let (response, _room) = http.send(request, &mut permit).await?;
-                check.read_health(&response)
+                let response = http.send(request, &mut permit).await;
+                let health = response.and_then(|(response, _room)| check.read_health(&response));
+                credentials.judge(&authorization, health.as_ref().err(), true);
+                health
             };
             match health.await {
                 Ok(()) => lock(&state).recovered(),

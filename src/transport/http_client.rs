@@ -1,195 +1,321 @@
 //! An HTTP client with one backend's time-outs and limits.
 
-use std::{cell::Cell, error::Error, fmt, io, sync::Arc, time::Duration};
+use std::{cell::Cell, error::Error, io, sync::Arc, time::Duration};
 
-use bytes::{Bytes, BytesMut};
-use http::{Request, Response};
-use reqwest::{Client, ClientBuilder, redirect};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, Response, Version, header};
+use http_body_util::Full;
+use hyper_util::client::legacy;
 use tokio::{
     task::yield_now,
     time::{Instant, timeout_at},
 };
-use tower::util::MapRequestLayer;
 
-use super::{Permit, Reservation, ResponseBudget, SetupError};
+use super::{
+    Permit, Reservation, ResponseBudget, SetupError,
+    connector::{CONNECTED, Dialer, causes},
+    intervals::{INTERVALS, Intervals},
+    known_answers::KnownAnswers,
+    pool::{self, Client, Generation, Pool},
+    response_body::{self, Limits},
+    tls::Offer,
+};
 use crate::{
-    config,
+    config::{Network, Poll},
     job::{BackendFault, FaultKind},
-    vendors::BaseUrl,
+    vendors::{Asked, BaseUrl},
 };
 
-const USER_AGENT: &str = concat!("jobwatch/", env!("CARGO_PKG_VERSION"));
-
-tokio::task_local! {
-    /// Whether the request that the task sends had to open a connection.
-    static CONNECTED: Cell<bool>;
-}
+const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("jobwatch/", env!("CARGO_PKG_VERSION")));
 
 /// An HTTP client with the backend's limits.
+#[derive(Debug)]
 pub(super) struct HttpClient {
-    /// Keeps connections; none where a response must not be taken for another's.
-    keeping: Option<Client>,
+    kept: Pool,
     /// Opens a connection for each request.
     fresh: Client,
+    /// Where responses do not identify their jobs.
+    known_answers: Option<KnownAnswers>,
+    headers: HeaderMap,
     timeout: Duration,
     max_response_bytes: usize,
     budget: Arc<ResponseBudget>,
 }
 
-impl fmt::Debug for HttpClient {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HttpClient").finish_non_exhaustive()
+/// Why there is no whole response.
+#[derive(Debug)]
+enum Failure {
+    /// No head came.
+    Client(legacy::Error),
+    /// No head came in time.
+    TimedOut,
+    /// The head came.
+    Fault(BackendFault),
+}
+
+impl Failure {
+    /// Whether the gateway had no room for the response.
+    fn is_overload(&self) -> bool {
+        matches!(self, Self::Fault(BackendFault { kind: FaultKind::Overloaded, .. }))
     }
 }
 
-/// What all clients of a backend have in common. The system's proxy is used,
-/// except towards this machine.
-pub(super) fn client_builder(base_url: &BaseUrl, poll: &config::Poll) -> ClientBuilder {
-    let builder = Client::builder()
-        .user_agent(USER_AGENT)
-        .redirect(redirect::Policy::none())
-        .connect_timeout(poll.connect_timeout);
-    if base_url.is_loopback() { builder.no_proxy() } else { builder }
+/// The headers of each request to a backend that the request does not set itself.
+pub(super) fn headers(dialer: &Dialer, network: &Network) -> HeaderMap {
+    let mut headers = network.headers.clone();
+    headers.entry(header::USER_AGENT).or_insert(USER_AGENT);
+    headers.entry(header::ACCEPT).or_insert(HeaderValue::from_static("*/*"));
+    headers.extend(dialer.proxy_authorization().map(|value| (header::PROXY_AUTHORIZATION, value.clone())));
+    headers
+}
+
+/// A request with these headers, besides its own.
+pub(super) fn with_headers(request: Request<Bytes>, headers: &HeaderMap) -> Request<Full<Bytes>> {
+    let mut request = request.map(Full::new);
+    for (name, value) in headers {
+        if !request.headers().contains_key(name) {
+            request.headers_mut().insert(name, value.clone());
+        }
+    }
+    request
 }
 
 impl HttpClient {
-    /// HTTP/1.1 has nothing but their order to match responses with requests. A
-    /// vendor or a proxy that sends one response too many therefore shifts all that
-    /// follow on the connection, and the client sees that only while it is idle.
-    /// So a connection is kept only where each response `identifies_jobs`.
+    /// Keeps connections. Where responses do not identify their jobs, what comes over a
+    /// connection of HTTP/1.1 that was used before is checked; see [`KnownAnswers`].
     pub(super) fn new(
         base_url: &BaseUrl,
-        poll: &config::Poll,
+        poll: &Poll,
+        network: &Network,
         identifies_jobs: bool,
         budget: Arc<ResponseBudget>,
     ) -> Result<Self, SetupError> {
-        let builder = || client_builder(base_url, poll).timeout(poll.timeout).tcp_nodelay(true);
-        let failed = |error| SetupError(format!("the HTTP client can't be set up: {}", reason(&error)));
-        let keeping = || builder().connector_layer(MapRequestLayer::new(note_connecting)).build();
+        Self::with_intervals(base_url, poll, network, identifies_jobs, budget, INTERVALS)
+    }
+
+    pub(super) fn with_intervals(
+        base_url: &BaseUrl,
+        poll: &Poll,
+        network: &Network,
+        identifies_jobs: bool,
+        budget: Arc<ResponseBudget>,
+        intervals: Intervals,
+    ) -> Result<Self, SetupError> {
+        let dialer = Dialer::new(base_url, network, poll.connect_timeout, Offer::All)?;
+        let mut headers = headers(&dialer, network);
+        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
         Ok(Self {
-            keeping: identifies_jobs.then(keeping).transpose().map_err(failed)?,
-            fresh: builder().pool_max_idle_per_host(0).build().map_err(failed)?,
+            kept: Pool::new(&dialer, poll.timeout, intervals),
+            fresh: pool::without_pool(&dialer, poll.timeout, &intervals),
+            known_answers: (!identifies_jobs).then(KnownAnswers::new),
+            headers,
             timeout: poll.timeout,
             max_response_bytes: poll.max_response_bytes,
             budget,
         })
     }
 
-    /// Sends a request and reads the whole response, decompressed, up to the limit. Waits
-    /// for room in the budget before it reads the body, within the time-out.
+    /// Sends a request and reads the whole response, decoded, up to the limit. Waits for
+    /// room in the budget before it reads the body, within the time-out.
     pub(super) async fn send(
         &self,
         request: Request<Bytes>,
         permit: &mut Permit,
     ) -> Result<(Response<Bytes>, Reservation), BackendFault> {
-        let request = reqwest::Request::try_from(request).map_err(|error| self.fault(&error))?;
         // Requests that are ready together are then sent in one go: a vendor nearby is
         // woken for them all, not for each. Saves about a quarter of a poll.
         yield_now().await;
-        let (response, sent_at) = self.begin(request, permit).await;
-        let mut incoming = response.map_err(|error| self.fault(&error))?;
-        let too_large = || BackendFault::from(FaultKind::TooLarge);
-        // Absent where the body is compressed or chunked.
-        let announced = incoming.content_length().map(|length| usize::try_from(length).unwrap_or(usize::MAX));
-        if announced.is_some_and(|announced| announced > self.max_response_bytes) {
-            return Err(too_large());
+        let kept = self.kept.current();
+        match &self.known_answers {
+            None => self.exchange(&kept, request, permit).await,
+            Some(known) => self.exchange_checked(known, &kept, request, permit).await,
         }
-        let room = self.budget.acquire(announced.unwrap_or(self.max_response_bytes));
-        let room = timeout_at(sent_at + self.timeout, room).await;
-        let mut room = room.map_err(|_| BackendFault::from(FaultKind::Overloaded))?;
-        let mut body = BytesMut::with_capacity(announced.unwrap_or(0));
-        while let Some(chunk) = incoming.chunk().await.map_err(|error| self.fault(&error))? {
-            if body.len() + chunk.len() > self.max_response_bytes {
-                return Err(too_large());
-            }
-            body.extend_from_slice(&chunk);
-        }
-        room.shrink_to(body.capacity());
-        let mut response = Response::new(body.freeze());
-        *response.status_mut() = incoming.status();
-        *response.headers_mut() = std::mem::take(incoming.headers_mut());
-        Ok((response, room))
     }
 
-    /// Sends a request and reads the head of the response; says when it was sent. A kept
-    /// connection that the vendor closes just as the request goes out says nothing about
-    /// the vendor, so the request is sent once more, over a new one: others that are
-    /// kept may have ended with it. The client below does so itself only where it
-    /// knows of the end before it writes, and does not tell whether a part of the
-    /// head had come; no request here starts or changes a job.
-    async fn begin(
+    /// Like [`exchange`](Self::exchange), where a response does not identify its job.
+    async fn exchange_checked(
         &self,
-        request: reqwest::Request,
+        known: &KnownAnswers,
+        kept: &Arc<Generation>,
+        request: Request<Bytes>,
         permit: &mut Permit,
-    ) -> (reqwest::Result<reqwest::Response>, Instant) {
-        permit.consume().await;
-        let mut sent_at = Instant::now();
-        let Some(keeping) = &self.keeping else { return (self.fresh.execute(request).await, sent_at) };
-        let again = request.try_clone();
-        let once = CONNECTED.scope(Cell::new(false), async {
-            let response = keeping.execute(request).await;
-            (response, CONNECTED.with(Cell::get))
-        });
-        let response = match (once.await, again) {
-            ((Err(error), false), Some(again)) if was_closed(&error) => {
-                permit.consume().await;
-                sent_at = Instant::now();
-                self.fresh.execute(again).await
+    ) -> Result<(Response<Bytes>, Reservation), BackendFault> {
+        let key = known.key(&request);
+        let expected = known.expected(key);
+        let mut unverified = None;
+        if expected.is_some() || kept.multiplexes() {
+            match self.exchange(kept, request.clone(), permit).await {
+                Ok((response, room)) => {
+                    let answer = known.hash(&response);
+                    let is_certain = response.version() == Version::HTTP_2;
+                    if is_certain || expected == Some(answer) {
+                        if is_certain {
+                            known.verified(key, answer);
+                        }
+                        return Ok((response, room));
+                    }
+                    unverified = Some(answer);
+                }
+                Err(fault) if says_nothing(&fault) => return Err(fault),
+                Err(_) => {}
             }
-            ((response, _), _) => response,
-        };
-        (response, sent_at)
+        }
+        let asked = Asked::of(&request);
+        let request = with_headers(request, &self.headers);
+        let verified = self.exchange_once(&self.fresh, &asked, request, permit).await;
+        let answer = verified.as_ref().ok().map(|(response, _)| known.hash(response));
+        if let Some(answer) = answer {
+            known.verified(key, answer);
+        }
+        if unverified.is_some() && unverified != answer {
+            // One of its connections may be a response ahead.
+            self.kept.replace(kept);
+        }
+        verified
     }
 
-    /// Why there is no response.
-    pub(super) fn fault(&self, error: &reqwest::Error) -> BackendFault {
-        if error.is_connect() {
-            let why = if error.is_timeout() {
-                "connecting took too long".to_owned()
-            } else {
-                format!("no connection: {}", reason(error))
-            };
-            return FaultKind::Unreachable { why }.into();
-        }
-        let why = if error.is_timeout() {
-            format!("no whole response within {:?}", self.timeout)
-        } else {
-            format!("the connection broke: {}", reason(error))
+    /// Sends a request over a kept connection and reads its response within the time-out,
+    /// which closes the connection. A kept connection that the vendor closes just as the
+    /// request goes out says nothing about the vendor, so the request is sent once more,
+    /// over a new one: others that are kept may have ended with it. The client below does
+    /// so itself only where it knows of the end before it writes, and does not tell whether
+    /// a part of the head had come; no request here starts or changes a job.
+    async fn exchange(
+        &self,
+        kept: &Arc<Generation>,
+        request: Request<Bytes>,
+        permit: &mut Permit,
+    ) -> Result<(Response<Bytes>, Reservation), BackendFault> {
+        let asked = Asked::of(&request);
+        let request = with_headers(request, &self.headers);
+        permit.consume().await;
+        let again = request.clone();
+        let sent_at = Instant::now();
+        let once = CONNECTED.scope(Cell::new(false), async {
+            let outcome = self.attempt(&kept.client, &asked, request, sent_at).await;
+            (outcome, CONNECTED.with(Cell::get))
+        });
+        let (outcome, has_connected) = once.await;
+        let failure = match outcome {
+            Ok(response) => return Ok(response),
+            Err(failure) => failure,
         };
-        FaultKind::Unavailable { retry_after: None, why }.into()
+        match failure {
+            Failure::Client(error)
+                if was_taken_back(&error) || kept.multiplexes() && !has_connected && was_closed(&error) =>
+            {
+                let successors = self.kept.replace(kept);
+                self.exchange_once(&successors.client, &asked, again, permit).await
+            }
+            Failure::Client(error) if !has_connected && was_closed(&error) => {
+                self.exchange_once(&self.fresh, &asked, again, permit).await
+            }
+            failure => {
+                // Over HTTP/1.1 the connection was the request's own, and is closed.
+                let is_silent = sent_at.elapsed() >= self.timeout && !failure.is_overload();
+                if is_silent && kept.multiplexes() {
+                    self.kept.replace(kept);
+                }
+                Err(self.fault(&asked, failure))
+            }
+        }
+    }
+
+    async fn exchange_once(
+        &self,
+        client: &Client,
+        asked: &Asked,
+        request: Request<Full<Bytes>>,
+        permit: &mut Permit,
+    ) -> Result<(Response<Bytes>, Reservation), BackendFault> {
+        permit.consume().await;
+        let outcome = self.attempt(client, asked, request, Instant::now()).await;
+        outcome.map_err(|failure| self.fault(asked, failure))
+    }
+
+    async fn attempt(
+        &self,
+        client: &Client,
+        asked: &Asked,
+        request: Request<Full<Bytes>>,
+        sent_at: Instant,
+    ) -> Result<(Response<Bytes>, Reservation), Failure> {
+        let response = timeout_at(sent_at + self.timeout, client.request(request)).await;
+        let response = response.map_err(|_| Failure::TimedOut)?.map_err(Failure::Client)?;
+        let (max_bytes, budget, timeout) = (self.max_response_bytes, &*self.budget, self.timeout);
+        let limits = Limits { max_bytes, budget, sent_at, timeout };
+        let read = response_body::read(asked.clone(), response, limits, |error| broken(error));
+        read.await.map_err(Failure::Fault)
+    }
+
+    fn fault(&self, asked: &Asked, failure: Failure) -> BackendFault {
+        match failure {
+            Failure::Client(error) => asked.unanswered(fault(&error)),
+            Failure::TimedOut => {
+                let why = format!("no whole response within {:?}", self.timeout);
+                asked.unanswered(FaultKind::Unavailable { why }.into())
+            }
+            Failure::Fault(fault) => fault,
+        }
     }
 }
 
-/// Runs as a part of connecting, in the task of the request that needs it.
-fn note_connecting<T>(destination: T) -> T {
-    // Outside of a first try, nobody wants to know.
-    let _ = CONNECTED.try_with(|connected| connected.set(true));
-    destination
+/// Why there is no response.
+pub(super) fn fault(error: &legacy::Error) -> BackendFault {
+    if !error.is_connect() {
+        return broken(error);
+    }
+    let why = if io_kind(error) == Some(io::ErrorKind::TimedOut) {
+        "connecting took too long".to_owned()
+    } else {
+        format!("no connection: {}", reason(error))
+    };
+    FaultKind::Unreachable { why }.into()
+}
+
+fn broken(error: &(dyn Error + 'static)) -> BackendFault {
+    let why = format!("the connection broke: {}", reason(error));
+    FaultKind::Unavailable { why }.into()
+}
+
+/// Whether there was no response, so that none was another request's.
+fn says_nothing(fault: &BackendFault) -> bool {
+    matches!(
+        fault.kind,
+        FaultKind::Unavailable { .. } | FaultKind::Unreachable { .. } | FaultKind::Overloaded
+    )
+}
+
+fn io_kind(error: &(dyn Error + 'static)) -> Option<io::ErrorKind> {
+    causes(error).find_map(|cause| cause.downcast_ref().map(io::Error::kind))
 }
 
 /// Whether the connection ended before there was a response.
-fn was_closed(error: &reqwest::Error) -> bool {
+fn was_closed(error: &legacy::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     let is_an_end = |cause: &(dyn Error + 'static)| {
         let io = cause.downcast_ref().map(io::Error::kind);
         cause.downcast_ref().is_some_and(hyper::Error::is_incomplete_message)
             || matches!(io, Some(BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof))
     };
-    let mut causes =
-        std::iter::successors(error.source(), |cause: &&(dyn Error + 'static)| (**cause).source());
-    !error.is_timeout() && !error.is_connect() && causes.any(is_an_end)
+    !error.is_connect() && causes(error).any(is_an_end)
+}
+
+/// Whether the vendor took back an HTTP/2 connection with GOAWAY, or refused to process the
+/// request on it.
+fn was_taken_back(error: &legacy::Error) -> bool {
+    let is_refusal = |error: &h2::Error| {
+        error.is_remote() && (error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM))
+    };
+    !error.is_connect() && causes(error).any(|cause| cause.downcast_ref().is_some_and(is_refusal))
 }
 
 /// The innermost cause, which names neither URL nor header.
-pub(super) fn reason(error: &reqwest::Error) -> String {
-    let mut cause: &dyn Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    if std::ptr::addr_eq(cause, error) {
+pub(super) fn reason(error: &(dyn Error + 'static)) -> String {
+    if error.source().is_none() {
         return "the request can't be sent".to_owned();
     }
-    let told = cause.to_string();
+    let told = causes(error).last().map_or_else(String::new, ToString::to_string);
     // rustls adds a link to its manual.
     told.split_once(": https://").map_or(&*told, |(told, _)| told).to_owned()
 }

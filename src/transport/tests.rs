@@ -12,16 +12,20 @@ use tokio::{net::TcpListener, task, time};
 
 use super::*;
 use crate::{
-    config::{Backend, Credentials as Configured, Poll},
-    job::JobState,
+    config::{Backend, Credentials as Configured, Network, Poll},
+    job::{FaultKind, JobFault, JobState},
     vendors::{
         ClaretConfig, ClientAuth, DatasaurConfig, ImmutaConfig, KineticaConfig, Scheme, SignIn, VendorConfig,
     },
 };
 
+mod answers;
 mod connections;
+mod login_budget;
 mod rate_limiter;
+mod reach;
 mod response_budget;
+mod tls_vendor;
 mod tokens;
 mod vendor;
 
@@ -45,6 +49,7 @@ fn poll() -> Poll {
         max_concurrency: NonZeroUsize::new(8).unwrap(),
         requests_per_second: NonZeroU32::new(20).unwrap(),
         not_found_grace: Duration::from_secs(10),
+        login_backoff: Duration::from_secs(10),
         max_backoff: Duration::from_secs(30),
         max_response_bytes: 64 << 10,
     }
@@ -52,7 +57,14 @@ fn poll() -> Poll {
 
 fn backend(vendor: impl VendorConfig + 'static, url: &str, credentials: Configured) -> Backend {
     let base_url = url.parse().unwrap();
-    Backend { name: "b".into(), vendor: Arc::new(vendor), base_url, credentials, poll: poll() }
+    Backend {
+        name: "b".into(),
+        vendor: Arc::new(vendor),
+        base_url,
+        credentials,
+        poll: poll(),
+        network: Network::default(),
+    }
 }
 
 fn endpoint_with(
@@ -145,7 +157,7 @@ async fn poll_with(endpoint: &Endpoint, permit: Permit) -> Result<JobState, Faul
 async fn outage(endpoint: &Endpoint) -> String {
     let fault = poll_once(endpoint).await.unwrap_err();
     assert_gives_nothing_away(&fault);
-    let FaultKind::Unavailable { retry_after: None, why } = fault else { panic!("{fault:?}") };
+    let FaultKind::Unavailable { why } = fault else { panic!("{fault:?}") };
     why
 }
 

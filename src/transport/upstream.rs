@@ -4,8 +4,9 @@ use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use tokio::time::Instant;
 
-use super::{Files, Permit, Reservation};
+use super::{Files, Permit, RejectedCredentials, Reservation};
 use crate::{
     job::{BackendFault, JobFault, JobRef, Observation},
     vendors::{Adapter, Elements},
@@ -28,6 +29,17 @@ pub trait Upstream: Send + Sync + 'static {
     /// credentials is worth repeating then, whatever back-off runs.
     fn credentials_rotated(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::pending())
+    }
+
+    /// The backend's secret, while the vendor rejects it.
+    fn rejected_credentials(&self) -> Option<RejectedCredentials> {
+        None
+    }
+
+    /// Until when no poll is sent since none can be authorized: the vendor rejects the
+    /// secret, or gives no token for it.
+    fn login_paused_until(&self) -> Option<Instant> {
+        None
     }
 
     /// Where its jobs' files can be had, if they can.

@@ -1,8 +1,8 @@
 //! Claret: `GET /{tenant}/api/v1/imports/status/{id}` polls one import.
 //!
-//! A session that is missing or over may answer with a redirect to the login
-//! page or with that page itself, so both mean that the credentials are
-//! rejected. The application is written in PHP: an empty map is an empty list
+//! A session that is missing or over may answer with a redirect to the login page, which
+//! means that the credentials are rejected. A page itself may be a firewall's or any
+//! other server's: it does not. The application is written in PHP: an empty map is an empty list
 //! there, and a list with gaps is a map.
 
 use std::num::NonZeroUsize;
@@ -16,12 +16,12 @@ use uuid::Uuid;
 use super::{
     Adapter, BaseUrl, Capabilities, Elements, FileFault, Part, RefusedLocation, TokenExchange,
     canonical_integer,
+    classification::PathTemplate,
     json::{self, Object},
     percent_encoded, response,
 };
 use crate::job::{
-    BackendFault, FaultKind, InvalidJobRef, JobError, JobFault, JobRef, JobState, Observation, Progress,
-    vendor_message,
+    BackendFault, InvalidJobRef, JobError, JobFault, JobRef, JobState, Observation, Progress, vendor_message,
 };
 
 pub(super) mod config;
@@ -38,6 +38,8 @@ pub struct Claret {
     /// Begins with a slash, has no slash at its end, needs no escaping.
     api: String,
     login: Option<Login>,
+    /// The path of every poll.
+    path: PathTemplate,
 }
 
 /// Why a text is not the name of a tenant.
@@ -57,7 +59,9 @@ impl Claret {
         }
         let api = format!("/{}/api/v1", percent_encoded(tenant));
         let login = email.map(|email| Login::new(&base_url, &api, email));
-        Ok(Self { base_url, api, login })
+        let path = base_url.join(&format!("{api}/imports/status/")).path().to_owned();
+        let path = PathTemplate(format!("{path}{{id}}").into());
+        Ok(Self { base_url, api, login, path })
     }
 }
 
@@ -84,12 +88,16 @@ impl Adapter for Claret {
     fn request(&self, jobs: &[JobRef]) -> Request<Bytes> {
         let id = jobs.first().map_or("", |job| &job.id);
         let path = format!("{}/imports/status/{}", self.api, percent_encoded(id));
-        request(Method::GET, self.base_url.join(&path))
+        let mut request = request(Method::GET, self.base_url.join(&path));
+        request.extensions_mut().insert(self.path.clone());
+        request
     }
 
-    fn split(&self, jobs: &[JobRef], response: &Response<Bytes>) -> Result<Elements, BackendFault> {
-        check_session(response)?;
-        response::check_status(response)?;
+    fn login_at(&self) -> Option<&BaseUrl> {
+        Some(&self.base_url)
+    }
+
+    fn split_body(&self, jobs: &[JobRef], response: &Response<Bytes>) -> Result<Elements, BackendFault> {
         let status = response.status();
         if !status.is_success() {
             return refusal(response).map(|fault| Elements::all_failed(jobs, &fault));
@@ -112,7 +120,7 @@ impl Adapter for Claret {
     }
 
     fn file_part(&self, offset: u64, head: &Response<Bytes>) -> Result<Part, FileFault> {
-        files::part(offset, head)
+        files::part(&self.base_url, offset, head)
     }
 
     fn token_exchange(&self) -> Option<&dyn TokenExchange> {
@@ -130,21 +138,6 @@ fn request(method: Method, uri: Uri) -> Request<Bytes> {
     headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
     headers.insert("x-requested-with", HeaderValue::from_static("XMLHttpRequest"));
     request
-}
-
-/// The responses that stand for "log in first": a redirect, a page expired (419),
-/// and HTML where it is neither a failure nor throttling.
-fn check_session(response: &Response<Bytes>) -> Result<(), BackendFault> {
-    let status = response.status();
-    let html = match response::content_type(response.headers()) {
-        Some(kind) => kind.contains("html"),
-        None => response.body().trim_ascii_start().starts_with(b"<"),
-    };
-    let page = html && status != StatusCode::TOO_MANY_REQUESTS && status.as_u16() < 500;
-    if page || status.is_redirection() || status.as_u16() == 419 {
-        return Err(response::judged(FaultKind::CredentialsRejected, status));
-    }
-    Ok(())
 }
 
 /// A 4xx that the status alone does not explain: the job's fault, or else the

@@ -34,7 +34,7 @@ struct Row {
     /// Puts an answer in JSON the way the vendor puts it.
     wire: fn(&Response<Bytes>) -> Response<Bytes>,
     media_type: &'static str,
-    /// Whether a redirect or an HTML page means that the session is over.
+    /// Whether a redirect to a login page means that the session is over.
     has_a_login_page: bool,
 }
 
@@ -146,8 +146,13 @@ pub(super) fn html(status: u16) -> Response<Bytes> {
 }
 
 /// The same answer with `Retry-After`.
-pub(super) fn retry_after(mut response: Response<Bytes>, seconds: &str) -> Response<Bytes> {
-    response.headers_mut().insert(header::RETRY_AFTER, seconds.parse().unwrap());
+pub(super) fn retry_after(response: Response<Bytes>, seconds: &str) -> Response<Bytes> {
+    with(response, "retry-after", seconds)
+}
+
+/// The same answer with a header.
+fn with(mut response: Response<Bytes>, name: &'static str, value: &str) -> Response<Bytes> {
+    response.headers_mut().insert(name, value.parse().unwrap());
     response
 }
 

@@ -33,6 +33,7 @@ use crate::job::{
 };
 
 pub(super) mod config;
+mod error_class;
 mod errors;
 mod job_list;
 #[cfg(test)]
@@ -86,8 +87,7 @@ impl Adapter for Datasaur {
         self.base_url.post("/graphql", &body)
     }
 
-    fn split(&self, jobs: &[JobRef], response: &Response<Bytes>) -> Result<Elements, BackendFault> {
-        response::check_status(response)?;
+    fn split_body(&self, jobs: &[JobRef], response: &Response<Bytes>) -> Result<Elements, BackendFault> {
         let status = response.status();
         if status.is_success() {
             response::check_json(response)?;

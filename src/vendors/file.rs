@@ -9,13 +9,15 @@ use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode, header};
 use thiserror::Error;
 
-use super::response;
-use crate::job::BackendFault;
+use super::{requested_wait, response};
+use crate::job::{BackendFault, FaultKind};
 
 mod location;
+mod version;
 
 pub use location::RefusedLocation;
 pub(super) use location::locate;
+pub use version::FileVersion;
 
 /// What the response to a request for a file holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +31,8 @@ pub struct Part {
     pub size: Option<u64>,
     /// As the vendor says; empty where it doesn't.
     pub content_type: String,
+    /// What tells it from another version of the file.
+    pub version: FileVersion,
 }
 
 /// Why a file can't be had.
@@ -49,6 +53,9 @@ pub enum FileFault {
         /// The vendor's HTTP status.
         http_status: u16,
     },
+    /// It is not the version that an earlier part was read of.
+    #[error("the file was replaced since the version in if_version; download it from its beginning")]
+    Changed,
     /// It is shorter than the offset.
     #[error("the offset lies beyond the end of the file")]
     PastEnd {
@@ -88,6 +95,11 @@ pub(super) fn part(offset: u64, head: &Response<Bytes>) -> Result<Part, FileFaul
             Some(ContentRange::Outside { size }) => return Err(FileFault::PastEnd { size: Some(size) }),
             _ => return Err(FileFault::PastEnd { size: None }),
         },
+        StatusCode::ACCEPTED => {
+            let why = "the file is not ready yet (HTTP 202)".to_owned();
+            let fault = BackendFault::from(FaultKind::Unavailable { why });
+            return Err(fault.with_retry_after(requested_wait::of_head(status, headers)).into());
+        }
         StatusCode::NOT_FOUND | StatusCode::GONE => {
             return Err(FileFault::Missing { http_status: status.as_u16() });
         }
@@ -103,13 +115,25 @@ pub(super) fn part(offset: u64, head: &Response<Bytes>) -> Result<Part, FileFaul
             });
         }
     };
-    let plain = |coding: &http::HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"identity");
-    if length != Some(0) && !headers.get_all(header::CONTENT_ENCODING).iter().all(plain) {
+    if length != Some(0) && is_compressed(headers) {
         return Err(malformed("it is compressed, which was not asked for"));
     }
     let content_type = headers.get(header::CONTENT_TYPE).filter(|_| status.is_success());
     let content_type = content_type.and_then(|kind| kind.to_str().ok()).unwrap_or_default().to_owned();
-    Ok(Part { skip, length, size, content_type })
+    Ok(Part { skip, length, size, content_type, version: FileVersion::of(head, size) })
+}
+
+/// Whether the body has a coding that changes its bytes. Vendors and their stores also
+/// send words that are none, such as `none`, `utf-8` and `aws-chunked`: the bytes are the
+/// file's then.
+fn is_compressed(headers: &HeaderMap) -> bool {
+    const CODINGS: [&str; 10] =
+        ["gzip", "x-gzip", "deflate", "br", "zstd", "compress", "x-compress", "bzip2", "dcb", "dcz"];
+    let values = headers.get_all(header::CONTENT_ENCODING).iter();
+    values.flat_map(|value| value.as_bytes().split(|byte| *byte == b',')).any(|coding| {
+        let coding = coding.trim_ascii();
+        CODINGS.iter().any(|known| coding.eq_ignore_ascii_case(known.as_bytes()))
+    })
 }
 
 /// The length of the body, if it is not overruled by chunks (RFC 9112, section
@@ -148,7 +172,6 @@ impl ContentRange {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job::FaultKind;
 
     fn read(offset: u64, status: u16, headers: &[(&str, &str)]) -> Result<Part, FileFault> {
         let mut head = Response::builder().status(status);
@@ -160,7 +183,8 @@ mod tests {
 
     #[allow(clippy::unnecessary_wraps, reason = "compared with what was read")]
     fn part_of(skip: u64, length: Option<u64>, size: Option<u64>) -> Result<Part, FileFault> {
-        Ok(Part { skip, length, size, content_type: String::new() })
+        let version = FileVersion::of(&Response::new(Bytes::new()), size);
+        Ok(Part { skip, length, size, content_type: String::new(), version })
     }
 
     fn kind(fault: Result<Part, FileFault>) -> FaultKind {
@@ -223,8 +247,7 @@ mod tests {
         assert_eq!(read(0, 302, &[("location", "/x")]), Err(FileFault::Redirected { http_status: 302 }));
         assert_eq!(kind(read(0, 401, &[])), FaultKind::CredentialsRejected);
         assert_eq!(kind(read(0, 403, &[])), FaultKind::Forbidden);
-        let retry_after = Some(std::time::Duration::from_secs(7));
-        assert_eq!(kind(read(0, 429, &[("retry-after", "7")])), FaultKind::Throttled { retry_after });
+        assert_eq!(kind(read(0, 429, &[("retry-after", "7")])), FaultKind::Throttled);
         assert!(matches!(kind(read(0, 503, &[])), FaultKind::Unavailable { .. }));
         assert!(matches!(kind(read(0, 400, &[])), FaultKind::Rejected { .. }));
         for status in [201, 204, 206] {
@@ -235,7 +258,25 @@ mod tests {
     #[test]
     fn bytes_that_are_not_the_files_own_are_refused() {
         let coded = |coding| read(0, 200, &[("content-encoding", coding)]);
-        assert!(matches!(kind(coded("gzip")), FaultKind::Malformed { .. }));
-        assert!(coded("identity").is_ok());
+        for coding in ["gzip", "GZIP", "x-gzip", "br", "deflate", "zstd", "aws-chunked, gzip", "identity,BR"]
+        {
+            assert!(matches!(kind(coded(coding)), FaultKind::Malformed { .. }), "{coding}");
+        }
+        for plain in
+            ["identity", "", "none", "Identity", "UTF-8", "binary", "aws-chunked", "8bit", ",", "\"\""]
+        {
+            assert!(coded(plain).is_ok(), "{plain}");
+        }
+        let lines = [("content-encoding", "none"), ("content-encoding", "Gzip")];
+        assert!(matches!(kind(read(0, 200, &lines)), FaultKind::Malformed { .. }));
+    }
+
+    #[test]
+    fn file_that_is_not_ready_is_worth_another_request() {
+        for (headers, wait) in [(&[("retry-after", "7")][..], Some(7)), (&[], None)] {
+            let Err(FileFault::Backend(fault)) = read(0, 202, headers) else { panic!() };
+            assert!(fault.to_string().contains("not ready yet") && fault.kind.is_temporary(), "{fault}");
+            assert_eq!(fault.retry_after, wait.map(std::time::Duration::from_secs));
+        }
     }
 }

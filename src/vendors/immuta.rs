@@ -75,8 +75,7 @@ impl Adapter for Immuta {
         self.base_url.post("/jobs/statuses", &StatusesRequest { job_ids })
     }
 
-    fn split(&self, jobs: &[JobRef], response: &Response<Bytes>) -> Result<Elements, BackendFault> {
-        response::check_status(response)?;
+    fn split_body(&self, jobs: &[JobRef], response: &Response<Bytes>) -> Result<Elements, BackendFault> {
         if !response.status().is_success() {
             return refused(jobs, response).map(|fault| Elements::all_failed(jobs, &fault));
         }

@@ -74,6 +74,11 @@ pub trait VendorConfig: Debug + Send + Sync {
     /// The vendor.
     fn kind(&self) -> &'static VendorKind;
 
+    /// The key whose value stands in every path behind the base URL, if there is one.
+    fn key_in_path(&self) -> Option<&'static str> {
+        None
+    }
+
     /// How the backend's secret is used, where its credentials are the vendor's own.
     fn sign_in(&self) -> SignIn;
 

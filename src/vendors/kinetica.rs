@@ -37,13 +37,14 @@ use super::{
     refusal, response,
 };
 use crate::job::{
-    BackendFault, ContentType, FaultKind, InvalidJobRef, JobError, JobFault, JobRef, JobResult, JobState,
-    Observation, StandbyFault,
+    BackendFault, ContentType, InvalidJobRef, JobError, JobFault, JobRef, JobResult, JobState, Observation,
+    StandbyFault,
 };
 
 mod avro;
 pub(super) mod config;
 mod health;
+mod messages;
 #[cfg(test)]
 pub(super) mod tests;
 
@@ -61,20 +62,6 @@ const GET_JOB_RESPONSE: avro::Schema = &[
     ("job_response_str", Kind::Text),
     ("status_map", Kind::Map),
     ("info", Kind::Map),
-];
-
-/// What a cluster says that can't serve requests now, in lower case.
-const GOING_AWAY: &[&str] = &[
-    "kinetica is exiting",
-    "kinetica is offline",
-    "system is offline",
-    "system shutting down",
-    "draining ha queue",
-    "system-limited-fatal",
-    "connection refused",
-    "connection reset",
-    "unexpected end of file from server",
-    "query planner is not running",
 ];
 
 /// How Kinetica's requests and responses are written.
@@ -138,7 +125,6 @@ impl Kinetica {
         path: &str,
         response: &'a Response<Bytes>,
     ) -> Result<Outcome<'a>, BackendFault> {
-        response::check_status(response)?;
         let status = response.status();
         if status == StatusCode::NOT_FOUND {
             let message = format!("there is no {path} below base_url (HTTP 404)");
@@ -152,7 +138,11 @@ impl Kinetica {
         }
         let wrapper = match self.encoding {
             Encoding::Json => Wrapper::from_json(response.body()),
-            Encoding::Binary => Wrapper::from_avro(response.body()),
+            Encoding::Binary => {
+                // What stands before the server refuses in its own words.
+                let refusal = || Wrapper::from_json(response.body()).filter(Wrapper::is_error);
+                Wrapper::from_avro(response.body()).or_else(refusal)
+            }
         };
         match wrapper {
             Some(Wrapper { status: Word::Error, message, .. }) => Ok(Outcome::Error(message)),
@@ -191,7 +181,7 @@ impl Kinetica {
                 Ok(Ok(element))
             }
             Outcome::Error(message) => {
-                if let Some(fault) = fault(&message, response) {
+                if let Some(fault) = messages::cluster_fault(&message, Some(job), response.status()) {
                     return Err(fault);
                 }
                 if !refusal::says_no_such_job(&message, job) {
@@ -252,6 +242,10 @@ impl<'a> Wrapper<'a> {
         })
     }
 
+    fn is_error(&self) -> bool {
+        matches!(self.status, Word::Error)
+    }
+
     fn from_avro(body: &'a [u8]) -> Option<Self> {
         let avro::Wrapper { status, message, data } = avro::Wrapper::read(body)?;
         Some(Self { status: Word::of(status), message: message.to_owned(), record: Some(data) })
@@ -306,7 +300,7 @@ impl Adapter for Kinetica {
         self.post(GET_JOB, Some(("job_id", id)), tag.as_slice())
     }
 
-    fn split(&self, jobs: &[JobRef], response: &Response<Bytes>) -> Result<Elements, BackendFault> {
+    fn split_body(&self, jobs: &[JobRef], response: &Response<Bytes>) -> Result<Elements, BackendFault> {
         // A record does not say whose it is, so it can only be the first job's.
         Elements::try_for_each(jobs, |index, job| match index {
             0 => self.element(job, response),
@@ -325,23 +319,6 @@ impl Adapter for Kinetica {
     fn health_check(&self) -> Option<&dyn HealthCheck> {
         Some(self)
     }
-}
-
-/// Why the call went wrong, as far as it is the cluster's matter; only the words of
-/// the message tell.
-fn fault(message: &str, response: &Response<Bytes>) -> Option<BackendFault> {
-    let lower = message.to_lowercase();
-    let kind = if let Some(words) = GOING_AWAY.iter().find(|words| lower.contains(**words)) {
-        let why = format!("it says \"{words}\"");
-        FaultKind::Unavailable { retry_after: response::retry_after(response.headers()), why }
-    } else if lower.contains("insufficient credentials") {
-        FaultKind::CredentialsRejected
-    } else if lower.contains("access denied") {
-        FaultKind::Forbidden
-    } else {
-        return None;
-    };
-    Some(response::judged(kind, response.status()))
 }
 
 const NO_RECORD: JobFault = JobFault::Malformed { why: "it holds no job record" };

@@ -111,8 +111,8 @@ const MODULES: &[(&str, &[&str])] = &[
     ("telemetry", &[]),
     ("vendors", &["job"]),
     ("config", &["telemetry", "vendors"]),
-    ("access", &["config"]),
     ("transport", &["job", "telemetry", "vendors", "config"]),
+    ("access", &["config", "transport"]),
     ("proto", &[]),
     ("snapshot", &["job", "proto"]),
     // Of the vendors only `FileFault` and `RefusedLocation`, see below.

@@ -1,6 +1,9 @@
 //! Authentication of the gateway to each vendor.
 
-use jobwatch::simulators::{Authorization as A, Effect, Fault, Plan, Simulator, Vendor, credentials};
+use jobwatch::{
+    proto::v1::{Backend as BackendReport, ListBackendsRequest},
+    simulators::{Authorization as A, Effect, Fault, Plan, Simulator, Vendor, credentials},
+};
 use tonic::Code;
 
 use crate::harness::*;
@@ -137,7 +140,8 @@ async fn token_is_refreshed_before_it_expires() {
 async fn credentials_rejected_twice_interrupt_until_they_are_accepted() {
     for vendor in Vendor::ALL {
         let simulator = simulator(vendor).await;
-        let gateway = Gateway::start([with_token_exchange(vendor, &simulator)]).await;
+        let backend = with_token_exchange(vendor, &simulator).poll("login_backoff", "\"20ms\"");
+        let gateway = Gateway::start([backend]).await;
         let client = gateway.client();
         let (job, mut watch) = watched_job(&simulator, &client, running(vendor)).await;
         simulator.reject_credentials(true);
@@ -172,5 +176,51 @@ async fn rejected_credentials_are_not_a_fault_of_the_job() {
             code_and_reason(&error),
             (Code::FailedPrecondition, "BACKEND_CREDENTIALS_REJECTED".to_owned())
         );
+    }
+}
+
+/// The only backend, as ListBackends reports it.
+async fn listed(client: &Client) -> BackendReport {
+    let response = guard(client.clone().list_backends(ListBackendsRequest {})).await.unwrap();
+    response.into_inner().backends.remove(0)
+}
+
+#[tokio::test]
+async fn wrong_secret_is_sent_once_whatever_asks_for_it() {
+    for vendor in Vendor::ALL {
+        let simulator = simulator(vendor).await;
+        simulator.reject_credentials(true);
+        let gateway = Gateway::start([with_token_exchange(vendor, &simulator)]).await;
+        let client = gateway.client();
+        let mut watch = Watch::of(&client, &job(vendor.name(), "1")).await;
+        let interruption = watch.interruption().await.1;
+        assert_eq!(interruption.reason, "BACKEND_CREDENTIALS_REJECTED", "{vendor}");
+        for _ in 0..20 {
+            let error = decode_error(&get(&client, &job(vendor.name(), "2")).await.unwrap_err());
+            assert_eq!(error.reason, "BACKEND_CREDENTIALS_REJECTED", "{vendor}");
+            assert!(error.retry_delay().is_some_and(|delay| delay <= ms(12_000)), "{vendor}");
+        }
+        assert_eq!(simulator.calls().len(), 1, "{vendor}");
+        let rejected = listed(&client).await.rejected_credentials.unwrap();
+        assert!(rejected.secret.starts_with("credentials."), "{}", rejected.secret);
+        assert!(rejected.retry_time.unwrap().seconds >= rejected.reject_time.unwrap().seconds + 9);
+    }
+}
+
+#[tokio::test]
+async fn secret_that_is_accepted_again_is_listed_no_more() {
+    for vendor in Vendor::ALL {
+        let simulator = simulator(vendor).await;
+        simulator.reject_credentials(true);
+        let backend = with_token_exchange(vendor, &simulator).poll("login_backoff", "\"20ms\"");
+        let gateway = Gateway::start([backend]).await;
+        let client = gateway.client();
+        let job = job_at(&simulator, &simulator.start_job(running(vendor)));
+        let mut watch = Watch::of(&client, &job).await;
+        watch.interruption().await;
+        assert!(listed(&client).await.rejected_credentials.is_some(), "{vendor}");
+        simulator.reject_credentials(false);
+        assert!(!watch.next_status().await.terminal);
+        assert_eq!(listed(&client).await.rejected_credentials, None, "{vendor}");
     }
 }

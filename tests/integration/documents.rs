@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use crate::faults::named_faults;
+use crate::{faults::named_faults, field::named_rows};
 
 /// Names of functions in all sources below `folder`.
 fn functions(folder: &Path, into: &mut HashSet<String>) {
@@ -63,6 +63,11 @@ fn every_fault_has_a_row_and_every_row_a_test() {
     assert!(text.contains(&format!("\n{} faults of a response", names.len())), "there are {}", names.len());
     for name in names {
         assert!(described.contains(name), "{name} has no row");
+    }
+    let tests: HashMap<_, _> = rows.iter().map(|row| (row[0], row[5])).collect();
+    for (name, test) in named_rows() {
+        let its_tests = tests.get(name).unwrap_or_else(|| panic!("{name} has no row"));
+        assert!(its_tests.contains(&format!("`{test}`")), "the row {name} is without its test {test}");
     }
 }
 

@@ -135,7 +135,7 @@ const FILE: &str = "output/final.csv";
 
 fn request(job: &str, id: &str, offset: i64) -> DownloadArtifactRequest {
     let job = JobRef { backend: "claret".to_owned(), job_id: job.to_owned(), ..Default::default() };
-    DownloadArtifactRequest { job: Some(job), artifact_id: id.to_owned(), offset }
+    DownloadArtifactRequest { job: Some(job), artifact_id: id.to_owned(), offset, ..Default::default() }
 }
 
 async fn info(stream: &mut Streaming<DownloadArtifactResponse>) -> Result<ArtifactInfo, Status> {
@@ -207,7 +207,7 @@ impl Failure {
     }
 
     fn rejected() -> Self {
-        Self::new(Code::FailedPrecondition, "BACKEND_CREDENTIALS_REJECTED")
+        Self { retry: true, ..Self::new(Code::FailedPrecondition, "BACKEND_CREDENTIALS_REJECTED") }
     }
 }
 
@@ -284,12 +284,14 @@ async fn tapped() -> (Gateway, Tap) {
 async fn download_returns_the_file_and_its_metadata() {
     let gateway = Gateway::start().await;
     let job = gateway.job([file(Content::Pattern(200_000))]);
+    let (info, bytes) = gateway.download(&job, FILE, 0).await.unwrap();
     let expected = ArtifactInfo {
         content_type: "text/csv; charset=UTF-8".to_owned(),
         file_name: "final.csv".to_owned(),
         size_bytes: Some(200_000),
+        version: info.version.clone(),
     };
-    assert_eq!(gateway.download(&job, FILE, 0).await.unwrap(), (expected.clone(), 200_000));
+    assert_eq!((info, bytes), (expected, 200_000));
     let empty = gateway.job([file(Content::Pattern(0))]);
     let (info, bytes) = gateway.download(&empty, FILE, 0).await.unwrap();
     assert_eq!((info.size_bytes, bytes), (Some(0), 0));
@@ -399,7 +401,7 @@ async fn download_that_the_vendor_refuses_reports_its_message() {
         ),
         (Effect::Redirect("http://192.0.2.1/a.csv".to_owned()), Failure::not_found("redirect")),
         (Effect::Redirect(login), Failure::rejected()),
-        (Effect::Html(200), Failure::rejected()),
+        (Effect::Html(200), Failure::new(Code::Internal, "BACKEND_MALFORMED")),
         (Effect::status(401, "{}"), Failure::rejected()),
         (Effect::status(403, "{}"), Failure::new(Code::FailedPrecondition, "BACKEND_FORBIDDEN")),
         (Effect::status(404, "{}"), Failure::not_found("")),
@@ -408,13 +410,12 @@ async fn download_that_the_vendor_refuses_reports_its_message() {
         (Effect::Reset, Failure::unavailable()),
         (Effect::Empty204, Failure::new(Code::Internal, "BACKEND_MALFORMED")),
     ] {
-        gateway.claret.clear_faults();
         gateway.claret.inject(Fault::new(effect.clone()).at("/download/"));
         let expected = format!("{failure:?}");
         assert_eq!(format!("{:?}", gateway.fails(&job, FILE, 0).await), expected, "{effect:?}");
+        gateway.claret.clear_faults();
+        assert_eq!(gateway.download(&job, FILE, 0).await.unwrap().1, 9, "after {effect:?}");
     }
-    gateway.claret.clear_faults();
-    assert_eq!(gateway.download(&job, FILE, 0).await.unwrap().1, 9);
 }
 
 #[tokio::test]

@@ -240,8 +240,8 @@ async fn vendor_failures_map_to_code_and_reason() {
             "BACKEND_UNAVAILABLE",
             None,
         ),
-        case(Claret, Effect::Html(200), Precondition, "BACKEND_CREDENTIALS_REJECTED", None),
-        case(Claret, Effect::Html(404), Precondition, "BACKEND_CREDENTIALS_REJECTED", "404"),
+        case(Claret, Effect::Html(200), Internal, "BACKEND_MALFORMED", None),
+        case(Claret, Effect::Html(404), Precondition, "BACKEND_REJECTED", "404"),
         case(Claret, Effect::Html(503), Unavailable, "BACKEND_UNAVAILABLE", "503"),
         case(Claret, Effect::Redirect("/login".into()), Precondition, "BACKEND_CREDENTIALS_REJECTED", "302"),
         case(Claret, Effect::status(405, r#"{"message":"no"}"#), Precondition, "BACKEND_REJECTED", "405"),
@@ -296,7 +296,8 @@ async fn vendor_failures_map_to_code_and_reason() {
         assert_eq!(told_status, http_status, "{what}");
         assert_eq!(error.metadata["backend"], vendor.name());
         assert_eq!(error.metadata["job_id"], job.job_id);
-        assert_eq!(error.retry_delay().is_some(), code == Unavailable, "{what}");
+        let is_retried = code == Unavailable || reason == "BACKEND_CREDENTIALS_REJECTED";
+        assert_eq!(error.retry_delay().is_some(), is_retried, "{what}");
         assert_eq!(error.metadata.contains_key("vendor_message"), reason == "BACKEND_REJECTED", "{what}");
         if retry_after {
             assert!(error.retry_delay().unwrap() > ms(8000), "{what}");

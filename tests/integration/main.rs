@@ -5,6 +5,7 @@
 mod access;
 mod architecture;
 mod batches;
+mod check;
 mod cli;
 mod clients;
 mod connections;
@@ -15,6 +16,7 @@ mod download;
 mod environment;
 mod errors;
 mod faults;
+mod field;
 mod harness;
 #[cfg(target_os = "linux")]
 mod one_core;
@@ -22,6 +24,7 @@ mod operations;
 mod outages;
 mod program;
 mod proxy;
+mod reach;
 mod registration;
 mod resume;
 mod rotation;

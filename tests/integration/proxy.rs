@@ -134,6 +134,10 @@ impl Proxy {
         Self { address, shared, listening }
     }
 
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }

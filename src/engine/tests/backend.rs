@@ -3,7 +3,7 @@
 use super::test_backend::*;
 use crate::{
     engine::{Health, PollOutcome, PollPlan, Subscription},
-    job::{FaultKind, JobState},
+    job::{BackendFault, FaultKind, JobState},
 };
 
 #[tokio::test(start_paused = true)]
@@ -217,7 +217,7 @@ async fn nothing_is_sent_during_a_requested_wait() {
     let vendor = TestBackend::new(1);
     let watches = vendor.watch_all(&vendor.running(3));
     pass(SECOND / 2).await;
-    vendor.script.fail(FaultKind::Throttled { retry_after: Some(40 * SECOND) });
+    vendor.script.fail(BackendFault::from(FaultKind::Throttled).with_retry_after(Some(40 * SECOND)));
     pass(SECOND).await;
     vendor.script.recover();
     vendor.script.forget_calls();
@@ -226,6 +226,25 @@ async fn nothing_is_sent_during_a_requested_wait() {
     assert!(watches.iter().all(is_interrupted));
     pass(2 * SECOND).await;
     assert!(watches.iter().all(is_observed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn refusal_with_a_requested_wait_holds_back_jobs_that_were_never_polled() {
+    let vendor = TestBackend::new(1);
+    let watches = vendor.watch_all(&vendor.running(1));
+    pass(SECOND / 2).await;
+    let refusal = BackendFault::from(FaultKind::Rejected { message: "not now".into() });
+    vendor.script.fail(refusal.with_retry_after(Some(40 * SECOND)));
+    pass(11 * SECOND).await;
+    assert!(watches.iter().all(is_interrupted));
+    vendor.script.recover();
+    vendor.script.forget_calls();
+    vendor.script.set("late", JobState::Running);
+    let late = vendor.watch("late");
+    pass(20 * SECOND).await;
+    assert!(vendor.script.calls().is_empty(), "{:?}", vendor.script.calls());
+    pass(21 * SECOND).await;
+    assert!(is_running(&late) && watches.iter().all(is_observed));
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout};
 use super::{rig::*, script::Script};
 use crate::{
     engine::{Failure, GetOptions, JobStatuses, WatchLimits},
-    job::{FaultKind, JobRef, JobState},
+    job::{BackendFault, FaultKind, JobRef, JobState},
 };
 
 #[tokio::test(start_paused = true)]
@@ -113,7 +113,7 @@ async fn get_during_retry_after_fails_at_once_unless_a_known_status_is_fresh_eno
     rig.script.set("a", JobState::Running);
     let _watch = rig.watch("a");
     pass(SECOND / 2).await;
-    rig.script.fail(FaultKind::Throttled { retry_after: Some(20 * SECOND) });
+    rig.script.fail(BackendFault::from(FaultKind::Throttled).with_retry_after(Some(20 * SECOND)));
     let first = rig.get("a", fresh()).await;
     let retry_after = 20 * SECOND;
     assert!(matches!(first, Err(Failure::Backend { retry_in, .. }) if retry_in == retry_after), "{first:?}");
@@ -122,7 +122,7 @@ async fn get_during_retry_after_fails_at_once_unless_a_known_status_is_fresh_eno
     for id in ["a", "new"] {
         let failure = rig.get(id, fresh()).await.unwrap_err();
         let Failure::Backend { fault, retry_in } = failure else { panic!("{failure}") };
-        assert!(matches!(fault.kind, FaultKind::Throttled { .. }));
+        assert!(matches!(fault.kind, FaultKind::Throttled));
         assert_eq!(retry_in, 15 * SECOND, "the time left");
     }
     let known = rig.get("a", aged(60 * SECOND)).await;

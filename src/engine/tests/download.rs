@@ -25,7 +25,7 @@ use crate::{
     },
     job::{Artifact, BackendFault, ContentType, FaultKind, JobRef, JobResult, JobState, Observation},
     transport::{File, Files, Permit, PollResponse, ResponseBudget, Upstream},
-    vendors::FileFault,
+    vendors::{FileFault, FileVersion},
 };
 
 /// Pieces of the file: more than the channel and the reader hold.
@@ -35,7 +35,7 @@ const PIECES: usize = 8;
 #[derive(Default)]
 struct FileVendor {
     polls: AtomicUsize,
-    fault: Option<FaultKind>,
+    fault: Option<BackendFault>,
 }
 
 impl Upstream for FileVendor {
@@ -65,12 +65,13 @@ impl Files for FileVendor {
         &'a self,
         _location: &'a str,
         _offset: u64,
+        _version: Option<&'a FileVersion>,
         _permit: Permit,
     ) -> Pin<Box<dyn Future<Output = Result<File, FileFault>> + Send + 'a>> {
         Box::pin(async move {
             match &self.fault {
                 None => Ok(File::of(Bytes::from(vec![b'x'; PIECES * 64 * 1024]))),
-                Some(fault) => Err(BackendFault::from(fault.clone()).into()),
+                Some(fault) => Err(fault.clone().into()),
             }
         })
     }
@@ -83,7 +84,7 @@ fn one_at_a_time(upstream: Arc<dyn Upstream>) -> Running {
     start(vec![setup], limits(many_watches()))
 }
 
-fn file_vendor(fault: Option<FaultKind>) -> (Arc<FileVendor>, Running) {
+fn file_vendor(fault: Option<BackendFault>) -> (Arc<FileVendor>, Running) {
     let vendor = Arc::new(FileVendor { fault, ..FileVendor::default() });
     let running = one_at_a_time(Arc::clone(&vendor) as _);
     (vendor, running)
@@ -92,7 +93,8 @@ fn file_vendor(fault: Option<FaultKind>) -> (Arc<FileVendor>, Running) {
 impl Running {
     async fn download(&self, artifact_id: &str, offset: u64) -> Result<Download, DownloadFailure> {
         let artifact_id = artifact_id.into();
-        let options = DownloadOptions { artifact_id, offset, deadline: None, caller: Caller::default() };
+        let caller = Caller::default();
+        let options = DownloadOptions { artifact_id, offset, version: None, deadline: None, caller };
         self.engine.download(&job("a"), options).await
     }
 }
@@ -126,7 +128,8 @@ async fn reader_that_stalls_for_ten_minutes_loses_its_download_slot() {
 #[tokio::test(start_paused = true)]
 async fn throttled_download_pauses_the_polls_too() {
     for retry_after in [Some(20 * SECOND), None] {
-        let (vendor, running) = file_vendor(Some(FaultKind::Throttled { retry_after }));
+        let (vendor, running) =
+            file_vendor(Some(BackendFault::from(FaultKind::Throttled).with_retry_after(retry_after)));
         let polls = || vendor.polls.load(Ordering::Relaxed);
         let mut watch = running.engine.watch(&job("a"), Caller::default(), &options()).unwrap();
         assert_eq!(event(&mut watch).await, "Running");
@@ -134,7 +137,7 @@ async fn throttled_download_pauses_the_polls_too() {
         let DownloadFailure::Call(Failure::Backend { fault, retry_in }) = failure else {
             panic!("{failure:?}")
         };
-        assert!(matches!(fault.kind, FaultKind::Throttled { .. }));
+        assert!(fault.kind == FaultKind::Throttled);
         assert!(retry_after.is_none_or(|requested| requested == retry_in), "{retry_in:?}");
         let (before, until) = (polls(), Instant::now() + retry_in);
         if retry_after.is_some() {
@@ -211,7 +214,7 @@ async fn download_of_a_missing_result_or_job_fails() {
 async fn download_during_a_pause_fails_at_once_with_the_time_left() {
     let (script, running) = one_at_a_time_script();
     script.set_observation("a", with_result(pattern(100)));
-    script.fail(FaultKind::Throttled { retry_after: Some(20 * SECOND) });
+    script.fail(BackendFault::from(FaultKind::Throttled).with_retry_after(Some(20 * SECOND)));
     for left in [20, 15] {
         let failure = running.download(RESULT, 0).await.unwrap_err();
         let DownloadFailure::Call(Failure::Backend { retry_in, .. }) = failure else { panic!("{failure:?}") };

@@ -339,11 +339,11 @@ async fn nothing_is_sent_during_a_requested_wait_beside_failing_jobs() {
         let _bad = vendor.watch_all(&vendor.running(80));
         vendor.script.fail(wrong_endpoint());
         pass(300 * SECOND).await;
-        vendor.script.fail(FaultKind::Throttled { retry_after: Some(4 * SECOND) });
+        vendor.script.fail(BackendFault::from(FaultKind::Throttled).with_retry_after(Some(4 * SECOND)));
         let mut watches = vec![vendor.watch("new")];
         pass(SECOND / 2).await;
         let is_throttled = matches!(outcome(&watches[0]), PollOutcome::Interrupted(interruption)
-            if matches!(interruption.fault.kind, FaultKind::Throttled { .. }));
+            if matches!(interruption.fault.kind, FaultKind::Throttled));
         if !is_throttled {
             continue;
         }

@@ -94,13 +94,13 @@ fn operation() -> impl Strategy<Value = Operation> {
 fn fault(kind: u8) -> BackendFault {
     match kind {
         0 => FaultKind::CredentialsRejected.into(),
-        1 => FaultKind::Throttled { retry_after: Some(7 * SECOND) }.into(),
+        1 => BackendFault::from(FaultKind::Throttled).with_retry_after(Some(7 * SECOND)),
         2 => FaultKind::Rejected { message: "no".into() }.into(),
         3 => FaultKind::TooLarge.into(),
         4 => FaultKind::Malformed { why: "HTML" }.into(),
         5 => FaultKind::Unreachable { why: "refused".into() }.into(),
         6 => FaultKind::Overloaded.into(),
-        _ => FaultKind::Unavailable { retry_after: None, why: "down".into() }.into(),
+        _ => FaultKind::Unavailable { why: "down".into() }.into(),
     }
 }
 

@@ -45,7 +45,7 @@ impl Upstream for Line {
             let Delays { request, response, is_broken } = *self.delays.lock().unwrap();
             pass(request).await;
             if is_broken {
-                return Err(FaultKind::Unavailable { retry_after: None, why: "broken".into() }.into());
+                return Err(FaultKind::Unavailable { why: "broken".into() }.into());
             }
             let answer = self.vendor.poll(jobs, permit).await;
             pass(response).await;

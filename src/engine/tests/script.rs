@@ -54,7 +54,7 @@ impl Adapter for Reader {
         unreachable!("a script sends no request")
     }
 
-    fn split(&self, _: &[JobRef], _: &Response<Bytes>) -> Result<Elements, BackendFault> {
+    fn split_body(&self, _: &[JobRef], _: &Response<Bytes>) -> Result<Elements, BackendFault> {
         unreachable!("a script's response is split already")
     }
 
@@ -143,7 +143,7 @@ impl Script {
     }
 
     pub(crate) fn fail_all(&self) {
-        self.fail(FaultKind::Unavailable { retry_after: None, why: "down".into() });
+        self.fail(FaultKind::Unavailable { why: "down".into() });
     }
 
     pub(crate) fn recover(&self) {

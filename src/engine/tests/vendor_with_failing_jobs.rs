@@ -48,7 +48,7 @@ impl Failure {
     }
 
     fn fault(self) -> BackendFault {
-        let unavailable = |why: &str| FaultKind::Unavailable { retry_after: None, why: why.into() };
+        let unavailable = |why: &str| FaultKind::Unavailable { why: why.into() };
         match self {
             Self::ServerError => unavailable("server error").with_status(500_u16),
             Self::Hang => unavailable("time-out").into(),

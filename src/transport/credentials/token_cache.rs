@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::Instant;
 
-use super::{Version, credential, sensitive};
+use super::{SharedBudget, Version, credential, sensitive};
 use crate::{
     job::{BackendFault, FaultKind},
     telemetry::metrics::metrics,
@@ -43,12 +43,28 @@ struct State {
     failed: Option<BackendFault>,
 }
 
+/// A token, as it is sent.
 #[derive(Clone, Debug)]
-struct CachedToken {
-    header: HeaderValue,
-    version: Version,
+pub(super) struct CachedToken {
+    pub(super) header: HeaderValue,
+    pub(super) version: Version,
+    /// When the vendor gave it.
+    pub(super) since: Instant,
+    /// Whether the vendor has accepted it.
+    worked: bool,
     refresh_at: Option<Instant>,
     ends_at: Option<Instant>,
+}
+
+/// What is known of a token that the vendor rejects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It is no longer the one in use.
+    Replaced,
+    /// It was accepted before.
+    Worked,
+    /// It was never accepted.
+    Fresh,
 }
 
 impl TokenCache {
@@ -57,16 +73,17 @@ impl TokenCache {
         Self { generation, state: Mutex::default(), refreshing: tokio::sync::Mutex::default() }
     }
 
-    /// The header with a valid token, refreshed if need be.
-    pub(super) async fn header(
+    /// A valid token, refreshed within the budget if need be.
+    pub(super) async fn token(
         &self,
         adapter: &dyn Adapter,
         secret: &SecretString,
+        budget: &SharedBudget,
         http: &HttpClient,
         permit: &mut Permit,
-    ) -> Result<(HeaderValue, Version), BackendFault> {
+    ) -> Result<CachedToken, BackendFault> {
         let seen = match self.cached() {
-            Ok(header) => return Ok(header),
+            Ok(token) => return Ok(token),
             Err(refreshes) => refreshes,
         };
         let _refreshing = if let Ok(refreshing) = self.refreshing.try_lock() {
@@ -76,7 +93,7 @@ impl TokenCache {
             self.refreshing.lock().await
         };
         match self.cached() {
-            Ok(header) => return Ok(header),
+            Ok(token) => return Ok(token),
             // Another request refreshed while this one waited: its failure is ours.
             Err(refreshes) if refreshes != seen => {
                 if let Some(fault) = self.lock().failed.clone() {
@@ -85,26 +102,44 @@ impl TokenCache {
             }
             Err(_) => {}
         }
+        if let Err(fault) = budget.begin_login() {
+            return self.old_token(fault);
+        }
         let refreshed = match adapter.token_exchange() {
             Some(exchange) => refresh(exchange, secret, http, permit).await,
             None => Err(FaultKind::CredentialsRejected.into()),
         };
-        self.refreshed(refreshed)
+        self.refreshed(refreshed, budget)
     }
 
-    /// Drops the token of this version.
-    pub(super) fn invalidate(&self, version: Version) {
+    /// Notes that the vendor accepts the token of this version.
+    pub(super) fn accepted(&self, version: Version) {
         let mut state = self.lock();
-        if state.token.as_ref().is_some_and(|token| token.version == version) {
+        if let Some(token) = state.token.as_mut().filter(|token| token.version == version) {
+            token.worked = true;
+        }
+    }
+
+    /// The vendor rejects the token of this version: `drops` says whether it is not used
+    /// any more. Of requests that are rejected together, one decides.
+    pub(super) fn rejected(&self, version: Version, drops: impl FnOnce(Standing) -> bool) {
+        let mut state = self.lock();
+        let current = state.token.as_ref().filter(|token| token.version == version);
+        let standing = match current {
+            None => Standing::Replaced,
+            Some(token) if token.worked => Standing::Worked,
+            Some(_) => Standing::Fresh,
+        };
+        if drops(standing) && standing != Standing::Replaced {
             state.token = None;
         }
     }
 
     /// The token, if it is valid; otherwise how many refreshes have ended.
-    fn cached(&self) -> Result<(HeaderValue, Version), u64> {
+    fn cached(&self) -> Result<CachedToken, u64> {
         let state = self.lock();
         match &state.token {
-            Some(token) if token.refresh_at.is_none_or(|at| Instant::now() < at) => Ok(token.header()),
+            Some(token) if token.refresh_at.is_none_or(|at| Instant::now() < at) => Ok(token.clone()),
             _ => Err(state.refreshes),
         }
     }
@@ -112,7 +147,8 @@ impl TokenCache {
     fn refreshed(
         &self,
         refreshed: Result<Token, BackendFault>,
-    ) -> Result<(HeaderValue, Version), BackendFault> {
+        budget: &SharedBudget,
+    ) -> Result<CachedToken, BackendFault> {
         metrics().token_refreshed(match &refreshed {
             Ok(_) => "ok",
             Err(fault) if fault.kind == FaultKind::CredentialsRejected => "rejected",
@@ -126,26 +162,37 @@ impl TokenCache {
             CachedToken::new(token, version, now)
                 .ok_or_else(|| FaultKind::Malformed { why: "the token can't be sent in a header" }.into())
         });
-        match token {
+        let fault = match token {
             Ok(token) => {
                 state.failed = None;
-                let header = token.header();
-                state.token = Some(token);
-                Ok(header)
+                state.token = Some(token.clone());
+                drop(state);
+                budget.logged_in();
+                return Ok(token);
             }
-            Err(fault) => {
-                // No job has caused it.
-                let fault = BackendFault { token_refresh: true, ..fault };
-                state.failed = Some(fault.clone());
-                // The old one is still valid, for a while.
-                match &mut state.token {
-                    Some(old) if old.ends_at.is_some_and(|end| now < end) => {
-                        old.refresh_at = old.ends_at.map(|end| end.min(now + REFRESH_BEFORE_END / 12));
-                        Ok(old.header())
-                    }
-                    _ => Err(fault),
-                }
+            // No job has caused it.
+            Err(fault) => BackendFault { token_refresh: true, ..fault },
+        };
+        state.failed = Some(fault.clone());
+        drop(state);
+        match fault.kind {
+            FaultKind::CredentialsRejected => drop(budget.rejected(&fault, false, now)),
+            // The gateway's own lack of room says nothing of the login.
+            FaultKind::Overloaded => budget.undecided(),
+            _ => budget.login_failed(&fault),
+        }
+        self.old_token(fault)
+    }
+
+    /// The token before, in place of one that can't be had: it may be valid for a while.
+    fn old_token(&self, fault: BackendFault) -> Result<CachedToken, BackendFault> {
+        let now = Instant::now();
+        match &mut self.lock().token {
+            Some(old) if old.ends_at.is_some_and(|end| now < end) => {
+                old.refresh_at = old.ends_at.map(|end| end.min(now + REFRESH_BEFORE_END / 12));
+                Ok(old.clone())
             }
+            _ => Err(fault),
         }
     }
 
@@ -181,13 +228,11 @@ impl CachedToken {
         Some(Self {
             header: sensitive(&text)?,
             version,
+            since: now,
+            worked: false,
             refresh_at: life.and_then(|life| at(life.saturating_sub(REFRESH_BEFORE_END.min(life / 5)))),
             ends_at: life.and_then(at),
         })
-    }
-
-    fn header(&self) -> (HeaderValue, Version) {
-        (self.header.clone(), self.version)
     }
 }
 

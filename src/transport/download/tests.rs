@@ -79,6 +79,20 @@ impl Vendor {
     }
 
     async fn open_at(&self, location: &str, offset: u64) -> Result<File, FileFault> {
+        self.open_version(location, offset, None).await
+    }
+
+    /// Continues a download of this version.
+    async fn resume(&self, offset: u64, version: &FileVersion) -> Result<File, FileFault> {
+        self.open_version("/demo/download/a.csv", offset, Some(version)).await
+    }
+
+    async fn open_version(
+        &self,
+        location: &str,
+        offset: u64,
+        version: Option<&FileVersion>,
+    ) -> Result<File, FileFault> {
         let backend = config::Backend {
             name: "claret".into(),
             vendor: Arc::new(ClaretConfig { tenant: "demo".into(), email: None }),
@@ -93,13 +107,15 @@ impl Vendor {
                 max_concurrency: NonZeroUsize::MIN,
                 requests_per_second: NonZeroU32::MIN,
                 not_found_grace: SECOND,
+                login_backoff: SECOND,
                 max_backoff: SECOND,
                 max_response_bytes: 1,
             },
+            network: config::Network::default(),
         };
         let permit = RateLimiter::new(NonZeroU32::MAX).deferred();
         let endpoint = Endpoint::new(&backend, &ResponseBudget::new(1 << 20)).unwrap();
-        endpoint.open(location, offset, permit).await
+        endpoint.open(location, offset, version, permit).await
     }
 
     fn heads(&self) -> Vec<String> {
@@ -240,4 +256,86 @@ async fn nothing_is_sent_anywhere_else() {
         assert_eq!(fault, Err(FileFault::Location(RefusedLocation::OtherOrigin)));
     }
     assert_eq!((vendor.heads().len(), elsewhere.heads().len()), (1, 0));
+}
+
+const SUNDAY: &str = "Last-Modified: Sun, 06 Nov 1994 08:49:37 GMT\r\n";
+const MONDAY: &str = "Last-Modified: Mon, 07 Nov 1994 08:49:37 GMT\r\n";
+const DATE: &str = "Date: Tue, 08 Nov 1994 08:49:37 GMT\r\n";
+
+/// The version of a file of nine bytes whose head has these headers.
+async fn version(headers: &str) -> FileVersion {
+    let vendor = Vendor::sends("200 OK", headers, 9, b"abcdefghi", Then::Close).await;
+    vendor.open(0).await.unwrap().version().clone()
+}
+
+/// A vendor that sends the bytes from the fourth on, with these headers.
+async fn part(headers: &str) -> Vendor {
+    let headers = format!("Content-Range: bytes 4-8/9\r\n{headers}");
+    Vendor::sends("206 Partial Content", &headers, 5, b"efghi", Then::Close).await
+}
+
+#[tokio::test]
+async fn continued_download_is_of_the_same_version() {
+    let settled = format!("{SUNDAY}{DATE}");
+    for (before, now, if_range) in [
+        ("ETag: \"a\"\r\n", "ETag: \"a\"\r\n", Some("if-range: \"a\"\r\n")),
+        ("ETag: \"a\"\r\n", "", Some("if-range: \"a\"\r\n")),
+        ("ETag: W/\"a\"\r\n", "ETag: W/\"a\"\r\n", None),
+        (&settled, SUNDAY, Some("if-range: sun, 06 nov 1994 08:49:37 gmt\r\n")),
+        (&settled, "", Some("if-range: sun, 06 nov 1994 08:49:37 gmt\r\n")),
+        (SUNDAY, SUNDAY, None),
+        ("", "", None),
+    ] {
+        let version = version(before).await;
+        let vendor = part(now).await;
+        let file = vendor.resume(4, &version).await.unwrap();
+        assert!(!file.version().differs_from(&version));
+        assert_eq!(file.version().has_validator(), version.has_validator(), "{before:?} {now:?}");
+        assert_eq!(read(Ok(file)).await, (b"efghi".to_vec(), Ok(())));
+        let head = vendor.heads().remove(0);
+        assert_eq!(head.contains("if-range"), if_range.is_some(), "{head}");
+        assert!(head.contains(if_range.unwrap_or_default()), "{head}");
+        // A vendor without ranges sends the whole.
+        let vendor = Vendor::sends("200 OK", before, 9, b"abcdefghi", Then::Close).await;
+        assert_eq!(read(vendor.resume(4, &version).await).await, (b"efghi".to_vec(), Ok(())));
+    }
+}
+
+#[tokio::test]
+async fn replaced_file_is_never_continued() {
+    let settled = format!("{SUNDAY}{DATE}");
+    for (before, now) in [
+        ("ETag: \"a\"\r\n", "ETag: \"b\"\r\n"),
+        ("ETag: W/\"a\"\r\n", "ETag: W/\"b\"\r\n"),
+        (&settled, MONDAY),
+        (SUNDAY, MONDAY),
+    ] {
+        let version = version(before).await;
+        let whole = Vendor::sends("200 OK", now, 9, b"ABCDEFGHI", Then::Close).await;
+        for vendor in [part(now).await, whole] {
+            assert_eq!(vendor.resume(4, &version).await.unwrap_err(), FileFault::Changed, "{before} {now}");
+        }
+    }
+    let version = version("").await;
+    for size in [8, 3] {
+        let vendor = Vendor::sends("200 OK", "", size, b"ABCDEFGH", Then::Close).await;
+        assert_eq!(vendor.resume(4, &version).await.unwrap_err(), FileFault::Changed, "{size}");
+    }
+}
+
+#[tokio::test]
+async fn part_of_an_unknown_version_is_refused() {
+    for (headers, status) in [
+        ("ETag: W/\"a\"\r\n", "206 Partial Content"),
+        (SUNDAY, "206 Partial Content"),
+        ("ETag: \"a\"\r\n", "200 OK"),
+    ] {
+        let version = version(headers).await;
+        let vendor = match status {
+            "200 OK" => Vendor::sends(status, "", 9, b"ABCDEFGHI", Then::Close).await,
+            _ => part("").await,
+        };
+        let Err(FileFault::Backend(fault)) = vendor.resume(4, &version).await else { panic!("{headers}") };
+        assert!(matches!(fault.kind, FaultKind::Malformed { .. }), "{fault}");
+    }
 }

@@ -19,19 +19,67 @@ async fn kept_connections_that_end_together_cost_one_request_more_each() {
     assert_eq!(peer.received().len(), before + 2);
 }
 
-#[tokio::test]
-async fn connection_is_kept_only_where_responses_identify_their_jobs() {
-    let record = r#"{"job_status":"RUNNING","running":true}"#;
+/// A Kinetica record as the vendor wraps it.
+fn record(state: &str) -> Reply {
+    let record = format!(r#"{{"job_status":"{state}","running":true}}"#);
     let wrapper = format!(r#"{{"status":"OK","data_str":{}}}"#, serde_json::Value::from(record));
-    let peer = Peer::start(move |_| Reply::json("200 OK", &wrapper)).await;
+    Reply::json("200 OK", &wrapper)
+}
+
+async fn poll_kinetica(endpoint: &Endpoint, id: &str) -> JobState {
+    let job = [JobRef::new("b", id)];
+    let response = endpoint.poll(&job, permit()).await.unwrap();
+    let element = response.elements()[0].as_ref().unwrap();
+    response.observe(&job[0], element).unwrap().state
+}
+
+fn connections_of(peer: &Peer) -> Vec<usize> {
+    peer.received().iter().map(|request| request.connection).collect()
+}
+
+#[tokio::test]
+async fn kept_connection_serves_only_answers_that_a_new_one_has_given() {
+    let peer = Peer::start(|_| record("RUNNING")).await;
+    let endpoint = endpoint(KineticaConfig::default(), &peer.url(), Configured::NONE);
+    // Each job's first answer comes over a connection of its own.
+    for id in ["1", "2"] {
+        assert_eq!(poll_kinetica(&endpoint, id).await, JobState::Running);
+    }
+    assert_eq!(connections_of(&peer), [0, 1]);
+    for id in ["1", "2", "1", "2"] {
+        assert_eq!(poll_kinetica(&endpoint, id).await, JobState::Running);
+    }
+    assert_eq!(connections_of(&peer), [0, 1, 2, 2, 2, 2]);
+}
+
+#[tokio::test]
+async fn changed_answer_over_a_kept_connection_is_requested_again_over_a_new_one() {
+    // The kept connection, the second, answers everything but the first request with
+    // another job's state.
+    let peer = Peer::start(|request: &Received| match (request.connection, request.nth) {
+        (1, 1..) => record("CANCELLED"),
+        _ => record("RUNNING"),
+    })
+    .await;
     let endpoint = endpoint(KineticaConfig::default(), &peer.url(), Configured::NONE);
     for _ in 0..3 {
-        let job = [JobRef::new("b", "1")];
-        let response = endpoint.poll(&job, permit()).await.unwrap();
-        let element = response.elements()[0].as_ref().unwrap();
-        assert_eq!(response.observe(&job[0], element).unwrap().state, JobState::Running);
+        assert_eq!(poll_kinetica(&endpoint, "1").await, JobState::Running);
     }
-    let connections: Vec<_> = peer.received().iter().map(|request| request.connection).collect();
-    assert_eq!(connections, [0, 1, 2]);
-    peer.client_closed(3).await;
+    // And that connection is used for nothing more.
+    assert_eq!(poll_kinetica(&endpoint, "1").await, JobState::Running);
+    assert_eq!(connections_of(&peer), [0, 1, 1, 2, 3]);
+}
+
+#[tokio::test]
+async fn second_response_at_once_closes_the_connection() {
+    let twice = || {
+        let Reply { bytes, then } = record("RUNNING");
+        Reply { bytes: [bytes.clone(), bytes].concat(), then }
+    };
+    let peer = Peer::start(move |_| twice()).await;
+    let endpoint = endpoint(KineticaConfig::default(), &peer.url(), Configured::NONE);
+    for _ in 0..4 {
+        assert_eq!(poll_kinetica(&endpoint, "1").await, JobState::Running);
+    }
+    assert_eq!(connections_of(&peer), [0, 1, 2, 3]);
 }

@@ -71,7 +71,7 @@ async fn file_counts_with_its_token_and_its_repeat() {
     let endpoint = endpoint(claret(), &peer.url(), exchanged("hush"));
     within_the_limit(&[&peer], 4, async |limiter| {
         let permit = limiter.acquire().await;
-        endpoint.open("/demo/download/a.csv", 0, permit).await.unwrap_err();
+        endpoint.open("/demo/download/a.csv", 0, None, permit).await.unwrap_err();
     })
     .await;
     assert_eq!(peer.received_at("/demo/download/a.csv").len(), 2);

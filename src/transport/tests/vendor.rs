@@ -21,6 +21,7 @@ pub(super) struct Received {
     /// Counts requests of the connection from 0.
     pub(super) nth: usize,
     pub(super) path: String,
+    pub(super) head: String,
     pub(super) authorization: Option<String>,
     pub(super) body: String,
 }
@@ -28,12 +29,12 @@ pub(super) struct Received {
 /// What is sent back, and what then becomes of the connection.
 #[derive(Clone, Debug)]
 pub(super) struct Reply {
-    bytes: Vec<u8>,
-    then: Then,
+    pub(super) bytes: Vec<u8>,
+    pub(super) then: Then,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Then {
+pub(super) enum Then {
     Keep,
     Close,
     Reset,
@@ -186,6 +187,7 @@ fn parsed(bytes: &[u8], connection: usize, nth: usize) -> Option<Received> {
     (body.len() >= length).then(|| Received {
         connection,
         nth,
+        head: format!("{head}\r\n"),
         path: head.split(' ').nth(1).unwrap().to_owned(),
         authorization: header("authorization"),
         body: body.to_owned(),

@@ -79,6 +79,10 @@ impl VendorConfig for ClaretConfig {
         &KIND
     }
 
+    fn key_in_path(&self) -> Option<&'static str> {
+        Some("tenant")
+    }
+
     fn sign_in(&self) -> SignIn {
         SignIn { scheme: Scheme::Exchange, description: "email and password" }
     }

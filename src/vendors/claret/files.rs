@@ -9,7 +9,9 @@ use serde_json::value::RawValue;
 use crate::{
     job::{Artifact, FaultKind},
     vendors::{
-        BaseUrl, FileFault, Part, RefusedLocation, file,
+        BaseUrl, FileFault, Part, RefusedLocation,
+        classification::HeadRules,
+        file,
         json::{self, Object},
         response,
     },
@@ -60,38 +62,22 @@ pub(super) fn request(base_url: &BaseUrl, location: &str) -> Result<Request<Byte
     Ok(request)
 }
 
-/// What the head of a response says, where it is not one that means "log in first":
-/// a redirect to the login page, that page itself, a page expired (419).
-pub(super) fn part(offset: u64, head: &Response<Bytes>) -> Result<Part, FileFault> {
-    let status = head.status();
-    let login = match status {
-        StatusCode::PARTIAL_CONTENT
-        | StatusCode::NOT_FOUND
-        | StatusCode::GONE
-        | StatusCode::RANGE_NOT_SATISFIABLE
-        | StatusCode::TOO_MANY_REQUESTS => false,
-        _ if status.is_redirection() => leads_to_login(head),
-        _ if status.as_u16() == 419 => true,
-        _ if status.is_server_error() => false,
-        _ => is_page(head),
-    };
-    if login {
-        Err(response::judged(FaultKind::CredentialsRejected, status).into())
-    } else {
-        file::part(offset, head)
+/// What the head of a response says. A redirect to the vendor's own login page means that the
+/// credentials are rejected, as does 419. Any other page is no file.
+pub(super) fn part(base_url: &BaseUrl, offset: u64, head: &Response<Bytes>) -> Result<Part, FileFault> {
+    let rules = HeadRules { login_at: Some(base_url), secret_refusals: None };
+    match rules.judge(head) {
+        Err(fault) if fault.kind == FaultKind::CredentialsRejected => Err(fault.into()),
+        _ if head.status() == StatusCode::OK && is_page(head) => {
+            Err(response::malformed("it is a page in HTML, not a file", head.status()).into())
+        }
+        _ => file::part(offset, head),
     }
 }
 
-fn leads_to_login(head: &Response<Bytes>) -> bool {
-    let location = head.headers().get(header::LOCATION).and_then(|location| location.to_str().ok());
-    let path = location.and_then(|location| location.split(['?', '#']).next()).unwrap_or_default();
-    path.trim_end_matches('/').ends_with("/login") || path == "login"
-}
-
-/// A file in HTML is an attachment, the login page is not.
+/// A file in HTML is an attachment.
 fn is_page(head: &Response<Bytes>) -> bool {
-    response::content_type(head.headers()).is_some_and(|kind| kind.contains("html"))
-        && !head.headers().contains_key(header::CONTENT_DISPOSITION)
+    response::is_page(head) && !head.headers().contains_key(header::CONTENT_DISPOSITION)
 }
 
 #[cfg(test)]
@@ -121,13 +107,11 @@ mod tests {
     }
 
     #[test]
-    fn whatever_leads_to_the_login_page_is_a_matter_of_credentials() {
+    fn own_login_page_is_a_matter_of_credentials() {
         for (status, name, value) in [
             (302, "location", "https://plan.claret.app/demo/login"),
             (302, "location", "/demo/login/?from=x"),
             (302, "location", "login"),
-            (200, "content-type", "text/html; charset=UTF-8"),
-            (403, "content-type", "text/html"),
             (419, "content-type", "application/json"),
             (401, "content-type", "application/json"),
         ] {
@@ -137,11 +121,24 @@ mod tests {
     }
 
     #[test]
-    fn what_leads_elsewhere_is_not() {
-        for location in ["https://elsewhere.example/a.csv", "/demo/login.csv", "/demo/nologin", ""] {
+    fn what_leads_elsewhere_or_is_a_page_says_nothing_about_credentials() {
+        for location in [
+            "https://elsewhere.example/a.csv",
+            "https://elsewhere.example/login",
+            "/demo/login.csv",
+            "/demo/nologin",
+            "",
+        ] {
             let redirected = Err(FileFault::Redirected { http_status: 302 });
             assert_eq!(read(302, &[("location", location), ("content-type", "text/html")]), redirected);
         }
+        let html = [("content-type", "text/html; charset=UTF-8")];
+        let kind = |status| match read(status, &html) {
+            Err(FileFault::Backend(fault)) => fault.kind,
+            other => panic!("{other:?}"),
+        };
+        assert!(matches!(kind(200), FaultKind::Malformed { why } if why.contains("HTML")));
+        assert_eq!(kind(403), FaultKind::Forbidden);
         assert_eq!(read(404, &[("content-type", "text/html")]), Err(FileFault::Missing { http_status: 404 }));
         let page = [("content-type", "text/html"), ("content-disposition", "attachment; filename=a.html")];
         assert_eq!(read(200, &page).unwrap().content_type, "text/html");

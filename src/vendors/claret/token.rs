@@ -5,7 +5,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{check_session, request};
+use super::request;
 use crate::{
     job::{BackendFault, FaultKind},
     vendors::{BaseUrl, Token, TokenExchange, json::Object, percent_encoded, response},
@@ -36,10 +36,16 @@ impl TokenExchange for Login {
         Ok(request)
     }
 
-    fn interpret(&self, response: &Response<Bytes>) -> Result<Token, BackendFault> {
+    fn refusals(&self) -> &'static [StatusCode] {
+        &[StatusCode::UNPROCESSABLE_ENTITY]
+    }
+
+    fn login_at(&self) -> Option<&BaseUrl> {
+        Some(&self.base_url)
+    }
+
+    fn read_token(&self, response: &Response<Bytes>) -> Result<Token, BackendFault> {
         let status = response.status();
-        check_session(response)?;
-        response::check_exchange(response, &[StatusCode::UNPROCESSABLE_ENTITY])?;
         let body = Object::parse(response.body());
         if !status.is_success() {
             let words = body.and_then(|body| body.text("message")).unwrap_or_default();

@@ -1,12 +1,12 @@
 //! What the `errors` of a GraphQL response mean.
 //!
-//! An expired token is one of them, with HTTP 200. The specification fixes only
-//! `message` and `path`; the `type` in `extensions` is what Datasaur's own client
-//! goes by, the `code` is what most servers send.
+//! An expired token is one of them, with HTTP 200, and so may be an outage. The
+//! specification fixes only `message` and `path`; [`ErrorClass`] reads the rest.
 
 use http::StatusCode;
 use serde_json::value::RawValue;
 
+use super::error_class::ErrorClass;
 use crate::{
     job::{BackendFault, FaultKind, JobFault, JobRef},
     vendors::{
@@ -20,17 +20,9 @@ pub(super) struct GraphqlErrors(Vec<GraphqlError>);
 
 struct GraphqlError {
     message: String,
-    kind: Kind,
+    class: ErrorClass,
     /// Position in the list of jobs that the error is about.
     position: Option<usize>,
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum Kind {
-    Credentials,
-    Forbidden,
-    NotFound,
-    Other,
 }
 
 impl GraphqlErrors {
@@ -47,7 +39,7 @@ impl GraphqlErrors {
 
     /// What a response with errors and without a list of jobs says of each job.
     pub(super) fn of_the_whole(&self, jobs: &[JobRef], status: StatusCode) -> Result<JobFault, BackendFault> {
-        if let Some(kind) = backend_refusal(&self.0) {
+        if let Some(kind) = backend_fault(&self.0) {
             return Err(response::judged(kind, status));
         }
         let refuses_one = self.0.iter().any(GraphqlError::is_refusal);
@@ -59,6 +51,10 @@ impl GraphqlErrors {
             // Of the other jobs nothing is known, so each has to be polled again.
             _ if refuses_one => return Err(response::judged(FaultKind::Forbidden, status)),
             _ => {}
+        }
+        // What a resolver throws has this class, so the words come first.
+        if let Some(kind) = self.0.iter().find_map(|error| error.class.outage()) {
+            return Err(response::judged(kind, status));
         }
         let message = self.0.iter().map(|error| error.message.as_str()).find(|message| !message.is_empty());
         Err(response::rejected(message.unwrap_or("an error without a message"), status))
@@ -73,7 +69,7 @@ impl GraphqlErrors {
         job: &JobRef,
         has_data: bool,
     ) -> Result<Option<JobFault>, BackendFault> {
-        if !has_data && let Some(kind) = backend_refusal(&self.0) {
+        if !has_data && let Some(kind) = backend_fault(&self.0) {
             return Err(kind.into());
         }
         let errors: Vec<_> = self.0.iter().filter(|error| speaks_for_it(error.position)).collect();
@@ -82,14 +78,32 @@ impl GraphqlErrors {
     }
 }
 
-/// What the errors refuse to the gateway whatever job it polls: one with a position is
+/// What the errors say about the backend whatever job was polled: one with a position is
 /// about that job alone.
-fn backend_refusal(errors: &[GraphqlError]) -> Option<FaultKind> {
-    let refused = |kind| errors.iter().any(|error| error.position.is_none() && error.kind == kind);
-    if refused(Kind::Credentials) {
-        Some(FaultKind::CredentialsRejected)
-    } else {
-        refused(Kind::Forbidden).then_some(FaultKind::Forbidden)
+fn backend_fault(errors: &[GraphqlError]) -> Option<FaultKind> {
+    let has = |class| errors.iter().any(|error| error.position.is_none() && error.class == class);
+    let classes =
+        [ErrorClass::Credentials, ErrorClass::Throttled, ErrorClass::Unavailable, ErrorClass::Forbidden];
+    classes.into_iter().find(|class| has(*class)).and_then(|class| match class {
+        ErrorClass::Credentials => Some(FaultKind::CredentialsRejected),
+        ErrorClass::Forbidden => Some(FaultKind::Forbidden),
+        class => class.outage(),
+    })
+}
+
+impl ErrorClass {
+    /// The fault of a response that is not well for a while.
+    fn outage(self) -> Option<FaultKind> {
+        match self {
+            Self::Throttled => Some(FaultKind::Throttled),
+            Self::Unavailable => Some(FaultKind::Unavailable {
+                why: "its GraphQL error says that it is unavailable".to_owned(),
+            }),
+            Self::Internal => {
+                Some(FaultKind::Unavailable { why: "its GraphQL error is an internal one".to_owned() })
+            }
+            _ => None,
+        }
     }
 }
 
@@ -97,38 +111,26 @@ impl GraphqlError {
     fn read(error: &RawValue) -> Self {
         let error = Object::of(error);
         let part = |name| error.as_ref()?.get(name);
-        let extensions = part("extensions").and_then(Object::of);
-        let extension = |name| extensions.as_ref()?.text(name);
         let message = part("message").and_then(json::text).unwrap_or_default();
-        let (code, class) = (extension("code").unwrap_or_default(), extension("type").unwrap_or_default());
-        let kind = match (message.trim(), code.as_str(), class.as_str()) {
-            ("Unauthorized", _, _) | (_, "UNAUTHENTICATED", _) | (_, _, "AuthenticationError") => {
-                Kind::Credentials
-            }
-            ("Forbidden", _, _) | (_, "FORBIDDEN", _) | (_, _, "ForbiddenError" | "AuthorizationError") => {
-                Kind::Forbidden
-            }
-            (_, "NOT_FOUND", _) | (_, _, "NotFoundError") => Kind::NotFound,
-            _ => Kind::Other,
-        };
+        let class = error.as_ref().map_or(ErrorClass::Other, |error| ErrorClass::of(&message, error));
         // A path goes through the alias to the position, and may go on to a field
         // whose null has spread to the whole element.
         let path = part("path").and_then(json::list).unwrap_or_default();
         let position = path.get(1).and_then(|position| position.get().parse().ok());
-        Self { message, kind, position }
+        Self { message, class, position }
     }
 
     fn is_refusal(&self) -> bool {
-        matches!(self.kind, Kind::Credentials | Kind::Forbidden)
+        matches!(self.class, ErrorClass::Credentials | ErrorClass::Forbidden)
     }
 
     /// What it says about the job that it stands in place of.
     fn about(&self, job: &JobRef) -> JobFault {
-        match self.kind {
+        match self.class {
             // With a position, the path has said what it is that was not found.
-            Kind::NotFound if self.position.is_some() => JobFault::NotFound,
+            ErrorClass::NotFound if self.position.is_some() => JobFault::NotFound,
             _ if refusal::says_no_such_job(&self.message, job) => JobFault::NotFound,
-            Kind::Forbidden | Kind::Credentials => JobFault::Forbidden,
+            ErrorClass::Forbidden | ErrorClass::Credentials => JobFault::Forbidden,
             _ => JobFault::Malformed { why: "an error stands in its place" },
         }
     }

@@ -9,6 +9,8 @@ use crate::{
     vendors::{Observations, observations},
 };
 
+mod outages;
+
 const ID: &str = "AutoLabelQueue:dcbf6ed3-3841-46c1-8f6a-2affb53ac637";
 
 fn adapter() -> Datasaur {
@@ -272,7 +274,7 @@ fn an_expired_token_is_an_error_with_http_200() {
 
 #[test]
 fn errors_without_data_are_a_refusal_in_the_vendors_words() {
-    let internal = error("Internal server error", &json!(null), &json!({"code":"INTERNAL_SERVER_ERROR"}));
+    let internal = error("Internal server error", &json!(null), &json!({"code":"BAD_USER_INPUT"}));
     let rejected = |message: &str| FaultKind::Rejected { message: message.into() };
     for data in [json!(null), json!({}), json!({"result":null}), json!({"result":{}}), json!(7)] {
         let body = json!({"errors":[{}, internal],"data":data});
@@ -408,7 +410,7 @@ fn no_data_and_no_errors_is_malformed() {
     let invalid_utf8 = answer(200, b"{\"data\":{\"result\":[{\"id\":\"a\xff\"}]}}".as_slice());
     assert_eq!(observations(&adapter(), &jobs(&["a"]), &invalid_utf8), malformed("not a GraphQL response"));
     let html = Response::builder().header("Content-Type", "text/html").body("<html>".into()).unwrap();
-    assert_eq!(observations(&adapter(), &jobs(&["a"]), &html), malformed("not JSON"));
+    assert_eq!(observations(&adapter(), &jobs(&["a"]), &html), malformed("it is a page in HTML, not JSON"));
 }
 
 #[test]
@@ -418,7 +420,7 @@ fn http_status_decides_before_the_body() {
         let kind = |status| read_at(status, &["a"], body).unwrap_err().kind;
         assert_eq!(kind(401), FaultKind::CredentialsRejected);
         assert_eq!(kind(403), FaultKind::Forbidden);
-        assert!(matches!(kind(429), FaultKind::Throttled { .. }));
+        assert!(matches!(kind(429), FaultKind::Throttled));
         assert!(matches!(kind(500), FaultKind::Unavailable { .. }));
     }
     for body in [good.as_str(), "", "<html>"] {

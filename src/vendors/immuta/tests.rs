@@ -281,7 +281,9 @@ fn token_ends_when_the_vendor_says() {
 
 #[test]
 fn refused_api_key_is_a_matter_of_credentials() {
-    for response in [json(400, "{}"), json(401, ""), html(403), json(200, r#"{"authenticated":false}"#)] {
+    for response in
+        [json(400, "{}"), json(401, ""), html(401), json(403, "{}"), json(200, r#"{"authenticated":false}"#)]
+    {
         assert_eq!(exchange(&response).unwrap_err().kind, FaultKind::CredentialsRejected);
     }
     let fault = exchange(&json(404, r#"{"message":"Not Found"}"#)).unwrap_err();

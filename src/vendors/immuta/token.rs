@@ -28,9 +28,12 @@ impl TokenExchange for ApiKeyExchange {
         Ok(self.base_url.post("/bim/apikey/authenticate", &json!({ "apikey": secret.expose_secret() })))
     }
 
-    fn interpret(&self, response: &Response<Bytes>) -> Result<Token, BackendFault> {
+    fn refusals(&self) -> &'static [StatusCode] {
+        &[StatusCode::BAD_REQUEST]
+    }
+
+    fn read_token(&self, response: &Response<Bytes>) -> Result<Token, BackendFault> {
         let status = response.status();
-        response::check_exchange(response, &[StatusCode::BAD_REQUEST])?;
         if !status.is_success() {
             return Err(response::rejected(&words(response), status));
         }

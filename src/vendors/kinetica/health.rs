@@ -12,7 +12,7 @@ use super::{
     super::{HealthCheck, json, json::Object, response},
     Kinetica, Outcome,
     avro::{self, Kind},
-    fault,
+    messages,
 };
 use crate::job::{BackendFault, FaultKind};
 
@@ -24,12 +24,10 @@ impl HealthCheck for Kinetica {
         self.post(PATH, None, &[])
     }
 
-    fn read_health(&self, response: &Response<Bytes>) -> Result<(), BackendFault> {
+    fn read_health_body(&self, response: &Response<Bytes>) -> Result<(), BackendFault> {
         match self.unwrap_response(PATH, response)? {
-            Outcome::Error(message) => {
-                Err(fault(&message, response)
-                    .unwrap_or_else(|| response::rejected(&message, response.status())))
-            }
+            Outcome::Error(message) => Err(messages::cluster_fault(&message, None, response.status())
+                .unwrap_or_else(|| response::rejected(&message, response.status()))),
             Outcome::Record(record) => {
                 let record = record.and_then(|record| self.record_json(RESPONSE, record));
                 read(&record.unwrap_or_default())
@@ -53,5 +51,5 @@ fn read(record: &str) -> Result<(), BackendFault> {
     } else {
         return Ok(());
     };
-    Err(FaultKind::Unavailable { retry_after: None, why: why.to_owned() }.into())
+    Err(FaultKind::Unavailable { why: why.to_owned() }.into())
 }

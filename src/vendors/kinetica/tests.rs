@@ -3,7 +3,10 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::{job::Progress, vendors::observations};
+use crate::{
+    job::{FaultKind, Progress},
+    vendors::observations,
+};
 
 mod binary;
 mod standby;
@@ -344,15 +347,15 @@ fn http_status_decides_before_the_body() {
         assert!(matches!(fault.kind, FaultKind::Unavailable { .. }));
     }
     let throttled = read(&answer(429, "application/json", job_not_found)).unwrap_err();
-    assert_eq!(throttled.kind, FaultKind::Throttled { retry_after: None });
+    assert_eq!(throttled.kind, FaultKind::Throttled);
 }
 
 #[test]
 fn response_that_is_not_the_wrapper_is_malformed() {
-    assert_eq!(read(&answer(200, "text/html", "<html>")), Err(malformed("not JSON")));
+    assert_eq!(read(&answer(200, "text/html", "<html>")), Err(malformed("it is a page in HTML, not JSON")));
     let missing_type = Response::new(Bytes::from("<html>"));
     assert_eq!(missing_type.headers(), &HeaderMap::new());
-    assert_eq!(read(&missing_type), Err(malformed("not the documented wrapper")));
+    assert_eq!(read(&missing_type), Err(malformed("it is a page in HTML, not JSON")));
     let twice = r#"{"status":"OK","status":"ERROR"}"#;
     for body in ["", "null", "[]", r#"["OK","","","",""]"#, "{}", r#"{"status":null}"#, twice] {
         let fault = read(&answer(200, "application/json", body)).unwrap_err();

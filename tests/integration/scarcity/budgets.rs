@@ -98,6 +98,7 @@ async fn download(
         job: Some(job.clone()),
         artifact_id: artifact_id.to_owned(),
         offset: offset.try_into().unwrap(),
+        ..Default::default()
     };
     let mut stream = guard(client.clone().download_artifact(request)).await?.into_inner();
     let first = guard(stream.message()).await?.expect("a first response");

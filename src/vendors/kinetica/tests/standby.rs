@@ -65,7 +65,7 @@ fn job_without_a_tag_is_unpollable_at_a_standby() {
 
 #[test]
 fn cluster_is_healthy_while_it_runs_and_drains_nothing() {
-    let unavailable = |why: &str| Err(FaultKind::Unavailable { retry_after: None, why: why.into() }.into());
+    let unavailable = |why: &str| Err(FaultKind::Unavailable { why: why.into() }.into());
     let no_status = || Err(malformed("it holds no system status"));
     let system = |system: &str| json!({"status_map": {"system": system}, "info": {}}).to_string();
     for (record, wanted) in [

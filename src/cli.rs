@@ -18,6 +18,8 @@ mod download;
 mod exit;
 mod fault;
 mod get;
+mod healthcheck;
+mod inspect;
 mod json;
 mod present;
 mod render;
@@ -31,11 +33,14 @@ mod watcher;
 pub use exit::Exit;
 use exit::Failure;
 
-use crate::config::{Config, EnvFile, Environment, InvalidConfig};
+use crate::{
+    config::{Config, EnvFile, Environment, InvalidConfig},
+    telemetry::build,
+};
 
 /// One gRPC contract over every vendor's asynchronous-job API.
 #[derive(Debug, Parser)]
-#[command(name = "jobwatch", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
+#[command(name = "jobwatch", version = build::LONG_VERSION, after_help = EXIT_CODES, disable_help_subcommand = true)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -63,8 +68,14 @@ enum Command {
     Batch(client::Query),
     /// Download one of a job's files, its result or its vendor payload.
     Download(download::Args),
+    /// Show the backends of a gateway.
+    Backends(inspect::Backends),
+    /// Show the jobs that a gateway polls or retains.
+    Jobs(inspect::Jobs),
     /// Make bearer tokens for callers.
     Token(token::Args),
+    /// Check that a gateway accepts calls. Exits with 0 or 1.
+    Healthcheck(healthcheck::Args),
     /// Run a gateway with simulated vendors and watch their jobs.
     #[cfg(feature = "demo")]
     #[command(after_long_help = simulate::long_help())]
@@ -116,7 +127,10 @@ impl Command {
             Self::Watch(args) => until_interrupted(args.run()).await,
             Self::Batch(query) => until_interrupted(batch::run(query)).await,
             Self::Download(args) => until_interrupted(args.run()).await,
+            Self::Backends(args) => until_interrupted(args.run()).await,
+            Self::Jobs(args) => until_interrupted(args.run()).await,
             Self::Token(args) => args.run(),
+            Self::Healthcheck(args) => args.run().await,
             #[cfg(feature = "demo")]
             Self::Demo(args) => args.run().await,
             #[cfg(feature = "demo")]

@@ -31,11 +31,13 @@ mod circuit_breaker;
 mod download;
 mod download_slots;
 mod get;
+mod inspection;
 mod intervals;
 mod isolation;
 mod job_table;
 mod list;
 mod notification_queue;
+mod outage;
 mod planner;
 mod poll;
 mod poll_loop;
@@ -55,11 +57,12 @@ pub use caller::{Caller, CallerKey, CallerLimits};
 pub use circuit_breaker::{Admission, CircuitBreaker, Pause};
 pub use download::{Download, DownloadFailure, DownloadOptions, RESULT, VENDOR_PAYLOAD};
 pub use get::GetOptions;
+pub use inspection::{JobPage, JobReport};
 pub use intervals::PollInterval;
 pub use job_table::{Interruption, JobRecord, LatestStatus, PollOutcome};
 pub use notification_queue::NotificationQueue;
 pub use quota::WatchLimits;
-pub use report::{Health, Report};
+pub use report::{Circuit, Health, Report};
 pub use state::PollPlan;
 pub use subscription::{Interest, Purpose, Subscription};
 pub use watch::{Event, Update, Watch, WatchOptions};
@@ -120,6 +123,13 @@ pub trait JobStatuses: Send + Sync + 'static {
 
     /// How each backend is doing, sorted by name.
     fn backends(&self) -> Vec<BackendReport>;
+
+    /// The names of all backends, sorted.
+    fn backend_names(&self) -> Vec<Arc<str>>;
+
+    /// At most `limit` jobs of a backend, from this number on; `None` where there is no such
+    /// backend.
+    fn jobs(&self, backend: &str, from: usize, limit: usize) -> Option<JobPage>;
 }
 
 /// What the engine needs to know of a backend.
@@ -175,6 +185,17 @@ pub struct Engine {
     stop: CancellationToken,
     /// A task that polls has ended by itself.
     failed: CancellationToken,
+}
+
+/// What an engine uses, each beside its limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Open watches and waiting calls.
+    pub watches: (usize, usize),
+    /// Jobs in the tables of all backends.
+    pub jobs: (usize, usize),
+    /// Bytes of all statuses.
+    pub status_bytes: (u64, u64),
 }
 
 /// How a backend is doing.
@@ -453,6 +474,24 @@ impl Engine {
         self.memory.cache.get(job).filter(|last| last.snapshot.holds(parts))
     }
 
+    /// What is in use of what is bounded.
+    pub fn usage(&self) -> Usage {
+        let Memory { budget, limits, .. } = &*self.memory;
+        Usage {
+            watches: (self.quotas.open(), self.quotas.limits().total),
+            jobs: (self.memory.jobs(), limits.jobs),
+            status_bytes: (budget.used(), budget.limit()),
+        }
+    }
+
+    /// Logs what has lasted for another minute. To be called every second or so.
+    pub fn remind(&self) {
+        let now = Instant::now();
+        for backend in self.backends.load().values() {
+            backend.engine.remind(now);
+        }
+    }
+
     fn refused(&self, refusal: Refusal) -> Failure {
         let MemoryLimits { status_bytes, jobs, .. } = self.memory.limits;
         match refusal {
@@ -500,6 +539,14 @@ impl JobStatuses for Engine {
             rejected_credentials: backend.downloads.rejected_credentials(),
         };
         self.backends.load().iter().map(report).collect()
+    }
+
+    fn backend_names(&self) -> Vec<Arc<str>> {
+        self.backends.load().keys().cloned().collect()
+    }
+
+    fn jobs(&self, backend: &str, from: usize, limit: usize) -> Option<JobPage> {
+        self.jobs_of(backend, from, limit)
     }
 }
 

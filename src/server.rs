@@ -1,6 +1,6 @@
 //! The gRPC server: services, layers, drain.
 
-use std::{io, num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use thiserror::Error;
 use tokio::{net::TcpListener, time::timeout};
@@ -11,6 +11,7 @@ use tracing::{info, warn};
 
 use crate::{
     access::{Access, AccessError},
+    admin::{self, Admin, Phase, Readiness},
     api::Service,
     config::{Backend, Config, IDLE_CONNECTION_BYTES},
     engine::{BackendSetup, Engine, EngineLimits, MemoryLimits, PollInterval, PollPlan, WatchLimits},
@@ -18,6 +19,7 @@ use crate::{
         self,
         served::job_status_service_server::{JobStatusServiceServer, SERVICE_NAME},
     },
+    telemetry::build,
     transport::{Backoff, Endpoint, RateLimiter, ResponseBudget, SetupError},
 };
 
@@ -27,10 +29,12 @@ mod descriptors;
 mod dispatch;
 mod listener;
 mod messages;
+mod observe;
 mod repeats;
 mod request_body;
 mod rotation;
 mod tls;
+mod upkeep;
 mod usage;
 mod wire;
 
@@ -39,6 +43,7 @@ use listener::Listener;
 use rotation::Rotation;
 use tls::Tls;
 pub use tls::TlsError;
+use upkeep::Upkeep;
 use usage::{Room, Usage};
 
 /// How long open calls may continue after the shutdown began. Calls that wait for a
@@ -51,6 +56,14 @@ pub enum ServeError {
     /// The socket failed.
     #[error(transparent)]
     Socket(#[from] io::Error),
+    /// The admin address can't be listened on.
+    #[error("admin.listen {address} can't be listened on: {error}")]
+    Admin {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        error: io::Error,
+    },
     /// A backend can't be set up.
     #[error("backends.{backend}: {error}")]
     Backend {
@@ -81,7 +94,7 @@ pub async fn run(
     config: Config,
 ) -> Result<(), ServeError> {
     let descriptors = descriptors::connections(&config);
-    let Config { server, access, limits, backends } = config;
+    let Config { server, admin, log, access, limits, backends } = config;
     let connections = limits.connections.min(descriptors);
     if connections < limits.connections {
         warn!(
@@ -124,11 +137,25 @@ pub async fn run(
         let access = Arc::clone(&access);
         async move { access.refresh().await }
     }));
-    let service = Service::new(engine, limits.batch_size, server.default_deadline)
+    let readiness = Readiness::default();
+    let admin_limits = admin::Limits {
+        responses: Arc::clone(&response_budget),
+        response_bytes: response_budget.available() as u64,
+        connections,
+        certificate: server.tls.as_ref().map(|tls| tls.cert.clone()),
+    };
+    let answers = Admin { readiness: readiness.clone(), engine: Arc::clone(&engine), limits: admin_limits };
+    let _admin = match admin.listen {
+        Some(address) => Some(serve_admin(address, answers).await?),
+        None => None,
+    };
+    let service = Service::new(Arc::clone(&engine), limits.batch_size, server.default_deadline)
         .with_message_bytes(limits.message_bytes);
 
     let (mut health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<JobStatusServiceServer<Service<Engine>>>().await;
+    let upkeep = Upkeep { engine, health: health.clone(), publishes_backends: access.is_open() };
+    let upkeep = AbortOnDropHandle::new(tokio::spawn(upkeep.run()));
 
     let others = Routes::new(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
@@ -136,7 +163,7 @@ pub async fn run(
         .prepare();
     let (tls, tls_files) = tls.unzip();
     let _tls_files = tls_files.map(|files| AbortOnDropHandle::new(tokio::spawn(files.run())));
-    let dispatch = Dispatch::new(service, Arc::clone(&access), others);
+    let dispatch = Dispatch::new(service, Arc::clone(&access), others, log.access);
     let address = listener.local_addr()?;
     let usage = Usage::new(room);
     let at_most = (connections, limits.streams_per_connection);
@@ -152,7 +179,16 @@ pub async fn run(
         "connections take at most {} bytes",
         limits.connection_bytes
     );
-    info!(%address, backends = names.join(","), tls = server.tls.is_some(), "listening on {address}");
+    info!(
+        %address,
+        backends = names.join(","),
+        tls = server.tls.is_some(),
+        version = build::VERSION,
+        commit = build::COMMIT,
+        features = build::features(),
+        "listening on {address}"
+    );
+    readiness.set(Phase::Ready);
 
     tokio::select! {
         biased;
@@ -161,7 +197,9 @@ pub async fn run(
         () = &mut serving => {}
         () = poll_tasks.failed() => return Err(ServeError::PollTask),
     }
+    readiness.set(Phase::Draining);
     info!(drain_s = DRAIN.as_secs(), "shutdown began");
+    drop(upkeep);
     // Notify the health watches, then end them: they have no end of their own.
     for service in ["", SERVICE_NAME] {
         health.set_service_status(service, ServingStatus::NotServing).await;
@@ -174,6 +212,20 @@ pub async fn run(
     drop(poll_tasks);
     info!("stopped");
     Ok(())
+}
+
+/// Serves the admin address until the returned value is dropped.
+async fn serve_admin(address: SocketAddr, admin: Admin) -> Result<AbortOnDropHandle<()>, ServeError> {
+    let failed = |error| ServeError::Admin { address, error };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    info!(%address, "admin address is {address}");
+    let serving = async move {
+        if let Err(error) = admin.serve(listener).await {
+            warn!(%error, "admin address failed");
+        }
+    };
+    Ok(AbortOnDropHandle::new(tokio::spawn(serving)))
 }
 
 /// The engine's settings for a backend.

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::status;
 use crate::{
-    engine::{BackendReport, Event, Health, LatestStatus, RejectedCredentials, Report, Update},
+    engine::{BackendReport, Event, Health, JobReport, LatestStatus, RejectedCredentials, Report, Update},
     job::{JobRef, View},
     proto::{
         served::{self, watch_job_response},
@@ -51,6 +51,8 @@ pub(super) fn backend(backend: BackendReport) -> pb::Backend {
         queued_calls,
         rate_in_use,
         quarantined_jobs,
+        // The health says as much to callers.
+        circuit: _,
     } = report;
     pb::Backend {
         last_error: last_fault.map(|fault| status::to_proto(&status::of_last_fault(&fault, &name))),
@@ -85,6 +87,28 @@ fn rejected_credentials(rejected: RejectedCredentials) -> pb::RejectedCredential
     }
 }
 
+/// What is known of a job's polls.
+pub(super) fn job(report: JobReport) -> pb::InspectedJob {
+    let JobReport { job, state, subscribers, last_poll, last_change, next_poll, quarantined, failure } =
+        report;
+    let error = failure.map(|failure| status::to_proto(&status::of_failure(&failure, &job, "job")));
+    let JobRef { backend, id, tag, .. } = job;
+    pb::InspectedJob {
+        job: Some(pb::JobRef {
+            backend: backend.as_ref().into(),
+            job_id: id.as_ref().into(),
+            job_tag: tag.as_deref().unwrap_or_default().into(),
+        }),
+        state: state.map(|state| i32::from(state as u8)),
+        subscribers: count(subscribers),
+        last_poll_time: last_poll.map(timestamp),
+        last_change_time: last_change.map(timestamp),
+        next_poll_time: next_poll.map(timestamp),
+        quarantined,
+        last_error: error,
+    }
+}
+
 fn count(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
@@ -94,6 +118,7 @@ mod tests {
     use std::{num::NonZeroUsize, time::Duration};
 
     use super::*;
+    use crate::engine::Circuit;
 
     #[test]
     fn backend_load_is_reported_in_its_message() {
@@ -106,6 +131,7 @@ mod tests {
             queued_calls: 7,
             rate_in_use: 0.5,
             quarantined_jobs: 2,
+            circuit: Circuit::Closed,
         };
         let max_batch = NonZeroUsize::MIN;
         let rejected_credentials = Some(RejectedCredentials {

@@ -14,8 +14,8 @@ use serde_path_to_error::Segment;
 use toml::{Table, Value};
 
 use super::{
-    Access, Backend, Config, Credentials, Environment, IDLE_CONNECTION_BYTES, InvalidConfig, Limits, Poll,
-    Problem, Proxies, Server, Tls,
+    Access, Admin, Backend, Config, Credentials, Environment, IDLE_CONNECTION_BYTES, InvalidConfig, Limits,
+    Log, Poll, Problem, Proxies, Server, Tls,
     credentials::{self, Checked, CredentialKeys, SecretSources},
     network::{self, NetworkKeys},
     overrides,
@@ -38,6 +38,10 @@ struct Keys {
     allow_inline_secrets: bool,
     #[serde(deserialize_with = "values::table")]
     server: Server,
+    #[serde(deserialize_with = "values::table")]
+    admin: Admin,
+    #[serde(deserialize_with = "values::table")]
+    log: Log,
     #[serde(deserialize_with = "values::table")]
     access: Access,
     #[serde(deserialize_with = "values::table")]
@@ -199,14 +203,16 @@ impl Checker<'_> {
             self.tls(tls);
         }
         self.plaintext(&keys.server);
+        keys.log.check(&mut self.problems);
+        keys.admin.check(keys.server.listen, &mut self.problems);
         keys.access.check(keys.server.tls.as_ref(), &mut self.problems);
-        let Keys { server, mut access, mut limits, backends, .. } = keys;
+        let Keys { server, admin, log, mut access, mut limits, backends, .. } = keys;
         if let Some(jwt) = access.jwt.as_mut().filter(|jwt| jwt.jwks_url.is_some()) {
             jwt.proxies = network::environment(self.secrets.env, &mut self.problems);
         }
         self.limits(&mut limits);
         let backends = self.backends(backends, &limits);
-        Some(Config { server, access, limits, backends: backends? })
+        Some(Config { server, admin, log, access, limits, backends: backends? })
     }
 
     /// Without TLS only this machine's callers may connect, unless that is wanted.

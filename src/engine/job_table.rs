@@ -171,6 +171,8 @@ pub(super) struct Waiting {
     pub(super) deadline: Instant,
     /// Whose call has it.
     pub(super) caller: CallerKey,
+    /// When that call came.
+    pub(super) since: Instant,
 }
 
 impl JobTable {
@@ -222,6 +224,11 @@ impl JobTable {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &JobEntry)> {
         self.entries.iter()
+    }
+
+    /// A number above all jobs'.
+    pub(super) fn end(&self) -> usize {
+        self.entries.capacity()
     }
 
     pub(super) fn len(&self) -> usize {

@@ -18,6 +18,7 @@ use tonic::{
 };
 use tower::Service;
 
+use super::observe::{Observed, Principal};
 use crate::{
     access::{self, Access, Evidence, Grant, Refused},
     api,
@@ -43,18 +44,24 @@ impl CertificateNames {
 pub(super) struct Dispatch {
     jobs: Jobs,
     access: Arc<Access>,
+    access_log: bool,
     others: Routes,
 }
 
 impl Dispatch {
-    pub(super) fn new(service: api::Service<Engine>, access: Arc<Access>, others: Routes) -> Self {
+    pub(super) fn new(
+        service: api::Service<Engine>,
+        access: Arc<Access>,
+        others: Routes,
+        access_log: bool,
+    ) -> Self {
         let mut jobs = JobStatusServiceServer::new(service)
             .max_decoding_message_size(api::LONGEST_REQUEST)
             .max_encoding_message_size(usize::MAX);
         for encoding in [CompressionEncoding::Gzip, CompressionEncoding::Zstd] {
             jobs = jobs.accept_compressed(encoding).send_compressed(encoding);
         }
-        Self { jobs, access, others }
+        Self { jobs, access, access_log, others }
     }
 }
 
@@ -68,9 +75,11 @@ impl Service<Request<Body>> for Dispatch {
         Service::<Request<Body>>::poll_ready(&mut self.others, cx)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         if is_for_jobs(request.uri().path()) {
-            if self.access.is_open() { self.jobs.call(request) } else { self.call_identified(request) }
+            let is_open = self.access.is_open();
+            let observed = Observed::begin(&mut request, !is_open, self.access_log);
+            observed.response(if is_open { self.jobs.call(request) } else { self.call_identified(request) })
         } else {
             Box::pin(self.others.call(request))
         }
@@ -111,6 +120,7 @@ fn begin(
         Ok(grant) => grant,
         Err(refused) => return refuse(api::of_refused(&refused)),
     };
+    Principal::note(&request, &grant);
     if let Some(Err(exceeded)) = grant.usage().map(|usage| usage.begin_call()) {
         return refuse(api::of_rate_exceeded(exceeded));
     }

@@ -22,6 +22,7 @@ use super::{
     usage::{ConnectionUsage, Usage},
     wire::Wire,
 };
+use crate::telemetry::metrics::metrics;
 
 /// How long to wait after the system refused a connection (as it does without
 /// free file descriptors) before accepting again.
@@ -136,13 +137,14 @@ impl Listener {
         permit: OwnedSemaphorePermit,
     ) {
         let (shared, tls, failed) = (Arc::clone(&self.shared), self.tls.clone(), Arc::clone(&self.failed));
+        let counted = metrics().open_connection();
         self.tasks.spawn(async move {
             if let Err(error) = handle(stream, tls, usage, shared).await
                 && let Some(repeats) = failed.log_now()
             {
                 warn!(address = %address.ip(), repeats, %error, "handshake failed");
             }
-            drop(permit);
+            drop((counted, permit));
         });
     }
 }

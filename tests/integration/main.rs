@@ -22,6 +22,7 @@ mod field;
 mod harness;
 #[cfg(target_os = "linux")]
 mod one_core;
+mod operations;
 mod outages;
 mod program;
 mod proxy;

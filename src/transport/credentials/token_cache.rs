@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::{SharedBudget, Version, credential, sensitive};
 use crate::{
     job::{BackendFault, FaultKind},
+    telemetry::metrics::metrics,
     transport::{HttpClient, Permit, redaction},
     vendors::{Adapter, Expiry, Token, TokenExchange},
 };
@@ -148,6 +149,11 @@ impl TokenCache {
         refreshed: Result<Token, BackendFault>,
         budget: &SharedBudget,
     ) -> Result<CachedToken, BackendFault> {
+        metrics().token_refreshed(match &refreshed {
+            Ok(_) => "ok",
+            Err(fault) if fault.kind == FaultKind::CredentialsRejected => "rejected",
+            Err(_) => "failed",
+        });
         let now = Instant::now();
         let mut state = self.lock();
         state.refreshes += 1;

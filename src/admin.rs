@@ -1,0 +1,227 @@
+//! The HTTP server for operators: probes, metrics, the log level.
+//!
+//! | path | response |
+//! | --- | --- |
+//! | `GET /livez` | 200 while the process runs |
+//! | `GET /readyz` | 200 while calls are accepted, else 503; JSON that says why |
+//! | `GET /metrics` | Prometheus text format |
+//! | `GET /log-level` | the filter of the log |
+//! | `PUT /log-level` | replaces it; only from this machine |
+//!
+//! It listens on loopback unless `admin.allow_remote` is set, and asks nobody for
+//! credentials. It answers during the drain, too.
+
+use std::{
+    fmt, io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering::Relaxed},
+    },
+};
+
+use axum::{
+    Router,
+    body::Bytes,
+    extract::{ConnectInfo, DefaultBodyLimit, State},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use http::{StatusCode, header};
+use serde_json::json;
+use tokio::net::TcpListener;
+use tower::limit::GlobalConcurrencyLimitLayer;
+
+use crate::{
+    engine::{Engine, Health, JobStatuses},
+    telemetry::{self, LevelError},
+};
+
+mod scrape;
+
+pub use scrape::Limits;
+
+/// Largest body of a request.
+const BODY: usize = 4 << 10;
+
+/// Most requests at once; further ones wait.
+const REQUESTS: usize = 16;
+
+/// Whether calls are accepted.
+#[derive(Clone, Debug, Default)]
+pub struct Readiness(Arc<AtomicU8>);
+
+/// What the server does at present.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// It does not accept calls yet.
+    Starting,
+    /// It accepts calls.
+    Ready,
+    /// It ends its calls.
+    Draining,
+}
+
+impl Readiness {
+    /// From now on the server does this.
+    pub fn set(&self, phase: Phase) {
+        self.0.store(phase as u8, Relaxed);
+    }
+
+    /// What it does now.
+    pub fn get(&self) -> Phase {
+        match self.0.load(Relaxed) {
+            0 => Phase::Starting,
+            1 => Phase::Ready,
+            _ => Phase::Draining,
+        }
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Draining => "draining",
+        })
+    }
+}
+
+/// What the requests are answered from.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// Whether calls are accepted.
+    pub readiness: Readiness,
+    /// How the backends are doing.
+    pub engine: Arc<Engine>,
+    /// What is bounded beside the engine.
+    pub limits: Limits,
+}
+
+impl Admin {
+    /// Serves requests on `listener` until it is dropped.
+    pub async fn serve(self, listener: TcpListener) -> io::Result<()> {
+        let service = self.router().into_make_service_with_connect_info::<SocketAddr>();
+        axum::serve(listener, service).await
+    }
+
+    fn router(self) -> Router {
+        Router::new()
+            .route("/livez", get(async || "ok\n"))
+            .route("/readyz", get(ready))
+            .route("/metrics", get(metrics))
+            .route("/log-level", get(log_level).put(set_log_level))
+            .layer(DefaultBodyLimit::max(BODY))
+            .layer(GlobalConcurrencyLimitLayer::new(REQUESTS))
+            .with_state(self)
+    }
+}
+
+async fn ready(State(admin): State<Admin>) -> Response {
+    let phase = admin.readiness.get();
+    let backends: serde_json::Map<_, _> = admin
+        .engine
+        .backends()
+        .into_iter()
+        .map(|backend| (backend.name.to_string(), name_of(backend.report.health).into()))
+        .collect();
+    let code = if phase == Phase::Ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let body = json!({ "status": phase.to_string(), "backends": backends });
+    (code, [(header::CONTENT_TYPE, "application/json")], format!("{body}\n")).into_response()
+}
+
+fn name_of(health: Health) -> &'static str {
+    match health {
+        Health::Unknown => "unknown",
+        Health::Healthy => "healthy",
+        Health::Degraded => "degraded",
+        Health::Unavailable => "unavailable",
+    }
+}
+
+async fn metrics(State(admin): State<Admin>) -> Response {
+    match scrape::text(&admin) {
+        Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    }
+}
+
+async fn log_level() -> Response {
+    match telemetry::level() {
+        Some(level) => format!("{level}\n").into_response(),
+        None => (StatusCode::NOT_FOUND, "this process does not log\n").into_response(),
+    }
+}
+
+async fn set_log_level(ConnectInfo(peer): ConnectInfo<SocketAddr>, body: Bytes) -> Response {
+    if !peer.ip().is_loopback() {
+        let why = "the log level is set from this machine only\n";
+        return (StatusCode::FORBIDDEN, why).into_response();
+    }
+    let text = String::from_utf8_lossy(&body);
+    match telemetry::set_level(text.trim()) {
+        Ok(()) => StatusCode::NO_CONTENT.into_response(),
+        Err(error @ LevelError::NotLogging) => (StatusCode::NOT_FOUND, format!("{error}\n")).into_response(),
+        Err(error) => (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{Request, Response};
+    use http_body_util::BodyExt;
+    use tokio_util::sync::CancellationToken;
+    use tower::ServiceExt;
+
+    use super::*;
+    use crate::{
+        engine::{EngineLimits, MemoryLimits, WatchLimits},
+        transport::ResponseBudget,
+    };
+
+    fn admin() -> Admin {
+        let limits = EngineLimits {
+            watches: WatchLimits { total: 1, per_caller: 1, per_call: 1 },
+            memory: MemoryLimits { status_bytes: 1024, inline_result_bytes: 1, jobs: 1 },
+        };
+        let (engine, _) = Engine::new(limits, CancellationToken::new());
+        let responses = ResponseBudget::new(1024);
+        let limits = Limits { responses, response_bytes: 1024, connections: 1, certificate: None };
+        Admin { readiness: Readiness::default(), engine, limits }
+    }
+
+    /// The response to a request that comes from this address.
+    async fn send(admin: &Admin, request: http::request::Builder, peer: &str) -> Response<axum::body::Body> {
+        let mut request = request.body(axum::body::Body::from("info")).unwrap();
+        let peer: SocketAddr = peer.parse().unwrap();
+        request.extensions_mut().insert(ConnectInfo(peer));
+        admin.clone().router().oneshot(request).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn server_is_ready_only_between_start_and_drain() {
+        let admin = admin();
+        for (phase, code, name) in [
+            (Phase::Starting, 503, "starting"),
+            (Phase::Ready, 200, "ready"),
+            (Phase::Draining, 503, "draining"),
+        ] {
+            admin.readiness.set(phase);
+            let response = send(&admin, Request::get("/readyz"), "127.0.0.1:1").await;
+            assert_eq!(response.status().as_u16(), code);
+            let body = response.into_body().collect().await.unwrap().to_bytes();
+            assert_eq!(body, format!("{}\n", json!({ "status": name, "backends": {} })));
+            assert_eq!(send(&admin, Request::get("/livez"), "127.0.0.1:1").await.status().as_u16(), 200);
+        }
+    }
+
+    #[tokio::test]
+    async fn log_level_is_not_set_from_another_machine() {
+        let put =
+            |peer| async move { send(&admin(), Request::put("/log-level"), peer).await.status().as_u16() };
+        assert_eq!(put("192.0.2.1:1").await, 403);
+        // This process does not log.
+        assert_eq!((put("127.0.0.1:1").await, put("[::1]:1").await), (404, 404));
+    }
+}

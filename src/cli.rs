@@ -6,7 +6,7 @@
 
 use std::{future::Future, path::PathBuf, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 mod batch;
 mod board;
@@ -19,6 +19,7 @@ mod exit;
 mod fault;
 mod get;
 mod json;
+mod packaging;
 mod present;
 mod render;
 mod serve;
@@ -65,6 +66,11 @@ enum Command {
     Download(download::Args),
     /// Make bearer tokens for callers.
     Token(token::Args),
+    /// Print a completion script for a shell.
+    Completions(packaging::Completions),
+    /// Write manual pages.
+    #[command(hide = true)]
+    Man(packaging::Man),
     /// Run a gateway with simulated vendors and watch their jobs.
     #[cfg(feature = "demo")]
     #[command(after_long_help = simulate::long_help())]
@@ -117,6 +123,8 @@ impl Command {
             Self::Batch(query) => until_interrupted(batch::run(query)).await,
             Self::Download(args) => until_interrupted(args.run()).await,
             Self::Token(args) => args.run(),
+            Self::Completions(args) => args.run(Cli::command()),
+            Self::Man(args) => args.run(Cli::command()),
             #[cfg(feature = "demo")]
             Self::Demo(args) => args.run().await,
             #[cfg(feature = "demo")]

@@ -18,7 +18,9 @@ mod faults;
 mod harness;
 #[cfg(target_os = "linux")]
 mod one_core;
+mod operations;
 mod outages;
+mod packaging;
 mod program;
 mod proxy;
 mod registration;

@@ -10,6 +10,7 @@ mod clients;
 mod connections;
 mod credentials;
 mod deadlines;
+mod deployment;
 mod documents;
 mod download;
 mod environment;
@@ -18,7 +19,6 @@ mod faults;
 mod harness;
 #[cfg(target_os = "linux")]
 mod one_core;
-mod operations;
 mod outages;
 mod packaging;
 mod program;

@@ -1,6 +1,12 @@
 //! Compiles `proto/` with protox, so that no machine needs protoc.
 
-use std::{env, error::Error, fs, path::PathBuf};
+use std::{
+    env,
+    error::Error,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use prost::Message;
 
@@ -14,7 +20,44 @@ const WITH_STATUS: [&str; 5] = [
     "WatchJobsResponse",
 ];
 
+/// The commit that is built, for `--version`: `JOBWATCH_COMMIT` of the environment, else
+/// what git says, else "unknown".
+fn commit() -> String {
+    println!("cargo:rerun-if-env-changed=JOBWATCH_COMMIT");
+    if let Ok(commit) = env::var("JOBWATCH_COMMIT")
+        && !commit.is_empty()
+        && commit.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    {
+        return commit;
+    }
+    let git = |args: &[&str]| {
+        let output = Command::new("git").args(args).output().ok()?;
+        let text = String::from_utf8(output.stdout).ok()?;
+        output.status.success().then(|| text.trim().to_owned()).filter(|text| !text.is_empty())
+    };
+    // Not what some repository around the sources says.
+    let root = git(&["rev-parse", "--show-toplevel"]);
+    let here = env::current_dir().and_then(fs::canonicalize).ok();
+    if root.and_then(|root| fs::canonicalize(root).ok()) != here {
+        return "unknown".to_owned();
+    }
+    let Some(commit) = git(&["rev-parse", "--short=12", "HEAD"]) else { return "unknown".to_owned() };
+    // Not built anew for each commit, so that this may be an earlier one.
+    if env::var("PROFILE").is_ok_and(|profile| profile != "release") {
+        return format!("{commit}-debug");
+    }
+    for name in ["HEAD", "logs/HEAD"] {
+        if let Some(path) = git(&["rev-parse", "--git-path", name])
+            && Path::new(&path).exists()
+        {
+            println!("cargo:rerun-if-changed={path}");
+        }
+    }
+    commit
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rustc-env=JOBWATCH_COMMIT={}", commit());
     println!("cargo:rerun-if-changed=proto");
     let files =
         protox::compile(["jobwatch/v1/job.proto", "jobwatch/v1/job_status_service.proto"], ["proto"])?;

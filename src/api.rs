@@ -15,6 +15,7 @@ use crate::{
         served::{self, job_status_result::Outcome, job_status_service_server::JobStatusService},
         v1 as pb,
     },
+    telemetry::metrics::metrics,
 };
 
 mod batch;
@@ -152,6 +153,7 @@ impl<E: JobStatuses> JobStatusService for Service<E> {
         };
         let outcome = self.engine.get(&job, options).await;
         let latest = outcome.map_err(|failure| status::of_failure(&failure, &job, "job"))?;
+        metrics().status_returned(latest.at.elapsed());
         Ok(Response::new(served::GetJobStatusResponse { status: Some(convert::status(job, latest, view)) }))
     }
 

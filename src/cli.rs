@@ -18,6 +18,7 @@ mod download;
 mod exit;
 mod fault;
 mod get;
+mod healthcheck;
 mod json;
 mod packaging;
 mod present;
@@ -32,11 +33,14 @@ mod watcher;
 pub use exit::Exit;
 use exit::Failure;
 
-use crate::config::{Config, EnvFile, Environment, InvalidConfig};
+use crate::{
+    config::{Config, EnvFile, Environment, InvalidConfig},
+    telemetry::build,
+};
 
 /// One gRPC contract over every vendor's asynchronous-job API.
 #[derive(Debug, Parser)]
-#[command(name = "jobwatch", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
+#[command(name = "jobwatch", version = build::LONG_VERSION, after_help = EXIT_CODES, disable_help_subcommand = true)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -66,6 +70,8 @@ enum Command {
     Download(download::Args),
     /// Make bearer tokens for callers.
     Token(token::Args),
+    /// Check that a gateway accepts calls. Exits with 0 or 1.
+    Healthcheck(healthcheck::Args),
     /// Print a completion script for a shell.
     Completions(packaging::Completions),
     /// Write manual pages.
@@ -123,6 +129,7 @@ impl Command {
             Self::Batch(query) => until_interrupted(batch::run(query)).await,
             Self::Download(args) => until_interrupted(args.run()).await,
             Self::Token(args) => args.run(),
+            Self::Healthcheck(args) => args.run().await,
             Self::Completions(args) => args.run(Cli::command()),
             Self::Man(args) => args.run(Cli::command()),
             #[cfg(feature = "demo")]

@@ -23,6 +23,7 @@ use values::{DAY, GIB, HOUR, KIB, MIB, SECOND, TIB};
 use crate::vendors::{BaseUrl, Scheme, SignIn, VendorConfig};
 
 mod access;
+mod admin;
 mod credentials;
 mod environment;
 mod file;
@@ -33,6 +34,7 @@ mod text_file;
 mod values;
 
 pub use access::{Access, Algorithm, Jwt, Policy, Right, Token, TokenHash};
+pub use admin::{Admin, Log};
 pub use environment::{EnvFile, Environment};
 pub use secret::{Secret, Source};
 pub use values::parse_duration;
@@ -42,6 +44,10 @@ pub use values::parse_duration;
 pub struct Config {
     /// The gRPC server.
     pub server: Server,
+    /// The address for operators.
+    pub admin: Admin,
+    /// The log.
+    pub log: Log,
     /// Who may call, and what each caller may do.
     pub access: Access,
     /// Limits for callers and for memory.

@@ -35,6 +35,7 @@ mod isolation;
 mod job_table;
 mod list;
 mod notification_queue;
+mod outage;
 mod planner;
 mod poll;
 mod poll_loop;
@@ -58,7 +59,7 @@ pub use intervals::PollInterval;
 pub use job_table::{Interruption, JobRecord, LatestStatus, PollOutcome};
 pub use notification_queue::NotificationQueue;
 pub use quota::WatchLimits;
-pub use report::{Health, Report};
+pub use report::{Circuit, Health, Report};
 pub use state::PollPlan;
 pub use subscription::{Interest, Purpose, Subscription};
 pub use watch::{Event, Update, Watch, WatchOptions};
@@ -172,6 +173,17 @@ pub struct Engine {
     stop: CancellationToken,
     /// A task that polls has ended by itself.
     failed: CancellationToken,
+}
+
+/// What an engine uses, each beside its limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Open watches and waiting calls.
+    pub watches: (usize, usize),
+    /// Jobs in the tables of all backends.
+    pub jobs: (usize, usize),
+    /// Bytes of all statuses.
+    pub status_bytes: (u64, u64),
 }
 
 /// How a backend is doing.
@@ -438,6 +450,24 @@ impl Engine {
     /// The terminal status of a job, if it is cached with all that the caller is shown.
     fn terminal(&self, job: &JobRef, parts: Parts) -> Option<LatestStatus> {
         self.memory.cache.get(job).filter(|last| last.snapshot.holds(parts))
+    }
+
+    /// What is in use of what is bounded.
+    pub fn usage(&self) -> Usage {
+        let Memory { budget, limits, .. } = &*self.memory;
+        Usage {
+            watches: (self.quotas.open(), self.quotas.limits().total),
+            jobs: (self.memory.jobs(), limits.jobs),
+            status_bytes: (budget.used(), budget.limit()),
+        }
+    }
+
+    /// Logs what has lasted for another minute. To be called every second or so.
+    pub fn remind(&self) {
+        let now = Instant::now();
+        for backend in self.backends.load().values() {
+            backend.engine.remind(now);
+        }
     }
 
     fn refused(&self, refusal: Refusal) -> Failure {

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod access;
+pub mod admin;
 pub mod api;
 pub mod cli;
 pub mod config;

@@ -1,6 +1,6 @@
 //! The gRPC server: services, layers, drain.
 
-use std::{error::Error as _, io, num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{error::Error as _, io, net::SocketAddr, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use thiserror::Error;
 use tokio::{net::TcpListener, time::timeout};
@@ -12,6 +12,7 @@ use tracing::{info, warn};
 
 use crate::{
     access::{Access, AccessError},
+    admin::{self, Admin, Phase, Readiness},
     api::Service,
     config::{Backend, Config, Tls},
     engine::{BackendSetup, Engine, EngineLimits, MemoryLimits, PollInterval, PollPlan, WatchLimits},
@@ -19,16 +20,20 @@ use crate::{
         self,
         served::job_status_service_server::{JobStatusServiceServer, SERVICE_NAME},
     },
+    telemetry::build,
     transport::{Backoff, Endpoint, RateLimiter, ResponseBudget, SetupError},
 };
 
 mod dispatch;
 mod incoming;
 mod messages;
+mod observe;
 mod rotation;
+mod upkeep;
 
 use dispatch::DispatchLayer;
 use rotation::Rotation;
+use upkeep::Upkeep;
 
 /// How long open calls may continue after the shutdown began. Calls that wait for a
 /// vendor end at once, so only a client that does not read reaches this limit.
@@ -60,6 +65,14 @@ pub enum ServeError {
     /// The socket failed.
     #[error(transparent)]
     Socket(#[from] io::Error),
+    /// The admin address can't be listened on.
+    #[error("admin.listen {address} can't be listened on: {error}")]
+    Admin {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        error: io::Error,
+    },
     /// A backend can't be set up.
     #[error("backends.{backend}: {error}")]
     Backend {
@@ -93,7 +106,7 @@ pub async fn run(
     shutdown: CancellationToken,
     config: Config,
 ) -> Result<(), ServeError> {
-    let Config { server, access, limits, backends } = config;
+    let Config { server, admin, log, access, limits, backends } = config;
     let access = Arc::new(Access::new(&access)?);
     let engine_limits = EngineLimits {
         watches: WatchLimits {
@@ -123,11 +136,25 @@ pub async fn run(
         let access = Arc::clone(&access);
         async move { access.refresh().await }
     }));
-    let service = Service::new(engine, limits.batch_size, server.default_deadline)
+    let readiness = Readiness::default();
+    let admin_limits = admin::Limits {
+        responses: Arc::clone(&response_budget),
+        response_bytes: response_budget.available() as u64,
+        connections: limits.connections,
+        certificate: server.tls.as_ref().map(|tls| tls.cert.clone()),
+    };
+    let answers = Admin { readiness: readiness.clone(), engine: Arc::clone(&engine), limits: admin_limits };
+    let _admin = match admin.listen {
+        Some(address) => Some(serve_admin(address, answers).await?),
+        None => None,
+    };
+    let service = Service::new(Arc::clone(&engine), limits.batch_size, server.default_deadline)
         .with_message_bytes(limits.message_bytes);
 
     let (mut health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<JobStatusServiceServer<Service<Engine>>>().await;
+    let upkeep = Upkeep { engine, health: health.clone(), publishes_backends: access.is_open() };
+    let upkeep = AbortOnDropHandle::new(tokio::spawn(upkeep.run()));
 
     let mut builder = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE.0))
@@ -135,7 +162,7 @@ pub async fn run(
         .initial_connection_window_size(Some(CONNECTION_WINDOW))
         .max_concurrent_streams(Some(limits.streams_per_connection))
         .layer(MapResponseLayer::new(messages::plain))
-        .layer(DispatchLayer::new(JobStatusServiceServer::new(service), Arc::clone(&access)));
+        .layer(DispatchLayer::new(JobStatusServiceServer::new(service), Arc::clone(&access), log.access));
     if let Some(tls) = &server.tls {
         builder = builder.tls_config(tls_config(tls)?)?;
     }
@@ -147,7 +174,16 @@ pub async fn run(
     let incoming = incoming::incoming(listener, limits.connections, server.tls.is_some());
     let serving = router.serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned());
     let mut serving = std::pin::pin!(serving);
-    info!(%address, backends = names.join(","), tls = server.tls.is_some(), "listening on {address}");
+    info!(
+        %address,
+        backends = names.join(","),
+        tls = server.tls.is_some(),
+        version = build::VERSION,
+        commit = build::COMMIT,
+        features = build::features(),
+        "listening on {address}"
+    );
+    readiness.set(Phase::Ready);
 
     tokio::select! {
         biased;
@@ -156,7 +192,9 @@ pub async fn run(
         outcome = &mut serving => return Ok(outcome?),
         () = poll_tasks.failed() => return Err(ServeError::PollTask),
     }
+    readiness.set(Phase::Draining);
     info!(drain_s = DRAIN.as_secs(), "shutdown began");
+    drop(upkeep);
     // Notify the health watches, then end them: they have no end of their own.
     for service in ["", SERVICE_NAME] {
         health.set_service_status(service, ServingStatus::NotServing).await;
@@ -170,6 +208,20 @@ pub async fn run(
     drop(poll_tasks);
     info!("stopped");
     Ok(())
+}
+
+/// Serves the admin address until the returned value is dropped.
+async fn serve_admin(address: SocketAddr, admin: Admin) -> Result<AbortOnDropHandle<()>, ServeError> {
+    let failed = |error| ServeError::Admin { address, error };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    info!(%address, "admin address is {address}");
+    let serving = async move {
+        if let Err(error) = admin.serve(listener).await {
+            warn!(%error, "admin address failed");
+        }
+    };
+    Ok(AbortOnDropHandle::new(tokio::spawn(serving)))
 }
 
 /// The engine's settings for a backend.

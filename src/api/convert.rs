@@ -48,6 +48,8 @@ pub(super) fn backend(backend: BackendReport) -> pb::Backend {
         queued_calls,
         rate_in_use,
         quarantined_jobs,
+        // The health says as much to callers.
+        circuit: _,
     } = report;
     pb::Backend {
         last_error: last_fault.map(|fault| status::to_proto(&status::of_last_fault(&fault, &name))),
@@ -79,6 +81,7 @@ mod tests {
     use std::{num::NonZeroUsize, time::Duration};
 
     use super::*;
+    use crate::engine::Circuit;
 
     #[test]
     fn backend_load_is_reported_in_its_message() {
@@ -91,6 +94,7 @@ mod tests {
             queued_calls: 7,
             rate_in_use: 0.5,
             quarantined_jobs: 2,
+            circuit: Circuit::Closed,
         };
         let max_batch = NonZeroUsize::MIN;
         let backend = backend(BackendReport { name: "b".into(), vendor: "claret", max_batch, report });

@@ -147,8 +147,16 @@ impl Connection {
 
     /// Connects. The client reconnects by itself later.
     pub(super) async fn open(&self) -> Result<Client, Failure> {
+        let authorization = self.authorization(self.endpoint()?.uri())?;
+        let channel = self.channel().await?;
+        Ok(JobStatusServiceClient::with_interceptor(channel, authorization)
+            .max_decoding_message_size(MAX_MESSAGE)
+            .accept_compressed(CompressionEncoding::Gzip))
+    }
+
+    /// Connects, for any service.
+    pub(super) async fn channel(&self) -> Result<Channel, Failure> {
         let endpoint = self.endpoint()?;
-        let authorization = self.authorization(endpoint.uri())?;
         let channel = endpoint.connect().await.map_err(|error| {
             Failure::Connect(format!(
                 "can't reach a gateway at {}: {}",
@@ -156,9 +164,7 @@ impl Connection {
                 root_cause(&error)
             ))
         })?;
-        Ok(JobStatusServiceClient::with_interceptor(channel, authorization)
-            .max_decoding_message_size(MAX_MESSAGE)
-            .accept_compressed(CompressionEncoding::Gzip))
+        Ok(channel)
     }
 
     /// The token, which is not sent over a network in plain text.

@@ -49,7 +49,7 @@ pub(super) struct Args {
 
 impl Args {
     pub(super) async fn run(self) -> Result<Exit, Failure> {
-        telemetry::init(telemetry::Format::Text, &telemetry::filter("error"))
+        let _flush = telemetry::init(telemetry::Format::Text, &telemetry::filter("error"))
             .map_err(|error| Failure::Usage(error.to_string()))?;
         let simulators = SimulatorSet::start()
             .await

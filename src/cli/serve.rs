@@ -16,15 +16,18 @@ pub(super) struct Args {
     configuration: Configuration,
 
     /// Format of log lines. Set the filter with `JOBWATCH_LOG` or `RUST_LOG`.
-    #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
-    log_format: telemetry::Format,
+    /// Without this: log.format of the configuration, else text.
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    log_format: Option<telemetry::Format>,
 }
 
 impl Args {
     pub(super) async fn run(self) -> Result<Exit, Failure> {
-        telemetry::init(self.log_format, &telemetry::filter("info"))
-            .map_err(|error| Failure::Usage(error.to_string()))?;
         let config = self.configuration.load()?;
+        let format = self.log_format.or(config.log.format).unwrap_or_default();
+        let level = config.log.level.as_deref().unwrap_or("info");
+        let _flush = telemetry::init(format, &telemetry::filter(level))
+            .map_err(|error| Failure::Usage(error.to_string()))?;
         for warning in config.warnings() {
             tracing::warn!("{warning}");
         }

@@ -14,7 +14,8 @@ use serde_path_to_error::Segment;
 use toml::{Table, Value};
 
 use super::{
-    Access, Backend, Config, Credentials, Environment, InvalidConfig, Limits, Poll, Problem, Server, Tls,
+    Access, Admin, Backend, Config, Credentials, Environment, InvalidConfig, Limits, Log, Poll, Problem,
+    Server, Tls,
     credentials::{self, Checked, CredentialKeys, SecretSources},
     overrides,
     problems::{Problems, example, is_shown, join, unknown_key},
@@ -36,6 +37,10 @@ struct Keys {
     allow_inline_secrets: bool,
     #[serde(deserialize_with = "values::table")]
     server: Server,
+    #[serde(deserialize_with = "values::table")]
+    admin: Admin,
+    #[serde(deserialize_with = "values::table")]
+    log: Log,
     #[serde(deserialize_with = "values::table")]
     access: Access,
     #[serde(deserialize_with = "values::table")]
@@ -191,11 +196,13 @@ impl Checker<'_> {
         if let Some(tls) = &keys.server.tls {
             self.tls(tls);
         }
+        keys.log.check(&mut self.problems);
+        keys.admin.check(keys.server.listen, &mut self.problems);
         keys.access.check(keys.server.tls.as_ref(), &mut self.problems);
-        let Keys { server, access, mut limits, backends, .. } = keys;
+        let Keys { server, admin, log, access, mut limits, backends, .. } = keys;
         self.limits(&mut limits);
         let backends = self.backends(backends, &limits);
-        Some(Config { server, access, limits, backends: backends? })
+        Some(Config { server, admin, log, access, limits, backends: backends? })
     }
 
     fn tls(&mut self, Tls { cert, key, client_ca }: &Tls) {

@@ -6,16 +6,19 @@ use std::{
 };
 
 use tokio::{sync::Notify, time::Instant};
+use tracing::{info, warn};
 
 use super::{
     Admission, Interest, Pause, Purpose, Refusal, Report, Subscription,
     budget::Memory,
     job_table::{Interruption, JobEntry, LatestStatus, PollOutcome, Stage, Waiting},
+    outage::{self, Line, OutageLog, REMINDER, What},
     state::{PollPlan, State},
     subscription::Subscriber,
 };
 use crate::{
-    job::{BackendFault, JobRef, Parts},
+    job::{BackendFault, FaultKind, JobRef, Parts},
+    telemetry::metrics::{BackendMetrics, metrics},
     transport::RateLimiter,
 };
 
@@ -31,6 +34,16 @@ pub struct Backend {
     memory: Arc<Memory>,
     state: Mutex<State>,
     changed: Notify,
+    metrics: Arc<BackendMetrics>,
+    lasting: Mutex<Lasting>,
+}
+
+/// What is logged again while it lasts.
+#[derive(Debug, Default)]
+struct Lasting {
+    outages: OutageLog,
+    /// When the quarantined jobs were counted last.
+    quarantined_at: Option<Instant>,
 }
 
 impl Backend {
@@ -41,6 +54,8 @@ impl Backend {
         memory: Arc<Memory>,
     ) -> Arc<Self> {
         let backend = Arc::new(Self {
+            metrics: metrics().backend(&name),
+            lasting: Mutex::default(),
             name,
             plan,
             rate_limiter,
@@ -62,6 +77,10 @@ impl Backend {
 
     pub(super) fn rate_limiter(&self) -> &Arc<RateLimiter> {
         &self.rate_limiter
+    }
+
+    pub(super) fn metrics(&self) -> &BackendMetrics {
+        &self.metrics
     }
 
     pub(super) fn name(&self) -> &str {
@@ -129,6 +148,7 @@ impl Backend {
             None => (state.insert(job, now).ok_or(Refusal::TooManyJobs)?, true),
         };
         state.stats.subscribed += usize::from(is_new);
+        self.metrics.subscribed();
         let was_due = state.scheduler.next_due();
         let subscriber = state.jobs[number].subscribers.insert(Subscriber::from(interest));
         let entry = &mut state.jobs[number];
@@ -143,7 +163,7 @@ impl Backend {
             state.schedule(number, now);
         }
         if needs_poll {
-            state.wait_for(number, Waiting { deadline, caller }, now);
+            state.wait_for(number, Waiting { deadline, caller, since: now }, now);
         }
         let passes = in_time && (is_new || state.jobs[number].polled_at.is_none());
         let paused = Self::note_pause(state, number, passes, now);
@@ -244,7 +264,7 @@ impl Backend {
                 state.schedule(number, now);
             }
         }
-        state.wait_for(number, Waiting { deadline: now + FIRST_STATUS, caller }, now);
+        state.wait_for(number, Waiting { deadline: now + FIRST_STATUS, caller, since: now }, now);
         drop(guard);
         self.changed();
     }
@@ -346,10 +366,85 @@ impl Backend {
         }
     }
 
+    /// A poll failed for the backend's reasons.
+    pub(super) fn log_failure(&self, fault: &BackendFault, now: Instant) {
+        let (line, has_begun) = self.lasting().outages.failed(fault, now);
+        if has_begun {
+            self.metrics.outage_began();
+        }
+        self.log(line, now);
+    }
+
+    /// The backend answered.
+    pub(super) fn log_answer(&self, now: Instant) {
+        let line = self.lasting().outages.answered(now);
+        self.log(line, now);
+    }
+
+    /// Logs what has lasted for another minute.
+    pub(super) fn remind(&self, now: Instant) {
+        let (quarantined, subscribed) = {
+            let state = self.state();
+            (state.quarantine.len(), state.stats.subscribed)
+        };
+        let mut lasting = self.lasting();
+        // Without subscribers nothing is polled, and nothing is known.
+        let line = if subscribed > 0 { lasting.outages.remind(now) } else { None };
+        let since = (quarantined > 0).then(|| lasting.quarantined_at.unwrap_or(now));
+        let is_due = since.is_some_and(|since| now.saturating_duration_since(since) >= REMINDER);
+        lasting.quarantined_at = if is_due { Some(now) } else { since };
+        drop(lasting);
+        self.log(line, now);
+        if is_due {
+            warn!(backend = %self.name, quarantined_jobs = quarantined, "jobs are quarantined");
+        }
+    }
+
+    fn lasting(&self) -> MutexGuard<'_, Lasting> {
+        self.lasting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn log(&self, line: Option<Line>, now: Instant) {
+        let Some(Line { what, fault, down_for, failed_polls, unlogged }) = line else { return };
+        let (waiting_jobs, retry_at) = {
+            let state = self.state();
+            let paused = match state.breaker.admission(now) {
+                Admission::Paused(pause) => Some(pause.until),
+                _ => state.scheduler.next_due(),
+            };
+            (state.stats.subscribed, paused)
+        };
+        let retry_in_ms = retry_at.map(|at| millis(at.saturating_duration_since(now)));
+        let (backend, reason, http_status) = (&*self.name, outage::reason(&fault), fault.http_status);
+        let down_for_ms = millis(down_for);
+        macro_rules! log {
+            ($level:ident, $text:literal) => {
+                $level!(
+                    backend, reason, http_status, down_for_ms, waiting_jobs, retry_in_ms, failed_polls,
+                    unlogged_outages = (unlogged > 0).then_some(unlogged), error = %fault, $text
+                )
+            };
+        }
+        let rejected = fault.kind == FaultKind::CredentialsRejected;
+        match what {
+            What::Failed | What::ReasonChanged if rejected => log!(warn, "credentials rejected"),
+            What::Failed => log!(warn, "backend failed"),
+            What::ReasonChanged => log!(warn, "backend fails for another reason"),
+            What::StillFailing => log!(warn, "backend still fails"),
+            What::Recovered => {
+                info!(backend, reason, down_for_ms, waiting_jobs, failed_polls, "backend recovered");
+            }
+        }
+    }
+
     /// How the backend is doing at `now`.
     pub fn report(&self, now: Instant) -> Report {
         Report::of(&self.state(), &self.rate_limiter, now)
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Whether a new subscriber has to wait for a poll.

@@ -76,7 +76,6 @@ impl Memory {
         self.jobs.fetch_sub(jobs, Ordering::Relaxed);
     }
 
-    #[cfg(test)]
     pub(super) fn jobs(&self) -> usize {
         self.jobs.load(Ordering::Relaxed)
     }

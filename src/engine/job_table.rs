@@ -171,6 +171,8 @@ pub(super) struct Waiting {
     pub(super) deadline: Instant,
     /// Whose call has it.
     pub(super) caller: CallerKey,
+    /// When that call came.
+    pub(super) since: Instant,
 }
 
 impl JobTable {

@@ -121,6 +121,9 @@ impl Batch {
             let entry = &mut state.jobs[number];
             entry.stage = Stage::InFlight(Arc::clone(&poll));
             entry.polled_at = Some(now);
+            if let Some(waiting) = &entry.waiting {
+                backend.metrics().call_queued(now.saturating_duration_since(waiting.since));
+            }
             jobs.push(Taken { number, shared: Arc::clone(&entry.shared), fault: None });
         }
         match planned.kind {
@@ -135,6 +138,23 @@ impl Batch {
     /// The jobs, in the order in which they are asked for.
     pub(super) fn jobs(&self) -> Vec<JobRef> {
         self.jobs.iter().map(|taken| taken.job().clone()).collect()
+    }
+
+    /// Calls and watches that are subscribed to the jobs.
+    pub(super) fn subscribers(&self) -> usize {
+        let mut state = self.backend.state();
+        let of = |taken| state.taken(taken).map_or(0, |entry| entry.subscribers.iter().count());
+        self.jobs.iter().map(of).sum()
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.jobs.len()
+    }
+
+    /// When it was taken.
+    pub(super) fn began(&self) -> Instant {
+        self.began
     }
 
     /// Ends when nobody subscribes to any of the jobs any more.

@@ -11,17 +11,18 @@ use std::{
 
 use tokio::{sync::Semaphore, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::{
     backend::Backend,
     budget::Memory,
     job_table::Reading,
+    outage,
     planner::{self, Readiness},
     poll::{Answer, Batch, Blame, Known},
 };
 use crate::{
-    job::{FaultKind, JobRef, JobState, PayloadHash, vendor_message},
+    job::{FaultKind, JobFault, JobRef, JobState, PayloadHash, StandbyFault::NeedsJobTag, vendor_message},
     snapshot::Snapshot,
     transport::{Permit, PollResponse, Upstream},
 };
@@ -81,13 +82,17 @@ impl PollLoop {
             let Ok(slot) = Arc::clone(&concurrency).acquire_owned().await else { return };
             // Before the batch is taken: what falls due while this waits still joins it.
             let permit = backend.rate_limiter().acquire().await;
+            let lag = backend.state().lag(Instant::now());
             if let Some(batch) = Batch::take(backend, Instant::now(), rand::random()) {
+                backend.metrics().poll_begins(batch.len(), lag);
                 while polls.try_join_next().is_some() {}
                 let poll_loop = Arc::clone(self);
                 polls.spawn(async move {
-                    let cancelled = batch.cancelled();
+                    let (cancelled, began) = (batch.cancelled(), batch.began());
                     tokio::select! {
-                        () = cancelled.cancelled() => {}
+                        () = cancelled.cancelled() => {
+                            poll_loop.backend.metrics().poll_ended("cancelled", began.elapsed(), 0);
+                        }
                         () = poll_loop.poll(batch, permit) => {}
                     }
                     drop(slot);
@@ -105,13 +110,19 @@ impl PollLoop {
             let why = "it has too few or too many elements";
             if is_whole { Ok(response) } else { Err(FaultKind::Malformed { why }.into()) }
         });
+        let outcome = response.as_ref().map_or_else(outage::reason, |_| "ok");
+        self.backend.metrics().poll_ended(outcome, batch.began().elapsed(), batch.subscribers());
         match response {
             Ok(response) => {
                 let answers = self.read(&jobs, &batch.known(), &response);
                 // Its bytes are given back before the next poll.
                 drop(response);
-                if batch.answered(answers, rand::random()) {
-                    info!(backend = %self.backend.name(), "backend recovered");
+                // A job that was not asked for says nothing of the backend.
+                let has_answered =
+                    answers.iter().any(|answer| !matches!(answer, Err(JobFault::Standby(NeedsJobTag))));
+                batch.answered(answers, rand::random());
+                if has_answered {
+                    self.backend.log_answer(Instant::now());
                 }
             }
             Err(fault) => {
@@ -121,9 +132,7 @@ impl PollLoop {
                     Blame::Job => {
                         warn!(backend = %self.backend.name(), job_id = %first_job, error = %fault, "job quarantined");
                     }
-                    Blame::Backend { failures } => {
-                        warn!(backend = %self.backend.name(), jobs = jobs.len(), failures, error = %fault, "poll failed");
-                    }
+                    Blame::Backend { .. } => self.backend.log_failure(&fault, Instant::now()),
                 }
             }
         }

@@ -53,6 +53,11 @@ impl Quotas {
         self.limits
     }
 
+    /// Watches that are open.
+    pub(super) fn open(&self) -> usize {
+        lock(&self.open).total
+    }
+
     pub(super) fn lease(&self, caller: Caller) -> Result<WatchLease, Failure> {
         let mut open = lock(&self.open);
         if open.total >= self.limits.total {

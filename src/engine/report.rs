@@ -27,6 +27,19 @@ pub struct Report {
     pub rate_in_use: f64,
     /// Jobs that are polled alone because they failed alone.
     pub quarantined_jobs: usize,
+    /// The circuit breaker's state.
+    pub circuit: Circuit,
+}
+
+/// The state of a circuit breaker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Circuit {
+    /// Polls are sent.
+    Closed,
+    /// A single poll tests whether the backend answers.
+    HalfOpen,
+    /// No poll is sent.
+    Open,
 }
 
 /// Whether a backend answers.
@@ -72,6 +85,11 @@ impl Report {
             queued_calls: state.scheduler.waiting(),
             rate_in_use: rate_limiter.in_use(now),
             quarantined_jobs: state.quarantine.len(),
+            circuit: match state.breaker.admission(now) {
+                _ if !state.breaker.is_open() => Circuit::Closed,
+                Admission::Paused(_) => Circuit::Open,
+                _ => Circuit::HalfOpen,
+            },
         }
     }
 }

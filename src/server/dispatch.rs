@@ -21,6 +21,7 @@ use tonic::{
 };
 use tower::{Layer, Service};
 
+use super::observe::{Observed, Principal};
 use crate::{
     access::{self, Access, Evidence, Grant, Refused},
     api,
@@ -35,11 +36,12 @@ type Jobs = JobStatusServiceServer<api::Service<Engine>>;
 pub(super) struct DispatchLayer {
     jobs: Jobs,
     access: Arc<Access>,
+    access_log: bool,
 }
 
 impl DispatchLayer {
-    pub(super) fn new(jobs: Jobs, access: Arc<Access>) -> Self {
-        Self { jobs, access }
+    pub(super) fn new(jobs: Jobs, access: Arc<Access>, access_log: bool) -> Self {
+        Self { jobs, access, access_log }
     }
 }
 
@@ -47,7 +49,8 @@ impl Layer<Routes> for DispatchLayer {
     type Service = Dispatch;
 
     fn layer(&self, others: Routes) -> Dispatch {
-        Dispatch { jobs: self.jobs.clone(), access: Arc::clone(&self.access), others }
+        let Self { jobs, access, access_log } = self.clone();
+        Dispatch { jobs, access, access_log, others }
     }
 }
 
@@ -56,6 +59,7 @@ impl Layer<Routes> for DispatchLayer {
 pub(super) struct Dispatch {
     jobs: Jobs,
     access: Arc<Access>,
+    access_log: bool,
     others: Routes,
 }
 
@@ -72,7 +76,9 @@ impl Service<Request<Body>> for Dispatch {
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         if is_for_jobs(request.uri().path()) {
             api::note_deadline(&mut request);
-            if self.access.is_open() { self.jobs.call(request) } else { self.call_identified(request) }
+            let is_open = self.access.is_open();
+            let observed = Observed::begin(&mut request, !is_open, self.access_log);
+            observed.response(if is_open { self.jobs.call(request) } else { self.call_identified(request) })
         } else {
             Box::pin(self.others.call(request))
         }
@@ -117,6 +123,7 @@ fn begin(
         Ok(grant) => grant,
         Err(refused) => return refuse(api::of_refused(&refused)),
     };
+    Principal::note(&request, &grant);
     if let Some(Err(exceeded)) = grant.usage().map(|usage| usage.begin_call()) {
         return refuse(api::of_rate_exceeded(exceeded));
     }

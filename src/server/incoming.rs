@@ -22,6 +22,8 @@ use tokio_stream::Stream;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 use tracing::warn;
 
+use crate::telemetry::metrics::{OpenConnection, metrics};
+
 /// How long to wait after the system refused a connection (as it does without
 /// free file descriptors) before accepting again.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -45,7 +47,12 @@ pub(super) fn incoming(
                     let first_bytes =
                         FirstBytes { read: 0, timeout: Box::pin(tokio::time::sleep(FIRST_BYTES_TIMEOUT)) };
                     let stream = BufWriter::with_capacity(write_buffer, stream);
-                    let connection = Connection { stream, first_bytes: Some(first_bytes), _permit: permit };
+                    let connection = Connection {
+                        stream,
+                        first_bytes: Some(first_bytes),
+                        _counted: metrics().open_connection(),
+                        _permit: permit,
+                    };
                     return Some((Ok(connection), (listener, permits)));
                 }
                 Err(error) => {
@@ -75,6 +82,7 @@ const FIRST_BYTES: usize = 24;
 pub(super) struct Connection {
     stream: BufWriter<TcpStream>,
     first_bytes: Option<FirstBytes>,
+    _counted: OpenConnection,
     _permit: OwnedSemaphorePermit,
 }
 

@@ -108,18 +108,19 @@ fn modules_used(text: &str) -> Vec<(usize, String)> {
 /// Every module of the crate, lowest first, with the modules that it may use.
 const MODULES: &[(&str, &[&str])] = &[
     ("job", &[]),
+    ("telemetry", &[]),
     ("vendors", &["job"]),
-    ("config", &["vendors"]),
+    ("config", &["telemetry", "vendors"]),
     ("access", &["config"]),
-    ("transport", &["job", "vendors", "config"]),
+    ("transport", &["job", "telemetry", "vendors", "config"]),
     ("proto", &[]),
     ("snapshot", &["job", "proto"]),
     // Of the vendors only `FileFault` and `RefusedLocation`, see below.
-    ("engine", &["job", "vendors", "transport", "snapshot"]),
-    ("api", &["access", "job", "engine", "proto", "snapshot"]),
-    ("server", &["access", "config", "transport", "engine", "proto", "api"]),
+    ("engine", &["job", "telemetry", "vendors", "transport", "snapshot"]),
+    ("admin", &["telemetry", "transport", "engine"]),
+    ("api", &["access", "job", "telemetry", "engine", "proto", "snapshot"]),
+    ("server", &["access", "admin", "config", "telemetry", "transport", "engine", "proto", "api"]),
     ("simulators", &[]),
-    ("telemetry", &[]),
     ("cli", &["access", "config", "proto", "server", "simulators", "telemetry"]),
     ("fuzzing", &["job", "vendors"]),
 ];

@@ -19,6 +19,7 @@ mod faults;
 mod harness;
 #[cfg(target_os = "linux")]
 mod one_core;
+mod operations;
 mod outages;
 mod packaging;
 mod program;

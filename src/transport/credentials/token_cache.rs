@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::{Version, credential, sensitive};
 use crate::{
     job::{BackendFault, FaultKind},
+    telemetry::metrics::metrics,
     transport::{HttpClient, Permit, redaction},
     vendors::{Adapter, Expiry, Token, TokenExchange},
 };
@@ -112,6 +113,11 @@ impl TokenCache {
         &self,
         refreshed: Result<Token, BackendFault>,
     ) -> Result<(HeaderValue, Version), BackendFault> {
+        metrics().token_refreshed(match &refreshed {
+            Ok(_) => "ok",
+            Err(fault) if fault.kind == FaultKind::CredentialsRejected => "rejected",
+            Err(_) => "failed",
+        });
         let now = Instant::now();
         let mut state = self.lock();
         state.refreshes += 1;

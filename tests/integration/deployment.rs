@@ -5,7 +5,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::Path,
+    process::Command,
 };
+
+use tempfile::TempDir;
 
 fn read(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path))
@@ -151,4 +154,42 @@ fn version_is_the_same_everywhere() {
     }
     let toolchain = format!("\nARG RUST_VERSION={}.", env!("CARGO_PKG_RUST_VERSION"));
     assert!(read("Dockerfile").contains(&toolchain), "Dockerfile has no {toolchain:?}");
+}
+
+/// `jobwatch check` of a configuration of deploy/, with the files that it names.
+fn check(path: &str) -> (bool, String) {
+    let directory = TempDir::new().unwrap();
+    let file = |name: &str, content: &str| {
+        let file = directory.path().join(name);
+        fs::write(&file, content).unwrap();
+        file.to_str().unwrap().to_owned()
+    };
+    let secret = file("immuta-api-key", "5f0c9e1a7b2d4e8fa3c61d90");
+    let identity = rcgen::generate_simple_self_signed(["jobwatch".to_owned()]).unwrap();
+    let certificate = file("tls.crt", &identity.cert.pem());
+    let key = file("tls.key", &identity.signing_key.serialize_pem());
+    let configuration = read(path)
+        .replace("/run/secrets/jobwatch/immuta-api-key", &secret)
+        .replace("/run/secrets/immuta-api-key", &secret)
+        .replace("/run/tls/tls.crt", &certificate)
+        .replace("/run/tls/tls.key", &key);
+    // Until the server has the key.
+    let knows_key = read("jobwatch.example.toml").contains("allow_plaintext");
+    let configuration =
+        if knows_key { configuration } else { configuration.replace("\nallow_plaintext = true\n", "\n") };
+    let configuration = file("jobwatch.toml", &configuration);
+    let output = Command::new(env!("CARGO_BIN_EXE_jobwatch"))
+        .args(["check", "--config", &configuration])
+        .env_clear()
+        .output()
+        .unwrap();
+    (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn configurations_of_deploy_are_valid() {
+    for path in ["deploy/compose/jobwatch.toml", "deploy/kubernetes/base/jobwatch.toml"] {
+        let (is_valid, problems) = check(path);
+        assert!(is_valid, "{path}: {problems}");
+    }
 }

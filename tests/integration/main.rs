@@ -18,6 +18,8 @@ mod errors;
 mod faults;
 mod harness;
 #[cfg(target_os = "linux")]
+mod image;
+#[cfg(target_os = "linux")]
 mod one_core;
 mod operations;
 mod outages;

@@ -206,12 +206,19 @@ struct Configured {
     engine: Arc<Backend>,
     max_batch: NonZeroUsize,
     grace: Duration,
+    clock: Clock,
     downloads: Arc<download::Downloads>,
     /// It was removed or replaced, or the server stops.
     retired: CancellationToken,
     /// Ends its polls.
     stop: CancellationToken,
     _task: AbortOnDropHandle<()>,
+}
+
+impl fmt::Debug for Configured {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Configured").field(&self.engine.name()).finish()
+    }
 }
 
 impl Drop for Configured {
@@ -410,6 +417,7 @@ impl Engine {
             engine: Arc::clone(&backend),
             max_batch: plan.max_batch,
             grace: not_found_grace,
+            clock: self.clock,
             downloads: Arc::new(downloads),
             retired: self.shutdown.child_token(),
             stop,

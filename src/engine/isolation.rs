@@ -9,6 +9,11 @@
 //! backend is down. After a success the halving goes on to its end, unless another batch
 //! fails meanwhile.
 //!
+//! Where the limits leave no room for both halves of a part, one is polled first. If it is
+//! answered, a failing job is in the other, which is halved without a poll of its own. No
+//! job is blamed that way: a single job is always polled. The halves of a whole batch are
+//! both polled, since the batch may have failed by chance.
+//!
 //! ```text
 //!   batch fails ──> parts ──> in flight ──> answered
 //!                     ^           │
@@ -41,10 +46,32 @@ pub(super) enum Verdict<J> {
     Outage { jobs: Vec<J>, suspects: Vec<J> },
 }
 
+/// Names a part that failed and was split, so that a poll of one half tells of the other.
+/// `None` where it would not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Split(Option<u64>);
+
+impl Split {
+    /// Of a part that is no half of another.
+    const NONE: Self = Self(None);
+}
+
+/// Jobs that are polled together.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Part<J> {
+    pub(super) jobs: Vec<J>,
+    /// What it is a half of.
+    pub(super) split: Split,
+    /// The other half is in flight: this one is polled after the other parts.
+    yields: bool,
+}
+
 /// The parts of failed batches of one backend.
 #[derive(Debug)]
 pub(super) struct Isolation<J> {
-    parts: VecDeque<Vec<J>>,
+    parts: VecDeque<Part<J>>,
+    /// Counts the parts that were split.
+    splits: u64,
     /// Jobs that failed alone when nothing else was known to succeed.
     suspects: Vec<J>,
     in_flight: usize,
@@ -68,6 +95,7 @@ impl<J> Default for Isolation<J> {
     fn default() -> Self {
         Self {
             parts: VecDeque::new(),
+            splits: 0,
             suspects: Vec::new(),
             in_flight: 0,
             polls_without_success: 0,
@@ -104,38 +132,75 @@ impl<J> Isolation<J> {
     }
 
     /// A job that is in no part is polled as the canary, and counts as a part.
-    pub(super) fn canary_taken(&mut self) {
+    pub(super) fn canary_taken(&mut self) -> Split {
         self.polls_without_success += 1;
         self.in_flight += 1;
         self.canary_next = false;
+        Split::NONE
     }
 
     /// Takes the next part to poll. The first and the last of those that are sent without
     /// a success are a single job, the one that is most `trusted`.
-    pub(super) fn take<T: Ord>(&mut self, trusted: impl Fn(&J) -> T) -> Option<Vec<J>> {
+    pub(super) fn take<T: Ord>(&mut self, trusted: impl Fn(&J) -> T) -> Option<Part<J>> {
         if !self.is_ready() {
             return None;
         }
         self.polls_without_success += 1;
         self.in_flight += 1;
-        if self.backend_answers {
-            return self.parts.pop_front();
+        let is_canary = std::mem::take(&mut self.canary_next) || self.polls_without_success == self.allowed;
+        if is_canary && !self.backend_answers {
+            return self.take_canary(trusted);
         }
-        if std::mem::take(&mut self.canary_next) || self.polls_without_success == self.allowed {
-            let places = self.parts.iter().enumerate();
-            let places = places.flat_map(|(part, jobs)| (0..jobs.len()).map(move |job| (part, job)));
-            let (part, job) = places.max_by_key(|(part, job)| trusted(&self.parts[*part][*job]))?;
-            let canary = self.parts[part].swap_remove(job);
-            if self.parts[part].is_empty() {
-                self.parts.remove(part);
-            }
-            return Some(vec![canary]);
+        let place = self.parts.iter().position(|part| !part.yields).unwrap_or(0);
+        let part = self.parts.remove(place)?;
+        if let Some(other) = self.other_half(part.split) {
+            self.parts[other].yields = true;
         }
-        self.parts.pop_front()
+        Some(part)
+    }
+
+    fn take_canary<T: Ord>(&mut self, trusted: impl Fn(&J) -> T) -> Option<Part<J>> {
+        let places = self.parts.iter().enumerate();
+        let places = places.flat_map(|(part, Part { jobs, .. })| (0..jobs.len()).map(move |job| (part, job)));
+        let (place, job) = places.max_by_key(|(part, job)| trusted(&self.parts[*part].jobs[*job]))?;
+        let part = &mut self.parts[place];
+        let canary = part.jobs.swap_remove(job);
+        // The failing job may be the canary.
+        part.split = Split::NONE;
+        if part.jobs.is_empty() {
+            self.parts.remove(place);
+        }
+        Some(Part { jobs: vec![canary], split: Split::NONE, yields: false })
+    }
+
+    /// The place of a half that is not in flight.
+    fn other_half(&self, split: Split) -> Option<usize> {
+        self.parts.iter().position(|part| split != Split::NONE && part.split == split)
+    }
+
+    /// Halves a part that has failed, or that is known to fail.
+    fn halve(&mut self, mut jobs: Vec<J>, split: Split) {
+        let second_half = jobs.split_off(jobs.len().div_ceil(2));
+        let half = |jobs| Part { jobs, split, yields: false };
+        self.parts.extend([half(jobs), half(second_half)]);
+    }
+
+    fn next_split(&mut self) -> Split {
+        self.splits += 1;
+        Split(Some(self.splits))
+    }
+
+    /// A poll of this half says nothing of the other one.
+    pub(super) fn unlink(&mut self, split: Split) {
+        if let Some(other) = self.other_half(split) {
+            self.parts[other].split = Split::NONE;
+            self.parts[other].yields = false;
+        }
     }
 
     /// A part was not polled after all, or its poll told nothing about its jobs.
-    pub(super) fn part_dropped(&mut self) {
+    pub(super) fn part_dropped(&mut self, split: Split) {
+        self.unlink(split);
         self.in_flight -= 1;
         self.polls_without_success = self.polls_without_success.saturating_sub(1);
     }
@@ -150,10 +215,18 @@ impl<J> Isolation<J> {
         std::mem::take(&mut self.suspects)
     }
 
-    /// A part was answered.
-    pub(super) fn part_answered(&mut self) {
+    /// A part was answered. Its poll began after the part that was split had failed, so a
+    /// failing job is in the other half.
+    pub(super) fn part_answered(&mut self, split: Split) {
         self.in_flight -= 1;
         self.answered += 1;
+        let Some(other) = self.other_half(split) else { return };
+        if self.parts[other].jobs.len() == 1 {
+            self.unlink(split);
+        } else if let Some(Part { jobs, .. }) = self.parts.remove(other) {
+            let split = self.next_split();
+            self.halve(jobs, split);
+        }
     }
 
     /// Suspects for whom nothing is left that would tell whether the backend answers: the
@@ -181,12 +254,18 @@ impl<J> Isolation<J> {
         (!found && answered > 0).then_some(smallest_failed)
     }
 
-    /// A poll of `jobs` failed in a way that one of them may have caused. `is_part` tells a
-    /// part from a batch, `succeeded_since` whether another poll has succeeded since this
-    /// one began.
-    pub(super) fn failed(&mut self, mut jobs: Vec<J>, is_part: bool, succeeded_since: bool) -> Verdict<J> {
-        if is_part {
+    /// A poll of `jobs` failed in a way that one of them may have caused. A part has the
+    /// `split` that it is a half of, a batch has none. `succeeded_since` tells whether
+    /// another poll has succeeded since this one began.
+    pub(super) fn failed(
+        &mut self,
+        mut jobs: Vec<J>,
+        split: Option<Split>,
+        succeeded_since: bool,
+    ) -> Verdict<J> {
+        if let Some(split) = split {
             self.in_flight -= 1;
+            self.unlink(split);
         } else {
             self.backend_answers = false;
         }
@@ -210,8 +289,8 @@ impl<J> Isolation<J> {
             self.smallest_failed = self.smallest_failed.min(jobs.len());
             self.allowed =
                 self.allowed.max(MIN_POLLS_WITHOUT_SUCCESS).max(jobs.len().next_power_of_two().ilog2());
-            let second_half = jobs.split_off(jobs.len().div_ceil(2));
-            self.parts.extend([jobs, second_half]);
+            let split = if split.is_some() { self.next_split() } else { Split::NONE };
+            self.halve(jobs, split);
         }
         if self.in_flight > 0 || self.is_ready() {
             return Verdict::Pending;
@@ -222,141 +301,16 @@ impl<J> Isolation<J> {
     /// The jobs that wait for the end of the isolation and are not in flight.
     #[cfg(test)]
     pub(super) fn jobs(&self) -> impl Iterator<Item = &J> {
-        self.parts.iter().flatten().chain(&self.suspects)
+        self.parts.iter().flat_map(|part| &part.jobs).chain(&self.suspects)
     }
 
     /// Everything that is left, for a backend that is down.
     pub(super) fn outage(&mut self) -> Verdict<J> {
-        let Self { parts, suspects, in_flight, .. } = std::mem::take(self);
-        self.in_flight = in_flight;
-        Verdict::Outage { jobs: parts.into_iter().flatten().collect(), suspects }
+        let Self { parts, suspects, in_flight, splits, .. } = std::mem::take(self);
+        (self.in_flight, self.splits) = (in_flight, splits);
+        Verdict::Outage { jobs: parts.into_iter().flat_map(|part| part.jobs).collect(), suspects }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    /// Isolates `failing` among `batch` jobs, with all parts that are ready polled side by
-    /// side. Returns what was quarantined, the polls, in
-    /// which round the last healthy job was answered, and whether it is taken for an outage.
-    fn isolate(batch: usize, failing: &BTreeSet<usize>) -> (BTreeSet<usize>, usize, usize, bool) {
-        let mut isolation = Isolation::default();
-        let mut quarantined = BTreeSet::new();
-        let mut answered = BTreeSet::new();
-        let (mut polls, mut rounds, mut outage) = (1, 1, false);
-        let mut answered_in = 1;
-        let mut settle = |verdict, quarantined: &mut BTreeSet<usize>| match verdict {
-            Verdict::Pending => {}
-            Verdict::Quarantine(job) => assert!(quarantined.insert(job)),
-            Verdict::Outage { .. } => outage = true,
-        };
-        settle(isolation.failed((0..batch).collect(), false, false), &mut quarantined);
-        while isolation.is_ready() {
-            let parts: Vec<Vec<usize>> = std::iter::from_fn(|| isolation.take(|_| 0)).collect();
-            polls += parts.len();
-            rounds += 1;
-            let is_good = |part: &[usize]| part.iter().all(|job| !failing.contains(job));
-            let any_good = parts.iter().any(|part| is_good(part));
-            for part in parts {
-                if is_good(&part) {
-                    quarantined.extend(isolation.something_succeeded());
-                    isolation.part_answered();
-                    answered.extend(part);
-                    answered_in = rounds;
-                } else {
-                    settle(isolation.failed(part, true, any_good), &mut quarantined);
-                }
-            }
-        }
-        if !outage {
-            assert!(!isolation.is_active(), "nothing is left behind");
-            assert_eq!(answered.len() + quarantined.len(), batch);
-        }
-        (quarantined, polls, answered_in, outage)
-    }
-
-    #[test]
-    fn one_failing_job_of_a_hundred_is_found_in_sixteen_polls() {
-        for failing in 0..100 {
-            let (found, polls, rounds, outage) = isolate(100, &BTreeSet::from([failing]));
-            assert_eq!((found, outage), (BTreeSet::from([failing]), false));
-            assert!(polls <= 16 && rounds <= 8, "{polls} polls, {rounds} rounds");
-        }
-    }
-
-    #[test]
-    fn outage_costs_log2_of_the_batch_size_in_polls() {
-        for batch in [2, 3, 5, 64, 100, 200, 1000] {
-            let (_, polls, _, outage) = isolate(batch, &(0..batch).collect());
-            assert!(outage);
-            assert_eq!(polls - 1, (batch.next_power_of_two().ilog2() as usize).max(2), "{batch}");
-        }
-    }
-
-    #[test]
-    fn first_and_last_poll_without_a_success_are_for_trusted_jobs() {
-        let mut isolation = Isolation::default();
-        isolation.failed(vec![1, 2, 3, 4], false, false);
-        assert_eq!(isolation.take(|job| *job), Some(vec![4]));
-        assert_eq!(isolation.take(|job| *job), Some(vec![3]));
-        assert_eq!(isolation.take(|job| *job), None, "until something succeeds");
-        isolation.something_succeeded();
-        assert_eq!(isolation.take(|job| *job), Some(vec![1, 2]));
-    }
-
-    #[test]
-    fn batch_whose_parts_are_all_answered_has_no_failing_job() {
-        let mut isolation = Isolation::default();
-        isolation.failed((0..10).collect(), false, false);
-        while isolation.take(|_| 0).is_some() {
-            assert!(isolation.something_succeeded().is_empty());
-            isolation.part_answered();
-        }
-        assert_eq!(isolation.finish(), Some(10));
-        assert_eq!(isolation.finish(), None);
-    }
-
-    #[test]
-    fn suspect_is_quarantined_when_something_else_succeeds() {
-        let mut isolation = Isolation::default();
-        isolation.failed(vec!["bad", "good"], false, false);
-        let canary = isolation.take(|job| *job == "bad").unwrap();
-        assert_eq!(isolation.failed(canary, true, false), Verdict::Pending);
-        let other = isolation.take(|_| 0).unwrap();
-        assert_eq!(isolation.failed(other, true, false), {
-            Verdict::Outage { jobs: Vec::new(), suspects: vec!["bad", "good"] }
-        });
-        isolation.failed(vec!["a", "bad", "b", "c"], false, false);
-        let canary = isolation.take(|job| *job == "bad").unwrap();
-        assert_eq!(isolation.failed(canary, true, false), Verdict::Pending);
-        assert_eq!(isolation.take(|job| *job == "a"), Some(vec!["a"]));
-        assert_eq!(isolation.something_succeeded(), ["bad"]);
-        isolation.part_answered();
-        assert_eq!(isolation.take(|_| 0), Some(vec!["b", "c"]));
-    }
-
-    proptest! {
-        #[test]
-        fn all_failing_jobs_are_found_within_the_bound(
-            batch in 2..200_usize,
-            failing in proptest::collection::btree_set(0..200_usize, 1..12),
-        ) {
-            let failing: BTreeSet<usize> = failing.into_iter().filter(|job| *job < batch).collect();
-            let (found, polls, rounds, outage) = isolate(batch, &failing);
-            let log2 = batch.next_power_of_two().ilog2() as usize;
-            if outage {
-                prop_assert!(polls <= 1 + log2);
-            } else {
-                prop_assert_eq!(&found, &failing);
-                // One poll would have been sent anyway.
-                prop_assert!(failing.is_empty() || polls - 1 <= 2 * failing.len() * log2 + 4);
-                prop_assert!(rounds <= log2 + 2, "{} rounds", rounds);
-            }
-        }
-    }
-}
+mod tests;

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::{
     Admission, Pause,
+    isolation::{Part, Split},
     job_table::{Interruption, JobEntry},
     scheduler::Class,
     state::{LOOKED_AT, State},
@@ -31,7 +32,7 @@ pub(super) enum Kind {
     /// Its jobs are due.
     Regular,
     /// It is a part of a batch that failed.
-    Part,
+    Part(Split),
     /// One quarantined job.
     Quarantined,
     /// One job, while the circuit breaker is half-open.
@@ -182,8 +183,8 @@ fn part(state: &mut State) -> Option<Planned> {
         && let Some(number) = canary(state)
     {
         state.scheduler.remove(number);
-        state.isolation.canary_taken();
-        return Some(Planned { kind: Kind::Part, jobs: vec![number], refreshed: Vec::new() });
+        let kind = Kind::Part(state.isolation.canary_taken());
+        return Some(Planned { kind, jobs: vec![number], refreshed: Vec::new() });
     }
     loop {
         let jobs = &state.jobs;
@@ -194,14 +195,17 @@ fn part(state: &mut State) -> Option<Planned> {
             let entry = jobs.get(taken.number).filter(|_| is_current(taken));
             entry.map_or(0, |entry| 1 + u8::from(!entry.suspect) + 2 * u8::from(entry.is_answered()))
         };
-        let part = state.isolation.take(trusted)?;
-        let part: Vec<usize> =
+        let Part { jobs: part, split, .. } = state.isolation.take(trusted)?;
+        let jobs: Vec<usize> =
             part.iter().filter(|taken| is_current(taken)).map(|taken| taken.number).collect();
-        if !part.is_empty() {
-            return Some(Planned { kind: Kind::Part, jobs: part, refreshed: Vec::new() });
+        if jobs.len() < part.len() {
+            // The failing job may be one whose subscribers have left.
+            state.isolation.unlink(split);
         }
-        // All its subscribers have left.
-        state.isolation.part_dropped();
+        if !jobs.is_empty() {
+            return Some(Planned { kind: Kind::Part(split), jobs, refreshed: Vec::new() });
+        }
+        state.isolation.part_dropped(split);
     }
 }
 

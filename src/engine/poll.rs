@@ -129,7 +129,7 @@ impl Batch {
         match planned.kind {
             Kind::Probe => state.breaker.probe_started(),
             Kind::Quarantined => state.quarantine.poll_started(),
-            Kind::Regular | Kind::Part | Kind::NeverPolled => {}
+            Kind::Regular | Kind::Part(_) | Kind::NeverPolled => {}
         }
         drop(guard);
         Some(Self { backend: Arc::clone(backend), poll, jobs, kind: planned.kind, began: now })
@@ -192,13 +192,13 @@ impl Batch {
         let says_something = |answer: &Answer| !matches!(answer, Err(JobFault::Standby(NeedsJobTag)));
         let recovered = if answers.iter().any(says_something) {
             let recovered = state.backend_answered(jobs.len(), self.began, now, dice);
-            if self.kind == Kind::Part {
-                state.isolation.part_answered();
+            if let Kind::Part(split) = self.kind {
+                state.isolation.part_answered(split);
             }
             recovered
         } else {
-            if self.kind == Kind::Part {
-                state.isolation.part_dropped();
+            if let Kind::Part(split) = self.kind {
+                state.isolation.part_dropped(split);
             }
             state.stats.last_fault = Some(NeedsJobTag.into());
             false
@@ -272,23 +272,23 @@ impl Batch {
             entry => entry.is_some(),
         });
         let blame = match (self.kind, &mut jobs[..]) {
-            (Kind::Part, []) => {
-                state.isolation.part_dropped();
+            (Kind::Part(split), []) => {
+                state.isolation.part_dropped(split);
                 Blame::Nobody
             }
             (_, []) => Blame::Nobody,
             _ if fault.kind == FaultKind::Overloaded => {
                 // The gateway's own memory is short: that says nothing of the backend.
-                if self.kind == Kind::Part {
-                    state.isolation.part_dropped();
+                if let Kind::Part(split) = self.kind {
+                    state.isolation.part_dropped(split);
                 }
                 let until = now + state.plan.backoff.wait(1, dice);
                 state.interrupt(jobs, &Pause { until, fault: fault.clone() }, now);
                 Blame::Nobody
             }
             (kind, _) if !ambiguous => {
-                if kind == Kind::Part {
-                    state.isolation.part_dropped();
+                if let Kind::Part(split) = kind {
+                    state.isolation.part_dropped(split);
                 }
                 self.backend_failed(state, jobs, fault, now, dice)
             }
@@ -338,7 +338,8 @@ impl Batch {
             }
         }
         let succeeded_since = state.succeeded_since(self.began);
-        let verdict = state.isolation.failed(jobs, self.kind == Kind::Part, succeeded_since);
+        let split = if let Kind::Part(split) = self.kind { Some(split) } else { None };
+        let verdict = state.isolation.failed(jobs, split, succeeded_since);
         match verdict {
             Verdict::Pending => Blame::Nobody,
             Verdict::Quarantine(taken) => {
@@ -407,7 +408,7 @@ fn publish(
             }
             let entry = &mut state.jobs[taken.number];
             // Somebody subscribed while the answer was read who is shown more of it.
-            entry.refill &= !entry.holds_wanted_parts();
+            entry.refill = entry.refill && !entry.holds_wanted_parts();
             entry.drop_unwanted_parts(now);
             let at = if entry.refill { now } else { now + state.interval(&state.jobs[taken.number], now) };
             if let Some(last) = last {
@@ -466,11 +467,13 @@ impl Drop for Batch {
         match self.kind {
             Kind::Probe => state.breaker.probe_ended(),
             Kind::Quarantined => state.quarantine.poll_ended(self.began, now),
-            Kind::Regular | Kind::Part | Kind::NeverPolled => {}
+            Kind::Regular | Kind::Part(_) | Kind::NeverPolled => {}
         }
         let jobs = mem::take(&mut self.jobs);
-        if self.kind == Kind::Part && !jobs.is_empty() {
-            state.isolation.part_dropped();
+        if let Kind::Part(split) = self.kind
+            && !jobs.is_empty()
+        {
+            state.isolation.part_dropped(split);
         }
         let at = now + state.plan.interval.max;
         let has_panicked = std::thread::panicking();

@@ -18,7 +18,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::{
-    Caller, Clock, Engine, Failure, Interest, Interruption, JobRecord, LatestStatus, NotificationQueue,
+    Caller, Configured, Engine, Failure, Interest, Interruption, JobRecord, LatestStatus, NotificationQueue,
     PollOutcome, Purpose, Subscription, quota::WatchLease,
 };
 use crate::job::{FaultKind, JobRef, Observed, ResumeToken, View};
@@ -103,12 +103,11 @@ pub(super) struct Progress {
     /// Interrupted in this way, and the caller knows.
     interrupted: Option<InterruptedBy>,
     opened_at: Instant,
-    grace: Duration,
     /// Polls that had ended when the watch began.
     polls: u64,
     /// Whether the terminal status was sent.
     has_ended: bool,
-    clock: Clock,
+    backend: Arc<Configured>,
 }
 
 /// Interruptions of one kind are sent once.
@@ -136,7 +135,6 @@ pub(super) struct OpenWatch {
     pub(super) heartbeat: Duration,
     /// A poll was asked for since this many polls had ended.
     asked_at: Option<u64>,
-    retired: CancellationToken,
     _lease: WatchLease,
 }
 
@@ -154,7 +152,7 @@ impl Engine {
         let heartbeat = sent_at + open.heartbeat;
         let wake = options.deadline.map_or(heartbeat, |deadline| deadline.min(heartbeat));
         Ok(Watch {
-            stopped: Box::pin(open.retired.clone().cancelled_owned()),
+            stopped: Box::pin(open.progress.backend.retired.clone().cancelled_owned()),
             open,
             queue,
             deadline: options.deadline,
@@ -196,14 +194,12 @@ impl Engine {
             sent_own: false,
             interrupted: None,
             opened_at,
-            grace: backend.grace,
             polls: source.look(|record| record.polls),
             has_ended: false,
-            clock: self.clock,
+            backend,
         };
-        let retired = backend.retired.clone();
         let heartbeat = options.heartbeat;
-        Ok(OpenWatch { source, progress, heartbeat, asked_at: None, retired, _lease: lease })
+        Ok(OpenWatch { source, progress, heartbeat, asked_at: None, _lease: lease })
     }
 }
 
@@ -244,7 +240,7 @@ impl OpenWatch {
 
     /// Whether the backend was retired, by a change of the configuration or at shutdown.
     pub(super) fn is_retired(&self) -> bool {
-        self.retired.is_cancelled()
+        self.progress.backend.retired.is_cancelled()
     }
 }
 
@@ -358,7 +354,7 @@ impl Progress {
                 }
                 Step::Wait
             }
-            PollOutcome::Missing { .. } if was_polled && now >= self.opened_at + self.grace => {
+            PollOutcome::Missing { .. } if was_polled && now >= self.opened_at + self.backend.grace => {
                 return Step::End(Some(Failure::NotFound));
             }
             PollOutcome::Invalid(message) => return Step::End(Some(Failure::refused_id(message))),
@@ -407,7 +403,8 @@ impl Progress {
 
     /// What a token says of a status.
     fn observed(&self, latest: &LatestStatus) -> Observed {
-        Observed { observer: self.clock.observer, sequence: self.clock.sequence(latest.began) }
+        let clock = self.backend.clock;
+        Observed { observer: clock.observer, sequence: clock.sequence(latest.began) }
     }
 
     /// That the watch is alive: an interruption that lasts is sent again.

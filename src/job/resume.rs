@@ -99,7 +99,7 @@ impl ResumeToken {
 
 fn hash(job: &JobRef) -> u64 {
     let JobRef { backend, id, tag } = job;
-    let mut bytes = Vec::with_capacity(64);
+    let mut bytes = Vec::with_capacity(128);
     for part in [Some(backend), Some(id), tag.as_ref()] {
         let part = part.map_or("", |part| &**part);
         bytes.extend_from_slice(&(part.len() as u64).to_le_bytes());

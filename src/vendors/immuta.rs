@@ -148,26 +148,28 @@ fn observe(id: &str, element: &Bytes) -> Result<Observation, JobFault> {
     let output = job.get("output");
     let (error, result) = match state {
         JobState::Failed | JobState::Retrying => (output.map(json::error), None),
-        _ => (None, output.map(result)),
+        _ => (None, output.map(|output| result(element, output))),
     };
-    let vendor_payload = Bytes::copy_from_slice(element);
+    let vendor_payload = element.clone();
     Ok(Observation { result, error, vendor_payload, ..Observation::new(state, word) })
 }
 
 /// The page's table calls the state an array of strings, its example shows a
 /// string.
 fn state_word(state: &RawValue) -> Option<String> {
-    let word = match serde_json::from_str::<[&RawValue; 1]>(state.get()) {
-        Ok([only]) => json::text(only)?,
-        Err(_) => json::text(state)?,
+    let word = if json::is_list(state) {
+        let [only] = serde_json::from_str::<[&RawValue; 1]>(state.get()).ok()?;
+        json::text(only)?
+    } else {
+        json::text(state)?
     };
     (!word.is_empty()).then_some(word)
 }
 
-fn result(output: &RawValue) -> JobResult {
+fn result(element: &Bytes, output: &RawValue) -> JobResult {
     match json::text(output) {
         Some(text) => JobResult { data: text.into(), content_type: ContentType::Text },
-        None => JobResult { data: json::bytes(output), content_type: ContentType::Json },
+        None => JobResult { data: json::part(element, output), content_type: ContentType::Json },
     }
 }
 

@@ -116,10 +116,16 @@ pub(super) fn is_object(value: &RawValue) -> bool {
     value.get().starts_with('{')
 }
 
+/// Whether the value is an array.
+pub(super) fn is_list(value: &RawValue) -> bool {
+    value.get().starts_with('[')
+}
+
 /// The text, unescaped. `None` for any other type, and for one with a lone
 /// surrogate, which no UTF-8 can hold.
 pub(super) fn text(value: &RawValue) -> Option<String> {
-    serde_json::from_str(value.get()).ok()
+    // An error of the parser takes longer than to read a status.
+    if value.get().starts_with('"') { serde_json::from_str(value.get()).ok() } else { None }
 }
 
 /// A text, or anything else as it is written.
@@ -149,7 +155,7 @@ pub(super) fn percent(value: &RawValue) -> Option<Progress> {
 
 /// The values of an array in order.
 pub(super) fn list(value: &RawValue) -> Option<Vec<&RawValue>> {
-    serde_json::from_str(value.get()).ok()
+    if is_list(value) { serde_json::from_str(value.get()).ok() } else { None }
 }
 
 /// The values of an array in order, or of an object in document order: PHP

@@ -155,7 +155,7 @@ async fn unknown_artifact_is_named() {
 #[tokio::test]
 async fn exceeded_limit_is_named() {
     let simulator = simulator(Vendor::Immuta).await;
-    let limits = "[limits]\nwatches = 2\nbatch_size = 3";
+    let limits = "[limits]\nwatches = 2\nwatches_per_caller = 2\nbatch_size = 3";
     let gateway = Gateway::start_with(limits, [Backend::of(&simulator)]).await;
     let client = gateway.client();
     let job = job_at(&simulator, &simulator.start_job(Plan::fixed("active")));

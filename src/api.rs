@@ -21,6 +21,7 @@ use crate::{
 mod batch;
 mod convert;
 mod download;
+mod inspect;
 mod request;
 mod status;
 mod watch;
@@ -152,7 +153,7 @@ impl<E: JobStatuses> JobStatusService for Service<E> {
             caller: caller(&grant),
         };
         let outcome = self.engine.get(&job, options).await;
-        let latest = outcome.map_err(|failure| status::of_failure(&failure, &job, "job"))?;
+        let latest = outcome.map_err(|failure| self.failed(&failure, &job, "job", &grant))?;
         metrics().status_returned(latest.at.elapsed());
         Ok(Response::new(served::GetJobStatusResponse { status: Some(convert::status(job, latest, view)) }))
     }
@@ -193,7 +194,7 @@ impl<E: JobStatuses> JobStatusService for Service<E> {
         let results = jobs.into_iter().zip(refs).enumerate().map(|(index, (requested, job))| {
             let outcome = job.and_then(|job| match outcomes.next() {
                 Some(Ok(latest)) => Ok(convert::status(job, latest, view)),
-                Some(Err(failure)) => Err(status::of_failure(&failure, &job, &format!("jobs[{index}]"))),
+                Some(Err(failure)) => Err(self.failed(&failure, &job, &format!("jobs[{index}]"), &grant)),
                 None => Err(Status::internal("a job has no outcome")),
             });
             let outcome = match outcome {
@@ -213,7 +214,7 @@ impl<E: JobStatuses> JobStatusService for Service<E> {
         let (grant, deadline) = (grant(&request), deadline(request.extensions()));
         let (job, options) = self.watch_request(request.into_inner(), deadline, "", &grant)?;
         let watch = self.engine.watch(&job, caller(&grant), &options);
-        let watch = watch.map_err(|failure| status::of_failure(&failure, &job, "job"))?;
+        let watch = watch.map_err(|failure| self.failed(&failure, &job, "job", &grant))?;
         Ok(Response::new(watch::events(watch, job)))
     }
 
@@ -242,6 +243,14 @@ impl<E: JobStatuses> JobStatusService for Service<E> {
         let allowed = backends.filter(|backend| grant.allows(Right::Read, &backend.name));
         let backends = allowed.map(convert::backend).collect();
         Ok(Response::new(pb::ListBackendsResponse { backends }))
+    }
+
+    async fn list_jobs(
+        &self,
+        request: Request<pb::ListJobsRequest>,
+    ) -> Result<Response<pb::ListJobsResponse>, Status> {
+        let grant = grant(&request);
+        self.jobs(request.into_inner(), &grant).map(Response::new)
     }
 }
 

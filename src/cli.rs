@@ -19,6 +19,7 @@ mod exit;
 mod fault;
 mod get;
 mod healthcheck;
+mod inspect;
 mod json;
 mod packaging;
 mod present;
@@ -68,6 +69,10 @@ enum Command {
     Batch(client::Query),
     /// Download one of a job's files, its result or its vendor payload.
     Download(download::Args),
+    /// Show the backends of a gateway.
+    Backends(inspect::Backends),
+    /// Show the jobs that a gateway polls or retains.
+    Jobs(inspect::Jobs),
     /// Make bearer tokens for callers.
     Token(token::Args),
     /// Check that a gateway accepts calls. Exits with 0 or 1.
@@ -128,6 +133,8 @@ impl Command {
             Self::Watch(args) => until_interrupted(args.run()).await,
             Self::Batch(query) => until_interrupted(batch::run(query)).await,
             Self::Download(args) => until_interrupted(args.run()).await,
+            Self::Backends(args) => until_interrupted(args.run()).await,
+            Self::Jobs(args) => until_interrupted(args.run()).await,
             Self::Token(args) => args.run(),
             Self::Healthcheck(args) => args.run().await,
             Self::Completions(args) => args.run(Cli::command()),

@@ -30,6 +30,7 @@ mod caller;
 mod circuit_breaker;
 mod download;
 mod get;
+mod inspection;
 mod intervals;
 mod isolation;
 mod job_table;
@@ -55,6 +56,7 @@ pub use caller::{Caller, CallerKey, CallerLimits};
 pub use circuit_breaker::{Admission, CircuitBreaker, Pause};
 pub use download::{Download, DownloadFailure, DownloadOptions, RESULT, VENDOR_PAYLOAD};
 pub use get::GetOptions;
+pub use inspection::{JobPage, JobReport};
 pub use intervals::PollInterval;
 pub use job_table::{Interruption, JobRecord, LatestStatus, PollOutcome};
 pub use notification_queue::NotificationQueue;
@@ -118,6 +120,13 @@ pub trait JobStatuses: Send + Sync + 'static {
 
     /// How each backend is doing, sorted by name.
     fn backends(&self) -> Vec<BackendReport>;
+
+    /// The names of all backends, sorted.
+    fn backend_names(&self) -> Vec<Arc<str>>;
+
+    /// At most `limit` jobs of a backend, from this number on; `None` where there is no such
+    /// backend.
+    fn jobs(&self, backend: &str, from: usize, limit: usize) -> Option<JobPage>;
 }
 
 /// What the engine needs to know of a backend.
@@ -524,6 +533,14 @@ impl JobStatuses for Engine {
             report: backend.engine.report(now),
         };
         self.backends.load().iter().map(report).collect()
+    }
+
+    fn backend_names(&self) -> Vec<Arc<str>> {
+        self.backends.load().keys().cloned().collect()
+    }
+
+    fn jobs(&self, backend: &str, from: usize, limit: usize) -> Option<JobPage> {
+        self.jobs_of(backend, from, limit)
     }
 }
 

@@ -6,11 +6,14 @@ pub mod build;
 mod log;
 pub mod metrics;
 pub mod process;
+mod sampled;
 
 pub use log::{
     Flush, Format, InitError, InvalidFilter, LevelError, check_filter, dropped_lines, filter, init, level,
     report_dropped_lines, set_level,
 };
+
+pub use sampled::Sampled;
 
 /// When the first certificate of a PEM file ends, in seconds since 1970. `None` where there
 /// is none that can be read.

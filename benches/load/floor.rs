@@ -5,8 +5,8 @@ use std::{fmt::Write as _, net::Ipv4Addr, pin::Pin, time::Duration};
 
 use jobwatch::proto::v1::{
     BatchGetStatusesRequest, BatchGetStatusesResponse, DownloadArtifactRequest, DownloadArtifactResponse,
-    GetJobStatusRequest, GetJobStatusResponse, ListBackendsRequest, ListBackendsResponse, WatchJobRequest,
-    WatchJobResponse, WatchJobsRequest, WatchJobsResponse,
+    GetJobStatusRequest, GetJobStatusResponse, ListBackendsRequest, ListBackendsResponse, ListJobsRequest,
+    ListJobsResponse, WatchJobRequest, WatchJobResponse, WatchJobsRequest, WatchJobsResponse,
     job_status_service_server::{JobStatusService, JobStatusServiceServer},
     watch_job_response::Event,
 };
@@ -105,6 +105,10 @@ impl JobStatusService for Floor {
         &self,
         _: Request<DownloadArtifactRequest>,
     ) -> Result<Response<Self::DownloadArtifactStream>, Status> {
+        Err(Status::unimplemented("not part of the floor"))
+    }
+
+    async fn list_jobs(&self, _: Request<ListJobsRequest>) -> Result<Response<ListJobsResponse>, Status> {
         Err(Status::unimplemented("not part of the floor"))
     }
 

@@ -3,7 +3,7 @@
 
 use super::status;
 use crate::{
-    engine::{BackendReport, Event, Health, LatestStatus, Report, Update},
+    engine::{BackendReport, Event, Health, JobReport, LatestStatus, Report, Update},
     job::{JobRef, View},
     proto::{
         served::{self, watch_job_response},
@@ -69,6 +69,28 @@ pub(super) fn backend(backend: BackendReport) -> pb::Backend {
         queued_calls: count(queued_calls),
         rate_in_use,
         quarantined_jobs: count(quarantined_jobs),
+    }
+}
+
+/// What is known of a job's polls.
+pub(super) fn job(report: JobReport) -> pb::InspectedJob {
+    let JobReport { job, state, subscribers, last_poll, last_change, next_poll, quarantined, failure } =
+        report;
+    let error = failure.map(|failure| status::to_proto(&status::of_failure(&failure, &job, "job")));
+    let JobRef { backend, id, tag, .. } = job;
+    pb::InspectedJob {
+        job: Some(pb::JobRef {
+            backend: backend.as_ref().into(),
+            job_id: id.as_ref().into(),
+            job_tag: tag.as_deref().unwrap_or_default().into(),
+        }),
+        state: state.map(|state| i32::from(state as u8)),
+        subscribers: count(subscribers),
+        last_poll_time: last_poll.map(timestamp),
+        last_change_time: last_change.map(timestamp),
+        next_poll_time: next_poll.map(timestamp),
+        quarantined,
+        last_error: error,
     }
 }
 

@@ -6,7 +6,7 @@ use tonic::{Request, Response, Status};
 use super::{Events, Service, caller, deadline, grant, request::InvalidField, status};
 use crate::{
     access::Right,
-    engine::{Download, DownloadOptions, JobStatuses},
+    engine::{Download, DownloadFailure, DownloadOptions, JobStatuses},
     proto::v1 as pb,
 };
 
@@ -30,7 +30,10 @@ impl<E: JobStatuses> Service<E> {
             .map_err(|_| InvalidField::new("offset", "is negative; write zero or more, or leave it out"))?;
         let options = DownloadOptions { artifact_id, offset, deadline, caller: caller(&grant) };
         let download = self.engine.download(&job, options).await;
-        let download = download.map_err(|failure| status::of_download(&failure, &job))?;
+        let download = download.map_err(|failure| match failure {
+            DownloadFailure::Call(failure) => self.failed(&failure, &job, "job", &grant),
+            failure => status::of_download(&failure, &job),
+        })?;
         let first = pb::DownloadArtifactResponse { info: Some(info(&download)), data: bytes::Bytes::new() };
         let usage = grant.usage().cloned();
         let pieces = stream::unfold(download, move |mut download| {

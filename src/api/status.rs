@@ -1,7 +1,7 @@
 //! Every error of the contract: its code, its reason, its details. Nothing else
 //! in the crate builds a [`tonic::Status`] with details.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use prost::Message;
 use tokio::time::Instant;
@@ -13,11 +13,15 @@ use crate::{
     access::{RateExceeded, Refused},
     engine::{DownloadFailure, Failure, Interruption, LatestStatus},
     job::{BackendFault, FaultKind, InvalidJobRef, JobRef, vendor_message},
+    telemetry::Sampled,
 };
 
 /// Most characters of a caller's own text that an error repeats. No valid job id
 /// has more.
 const MAX_REPEATED_CHARS: usize = 512;
+
+/// Longest list of names in bytes.
+const LONGEST_LIST: usize = 1024;
 
 /// Domain of every ErrorInfo.
 const DOMAIN: &str = "jobwatch";
@@ -120,6 +124,41 @@ pub(super) fn of_failure(failure: &Failure, job: &JobRef, field: &str) -> Status
         details.set_error_info("INTERNAL", DOMAIN, HashMap::new());
     }
     Status::with_error_details(code, failure.to_string(), details)
+}
+
+/// The status of a call for a job of a backend that does not exist. `known` are the names
+/// that the caller may use.
+pub(super) fn of_unknown_backend(job: &JobRef, known: impl Iterator<Item = Arc<str>>) -> Status {
+    let status = of_failure(&Failure::UnknownBackend, job, "job");
+    let mut details = status.get_error_details();
+    let mut names = String::new();
+    for name in known {
+        if names.len() + name.len() > LONGEST_LIST {
+            names.push_str(",…");
+            break;
+        }
+        let comma = if names.is_empty() { "" } else { "," };
+        names.extend([comma, &name]);
+    }
+    let mut metadata = metadata(job);
+    metadata.insert("known_backends".to_owned(), names);
+    details.set_error_info("UNKNOWN_BACKEND", DOMAIN, metadata);
+    Status::with_error_details(status.code(), status.message(), details)
+}
+
+/// The code and the reason of a watch's end, for the log.
+pub(super) fn log_watch_end(status: &Status, job: &JobRef) {
+    static LINES: Sampled = Sampled::new(10);
+    let reason = status.get_details_error_info().map(|info| info.reason).unwrap_or_default();
+    // The log has the shutdown itself.
+    if reason == "SHUTTING_DOWN" {
+        return;
+    }
+    if let Some(left_out) = LINES.next_line() {
+        let left_out = (left_out > 0).then_some(left_out);
+        let (backend, job_id) = (repeated(&job.backend), repeated(&job.id));
+        tracing::info!(backend, job_id, reason, code = ?status.code(), left_out, "watch ended with an error");
+    }
 }
 
 /// The status of a call of many watches that failed as a whole, or of a watch
@@ -322,6 +361,21 @@ mod tests {
             assert_eq!(details.retry_info().and_then(|retry| retry.retry_delay), retry_in, "{reason}");
             assert!(!status.message().is_empty());
         }
+    }
+
+    #[test]
+    fn unknown_backend_lists_known_ones_within_a_bound() {
+        let list = |names: &[&str]| {
+            let known = names.iter().map(|name| Arc::from(*name));
+            let status = of_unknown_backend(&JobRef::new("x".repeat(9999), "j"), known);
+            let details = status.get_error_details();
+            assert_eq!((status.code(), details.resource_info().is_some()), (Code::NotFound, true));
+            assert!(status.details().len() < 6 * 1024);
+            details.error_info().unwrap().metadata["known_backends"].clone()
+        };
+        assert_eq!((list(&[]), list(&["a", "b"])), (String::new(), "a,b".to_owned()));
+        let many = list(&["name-of-a-backend"; 999]);
+        assert!(many.len() < 1100 && many.ends_with(",…"), "{many}");
     }
 
     #[test]

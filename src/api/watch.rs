@@ -28,7 +28,11 @@ pub(super) fn events(watch: Watch, job: JobRef) -> Events<served::WatchJobRespon
         let event = ready!(watch.poll_next(cx));
         Poll::Ready(event.map(|event| match event {
             Ok(update) => Ok(convert::update(&job, update)),
-            Err(failure) => Err(status::of_failure(&failure, &job, "job")),
+            Err(failure) => {
+                let status = status::of_failure(&failure, &job, "job");
+                status::log_watch_end(&status, &job);
+                Err(status)
+            }
         }))
     }))
 }
@@ -40,14 +44,19 @@ pub(super) fn call_events<E: JobStatuses>(
     grant: Grant,
     requests: Streaming<pb::WatchJobsRequest>,
 ) -> Events<served::WatchJobsResponse> {
-    let reader =
-        AbortOnDropHandle::new(tokio::spawn(read_requests(service, watches.clone(), grant, requests)));
-    Box::pin(stream::unfold(Some((watches, reader)), |call| async move {
-        let (watches, reader) = call?;
+    let reader = AbortOnDropHandle::new(tokio::spawn(read_requests(
+        service.clone(),
+        watches.clone(),
+        grant.clone(),
+        requests,
+    )));
+    Box::pin(stream::unfold(Some((watches, reader, service, grant)), |call| async move {
+        let (watches, reader, service, grant) = call?;
         match watches.next().await? {
             Ok((watch_id, outcome)) => {
-                let outcome = Some(to_proto(outcome));
-                Some((Ok(served::WatchJobsResponse { watch_id, outcome }), Some((watches, reader))))
+                let outcome = Some(to_proto(outcome, &service, &grant));
+                let response = served::WatchJobsResponse { watch_id, outcome };
+                Some((Ok(response), Some((watches, reader, service, grant))))
             }
             Err(failure) => Some((Err(status::of_call(&failure)), None)),
         }
@@ -86,13 +95,19 @@ async fn read_requests<E: JobStatuses>(
     watches.complete();
 }
 
-fn to_proto(outcome: Outcome) -> watch_jobs_response::Outcome {
+fn to_proto<E: JobStatuses>(
+    outcome: Outcome,
+    service: &Service<E>,
+    grant: &Grant,
+) -> watch_jobs_response::Outcome {
     match outcome {
         Outcome::Update(job, update) => watch_jobs_response::Outcome::Event(convert::update(&job, update)),
         Outcome::End(End { failure, job }) => watch_jobs_response::Outcome::End(match (failure, job) {
             (None, _) => tonic_types::Status::default(),
             (Some(failure), Some(job)) => {
-                status::to_proto(&status::of_failure(&failure, &job, "add.watch.job"))
+                let status = service.failed(&failure, &job, "add.watch.job", grant);
+                status::log_watch_end(&status, &job);
+                status::to_proto(&status)
             }
             (Some(failure), None) => status::to_proto(&status::of_call(&failure)),
         }),

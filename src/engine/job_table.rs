@@ -226,6 +226,11 @@ impl JobTable {
         self.entries.iter()
     }
 
+    /// A number above all jobs'.
+    pub(super) fn end(&self) -> usize {
+        self.entries.capacity()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }

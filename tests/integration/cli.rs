@@ -12,8 +12,8 @@ use futures_util::{Stream, StreamExt, stream};
 use jobwatch::proto::v1::{
     BatchGetStatusesRequest, BatchGetStatusesResponse, DownloadArtifactRequest, DownloadArtifactResponse,
     GetJobStatusRequest, GetJobStatusResponse, Heartbeat, Interruption, JobError, JobRef, JobState,
-    JobStatus, JobStatusResult, ListBackendsRequest, ListBackendsResponse, WatchJobRequest, WatchJobResponse,
-    WatchJobsRequest, WatchJobsResponse, job_status_result,
+    JobStatus, JobStatusResult, ListBackendsRequest, ListBackendsResponse, ListJobsRequest, ListJobsResponse,
+    WatchJobRequest, WatchJobResponse, WatchJobsRequest, WatchJobsResponse, job_status_result,
     job_status_service_server::{JobStatusService, JobStatusServiceServer},
     watch_job_response::Event,
 };
@@ -132,6 +132,10 @@ impl JobStatusService for Scripted {
         &self,
         _: Request<DownloadArtifactRequest>,
     ) -> Result<Response<Self::DownloadArtifactStream>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
+    async fn list_jobs(&self, _: Request<ListJobsRequest>) -> Result<Response<ListJobsResponse>, Status> {
         Err(Status::unimplemented("not scripted"))
     }
 

@@ -16,6 +16,7 @@ use crate::{
 };
 
 mod exposition;
+mod inspection;
 mod log;
 mod metrics;
 
@@ -89,13 +90,8 @@ async fn draining_server_is_not_ready() {
     let call = tokio::spawn(async move { get(&client, &job("kinetica", "1")).await });
     guard(simulator.wait_for_calls("/get/job", 1)).await;
     program.signal("TERM").await;
-    let drain = async {
-        while !program.log().contains("shutdown began") {
-            tokio::task::yield_now().await;
-        }
-        admin.get("/readyz").await
-    };
-    let (code, body) = guard(drain).await;
+    program.logged("shutdown began").await;
+    let (code, body) = admin.get("/readyz").await;
     assert_eq!(code, 503);
     assert!(body.contains("\"draining\""), "{body}");
     assert!(guard(call).await.unwrap().is_err());

@@ -10,7 +10,7 @@ use tempfile::NamedTempFile;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
-    sync::oneshot,
+    sync::{Notify, oneshot},
     task::JoinHandle,
 };
 use tonic::transport::Endpoint;
@@ -33,6 +33,7 @@ pub(crate) struct Program {
     child: Child,
     address: String,
     log: Arc<Mutex<String>>,
+    logged: Arc<Notify>,
     reader: JoinHandle<()>,
     _config: NamedTempFile,
 }
@@ -50,24 +51,25 @@ impl Program {
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let log = Arc::new(Mutex::new(String::new()));
         let (found, address) = oneshot::channel();
+        let logged = Arc::new(Notify::new());
         let reader = {
-            let log = Arc::clone(&log);
+            let (log, logged) = (Arc::clone(&log), Arc::clone(&logged));
             tokio::spawn(async move {
                 let mut found = Some(found);
                 while let Ok(Some(line)) = lines.next_line().await {
                     if let Some((_, rest)) = line.split_once("listening on ")
                         && let Some(found) = found.take()
                     {
-                        let _ = found.send(rest.split_whitespace().next().unwrap().to_owned());
+                        let end = rest.find(|c: char| c.is_whitespace() || c == '"').unwrap_or(rest.len());
+                        let _ = found.send(rest[..end].to_owned());
                     }
-                    let mut log = log.lock().unwrap();
-                    log.push_str(&line);
-                    log.push('\n');
+                    log.lock().unwrap().extend([&*line, "\n"]);
+                    logged.notify_one();
                 }
             })
         };
         let address = guard(address).await.expect("the log has the address");
-        Self { child, address, log, reader, _config: file }
+        Self { child, address, log, logged, reader, _config: file }
     }
 
     pub(crate) fn client(&self) -> Client {
@@ -112,6 +114,25 @@ impl Program {
         let reader = std::mem::replace(&mut self.reader, tokio::spawn(async {}));
         reader.abort();
         let _ = reader.await;
+    }
+
+    /// Waits until `find` finds something in its stderr. Of several waits at once, only one
+    /// notices a line.
+    pub(crate) async fn find<T>(&self, find: impl Fn(&str) -> Option<T>) -> T {
+        let found = async {
+            loop {
+                if let Some(found) = find(&self.log.lock().unwrap()) {
+                    return found;
+                }
+                self.logged.notified().await;
+            }
+        };
+        guard(found).await
+    }
+
+    /// Waits until its stderr contains this.
+    pub(crate) async fn logged(&self, text: &str) {
+        self.find(|log| log.contains(text).then_some(())).await;
     }
 
     /// Its stderr so far.

@@ -1,0 +1,111 @@
+//! ListJobs: what is polled, for operators.
+
+use prost::Message;
+use tonic::Status;
+
+use super::{
+    Service, convert,
+    request::{InvalidField, Refusal},
+    status,
+};
+use crate::{
+    access::{Grant, Right},
+    engine::{Failure, JobStatuses},
+    job::JobRef,
+    proto::v1 as pb,
+};
+
+/// Jobs of a response whose request names no number, and most of them.
+const PAGE: usize = 100;
+const LARGEST_PAGE: usize = 1000;
+
+/// Parts of job tables that one call looks at.
+const LOOKS: usize = 64;
+
+/// Bytes of a response beside its jobs.
+const REST: usize = 4 << 10;
+
+impl<E: JobStatuses> Service<E> {
+    /// The next page of the jobs that the caller may inspect.
+    pub(super) fn jobs(
+        &self,
+        request: pb::ListJobsRequest,
+        grant: &Grant,
+    ) -> Result<pb::ListJobsResponse, Status> {
+        let pb::ListJobsRequest { backend, page_size, page_token } = request;
+        let limit = match usize::try_from(page_size) {
+            Ok(0) => PAGE,
+            Ok(size) => size.min(LARGEST_PAGE),
+            Err(_) => {
+                return Err(InvalidField::new("page_size", "is negative; write 1 to 1000, or zero").into());
+            }
+        };
+        let names = self.inspected(&backend, grant)?;
+        let (first, mut from) = position(&page_token)?;
+        let mut jobs = Vec::new();
+        let mut room = self.message_bytes.saturating_sub(REST);
+        let mut looks = LOOKS;
+        for name in names.iter().filter(|name| ***name >= *first) {
+            let mut next = Some(if **name == *first { from } else { 0 });
+            while let Some(number) = next {
+                let token = || format!("{number}/{name}");
+                if jobs.len() >= limit || looks == 0 {
+                    return Ok(pb::ListJobsResponse { jobs, next_page_token: token() });
+                }
+                looks -= 1;
+                // A backend that was removed meanwhile has no jobs.
+                let Some(page) = self.engine.jobs(name, number, limit - jobs.len()) else { break };
+                for (number, report) in page.jobs {
+                    let job = convert::job(report);
+                    let bytes = job.encoded_len() + 8;
+                    if bytes > room && !jobs.is_empty() {
+                        let next_page_token = format!("{number}/{name}");
+                        return Ok(pb::ListJobsResponse { jobs, next_page_token });
+                    }
+                    room = room.saturating_sub(bytes);
+                    jobs.push(job);
+                }
+                next = page.next;
+            }
+            from = 0;
+        }
+        Ok(pb::ListJobsResponse { jobs, next_page_token: String::new() })
+    }
+
+    /// The backends to look at, sorted.
+    fn inspected(&self, backend: &str, grant: &Grant) -> Result<Vec<std::sync::Arc<str>>, Status> {
+        if backend.is_empty() {
+            let names = self.engine.backend_names().into_iter();
+            return Ok(names.filter(|name| grant.allows(Right::Admin, name)).collect());
+        }
+        let job = JobRef::new(backend, "");
+        if !grant.allows(Right::Admin, backend) {
+            return Err(Refusal::NotAllowed(job).into());
+        }
+        match self.engine.backend_name(backend) {
+            Some(name) => Ok(vec![name]),
+            None => Err(self.failed(&Failure::UnknownBackend, &job, "backend", grant)),
+        }
+    }
+
+    /// The status of a call that failed. Where it names an unknown backend, with the names
+    /// of those that the caller may use.
+    pub(super) fn failed(&self, failure: &Failure, job: &JobRef, field: &str, grant: &Grant) -> Status {
+        if !matches!(failure, Failure::UnknownBackend) {
+            return status::of_failure(failure, job, field);
+        }
+        let names = self.engine.backend_names().into_iter();
+        status::of_unknown_backend(job, names.filter(|name| grant.allows(Right::Read, name)))
+    }
+}
+
+/// The backend and the number at which a page begins.
+fn position(token: &str) -> Result<(&str, usize), InvalidField> {
+    if token.is_empty() {
+        return Ok(("", 0));
+    }
+    let read = token.split_once('/').and_then(|(number, name)| Some((name, number.parse().ok()?)));
+    read.ok_or_else(|| {
+        InvalidField::new("page_token", "is not one of a response; leave it out to begin anew")
+    })
+}

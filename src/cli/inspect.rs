@@ -1,0 +1,231 @@
+//! `jobwatch backends` and `jobwatch jobs`: what a gateway polls, for operators.
+
+use std::io::{self, IsTerminal, Write};
+
+use jiff::{SignedDuration, Timestamp};
+use tonic::Status;
+
+use super::{
+    client::Connection,
+    exit::{Exit, Failure},
+    fault, json,
+    render::{self, Paint, one_line, word},
+};
+use crate::proto::v1::{Backend, BackendHealth, InspectedJob, ListBackendsRequest, ListJobsRequest};
+
+/// Shows the backends of a gateway.
+#[derive(Debug, clap::Args)]
+pub(super) struct Backends {
+    #[command(flatten)]
+    output: Output,
+
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// Shows the jobs that a gateway polls or retains. Needs the right "admin".
+#[derive(Debug, clap::Args)]
+pub(super) struct Jobs {
+    /// Only jobs of this backend.
+    #[arg(value_name = "BACKEND", default_value = "", hide_default_value = true)]
+    backend: String,
+
+    #[command(flatten)]
+    output: Output,
+
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// The format of the output.
+#[derive(Clone, Copy, Debug, clap::Args)]
+struct Output {
+    /// Print one proto-JSON object per line. The default without a terminal.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Output {
+    fn is_text(self) -> bool {
+        !self.json && io::stdout().is_terminal()
+    }
+}
+
+impl Backends {
+    pub(super) async fn run(self) -> Result<Exit, Failure> {
+        let mut client = self.connection.open().await?;
+        let backends = match client.list_backends(ListBackendsRequest {}).await {
+            Ok(response) => response.into_inner().backends,
+            Err(status) => return Ok(report("backends", &status)),
+        };
+        if !self.output.is_text() {
+            backends.iter().try_for_each(|backend| json::print("Backend", backend))?;
+            return Ok(Exit::Succeeded);
+        }
+        write(&backends_table(&backends, Timestamp::now()))
+    }
+}
+
+impl Jobs {
+    pub(super) async fn run(self) -> Result<Exit, Failure> {
+        let mut client = self.connection.open().await?;
+        let mut page_token = String::new();
+        let mut rows = vec![JOBS_HEAD.map(str::to_owned).to_vec()];
+        loop {
+            let request = ListJobsRequest { backend: self.backend.clone(), page_size: 1000, page_token };
+            let page = match client.list_jobs(request).await {
+                Ok(response) => response.into_inner(),
+                Err(status) => return Ok(report("jobs", &status)),
+            };
+            if self.output.is_text() {
+                let now = Timestamp::now();
+                rows.extend(page.jobs.iter().map(|job| job_row(job, now)));
+            } else {
+                page.jobs.iter().try_for_each(|job| json::print("InspectedJob", job))?;
+            }
+            if page.next_page_token.is_empty() {
+                break;
+            }
+            page_token = page.next_page_token;
+        }
+        if self.output.is_text() { write(&aligned(&rows)) } else { Ok(Exit::Succeeded) }
+    }
+}
+
+fn report(subject: &str, status: &Status) -> Exit {
+    eprint!("{}", fault::render(subject, status, Paint::stderr()));
+    Exit::Failed
+}
+
+fn write(text: &str) -> Result<Exit, Failure> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()?;
+    Ok(Exit::Succeeded)
+}
+
+const BACKENDS_HEAD: [&str; 9] =
+    ["BACKEND", "VENDOR", "HEALTH", "JOBS", "QUEUED", "QUARANTINED", "LAG", "RATE", "LAST ERROR"];
+
+const JOBS_HEAD: [&str; 8] =
+    ["JOB", "STATE", "SUBSCRIBERS", "LAST POLL", "LAST CHANGE", "NEXT POLL", "QUARANTINED", "LAST ERROR"];
+
+fn backends_table(backends: &[Backend], now: Timestamp) -> String {
+    let row = |backend: &Backend| {
+        let health = match backend.health() {
+            BackendHealth::Unspecified => "UNKNOWN",
+            health => health.as_str_name().trim_start_matches("BACKEND_HEALTH_"),
+        };
+        let lag =
+            backend.poll_lag.map_or(SignedDuration::ZERO, |lag| SignedDuration::new(lag.seconds, lag.nanos));
+        let error = backend.last_error.as_ref().map(|error| one_line(&error.message));
+        let since = backend.last_success_time.as_ref().map(|time| age(Some(time), now));
+        let error = match (error, since) {
+            (Some(error), Some(since)) => format!("{error} (last answer {since} ago)"),
+            (error, _) => error.unwrap_or_default(),
+        };
+        vec![
+            backend.name.clone(),
+            backend.vendor.clone(),
+            health.to_owned(),
+            backend.watched_jobs.to_string(),
+            backend.queued_calls.to_string(),
+            backend.quarantined_jobs.to_string(),
+            short(lag),
+            format!("{:.0} %", backend.rate_in_use * 100.0),
+            error,
+        ]
+    };
+    let mut rows = vec![BACKENDS_HEAD.map(str::to_owned).to_vec()];
+    rows.extend(backends.iter().map(row));
+    aligned(&rows)
+}
+
+fn job_row(job: &InspectedJob, now: Timestamp) -> Vec<String> {
+    let next = render::time(job.next_poll_time.as_ref()).map(|next| short(next.duration_since(now)));
+    vec![
+        job.job.as_ref().map(render::name).unwrap_or_default(),
+        job.state.map_or("-", |_| word(job.state())).to_owned(),
+        job.subscribers.to_string(),
+        age(job.last_poll_time.as_ref(), now),
+        age(job.last_change_time.as_ref(), now),
+        next.unwrap_or_else(|| "-".to_owned()),
+        if job.quarantined { "yes" } else { "no" }.to_owned(),
+        job.last_error.as_ref().map(|error| one_line(&error.message)).unwrap_or_default(),
+    ]
+}
+
+/// How long ago, or a hyphen.
+fn age(time: Option<&prost_types::Timestamp>, now: Timestamp) -> String {
+    render::time(time).map_or_else(|| "-".to_owned(), |time| short(now.duration_since(time)))
+}
+
+/// In the largest unit that leaves more than nothing.
+fn short(duration: SignedDuration) -> String {
+    let millis = duration.as_millis().max(0);
+    match millis {
+        0..1000 => format!("{millis} ms"),
+        1000..120_000 => format!("{} s", millis / 1000),
+        120_000..7_200_000 => format!("{} min", millis / 60_000),
+        _ => format!("{} h", millis / 3_600_000),
+    }
+}
+
+/// Rows of equally wide columns.
+fn aligned(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or_default()
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::v1::JobRef;
+
+    fn time(seconds: i64) -> Option<prost_types::Timestamp> {
+        Some(prost_types::Timestamp { seconds, nanos: 0 })
+    }
+
+    #[test]
+    fn backends_are_a_table() {
+        let last_error =
+            Some(tonic_types::Status { code: 14, message: "no\nanswer".into(), details: Vec::new() });
+        let down = Backend {
+            name: "db".into(),
+            vendor: "kinetica".into(),
+            health: BackendHealth::Unavailable.into(),
+            last_error,
+            last_success_time: time(940),
+            watched_jobs: 3,
+            poll_lag: Some(prost_types::Duration { seconds: 1, nanos: 500_000_000 }),
+            rate_in_use: 0.25,
+            ..Default::default()
+        };
+        let table = backends_table(&[down], Timestamp::from_second(1000).unwrap());
+        assert_eq!(
+            table,
+            "BACKEND  VENDOR    HEALTH       JOBS  QUEUED  QUARANTINED  LAG  RATE  LAST ERROR\n\
+             db       kinetica  UNAVAILABLE  3     0       0            1 s  25 %  no answer (last answer 60 s ago)\n"
+        );
+    }
+
+    #[test]
+    fn job_that_was_never_polled_has_hyphens() {
+        let job = JobRef { backend: "db".into(), job_id: "7".into(), ..Default::default() };
+        let job =
+            InspectedJob { job: Some(job), subscribers: 2, next_poll_time: time(1003), ..Default::default() };
+        let row = job_row(&job, Timestamp::from_second(1000).unwrap());
+        assert_eq!(row, ["db/7", "-", "2", "-", "-", "3 s", "no", ""]);
+    }
+}

@@ -2,7 +2,8 @@
 #
 # The gateway as an image, for linux/amd64 and linux/arm64. Either machine builds both:
 #
-#     docker buildx build --platform linux/amd64,linux/arm64 --tag jobwatch .
+#     docker buildx build --platform linux/amd64,linux/arm64 --tag jobwatch \
+#         --build-arg REVISION="$(git rev-parse --short=12 HEAD)" .
 #
 # It runs as user 65532, needs no writable file system and no capability, and expects a
 # configuration at /etc/jobwatch/jobwatch.toml. Another --build-arg FEATURES= includes the

@@ -166,3 +166,62 @@ async fn set_log_level(ConnectInfo(peer): ConnectInfo<SocketAddr>, body: Bytes) 
         Err(error) => (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::{Request, Response};
+    use http_body_util::BodyExt;
+    use tokio_util::sync::CancellationToken;
+    use tower::ServiceExt;
+
+    use super::*;
+    use crate::{
+        engine::{EngineLimits, MemoryLimits, WatchLimits},
+        transport::ResponseBudget,
+    };
+
+    fn admin() -> Admin {
+        let limits = EngineLimits {
+            watches: WatchLimits { total: 1, per_caller: 1, per_call: 1 },
+            memory: MemoryLimits { status_bytes: 1024, inline_result_bytes: 1, jobs: 1 },
+        };
+        let (engine, _) = Engine::new(limits, CancellationToken::new());
+        let responses = ResponseBudget::new(1024);
+        let limits = Limits { responses, response_bytes: 1024, connections: 1, certificate: None };
+        Admin { readiness: Readiness::default(), engine, limits }
+    }
+
+    /// The response to a request that comes from this address.
+    async fn send(admin: &Admin, request: http::request::Builder, peer: &str) -> Response<axum::body::Body> {
+        let mut request = request.body(axum::body::Body::from("info")).unwrap();
+        let peer: SocketAddr = peer.parse().unwrap();
+        request.extensions_mut().insert(ConnectInfo(peer));
+        admin.clone().router().oneshot(request).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn server_is_ready_only_between_start_and_drain() {
+        let admin = admin();
+        for (phase, code, name) in [
+            (Phase::Starting, 503, "starting"),
+            (Phase::Ready, 200, "ready"),
+            (Phase::Draining, 503, "draining"),
+        ] {
+            admin.readiness.set(phase);
+            let response = send(&admin, Request::get("/readyz"), "127.0.0.1:1").await;
+            assert_eq!(response.status().as_u16(), code);
+            let body = response.into_body().collect().await.unwrap().to_bytes();
+            assert_eq!(body, format!("{}\n", json!({ "status": name, "backends": {} })));
+            assert_eq!(send(&admin, Request::get("/livez"), "127.0.0.1:1").await.status().as_u16(), 200);
+        }
+    }
+
+    #[tokio::test]
+    async fn log_level_is_not_set_from_another_machine() {
+        let put =
+            |peer| async move { send(&admin(), Request::put("/log-level"), peer).await.status().as_u16() };
+        assert_eq!(put("192.0.2.1:1").await, 403);
+        // This process does not log.
+        assert_eq!((put("127.0.0.1:1").await, put("[::1]:1").await), (404, 404));
+    }
+}

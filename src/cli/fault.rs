@@ -23,6 +23,10 @@ pub(super) fn render(subject: &str, status: &Status, paint: Paint) -> String {
     if let Some(info) = &info {
         row("reason", &one_line(&info.reason));
         row("vendor", &info.metadata.get("vendor_message").map(|words| one_line(words)).unwrap_or_default());
+        row(
+            "backends",
+            &info.metadata.get("known_backends").map(|names| one_line(names)).unwrap_or_default(),
+        );
         row("HTTP", &info.metadata.get("http_status").map(|code| one_line(code)).unwrap_or_default());
     }
     for violation in status.get_details_bad_request().into_iter().flat_map(|request| request.field_violations)

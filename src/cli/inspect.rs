@@ -193,8 +193,8 @@ mod tests {
     use super::*;
     use crate::proto::v1::JobRef;
 
-    fn time(seconds: i64) -> Option<prost_types::Timestamp> {
-        Some(prost_types::Timestamp { seconds, nanos: 0 })
+    fn time(seconds: i64) -> prost_types::Timestamp {
+        prost_types::Timestamp { seconds, nanos: 0 }
     }
 
     #[test]
@@ -206,7 +206,7 @@ mod tests {
             vendor: "kinetica".into(),
             health: BackendHealth::Unavailable.into(),
             last_error,
-            last_success_time: time(940),
+            last_success_time: Some(time(940)),
             watched_jobs: 3,
             poll_lag: Some(prost_types::Duration { seconds: 1, nanos: 500_000_000 }),
             rate_in_use: 0.25,
@@ -223,8 +223,12 @@ mod tests {
     #[test]
     fn job_that_was_never_polled_has_hyphens() {
         let job = JobRef { backend: "db".into(), job_id: "7".into(), ..Default::default() };
-        let job =
-            InspectedJob { job: Some(job), subscribers: 2, next_poll_time: time(1003), ..Default::default() };
+        let job = InspectedJob {
+            job: Some(job),
+            subscribers: 2,
+            next_poll_time: Some(time(1003)),
+            ..Default::default()
+        };
         let row = job_row(&job, Timestamp::from_second(1000).unwrap());
         assert_eq!(row, ["db/7", "-", "2", "-", "-", "3 s", "no", ""]);
     }

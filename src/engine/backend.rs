@@ -6,18 +6,18 @@ use std::{
 };
 
 use tokio::{sync::Notify, time::Instant};
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::{
     Admission, Interest, Pause, Purpose, Refusal, Report, Subscription,
     budget::Memory,
     job_table::{Interruption, JobEntry, LatestStatus, PollOutcome, Stage, Waiting},
-    outage::{self, Line, OutageLog, REMINDER, What},
+    outage::{Line, OutageLog, REMINDER},
     state::{PollPlan, State},
     subscription::Subscriber,
 };
 use crate::{
-    job::{BackendFault, FaultKind, JobRef, Parts},
+    job::{BackendFault, JobRef, Parts},
     telemetry::metrics::{BackendMetrics, metrics},
     transport::RateLimiter,
 };
@@ -366,19 +366,20 @@ impl Backend {
         }
     }
 
-    /// A poll failed for the backend's reasons.
-    pub(super) fn log_failure(&self, fault: &BackendFault, now: Instant) {
+    /// A poll of this many jobs failed for the backend's reasons. Calls for them may have
+    /// ended with that.
+    pub(super) fn log_failure(&self, fault: &BackendFault, jobs: usize, now: Instant) {
         let (line, has_begun) = self.lasting().outages.failed(fault, now);
         if has_begun {
             self.metrics.outage_began();
         }
-        self.log(line, now);
+        self.log(line, jobs, now);
     }
 
     /// The backend answered.
     pub(super) fn log_answer(&self, now: Instant) {
         let line = self.lasting().outages.answered(now);
-        self.log(line, now);
+        self.log(line, 0, now);
     }
 
     /// Logs what has lasted for another minute.
@@ -394,7 +395,7 @@ impl Backend {
         let is_due = since.is_some_and(|since| now.saturating_duration_since(since) >= REMINDER);
         lasting.quarantined_at = if is_due { Some(now) } else { since };
         drop(lasting);
-        self.log(line, now);
+        self.log(line, 0, now);
         if is_due {
             warn!(backend = %self.name, quarantined_jobs = quarantined, "jobs are quarantined");
         }
@@ -404,47 +405,23 @@ impl Backend {
         self.lasting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn log(&self, line: Option<Line>, now: Instant) {
-        let Some(Line { what, fault, down_for, failed_polls, unlogged }) = line else { return };
+    fn log(&self, line: Option<Line>, jobs: usize, now: Instant) {
+        let Some(line) = line else { return };
         let (waiting_jobs, retry_at) = {
             let state = self.state();
-            let paused = match state.breaker.admission(now) {
+            let retry_at = match state.breaker.admission(now) {
                 Admission::Paused(pause) => Some(pause.until),
                 _ => state.scheduler.next_due(),
             };
-            (state.stats.subscribed, paused)
+            (state.stats.subscribed.max(jobs), retry_at)
         };
-        let retry_in_ms = retry_at.map(|at| millis(at.saturating_duration_since(now)));
-        let (backend, reason, http_status) = (&*self.name, outage::reason(&fault), fault.http_status);
-        let down_for_ms = millis(down_for);
-        macro_rules! log {
-            ($level:ident, $text:literal) => {
-                $level!(
-                    backend, reason, http_status, down_for_ms, waiting_jobs, retry_in_ms, failed_polls,
-                    unlogged_outages = (unlogged > 0).then_some(unlogged), error = %fault, $text
-                )
-            };
-        }
-        let rejected = fault.kind == FaultKind::CredentialsRejected;
-        match what {
-            What::Failed | What::ReasonChanged if rejected => log!(warn, "credentials rejected"),
-            What::Failed => log!(warn, "backend failed"),
-            What::ReasonChanged => log!(warn, "backend fails for another reason"),
-            What::StillFailing => log!(warn, "backend still fails"),
-            What::Recovered => {
-                info!(backend, reason, down_for_ms, waiting_jobs, failed_polls, "backend recovered");
-            }
-        }
+        line.write(&self.name, waiting_jobs, retry_at.map(|at| at.saturating_duration_since(now)));
     }
 
     /// How the backend is doing at `now`.
     pub fn report(&self, now: Instant) -> Report {
         Report::of(&self.state(), &self.rate_limiter, now)
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Whether a new subscriber has to wait for a poll.

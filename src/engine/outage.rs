@@ -5,11 +5,12 @@
 //! outages a minute have lines of their own. One that has not is mentioned in the next
 //! line, or by its reminder if it lasts.
 //!
-//! Pure state: the clock comes in from outside.
+//! Pure state but for [`Line::write`]: the clock comes in from outside.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tracing::{info, warn};
 
 use crate::job::{BackendFault, FaultKind};
 
@@ -125,6 +126,40 @@ impl OutageLog {
             }
         }
     }
+}
+
+impl Line {
+    /// Logs it, with how many jobs wait for the backend and when it is polled next.
+    pub(super) fn write(self, backend: &str, waiting_jobs: usize, retry_in: Option<Duration>) {
+        let Self { what, fault, down_for, failed_polls, unlogged } = self;
+        let (reason, http_status) = (reason(&fault), fault.http_status);
+        let (down_for_ms, retry_in_ms) = (millis(down_for), retry_in.map(millis));
+        macro_rules! log {
+            ($text:literal) => {
+                warn!(
+                    backend, reason, http_status, down_for_ms, waiting_jobs, retry_in_ms, failed_polls,
+                    unlogged_outages = (unlogged > 0).then_some(unlogged), error = %fault, $text
+                )
+            };
+        }
+        let rejected = fault.kind == FaultKind::CredentialsRejected;
+        match what {
+            What::Failed | What::ReasonChanged if rejected => log!("credentials rejected"),
+            What::Failed => log!("backend failed"),
+            What::ReasonChanged => log!("backend fails for another reason"),
+            What::StillFailing => log!("backend still fails"),
+            What::Recovered => {
+                info!(
+                    backend,
+                    reason, http_status, down_for_ms, waiting_jobs, failed_polls, "backend recovered"
+                );
+            }
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The fault as one word, for logs and metrics.

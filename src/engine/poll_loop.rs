@@ -132,7 +132,7 @@ impl PollLoop {
                     Blame::Job => {
                         warn!(backend = %self.backend.name(), job_id = %first_job, error = %fault, "job quarantined");
                     }
-                    Blame::Backend { .. } => self.backend.log_failure(&fault, Instant::now()),
+                    Blame::Backend { .. } => self.backend.log_failure(&fault, jobs.len(), Instant::now()),
                 }
             }
         }

@@ -310,14 +310,14 @@ mod tests {
             assert!((99..=100).contains(&dropped), "{line}: {dropped}");
             go.send(()).unwrap();
             for _ in 0..total as u64 - dropped {
-                lines.recv_timeout(Duration::from_secs(60)).unwrap();
+                lines.recv_timeout(Duration::from_mins(1)).unwrap();
             }
             // There is room again.
             while queue.bytes.load(Relaxed) > 0 {
                 thread::yield_now();
             }
             queue.write_all(b"next").unwrap();
-            assert_eq!(lines.recv_timeout(Duration::from_secs(60)).unwrap(), b"next");
+            assert_eq!(lines.recv_timeout(Duration::from_mins(1)).unwrap(), b"next");
             assert_eq!(queue.dropped().get(), dropped);
             drop(guard);
         }

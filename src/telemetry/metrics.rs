@@ -92,13 +92,13 @@ impl Metrics {
                     "Calls of JobStatusService that have ended.",
                     &["method", "code", "principal"],
                 ),
-                histograms(
+                &histograms(
                     "jobwatch_rpc_duration_seconds",
                     "Time from the headers of a call to its end.",
                     &["method"],
                     &SECONDS,
                 ),
-                register(
+                &register(
                     &registry,
                     IntGaugeVec::new(
                         Opts::new("jobwatch_rpcs_in_flight", "Calls that have not ended; a stream is one."),

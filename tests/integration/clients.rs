@@ -198,7 +198,7 @@ async fn grpcurl_lists_and_describes_the_service() {
     let watch =
         "rpc WatchJob ( .jobwatch.v1.WatchJobRequest ) returns ( stream .jobwatch.v1.WatchJobResponse );";
     assert!(service.contains(watch), "{service}");
-    assert_eq!(service.matches("rpc ").count(), 6, "{service}");
+    assert_eq!(service.matches("rpc ").count(), 7, "{service}");
     let message = grpcurl(&[&address, "describe", "jobwatch.v1.JobRef"]).await.succeeded().out;
     assert!(message.contains("string backend = 1;") && message.contains("string job_tag = 3;"), "{message}");
 }

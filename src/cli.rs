@@ -6,7 +6,7 @@
 
 use std::{future::Future, path::PathBuf, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 mod batch;
 mod board;
@@ -21,6 +21,7 @@ mod get;
 mod healthcheck;
 mod inspect;
 mod json;
+mod packaging;
 mod present;
 mod render;
 mod serve;
@@ -76,6 +77,11 @@ enum Command {
     Token(token::Args),
     /// Check that a gateway accepts calls. Exits with 0 or 1.
     Healthcheck(healthcheck::Args),
+    /// Print a completion script for a shell.
+    Completions(packaging::Completions),
+    /// Write manual pages.
+    #[command(hide = true)]
+    Man(packaging::Man),
     /// Run a gateway with simulated vendors and watch their jobs.
     #[cfg(feature = "demo")]
     #[command(after_long_help = simulate::long_help())]
@@ -131,6 +137,8 @@ impl Command {
             Self::Jobs(args) => until_interrupted(args.run()).await,
             Self::Token(args) => args.run(),
             Self::Healthcheck(args) => args.run().await,
+            Self::Completions(args) => args.run(Cli::command()),
+            Self::Man(args) => args.run(Cli::command()),
             #[cfg(feature = "demo")]
             Self::Demo(args) => args.run().await,
             #[cfg(feature = "demo")]

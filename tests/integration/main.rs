@@ -13,6 +13,7 @@ mod clients;
 mod connections;
 mod credentials;
 mod deadlines;
+mod deployment;
 mod documents;
 mod download;
 mod environment;
@@ -21,9 +22,12 @@ mod faults;
 mod field;
 mod harness;
 #[cfg(target_os = "linux")]
+mod image;
+#[cfg(target_os = "linux")]
 mod one_core;
 mod operations;
 mod outages;
+mod packaging;
 mod program;
 mod proxy;
 mod reach;

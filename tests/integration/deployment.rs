@@ -176,10 +176,6 @@ fn check(path: &str) -> (bool, String) {
         .replace("/run/secrets/immuta-api-key", &secret)
         .replace("/run/tls/tls.crt", &certificate)
         .replace("/run/tls/tls.key", &key);
-    // Until the server has the key.
-    let knows_key = read("jobwatch.example.toml").contains("allow_plaintext");
-    let configuration =
-        if knows_key { configuration } else { configuration.replace("\nallow_plaintext = true\n", "\n") };
     let configuration = file("jobwatch.toml", &configuration);
     let output = Command::new(env!("CARGO_BIN_EXE_jobwatch"))
         .args(["check", "--config", &configuration])

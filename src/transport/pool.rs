@@ -4,6 +4,9 @@
 //! nor one of HTTP/2 on which nothing arrives any more. So a pool is a series of its
 //! clients: replacing the client leaves requests in flight alone, and its connections close
 //! when the last of them ends.
+//!
+//! Whether a vendor behind TLS speaks HTTP/2 shows when the first connection is open. Until
+//! then all other requests wait: each would open a connection of its own for nothing.
 
 use std::{
     fmt,
@@ -21,9 +24,10 @@ use hyper_util::{
     client::legacy,
     rt::{TokioExecutor, TokioTimer},
 };
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
 use super::{
+    Permit,
     connector::{Connector, Dialer},
     intervals::Intervals,
 };
@@ -45,6 +49,26 @@ pub(super) struct Generation {
     /// No request is sent from then on.
     ends: Instant,
     multiplexes: Arc<AtomicBool>,
+    first: watch::Sender<First>,
+}
+
+/// The first connection of a generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum First {
+    NotBegun,
+    Begun,
+    /// It is open, or could not be opened.
+    Over,
+}
+
+/// Held by the request that opens the first connection, until it is open.
+#[derive(Debug)]
+pub(super) struct Opening<'a>(&'a Generation);
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        self.0.first.send_replace(First::Over);
+    }
 }
 
 impl fmt::Debug for Pool {
@@ -88,7 +112,30 @@ impl Generation {
             client: builder(timeout, intervals).build(Connector::new(dialer, &multiplexes)),
             ends: Instant::now() + intervals.age(rand::random()),
             multiplexes,
+            first: watch::Sender::new(if dialer.is_https() { First::NotBegun } else { First::Over }),
         }
+    }
+
+    /// Waits while another request opens the first connection. What `permit` has acquired is
+    /// released meanwhile.
+    pub(super) async fn may_send(&self, permit: &mut Permit) -> Option<Opening<'_>> {
+        if *self.first.borrow() == First::Over {
+            return None;
+        }
+        let begins = self.first.send_if_modified(|first| {
+            let begins = *first == First::NotBegun;
+            if begins {
+                *first = First::Begun;
+            }
+            begins
+        });
+        if begins {
+            return Some(Opening(self));
+        }
+        permit.release();
+        // Its sender lives as long as this.
+        let _ = self.first.subscribe().wait_for(|first| *first == First::Over).await;
+        None
     }
 
     /// Whether its connections speak HTTP/2, as far as there are any yet.

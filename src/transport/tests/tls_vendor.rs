@@ -1,6 +1,12 @@
 //! A vendor behind TLS that does with each request as a test tells it.
 
-use std::{io::Write as _, sync::Arc};
+use std::{
+    io::Write as _,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use bytes::Bytes;
 use h2::{Reason, server::SendResponse};
@@ -47,6 +53,7 @@ struct Shared {
     act: Box<dyn Fn(usize, usize) -> Act + Send + Sync>,
     /// The connection of each request so far.
     requests: watch::Sender<Vec<usize>>,
+    handshakes: AtomicUsize,
     released: watch::Sender<bool>,
 }
 
@@ -69,6 +76,7 @@ impl TlsVendor {
         let shared = Arc::new(Shared {
             act: Box::new(act),
             requests: watch::Sender::default(),
+            handshakes: AtomicUsize::new(0),
             released: watch::Sender::default(),
         });
         let listen = {
@@ -77,6 +85,7 @@ impl TlsVendor {
                 for connection in 0.. {
                     let (stream, _) = listener.accept().await.unwrap();
                     let (shared, tls) = (Arc::clone(&shared), tls.clone());
+                    shared.handshakes.fetch_add(1, Ordering::Relaxed);
                     tokio::spawn(async move {
                         let Ok(stream) = tls.accept(stream).await else { return };
                         if is_http2 {
@@ -93,6 +102,11 @@ impl TlsVendor {
 
     pub(super) fn url(&self) -> String {
         format!("https://localhost:{}", self.port)
+    }
+
+    /// Connections that were opened so far.
+    pub(super) fn handshakes(&self) -> usize {
+        self.shared.handshakes.load(Ordering::Relaxed)
     }
 
     /// The connection of each request so far.

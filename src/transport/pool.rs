@@ -32,6 +32,10 @@ use super::{
     intervals::Intervals,
 };
 
+/// Most bytes of a head over HTTP/2. hyper's own limit, 16 KiB, is less than vendors' cookies
+/// and policies may need.
+const MAX_HEAD: u32 = 64 * 1024;
+
 /// An HTTP client whose connections are opened by a [`Dialer`].
 pub(super) type Client = legacy::Client<Connector, Full<Bytes>>;
 
@@ -173,6 +177,7 @@ fn builder(timeout: Duration, intervals: &Intervals) -> legacy::Builder {
         // As RFC 9112, section 5.2, has a client read them.
         .http1_allow_obsolete_multiline_headers_in_responses(true)
         .http1_allow_spaces_after_header_name_in_responses(true)
+        .http2_max_header_list_size(MAX_HEAD)
         .http2_keep_alive_interval(intervals.ping)
         .http2_keep_alive_timeout(intervals.ping_timeout.min(timeout))
         .http2_keep_alive_while_idle(true);

@@ -33,6 +33,8 @@ pub(super) enum Act {
     Hold,
     /// Nothing is read or written over the connection any more, which stays open.
     Freeze,
+    /// HTTP/2: an answer with so many bytes of headers.
+    LongHead(usize),
     /// HTTP/2: REFUSED_STREAM.
     Refuse,
     /// HTTP/2: GOAWAY, and the connection closes.
@@ -140,12 +142,13 @@ impl Shared {
         for nth in 0.. {
             let Some(Ok((_, mut respond))) = server.accept().await else { return };
             match self.act(connection, nth) {
-                Act::Answer => answer(&mut respond),
+                Act::Answer => answer(&mut respond, 0),
+                Act::LongHead(bytes) => answer(&mut respond, bytes),
                 Act::Hold => {
                     let mut released = self.released.subscribe();
                     tokio::spawn(async move {
                         released.wait_for(|released| *released).await.unwrap();
-                        answer(&mut respond);
+                        answer(&mut respond, 0);
                     });
                 }
                 Act::Freeze => std::future::pending().await,
@@ -177,8 +180,12 @@ impl Shared {
     }
 }
 
-fn answer(respond: &mut SendResponse<Bytes>) {
-    let response = Response::builder().header("content-type", "application/json").body(()).unwrap();
+fn answer(respond: &mut SendResponse<Bytes>, head: usize) {
+    let mut response = Response::builder().header("content-type", "application/json");
+    for n in 0..head / 1000 {
+        response = response.header(format!("x-{n}"), "a".repeat(1000));
+    }
+    let response = response.body(()).unwrap();
     if let Ok(mut body) = respond.send_response(response, false) {
         let _ = body.send_data(Bytes::from("{}"), true);
     }

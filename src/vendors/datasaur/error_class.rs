@@ -116,7 +116,7 @@ impl ErrorClass {
             places().flat_map(move |place| names.iter().filter_map(|name| place.get(name)))
         };
         let all = of(CODES).map(Self::of_code).chain(of(STATUSES).map(Self::of_status));
-        all.min_by_key(|class| class.vagueness()).map_or_else(|| Self::of_phrase(message), |class| class)
+        all.min_by_key(|class| class.vagueness()).unwrap_or_else(|| Self::of_phrase(message))
     }
 
     /// The most telling of several places counts, the first of equals.

@@ -89,6 +89,11 @@ impl Dialer {
         self.proxy.as_ref().filter(|_| self.tls.is_none())?.authorization.as_ref()
     }
 
+    /// Whether the vendor may speak HTTP/2.
+    pub(super) fn is_https(&self) -> bool {
+        self.tls.is_some()
+    }
+
     async fn open(self: Arc<Self>, uri: Uri) -> io::Result<Stream> {
         let proxy = self.proxy.clone();
         let (io, is_proxied) = match (proxy, &self.tls) {

@@ -1,11 +1,22 @@
 //! An HTTP client with one backend's time-outs and limits.
 
-use std::{cell::Cell, error::Error, io, sync::Arc, time::Duration};
+use std::{
+    cell::Cell,
+    error::Error,
+    io,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
+use futures_util::future::{Either, select};
 use http::{HeaderMap, HeaderValue, Request, Response, Version, header};
 use http_body_util::Full;
-use hyper_util::client::legacy;
+use hyper_util::client::legacy::{self, connect::capture_connection};
 use tokio::{
     task::yield_now,
     time::{Instant, timeout_at},
@@ -16,7 +27,7 @@ use super::{
     connector::{CONNECTED, Dialer, causes},
     intervals::{INTERVALS, Intervals},
     known_answers::KnownAnswers,
-    pool::{self, Client, Generation, Pool},
+    pool::{self, Client, Generation, Opening, Pool},
     response_body::{self, Limits},
     tls::Offer,
 };
@@ -36,6 +47,8 @@ pub(super) struct HttpClient {
     fresh: Client,
     /// Where responses do not identify their jobs.
     known_answers: Option<KnownAnswers>,
+    /// Whether the last response to be checked came over HTTP/2.
+    is_http2: AtomicBool,
     headers: HeaderMap,
     timeout: Duration,
     max_response_bytes: usize,
@@ -108,6 +121,7 @@ impl HttpClient {
             kept: Pool::new(&dialer, poll.timeout, intervals),
             fresh: pool::without_pool(&dialer, poll.timeout, &intervals),
             known_answers: (!identifies_jobs).then(KnownAnswers::new),
+            is_http2: AtomicBool::new(false),
             headers,
             timeout: poll.timeout,
             max_response_bytes: poll.max_response_bytes,
@@ -143,15 +157,12 @@ impl HttpClient {
         let key = known.key(&request);
         let expected = known.expected(key);
         let mut unverified = None;
-        if expected.is_some() || kept.multiplexes() {
+        if expected.is_some() || self.is_http2.load(Ordering::Relaxed) {
             match self.exchange(kept, request.clone(), permit).await {
                 Ok((response, room)) => {
                     let answer = known.hash(&response);
-                    let is_certain = response.version() == Version::HTTP_2;
+                    let is_certain = self.notes_http2(&response);
                     if is_certain || expected == Some(answer) {
-                        if is_certain {
-                            known.verified(key, answer);
-                        }
                         return Ok((response, room));
                     }
                     unverified = Some(answer);
@@ -163,7 +174,10 @@ impl HttpClient {
         let asked = Asked::of(&request);
         let request = with_headers(request, &self.headers);
         let verified = self.exchange_once(&self.fresh, &asked, request, permit).await;
-        let answer = verified.as_ref().ok().map(|(response, _)| known.hash(response));
+        let answer = verified.as_ref().ok().map(|(response, _)| {
+            self.notes_http2(response);
+            known.hash(response)
+        });
         if let Some(answer) = answer {
             known.verified(key, answer);
         }
@@ -172,6 +186,16 @@ impl HttpClient {
             self.kept.replace(kept);
         }
         verified
+    }
+
+    /// Whether the response came over HTTP/2, where no other request's can be read in its
+    /// place.
+    fn notes_http2(&self, response: &Response<Bytes>) -> bool {
+        let is_http2 = response.version() == Version::HTTP_2;
+        if self.is_http2.load(Ordering::Relaxed) != is_http2 {
+            self.is_http2.store(is_http2, Ordering::Relaxed);
+        }
+        is_http2
     }
 
     /// Sends a request over a kept connection and reads its response within the time-out,
@@ -188,11 +212,12 @@ impl HttpClient {
     ) -> Result<(Response<Bytes>, Reservation), BackendFault> {
         let asked = Asked::of(&request);
         let request = with_headers(request, &self.headers);
-        permit.consume().await;
         let again = request.clone();
+        let opening = kept.may_send(permit).await;
+        permit.consume().await;
         let sent_at = Instant::now();
         let once = CONNECTED.scope(Cell::new(false), async {
-            let outcome = self.attempt(&kept.client, &asked, request, sent_at).await;
+            let outcome = self.attempt_kept(kept, opening, &asked, request, sent_at).await;
             (outcome, CONNECTED.with(Cell::get))
         });
         let (outcome, has_connected) = once.await;
@@ -205,7 +230,10 @@ impl HttpClient {
                 if was_taken_back(&error) || kept.multiplexes() && !has_connected && was_closed(&error) =>
             {
                 let successors = self.kept.replace(kept);
-                self.exchange_once(&successors.client, &asked, again, permit).await
+                let opening = successors.may_send(permit).await;
+                permit.consume().await;
+                let outcome = self.attempt_kept(&successors, opening, &asked, again, Instant::now()).await;
+                outcome.map_err(|failure| self.fault(&asked, failure))
             }
             Failure::Client(error) if !has_connected && was_closed(&error) => {
                 self.exchange_once(&self.fresh, &asked, again, permit).await
@@ -231,6 +259,31 @@ impl HttpClient {
         permit.consume().await;
         let outcome = self.attempt(client, asked, request, Instant::now()).await;
         outcome.map_err(|failure| self.fault(asked, failure))
+    }
+
+    /// Like [`attempt`](Self::attempt); lets other requests go as soon as the connection is
+    /// open.
+    async fn attempt_kept(
+        &self,
+        kept: &Generation,
+        opening: Option<Opening<'_>>,
+        asked: &Asked,
+        mut request: Request<Full<Bytes>>,
+        sent_at: Instant,
+    ) -> Result<(Response<Bytes>, Reservation), Failure> {
+        let Some(opening) = opening else {
+            return self.attempt(&kept.client, asked, request, sent_at).await;
+        };
+        let mut captured = capture_connection(&mut request);
+        let opened = pin!(async move {
+            captured.wait_for_connection_metadata().await;
+            drop(opening);
+        });
+        let attempt = pin!(self.attempt(&kept.client, asked, request, sent_at));
+        match select(opened, attempt).await {
+            Either::Left(((), attempt)) => attempt.await,
+            Either::Right((outcome, _)) => outcome,
+        }
     }
 
     async fn attempt(

@@ -4,6 +4,9 @@
 //! nor one of HTTP/2 on which nothing arrives any more. So a pool is a series of its
 //! clients: replacing the client leaves requests in flight alone, and its connections close
 //! when the last of them ends.
+//!
+//! Whether a vendor behind TLS speaks HTTP/2 shows when the first connection is open. Until
+//! then all other requests wait: each would open a connection of its own for nothing.
 
 use std::{
     fmt,
@@ -21,12 +24,17 @@ use hyper_util::{
     client::legacy,
     rt::{TokioExecutor, TokioTimer},
 };
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
 use super::{
+    Permit,
     connector::{Connector, Dialer},
     intervals::Intervals,
 };
+
+/// Most bytes of a head over HTTP/2. hyper's own limit, 16 KiB, is less than vendors' cookies
+/// and policies may need.
+const MAX_HEAD: u32 = 64 * 1024;
 
 /// An HTTP client whose connections are opened by a [`Dialer`].
 pub(super) type Client = legacy::Client<Connector, Full<Bytes>>;
@@ -45,6 +53,26 @@ pub(super) struct Generation {
     /// No request is sent from then on.
     ends: Instant,
     multiplexes: Arc<AtomicBool>,
+    first: watch::Sender<First>,
+}
+
+/// The first connection of a generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum First {
+    NotBegun,
+    Begun,
+    /// It is open, or could not be opened.
+    Over,
+}
+
+/// Held by the request that opens the first connection, until it is open.
+#[derive(Debug)]
+pub(super) struct Opening<'a>(&'a Generation);
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        self.0.first.send_replace(First::Over);
+    }
 }
 
 impl fmt::Debug for Pool {
@@ -88,7 +116,30 @@ impl Generation {
             client: builder(timeout, intervals).build(Connector::new(dialer, &multiplexes)),
             ends: Instant::now() + intervals.age(rand::random()),
             multiplexes,
+            first: watch::Sender::new(if dialer.is_https() { First::NotBegun } else { First::Over }),
         }
+    }
+
+    /// Waits while another request opens the first connection. What `permit` has acquired is
+    /// released meanwhile.
+    pub(super) async fn may_send(&self, permit: &mut Permit) -> Option<Opening<'_>> {
+        if *self.first.borrow() == First::Over {
+            return None;
+        }
+        let begins = self.first.send_if_modified(|first| {
+            let begins = *first == First::NotBegun;
+            if begins {
+                *first = First::Begun;
+            }
+            begins
+        });
+        if begins {
+            return Some(Opening(self));
+        }
+        permit.release();
+        // Its sender lives as long as this.
+        let _ = self.first.subscribe().wait_for(|first| *first == First::Over).await;
+        None
     }
 
     /// Whether its connections speak HTTP/2, as far as there are any yet.
@@ -126,6 +177,7 @@ fn builder(timeout: Duration, intervals: &Intervals) -> legacy::Builder {
         // As RFC 9112, section 5.2, has a client read them.
         .http1_allow_obsolete_multiline_headers_in_responses(true)
         .http1_allow_spaces_after_header_name_in_responses(true)
+        .http2_max_header_list_size(MAX_HEAD)
         .http2_keep_alive_interval(intervals.ping)
         .http2_keep_alive_timeout(intervals.ping_timeout.min(timeout))
         .http2_keep_alive_while_idle(true);

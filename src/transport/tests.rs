@@ -21,6 +21,7 @@ use crate::{
 
 mod answers;
 mod connections;
+mod early;
 mod login_budget;
 mod rate_limiter;
 mod reach;

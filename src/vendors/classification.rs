@@ -10,13 +10,15 @@
 //! | 401 | credentials |
 //! | 407 | a proxy's credentials |
 //! | 403 | denied; throttled where it asks for a wait |
-//! | 420, 429 | throttled |
-//! | 408, 421, 425, 460, 499, 500 and above | transient |
+//! | 420, 429, 430 | throttled |
+//! | 408, 421, 425, 444, 449, 460, 499, 500 and above | transient |
 //! | other 4xx | other: the adapter reads what the vendor says |
 //!
 //! A status above 599, which HTTP does not have, counts as a 5xx (RFC 9110, section 15).
 //! 421 is a misdirected request, 425 one that came too early; 460 and 499 are balancers'
-//! words for a client that gave up, which this one did not. No body changes what the head
+//! words for a client that gave up, which this one did not; 444 is one for no response, 449 one
+//! for another try, and 430 one for too many requests. Any other 4xx that asks for a wait
+//! counts as throttled unless the adapter reads more from its body. No body changes what the head
 //! has decided.
 
 use std::{fmt, sync::Arc};
@@ -67,8 +69,8 @@ impl Class {
             401 => Self::Credentials,
             403 => Self::Denied,
             407 => Self::ProxyCredentials,
-            420 | 429 => Self::Throttled,
-            408 | 421 | 425 | 460 | 499 | 500.. => Self::Transient,
+            420 | 429 | 430 => Self::Throttled,
+            408 | 421 | 425 | 444 | 449 | 460 | 499 | 500.. => Self::Transient,
             400..500 => Self::Other,
         }
     }
@@ -254,12 +256,14 @@ pub fn in_context(mut fault: BackendFault, response: &Response<Bytes>) -> Backen
     fault.retry_after = fault.retry_after.or_else(of_head);
     if fault.retry_after.is_none() {
         fault.retry_after = requested_wait::of_body(headers, response.body());
-        let is_refused = matches!(fault.kind, FaultKind::Rejected { .. });
-        if status.is_success() && is_refused && fault.retry_after.is_some() {
-            fault.kind = FaultKind::Throttled;
-        }
     }
-    if fault.kind == FaultKind::Forbidden && fault.retry_after.is_some() {
+    // Whoever asks for a wait says that the same request may succeed after it.
+    let is_refused = match fault.kind {
+        FaultKind::Forbidden => true,
+        FaultKind::Rejected { .. } => !status.is_redirection(),
+        _ => false,
+    };
+    if is_refused && fault.retry_after.is_some() {
         fault.kind = FaultKind::Throttled;
     }
     match response.extensions().get::<Asked>() {

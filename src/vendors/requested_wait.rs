@@ -42,7 +42,7 @@ pub(super) fn of_head(status: StatusCode, headers: &HeaderMap) -> Option<Duratio
     let retry_after = longest(headers, "retry-after", Unit::Seconds, at);
     let asked_for = millis.into_iter().chain([retry_after]).flatten().max();
     let rate_limit = || match status.as_u16() {
-        401 | 403 | 408 | 420 | 425 | 429 | 500.. => rate_limit(status, headers, at),
+        401 | 403 | 408 | 420 | 425 | 429 | 430 | 449 | 500.. => rate_limit(status, headers, at),
         _ => None,
     };
     asked_for.or_else(rate_limit)
@@ -108,8 +108,7 @@ fn unquoted(text: &str) -> &str {
 /// A number with or without the name of its unit.
 fn number(text: &str, unit: Unit, at: Option<SystemTime>) -> Option<Duration> {
     let text = text.strip_prefix('+').unwrap_or(text);
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, name) = text.split_at(end);
+    let (number, name) = text.split_at(number_length(text));
     let value: f64 = number.parse().ok()?;
     let seconds = match (name.trim().to_ascii_lowercase().as_str(), unit) {
         ("", Unit::Millis) | ("ms" | "msec" | "millis" | "milliseconds", _) => value / 1e3,
@@ -121,6 +120,16 @@ fn number(text: &str, unit: Unit, at: Option<SystemTime>) -> Option<Duration> {
     };
     // What no duration can hold is long enough.
     Some(Duration::try_from_secs_f64(seconds).unwrap_or(LONGEST_RETRY_AFTER))
+}
+
+/// Bytes of the number at the beginning: digits, a point, and an exponent, which JSON allows.
+fn number_length(text: &str) -> usize {
+    let is_of_mantissa = |c: char| c.is_ascii_digit() || c == '.';
+    let mantissa = text.find(|c| !is_of_mantissa(c)).unwrap_or(text.len());
+    let exponent = text[mantissa..].strip_prefix(['e', 'E']).unwrap_or_default();
+    let digits = exponent.strip_prefix(['+', '-']).unwrap_or(exponent);
+    let unsigned = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
+    if unsigned == 0 { mantissa } else { mantissa + 1 + exponent.len() - digits.len() + unsigned }
 }
 
 /// Seconds to wait, where the number may also be a time in seconds or milliseconds since
@@ -141,11 +150,17 @@ fn until(text: &str, at: Option<SystemTime>) -> Option<Duration> {
 }
 
 /// A date in one of the three forms of RFC 9110, section 5.6.7, or another that RFC 2822
-/// or RFC 3339 allows, such as one with a numeric zone.
+/// or RFC 3339 allows, such as one with a numeric zone. Lenient in what says nothing: another
+/// day of the week, the dashes of cookies' dates, and `UTC` for `GMT`.
 pub(super) fn date(text: &str) -> Option<SystemTime> {
-    const PARSER: DateTimeParser = DateTimeParser::new();
+    const PARSER: DateTimeParser = DateTimeParser::new().relaxed_weekday(true);
     let text = text.trim();
-    let mail_date = || PARSER.parse_timestamp(text).ok();
+    let mail_date = || {
+        let (date, zone) = text.rsplit_once(' ')?;
+        let zone = if zone.eq_ignore_ascii_case("utc") || zone == "Z" { "GMT" } else { zone };
+        let plain = format!("{} {zone}", date.replace('-', " "));
+        PARSER.parse_timestamp(text).or_else(|_| PARSER.parse_timestamp(plain)).ok()
+    };
     let timestamp = || text.parse::<Timestamp>().ok();
     httpdate::parse_http_date(text).ok().or_else(|| mail_date().or_else(timestamp).map(SystemTime::from))
 }

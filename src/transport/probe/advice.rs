@@ -91,7 +91,7 @@ impl Settings {
             FaultKind::Forbidden => {
                 (Wrong::Permission, "give the gateway's account the permission to read jobs".to_owned())
             }
-            FaultKind::Throttled { .. } => (Wrong::Other, "try again later".to_owned()),
+            FaultKind::Throttled => (Wrong::Other, "try again later".to_owned()),
             _ => (Wrong::Other, "try again later, and ask the vendor if it stays".to_owned()),
         }
     }

@@ -45,6 +45,15 @@ async fn response_that_browsers_read_is_read() {
         Reply::with("200 OK", "", JOB),
         Reply::with("200 OK", &format!("X-Policy: default-src 'self';\r\n  img-src *\r\n{JSON}"), JOB),
         Reply::with("200 OK", "Content-Type : application/json\r\n", JOB),
+        Reply::with("200 OK", &"X-Many: a\r\n".repeat(90), JOB),
+        Reply::raw(format!(
+            "HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n{}",
+            String::from_utf8(Reply::with("200 OK", JSON, JOB).bytes).unwrap()
+        )),
+        Reply::raw(format!(
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n{:x};ext=\"a b\"\r\n{JOB}\r\n0\r\nX-Sum: 1\r\n\r\n",
+            JOB.len()
+        )),
     ] {
         let shown = format!("{reply:?}");
         let peer = Peer::start(move |_| reply.clone()).await;

@@ -1,6 +1,10 @@
 //! Which connections are kept, and what their ends cost.
 
+use bytes::Bytes;
+use http::Request;
+
 use super::*;
+use crate::transport::tests::tls_vendor::{Act, TlsVendor};
 
 #[tokio::test]
 async fn kept_connections_that_end_together_cost_one_request_more_each() {
@@ -82,4 +86,34 @@ async fn second_response_at_once_closes_the_connection() {
         assert_eq!(poll_kinetica(&endpoint, "1").await, JobState::Running);
     }
     assert_eq!(connections_of(&peer), [0, 1, 2, 3]);
+}
+
+#[tokio::test]
+async fn first_answers_over_http2_share_a_connection() {
+    let vendor = TlsVendor::start("h2", |_, _| Act::Answer).await;
+    let network = Network { ca: Some(vendor.ca.path().to_owned()), ..Network::default() };
+    let (url, budget) = (vendor.url().parse().unwrap(), ResponseBudget::new(1 << 20));
+    let client = HttpClient::new(&url, &poll(), &network, false, budget).unwrap();
+    for job in 0..9 {
+        let request = Request::get(format!("{}/{job}", vendor.url())).body(Bytes::new()).unwrap();
+        drop(client.send(request, &mut permit()).await.unwrap());
+    }
+    // The first one shows that it is HTTP/2.
+    assert_eq!(vendor.requests(), [0, 1, 1, 1, 1, 1, 1, 1, 1]);
+}
+
+#[tokio::test]
+async fn answer_that_changes_at_each_poll_costs_one_request_more_for_every_second_change() {
+    let peer = Peer::start(|request: &Received| {
+        let record = format!(r#"{{"job_status":"RUNNING","progress":{}}}"#, request.connection % 100);
+        let wrapper = format!(r#"{{"status":"OK","data_str":{}}}"#, serde_json::Value::from(record));
+        Reply::json("200 OK", &wrapper)
+    })
+    .await;
+    let endpoint = endpoint(KineticaConfig::default(), &peer.url(), Configured::NONE);
+    for _ in 0..20 {
+        assert_eq!(poll_kinetica(&endpoint, "1").await, JobState::Running);
+    }
+    // The first answer may last; one that changed is expected to change again.
+    assert!(peer.received().len() <= 22, "{:?}", connections_of(&peer));
 }

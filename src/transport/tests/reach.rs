@@ -140,6 +140,73 @@ async fn request_that_http2_takes_back_is_sent_once_more_over_a_new_connection()
     }
 }
 
+const TOGETHER: usize = 32;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_together_open_one_http2_connection() {
+    async fn all(client: &HttpClient, vendor: &TlsVendor) -> Vec<Result<(), FaultKind>> {
+        join_all((0..TOGETHER).map(|_| send(client, vendor))).await
+    }
+    let vendor = TlsVendor::start("h2", |_, _| Act::Answer).await;
+    let client = client(&vendor, PATIENCE, INTERVALS);
+    for _ in 0..3 {
+        assert!(all(&client, &vendor).await.iter().all(Result::is_ok));
+        assert_eq!(vendor.handshakes(), 1);
+    }
+
+    // All of them are lost together, which opens one more.
+    for end in [Act::GoAway, Act::Freeze] {
+        let vendor = TlsVendor::start("h2", move |connection, nth| match (connection, nth) {
+            (0, 0) | (1.., _) => Act::Answer,
+            (0, ..TOGETHER) => Act::Hold,
+            _ => end,
+        })
+        .await;
+        let client = self::client(&vendor, Duration::from_secs(2), INTERVALS);
+        send(&client, &vendor).await.unwrap();
+        let lost = all(&client, &vendor).await;
+        assert_eq!(lost.iter().all(Result::is_ok), end == Act::GoAway, "{lost:?}");
+        assert!(all(&client, &vendor).await.iter().all(Result::is_ok));
+        assert_eq!(vendor.handshakes(), 2, "{end:?}");
+    }
+}
+
+#[tokio::test]
+async fn requests_together_fail_together_where_no_connection_can_be_opened() {
+    let vendor = TlsVendor::start("http/1.1", |_, _| Act::Answer).await;
+    let network = Network::default();
+    let (url, poll) = (vendor.url().parse().unwrap(), poll());
+    let client = HttpClient::new(&url, &poll, &network, true, ResponseBudget::new(1 << 20)).unwrap();
+    for outcome in join_all((0..8).map(|_| send(&client, &vendor))).await {
+        assert!(matches!(outcome, Err(FaultKind::Unreachable { .. })), "{outcome:?}");
+    }
+    let client = self::client(&vendor, PATIENCE, INTERVALS);
+    assert!(join_all((0..8).map(|_| send(&client, &vendor))).await.iter().all(Result::is_ok));
+}
+
+#[tokio::test]
+async fn request_that_is_cancelled_while_it_connects_holds_up_no_other() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    let poll = Poll { timeout: Duration::from_millis(200), ..poll() };
+    let network = Network::default();
+    let budget = ResponseBudget::new(1 << 20);
+    let client = HttpClient::new(&url.parse().unwrap(), &poll, &network, true, Arc::clone(&budget)).unwrap();
+    let send = || async {
+        let request = Request::get(format!("{url}/")).body(Bytes::new()).unwrap();
+        client.send(request, &mut permit()).await.map(drop)
+    };
+    {
+        let first = std::pin::pin!(send());
+        tokio::select! {
+            _ = first => panic!("nobody answers"),
+            accepted = listener.accept() => drop(accepted.unwrap()),
+        }
+    }
+    let both = time::timeout(PATIENCE, join_all([send(), send()])).await.expect("each ends by itself");
+    assert!(both.iter().all(Result::is_err));
+}
+
 #[tokio::test]
 async fn authority_that_is_not_trusted_ends_the_connection() {
     let vendor = TlsVendor::start("h2", |_, _| Act::Answer).await;

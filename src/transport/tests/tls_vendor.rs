@@ -1,6 +1,12 @@
 //! A vendor behind TLS that does with each request as a test tells it.
 
-use std::{io::Write as _, sync::Arc};
+use std::{
+    io::Write as _,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use bytes::Bytes;
 use h2::{Reason, server::SendResponse};
@@ -27,6 +33,8 @@ pub(super) enum Act {
     Hold,
     /// Nothing is read or written over the connection any more, which stays open.
     Freeze,
+    /// HTTP/2: an answer with so many bytes of headers.
+    LongHead(usize),
     /// HTTP/2: REFUSED_STREAM.
     Refuse,
     /// HTTP/2: GOAWAY, and the connection closes.
@@ -47,6 +55,7 @@ struct Shared {
     act: Box<dyn Fn(usize, usize) -> Act + Send + Sync>,
     /// The connection of each request so far.
     requests: watch::Sender<Vec<usize>>,
+    handshakes: AtomicUsize,
     released: watch::Sender<bool>,
 }
 
@@ -69,6 +78,7 @@ impl TlsVendor {
         let shared = Arc::new(Shared {
             act: Box::new(act),
             requests: watch::Sender::default(),
+            handshakes: AtomicUsize::new(0),
             released: watch::Sender::default(),
         });
         let listen = {
@@ -77,6 +87,7 @@ impl TlsVendor {
                 for connection in 0.. {
                     let (stream, _) = listener.accept().await.unwrap();
                     let (shared, tls) = (Arc::clone(&shared), tls.clone());
+                    shared.handshakes.fetch_add(1, Ordering::Relaxed);
                     tokio::spawn(async move {
                         let Ok(stream) = tls.accept(stream).await else { return };
                         if is_http2 {
@@ -93,6 +104,11 @@ impl TlsVendor {
 
     pub(super) fn url(&self) -> String {
         format!("https://localhost:{}", self.port)
+    }
+
+    /// Connections that were opened so far.
+    pub(super) fn handshakes(&self) -> usize {
+        self.shared.handshakes.load(Ordering::Relaxed)
     }
 
     /// The connection of each request so far.
@@ -126,12 +142,13 @@ impl Shared {
         for nth in 0.. {
             let Some(Ok((_, mut respond))) = server.accept().await else { return };
             match self.act(connection, nth) {
-                Act::Answer => answer(&mut respond),
+                Act::Answer => answer(&mut respond, 0),
+                Act::LongHead(bytes) => answer(&mut respond, bytes),
                 Act::Hold => {
                     let mut released = self.released.subscribe();
                     tokio::spawn(async move {
                         released.wait_for(|released| *released).await.unwrap();
-                        answer(&mut respond);
+                        answer(&mut respond, 0);
                     });
                 }
                 Act::Freeze => std::future::pending().await,
@@ -163,8 +180,12 @@ impl Shared {
     }
 }
 
-fn answer(respond: &mut SendResponse<Bytes>) {
-    let response = Response::builder().header("content-type", "application/json").body(()).unwrap();
+fn answer(respond: &mut SendResponse<Bytes>, head: usize) {
+    let mut response = Response::builder().header("content-type", "application/json");
+    for n in 0..head / 1000 {
+        response = response.header(format!("x-{n}"), "a".repeat(1000));
+    }
+    let response = response.body(()).unwrap();
     if let Ok(mut body) = respond.send_response(response, false) {
         let _ = body.send_data(Bytes::from("{}"), true);
     }

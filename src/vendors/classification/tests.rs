@@ -38,9 +38,15 @@ fn status_has_one_class() {
         (&[401], Class::Credentials),
         (&[407], Class::ProxyCredentials),
         (&[403], Class::Denied),
-        (&[420, 429], Class::Throttled),
-        (&[408, 421, 425, 460, 499, 500, 502, 503, 504, 511, 520, 527, 530, 599, 600, 999], Class::Transient),
-        (&[400, 402, 404, 405, 406, 409, 410, 413, 415, 418, 419, 422, 451], Class::Other),
+        (&[420, 429, 430], Class::Throttled),
+        (
+            &[
+                408, 421, 425, 444, 449, 460, 499, 500, 502, 503, 504, 509, 511, 520, 527, 529, 530, 598,
+                600, 999,
+            ],
+            Class::Transient,
+        ),
+        (&[400, 402, 404, 405, 406, 409, 410, 413, 415, 418, 419, 422, 440, 451], Class::Other),
     ] {
         for status in statuses {
             assert_eq!(Class::of(StatusCode::from_u16(*status).unwrap()), class, "{status}");
@@ -98,6 +104,18 @@ fn denial_that_asks_for_a_wait_is_throttling() {
         let fault = fault(headers);
         assert_eq!((fault.kind, fault.retry_after), (FaultKind::Throttled, Some(Duration::from_secs(7))));
     }
+}
+
+#[test]
+fn refusal_that_asks_for_a_wait_is_throttling() {
+    for status in [400, 404, 409, 413, 418, 423, 440, 451] {
+        assert!(matches!(fault(&head(status, &[])).kind, FaultKind::Rejected { .. }), "{status}");
+        let fault = fault(&head(status, &[("retry-after", "7")]));
+        let seven = Some(Duration::from_secs(7));
+        assert_eq!((fault.kind, fault.retry_after), (FaultKind::Throttled, seven), "{status}");
+    }
+    let fault = fault(&head(302, &[("retry-after", "7"), ("location", "/busy")]));
+    assert!(matches!(fault.kind, FaultKind::Rejected { .. }), "its target is worth more: {fault:?}");
 }
 
 #[test]

@@ -2,7 +2,9 @@
 //!
 //! The specification fixes no codes, and servers write them in several places: `code`
 //! (Apollo), `type` (Datasaur's own client reads it), `classification` (graphql-java),
-//! `errorType` (DGS, AppSync), and the HTTP status of what failed behind the server.
+//! `errorType` (DGS, AppSync), and the HTTP status of what failed behind the server. Some
+//! write them beside `message` instead of in the extensions, or in the objects that describe
+//! what failed behind the server.
 
 use http::StatusCode;
 use serde_json::value::RawValue;
@@ -86,8 +88,15 @@ const WORDS: &[(&str, ErrorClass)] = &[
     ("notfound", ErrorClass::NotFound),
 ];
 
-/// The objects in `extensions` that may hold an HTTP status.
-const ANSWERS: &[&str] = &["http", "exception", "response", "originalError"];
+/// What a word about an outage has in it or at its end, whatever stands before: the list of
+/// words is open.
+const THROTTLES: &[&str] = &["ratelimit", "throttl", "toomanyrequests", "quotaexceeded"];
+const OUTAGES: &[&str] = &["timeout", "timedout", "unavailable", "overloaded", "unreachable"];
+/// What Node.js says of a connection to a server behind this one.
+const SOCKETS: &[&str] = &["econnrefused", "econnreset", "econnaborted", "ehostunreach", "epipe", "eaiagain"];
+
+/// The objects in `extensions` that may hold a code or an HTTP status.
+const ANSWERS: &[&str] = &["http", "exception", "response", "originalError", "error", "cause", "details"];
 const STATUSES: &[&str] = &["status", "statusCode", "status_code", "httpStatus", "httpStatusCode"];
 const CODES: &[&str] = &["code", "type", "classification", "errorType", "errorCode"];
 
@@ -101,14 +110,13 @@ impl ErrorClass {
         }
         let extensions = error.get("extensions").and_then(Object::of);
         let extension = |name: &&str| extensions.as_ref()?.get(name);
-        let codes = CODES.iter().filter_map(extension).chain(error.get("errorType"));
-        let statuses = STATUSES.iter().filter_map(extension);
-        let within = ANSWERS.iter().filter_map(extension).filter_map(Object::of);
-        let statuses = statuses.chain(
-            within.flat_map(|answer| STATUSES.iter().filter_map(|name| answer.get(name)).collect::<Vec<_>>()),
-        );
-        let all = codes.map(Self::of_code).chain(statuses.map(Self::of_status));
-        all.min_by_key(|class| class.vagueness()).unwrap_or(Self::Other)
+        let within: Vec<Object<'_>> = ANSWERS.iter().filter_map(extension).filter_map(Object::of).collect();
+        let places = || extensions.iter().chain([error]).chain(&within);
+        let of = |names: &'static [&'static str]| {
+            places().flat_map(move |place| names.iter().filter_map(|name| place.get(name)))
+        };
+        let all = of(CODES).map(Self::of_code).chain(of(STATUSES).map(Self::of_status));
+        all.min_by_key(|class| class.vagueness()).unwrap_or_else(|| Self::of_phrase(message))
     }
 
     /// The most telling of several places counts, the first of equals.
@@ -134,7 +142,34 @@ impl ErrorClass {
         }
         let stem =
             ["exception", "error", "err"].iter().find_map(|end| word.strip_suffix(end)).unwrap_or(&word);
-        WORDS.iter().find(|(known, _)| *known == stem).map_or(Self::Other, |(_, class)| *class)
+        match WORDS.iter().find(|(known, _)| *known == stem) {
+            Some((_, class)) => *class,
+            None if THROTTLES.iter().any(|part| stem.contains(part)) => Self::Throttled,
+            None if OUTAGES.iter().any(|end| stem.ends_with(end)) || SOCKETS.contains(&&*word) => {
+                Self::Unavailable
+            }
+            None => Self::Other,
+        }
+    }
+
+    /// A message that is nothing but the reason phrase of an outage, where no code is.
+    fn of_phrase(message: &str) -> Self {
+        const PHRASES: &[&str] = &[
+            "too many requests",
+            "rate limit exceeded",
+            "internal server error",
+            "bad gateway",
+            "service unavailable",
+            "gateway timeout",
+            "request timeout",
+        ];
+        let phrase = message.trim().trim_end_matches(['.', '!']).to_ascii_lowercase();
+        if PHRASES.contains(&&*phrase) {
+            let word: String = phrase.split(' ').collect();
+            let stem = word.strip_suffix("error").unwrap_or(&word);
+            return WORDS.iter().find(|(known, _)| *known == stem).map_or(Self::Other, |(_, class)| *class);
+        }
+        Self::Other
     }
 
     fn of_status(status: &RawValue) -> Self {
@@ -191,6 +226,15 @@ mod tests {
             ("AuthorizationError", ErrorClass::Forbidden),
             ("NOT_FOUND", ErrorClass::NotFound),
             ("NotFoundError", ErrorClass::NotFound),
+            ("RATE_LIMIT_HIT", ErrorClass::Throttled),
+            ("API_THROTTLED_REQUEST", ErrorClass::Throttled),
+            ("ThrottledException", ErrorClass::Throttled),
+            ("DATABASE_TIMEOUT", ErrorClass::Unavailable),
+            ("BACKEND_UNAVAILABLE", ErrorClass::Unavailable),
+            ("UPSTREAM_TIMED_OUT", ErrorClass::Unavailable),
+            ("ECONNREFUSED", ErrorClass::Unavailable),
+            ("ETIMEDOUT", ErrorClass::Unavailable),
+            ("EAI_AGAIN", ErrorClass::Unavailable),
             ("503", ErrorClass::Unavailable),
             ("429", ErrorClass::Throttled),
             ("401", ErrorClass::Credentials),
@@ -200,7 +244,16 @@ mod tests {
             ("", ErrorClass::Other),
         ] {
             for name in CODES {
-                assert_eq!(of_extensions(&format!(r#"{{"{name}":"{code}"}}"#)), expected, "{name} {code}");
+                let member = format!(r#""{name}":"{code}""#);
+                assert_eq!(of_extensions(&format!("{{{member}}}")), expected, "{member}");
+                assert_eq!(class(&format!(r#"{{"message":"x",{member}}}"#)), expected, "{member}");
+                for place in ANSWERS {
+                    assert_eq!(
+                        of_extensions(&format!(r#"{{"{place}":{{{member}}}}}"#)),
+                        expected,
+                        "{member}"
+                    );
+                }
             }
         }
     }
@@ -226,5 +279,25 @@ mod tests {
         }
         assert_eq!(class(r#"{"message":"Unauthorized"}"#), ErrorClass::Credentials);
         assert_eq!(class(r#"{"errorType":"ThrottlingException"}"#), ErrorClass::Throttled);
+        assert_eq!(class(r#"{"message":"x","status":503}"#), ErrorClass::Unavailable);
+    }
+
+    #[test]
+    fn message_without_a_code_counts_if_it_is_a_reason_phrase() {
+        for (message, expected) in [
+            ("Too Many Requests", ErrorClass::Throttled),
+            ("Rate limit exceeded.", ErrorClass::Throttled),
+            ("Internal server error", ErrorClass::Internal),
+            ("Service Unavailable", ErrorClass::Unavailable),
+            ("502 Bad Gateway of job 7", ErrorClass::Other),
+            ("timeout", ErrorClass::Other),
+            ("Not Found", ErrorClass::Other),
+        ] {
+            assert_eq!(class(&format!(r#"{{"message":"{message}"}}"#)), expected, "{message}");
+        }
+        assert_eq!(
+            class(r#"{"message":"Service Unavailable","extensions":{"code":"BAD_USER_INPUT"}}"#),
+            ErrorClass::Other
+        );
     }
 }

@@ -74,6 +74,11 @@ impl GraphqlErrors {
         }
         let errors: Vec<_> = self.0.iter().filter(|error| speaks_for_it(error.position)).collect();
         let own = errors.iter().find(|error| error.position.is_some()).or(errors.first());
+        // Nothing came back at all: a resolver's outage is the server's.
+        let is_missing = own.is_some_and(|own| refusal::says_no_such_job(&own.message, job));
+        if let Some(kind) = own.and_then(|own| own.class.outage()).filter(|_| !has_data && !is_missing) {
+            return Err(kind.into());
+        }
         Ok(own.map(|error| error.about(job)))
     }
 }

@@ -46,6 +46,22 @@ fn outage_behind_the_server_is_an_error_with_http_200() {
 }
 
 #[test]
+fn outage_of_every_element_is_the_backends() {
+    for jobs in [&["a"][..], &["a", "b"]] {
+        for (code, is_throttle) in
+            [("SERVICE_UNAVAILABLE", false), ("INTERNAL_SERVER_ERROR", false), ("RATE_LIMITED", true)]
+        {
+            let errors: Vec<_> =
+                (0..jobs.len()).map(|at| error("x", &json!(["result", at]), &json!({"code":code}))).collect();
+            let nulls = vec![json!(null); jobs.len()];
+            let fault = read(jobs, &json!({"errors":errors,"data":{"result":nulls}})).unwrap_err();
+            assert_eq!(fault.kind == FaultKind::Throttled, is_throttle, "{code}");
+            assert!(fault.kind.is_temporary(), "{code}");
+        }
+    }
+}
+
+#[test]
 fn outage_of_one_element_stays_its_own() {
     let one = error("x", &json!(["result", 1]), &json!({"code":"SERVICE_UNAVAILABLE"}));
     let data = json!({"result":[{"id":"a","status":"NONE"}, null]});

@@ -120,7 +120,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("simulators", &[]),
     ("telemetry", &[]),
     ("cli", &["config", "proto", "server", "simulators", "telemetry"]),
-    ("fuzzing", &["job", "vendors"]),
+    ("fuzzing", &["job", "vendors", "transport"]),
 ];
 
 #[test]

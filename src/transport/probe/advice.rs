@@ -44,8 +44,10 @@ impl fmt::Display for Wrong {
 
 /// Words of a failed connection, in lower case, and what they mean.
 #[rustfmt::skip]
-const CONNECTIONS: [(&[&str], Wrong, &str); 9] = [
-    (&["unknownissuer", "unknown issuer", "self-signed", "self signed", "selfsigned", "causedasendentity", "badsignature"], Wrong::Tls,
+const CONNECTIONS: [(&[&str], Wrong, &str); 10] = [
+    (&["causedasendentity"], Wrong::Tls,
+     "its certificate is an authority's own and not one that an authority issued to a server; have the certificate replaced"),
+    (&["unknownissuer", "unknown issuer", "self-signed", "self signed", "selfsigned", "badsignature"], Wrong::Tls,
      "the authority of its certificate is not trusted; write ca = \"FILE\" with a PEM file of the authority, or have the certificate replaced"),
     (&["not valid for name", "notvalidforname", "notvalidfornamecontext"], Wrong::Tls,
      "its certificate is for another name; write the name of the certificate in base_url"),
@@ -62,7 +64,7 @@ const CONNECTIONS: [(&[&str], Wrong, &str); 9] = [
     (&["refused"], Wrong::Address,
      "nothing listens there; check host and port of base_url, and whether the vendor is up"),
     (&["connecting took too long", "timed out", "unreachable", "no route"], Wrong::Address,
-     "nothing answers there; check host and port of base_url, and firewalls between"),
+     "nothing answers there; check host and port of base_url, firewalls and the proxy"),
 ];
 
 /// Further words of a failed TLS connection.
@@ -246,7 +248,10 @@ fn of_connection(base_url: &BaseUrl, why: &str) -> (Wrong, &'static str) {
         return (Wrong::Tls, "the port does not speak HTTP without TLS; write https:// in base_url");
     }
     if base_url.is_https() && says(&TLS) {
-        return (Wrong::Tls, "the TLS handshake failed; check that the port speaks TLS 1.2 or 1.3");
+        return (
+            Wrong::Tls,
+            "the TLS handshake failed; check that the port speaks TLS 1.2 or 1.3, or else write http:// in base_url",
+        );
     }
     if !base_url.is_https() {
         return (

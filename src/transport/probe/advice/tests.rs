@@ -142,3 +142,20 @@ fn failed_connection_is_told_by_its_reason() {
         assert_eq!(of_connection(&base_url.parse().unwrap(), why).0, wrong, "{why}");
     }
 }
+
+#[test]
+fn certificate_of_an_authority_is_told_from_one_of_an_unknown_authority() {
+    let base_url = "https://v.example".parse().unwrap();
+    for (why, expected) in [
+        (
+            "no connection: invalid peer certificate: Other(OtherError(CaUsedAsEndEntity))",
+            "have the certificate replaced",
+        ),
+        ("no connection: invalid peer certificate: UnknownIssuer", "write ca = "),
+        ("no connection: tls handshake eof", "write http:// in base_url"),
+    ] {
+        let (wrong, advice) = of_connection(&base_url, why);
+        assert_eq!(wrong, Wrong::Tls);
+        assert!(advice.contains(expected), "{why}: {advice}");
+    }
+}

@@ -26,14 +26,18 @@ use crate::{
     },
 };
 
+mod transfer;
+
 #[cfg(test)]
 mod tests;
+
+pub use transfer::{content_coding, requested_wait};
 
 /// A function that takes any bytes and panics where a promise is broken.
 pub type Target = fn(&[u8]);
 
 /// Every target by its name.
-pub const TARGETS: [(&str, Target); 10] = [
+pub const TARGETS: [(&str, Target); 12] = [
     ("immuta", immuta),
     ("kinetica", kinetica),
     ("kinetica_binary", kinetica_binary),
@@ -44,6 +48,8 @@ pub const TARGETS: [(&str, Target); 10] = [
     ("datasaur_token", datasaur_token),
     ("resume_token", resume_token),
     ("job_ref", job_ref),
+    ("requested_wait", transfer::requested_wait),
+    ("content_coding", transfer::content_coding),
 ];
 
 /// Of the letters a to z; any other byte is a status too.

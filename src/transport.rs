@@ -94,6 +94,7 @@ impl Endpoint {
             base_url: base_url.clone(),
             key_in_path: vendor.key_in_path(),
             secret: backend.credentials.secret().map(config::Secret::origin),
+            proxy: probe::proxy_settings(&network.proxy),
         };
         let standbys = standbys.into_iter().map(standby).collect::<Result<_, SetupError>>()?;
         let backoff = Backoff { min: poll.min_interval, max: poll.max_backoff };
@@ -191,6 +192,24 @@ impl Upstream for Endpoint {
     fn files(&self) -> Option<&dyn Files> {
         Some(self)
     }
+}
+
+/// Decodes a body that comes in pieces, for the fuzz targets: the whole, if it can be
+/// decoded, and what is known of it before its end.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn decoded<'a>(
+    headers: &http::HeaderMap,
+    limit: usize,
+    pieces: impl Iterator<Item = &'a [u8]> + Clone,
+) -> (Option<bytes::Bytes>, bytes::Bytes) {
+    let decoder = |mut pieces: std::iter::Take<_>| {
+        let mut decoder = content_coding::Decoder::new(headers, limit, None);
+        let pushed = pieces.try_for_each(|piece| decoder.push(piece));
+        (pushed, decoder)
+    };
+    let (pushed, whole) = decoder(pieces.clone().take(usize::MAX));
+    let (_, partial) = decoder(pieces.take(2));
+    (pushed.and_then(|()| whole.finish()).ok(), partial.into_partial())
 }
 
 #[cfg(test)]

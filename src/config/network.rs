@@ -194,7 +194,15 @@ impl Checker<'_> {
             }
             let value = match value {
                 Value::String(literal) => literal,
-                place => match self.secret(&path, &name, place) {
+                Value::Integer(_)
+                | Value::Float(_)
+                | Value::Boolean(_)
+                | Value::Datetime(_)
+                | Value::Array(_) => {
+                    self.problems.add(key, "is no text; write it in quotes");
+                    continue;
+                }
+                place @ Value::Table(_) => match self.secret(&path, &name, place) {
                     Some(secret) => secret,
                     None => continue,
                 },
@@ -476,7 +484,7 @@ mod tests {
             ("headers = { X-A = \"1\", x-a = \"2\" }", "backends.db.headers.x-a is set twice"),
             ("headers.X-A = \"hush\\n\"", "backends.db.headers.X-A holds a character that a header can't"),
             ("headers.X-A = { env = \"P\" }", "backends.db.headers.X-A is the variable P, which is not set"),
-            ("headers.X-A = 1", "backends.db.headers.X-A is no secret; write"),
+            ("headers.X-A = 1", "backends.db.headers.X-A is no text; write it in quotes"),
             ("proxi = \"none\"", "backends.db.proxi is not a key here; did you mean proxy?"),
         ] {
             let error = parse(keys, &[]).unwrap_err();

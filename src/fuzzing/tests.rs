@@ -122,4 +122,6 @@ each_target_holds_for_any_bytes!(
     datasaur_token,
     resume_token,
     job_ref,
+    requested_wait,
+    content_coding,
 );

@@ -50,6 +50,9 @@ tokio::task_local! {
     pub(super) static CONNECTED: Cell<bool>;
 }
 
+/// How the reason of a failure at the proxy begins.
+pub(super) const AT_PROXY: &str = "the proxy: ";
+
 /// How the connections of one base URL are opened.
 pub(super) struct Dialer {
     tcp: HttpConnector,
@@ -148,9 +151,18 @@ pub(super) fn causes<'a>(
     std::iter::successors(Some(error), |cause: &&'a (dyn Error + 'static)| (**cause).source())
 }
 
+/// What failed at the proxy. The words name it once, however deep the failure lies.
 fn at_proxy(error: &(dyn Error + 'static)) -> io::Error {
     let innermost = causes(error).last().map_or_else(String::new, ToString::to_string);
-    io::Error::other(format!("the proxy: {innermost}"))
+    // hyper-util's words for the response to CONNECT; it does not export the error's type.
+    let text = match innermost.strip_prefix("tunnel error: ") {
+        Some("proxy authorization required") => "it rejects the gateway's credentials for it (HTTP 407)",
+        Some("unsuccessful") => "it refuses to connect to the vendor",
+        Some("unexpected end of file") => "it closed the connection",
+        Some(other) => other,
+        None => innermost.strip_prefix(AT_PROXY).unwrap_or(&innermost),
+    };
+    io::Error::other(format!("{AT_PROXY}{text}"))
 }
 
 /// The proxy through which a base URL is reached. That of the environment is not used

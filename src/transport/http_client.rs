@@ -34,7 +34,7 @@ use super::{
 use crate::{
     config::{Network, Poll},
     job::{BackendFault, FaultKind},
-    vendors::{Asked, BaseUrl},
+    vendors::{Asked, BaseUrl, Class},
 };
 
 const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("jobwatch/", env!("CARGO_PKG_VERSION")));
@@ -159,6 +159,7 @@ impl HttpClient {
         let mut unverified = None;
         if expected.is_some() || self.is_http2.load(Ordering::Relaxed) {
             match self.exchange(kept, request.clone(), permit).await {
+                Ok((response, room)) if refuses_any_request(&response) => return Ok((response, room)),
                 Ok((response, room)) => {
                     let answer = known.hash(&response);
                     let is_certain = self.notes_http2(&response);
@@ -329,6 +330,21 @@ pub(super) fn fault(error: &legacy::Error) -> BackendFault {
 fn broken(error: &(dyn Error + 'static)) -> BackendFault {
     let why = format!("the connection broke: {}", reason(error));
     FaultKind::Unavailable { why }.into()
+}
+
+/// Whether the head refuses or fails the request, whatever job it is about. Such a response
+/// to another request is no less true of this one, and a second request would come within
+/// the wait that the vendor asks for.
+fn refuses_any_request(response: &Response<Bytes>) -> bool {
+    match Class::of(response.status()) {
+        Class::Transient
+        | Class::Throttled
+        | Class::Credentials
+        | Class::ProxyCredentials
+        | Class::Denied
+        | Class::Redirect => true,
+        Class::Success | Class::NoContent | Class::NotModified | Class::Other => false,
+    }
 }
 
 /// Whether there was no response, so that none was another request's.

@@ -18,8 +18,8 @@ use crate::{
 
 mod advice;
 
-pub(super) use advice::Settings;
 use advice::Wrong;
+pub(super) use advice::{Settings, proxy_settings};
 
 /// A request without its query, and the status of its response.
 struct Seen<'a> {

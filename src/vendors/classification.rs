@@ -217,7 +217,7 @@ impl HeadRules<'_> {
             Class::Throttled => FaultKind::Throttled,
             Class::Credentials => FaultKind::CredentialsRejected,
             Class::ProxyCredentials => {
-                let why = "the proxy rejects the gateway's credentials for it (HTTP 407)";
+                let why = "the proxy: it rejects the gateway's credentials for it (HTTP 407)";
                 FaultKind::Unreachable { why: why.to_owned() }
             }
             Class::Denied => FaultKind::Forbidden,

@@ -122,7 +122,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("server", &["access", "admin", "config", "telemetry", "transport", "engine", "proto", "api"]),
     ("simulators", &[]),
     ("cli", &["access", "config", "proto", "server", "simulators", "telemetry"]),
-    ("fuzzing", &["job", "vendors"]),
+    ("fuzzing", &["job", "vendors", "transport"]),
 ];
 
 #[test]

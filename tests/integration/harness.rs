@@ -14,7 +14,11 @@ use jobwatch::{
     simulators::{Job, Plan, Simulator, Vendor, credentials},
 };
 use prost::Message;
-use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
+use tokio::{
+    net::TcpListener,
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 use tonic::{
     Code, Status, Streaming,
@@ -359,6 +363,16 @@ pub(crate) fn frame(message: &[u8]) -> Bytes {
     frame.put_u32(u32::try_from(message.len()).unwrap());
     frame.extend_from_slice(message);
     frame.freeze()
+}
+
+/// Returns once the condition holds.
+pub(crate) async fn until(mut condition: impl FnMut() -> bool) {
+    guard(async {
+        while !condition() {
+            sleep(ms(10)).await;
+        }
+    })
+    .await;
 }
 
 /// The vendor's word for a job that runs.

@@ -11,7 +11,7 @@ use jobwatch::{
     simulators::{Plan, Simulator, Vendor, credentials},
 };
 use tempfile::TempDir;
-use tokio::{process::Command, time::sleep};
+use tokio::process::Command;
 
 use crate::{
     harness::*,
@@ -86,16 +86,6 @@ enum Kind {
     Basic,
     Login,
     Client,
-}
-
-/// Returns once the condition holds.
-async fn until(mut condition: impl FnMut() -> bool) {
-    guard(async {
-        while !condition() {
-            sleep(ms(10)).await;
-        }
-    })
-    .await;
 }
 
 fn replace(path: &Path, content: &str) {

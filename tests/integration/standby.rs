@@ -327,6 +327,9 @@ async fn cli_check_names_the_standby_that_does_not_respond() {
     assert_eq!(outcome().await, Ok(()));
     standby.go_down().await;
     let problem = outcome().await.unwrap_err();
-    assert!(problem.starts_with("standby_urls[0]: wrong address: POST /get/job: "), "{problem}");
-    assert!(problem.contains("the vendor can't be reached"), "{problem}");
+    assert!(
+        problem.starts_with("standby_urls[0]: wrong address: the vendor can't be reached: "),
+        "{problem}"
+    );
+    assert!(problem.contains("(POST /get/job); nothing listens there"), "{problem}");
 }

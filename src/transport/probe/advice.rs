@@ -8,7 +8,9 @@ use http::{Response, StatusCode, Uri, header};
 use url::Url;
 
 use crate::{
+    config::Proxies,
     job::{BackendFault, FaultKind},
+    transport::connector::AT_PROXY,
     vendors::BaseUrl,
 };
 
@@ -20,6 +22,7 @@ pub(super) enum Wrong {
     Tenant,
     Credentials,
     Permission,
+    Proxy,
     Tls,
     Other,
 }
@@ -32,6 +35,7 @@ impl fmt::Display for Wrong {
             Self::Tenant => "wrong tenant",
             Self::Credentials => "wrong credentials",
             Self::Permission => "missing permission",
+            Self::Proxy => "wrong proxy",
             Self::Tls => "TLS failure",
             Self::Other => "failure",
         })
@@ -40,9 +44,11 @@ impl fmt::Display for Wrong {
 
 /// Words of a failed connection, in lower case, and what they mean.
 #[rustfmt::skip]
-const CONNECTIONS: [(&[&str], Wrong, &str); 9] = [
-    (&["unknownissuer", "unknown issuer", "self-signed", "self signed", "selfsigned", "causedasendentity", "badsignature"], Wrong::Tls,
-     "the authority of its certificate is not trusted; name a PEM file of the authority in SSL_CERT_FILE, or replace the certificate"),
+const CONNECTIONS: [(&[&str], Wrong, &str); 10] = [
+    (&["causedasendentity"], Wrong::Tls,
+     "its certificate is an authority's own and not one that an authority issued to a server; have the certificate replaced"),
+    (&["unknownissuer", "unknown issuer", "self-signed", "self signed", "selfsigned", "badsignature"], Wrong::Tls,
+     "the authority of its certificate is not trusted; write ca = \"FILE\" with a PEM file of the authority, or have the certificate replaced"),
     (&["not valid for name", "notvalidforname", "notvalidfornamecontext"], Wrong::Tls,
      "its certificate is for another name; write the name of the certificate in base_url"),
     (&["certificate expired", "expired", "not valid after"], Wrong::Tls,
@@ -50,7 +56,7 @@ const CONNECTIONS: [(&[&str], Wrong, &str); 9] = [
     (&["not valid yet", "notvalidyet", "not valid before"], Wrong::Tls,
      "its certificate is not valid yet, or the clock of this machine is wrong"),
     (&["no native root", "no valid certificate", "no ca certificate", "root certificates"], Wrong::Tls,
-     "there are no CA certificates; install ca-certificates, or set SSL_CERT_FILE"),
+     "there are no CA certificates; install ca-certificates, set SSL_CERT_FILE, or write ca = \"FILE\""),
     (&["invalidcontenttype", "corrupt message", "wrong version number"], Wrong::Tls,
      "the port does not speak TLS; write http:// in base_url, or another port"),
     (&["lookup address", "name resolution", "name or service", "nodename", "no such host", "dns error"], Wrong::Address,
@@ -75,24 +81,45 @@ pub(in crate::transport) struct Settings {
     pub(in crate::transport) key_in_path: Option<&'static str>,
     /// Key and place of the secret, if there is one.
     pub(in crate::transport) secret: Option<String>,
+    /// The keys or variables that name the proxy.
+    pub(in crate::transport) proxy: &'static str,
+}
+
+/// The keys or variables to change where the proxy does not work.
+pub(in crate::transport) fn proxy_settings(proxies: &Proxies) -> &'static str {
+    match proxies {
+        Proxies::Own(_) => "proxy and proxy_password of this backend",
+        Proxies::None | Proxies::Environment { .. } => {
+            "HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY in the environment, or write this backend's proxy"
+        }
+    }
 }
 
 impl Settings {
     /// What a fault means that the head of a response says nothing more of.
     pub(super) fn of_fault(&self, base_url: &BaseUrl, fault: &BackendFault) -> (Wrong, String) {
         match &fault.kind {
-            FaultKind::Unreachable { why } | FaultKind::Unavailable { why, .. }
-                if fault.http_status.is_none() =>
-            {
+            FaultKind::Unreachable { why } if why.contains(AT_PROXY) => {
+                (Wrong::Proxy, format!("check {}", self.proxy))
+            }
+            FaultKind::Unreachable { why } | FaultKind::Unavailable { why, .. } if !has_answered(fault) => {
                 let (wrong, advice) = of_connection(base_url, why);
                 (wrong, advice.to_owned())
+            }
+            FaultKind::Unavailable { .. } if fault.http_status.is_none() => {
+                let advice = "the vendor answers, but not to the end; try again later, or raise poll.timeout";
+                (Wrong::Other, advice.to_owned())
             }
             FaultKind::CredentialsRejected => (Wrong::Credentials, self.credentials()),
             FaultKind::Forbidden => {
                 (Wrong::Permission, "give the gateway's account the permission to read jobs".to_owned())
             }
-            FaultKind::Throttled => (Wrong::Other, "try again later".to_owned()),
-            _ => (Wrong::Other, "try again later, and ask the vendor if it stays".to_owned()),
+            FaultKind::Throttled => (Wrong::Other, again(fault)),
+            FaultKind::TooLarge => {
+                let advice = "check that base_url is this vendor's API, or raise poll.max_response_bytes";
+                (Wrong::Other, advice.to_owned())
+            }
+            _ => (Wrong::Other, format!("{}, and ask the vendor if it does not end", again(fault))),
         }
     }
 
@@ -111,9 +138,7 @@ impl Settings {
             _ if needs_tls && !base_url.is_https() => {
                 (Wrong::Tls, format!("{page}the port may speak TLS only; write https:// in base_url"))
             }
-            StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
-                (Wrong::Credentials, "the proxy asks for a user name and a password".to_owned())
-            }
+            StatusCode::PROXY_AUTHENTICATION_REQUIRED => (Wrong::Proxy, format!("check {}", self.proxy)),
             StatusCode::UNAUTHORIZED => (Wrong::Credentials, self.credentials()),
             StatusCode::FORBIDDEN if !is_page => {
                 (Wrong::Permission, "give the gateway's account the permission to read jobs".to_owned())
@@ -125,9 +150,11 @@ impl Settings {
                 let (wrong, advice) = self.of_path(base_url, uri);
                 (wrong, format!("{page}{advice}"))
             }
+            // A page at any status but that of a missing path says nothing about the path.
             _ if is_page => {
-                let (wrong, advice) = self.of_path(base_url, uri);
-                (wrong, format!("{page}{advice}"))
+                let advice =
+                    "check base_url, and whether a firewall or a login page of the network is between";
+                (Wrong::Address, format!("{page}{advice}"))
             }
             _ => (Wrong::Other, "check that base_url is this vendor's API, and its version".to_owned()),
         }
@@ -139,8 +166,9 @@ impl Settings {
         match self.key_in_path {
             Some(key) if !has_path => {
                 let value = uri.path().split('/').nth(1).unwrap_or_default();
-                let advice =
-                    format!("check {key}, which is {value:?}: write the first part of the path in a browser");
+                let advice = format!(
+                    "check {key}, which is {value:?}, and base_url: in a browser, {key} is the first part of the path"
+                );
                 (Wrong::Tenant, advice)
             }
             _ if has_path => (
@@ -195,6 +223,19 @@ impl Settings {
     }
 }
 
+/// Whether the head of a response had come.
+fn has_answered(fault: &BackendFault) -> bool {
+    fault.http_status.is_some()
+        || fault.exchange.as_ref().is_some_and(|exchange| exchange.contains(": HTTP "))
+}
+
+fn again(fault: &BackendFault) -> String {
+    match fault.retry_after {
+        Some(wait) => format!("try again in {} s", wait.as_secs_f64().ceil()),
+        None => "try again later".to_owned(),
+    }
+}
+
 /// What a connection that failed says of the settings.
 fn of_connection(base_url: &BaseUrl, why: &str) -> (Wrong, &'static str) {
     let why = why.to_lowercase();
@@ -207,149 +248,19 @@ fn of_connection(base_url: &BaseUrl, why: &str) -> (Wrong, &'static str) {
         return (Wrong::Tls, "the port does not speak HTTP without TLS; write https:// in base_url");
     }
     if base_url.is_https() && says(&TLS) {
-        return (Wrong::Tls, "the TLS handshake failed; check that the port speaks TLS 1.2 or 1.3");
+        return (
+            Wrong::Tls,
+            "the TLS handshake failed; check that the port speaks TLS 1.2 or 1.3, or else write http:// in base_url",
+        );
+    }
+    if !base_url.is_https() {
+        return (
+            Wrong::Address,
+            "check base_url, also whether it needs https://, and whether the vendor is up",
+        );
     }
     (Wrong::Address, "check base_url, and whether the vendor is up")
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn settings(base_url: &str, key_in_path: Option<&'static str>) -> Settings {
-        let secret = Some("credentials.password from the variable P".to_owned());
-        Settings { base_url: base_url.parse().unwrap(), key_in_path, secret }
-    }
-
-    pub(super) fn of_head(
-        base_url: &str,
-        path: &str,
-        status: u16,
-        headers: &[(&str, &str)],
-    ) -> (Wrong, String) {
-        let settings = settings(base_url, path.starts_with("/demo/").then_some("tenant"));
-        let uri = settings.base_url.join(path);
-        let mut head = Response::builder().status(status);
-        for (name, value) in headers {
-            head = head.header(*name, *value);
-        }
-        settings.of_head(&settings.base_url, &uri, &head.body(Bytes::new()).unwrap())
-    }
-
-    #[test]
-    fn redirect_is_told_with_its_target_and_the_address_to_write() {
-        for (base_url, location, wrong, expected) in [
-            (
-                "http://v.example",
-                "https://v.example/jobs",
-                Wrong::Address,
-                "write base_url = \"https://v.example\"",
-            ),
-            (
-                "http://v.example/x/",
-                "https://v.example/x/jobs/",
-                Wrong::Address,
-                "write base_url = \"https://v.example/x\"",
-            ),
-            (
-                "https://v.example",
-                "https://www.v.example/jobs?a=hush",
-                Wrong::Address,
-                "write base_url = \"https://www.v.example\"",
-            ),
-            ("http://v.example", "https://v.example/", Wrong::Address, "write https:// in base_url"),
-            (
-                "https://v.example",
-                "/app",
-                Wrong::Path,
-                "it redirects to https://v.example/app; write the address",
-            ),
-            (
-                "https://v.example",
-                "/login?next=hush",
-                Wrong::Credentials,
-                "it leads to the login page https://v.example/login; replace",
-            ),
-            (
-                "https://v.example",
-                "https://me:hush@sso.example/login",
-                Wrong::Address,
-                "it redirects to https://sso.example/login;",
-            ),
-            ("https://v.example", "", Wrong::Path, "write base_url"),
-        ] {
-            let (told, advice) = of_head(base_url, "/jobs", 302, &[("location", location)]);
-            assert_eq!(told, wrong, "{location}: {advice}");
-            assert!(advice.contains(expected) && !advice.contains("hush"), "{location}: {advice}");
-        }
-    }
-
-    #[test]
-    fn missing_path_is_the_tenant_where_one_stands_in_it() {
-        let page = [("content-type", "text/html; charset=utf-8")];
-        for (base_url, path, status, headers, wrong, expected) in [
-            (
-                "https://v.example",
-                "/demo/api",
-                404,
-                &[][..],
-                Wrong::Tenant,
-                "check tenant, which is \"demo\"",
-            ),
-            ("https://v.example/api", "/demo/api", 404, &[], Wrong::Path, "base_url has a path"),
-            ("https://v.example", "/jobs", 404, &[], Wrong::Path, "check base_url"),
-            ("https://v.example", "/jobs", 405, &[], Wrong::Path, "check base_url"),
-            ("https://v.example", "/jobs", 200, &page, Wrong::Path, "an HTML page came"),
-            ("https://v.example", "/jobs", 403, &page, Wrong::Other, "a firewall or a proxy"),
-            ("https://v.example", "/jobs", 403, &[], Wrong::Permission, "the permission"),
-            (
-                "https://v.example",
-                "/jobs",
-                401,
-                &[],
-                Wrong::Credentials,
-                "credentials.password from the variable P",
-            ),
-            ("https://v.example", "/jobs", 407, &[], Wrong::Credentials, "the proxy asks"),
-            ("http://v.example", "/jobs", 400, &page, Wrong::Tls, "write https:// in base_url"),
-            (
-                "https://v.example",
-                "/jobs",
-                400,
-                &[],
-                Wrong::Other,
-                "check that base_url is this vendor's API",
-            ),
-        ] {
-            let (told, advice) = of_head(base_url, path, status, headers);
-            assert_eq!(told, wrong, "{base_url} {status}: {advice}");
-            assert!(advice.contains(expected), "{base_url} {status}: {advice}");
-        }
-    }
-
-    #[test]
-    fn failed_connection_is_told_by_its_reason() {
-        for (base_url, why, wrong) in [
-            ("https://v", "no connection: Connection refused (os error 111)", Wrong::Address),
-            (
-                "https://v",
-                "no connection: failed to lookup address information: Name or service not known",
-                Wrong::Address,
-            ),
-            ("https://v", "connecting took too long", Wrong::Address),
-            ("https://v", "no connection: invalid peer certificate: UnknownIssuer", Wrong::Tls),
-            (
-                "https://v",
-                "no connection: invalid peer certificate: certificate not valid for name \"v\"",
-                Wrong::Tls,
-            ),
-            ("https://v", "no connection: invalid peer certificate: certificate expired: ...", Wrong::Tls),
-            ("https://v", "no connection: received corrupt message of type InvalidContentType", Wrong::Tls),
-            ("https://v", "no connection: received fatal alert: HandshakeFailure", Wrong::Tls),
-            ("http://v", "the connection broke: invalid HTTP version parsed", Wrong::Tls),
-            ("http://v", "the connection broke: connection closed", Wrong::Address),
-        ] {
-            assert_eq!(of_connection(&base_url.parse().unwrap(), why).0, wrong, "{why}");
-        }
-    }
-}
+mod tests;

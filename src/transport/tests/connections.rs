@@ -75,6 +75,26 @@ async fn changed_answer_over_a_kept_connection_is_requested_again_over_a_new_one
 }
 
 #[tokio::test]
+async fn refusal_over_a_kept_connection_is_not_requested_again() {
+    let refusals =
+        ["429 Too Many Requests", "503 Busy", "408 Late", "401 Who", "403 No", "301 There", "407 Proxy"];
+    for status in refusals {
+        let peer = Peer::start(move |request: &Received| match (request.connection, request.nth) {
+            (1, 1..) => Reply::json(status, "{}"),
+            _ => record("RUNNING"),
+        })
+        .await;
+        let endpoint = endpoint(KineticaConfig::default(), &peer.url(), Configured::NONE);
+        for _ in 0..2 {
+            assert_eq!(poll_kinetica(&endpoint, "1").await, JobState::Running);
+        }
+        let refused = endpoint.poll(&[JobRef::new("b", "1")], permit()).await;
+        assert!(refused.is_err(), "{status}");
+        assert_eq!(connections_of(&peer), [0, 1, 1], "{status}");
+    }
+}
+
+#[tokio::test]
 async fn second_response_at_once_closes_the_connection() {
     let twice = || {
         let Reply { bytes, then } = record("RUNNING");

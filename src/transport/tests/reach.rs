@@ -314,7 +314,7 @@ async fn proxy_that_refuses_the_password_is_named() {
     let client = client_through(&vendor, nobody, PATIENCE, INTERVALS);
     let fault = send(&client, &vendor).await.unwrap_err();
     assert!(
-        matches!(&fault, FaultKind::Unreachable { why } if why.starts_with("no connection: the proxy: ")),
+        matches!(&fault, FaultKind::Unreachable { why } if why == "no connection: the proxy: it rejects the gateway's credentials for it (HTTP 407)"),
         "{fault:?}"
     );
 }

@@ -2,14 +2,17 @@
 //! status.
 
 use futures_util::future::join_all;
-use jobwatch::simulators::{Plan, Simulator, Vendor, credentials};
+use jobwatch::{
+    proto::v1::JobState as S,
+    simulators::{Plan, Simulator, Vendor, credentials},
+};
 use tonic::Code;
 
 use super::{
     change::Change,
     front::{Front, Protocol, Purpose, gateway},
 };
-use crate::harness::*;
+use crate::{harness::*, program::Program};
 
 /// Most requests with a rejected secret in the first minute.
 const MOST: usize = 3;
@@ -77,4 +80,55 @@ async fn rejected_secret_is_sent_three_times_a_minute_at_most() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn token_that_is_never_accepted_costs_three_logins_a_minute_at_most() {
     every_way(|_, front, _| front.change(Purpose::Poll, Change::json(401, "{}"))).await;
+}
+
+/// The lines of the log that hold this text.
+fn lines(program: &Program, text: &str) -> Vec<String> {
+    program.log().lines().filter(|line| line.contains(text)).map(str::to_owned).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rejection_and_acceptance_of_a_secret_are_one_line_each_in_the_log() {
+    let simulators = join_all(Vendor::ALL.map(simulator)).await;
+    let backends = simulators.iter().map(|it| Backend::of(it).poll("login_backoff", "\"100ms\""));
+    let program = Program::start(backends, "info").await;
+    let client = program.client();
+    let trials = simulators.iter().map(async |simulator| {
+        let vendor = simulator.vendor();
+        let job = job_at(simulator, &simulator.start_job(Plan::fixed(running(vendor))));
+        let mut watch = Watch::of(&client, &job).await;
+        assert_eq!(watch.next_status().await.state(), S::Running, "{vendor}");
+        simulator.reject_credentials(true);
+        let (_, cause) = watch.interruption().await;
+        assert_eq!(cause.reason, "BACKEND_CREDENTIALS_REJECTED", "{vendor}");
+        for _ in 0..CALLS {
+            get(&client, &job).await.unwrap_err();
+        }
+        simulator.reject_credentials(false);
+        simulator.finish(&job.job_id);
+        assert_eq!(guard(watch.terminal_status()).await.state(), S::Succeeded, "{vendor}");
+    });
+    join_all(trials).await;
+    let (rejected, accepted) = ("secret rejected by the vendor; replace it", "secret accepted again");
+    let all = Vendor::ALL.len();
+    until(|| lines(&program, rejected).len() >= all && lines(&program, accepted).len() >= all).await;
+    for simulator in &simulators {
+        let backend = format!("backend={} ", Backend::of(simulator).name());
+        let of_backend = |text| {
+            let lines = lines(&program, text).into_iter().filter(|line| line.contains(&backend));
+            lines.collect::<Vec<_>>()
+        };
+        let (rejections, acceptances) = (of_backend(rejected), of_backend(accepted));
+        assert_eq!((rejections.len(), acceptances.len()), (1, 1), "{rejections:?} {acceptances:?}");
+        for part in
+            ["WARN", "secret=\"credentials.", "of the configuration file", "http_status=40", "retry_in_ms="]
+        {
+            assert!(rejections[0].contains(part), "{part} is missing in {rejections:?}");
+        }
+    }
+    for secret in
+        [credentials::IMMUTA_API_KEY, credentials::CLARET_PASSWORD, credentials::DATASAUR_CLIENT_SECRET]
+    {
+        assert!(!program.log().contains(secret), "a secret is in the log");
+    }
 }

@@ -93,20 +93,8 @@ pub async fn run(
     shutdown: CancellationToken,
     config: Config,
 ) -> Result<(), ServeError> {
-    let descriptors = descriptors::connections(&config);
+    let (connections, room) = connection_room(&config);
     let Config { server, admin, log, access, limits, backends } = config;
-    let connections = limits.connections.min(descriptors);
-    if connections < limits.connections {
-        warn!(
-            connections,
-            "limits.connections reduced to what the file descriptor limit allows; raise it with ulimit -n \
-             or LimitNOFILE"
-        );
-    }
-    // An address keeps its share of them.
-    let per_address = limits.connections_per_address.min(limits.connections);
-    let per_address = (per_address * connections).div_ceil(limits.connections);
-    let room = Room::new(limits.connection_bytes, connections, per_address);
     let tls = server.tls.as_ref().map(Tls::new).transpose()?;
     let access = Arc::new(Access::new(&access)?);
     let engine_limits = EngineLimits {
@@ -170,16 +158,6 @@ pub async fn run(
     let serving = Listener::new(listener, at_most, &usage, dispatch, tls).run(shutdown.clone());
     let mut serving = std::pin::pin!(serving);
     info!(
-        connections,
-        per_address = room.connections_per_address,
-        idle_bytes = connections * IDLE_CONNECTION_BYTES,
-        call_bytes = room.bytes,
-        call_bytes_per_address = room.bytes_per_address,
-        call_bytes_per_connection = room.bytes_per_connection,
-        "connections take at most {} bytes",
-        limits.connection_bytes
-    );
-    info!(
         %address,
         backends = names.join(","),
         tls = server.tls.is_some(),
@@ -212,6 +190,34 @@ pub async fn run(
     drop(poll_tasks);
     info!("stopped");
     Ok(())
+}
+
+/// How many connections there may be, and what they may take. Logs both.
+fn connection_room(config: &Config) -> (usize, Room) {
+    let limits = &config.limits;
+    let connections = limits.connections.min(descriptors::connections(config));
+    if connections < limits.connections {
+        warn!(
+            connections,
+            "limits.connections reduced to what the file descriptor limit allows; raise it with ulimit -n \
+             or LimitNOFILE"
+        );
+    }
+    // An address keeps its share of them.
+    let per_address = limits.connections_per_address.min(limits.connections);
+    let per_address = (per_address * connections).div_ceil(limits.connections);
+    let room = Room::new(limits.connection_bytes, connections, per_address);
+    info!(
+        connections,
+        per_address = room.connections_per_address,
+        idle_bytes = connections * IDLE_CONNECTION_BYTES,
+        call_bytes = room.bytes,
+        call_bytes_per_address = room.bytes_per_address,
+        call_bytes_per_connection = room.bytes_per_connection,
+        "connections take at most {} bytes",
+        limits.connection_bytes
+    );
+    (connections, room)
 }
 
 /// Serves the admin address until the returned value is dropped.

@@ -45,7 +45,7 @@ pub(super) struct IssuerKeys {
 #[derive(Debug)]
 enum Source {
     File(PathBuf),
-    Url(Document),
+    Url(Box<Document>),
 }
 
 /// The keys that were read last.
@@ -83,7 +83,7 @@ impl IssuerKeys {
                 let document = Document::new(url, &configured.proxies, MAX_BYTES, TIMEOUT);
                 let document = document
                     .map_err(|error| AccessError(format!("access.jwt.jwks_url can't be used: {error}")))?;
-                (Source::Url(document), None)
+                (Source::Url(Box::new(document)), None)
             }
             (None, None) => return Err(AccessError("access.jwt has neither jwks_file nor jwks_url".into())),
         };

@@ -167,7 +167,7 @@ pub(super) fn reason(fault: &BackendFault) -> &'static str {
     match fault.kind {
         FaultKind::Unreachable { .. } => "unreachable",
         FaultKind::Unavailable { .. } => "unavailable",
-        FaultKind::Throttled { .. } => "throttled",
+        FaultKind::Throttled => "throttled",
         FaultKind::Overloaded => "overloaded",
         FaultKind::CredentialsRejected => "credentials_rejected",
         FaultKind::Forbidden => "forbidden",

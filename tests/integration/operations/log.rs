@@ -111,7 +111,7 @@ async fn access_log_has_a_line_for_each_call_with_its_request_id() {
 async fn log_level_is_replaced_while_the_program_runs() {
     let simulator = simulator(Vendor::Immuta).await;
     let (program, admin) = program_with("", [Backend::of(&simulator)]).await;
-    assert_eq!(admin.get("/log-level").await, (200, "info\n".to_owned()));
+    assert_eq!(admin.get("/log-level").await, (200, "info,h2=error\n".to_owned()));
     let (code, text) = admin.put("/log-level", "jobwatch=loud").await;
     assert!(code == 400 && text.contains("is invalid"), "{text}");
     assert_eq!(admin.put("/log-level", "info,h2=debug").await.0, 204);
@@ -126,7 +126,7 @@ async fn stalled_reader_of_the_log_blocks_neither_calls_nor_shutdown_and_lines_a
     let simulator = simulator(Vendor::Immuta).await;
     let text = config_text(SECTIONS, [Backend::of(&simulator)]);
     let (_file, mut command) = command(&text);
-    let mut child = command.env("JOBWATCH_LOG", "trace").stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = command.env("JOBWATCH_LOG", "trace,h2=trace").stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let (mut seen, mut address) = (String::new(), String::new());
     while address.is_empty() {

@@ -188,7 +188,7 @@ pub trait TokenExchange: Debug + Send + Sync {
     /// The request for a token. It holds the secret: it is never logged.
     ///
     /// # Errors
-    /// [`FaultKind::Rejected`](crate::job::FaultKind::Rejected) where no request can hold the secret.
+    /// [`FaultKind::Rejected`] where no request can hold the secret.
     fn request(&self, secret: &SecretString) -> Result<Request<Bytes>, BackendFault>;
 
     /// Reads the response. Total, like [`Adapter::split`]. 401, 403 and the
@@ -196,7 +196,7 @@ pub trait TokenExchange: Debug + Send + Sync {
     /// which a firewall sends.
     ///
     /// # Errors
-    /// [`FaultKind::CredentialsRejected`](crate::job::FaultKind::CredentialsRejected) where the vendor refuses the secret.
+    /// [`FaultKind::CredentialsRejected`] where the vendor refuses the secret.
     fn interpret(&self, response: &Response<Bytes>) -> Result<Token, BackendFault> {
         let rules = HeadRules { login_at: self.login_at(), secret_refusals: Some(self.refusals()) };
         rules.read(response, || self.read_token(response))
@@ -205,7 +205,7 @@ pub trait TokenExchange: Debug + Send + Sync {
     /// The vendor's part of [`interpret`](Self::interpret), like [`Adapter::split_body`].
     ///
     /// # Errors
-    /// [`FaultKind::CredentialsRejected`](crate::job::FaultKind::CredentialsRejected) where the vendor refuses the secret.
+    /// [`FaultKind::CredentialsRejected`] where the vendor refuses the secret.
     fn read_token(&self, response: &Response<Bytes>) -> Result<Token, BackendFault>;
 
     /// Further statuses with which the vendor refuses a secret.

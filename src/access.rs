@@ -147,8 +147,8 @@ impl Access {
         }
     }
 
-    /// What the caller of this name may do. Nothing is granted by default, which is told
-    /// from wrong credentials only where there are none.
+    /// What the caller of this name may do. Nothing is granted by default. A caller without
+    /// credentials is refused at once.
     fn grant(&self, name: &str, address: Option<IpAddr>) -> Result<Grant, Refused> {
         let anonymous = name == ANONYMOUS;
         match self.policies.iter().find(|policy| policy.names(name)) {

@@ -30,7 +30,6 @@ mod dispatch;
 mod listener;
 mod messages;
 mod observe;
-mod repeats;
 mod request_body;
 mod rotation;
 mod tls;

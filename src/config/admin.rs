@@ -60,7 +60,7 @@ impl Admin {
         let Some(listen) = self.listen else { return };
         if !listen.ip().is_loopback() && !self.allow_remote {
             let text = format!(
-                "is {listen}: whoever reaches it sees the backends and their jobs; write a loopback address \
+                "is {listen}: anyone who reaches it sees the backends and their jobs; write a loopback address \
                  such as 127.0.0.1:9090, or admin.allow_remote = true"
             );
             problems.add("admin.listen", text);
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn admin_address_that_others_reach_needs_allow_remote() {
-        let text = "admin.listen is 0.0.0.0:9090: whoever reaches it sees the backends and their jobs; \
+        let text = "admin.listen is 0.0.0.0:9090: anyone who reaches it sees the backends and their jobs; \
                     write a loopback address such as 127.0.0.1:9090, or admin.allow_remote = true";
         assert_eq!(problems("listen = \"0.0.0.0:9090\""), text);
         let allowed = format!("[admin]\nlisten = \"0.0.0.0:9090\"\nallow_remote = true\n{BACKEND}");

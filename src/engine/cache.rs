@@ -1,7 +1,7 @@
 //! Statuses that are kept without subscribers: terminal ones, and those of jobs that
 //! somebody is likely to ask for again.
 //!
-//! A caller that asks with a `max_age` accepts what others were told, so a job that was
+//! A caller that asks with a `max_age` accepts what others were shown, so a job that was
 //! asked for in that way is *retained* for as long as that, and as long again. It costs no
 //! poll of its own. But a poll that is sent anyway refreshes retained jobs that are older
 //! than half of their `max_age`, oldest first, as far as the batch has room: so jobs that

@@ -198,7 +198,7 @@ impl<J> Isolation<J> {
         }
     }
 
-    /// A part was not polled after all, or its poll told nothing about its jobs.
+    /// A part was not polled after all, or its poll said nothing about its jobs.
     pub(super) fn part_dropped(&mut self, split: Split) {
         self.unlink(split);
         self.in_flight -= 1;

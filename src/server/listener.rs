@@ -17,12 +17,11 @@ use tracing::{debug, warn};
 use super::{
     connection::{Peer, Shared, serve},
     dispatch::{CertificateNames, Dispatch},
-    repeats::Repeats,
     tls::Tls,
     usage::{ConnectionUsage, Usage},
     wire::Wire,
 };
-use crate::telemetry::metrics::metrics;
+use crate::telemetry::{Sampled, metrics::metrics};
 
 /// How long to wait after the system refused a connection (as it does without
 /// free file descriptors) before accepting again.
@@ -35,6 +34,9 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Connections are scarce when fewer than this part of them is left.
 const SCARCE: usize = 8;
 
+/// Most log lines of one kind, since a client can cause any number of them.
+const LINES_PER_SECOND: u32 = 1;
+
 /// The first byte of a TLS handshake.
 const TLS_HANDSHAKE: u8 = 0x16;
 
@@ -46,9 +48,9 @@ pub(super) struct Listener {
     shared: Arc<Shared>,
     tls: Option<Arc<Tls>>,
     tasks: TaskTracker,
-    refused: Repeats,
-    not_accepted: Repeats,
-    failed: Arc<Repeats>,
+    refused: Sampled,
+    not_accepted: Sampled,
+    failed: Arc<Sampled>,
 }
 
 impl Listener {
@@ -72,9 +74,9 @@ impl Listener {
             shared: Arc::new(Shared { service, streams, is_scarce }),
             tls,
             tasks: TaskTracker::new(),
-            refused: Repeats::default(),
-            not_accepted: Repeats::default(),
-            failed: Arc::default(),
+            refused: Sampled::new(LINES_PER_SECOND),
+            not_accepted: Sampled::new(LINES_PER_SECOND),
+            failed: Arc::new(Sampled::new(LINES_PER_SECOND)),
         }
     }
 
@@ -110,8 +112,8 @@ impl Listener {
                 }) {
                     Ok(accepted) => break accepted,
                     Err(error) => {
-                        if let Some(repeats) = self.not_accepted.log_now() {
-                            warn!(%error, repeats, "accept failed");
+                        if let Some(left_out) = self.not_accepted.next_line() {
+                            warn!(%error, left_out, "accept failed");
                         }
                         tokio::time::sleep(PAUSE).await;
                     }
@@ -119,10 +121,10 @@ impl Listener {
             };
             if let Some(usage) = self.usage.connect(address.ip()) {
                 self.start(stream, address, usage, permit);
-            } else if let Some(repeats) = self.refused.log_now() {
+            } else if let Some(left_out) = self.refused.next_line() {
                 warn!(
                     address = %address.ip(),
-                    repeats,
+                    left_out,
                     "connection refused: its address has limits.connections_per_address"
                 );
             }
@@ -140,9 +142,9 @@ impl Listener {
         let counted = metrics().open_connection();
         self.tasks.spawn(async move {
             if let Err(error) = handle(stream, tls, usage, shared).await
-                && let Some(repeats) = failed.log_now()
+                && let Some(left_out) = failed.next_line()
             {
-                warn!(address = %address.ip(), repeats, %error, "handshake failed");
+                warn!(address = %address.ip(), left_out, %error, "handshake failed");
             }
             drop((counted, permit));
         });

@@ -92,7 +92,7 @@ struct AddressUsage {
     used: AtomicUsize,
 }
 
-/// What one connection holds, and how it is told to end.
+/// What one connection holds, and the signal for its end.
 #[derive(Debug)]
 pub(super) struct ConnectionUsage {
     address: Arc<AddressUsage>,

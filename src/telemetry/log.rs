@@ -279,7 +279,7 @@ mod tests {
         assert!(error.ends_with("; write one such as \"info\" or \"jobwatch=debug\""), "{error}");
     }
 
-    /// A reader that stalls until it is told to go on.
+    /// A reader that stalls until a signal lets it go on.
     struct Stalled {
         go_on: mpsc::Receiver<()>,
         written: mpsc::Sender<Vec<u8>>,

@@ -384,7 +384,7 @@ pub(super) fn reason(error: &(dyn Error + 'static)) -> String {
     if error.source().is_none() {
         return "the request can't be sent".to_owned();
     }
-    let told = causes(error).last().map_or_else(String::new, ToString::to_string);
+    let text = causes(error).last().map_or_else(String::new, ToString::to_string);
     // rustls adds a link to its manual.
-    told.split_once(": https://").map_or(&*told, |(told, _)| told).to_owned()
+    text.split_once(": https://").map_or(&*text, |(text, _)| text).to_owned()
 }

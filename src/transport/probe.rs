@@ -126,12 +126,12 @@ fn is_looked_at(fault: &BackendFault) -> bool {
 }
 
 fn report(wrong: Wrong, fault: &BackendFault, seen: &Seen<'_>, advice: &str) -> String {
-    let told = fault.to_string();
+    let text = fault.to_string();
     let seen = seen.to_string();
     // The fault may have said it already.
-    if told.contains(&seen) {
-        format!("{wrong}: {told}; {advice}")
+    if text.contains(&seen) {
+        format!("{wrong}: {text}; {advice}")
     } else {
-        format!("{wrong}: {seen}: {told}; {advice}")
+        format!("{wrong}: {seen}: {text}; {advice}")
     }
 }

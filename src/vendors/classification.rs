@@ -257,7 +257,7 @@ pub fn in_context(mut fault: BackendFault, response: &Response<Bytes>) -> Backen
     if fault.retry_after.is_none() {
         fault.retry_after = requested_wait::of_body(headers, response.body());
     }
-    // Whoever asks for a wait says that the same request may succeed after it.
+    // A vendor that asks for a wait says that the same request may succeed after it.
     let is_refused = match fault.kind {
         FaultKind::Forbidden => true,
         FaultKind::Rejected { .. } => !status.is_redirection(),

@@ -92,7 +92,7 @@ pub(super) fn rejected(message: &str, status: StatusCode) -> BackendFault {
     judged(FaultKind::Rejected { message }, status)
 }
 
-/// What the body told; a 2xx status is not part of the failure.
+/// What the body says; a 2xx status is not part of the failure.
 pub(super) fn judged(kind: FaultKind, status: StatusCode) -> BackendFault {
     if status.is_success() { kind.into() } else { kind.with_status(status) }
 }

@@ -350,6 +350,24 @@ pub(crate) fn decode_error(status: &Status) -> DecodedError {
     }
 }
 
+/// The visible parts of an error contain no secret, no address and no body, nor any of `more`.
+pub(crate) fn assert_shows_none_of(error: &Status, what: &str, more: &[&str]) {
+    let details = String::from_utf8_lossy(error.details()).into_owned();
+    let visible = format!("{error:?} {error} {details} {:?}", decode_error(error));
+    let always = [
+        credentials::IMMUTA_API_KEY,
+        credentials::KINETICA_PASSWORD,
+        credentials::CLARET_PASSWORD,
+        credentials::DATASAUR_CLIENT_SECRET,
+        "Bearer",
+        "127.0.0.1",
+        "BODY",
+    ];
+    for text in always.iter().chain(more) {
+        assert!(!visible.contains(text), "{what}: {text:?} in {visible}");
+    }
+}
+
 /// Code and reason.
 pub(crate) fn code_and_reason(status: &Status) -> (Code, String) {
     let decoded = decode_error(status);

@@ -50,8 +50,9 @@ async fn https_backend_without_ca_certificates_is_refused_with_what_to_do() {
     for subcommand in ["check", "serve"] {
         let (ok, output) = run(&[subcommand], https(), &NO_CERTIFICATES).await;
         assert!(!ok, "{subcommand}: {output}");
-        for told in ["there are no CA certificates", "ca-certificates", "SSL_CERT_FILE", "the backend's ca"] {
-            assert!(output.contains(told), "{subcommand}: {output}");
+        for shown in ["there are no CA certificates", "ca-certificates", "SSL_CERT_FILE", "the backend's ca"]
+        {
+            assert!(output.contains(shown), "{subcommand}: {output}");
         }
     }
     // Its own authority is enough.

@@ -182,7 +182,7 @@ impl Settings {
         }
     }
 
-    /// The vendor sends the gateway to `location`. Only its origin and path are told.
+    /// The vendor sends the gateway to `location`. Only its origin and path are shown.
     fn of_redirect(&self, base_url: &BaseUrl, uri: &Uri, location: &str) -> (Wrong, String) {
         let asked = Url::parse(&uri.to_string()).ok();
         let target = asked.as_ref().and_then(|asked| asked.join(location).ok());

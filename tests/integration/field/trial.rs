@@ -185,7 +185,8 @@ impl Sees {
         trial.assert_discreet(&error);
         match (case.wait, decoded.retry_delay()) {
             (Wait::Of(wait), Some(delay)) => {
-                assert!(delay <= wait && delay + SLACK > wait, "{trial}: {delay:?} instead of {wait:?}");
+                // The time between two looks at the clock may be on either side of it.
+                assert!(delay.abs_diff(wait) < SLACK, "{trial}: {delay:?} instead of {wait:?}");
             }
             (Wait::Any, _) => {}
             (Wait::BackOff, Some(delay)) => assert!(delay <= SLACK, "{trial}: {delay:?}"),
@@ -196,8 +197,8 @@ impl Sees {
             assert!(decoded.message.contains(said), "{trial}: {said:?} is missing in {:?}", decoded.message);
         }
         if let Some(status) = case.http_status() {
-            let told = decoded.metadata.get("http_status");
-            assert_eq!(told, Some(&status.to_string()), "{trial}: {}", decoded.message);
+            let shown = decoded.metadata.get("http_status");
+            assert_eq!(shown, Some(&status.to_string()), "{trial}: {}", decoded.message);
             let parts = [format!("HTTP {status}"), format!("{} ", trial.method()), trial.path()];
             for part in parts {
                 assert!(
@@ -229,23 +230,8 @@ impl Trial<'_> {
         format!("{}{path}", self.case.base_path.unwrap_or_default())
     }
 
-    /// The visible parts contain no secret, no address and no body.
     fn assert_discreet(&self, error: &Status) {
-        let details = String::from_utf8_lossy(error.details()).into_owned();
-        let visible = format!("{error:?} {error} {details} {:?}", decode_error(error));
-        for secret in [
-            credentials::IMMUTA_API_KEY,
-            credentials::KINETICA_PASSWORD,
-            credentials::CLARET_PASSWORD,
-            credentials::CLARET_EMAIL,
-            credentials::DATASAUR_CLIENT_SECRET,
-            "Bearer",
-            "127.0.0.1",
-            "localhost",
-            "BODY",
-            "QUERY",
-        ] {
-            assert!(!visible.contains(secret), "{self}: {secret:?} in {visible}");
-        }
+        let more = [credentials::CLARET_EMAIL, "localhost", "QUERY"];
+        assert_shows_none_of(error, &self.to_string(), &more);
     }
 }

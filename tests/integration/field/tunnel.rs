@@ -1,4 +1,4 @@
-//! Forwards bytes between the gateway and a server, until it is told to be silent.
+//! Forwards bytes between the gateway and a server, until a test makes it silent.
 
 use std::net::SocketAddr;
 

@@ -213,8 +213,10 @@ async fn connections_of_one_address_leave_room_for_others() {
     };
     let (open, closed) = scene.under(attack).await;
     assert_eq!(closed, 140, "the share of one address is 250 of 1000");
+    // At most a line a second, and the attack may take a few seconds.
     let log = scene.program.log();
-    assert_eq!(log.matches("connection refused: its address has").count(), 1, "{log}");
+    let lines = log.matches("connection refused: its address has").count();
+    assert!((1..70).contains(&lines), "{lines} lines of 140 refusals: {log}");
     drop(open);
     scene.finish().await;
 }

@@ -23,6 +23,7 @@ mod answers;
 mod connections;
 mod early;
 mod login_budget;
+mod proxies;
 mod rate_limiter;
 mod reach;
 mod response_budget;

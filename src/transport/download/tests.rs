@@ -237,6 +237,8 @@ async fn the_bytes_are_counted_where_http_does_not() {
 async fn silence_is_a_failure_before_the_response_and_in_its_midst() {
     let short = Duration::from_millis(200);
     let mute = Vendor::start("", Then::Stall).await.with_timeout(short);
+    let Err(FileFault::Backend(fault)) = mute.open(0).await else { panic!("nothing was sent") };
+    assert_eq!(fault.exchange.as_deref(), Some("GET /demo/download/a.csv"));
     assert_eq!(unavailable(read(mute.open(0).await).await.1), "no response within 200ms");
     let stalling = Vendor::sends("200 OK", "", 9, b"abcd", Then::Stall).await.with_timeout(short);
     // A busy machine may be too late for the first bytes.
@@ -249,7 +251,12 @@ async fn silence_is_a_failure_before_the_response_and_in_its_midst() {
     }
     let (bytes, end) = read(begun).await;
     assert!(b"abcd".starts_with(&bytes[..]));
+    let Err(FileFault::Backend(fault)) = &end else { panic!("the file is cut off") };
+    assert_eq!(fault.exchange.as_deref(), Some("GET /demo/download/a.csv"));
     assert_eq!(unavailable(end), "nothing came for 200ms");
+    let busy = Vendor::sends("503 Busy", "", 0, b"", Then::Close).await;
+    let Err(FileFault::Backend(fault)) = busy.open(0).await else { panic!("it is busy") };
+    assert_eq!(fault.exchange.as_deref(), Some("GET /demo/download/a.csv: HTTP 503"));
 }
 
 #[tokio::test]

@@ -96,6 +96,7 @@ impl Signals {
 }
 
 /// Waits for SIGTERM or SIGINT.
+#[cfg(any(feature = "demo", not(unix)))]
 pub(super) async fn signalled() {
     #[cfg(unix)]
     if let Ok(mut term) = signal::unix::signal(signal::unix::SignalKind::terminate()) {

@@ -25,6 +25,7 @@ use crate::vendors::{BaseUrl, Scheme, SignIn, VendorConfig};
 mod access;
 mod admin;
 mod credentials;
+mod drain;
 mod environment;
 mod file;
 mod network;
@@ -77,6 +78,20 @@ pub struct Server {
     /// How long a poll waits for others to share its upstream request.
     #[serde(deserialize_with = "values::duration::<_, 0, SECOND>")]
     pub collection_window: Duration,
+    /// How long calls are still accepted after a shutdown began, while the server is not
+    /// ready any more.
+    #[serde(deserialize_with = "values::duration::<_, 0, HOUR>")]
+    pub drain_delay: Duration,
+    /// How long calls in progress may take after that.
+    #[serde(deserialize_with = "values::duration::<_, 0, HOUR>")]
+    pub drain_timeout: Duration,
+    /// How old a connection may be before it takes no further calls, give or take a tenth;
+    /// zero for no limit.
+    #[serde(deserialize_with = "values::duration::<_, 0, { 30 * DAY }>")]
+    pub max_connection_age: Duration,
+    /// How long its calls in progress may take after that.
+    #[serde(deserialize_with = "values::duration::<_, 0, DAY>")]
+    pub max_connection_age_grace: Duration,
 }
 
 /// Files of the server's TLS identity.
@@ -267,7 +282,7 @@ impl Config {
 
     /// Settings that are valid but probably a mistake; one line each.
     pub fn warnings(&self) -> Vec<String> {
-        let mut warnings = Vec::new();
+        let mut warnings: Vec<String> = self.server.drain_warning().into_iter().collect();
         for backend in &self.backends {
             let Some(secret) = backend.credentials.secret() else { continue };
             let texts = secret.warnings(secret.value()).into_iter();
@@ -295,6 +310,10 @@ impl Default for Server {
             allow_plaintext: false,
             default_deadline: Duration::from_mins(1),
             collection_window: Duration::from_millis(5),
+            drain_delay: Duration::ZERO,
+            drain_timeout: Duration::from_secs(20),
+            max_connection_age: Duration::ZERO,
+            max_connection_age_grace: Duration::from_mins(1),
         }
     }
 }

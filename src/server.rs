@@ -33,6 +33,7 @@ mod observe;
 mod request_body;
 mod rotation;
 mod tls;
+mod traces;
 mod upkeep;
 mod usage;
 mod wire;
@@ -42,12 +43,16 @@ use listener::Listener;
 use rotation::Rotation;
 use tls::Tls;
 pub use tls::TlsError;
+pub use traces::{TracesError, check_traces};
 use upkeep::Upkeep;
 use usage::{Room, Usage};
 
 /// How long open calls may continue after the shutdown began. Calls that wait for a
 /// vendor end at once, so only a client that does not read reaches this limit.
 const DRAIN: Duration = Duration::from_secs(8);
+
+/// How long the last spans may be exported after that.
+const FLUSH: Duration = Duration::from_secs(1);
 
 /// Why the server can't start or continue.
 #[derive(Debug, Error)]
@@ -74,6 +79,9 @@ pub enum ServeError {
     /// Callers can't be identified as configured.
     #[error(transparent)]
     Access(#[from] AccessError),
+    /// Traces can't be exported.
+    #[error(transparent)]
+    Traces(#[from] TracesError),
     /// Reflection can't be set up.
     #[error(transparent)]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -93,7 +101,7 @@ pub async fn run(
     config: Config,
 ) -> Result<(), ServeError> {
     let (connections, room) = connection_room(&config);
-    let Config { server, admin, log, access, limits, backends } = config;
+    let Config { server, admin, log, traces, access, limits, backends } = config;
     let tls = server.tls.as_ref().map(Tls::new).transpose()?;
     let access = Arc::new(Access::new(&access)?);
     let engine_limits = EngineLimits {
@@ -109,6 +117,7 @@ pub async fn run(
         },
     };
     let (engine, poll_tasks) = Engine::new(engine_limits, shutdown.clone());
+    let (tracer, exporter) = traces.as_ref().map(traces::start).transpose()?.unzip();
     let names: Vec<String> = backends.iter().map(|backend| backend.name.to_string()).collect();
     let mut rotation = Rotation::default();
     let response_budget = ResponseBudget::new(usize::try_from(limits.response_bytes).unwrap_or(usize::MAX));
@@ -117,7 +126,8 @@ pub async fn run(
             .map_err(|error| ServeError::Backend { backend: Arc::clone(&backend.name), error })?;
         let endpoint = Arc::new(endpoint);
         rotation.add(&backend.credentials, &endpoint);
-        engine.start_backend(setup(&backend, endpoint, server.collection_window));
+        let setup = setup(&backend, endpoint, server.collection_window);
+        engine.start_backend(BackendSetup { tracer: tracer.clone(), ..setup });
     }
     let _rotation = AbortOnDropHandle::new(tokio::spawn(rotation.run(rotation::INTERVAL)));
     let _refresh = AbortOnDropHandle::new(tokio::spawn({
@@ -150,7 +160,7 @@ pub async fn run(
         .prepare();
     let (tls, tls_files) = tls.unzip();
     let _tls_files = tls_files.map(|files| AbortOnDropHandle::new(tokio::spawn(files.run())));
-    let dispatch = Dispatch::new(service, Arc::clone(&access), others, log.access);
+    let dispatch = Dispatch::new(service, Arc::clone(&access), others, log.access, tracer);
     let address = listener.local_addr()?;
     let usage = Usage::new(room);
     let at_most = (connections, limits.streams_per_connection);
@@ -187,6 +197,9 @@ pub async fn run(
         warn!(drain_s = DRAIN.as_secs(), "open calls were cancelled after the drain");
     }
     drop(poll_tasks);
+    if let Some(exporter) = exporter {
+        exporter.shut_down(FLUSH).await;
+    }
     info!("stopped");
     Ok(())
 }
@@ -258,6 +271,7 @@ fn setup(backend: &Backend, endpoint: Arc<Endpoint>, collection_window: Duration
         },
         timeout: poll.timeout,
         not_found_grace: poll.not_found_grace,
+        tracer: None,
     }
 }
 

@@ -29,11 +29,13 @@ mod drain;
 mod environment;
 mod file;
 mod network;
+mod otel;
 mod overrides;
 mod problems;
 mod secret;
 mod secret_text;
 mod text_file;
+mod traces;
 mod values;
 
 pub use access::{Access, Algorithm, Jwt, Policy, Right, Token, TokenHash};
@@ -41,6 +43,7 @@ pub use admin::{Admin, Log};
 pub use environment::{EnvFile, Environment};
 pub use network::{Network, Proxies, Proxy};
 pub use secret::{Secret, Source};
+pub use traces::{Protocol, Traces};
 pub use values::parse_duration;
 
 /// A whole configuration.
@@ -52,6 +55,8 @@ pub struct Config {
     pub admin: Admin,
     /// The log.
     pub log: Log,
+    /// The export of traces, if there are any.
+    pub traces: Option<Traces>,
     /// Who may call, and what each caller may do.
     pub access: Access,
     /// Limits for callers and for memory.

@@ -19,6 +19,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
     job::{BackendFault, InvalidJobRef, InvalidResumeToken, JobRef, ObserverId, Parts},
+    telemetry::traces::Tracer,
     transport::{RateLimiter, Upstream},
 };
 
@@ -45,6 +46,7 @@ mod quarantine;
 mod quota;
 mod report;
 mod scheduler;
+mod served;
 mod state;
 mod subscription;
 mod timer_queue;
@@ -148,6 +150,8 @@ pub struct BackendSetup {
     pub timeout: Duration,
     /// How long a job may be missing after a watch or a waiting call began.
     pub not_found_grace: Duration,
+    /// Traces its polls.
+    pub tracer: Option<Tracer>,
 }
 
 /// The bounds of an engine.
@@ -420,9 +424,9 @@ impl Engine {
 
     /// Starts a backend, at any time. One of the same name is retired.
     pub fn start_backend(&self, setup: BackendSetup) {
-        let BackendSetup { name, vendor, check, upstream, plan, timeout, not_found_grace } = setup;
+        let BackendSetup { name, vendor, check, upstream, plan, timeout, not_found_grace, tracer } = setup;
         let rate_limiter = RateLimiter::new(plan.requests_per_second);
-        let backend = Backend::new(Arc::clone(&name), plan, rate_limiter, Arc::clone(&self.memory));
+        let backend = Backend::new(Arc::clone(&name), plan, rate_limiter, Arc::clone(&self.memory), tracer);
         let downloads = download::Downloads::new(
             Arc::clone(&backend),
             Arc::clone(&upstream),

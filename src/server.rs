@@ -33,6 +33,7 @@ mod observe;
 mod request_body;
 mod rotation;
 mod tls;
+mod traces;
 mod upkeep;
 mod usage;
 mod wire;
@@ -44,8 +45,12 @@ use listener::{Limits, Listener};
 use rotation::Rotation;
 use tls::Tls;
 pub use tls::TlsError;
+pub use traces::{TracesError, check_traces};
 use upkeep::Upkeep;
 use usage::{Room, Usage};
+
+/// How long the last spans may be exported after the drain.
+const FLUSH: Duration = Duration::from_secs(1);
 
 /// Why the server can't start or continue.
 #[derive(Debug, Error)]
@@ -72,6 +77,9 @@ pub enum ServeError {
     /// Callers can't be identified as configured.
     #[error(transparent)]
     Access(#[from] AccessError),
+    /// Traces can't be exported.
+    #[error(transparent)]
+    Traces(#[from] TracesError),
     /// Reflection can't be set up.
     #[error(transparent)]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -92,7 +100,7 @@ pub async fn run(
     config: Config,
 ) -> Result<(), ServeError> {
     let (connections, room) = connection_room(&config);
-    let Config { server, admin, log, access, limits, backends } = config;
+    let Config { server, admin, log, traces, access, limits, backends } = config;
     let tls = server.tls.as_ref().map(Tls::new).transpose()?;
     let access = Arc::new(Access::new(&access)?);
     let engine_limits = EngineLimits {
@@ -109,6 +117,7 @@ pub async fn run(
     };
     let draining = CancellationToken::new();
     let (engine, poll_tasks) = Engine::new(engine_limits, draining.clone());
+    let (tracer, exporter) = traces.as_ref().map(traces::start).transpose()?.unzip();
     let names: Vec<String> = backends.iter().map(|backend| backend.name.to_string()).collect();
     let mut rotation = Rotation::default();
     let response_budget = ResponseBudget::new(usize::try_from(limits.response_bytes).unwrap_or(usize::MAX));
@@ -117,7 +126,8 @@ pub async fn run(
             .map_err(|error| ServeError::Backend { backend: Arc::clone(&backend.name), error })?;
         let endpoint = Arc::new(endpoint);
         rotation.add(&backend.credentials, &endpoint);
-        engine.start_backend(setup(&backend, endpoint, server.collection_window));
+        let setup = setup(&backend, endpoint, server.collection_window);
+        engine.start_backend(BackendSetup { tracer: tracer.clone(), ..setup });
     }
     let _rotation = AbortOnDropHandle::new(tokio::spawn(rotation.run(rotation::INTERVAL)));
     let _refresh = AbortOnDropHandle::new(tokio::spawn({
@@ -156,7 +166,7 @@ pub async fn run(
         .prepare();
     let (tls, tls_files) = tls.unzip();
     let _tls_files = tls_files.map(|files| AbortOnDropHandle::new(tokio::spawn(files.run())));
-    let dispatch = Dispatch::new(service, Arc::clone(&access), others, log.access);
+    let dispatch = Dispatch::new(service, Arc::clone(&access), others, log.access, tracer);
     let address = listener.local_addr()?;
     let usage = Usage::new(room);
     let at_most = Limits {
@@ -187,9 +197,13 @@ pub async fn run(
     let drain =
         Drain { server: &server, readiness: &readiness, engine: &engine, usage: &usage, draining: &draining };
     tokio::select! {
-        () = drain.run(serving) => Ok(()),
-        () = poll_tasks.failed() => Err(ServeError::PollTask),
+        () = drain.run(serving) => {}
+        () = poll_tasks.failed() => return Err(ServeError::PollTask),
     }
+    if let Some(exporter) = exporter {
+        exporter.shut_down(FLUSH).await;
+    }
+    Ok(())
 }
 
 /// How many connections there may be, and what they may take. Logs both.
@@ -259,6 +273,7 @@ fn setup(backend: &Backend, endpoint: Arc<Endpoint>, collection_window: Duration
         },
         timeout: poll.timeout,
         not_found_grace: poll.not_found_grace,
+        tracer: None,
     }
 }
 

@@ -1,4 +1,4 @@
-//! What an operator sees of the process: logs and metrics.
+//! What an operator sees of the process: logs, metrics and traces.
 
 use std::path::Path;
 
@@ -7,6 +7,7 @@ mod log;
 pub mod metrics;
 pub mod process;
 mod sampled;
+pub mod traces;
 
 pub use log::{
     Flush, Format, InitError, InvalidFilter, LevelError, check_filter, dropped_lines, filter, init, level,

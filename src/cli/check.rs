@@ -7,7 +7,13 @@ use super::{
     exit::{Exit, Failure},
     render::Paint,
 };
-use crate::{config::Backend, server};
+use crate::{
+    config::{Backend, Protocol, Traces},
+    server,
+};
+
+/// The name of the export of traces in the output.
+const TRACES: &str = "traces";
 
 /// Validates a configuration.
 #[derive(Debug, clap::Args)]
@@ -32,7 +38,9 @@ impl Args {
         } else {
             server::set_up_backends(&config)
         };
+        let traces = server::check_traces(&config, self.connect).await;
         let width = config.backends.iter().map(|backend| backend.name.len()).max().unwrap_or_default();
+        let width = if traces.is_some() { width.max(TRACES.len()) } else { width };
         let mut exit = Exit::Succeeded;
         let mut out = io::stdout().lock();
         for backend in &config.backends {
@@ -44,15 +52,35 @@ impl Args {
             let text = line(backend, width, failure.map(String::as_str), Paint::stdout());
             writeln!(out, "{text}")?;
         }
+        if let (Some(traces), Some(checked)) = (&config.traces, &traces) {
+            let failure = checked.as_ref().err();
+            if failure.is_some() {
+                exit = Exit::Failed;
+            }
+            writeln!(out, "{}", traces_line(traces, width, failure.map(String::as_str), Paint::stdout()))?;
+        }
         Ok(exit)
     }
 }
 
+fn traces_line(traces: &Traces, width: usize, failure: Option<&str>, paint: Paint) -> String {
+    let protocol = match traces.protocol {
+        Protocol::Grpc => "gRPC",
+        Protocol::Http => "HTTP",
+    };
+    let about = format!("OTLP over {protocol} to {}", traces.endpoint.as_str());
+    verdict(TRACES, width, failure, &about, paint)
+}
+
 fn line(backend: &Backend, width: usize, failure: Option<&str>, paint: Paint) -> String {
-    let verdict = if failure.is_some() { paint.red("FAILED") } else { paint.green("OK    ") };
     let Backend { name, vendor, base_url, credentials, .. } = backend;
     let about = format!("{} at {}, {}", vendor.kind().name, base_url.as_str(), credentials.description());
-    let about = paint.dim(&about);
+    verdict(name, width, failure, &about, paint)
+}
+
+fn verdict(name: &str, width: usize, failure: Option<&str>, about: &str, paint: Paint) -> String {
+    let verdict = if failure.is_some() { paint.red("FAILED") } else { paint.green("OK    ") };
+    let about = paint.dim(about);
     match failure {
         None => format!("{verdict}  {name:width$}  {about}"),
         Some(failure) => format!("{verdict}  {name:width$}  {failure}  {about}"),

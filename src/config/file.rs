@@ -20,6 +20,7 @@ use super::{
     network::{self, NetworkKeys},
     overrides,
     problems::{Problems, example, is_shown, join, unknown_key},
+    traces::TracesKeys,
     values::{self, show_bytes, show_duration},
 };
 use crate::vendors::{self, BaseUrl, KINDS, UnusableKeys, VendorConfig, VendorKind};
@@ -42,6 +43,8 @@ struct Keys {
     admin: Admin,
     #[serde(deserialize_with = "values::table")]
     log: Log,
+    #[serde(deserialize_with = "values::table")]
+    traces: TracesKeys,
     #[serde(deserialize_with = "values::table")]
     access: Access,
     #[serde(deserialize_with = "values::table")]
@@ -207,13 +210,14 @@ impl Checker<'_> {
         keys.log.check(&mut self.problems);
         keys.admin.check(keys.server.listen, &mut self.problems);
         keys.access.check(keys.server.tls.as_ref(), &mut self.problems);
-        let Keys { server, admin, log, mut access, mut limits, backends, .. } = keys;
+        let Keys { server, admin, log, traces, mut access, mut limits, backends, .. } = keys;
+        let traces = traces.check(&self.secrets, &mut self.problems);
         if let Some(jwt) = access.jwt.as_mut().filter(|jwt| jwt.jwks_url.is_some()) {
             jwt.proxies = network::environment(self.secrets.env, &mut self.problems);
         }
         self.limits(&mut limits);
         let backends = self.backends(backends, &limits);
-        Some(Config { server, admin, log, access, limits, backends: backends? })
+        Some(Config { server, admin, log, traces, access, limits, backends: backends? })
     }
 
     /// Without TLS only this machine's callers may connect, unless that is wanted.
@@ -316,9 +320,7 @@ impl Checker<'_> {
         let kind = self.problems.required(&join(&path, "vendor"), vendor);
         let base_url = self.problems.required(&join(&path, "base_url"), base_url);
         let poll = self.poll(name, poll, kind, limits);
-        let network = kind.and_then(|kind| {
-            network::check(&path, network, kind, environment, &self.secrets, &mut self.problems)
-        });
+        let network = network::check(&path, network, environment, &self.secrets, &mut self.problems);
         let own = self.own_keys(&path, kind, own);
         let vendor = kind.and_then(|kind| self.vendor(&path, kind, own, credentials, base_url.as_ref()));
         let (vendor, credentials) = vendor?;

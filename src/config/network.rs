@@ -17,7 +17,6 @@ use super::{
     credentials::{self, SecretSources},
     problems::{Problems, join},
 };
-use crate::vendors::VendorKind;
 
 /// How a backend is reached.
 #[derive(Clone, Debug, Default)]
@@ -99,14 +98,13 @@ const OWN_HEADERS: [HeaderName; 18] = [
 pub(super) fn check(
     path: &str,
     keys: NetworkKeys,
-    kind: &VendorKind,
     environment: &Proxies,
     secrets: &SecretSources<'_>,
     problems: &mut Problems,
 ) -> Option<Network> {
     let before = problems.len();
     let NetworkKeys { proxy, proxy_password, ca, headers } = keys;
-    let mut checker = Checker { path, kind, secrets, problems };
+    let mut checker = Checker { path, secrets, problems };
     let proxy = checker.proxy(proxy.as_deref(), proxy_password, environment);
     if let Some(ca) = &ca {
         checker.ca(ca);
@@ -118,14 +116,13 @@ pub(super) fn check(
 
 struct Checker<'a> {
     path: &'a str,
-    kind: &'a VendorKind,
     secrets: &'a SecretSources<'a>,
     problems: &'a mut Problems,
 }
 
 impl Checker<'_> {
     fn secret(&mut self, path: &str, key: &str, place: Value) -> Option<String> {
-        let secret = credentials::secret(path, key, place, self.kind, self.secrets, self.problems);
+        let secret = credentials::secret(path, key, place, self.secrets, self.problems);
         secret.map(|secret| secret.expose_secret().to_owned())
     }
 
@@ -217,12 +214,16 @@ impl Checker<'_> {
 }
 
 /// Why a header can't be configured.
+/// Whether each request has its own value of this header.
+pub(super) fn is_set_by_the_gateway(name: &HeaderName) -> bool {
+    matches!(name.as_str(), "keep-alive" | "proxy-connection") || OWN_HEADERS.contains(name)
+}
+
 fn refused(name: &HeaderName) -> Option<&'static str> {
     match name.as_str() {
         "authorization" => Some("is set from credentials; remove it"),
         "proxy-authorization" => Some("is set from proxy and proxy_password; remove it"),
-        "keep-alive" | "proxy-connection" => Some("is set by the gateway; remove it"),
-        _ => OWN_HEADERS.contains(name).then_some("is set by the gateway; remove it"),
+        _ => is_set_by_the_gateway(name).then_some("is set by the gateway; remove it"),
     }
 }
 

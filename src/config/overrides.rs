@@ -1,10 +1,13 @@
-//! Puts `JOBWATCH__SECTION__KEY` variables into the file's table.
+//! Puts `JOBWATCH__SECTION__KEY` variables into the file's table, after those of OpenTelemetry.
 
 use std::collections::BTreeMap;
 
 use toml::{Table, Value};
 
-use super::problems::{BEARER, Problems, is_within, join};
+use super::{
+    otel,
+    problems::{BEARER, Problems, is_within, join},
+};
 use crate::vendors::KINDS;
 
 const PREFIX: &str = "JOBWATCH__";
@@ -34,6 +37,7 @@ pub(super) fn apply(
     problems: &mut Problems,
 ) -> Origins {
     let mut origins = Origins::default();
+    set_traces(file, variables, problems, &mut origins);
     for (variable, value) in variables {
         let Some(rest) = variable.strip_prefix(PREFIX) else { continue };
         match keys(rest, file) {
@@ -46,6 +50,28 @@ pub(super) fn apply(
         }
     }
     origins
+}
+
+/// Sets keys of `[traces]` as OpenTelemetry's own variables say. The last to set a key holds.
+fn set_traces(
+    file: &mut Table,
+    variables: &BTreeMap<String, String>,
+    problems: &mut Problems,
+    origins: &mut Origins,
+) {
+    let Some(settings) = otel::settings(variables, problems) else {
+        file.remove("traces");
+        return;
+    };
+    for otel::Setting { variable, key, value } in settings {
+        let traces = child(file, "traces");
+        match value {
+            // Those of the file stay.
+            Value::Table(pairs) => child(traces, key).extend(pairs),
+            value => drop(traces.insert(key.to_owned(), value)),
+        }
+        origins.0.insert(join("traces", key), variable.to_owned());
+    }
 }
 
 fn keys(rest: &str, file: &Table) -> Result<Vec<String>, String> {

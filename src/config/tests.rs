@@ -65,7 +65,7 @@ fn example_configuration_shows_the_defaults() {
 
 fn default_shown(key: &str) -> bool {
     key.chars().all(|c| c.is_ascii_lowercase() || c == '_')
-        && !matches!(key, "tls" | "allow_inline_secrets" | "listen" | "format" | "level")
+        && !matches!(key, "tls" | "allow_inline_secrets" | "listen" | "format" | "level" | "endpoint")
 }
 
 #[test]

@@ -18,7 +18,10 @@ use super::{
 };
 use crate::{
     job::{BackendFault, JobRef, Parts},
-    telemetry::metrics::{BackendMetrics, metrics},
+    telemetry::{
+        metrics::{BackendMetrics, metrics},
+        traces::Tracer,
+    },
     transport::RateLimiter,
 };
 
@@ -35,6 +38,7 @@ pub struct Backend {
     state: Mutex<State>,
     changed: Notify,
     metrics: Arc<BackendMetrics>,
+    tracer: Option<Tracer>,
     lasting: Mutex<Lasting>,
 }
 
@@ -52,9 +56,11 @@ impl Backend {
         plan: PollPlan,
         rate_limiter: Arc<RateLimiter>,
         memory: Arc<Memory>,
+        tracer: Option<Tracer>,
     ) -> Arc<Self> {
         let backend = Arc::new(Self {
             metrics: metrics().backend(&name),
+            tracer,
             lasting: Mutex::default(),
             name,
             plan,
@@ -83,7 +89,12 @@ impl Backend {
         &self.metrics
     }
 
-    pub(super) fn name(&self) -> &str {
+    /// Traces polls, if there are traces.
+    pub(super) fn tracer(&self) -> Option<&Tracer> {
+        self.tracer.as_ref()
+    }
+
+    pub(super) fn name(&self) -> &Arc<str> {
         &self.name
     }
 
@@ -164,6 +175,7 @@ impl Backend {
         }
         if needs_poll {
             state.wait_for(number, Waiting { deadline, caller, since: now }, now);
+            state.jobs[number].join_poll(subscriber);
         }
         let passes = in_time && (is_new || state.jobs[number].polled_at.is_none());
         let paused = Self::note_pause(state, number, passes, now);

@@ -65,7 +65,7 @@ impl Engine {
     /// The status of each of `jobs`, in their order. One job's failure is its own.
     pub(super) async fn get_all(&self, jobs: &[JobRef], options: GetOptions) -> Vec<Answer> {
         let started = Instant::now();
-        let queue = Arc::new(NotificationQueue::default());
+        let queue = Arc::new(NotificationQueue::of_call());
         let mut answers: Vec<Option<Answer>> = Vec::with_capacity(jobs.len());
         let mut open: Vec<Option<Pending>> = Vec::with_capacity(jobs.len());
         let mut unanswered = 0;

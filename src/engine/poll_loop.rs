@@ -112,14 +112,18 @@ impl PollLoop {
     /// Sends one request and publishes what the answer says.
     async fn poll(&self, batch: Batch, permit: Permit) {
         let jobs = batch.jobs();
-        let response = self.upstream.poll(&jobs, permit).await;
+        let polled = self.upstream.poll(&jobs, permit);
+        let response = match batch.span() {
+            Some(span) => span.scope(polled).await,
+            None => polled.await,
+        };
         let response = response.and_then(|response| {
             let is_whole = response.elements().len() == jobs.len();
             let why = "it has too few or too many elements";
             if is_whole { Ok(response) } else { Err(FaultKind::Malformed { why }.into()) }
         });
         let outcome = response.as_ref().map_or_else(outage::reason, |_| "ok");
-        self.backend.metrics().poll_ended(outcome, batch.began().elapsed(), batch.subscribers());
+        batch.note_end(outcome);
         match response {
             Ok(response) => {
                 let answers = self.read(&jobs, &batch.known(), &response);

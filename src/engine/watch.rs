@@ -148,7 +148,7 @@ impl Engine {
         caller: Caller,
         options: &WatchOptions,
     ) -> Result<Watch, Failure> {
-        let queue = Arc::new(NotificationQueue::default());
+        let queue = Arc::new(NotificationQueue::of_call());
         let open = self.open(job, caller, options, &queue, 0)?;
         let sent_at = Instant::now();
         let heartbeat = sent_at + open.heartbeat;

@@ -27,6 +27,7 @@ use crate::{
     api::{self, ConnectionEnd},
     engine::Engine,
     proto::served::job_status_service_server::{JobStatusServiceServer, SERVICE_NAME},
+    telemetry::traces::Tracer,
 };
 
 type Jobs = JobStatusServiceServer<api::Service<Engine>>;
@@ -48,6 +49,7 @@ pub(super) struct Dispatch {
     jobs: Jobs,
     access: Arc<Access>,
     access_log: bool,
+    tracer: Option<Tracer>,
     others: Routes,
 }
 
@@ -57,6 +59,7 @@ impl Dispatch {
         access: Arc<Access>,
         others: Routes,
         access_log: bool,
+        tracer: Option<Tracer>,
     ) -> Self {
         let mut jobs = JobStatusServiceServer::new(service)
             .max_decoding_message_size(api::LONGEST_REQUEST)
@@ -64,7 +67,7 @@ impl Dispatch {
         for encoding in [CompressionEncoding::Gzip, CompressionEncoding::Zstd] {
             jobs = jobs.accept_compressed(encoding).send_compressed(encoding);
         }
-        Self { jobs, access, access_log, others }
+        Self { jobs, access, access_log, tracer, others }
     }
 }
 
@@ -81,7 +84,7 @@ impl Service<Request<Body>> for Dispatch {
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         if is_for_jobs(request.uri().path()) {
             let is_open = self.access.is_open();
-            let observed = Observed::begin(&mut request, !is_open, self.access_log);
+            let observed = Observed::begin(&mut request, !is_open, self.access_log, self.tracer.as_ref());
             observed.response(if is_open { self.jobs.call(request) } else { self.call_identified(request) })
         } else {
             let end = request.extensions().get::<ConnectionEnd>().cloned();

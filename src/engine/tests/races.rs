@@ -210,6 +210,7 @@ fn setup(upstream: Arc<dyn Upstream>) -> BackendSetup {
         plan: fast_plan(4),
         timeout: LONGEST,
         not_found_grace: Duration::ZERO,
+        tracer: None,
     }
 }
 

@@ -22,14 +22,19 @@ use crate::{
 };
 
 /// The events of one watch.
-pub(super) fn events(watch: Watch, job: JobRef) -> Events<served::WatchJobResponse> {
+pub(super) fn events<E: JobStatuses>(
+    watch: Watch,
+    job: JobRef,
+    service: Service<E>,
+    grant: Grant,
+) -> Events<served::WatchJobResponse> {
     let mut watch = watch;
     Box::pin(stream::poll_fn(move |cx| {
         let event = ready!(watch.poll_next(cx));
         Poll::Ready(event.map(|event| match event {
             Ok(update) => Ok(convert::update(&job, update)),
             Err(failure) => {
-                let status = status::of_failure(&failure, &job, "job");
+                let status = service.failed(&failure, &job, "job", &grant);
                 status::log_watch_end(&status, &job);
                 Err(status)
             }

@@ -3,7 +3,7 @@
 use std::{io, net::SocketAddr, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use thiserror::Error;
-use tokio::{net::TcpListener, time::timeout};
+use tokio::{net::TcpListener, sync::mpsc, time::timeout};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
@@ -11,9 +11,9 @@ use tracing::{info, warn};
 
 use crate::{
     access::{Access, AccessError},
-    admin::{self, Admin, Phase, Readiness},
+    admin::{self, Admin, Phase, Readiness, Reloads},
     api::Service,
-    config::{Backend, Config, IDLE_CONNECTION_BYTES},
+    config::{Backend, Config, IDLE_CONNECTION_BYTES, Limits},
     engine::{BackendSetup, Engine, EngineLimits, MemoryLimits, PollInterval, PollPlan, WatchLimits},
     proto::{
         self,
@@ -30,6 +30,7 @@ mod dispatch;
 mod listener;
 mod messages;
 mod observe;
+mod reload;
 mod request_body;
 mod rotation;
 mod tls;
@@ -37,8 +38,10 @@ mod upkeep;
 mod usage;
 mod wire;
 
-use dispatch::Dispatch;
+use dispatch::{Dispatch, Live};
 use listener::Listener;
+use reload::Reloader;
+pub use reload::{ConfigSource, Load};
 use rotation::Rotation;
 use tls::Tls;
 pub use tls::TlsError;
@@ -92,38 +95,43 @@ pub async fn run(
     shutdown: CancellationToken,
     config: Config,
 ) -> Result<(), ServeError> {
+    run_with(listener, shutdown, config, None).await
+}
+
+/// As [`run`], and takes over another configuration from `source` whenever that changes.
+pub async fn run_reloading(
+    listener: TcpListener,
+    shutdown: CancellationToken,
+    config: Config,
+    source: ConfigSource,
+) -> Result<(), ServeError> {
+    run_with(listener, shutdown, config, Some(source)).await
+}
+
+async fn run_with(
+    listener: TcpListener,
+    shutdown: CancellationToken,
+    config: Config,
+    source: Option<ConfigSource>,
+) -> Result<(), ServeError> {
     let (connections, room) = connection_room(&config);
-    let Config { server, admin, log, access, limits, backends } = config;
+    let Config { server, admin, log, access, limits, backends } = &config;
     let tls = server.tls.as_ref().map(Tls::new).transpose()?;
-    let access = Arc::new(Access::new(&access)?);
-    let engine_limits = EngineLimits {
-        watches: WatchLimits {
-            total: limits.watches,
-            per_caller: limits.watches_per_caller,
-            per_call: limits.watches_per_call,
-        },
-        memory: MemoryLimits {
-            status_bytes: limits.status_bytes,
-            inline_result_bytes: limits.inline_result_bytes,
-            jobs: limits.jobs,
-        },
-    };
-    let (engine, poll_tasks) = Engine::new(engine_limits, shutdown.clone());
+    let live = Live::new(Access::new(access)?, log.access);
+    let (engine, poll_tasks) = Engine::new(engine_limits(limits), shutdown.clone());
     let names: Vec<String> = backends.iter().map(|backend| backend.name.to_string()).collect();
     let mut rotation = Rotation::default();
     let response_budget = ResponseBudget::new(usize::try_from(limits.response_bytes).unwrap_or(usize::MAX));
     for backend in backends {
-        let endpoint = Endpoint::new(&backend, &response_budget)
+        let endpoint = Endpoint::new(backend, &response_budget)
             .map_err(|error| ServeError::Backend { backend: Arc::clone(&backend.name), error })?;
         let endpoint = Arc::new(endpoint);
         rotation.add(&backend.credentials, &endpoint);
-        engine.start_backend(setup(&backend, endpoint, server.collection_window));
+        engine.start_backend(setup(backend, endpoint, server.collection_window));
     }
-    let _rotation = AbortOnDropHandle::new(tokio::spawn(rotation.run(rotation::INTERVAL)));
-    let _refresh = AbortOnDropHandle::new(tokio::spawn({
-        let access = Arc::clone(&access);
-        async move { access.refresh().await }
-    }));
+    let (rotation_changes, changes) = mpsc::unbounded_channel();
+    let _rotation = AbortOnDropHandle::new(tokio::spawn(rotation.run(rotation::INTERVAL, changes)));
+    let refresh = reload::refresh(&live);
     let readiness = Readiness::default();
     let admin_limits = admin::Limits {
         responses: Arc::clone(&response_budget),
@@ -131,7 +139,13 @@ pub async fn run(
         connections,
         certificate: server.tls.as_ref().map(|tls| tls.cert.clone()),
     };
-    let answers = Admin { readiness: readiness.clone(), engine: Arc::clone(&engine), limits: admin_limits };
+    let reloads = Arc::new(Reloads::default());
+    let answers = Admin {
+        readiness: readiness.clone(),
+        engine: Arc::clone(&engine),
+        limits: admin_limits,
+        reloads: Arc::clone(&reloads),
+    };
     let _admin = match admin.listen {
         Some(address) => Some(serve_admin(address, answers).await?),
         None => None,
@@ -141,7 +155,8 @@ pub async fn run(
 
     let (mut health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<JobStatusServiceServer<Service<Engine>>>().await;
-    let upkeep = Upkeep { engine, health: health.clone(), publishes_backends: access.is_open() };
+    let upkeep =
+        Upkeep { engine: Arc::clone(&engine), health: health.clone(), access: Arc::clone(&live.access) };
     let upkeep = AbortOnDropHandle::new(tokio::spawn(upkeep.run()));
 
     let others = Routes::new(reflection().build_v1()?)
@@ -150,7 +165,7 @@ pub async fn run(
         .prepare();
     let (tls, tls_files) = tls.unzip();
     let _tls_files = tls_files.map(|files| AbortOnDropHandle::new(tokio::spawn(files.run())));
-    let dispatch = Dispatch::new(service, Arc::clone(&access), others, log.access);
+    let dispatch = Dispatch::new(service.clone(), live.clone(), others);
     let address = listener.local_addr()?;
     let usage = Usage::new(room);
     let at_most = (connections, limits.streams_per_connection);
@@ -166,6 +181,18 @@ pub async fn run(
         "listening on {address}"
     );
     readiness.set(Phase::Ready);
+    let reloader = Reloader {
+        engine,
+        service,
+        live,
+        response_budget,
+        rotation: rotation_changes,
+        connections,
+        reloads,
+        refresh,
+        config,
+    };
+    let _reloader = AbortOnDropHandle::new(tokio::spawn(reloader.run(source, shutdown.clone())));
 
     tokio::select! {
         biased;
@@ -189,6 +216,22 @@ pub async fn run(
     drop(poll_tasks);
     info!("stopped");
     Ok(())
+}
+
+/// The engine's bounds.
+fn engine_limits(limits: &Limits) -> EngineLimits {
+    EngineLimits {
+        watches: WatchLimits {
+            total: limits.watches,
+            per_caller: limits.watches_per_caller,
+            per_call: limits.watches_per_call,
+        },
+        memory: MemoryLimits {
+            status_bytes: limits.status_bytes,
+            inline_result_bytes: limits.inline_result_bytes,
+            jobs: limits.jobs,
+        },
+    }
 }
 
 /// How many connections there may be, and what they may take. Logs both.
@@ -270,6 +313,14 @@ pub fn set_up_backends(config: &Config) -> Vec<(Arc<str>, Result<(), String>)> {
         (Arc::clone(&backend.name), outcome.map(drop).map_err(|error| error.to_string()))
     };
     config.backends.iter().map(set_up).collect()
+}
+
+/// Reads what `access` names as [`run`] does.
+///
+/// # Errors
+/// A file that can't be used.
+pub fn check_access(config: &Config) -> Result<(), AccessError> {
+    Access::new(&config.access).map(drop)
 }
 
 /// Polls every backend for a job that does not exist. The error of a backend is the

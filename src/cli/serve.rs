@@ -1,15 +1,21 @@
 //! `jobwatch serve`: the gateway itself.
 
-use tokio::{net::TcpListener, signal};
+use std::sync::Arc;
+
+use tokio::{net::TcpListener, signal, sync::mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Configuration,
     exit::{Exit, Failure},
 };
-use crate::{server, telemetry};
+use crate::{
+    server::{self, ConfigSource},
+    telemetry,
+};
 
-/// Runs the gateway.
+/// Runs the gateway. SIGHUP, or a change of a file that the configuration is read from,
+/// reloads the configuration.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -23,6 +29,7 @@ pub(super) struct Args {
 
 impl Args {
     pub(super) async fn run(self) -> Result<Exit, Failure> {
+        let reload_requests = on_hangup();
         let config = self.configuration.load()?;
         let format = self.log_format.or(config.log.format).unwrap_or_default();
         let level = config.log.level.as_deref().unwrap_or("info");
@@ -36,10 +43,34 @@ impl Args {
         })?;
         let shutdown = CancellationToken::new();
         let signals = tokio::spawn(stop_on_signal(shutdown.clone()));
-        let served = server::run(listener, shutdown, config).await;
+        let configuration = self.configuration;
+        let source = ConfigSource {
+            files: configuration.files(),
+            load: Arc::new(move || configuration.load()),
+            requests: reload_requests,
+        };
+        let served = server::run_reloading(listener, shutdown, config, source).await;
         signals.abort();
         served.map(|()| Exit::Succeeded).map_err(|error| Failure::Usage(error.to_string()))
     }
+}
+
+/// A message for each SIGHUP, from now on. It does not end the process any more.
+fn on_hangup() -> mpsc::Receiver<()> {
+    let (sender, receiver) = mpsc::channel(1);
+    #[cfg(unix)]
+    match signal::unix::signal(signal::unix::SignalKind::hangup()) {
+        Ok(mut hangups) => {
+            tokio::spawn(async move {
+                while hangups.recv().await.is_some() {
+                    // Where one waits already, it is for the same files.
+                    let _ = sender.try_send(());
+                }
+            });
+        }
+        Err(error) => eprintln!("warning: SIGHUP can't be handled: {error}"),
+    }
+    receiver
 }
 
 /// The first SIGTERM or SIGINT starts a graceful shutdown, the second one exits at once.

@@ -3,10 +3,12 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use tokio::time::{MissedTickBehavior, interval};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{
+    access::Access,
     engine::{Engine, Health, JobStatuses},
     telemetry,
 };
@@ -17,9 +19,9 @@ const INTERVAL: Duration = Duration::from_secs(1);
 pub(super) struct Upkeep {
     pub(super) engine: Arc<Engine>,
     pub(super) health: HealthReporter,
-    /// Whether backends are published. The health service asks nobody for credentials, so
-    /// they are not where callers are identified: its answers would show which names exist.
-    pub(super) publishes_backends: bool,
+    /// Where callers are identified, backends are not published: the health service asks
+    /// nobody for credentials, and its answers would show which names exist.
+    pub(super) access: Arc<ArcSwap<Access>>,
 }
 
 impl Upkeep {
@@ -32,15 +34,14 @@ impl Upkeep {
             ticks.tick().await;
             self.engine.remind();
             telemetry::report_dropped_lines();
-            if self.publishes_backends {
-                self.publish(&mut published).await;
-            }
+            self.publish(&mut published).await;
         }
     }
 
     /// Publishes what has changed.
     async fn publish(&self, published: &mut BTreeMap<Arc<str>, ServingStatus>) {
-        let backends = self.engine.backends().into_iter();
+        let backends = if self.access.load().is_open() { self.engine.backends() } else { Vec::new() };
+        let backends = backends.into_iter();
         let now: BTreeMap<Arc<str>, ServingStatus> = backends
             .map(|backend| {
                 let is_down = backend.report.health == Health::Unavailable;

@@ -129,7 +129,7 @@ async fn run_with(
         rotation.add(&backend.credentials, &endpoint);
         engine.start_backend(setup(backend, endpoint, server.collection_window));
     }
-    let (rotation_changes, changes) = mpsc::unbounded_channel();
+    let (rotation_changes, changes) = mpsc::channel(rotation::CHANGES);
     let _rotation = AbortOnDropHandle::new(tokio::spawn(rotation.run(rotation::INTERVAL, changes)));
     let refresh = reload::refresh(&live);
     let readiness = Readiness::default();

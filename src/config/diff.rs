@@ -311,13 +311,11 @@ fn secret_change(diff: &mut Diff, old: Option<&Secret>, new: Option<&Secret>) {
 fn network_changes(diff: &mut Diff, old: &Network, new: &Network) {
     let Network { proxy, ca, ca_hash, headers, files: _ } = new;
     match (&old.proxy, proxy) {
+        (old, new) if old == new => {}
         (Proxies::Own(old), Proxies::Own(new)) if old.uri == new.uri => {
-            if old != new {
-                diff.add(AtOnce, "proxy_password", None);
-            }
+            diff.add(AtOnce, "proxy_password", None);
         }
-        (old, new) if old != new => diff.add(AtOnce, "proxy", None),
-        _ => {}
+        _ => diff.add(AtOnce, "proxy", None),
     }
     diff.field("ca", &old.ca, &mut ca.clone(), (AtOnce, optional_path));
     if old.ca == *ca && old.ca_hash != *ca_hash {
@@ -329,27 +327,27 @@ fn network_changes(diff: &mut Diff, old: &Network, new: &Network) {
     }
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "as the others")]
+#[expect(clippy::unnecessary_wraps, reason = "shows a field")]
 fn plain<T: ToString>(value: &T) -> Option<String> {
     Some(value.to_string())
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "as the others")]
+#[expect(clippy::unnecessary_wraps, clippy::ref_option, reason = "shows a field")]
 fn optional<T: ToString>(value: &Option<T>) -> Option<String> {
     Some(value.as_ref().map_or("unset".to_owned(), T::to_string))
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "as the others")]
+#[expect(clippy::unnecessary_wraps, clippy::ptr_arg, reason = "shows a field")]
 fn path(value: &PathBuf) -> Option<String> {
     Some(value.display().to_string())
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "as the others")]
+#[expect(clippy::unnecessary_wraps, clippy::ref_option, reason = "shows a field")]
 fn optional_path(value: &Option<PathBuf>) -> Option<String> {
     Some(value.as_ref().map_or("unset".to_owned(), |path| path.display().to_string()))
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "as the others")]
+#[expect(clippy::unnecessary_wraps, reason = "shows a field")]
 fn time(value: &Duration) -> Option<String> {
     Some(show_duration(*value))
 }

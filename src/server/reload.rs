@@ -68,7 +68,7 @@ pub(super) struct Reloader {
     pub(super) service: api::Service<Engine>,
     pub(super) live: Live,
     pub(super) response_budget: Arc<ResponseBudget>,
-    pub(super) rotation: mpsc::UnboundedSender<rotation::Change>,
+    pub(super) rotation: mpsc::Sender<rotation::Change>,
     /// Connections that there may be.
     pub(super) connections: usize,
     pub(super) reloads: Arc<Reloads>,
@@ -260,12 +260,12 @@ impl Reloader {
         let old = std::mem::replace(&mut self.config, config);
         for name in &diff.removed {
             self.engine.retire_backend(name);
-            self.forget_secret(&old, name);
+            self.forget_secret(&old, name).await;
             info!(backend = %name, "backend removed");
         }
         for change in &diff.changed {
             let known = if change.moves { KnownJobs::Others } else { KnownJobs::Same };
-            self.forget_secret(&old, &change.name);
+            self.forget_secret(&old, &change.name).await;
             self.start(&change.name, &endpoints, known).await;
             info!(backend = %change.name, changed = joined(&change.changes), "backend changed");
         }
@@ -285,15 +285,16 @@ impl Reloader {
     async fn start(&self, name: &str, endpoints: &BTreeMap<Arc<str>, Arc<Endpoint>>, known: KnownJobs) {
         let backend = self.config.backends.iter().find(|backend| &*backend.name == name);
         let Some((backend, endpoint)) = backend.zip(endpoints.get(name)) else { return };
-        let _ = self.rotation.send(rotation::Change::Add(backend.credentials.clone(), Arc::clone(endpoint)));
+        let added = rotation::Change::Add(backend.credentials.clone(), Arc::clone(endpoint));
+        let _ = self.rotation.send(added).await;
         let setup = setup(backend, Arc::clone(endpoint), self.config.server.collection_window);
         self.engine.reconfigure_backend(setup, known).await;
     }
 
-    fn forget_secret(&self, config: &Config, name: &str) {
+    async fn forget_secret(&self, config: &Config, name: &str) {
         let backend = config.backends.iter().find(|backend| &*backend.name == name);
         let credentials = backend.map_or(Credentials::NONE, |backend| backend.credentials.clone());
-        let _ = self.rotation.send(rotation::Change::Remove(credentials));
+        let _ = self.rotation.send(rotation::Change::Remove(credentials)).await;
     }
 
     fn apply_settings(&self, diff: &Diff, config: &Config) {

@@ -39,6 +39,9 @@ pub(super) struct Rotation {
     warned: BTreeSet<String>,
 }
 
+/// Changes that may wait while files are read; a reload waits for room.
+pub(super) const CHANGES: usize = 64;
+
 /// A change of the set of secrets.
 pub(super) enum Change {
     /// An endpoint was set up with these credentials.
@@ -81,7 +84,7 @@ impl Rotation {
     }
 
     /// Reads the files at once and then at this interval, until it is dropped.
-    pub(super) async fn run(mut self, every: Duration, mut changes: mpsc::UnboundedReceiver<Change>) {
+    pub(super) async fn run(mut self, every: Duration, mut changes: mpsc::Receiver<Change>) {
         let mut ticks = interval(every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {

@@ -178,10 +178,10 @@ fn limits_and_the_log_level_take_effect_at_once_and_addresses_need_a_restart() {
 #[test]
 fn callers_and_policies_take_effect_at_once_and_are_named_without_hashes() {
     let access = |tokens: &[(&str, char)], policies: &str| {
-        let tokens: String = tokens
-            .iter()
-            .map(|(name, digit)| format!("tokens.{name}.sha256 = [\"{}\"]\n", digit.to_string().repeat(64)))
-            .collect();
+        let token = |(name, digit): &(&str, char)| {
+            format!("tokens.{name}.sha256 = [\"{}\"]\n", digit.to_string().repeat(64))
+        };
+        let tokens = tokens.iter().map(token).collect::<Vec<_>>().concat();
         format!("[access]\n{tokens}policies = [{policies}]\n{BACKEND}")
     };
     let (all, few) = ("{ principals = [\"*\"] }", "{ principals = [\"token:a\"], watches = 1 }");

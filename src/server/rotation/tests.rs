@@ -193,7 +193,7 @@ async fn secret_that_cannot_change_is_not_reread() {
 #[tokio::test]
 async fn secret_file_is_reread_at_the_interval() {
     let Fixture { dir, rotation, received } = Fixture::of_file();
-    let (_changes, changes) = mpsc::unbounded_channel();
+    let (_changes, changes) = mpsc::channel(CHANGES);
     let task = AbortOnDropHandle::new(tokio::spawn(rotation.run(Duration::from_millis(5), changes)));
     for secret in ["new", "newer"] {
         fs::write(dir.path().join("key"), secret).unwrap();
@@ -219,11 +219,11 @@ fn endpoint(dir: &Path) -> (config::Credentials, Arc<Endpoint>) {
 async fn secret_of_a_backend_that_is_added_is_reread_and_that_of_a_removed_one_is_not() {
     let Fixture { dir, rotation, received } = Fixture::of_file();
     let (credentials, endpoint) = endpoint(dir.path());
-    let (changes, received_changes) = mpsc::unbounded_channel();
+    let (changes, received_changes) = mpsc::channel(CHANGES);
     let task = AbortOnDropHandle::new(tokio::spawn(rotation.run(Duration::from_millis(5), received_changes)));
     // The file of the backend before, under the same key.
-    changes.send(Change::Remove(credentials.clone())).unwrap();
-    changes.send(Change::Add(credentials.clone(), Arc::clone(&endpoint))).unwrap();
+    changes.send(Change::Remove(credentials.clone())).await.unwrap();
+    changes.send(Change::Add(credentials.clone(), Arc::clone(&endpoint))).await.unwrap();
     fs::write(dir.path().join("key"), "new").unwrap();
     let mut rotations = 0;
     while rotations < 2 {
@@ -232,7 +232,7 @@ async fn secret_of_a_backend_that_is_added_is_reread_and_that_of_a_removed_one_i
         fs::write(dir.path().join("key"), format!("newer {rotations}").replace(' ', "-")).unwrap();
     }
     assert_eq!(received.all(), [""; 0], "the removed one gets none");
-    changes.send(Change::Remove(credentials)).unwrap();
+    changes.send(Change::Remove(credentials)).await.unwrap();
     let ends = async {
         while Arc::strong_count(&endpoint) > 1 {
             tokio::task::yield_now().await;

@@ -62,14 +62,14 @@ async fn bad_file_is_named_with_each_problem_and_exit_code_2() {
 }
 
 #[tokio::test]
-async fn new_configuration_that_a_reload_would_refuse_is_an_error_with_exit_code_1() {
+async fn new_configuration_that_a_reload_would_refuse_is_an_error_with_exit_code_3() {
     let authorities = NamedTempFile::new().unwrap();
     fs::write(authorities.path(), "no certificate").unwrap();
     let backend = || Backend::at(Vendor::Immuta, "https://127.0.0.1:1");
     let old = text("", [backend()]);
     let new = text("", [backend().key("ca", &format!("{:?}", authorities.path()))]);
     let (code, stdout, stderr) = diff(&old, &new, &[]).await;
-    assert_eq!(code, Some(1), "{stderr}");
+    assert_eq!(code, Some(3), "{stderr}");
     assert!(stdout.starts_with("changed  backends.immuta: ca unset -> "), "{stdout}");
     assert!(stderr.contains("error: backends.immuta can't be set up: "), "{stderr}");
     assert!(stderr.ends_with("; a reload would be refused\n"), "{stderr}");

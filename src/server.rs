@@ -190,6 +190,7 @@ async fn run_with(
         connections,
         reloads,
         refresh,
+        refused: None,
         config,
     };
     let _reloader = AbortOnDropHandle::new(tokio::spawn(reloader.run(source, shutdown.clone())));

@@ -41,6 +41,10 @@ use crate::{
 /// file is not being written then.
 const INTERVAL: Duration = Duration::from_secs(2);
 
+/// A configuration that was refused is tried again after so many readings: what it lacks may
+/// be a file that comes later, such as a secret.
+const RETRY: u32 = 5;
+
 /// Reads a configuration.
 pub type Load = Arc<dyn Fn() -> Result<Config, InvalidConfig> + Send + Sync>;
 
@@ -74,6 +78,8 @@ pub(super) struct Reloader {
     pub(super) reloads: Arc<Reloads>,
     /// Keeps the issuer's keys current.
     pub(super) refresh: AbortOnDropHandle<()>,
+    /// The problems of the configuration that was refused last, until another is accepted.
+    pub(super) refused: Option<Vec<Problem>>,
 }
 
 /// What was set up for a new configuration, before any of it takes effect.
@@ -92,6 +98,8 @@ enum Cause {
     Start,
     Request,
     Files,
+    /// It was refused before.
+    Retry,
 }
 
 impl Reloader {
@@ -106,6 +114,7 @@ impl Reloader {
         let mut known = Contents::new();
         let mut before = None;
         let mut has_started = false;
+        let mut readings = 0_u32;
         loop {
             let is_requested = tokio::select! {
                 biased;
@@ -119,7 +128,11 @@ impl Reloader {
                 (false, false) => Cause::Start,
                 (false, true) if contents == known => {
                     before = None;
-                    continue;
+                    readings = readings.wrapping_add(1);
+                    if self.refused.is_none() || !readings.is_multiple_of(RETRY) {
+                        continue;
+                    }
+                    Cause::Retry
                 }
                 (false, true) if before.as_ref() == Some(&contents) => Cause::Files,
                 (false, true) => {
@@ -176,11 +189,13 @@ impl Reloader {
         match outcome {
             Ok(Outcome::Unchanged) if cause == Cause::Start => {}
             Ok(outcome) => {
+                self.refused = None;
                 for warning in new_warnings {
                     warn!("{warning}");
                 }
                 self.reloads.ended(outcome);
             }
+            Err(problems) if cause == Cause::Retry && self.refused.as_ref() == Some(&problems) => {}
             Err(problems) => {
                 error!(
                     problems = problems.len(),
@@ -190,6 +205,7 @@ impl Reloader {
                     error!(%problem, "configuration problem");
                 }
                 self.reloads.ended(Outcome::Refused(problems.iter().map(Problem::to_string).collect()));
+                self.refused = Some(problems);
             }
         }
     }
@@ -253,6 +269,9 @@ impl Reloader {
         let Prepared { endpoints, access } = prepared;
         // Before a new backend can be called.
         if let Some(access) = access {
+            if access.is_open() && !self.live.access.load().is_open() {
+                warn!("callers are not identified any more: everybody may do everything");
+            }
             self.live.access.store(Arc::new(access));
             self.refresh = refresh(&self.live);
         }

@@ -62,3 +62,20 @@ async fn backend_that_can_not_be_set_up_has_the_whole_configuration_refused() {
     let answers = batch(&gateway.program.client(), batch_request(jobs)).await.unwrap();
     assert!(answers.iter().all(Result::is_ok), "batch_size is as before: {answers:?}");
 }
+
+#[tokio::test]
+async fn configuration_whose_secret_comes_later_is_applied_then() {
+    let simulator = simulator(Vendor::Immuta).await;
+    let dir = TempDir::new().unwrap();
+    let key = dir.path().join("key");
+    let gateway = Reloading::start("", [Backend::of(&simulator)]).await;
+    let added =
+        Backend::of(&simulator).named("added").credentials(format!("{{ api_key = {{ file = {key:?} }} }}"));
+    replace(&gateway.file, &text("", [Backend::of(&simulator), added]));
+    gateway.hang_up(REFUSED).await;
+    gateway.program.logged("problem=backends.added.credentials.api_key is the file ").await;
+    replace(&key, jobwatch::simulators::credentials::IMMUTA_API_KEY);
+    gateway.program.logged("backend added backend=added").await;
+    assert_eq!(gateway.program.log().matches(REFUSED).count(), 1, "the same problem is logged once");
+    assert_eq!(gateway.readiness().await["status"], "current");
+}

@@ -38,6 +38,8 @@ async fn changed_policies_hold_for_new_calls_and_open_watches_go_on() {
     let log = gateway.program.log();
     assert!(log.contains("access.policies[0]") && log.contains("access.tokens.ci"), "{log}");
     assert!(!log.contains(&hash_token(&one).to_string()), "{log}");
+    gateway.reload("", [backend()]).await;
+    gateway.program.logged("callers are not identified any more: everybody may do everything").await;
 }
 
 #[tokio::test]

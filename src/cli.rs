@@ -155,19 +155,24 @@ async fn until_interrupted(work: impl Future<Output = Result<Exit, Failure>>) ->
 }
 
 /// Where to find the configuration.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 struct Configuration {
     /// Configuration file, in TOML.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
 
     /// File of variables, one NAME=value per line. They take precedence over the
-    /// environment. The gateway picks up secrets that change there.
+    /// environment. The gateway takes over what changes there.
     #[arg(long, value_name = "FILE")]
     env_file: Option<PathBuf>,
 }
 
 impl Configuration {
+    /// The files that it is read from.
+    fn files(&self) -> Vec<PathBuf> {
+        std::iter::once(&self.config).chain(&self.env_file).cloned().collect()
+    }
+
     fn load(&self) -> Result<Config, InvalidConfig> {
         // A variable that is not UTF-8 can't be the value of a key.
         let process = std::env::vars_os()

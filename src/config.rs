@@ -25,6 +25,7 @@ use crate::vendors::{BaseUrl, Scheme, SignIn, VendorConfig};
 mod access;
 mod admin;
 mod credentials;
+mod diff;
 mod drain;
 mod environment;
 mod file;
@@ -40,6 +41,7 @@ mod values;
 
 pub use access::{Access, Algorithm, Jwt, Policy, Right, Token, TokenHash};
 pub use admin::{Admin, Log};
+pub use diff::{BackendChange, Change, Diff};
 pub use environment::{EnvFile, Environment};
 pub use network::{Network, Proxies, Proxy};
 pub use secret::{Secret, Source};
@@ -100,7 +102,7 @@ pub struct Server {
 }
 
 /// Files of the server's TLS identity.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Tls {
     /// PEM chain.
@@ -180,6 +182,8 @@ pub struct Backend {
     pub poll: Poll,
     /// How it is reached.
     pub network: Network,
+    /// The vendor's own keys as they were written, without secrets.
+    pub own: toml::Table,
 }
 
 /// The gateway's credentials at a vendor.
@@ -283,6 +287,12 @@ impl Config {
     /// Reports every problem.
     pub fn parse(text: &str, env: impl Into<Environment>) -> Result<Self, InvalidConfig> {
         file::read(text, &env.into())
+    }
+
+    /// Files whose content is a part of the configuration, but for the secrets of credentials,
+    /// which are read again by themselves.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.backends.iter().flat_map(|backend| &backend.network.files).map(PathBuf::as_path)
     }
 
     /// Settings that are valid but probably a mistake; one line each.

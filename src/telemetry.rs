@@ -10,8 +10,8 @@ mod sampled;
 pub mod traces;
 
 pub use log::{
-    Flush, Format, InitError, InvalidFilter, LevelError, check_filter, dropped_lines, filter, init, level,
-    report_dropped_lines, set_level,
+    Flush, Format, InitError, InvalidFilter, LevelError, check_filter, dropped_lines, filter,
+    filter_variable, init, level, report_dropped_lines, set_level,
 };
 
 pub use sampled::Sampled;

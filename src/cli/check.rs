@@ -1,6 +1,9 @@
 //! `jobwatch check`: validates a configuration.
 
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+};
 
 use super::{
     Configuration,
@@ -15,11 +18,24 @@ use crate::{
 /// The name of the export of traces in the output.
 const TRACES: &str = "traces";
 
+mod diff;
+
 /// Validates a configuration.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    #[command(flatten)]
-    configuration: Configuration,
+    /// Configuration file, in TOML.
+    #[arg(long, value_name = "FILE", required_unless_present = "diff")]
+    config: Option<PathBuf>,
+
+    /// File of variables, one NAME=value per line. They take precedence over the
+    /// environment.
+    #[arg(long, value_name = "FILE")]
+    env_file: Option<PathBuf>,
+
+    /// Show what a gateway that runs with the configuration OLD would do if it were
+    /// replaced by NEW: what takes effect at once, and what needs a restart.
+    #[arg(long, num_args = 2, value_names = ["OLD", "NEW"], conflicts_with_all = ["config", "connect"])]
+    diff: Option<Vec<PathBuf>>,
 
     /// Also call each vendor to check the backend's credentials.
     #[arg(long)]
@@ -28,7 +44,12 @@ pub(super) struct Args {
 
 impl Args {
     pub(super) async fn run(self) -> Result<Exit, Failure> {
-        let config = self.configuration.load()?;
+        let configuration =
+            |config: &PathBuf| Configuration { config: config.clone(), env_file: self.env_file.clone() };
+        if let Some([old, new]) = self.diff.as_deref() {
+            return diff::run(&configuration(old), &configuration(new));
+        }
+        let config = configuration(&self.config.unwrap_or_default()).load()?;
         let tls = server::check_tls(&config).map_err(|error| Failure::Usage(error.to_string()))?;
         for warning in config.warnings().into_iter().chain(tls) {
             eprintln!("warning: {warning}");

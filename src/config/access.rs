@@ -13,7 +13,7 @@ use crate::vendors::BaseUrl;
 
 /// How callers are identified, and what each may do. Without any way to identify callers,
 /// everybody may do everything.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Access {
     /// Bearer tokens, by the name of the caller that holds them.
@@ -30,7 +30,7 @@ pub struct Access {
 }
 
 /// One caller's bearer tokens.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Token {
     /// What `jobwatch token new` printed: the hash of each token that is accepted.
@@ -42,7 +42,7 @@ pub struct Token {
 pub struct TokenHash(pub [u8; 32]);
 
 /// Bearer tokens that an issuer signs, RFC 7519.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Jwt {
     /// Who has to have issued a token: its `iss`.
@@ -82,7 +82,7 @@ pub enum Algorithm {
 }
 
 /// What some callers may do.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Policy {
     /// The callers, such as `token:ci`, `jwt:*` or `spiffe://example.org/*`.

@@ -323,7 +323,7 @@ impl Checker<'_> {
         let network = network::check(&path, network, environment, &self.secrets, &mut self.problems);
         let own = self.own_keys(&path, kind, own);
         let vendor = kind.and_then(|kind| self.vendor(&path, kind, own, credentials, base_url.as_ref()));
-        let (vendor, credentials) = vendor?;
+        let (vendor, credentials, own) = vendor?;
         Some(Backend {
             name: named.then(|| name.into())?,
             vendor,
@@ -331,6 +331,7 @@ impl Checker<'_> {
             credentials,
             poll: poll?,
             network: network?,
+            own,
         })
     }
 
@@ -364,19 +365,19 @@ impl Checker<'_> {
         mut own: Table,
         credentials: Option<CredentialKeys>,
         base_url: Option<&BaseUrl>,
-    ) -> Option<(Arc<dyn VendorConfig>, Credentials)> {
+    ) -> Option<(Arc<dyn VendorConfig>, Credentials, Table)> {
         let key = join(path, "credentials");
         let mut credentials = credentials::check(&key, credentials, kind, &self.secrets, &mut self.problems);
         if let Some(Checked::Own { keys, .. }) = &mut credentials {
             own.insert("credentials".to_owned(), Value::Table(std::mem::take(keys)));
         }
-        let vendor = self.vendor_config(path, kind, own, base_url)?;
+        let vendor = self.vendor_config(path, kind, own.clone(), base_url)?;
         let credentials = match credentials? {
             Checked::None => Credentials::NONE,
             Checked::Bearer(token) => Credentials::bearer(token),
             Checked::Own { secret, .. } => Credentials::new(vendor.sign_in(), secret?),
         };
-        Some((vendor, credentials))
+        Some((vendor, credentials, own))
     }
 
     fn vendor_config(

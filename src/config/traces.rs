@@ -23,7 +23,7 @@ const PATH: &str = "/v1/traces";
 const LONGEST_TEXT: usize = 1024;
 
 /// The export of traces.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Traces {
     /// The collector: a whole URL for HTTP; scheme, host and port for gRPC.
     pub endpoint: BaseUrl,

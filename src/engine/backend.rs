@@ -32,7 +32,6 @@ const FIRST_STATUS: Duration = Duration::from_mins(2);
 #[derive(Debug)]
 pub struct Backend {
     name: Arc<str>,
-    plan: PollPlan,
     rate_limiter: Arc<RateLimiter>,
     memory: Arc<Memory>,
     state: Mutex<State>,
@@ -63,7 +62,6 @@ impl Backend {
             tracer,
             lasting: Mutex::default(),
             name,
-            plan,
             rate_limiter,
             state: Mutex::new(State::new(plan, Arc::clone(&memory))),
             memory,
@@ -99,7 +97,15 @@ impl Backend {
     }
 
     pub(super) fn plan(&self) -> PollPlan {
-        self.plan
+        self.state().plan
+    }
+
+    /// Sets how long a new poll waits for others, where polls can be shared.
+    pub(super) fn set_collection_window(&self, window: Duration) {
+        let plan = &mut self.state().plan;
+        if plan.max_batch.get() > 1 {
+            plan.collection_window = window;
+        }
     }
 
     /// There may be something earlier to do than there was.

@@ -47,7 +47,7 @@ pub(super) fn collector(traces: &Traces) -> Result<Arc<dyn Collector>, TracesErr
             Arc::new(collector.map_err(|why| TracesError { key: "traces.endpoint", why })?)
         }
         Protocol::Http => {
-            let network = Network { proxy: proxies.clone(), ca: ca.clone(), headers };
+            let network = Network { proxy: proxies.clone(), ca: ca.clone(), headers, ..Network::default() };
             let client = CollectorClient::new(endpoint, &network, timeout);
             let error = |error: crate::transport::SetupError| TracesError {
                 key: if ca.is_some() { "traces.ca" } else { "traces.endpoint" },

@@ -4,7 +4,11 @@
 //! The client commands print text on a terminal and one proto-JSON object per line
 //! everywhere else. The exit code shows how the jobs ended; see [`Exit`].
 
-use std::{future::Future, path::PathBuf, process::ExitCode};
+use std::{
+    future::Future,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{CommandFactory, Parser, Subcommand};
 
@@ -35,7 +39,7 @@ pub use exit::Exit;
 use exit::Failure;
 
 use crate::{
-    config::{Config, EnvFile, Environment, InvalidConfig},
+    config::{Config, EnvFile, Environment, InvalidConfig, Problem},
     telemetry::build,
 };
 
@@ -157,9 +161,10 @@ async fn until_interrupted(work: impl Future<Output = Result<Exit, Failure>>) ->
 /// Where to find the configuration.
 #[derive(Debug, clap::Args)]
 struct Configuration {
-    /// Configuration file, in TOML.
+    /// Configuration file, in TOML. Without it, variables set everything, such as
+    /// `JOBWATCH__BACKENDS__IMMUTA_PROD__VENDOR=immuta` for backends.immuta-prod.vendor.
     #[arg(long, value_name = "FILE")]
-    config: PathBuf,
+    config: Option<PathBuf>,
 
     /// File of variables, one NAME=value per line. They take precedence over the
     /// environment. The gateway picks up secrets that change there.
@@ -169,13 +174,36 @@ struct Configuration {
 
 impl Configuration {
     fn load(&self) -> Result<Config, InvalidConfig> {
-        // A variable that is not UTF-8 can't be the value of a key.
-        let process = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-        let mut environment = Environment::from(process);
-        if let Some(file) = &self.env_file {
-            environment = environment.with_file(EnvFile::load(file)?);
+        self.load_with(self.environment()?)
+    }
+
+    fn environment(&self) -> Result<Environment, InvalidConfig> {
+        let environment = Environment::of_process()?;
+        match &self.env_file {
+            Some(file) => Ok(environment.with_file(EnvFile::load(file)?)),
+            None => Ok(environment),
         }
-        Config::load(&self.config, environment)
+    }
+
+    fn load_with(&self, environment: Environment) -> Result<Config, InvalidConfig> {
+        match &self.config {
+            Some(file) => Config::load(file, environment),
+            None if environment.keys().is_empty() => {
+                let text = "is missing; write --config FILE, or set variables such as \
+                            JOBWATCH__BACKENDS__IMMUTA_PROD__VENDOR";
+                let (subject, text) = ("the configuration".to_owned(), text.to_owned());
+                Err(InvalidConfig { problems: vec![Problem { subject, text }] })
+            }
+            None => Config::of_environment(environment),
+        }
+    }
+
+    /// Logs where the configuration comes from.
+    fn log(&self, variables: &str) {
+        let none = Path::new("none");
+        let file = self.config.as_deref().unwrap_or(none).display();
+        let env_file = self.env_file.as_deref().unwrap_or(none).display();
+        let variables = if variables.is_empty() { "none" } else { variables };
+        tracing::info!(%file, %env_file, variables, "configuration read");
     }
 }

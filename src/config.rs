@@ -262,7 +262,15 @@ impl Config {
     /// # Errors
     /// Reports every problem.
     pub fn parse(text: &str, env: impl Into<Environment>) -> Result<Self, InvalidConfig> {
-        file::read(text, &env.into())
+        file::read(Some(text), &env.into())
+    }
+
+    /// Reads a configuration without a file: variables set everything.
+    ///
+    /// # Errors
+    /// Reports every problem.
+    pub fn of_environment(env: impl Into<Environment>) -> Result<Self, InvalidConfig> {
+        file::read(None, &env.into())
     }
 
     /// Settings that are valid but probably a mistake; one line each.

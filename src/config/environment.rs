@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{InvalidConfig, Problem, text_file};
+use super::{InvalidConfig, Problem, overrides, text_file};
 
 /// The variables that replace keys and hold secrets.
 #[derive(Clone, Default)]
@@ -16,6 +16,28 @@ pub struct Environment {
 }
 
 impl Environment {
+    /// The variables of this process.
+    ///
+    /// # Errors
+    /// A variable that sets a key is not UTF-8.
+    pub fn of_process() -> Result<Self, InvalidConfig> {
+        let mut problems = Vec::new();
+        let mut variables = BTreeMap::new();
+        for (name, value) in std::env::vars_os() {
+            // Any other variable that is not UTF-8 is not for this program.
+            let Ok(name) = name.into_string() else { continue };
+            match value.into_string() {
+                Ok(value) => drop(variables.insert(name, value)),
+                Err(_) if name.starts_with(overrides::PREFIX) => {
+                    let text = "holds bytes that are not UTF-8; write the value in UTF-8".to_owned();
+                    problems.push(Problem { subject: name, text });
+                }
+                Err(_) => {}
+            }
+        }
+        if problems.is_empty() { Ok(Self { variables, file: None }) } else { Err(InvalidConfig { problems }) }
+    }
+
     /// Adds the variables of a file, which take precedence.
     #[must_use]
     pub fn with_file(mut self, file: EnvFile) -> Self {
@@ -27,6 +49,11 @@ impl Environment {
 
     pub(super) fn variables(&self) -> &BTreeMap<String, String> {
         &self.variables
+    }
+
+    /// The names of the variables that set keys.
+    pub fn keys(&self) -> Vec<&str> {
+        self.variables.keys().map(String::as_str).filter(|name| name.starts_with(overrides::PREFIX)).collect()
     }
 
     /// The environment file, if there is one.

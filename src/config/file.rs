@@ -89,8 +89,9 @@ fn vendor<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'static 
     }))
 }
 
-/// Reads a whole file.
-pub(super) fn read(text: &str, env: &Environment) -> Result<Config, InvalidConfig> {
+/// Reads a whole file; `None` where everything comes from the environment.
+pub(super) fn read(text: Option<&str>, env: &Environment) -> Result<Config, InvalidConfig> {
+    let (has_file, text) = (text.is_some(), text.unwrap_or_default());
     let mut file: Table = toml::from_str(text).map_err(|error| {
         // The error's own Display quotes the line, which may hold a secret.
         let (line, column) = error.span().map_or((1, 1), |span| position(text, span.start));
@@ -108,9 +109,7 @@ pub(super) fn read(text: &str, env: &Environment) -> Result<Config, InvalidConfi
         Some(config) if problems.is_empty() => Ok(config),
         _ => {
             for problem in &mut problems {
-                if let Some(variable) = origins.near(&problem.subject) {
-                    problem.text = format!("(set by {variable}) {}", problem.text);
-                }
+                overrides::name_variable(problem, &origins, has_file);
             }
             Err(InvalidConfig { problems })
         }

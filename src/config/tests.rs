@@ -623,9 +623,9 @@ fn variable_that_names_no_key_is_refused() {
             "server.port (set by JOBWATCH__SERVER__PORT) is not a key here; write one of listen, tls, allow_plaintext, default_deadline, collection_window",
         ),
         (
-            "JOBWATCH__BACKENDS__OTHER__VENDOR",
+            "JOBWATCH__BACKENDS__OTHER__BASE_URL",
             "x",
-            "JOBWATCH__BACKENDS__OTHER__VENDOR names no backend of the file; it has immuta-prod",
+            "JOBWATCH__BACKENDS__OTHER__BASE_URL names the backend other, which is not defined; write one of immuta-prod, or define it with JOBWATCH__BACKENDS__OTHER__VENDOR",
         ),
         (
             "JOBWATCH__BACKENDS__IMMUTA_PROD",

@@ -1,4 +1,4 @@
-//! The command line: `serve` and `check` for operators; `get`, `watch`, `batch` and
+//! The command line: `serve`, `check` and `config` for operators; `get`, `watch`, `batch` and
 //! `download` for callers; `demo` to try jobwatch; `simulate` to develop a client.
 //!
 //! The client commands print text on a terminal and one proto-JSON object per line
@@ -16,6 +16,7 @@ mod batch;
 mod board;
 mod check;
 mod client;
+mod configuration;
 #[cfg(feature = "demo")]
 mod demo;
 mod download;
@@ -65,6 +66,8 @@ enum Command {
     Serve(serve::Args),
     /// Validate a configuration and report every problem.
     Check(check::Args),
+    /// Show the schema of the configuration, or the configuration in effect.
+    Config(configuration::Args),
     /// Show the status of jobs.
     Get(client::Query),
     /// Watch jobs until they end.
@@ -133,6 +136,7 @@ impl Command {
         match self {
             Self::Serve(args) => args.run().await,
             Self::Check(args) => args.run().await,
+            Self::Config(args) => args.run(),
             Self::Get(query) => until_interrupted(get::run(query)).await,
             Self::Watch(args) => until_interrupted(args.run()).await,
             Self::Batch(query) => until_interrupted(batch::run(query)).await,
@@ -186,16 +190,22 @@ impl Configuration {
     }
 
     fn load_with(&self, environment: Environment) -> Result<Config, InvalidConfig> {
+        self.require(&environment)?;
         match &self.config {
             Some(file) => Config::load(file, environment),
-            None if environment.keys().is_empty() => {
-                let text = "is missing; write --config FILE, or set variables such as \
-                            JOBWATCH__BACKENDS__IMMUTA_PROD__VENDOR";
-                let (subject, text) = ("the configuration".to_owned(), text.to_owned());
-                Err(InvalidConfig { problems: vec![Problem { subject, text }] })
-            }
             None => Config::of_environment(environment),
         }
+    }
+
+    /// Refuses a command line without a file where no variable sets anything.
+    fn require(&self, environment: &Environment) -> Result<(), InvalidConfig> {
+        if self.config.is_some() || !environment.keys().is_empty() {
+            return Ok(());
+        }
+        let text = "is missing; write --config FILE, or set variables such as \
+                    JOBWATCH__BACKENDS__IMMUTA_PROD__VENDOR";
+        let (subject, text) = ("the configuration".to_owned(), text.to_owned());
+        Err(InvalidConfig { problems: vec![Problem { subject, text }] })
     }
 
     /// Logs where the configuration comes from.

@@ -1,7 +1,7 @@
 //! Environment variables: the process's own and those of an environment file.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     path::{Path, PathBuf},
 };
@@ -13,6 +13,8 @@ use super::{InvalidConfig, Problem, overrides, text_file};
 pub struct Environment {
     variables: BTreeMap<String, String>,
     file: Option<PathBuf>,
+    /// The variables that the file sets.
+    of_file: BTreeSet<String>,
 }
 
 impl Environment {
@@ -35,13 +37,14 @@ impl Environment {
                 Err(_) => {}
             }
         }
-        if problems.is_empty() { Ok(Self { variables, file: None }) } else { Err(InvalidConfig { problems }) }
+        if problems.is_empty() { Ok(variables.into()) } else { Err(InvalidConfig { problems }) }
     }
 
     /// Adds the variables of a file, which take precedence.
     #[must_use]
     pub fn with_file(mut self, file: EnvFile) -> Self {
         let EnvFile { path, variables } = file;
+        self.of_file.extend(variables.keys().cloned());
         self.variables.extend(variables);
         self.file = Some(path);
         self
@@ -56,6 +59,11 @@ impl Environment {
         self.variables.keys().map(String::as_str).filter(|name| name.starts_with(overrides::PREFIX)).collect()
     }
 
+    /// The environment file, if it sets this variable.
+    pub(super) fn file_of(&self, variable: &str) -> Option<&Path> {
+        self.file().filter(|_| self.of_file.contains(variable))
+    }
+
     /// The environment file, if there is one.
     pub(super) fn file(&self) -> Option<&Path> {
         self.file.as_deref()
@@ -64,7 +72,7 @@ impl Environment {
 
 impl<I: IntoIterator<Item = (String, String)>> From<I> for Environment {
     fn from(variables: I) -> Self {
-        Self { variables: variables.into_iter().collect(), file: None }
+        Self { variables: variables.into_iter().collect(), ..Self::default() }
     }
 }
 
@@ -74,7 +82,7 @@ impl fmt::Debug for Environment {
         f.debug_struct("Environment")
             .field("variables", &self.variables.keys())
             .field("file", &self.file)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 

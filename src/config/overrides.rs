@@ -12,16 +12,13 @@ use toml::{Table, Value};
 
 use super::{
     Problem,
-    problems::{BEARER, Problems, is_within, join},
+    key_tree::{Found, KeyTree, Kind, Part},
+    problems::{Problems, is_within, join, unknown_key},
     values::closest,
 };
-use crate::vendors::KINDS;
 
 /// Before every variable that sets a key.
 pub(super) const PREFIX: &str = "JOBWATCH__";
-
-/// The tables of a file.
-const SECTIONS: [&str; 6] = ["server", "admin", "log", "access", "limits", "backends"];
 
 /// Which variable set a key, by the key's path.
 #[derive(Debug, Default)]
@@ -49,6 +46,11 @@ impl Origins {
     /// The variable that set exactly this key.
     pub(super) fn of(&self, path: &str) -> Option<&str> {
         self.set.get(path).map(|origin| &*origin.variable)
+    }
+
+    /// The variable that set this key or a table that it is in. The innermost one counts.
+    pub(super) fn around(&self, path: &str) -> Option<&str> {
+        self.find(|set| is_within(path, set))
     }
 
     /// The variable that set this key, a part of it, or the table that it is in.
@@ -97,8 +99,8 @@ fn variable_part(path: &str) -> String {
     path.replace(['.', '['], "__").replace(']', "").replace('-', "_").to_uppercase()
 }
 
-/// Sets the keys that the variables name. Whether a key exists is found out when
-/// the table is read; only names that the operator chose have to be looked up here.
+/// Sets the keys that the variables name. Whether a vendor has the key is found out when
+/// the table is read.
 pub(super) fn apply(
     file: &mut Table,
     variables: &BTreeMap<String, String>,
@@ -134,7 +136,10 @@ pub(super) fn apply(
 fn misspelled_prefix(variable: &str) -> Option<String> {
     let rest = variable.strip_prefix(&PREFIX[..PREFIX.len() - 1])?;
     let (section, _) = rest.split_once("__")?;
-    SECTIONS.contains(&&*section.to_lowercase()).then(|| format!("sets nothing; write {PREFIX}{rest}"))
+    KeyTree::root()
+        .names()
+        .contains(&&*section.to_lowercase())
+        .then(|| format!("sets nothing; write {PREFIX}{rest}"))
 }
 
 struct Reader<'a> {
@@ -144,17 +149,21 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn set(&mut self, rest: &str, variable: &str, value: &str) -> Result<(), String> {
+    fn set(&mut self, rest: &str, variable: &str, text: &str) -> Result<(), String> {
         let parts: Vec<&str> = rest.split("__").collect();
         if parts.iter().any(|part| part.is_empty()) {
             return Err(format!("has nothing before or after '__'; write {PREFIX}SECTION__KEY"));
         }
         let mut steps: Vec<Step> = Vec::new();
-        for (at, part) in parts.iter().enumerate() {
-            let step = self.step(&steps, part, &parts[..at])?;
+        for part in &parts {
+            let step = self.step(&steps, part)?;
             steps.push(step);
         }
         split_file_suffix(&mut steps);
+        let keys = match find(&steps) {
+            Found::Key(keys) => keys,
+            Found::Unknown(at, table) => return Err(unknown(&parts, at, &show(&steps[..at]), table)),
+        };
         let path = show(&steps);
         // Of the place of a secret nothing else may be set.
         let whole = if is_place(&steps) { show(&steps[..steps.len() - 1]) } else { path.clone() };
@@ -164,27 +173,29 @@ impl Reader<'_> {
         if let Some((set, origin)) = earlier.find(|(set, origin)| is_conflict(set, origin)) {
             return Err(format!("sets {path}, but {} sets {set}; remove one of them", origin.variable));
         }
-        let has_parts = put(self.file, &steps, value)?;
+        let value = value(keys.kind, text)?;
+        let has_parts = value.is_table() || value.is_array();
+        put(self.file, &steps, value)?;
         self.origins.set.insert(path, Origin { variable: variable.to_owned(), has_parts });
         Ok(())
     }
 
     /// The step for one part of a variable, after `parents`.
-    fn step(&mut self, parents: &[Step], part: &str, before: &[&str]) -> Result<Step, String> {
-        let keys: Vec<&str> = parents.iter().map(Step::key).collect();
-        match keys[..] {
-            ["backends"] => self.backend(part).map(Step::Key),
-            ["access", "tokens"] | ["backends", _, "headers"] => {
+    fn step(&mut self, parents: &[Step], part: &str) -> Result<Step, String> {
+        let kind = match find(parents) {
+            Found::Key(keys) => keys.kind,
+            Found::Unknown(..) => Kind::Text,
+        };
+        match (kind, parents) {
+            (Kind::Names, [Step::Key(section)]) if section == "backends" => self.backend(part).map(Step::Key),
+            (Kind::Names, _) => {
                 let name = self.name(parents, part)?;
                 Ok(Step::Key(name.unwrap_or_else(|| new_name(part))))
             }
-            ["access", "policies"] => match part.parse() {
-                Ok(index) => Ok(Step::Index(index)),
-                Err(_) => Err(format!(
-                    "has {part} where the number of a policy stands; write {PREFIX}{}__0__PRINCIPALS",
-                    before.join("__")
-                )),
-            },
+            (Kind::Tables, [.., Step::Key(_)]) => part.parse().map(Step::Index).map_err(|_| {
+                let list = variable(&show(parents));
+                format!("has {part} where a number stands; write {list}__0 for the first one")
+            }),
             _ => Ok(Step::Key(fold(part))),
         }
     }
@@ -256,26 +267,71 @@ fn names<'a>(file: &'a Table, steps: &[Step]) -> Vec<&'a str> {
     table.into_iter().flat_map(Table::keys).map(String::as_str).collect()
 }
 
+/// The keys at these steps.
+fn find(steps: &[Step]) -> Found<'static> {
+    let parts: Vec<Part<'_>> = steps
+        .iter()
+        .map(|step| match step {
+            Step::Key(key) => Part::Key(key),
+            Step::Index(_) => Part::Index,
+        })
+        .collect();
+    KeyTree::root().find(&parts)
+}
+
+fn is_secret(steps: &[Step]) -> bool {
+    matches!(find(steps), Found::Key(keys) if keys.kind == Kind::Secret)
+}
+
 /// `API_KEY_FILE`, as images have it by custom, stands for `API_KEY__FILE`.
 fn split_file_suffix(steps: &mut Vec<Step>) {
-    let Some((Step::Key(last), parents)) = steps.split_last() else { return };
-    let Some(secret) = last.strip_suffix("_file").filter(|secret| is_secret(secret)) else { return };
-    if parents.last().is_some_and(|parent| matches!(parent.key(), "headers" | "tokens")) {
+    if matches!(find(steps), Found::Key(_)) {
         return;
     }
-    let secret = Step::Key(secret.to_owned());
-    *steps.last_mut().expect("it has a last one") = secret;
-    steps.push(Step::Key("file".to_owned()));
+    let Some((Step::Key(last), parents)) = steps.split_last() else { return };
+    let Some(secret) = last.strip_suffix("_file") else { return };
+    let secret = [parents, &[Step::Key(secret.to_owned())]].concat();
+    if is_secret(&secret) {
+        *steps = [secret, vec![Step::Key("file".to_owned())]].concat();
+    }
 }
 
 /// Whether the last step says where the secret at the others is.
 fn is_place(steps: &[Step]) -> bool {
-    let [.., table, secret, Step::Key(place)] = steps else { return false };
-    matches!(&**place, "env" | "file") && (is_secret(secret.key()) || table.key() == "headers")
+    steps.split_last().is_some_and(|(_, parents)| is_secret(parents))
 }
 
-/// Sets the value at `steps`. Returns whether it is a table or a list.
-fn put(file: &mut Table, steps: &[Step], text: &str) -> Result<bool, String> {
+/// Describes a variable whose part of this number is no key of the table at `path`.
+fn unknown(parts: &[&str], at: usize, path: &str, table: &KeyTree) -> String {
+    let name = fold(parts[at]);
+    let names = table.names();
+    let known = unknown_key(&name, &names);
+    if !known.starts_with("is not a key here") {
+        return known;
+    }
+    let variable = |key: &str, rest: &[&str]| {
+        let key = key.to_uppercase();
+        format!("{PREFIX}{}", [&parts[..at], &[&*key], rest].concat().join("__"))
+    };
+    // Tables that have the key: the variable lacks their name.
+    let is_there = |inner: &KeyTree| matches!(inner.find(&[Part::Key(&name)]), Found::Key(_));
+    let tables = table.each().filter(|(_, inner)| inner.kind == Kind::Table && is_there(inner));
+    let meant: Vec<String> = tables.map(|(table, _)| variable(table, &parts[at..])).collect();
+    if !meant.is_empty() {
+        return format!("sets nothing; did you mean {}?", meant.join(" or "));
+    }
+    if let Some(close) = closest(&name, &names) {
+        return format!("sets nothing; did you mean {}?", variable(close, &parts[at + 1..]));
+    }
+    if names.is_empty() {
+        return format!("sets nothing: {path} has no keys; write {PREFIX}{}", parts[..at].join("__"));
+    }
+    let table = if path.is_empty() { "the configuration" } else { path };
+    format!("sets nothing; the keys of {table} are {}", names.join(", "))
+}
+
+/// Sets the value at `steps`.
+fn put(file: &mut Table, steps: &[Step], value: Value) -> Result<(), String> {
     let mut root = Value::Table(std::mem::take(file));
     let set = (|| {
         if let [secret @ .., _] = steps
@@ -283,9 +339,8 @@ fn put(file: &mut Table, steps: &[Step], text: &str) -> Result<bool, String> {
         {
             *slot(&mut root, secret)? = Value::Table(Table::new());
         }
-        let slot = slot(&mut root, steps)?;
-        *slot = value(steps.last().map_or("", Step::key), text);
-        Ok(slot.is_table() || slot.is_array())
+        *slot(&mut root, steps)? = value;
+        Ok(())
     })();
     if let Value::Table(table) = root {
         *file = table;
@@ -326,17 +381,27 @@ fn slot<'a>(root: &'a mut Value, steps: &[Step]) -> Result<&'a mut Value, String
     Ok(value)
 }
 
-/// A list or an inline table in TOML, or else the text, which the key's reader parses.
-fn value(key: &str, text: &str) -> Value {
-    let parsed = (text.starts_with(['[', '{']) && !is_secret(key))
-        .then(|| toml::from_str::<Table>(&format!("value = {text}")).ok())
-        .flatten();
-    parsed.and_then(|mut table| table.remove("value")).unwrap_or_else(|| Value::String(text.to_owned()))
-}
-
-/// Whether the key's text is always a secret and never TOML.
-fn is_secret(key: &str) -> bool {
-    matches!(key, BEARER | "proxy_password") || KINDS.iter().any(|kind| kind.credentials.secret == key)
+/// The value of a variable. What it holds may be a secret and is not shown.
+fn value(kind: Kind, text: &str) -> Result<Value, String> {
+    let toml = || toml::from_str::<Table>(&format!("value = {text}")).ok()?.remove("value");
+    Ok(match kind {
+        Kind::Flag if text == "true" => Value::Boolean(true),
+        Kind::Flag if text == "false" => Value::Boolean(false),
+        Kind::List if text.starts_with('[') => {
+            toml().ok_or("is no list in TOML; write [\"a\", \"b\"], or a,b without brackets")?
+        }
+        Kind::List => {
+            let elements = text.split(',').map(str::trim).filter(|element| !element.is_empty());
+            Value::Array(elements.map(|element| Value::String(element.to_owned())).collect())
+        }
+        Kind::Tables if text.starts_with('[') => {
+            toml().ok_or("is no list of tables in TOML; write [{ key = \"value\" }]")?
+        }
+        Kind::Table | Kind::Names if text.starts_with('{') => {
+            toml().ok_or("is no table in TOML; write { key = \"value\" }")?
+        }
+        _ => Value::String(text.to_owned()),
+    })
 }
 
 /// The name that a variable creates.

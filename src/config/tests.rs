@@ -615,12 +615,12 @@ fn variable_that_names_no_key_is_refused() {
         (
             "JOBWATCH__SEVER__LISTEN",
             "x",
-            "sever (set by JOBWATCH__SEVER__LISTEN) is not a key here; did you mean server?",
+            "JOBWATCH__SEVER__LISTEN sets nothing; did you mean JOBWATCH__SERVER__LISTEN?",
         ),
         (
             "JOBWATCH__SERVER__PORT",
             "x",
-            "server.port (set by JOBWATCH__SERVER__PORT) is not a key here; write one of listen, tls, allow_plaintext, default_deadline, collection_window",
+            "JOBWATCH__SERVER__PORT sets nothing; the keys of server are allow_plaintext, collection_window, default_deadline, listen, tls",
         ),
         (
             "JOBWATCH__BACKENDS__OTHER__BASE_URL",
@@ -635,7 +635,27 @@ fn variable_that_names_no_key_is_refused() {
         (
             "JOBWATCH__SERVER__LISTEN__PORT",
             "x",
-            "server.listen (set by JOBWATCH__SERVER__LISTEN__PORT) is { port = \"x\" }; write an IP address and a port, such as \"127.0.0.1:50051\"",
+            "JOBWATCH__SERVER__LISTEN__PORT sets nothing: server.listen has no keys; write JOBWATCH__SERVER__LISTEN",
+        ),
+        (
+            "JOBWATCH__LISTEN",
+            "x",
+            "JOBWATCH__LISTEN sets nothing; did you mean JOBWATCH__ADMIN__LISTEN or JOBWATCH__SERVER__LISTEN?",
+        ),
+        (
+            "JOBWATCH__BACKENDS__IMMUTA_PROD__TIMEOUT",
+            "1s",
+            "JOBWATCH__BACKENDS__IMMUTA_PROD__TIMEOUT sets nothing; did you mean JOBWATCH__BACKENDS__IMMUTA_PROD__POLL__TIMEOUT?",
+        ),
+        (
+            "JOBWATCH__BACKENDS__IMMUTA_PROD__TENANT",
+            "x",
+            "backends.immuta-prod.tenant (set by JOBWATCH__BACKENDS__IMMUTA_PROD__TENANT) is only for Claret, not for Immuta; remove it",
+        ),
+        (
+            "JOBWATCH__SERVER__BATCH_DEADLINE",
+            "1s",
+            "JOBWATCH__SERVER__BATCH_DEADLINE was removed; write default_deadline, which holds for every call without a deadline",
         ),
         (
             "JOBWATCH__LIMITS__WATCHES",

@@ -195,7 +195,7 @@ fn bad_variable_is_refused_by_name_with_what_to_write() {
         ),
         (
             &[("ACCESS__POLICIES__FIRST__PRINCIPALS", "x")],
-            "JOBWATCH__ACCESS__POLICIES__FIRST__PRINCIPALS has FIRST where the number of a policy stands; write JOBWATCH__ACCESS__POLICIES__0__PRINCIPALS",
+            "JOBWATCH__ACCESS__POLICIES__FIRST__PRINCIPALS has FIRST where a number stands; write JOBWATCH__ACCESS__POLICIES__0 for the first one",
         ),
         (
             &[("ACCESS__POLICIES__1__PRINCIPALS", "[\"*\"]")],
@@ -227,6 +227,34 @@ fn bad_variable_is_refused_by_name_with_what_to_write() {
         let found = with(set);
         assert!(found.iter().any(|problem| problem == expected), "{expected}\n{found:#?}");
         assert!(!found.concat().contains("hush") || expected.contains("ENV"), "{found:#?}");
+    }
+}
+
+#[test]
+fn list_in_a_variable_is_written_in_toml_or_with_commas() {
+    for (text, expected) in [
+        ("[\"token:a\", \"jwt:*\"]", &["token:a", "jwt:*"][..]),
+        ("token:a, jwt:*", &["token:a", "jwt:*"]),
+        ("token:a", &["token:a"]),
+        ("[\"subject:CN=a,O=b\"]", &["subject:CN=a,O=b"]),
+    ] {
+        let set = [&KINETICA[..], &[("ACCESS__POLICIES__0__PRINCIPALS", text)]].concat();
+        assert_eq!(load(&set).access.policies[0].principals, expected, "{text}");
+    }
+    for (name, text, expected) in [
+        (
+            "ACCESS__POLICIES__0__PRINCIPALS",
+            "[hush",
+            "is no list in TOML; write [\"a\", \"b\"], or a,b without brackets",
+        ),
+        ("ACCESS__POLICIES", "[hush", "is no list of tables in TOML; write [{ key = \"value\" }]"),
+        (
+            "BACKENDS__DB__CREDENTIALS",
+            "{\"username\": \"hush\"}",
+            "is no table in TOML; write { key = \"value\" }",
+        ),
+    ] {
+        assert_eq!(with(&[(name, text)]), [format!("JOBWATCH__{name} {expected}")]);
     }
 }
 

@@ -1,10 +1,14 @@
-//! The command line: `serve` and `check` for operators; `get`, `watch`, `batch` and
+//! The command line: `serve`, `check` and `config` for operators; `get`, `watch`, `batch` and
 //! `download` for callers; `demo` to try jobwatch; `simulate` to develop a client.
 //!
 //! The client commands print text on a terminal and one proto-JSON object per line
 //! everywhere else. The exit code shows how the jobs ended; see [`Exit`].
 
-use std::{future::Future, path::PathBuf, process::ExitCode};
+use std::{
+    future::Future,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{CommandFactory, Parser, Subcommand};
 
@@ -12,6 +16,7 @@ mod batch;
 mod board;
 mod check;
 mod client;
+mod configuration;
 #[cfg(feature = "demo")]
 mod demo;
 mod download;
@@ -35,7 +40,7 @@ pub use exit::Exit;
 use exit::Failure;
 
 use crate::{
-    config::{Config, EnvFile, Environment, InvalidConfig},
+    config::{Config, EnvFile, Environment, InvalidConfig, Problem},
     telemetry::build,
 };
 
@@ -61,6 +66,8 @@ enum Command {
     Serve(serve::Args),
     /// Validate a configuration and report every problem.
     Check(check::Args),
+    /// Show the schema of the configuration, or the configuration in effect.
+    Config(configuration::Args),
     /// Show the status of jobs.
     Get(client::Query),
     /// Watch jobs until they end.
@@ -129,6 +136,7 @@ impl Command {
         match self {
             Self::Serve(args) => args.run().await,
             Self::Check(args) => args.run().await,
+            Self::Config(args) => args.run(),
             Self::Get(query) => until_interrupted(get::run(query)).await,
             Self::Watch(args) => until_interrupted(args.run()).await,
             Self::Batch(query) => until_interrupted(batch::run(query)).await,
@@ -157,9 +165,10 @@ async fn until_interrupted(work: impl Future<Output = Result<Exit, Failure>>) ->
 /// Where to find the configuration.
 #[derive(Clone, Debug, clap::Args)]
 struct Configuration {
-    /// Configuration file, in TOML.
+    /// Configuration file, in TOML. Without it, variables set everything, such as
+    /// `JOBWATCH__BACKENDS__IMMUTA_PROD__VENDOR=immuta` for backends.immuta-prod.vendor.
     #[arg(long, value_name = "FILE")]
-    config: PathBuf,
+    config: Option<PathBuf>,
 
     /// File of variables, one NAME=value per line. They take precedence over the
     /// environment. The gateway takes over what changes there.
@@ -170,17 +179,46 @@ struct Configuration {
 impl Configuration {
     /// The files that it is read from.
     fn files(&self) -> Vec<PathBuf> {
-        std::iter::once(&self.config).chain(&self.env_file).cloned().collect()
+        self.config.iter().chain(&self.env_file).cloned().collect()
     }
 
     fn load(&self) -> Result<Config, InvalidConfig> {
-        // A variable that is not UTF-8 can't be the value of a key.
-        let process = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-        let mut environment = Environment::from(process);
-        if let Some(file) = &self.env_file {
-            environment = environment.with_file(EnvFile::load(file)?);
+        self.load_with(self.environment()?)
+    }
+
+    fn environment(&self) -> Result<Environment, InvalidConfig> {
+        let environment = Environment::of_process()?;
+        match &self.env_file {
+            Some(file) => Ok(environment.with_file(EnvFile::load(file)?)),
+            None => Ok(environment),
         }
-        Config::load(&self.config, environment)
+    }
+
+    fn load_with(&self, environment: Environment) -> Result<Config, InvalidConfig> {
+        self.require(&environment)?;
+        match &self.config {
+            Some(file) => Config::load(file, environment),
+            None => Config::of_environment(environment),
+        }
+    }
+
+    /// Refuses a command line without a file where no variable sets anything.
+    fn require(&self, environment: &Environment) -> Result<(), InvalidConfig> {
+        if self.config.is_some() || !environment.keys().is_empty() {
+            return Ok(());
+        }
+        let text = "is missing; write --config FILE, or set variables such as \
+                    JOBWATCH__BACKENDS__IMMUTA_PROD__VENDOR";
+        let (subject, text) = ("the configuration".to_owned(), text.to_owned());
+        Err(InvalidConfig { problems: vec![Problem { subject, text }] })
+    }
+
+    /// Logs where the configuration comes from.
+    fn log(&self, variables: &str) {
+        let none = Path::new("none");
+        let file = self.config.as_deref().unwrap_or(none).display();
+        let env_file = self.env_file.as_deref().unwrap_or(none).display();
+        let variables = if variables.is_empty() { "none" } else { variables };
+        tracing::info!(%file, %env_file, variables, "configuration read");
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! A configuration is a TOML file in which the environment may replace any key. It
 //! is read in three steps: `overrides` puts the environment's values into the file's
-//! table; serde reads the table with the derived code below and the readers of single
-//! values in `values`; `file` and `credentials` check what depends on several keys.
+//! table; serde reads it with the derived code of `tables`, below, and of single values in
+//! `values`, from which `key_tree` also makes the JSON Schema; `file` and `credentials` check what depends on several keys.
 //! All of them report every problem, not only the first. A [`Secret`] keeps where it
 //! was found, since it may change there.
 
@@ -16,9 +16,10 @@ use std::{
     time::Duration,
 };
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use values::{DAY, GIB, HOUR, KIB, MIB, SECOND, TIB};
+use values::{Bytes, DAY, GIB, HOUR, KIB, MIB, Milliseconds, Number, SECOND, TIB};
 
 use crate::vendors::{BaseUrl, Scheme, SignIn, VendorConfig};
 
@@ -27,14 +28,18 @@ mod admin;
 mod credentials;
 mod diff;
 mod drain;
+mod effective;
 mod environment;
 mod file;
+mod key_tree;
 mod network;
 mod otel;
 mod overrides;
 mod problems;
+mod schema;
 mod secret;
 mod secret_text;
+mod tables;
 mod text_file;
 mod traces;
 mod values;
@@ -42,7 +47,9 @@ mod values;
 pub use access::{Access, Algorithm, Jwt, Policy, Right, Token, TokenHash};
 pub use admin::{Admin, Log};
 pub use diff::{BackendChange, Change, Diff};
+pub use effective::{Effective, Origin};
 pub use environment::{EnvFile, Environment};
+pub use key_tree::json_schema;
 pub use network::{Network, Proxies, Proxy};
 pub use secret::{Secret, Source};
 pub use traces::{Protocol, Traces};
@@ -68,7 +75,7 @@ pub struct Config {
 }
 
 /// The gRPC server.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Server {
     /// The address to listen on; port 0 takes a free one.
@@ -80,30 +87,31 @@ pub struct Server {
     #[serde(deserialize_with = "crate::vendors::flag")]
     pub allow_plaintext: bool,
     /// How long a call may take whose caller set no deadline.
-    #[serde(deserialize_with = "values::duration::<_, 1, HOUR>")]
+    #[serde(with = "Milliseconds::<1, HOUR>")]
     pub default_deadline: Duration,
     /// How long a poll waits for others to share its upstream request.
-    #[serde(deserialize_with = "values::duration::<_, 0, SECOND>")]
+    #[serde(with = "Milliseconds::<0, SECOND>")]
     pub collection_window: Duration,
     /// How long calls are still accepted after a shutdown began, while the server is not
     /// ready any more.
-    #[serde(deserialize_with = "values::duration::<_, 0, HOUR>")]
+    #[serde(with = "Milliseconds::<0, HOUR>")]
     pub drain_delay: Duration,
     /// How long calls in progress may take after that.
-    #[serde(deserialize_with = "values::duration::<_, 0, HOUR>")]
+    #[serde(with = "Milliseconds::<0, HOUR>")]
     pub drain_timeout: Duration,
     /// How old a connection may be before it takes no further calls, give or take a tenth;
     /// zero for no limit.
-    #[serde(deserialize_with = "values::duration::<_, 0, { 30 * DAY }>")]
+    #[serde(with = "Milliseconds::<0, { 30 * DAY }>")]
     pub max_connection_age: Duration,
     /// How long its calls in progress may take after that.
-    #[serde(deserialize_with = "values::duration::<_, 0, DAY>")]
+    #[serde(with = "Milliseconds::<0, DAY>")]
     pub max_connection_age_grace: Duration,
 }
 
 /// Files of the server's TLS identity.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["cert", "key"]))]
 pub struct Tls {
     /// PEM chain.
     pub cert: PathBuf,
@@ -120,50 +128,50 @@ pub struct Tls {
 pub const IDLE_CONNECTION_BYTES: usize = 16 << 10;
 
 /// The most that callers may use, and the most that the gateway holds for them.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// Watches open at once.
-    #[serde(deserialize_with = "values::number::<_, _, 1, 1_000_000_000>")]
+    #[serde(with = "Number::<1, 1_000_000_000>")]
     pub watches: usize,
     /// Watches open at once by one caller: a quarter of `watches` unless set. Without
     /// `access` a caller is an address.
-    #[serde(deserialize_with = "values::number::<_, _, 1, 1_000_000_000>")]
+    #[serde(with = "Number::<1, 1_000_000_000>")]
     pub watches_per_caller: usize,
     /// Watches open at once in one WatchJobs.
-    #[serde(deserialize_with = "values::number::<_, _, 1, 1_000_000_000>")]
+    #[serde(with = "Number::<1, 1_000_000_000>")]
     pub watches_per_call: usize,
     /// Jobs in one batch.
-    #[serde(deserialize_with = "values::number::<_, _, 1, 1000>")]
+    #[serde(with = "Number::<1, 1000>")]
     pub batch_size: usize,
     /// Jobs known at once: watched, waited for or cached.
-    #[serde(deserialize_with = "values::number::<_, _, 1, 1_000_000_000>")]
+    #[serde(with = "Number::<1, 1_000_000_000>")]
     pub jobs: usize,
     /// Bytes of all statuses held: live, retained and cached.
-    #[serde(deserialize_with = "values::bytes::<_, _, KIB, TIB>")]
+    #[serde(with = "Bytes::<KIB, TIB>")]
     pub status_bytes: u64,
     /// Bytes of all upstream responses being read, over all backends.
-    #[serde(deserialize_with = "values::bytes::<_, _, KIB, TIB>")]
+    #[serde(with = "Bytes::<KIB, TIB>")]
     pub response_bytes: u64,
     /// Bytes of the largest result that is held and sent in a status.
-    #[serde(deserialize_with = "values::bytes::<_, _, 0, GIB>")]
+    #[serde(with = "Bytes::<0, GIB>")]
     pub inline_result_bytes: usize,
     /// Bytes of the largest message sent: an inline result and at least 64 KiB.
-    #[serde(deserialize_with = "values::bytes::<_, _, { 64 * KIB }, { 2 * GIB }>")]
+    #[serde(with = "Bytes::<{ 64 * KIB }, { 2 * GIB }>")]
     pub message_bytes: usize,
     /// HTTP/2 streams on one connection.
-    #[serde(deserialize_with = "values::number::<_, _, 1, 1_000_000>")]
+    #[serde(with = "Number::<1, 1_000_000>")]
     pub streams_per_connection: u32,
     /// Connections open at once.
-    #[serde(deserialize_with = "values::number::<_, _, 1, 1_000_000>")]
+    #[serde(with = "Number::<1, 1_000_000>")]
     pub connections: usize,
     /// Connections of one address: a quarter of `connections` unless set. It may use the
     /// same share of `connection_bytes`.
-    #[serde(deserialize_with = "values::number::<_, _, 1, 1_000_000>")]
+    #[serde(with = "Number::<1, 1_000_000>")]
     pub connections_per_address: usize,
     /// Bytes of all connections: what they cost, what their calls have received and not
     /// read, and what is encoded and not sent.
-    #[serde(deserialize_with = "values::bytes::<_, _, MIB, TIB>")]
+    #[serde(with = "Bytes::<MIB, TIB>")]
     pub connection_bytes: u64,
 }
 
@@ -191,42 +199,50 @@ pub struct Backend {
 pub struct Credentials(Option<(SignIn, Secret)>);
 
 /// How a backend is polled.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Poll {
     /// Shortest poll interval.
-    #[serde(deserialize_with = "values::duration::<_, 1, DAY>")]
+    #[serde(with = "Milliseconds::<1, DAY>")]
     pub min_interval: Duration,
     /// Longest poll interval.
-    #[serde(deserialize_with = "values::duration::<_, 1, DAY>")]
+    #[serde(with = "Milliseconds::<1, DAY>")]
     pub max_interval: Duration,
     /// Longest wait for one response.
-    #[serde(deserialize_with = "values::duration::<_, 1, HOUR>")]
+    #[serde(with = "Milliseconds::<1, HOUR>")]
     pub timeout: Duration,
     /// Longest wait for a connection; at most `timeout`.
-    #[serde(deserialize_with = "values::duration::<_, 1, HOUR>")]
+    #[serde(with = "Milliseconds::<1, HOUR>")]
     pub connect_timeout: Duration,
     /// Most jobs in one request, if the vendor has a batch call.
-    #[serde(deserialize_with = "values::number::<_, _, 1, 1000>")]
+    #[serde(with = "Number::<1, 1000>")]
     pub max_batch: NonZeroUsize,
     /// Most requests at once.
-    #[serde(deserialize_with = "values::number::<_, _, 1, 10_000>")]
+    #[serde(with = "Number::<1, 10_000>")]
     pub max_concurrency: NonZeroUsize,
     /// Most requests in any one second, whatever they are for.
-    #[serde(deserialize_with = "values::number::<_, _, 1, 1_000_000>")]
+    #[serde(with = "Number::<1, 1_000_000>")]
     pub requests_per_second: NonZeroU32,
     /// How long a watched job may be missing at first.
-    #[serde(deserialize_with = "values::duration::<_, 0, DAY>")]
+    #[serde(with = "Milliseconds::<0, DAY>")]
     pub not_found_grace: Duration,
     /// Wait after the vendor has rejected the secret; longer with each further time.
-    #[serde(deserialize_with = "values::duration::<_, 1, HOUR>")]
+    #[serde(with = "Milliseconds::<1, HOUR>")]
     pub login_backoff: Duration,
     /// Longest back-off.
-    #[serde(deserialize_with = "values::duration::<_, 1, DAY>")]
+    #[serde(with = "Milliseconds::<1, DAY>")]
     pub max_backoff: Duration,
     /// Largest response in bytes.
-    #[serde(deserialize_with = "values::bytes::<_, _, 1, GIB>")]
+    #[serde(with = "Bytes::<1, GIB>")]
     pub max_response_bytes: usize,
+}
+
+/// The text of a configuration file.
+fn read_text(path: &Path) -> Result<String, InvalidConfig> {
+    std::fs::read_to_string(path).map_err(|error| {
+        let subject = path.display().to_string();
+        InvalidConfig { problems: vec![Problem { subject, text: format!("can't be read: {error}") }] }
+    })
 }
 
 fn tls<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Tls>, D::Error> {
@@ -273,11 +289,7 @@ impl Config {
     /// # Errors
     /// Reports every problem.
     pub fn load(path: &Path, env: impl Into<Environment>) -> Result<Self, InvalidConfig> {
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            let subject = path.display().to_string();
-            InvalidConfig { problems: vec![Problem { subject, text: format!("can't be read: {error}") }] }
-        })?;
-        Self::parse(&text, env)
+        Self::parse(&read_text(path)?, env)
     }
 
     /// Reads the text of a configuration file; `env` replaces keys and holds
@@ -286,7 +298,15 @@ impl Config {
     /// # Errors
     /// Reports every problem.
     pub fn parse(text: &str, env: impl Into<Environment>) -> Result<Self, InvalidConfig> {
-        file::read(text, &env.into())
+        file::read(Some(text), &env.into()).map(|read| read.config)
+    }
+
+    /// Reads a configuration without a file: variables set everything.
+    ///
+    /// # Errors
+    /// Reports every problem.
+    pub fn of_environment(env: impl Into<Environment>) -> Result<Self, InvalidConfig> {
+        file::read(None, &env.into()).map(|read| read.config)
     }
 
     /// Files whose content is a part of the configuration, but for the secrets of credentials,

@@ -44,8 +44,10 @@ pub(super) struct Args {
 
 impl Args {
     pub(super) async fn run(self) -> Result<Exit, Failure> {
-        let configuration =
-            |config: &PathBuf| Configuration { config: config.clone(), env_file: self.env_file.clone() };
+        let configuration = |config: &PathBuf| Configuration {
+            config: Some(config.clone()),
+            env_file: self.env_file.clone(),
+        };
         if let Some([old, new]) = self.diff.as_deref() {
             return diff::run(&configuration(old), &configuration(new));
         }

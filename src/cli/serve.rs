@@ -34,11 +34,14 @@ pub(super) struct Args {
 impl Args {
     pub(super) async fn run(self) -> Result<Exit, Failure> {
         let reload_requests = on_hangup();
-        let config = self.configuration.load()?;
+        let environment = self.configuration.environment()?;
+        let variables = environment.keys().join(",");
+        let config = self.configuration.load_with(environment)?;
         let format = self.log_format.or(config.log.format).unwrap_or_default();
         let level = config.log.level.as_deref().unwrap_or("info");
         let _flush = telemetry::init(format, &telemetry::filter(level))
             .map_err(|error| Failure::Usage(error.to_string()))?;
+        self.configuration.log(&variables);
         for warning in config.warnings() {
             tracing::warn!("{warning}");
         }

@@ -1,19 +1,20 @@
 //! Who may call, and what each caller may do.
 
-use std::{collections::BTreeMap, fmt, num::NonZeroU32, path::PathBuf, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, fmt, num::NonZeroU32, path::PathBuf, time::Duration};
 
-use serde::{Deserialize, Deserializer, de::Error as _};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use super::{
     Proxies, Tls,
     problems::Problems,
-    values::{self, HOUR, KIB, TIB},
+    values::{self, Bytes, HOUR, KIB, Milliseconds, Number, TIB},
 };
 use crate::vendors::BaseUrl;
 
 /// How callers are identified, and what each may do. Without any way to identify callers,
 /// everybody may do everything.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Access {
     /// Bearer tokens, by the name of the caller that holds them.
@@ -30,8 +31,9 @@ pub struct Access {
 }
 
 /// One caller's bearer tokens.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["sha256"]))]
 pub struct Token {
     /// What `jobwatch token new` printed: the hash of each token that is accepted.
     pub sha256: Vec<TokenHash>,
@@ -42,8 +44,9 @@ pub struct Token {
 pub struct TokenHash(pub [u8; 32]);
 
 /// Bearer tokens that an issuer signs, RFC 7519.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["issuer", "audience", "algorithms"]))]
 pub struct Jwt {
     /// Who has to have issued a token: its `iss`.
     pub issuer: String,
@@ -61,13 +64,13 @@ pub struct Jwt {
     #[serde(skip)]
     pub proxies: Proxies,
     /// How far the issuer's clock may be off.
-    #[serde(deserialize_with = "values::duration::<_, 0, HOUR>")]
+    #[serde(with = "Milliseconds::<0, HOUR>")]
     pub leeway: Duration,
 }
 
 /// A signature algorithm with a public key. One with a shared secret is not among them: a
 /// public key could be taken for the secret.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[expect(missing_docs, reason = "the names of RFC 7518")]
 pub enum Algorithm {
     RS256,
@@ -82,8 +85,9 @@ pub enum Algorithm {
 }
 
 /// What some callers may do.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["principals"]))]
 pub struct Policy {
     /// The callers, such as `token:ci`, `jwt:*` or `spiffe://example.org/*`.
     pub principals: Vec<String>,
@@ -93,20 +97,24 @@ pub struct Policy {
     pub rights: Vec<Right>,
     /// Calls that begin in a second.
     #[serde(deserialize_with = "optional_number")]
+    #[schemars(with = "Number<1, 1_000_000_000>")]
     pub calls_per_second: Option<NonZeroU32>,
     /// Watches and waiting calls open at once; `limits.watches_per_caller` by default.
     #[serde(deserialize_with = "optional_number")]
+    #[schemars(with = "Number<1, 1_000_000_000>")]
     pub watches: Option<NonZeroU32>,
     /// Downloads at once.
     #[serde(deserialize_with = "optional_number")]
+    #[schemars(with = "Number<1, 1_000_000_000>")]
     pub downloads: Option<NonZeroU32>,
     /// Bytes of all downloads in a second.
-    #[serde(deserialize_with = "optional_bytes")]
+    #[serde(deserialize_with = "optional_bytes", serialize_with = "Bytes::<{ 64 * KIB }, TIB>::serialize")]
+    #[schemars(with = "Bytes<{ 64 * KIB }, TIB>")]
     pub download_bytes_per_second: Option<NonZeroU32>,
 }
 
 /// Something that a caller may do at a backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Right {
     /// Read and watch the statuses of its jobs, and see it in the list of backends.
@@ -170,6 +178,27 @@ impl<'de> Deserialize<'de> for TokenHash {
     }
 }
 
+/// As it is read.
+impl Serialize for TokenHash {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl JsonSchema for TokenHash {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "TokenHash".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "pattern": "^ *[0-9A-Fa-f]{64} *$" })
+    }
+}
+
 fn from_hex(text: &str) -> Option<[u8; 32]> {
     let digits = text.bytes().map(|byte| char::from(byte).to_digit(16)).collect::<Option<Vec<u32>>>()?;
     let bytes = digits.chunks_exact(2).map(|pair| u8::try_from(pair[0] << 4 | pair[1]).ok());
@@ -177,11 +206,11 @@ fn from_hex(text: &str) -> Option<[u8; 32]> {
 }
 
 fn optional_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<NonZeroU32>, D::Error> {
-    values::number::<_, _, 1, 1_000_000_000>(deserializer).map(Some)
+    Number::<1, 1_000_000_000>::deserialize(deserializer).map(Some)
 }
 
 fn optional_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<NonZeroU32>, D::Error> {
-    values::bytes::<_, _, { 64 * KIB }, TIB>(deserializer)
+    Bytes::<{ 64 * KIB }, TIB>::deserialize(deserializer)
         .map(|bytes: u64| NonZeroU32::new(u32::try_from(bytes).unwrap_or(u32::MAX)))
 }
 

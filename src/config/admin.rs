@@ -2,7 +2,8 @@
 
 use std::net::SocketAddr;
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::problems::Problems;
 use crate::{
@@ -11,10 +12,10 @@ use crate::{
 };
 
 /// The HTTP server for operators. It asks nobody for credentials.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Admin {
-    /// The address to listen on; port 0 takes a free one. `None`: there is no such server.
+    /// The address to listen on; port 0 takes a free one. Without it there is no such server.
     #[serde(deserialize_with = "address")]
     pub listen: Option<SocketAddr>,
     /// Whether `listen` may be another address than loopback.
@@ -23,7 +24,7 @@ pub struct Admin {
 }
 
 /// The log, on stderr.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Log {
     /// Format of lines; `--log-format` comes first.

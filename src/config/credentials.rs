@@ -1,12 +1,8 @@
 //! Credentials of a backend and their secrets.
 
-use std::{fmt, path::Path};
+use std::path::Path;
 
 use secrecy::{ExposeSecret, SecretString};
-use serde::{
-    Deserialize, Deserializer,
-    de::{Error, MapAccess, Visitor, value::MapAccessDeserializer},
-};
 use toml::{Table, Value};
 
 use super::{
@@ -14,18 +10,9 @@ use super::{
     overrides::Origins,
     problems::{BEARER, Problems, WHERE, join, unknown_key},
     secret,
+    tables::CredentialKeys,
 };
 use crate::vendors::{KINDS, SecretForm, VendorKind};
-
-/// The value of `credentials`.
-pub(super) enum CredentialKeys {
-    /// The word `none`.
-    None,
-    /// Another word, which may be a secret.
-    OtherWord,
-    /// A table.
-    Table(Table),
-}
 
 /// Credentials whose secret was read.
 pub(super) enum Checked {
@@ -62,30 +49,6 @@ impl Place {
             [("file", Some(file))] => Ok(Self::File(file.to_owned())),
             _ => Err(format!("doesn't say where the secret is; write {WHERE}")),
         }
-    }
-}
-
-impl<'de> Deserialize<'de> for CredentialKeys {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Keys;
-
-        impl<'de> Visitor<'de> for Keys {
-            type Value = CredentialKeys;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a table of credentials")
-            }
-
-            fn visit_str<E: Error>(self, word: &str) -> Result<CredentialKeys, E> {
-                Ok(if word == "none" { CredentialKeys::None } else { CredentialKeys::OtherWord })
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<CredentialKeys, A::Error> {
-                Table::deserialize(MapAccessDeserializer::new(map)).map(CredentialKeys::Table)
-            }
-        }
-
-        deserializer.deserialize_any(Keys)
     }
 }
 

@@ -1,25 +1,50 @@
 //! Environment variables: the process's own and those of an environment file.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     path::{Path, PathBuf},
 };
 
-use super::{InvalidConfig, Problem, text_file};
+use super::{InvalidConfig, Problem, overrides, text_file};
 
 /// The variables that replace keys and hold secrets.
 #[derive(Clone, Default)]
 pub struct Environment {
     variables: BTreeMap<String, String>,
     file: Option<PathBuf>,
+    /// The variables that the file sets.
+    of_file: BTreeSet<String>,
 }
 
 impl Environment {
+    /// The variables of this process.
+    ///
+    /// # Errors
+    /// A variable that sets a key is not UTF-8.
+    pub fn of_process() -> Result<Self, InvalidConfig> {
+        let mut problems = Vec::new();
+        let mut variables = BTreeMap::new();
+        for (name, value) in std::env::vars_os() {
+            // Any other variable that is not UTF-8 is not for this program.
+            let Ok(name) = name.into_string() else { continue };
+            match value.into_string() {
+                Ok(value) => drop(variables.insert(name, value)),
+                Err(_) if name.starts_with(overrides::PREFIX) => {
+                    let text = "holds bytes that are not UTF-8; write the value in UTF-8".to_owned();
+                    problems.push(Problem { subject: name, text });
+                }
+                Err(_) => {}
+            }
+        }
+        if problems.is_empty() { Ok(variables.into()) } else { Err(InvalidConfig { problems }) }
+    }
+
     /// Adds the variables of a file, which take precedence.
     #[must_use]
     pub fn with_file(mut self, file: EnvFile) -> Self {
         let EnvFile { path, variables } = file;
+        self.of_file.extend(variables.keys().cloned());
         self.variables.extend(variables);
         self.file = Some(path);
         self
@@ -27,6 +52,16 @@ impl Environment {
 
     pub(super) fn variables(&self) -> &BTreeMap<String, String> {
         &self.variables
+    }
+
+    /// The names of the variables that set keys.
+    pub fn keys(&self) -> Vec<&str> {
+        self.variables.keys().map(String::as_str).filter(|name| name.starts_with(overrides::PREFIX)).collect()
+    }
+
+    /// The environment file, if it sets this variable.
+    pub(super) fn file_of(&self, variable: &str) -> Option<&Path> {
+        self.file().filter(|_| self.of_file.contains(variable))
     }
 
     /// The environment file, if there is one.
@@ -37,7 +72,7 @@ impl Environment {
 
 impl<I: IntoIterator<Item = (String, String)>> From<I> for Environment {
     fn from(variables: I) -> Self {
-        Self { variables: variables.into_iter().collect(), file: None }
+        Self { variables: variables.into_iter().collect(), ..Self::default() }
     }
 }
 
@@ -47,7 +82,7 @@ impl fmt::Debug for Environment {
         f.debug_struct("Environment")
             .field("variables", &self.variables.keys())
             .field("file", &self.file)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 

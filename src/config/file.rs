@@ -7,23 +7,22 @@
 //! 3. [`Checker`] checks rules over several keys, opens files, and has each backend's
 //!    vendor read the keys of its own, in the same way.
 
-use std::{collections::BTreeMap, fs::File, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fs::File, num::NonZeroUsize, sync::Arc, time::Duration};
 
-use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_path_to_error::Segment;
 use toml::{Table, Value};
 
 use super::{
-    Access, Admin, Backend, Config, Credentials, Environment, IDLE_CONNECTION_BYTES, InvalidConfig, Limits,
-    Log, Poll, Problem, Proxies, Server, Tls,
-    credentials::{self, Checked, CredentialKeys, SecretSources},
+    Backend, Config, Credentials, Environment, IDLE_CONNECTION_BYTES, InvalidConfig, Limits, Poll, Problem,
+    Proxies, Server, Tls,
+    credentials::{self, Checked, SecretSources},
     network::{self, NetworkKeys},
-    overrides,
+    overrides::{self, Origins},
     problems::{Problems, example, is_shown, join, unknown_key},
-    traces::TracesKeys,
+    tables::{BackendKeys, BackendTable, CredentialKeys, Keys},
     values::{self, show_bytes, show_duration},
 };
-use crate::vendors::{self, BaseUrl, KINDS, UnusableKeys, VendorConfig, VendorKind};
+use crate::vendors::{BaseUrl, KINDS, UnusableKeys, VendorConfig, VendorKind};
 
 /// Problems after which the rest is not looked for: the table is read once for each.
 const MAX_PROBLEMS: usize = 100;
@@ -31,69 +30,21 @@ const MAX_PROBLEMS: usize = 100;
 /// Room in a message for all but its inline result.
 const MESSAGE_OVERHEAD: u64 = 64 << 10;
 
-/// The keys of a file.
-#[derive(Deserialize, Default)]
-#[serde(default, deny_unknown_fields)]
-struct Keys {
-    #[serde(deserialize_with = "vendors::flag")]
-    allow_inline_secrets: bool,
-    #[serde(deserialize_with = "values::table")]
-    server: Server,
-    #[serde(deserialize_with = "values::table")]
-    admin: Admin,
-    #[serde(deserialize_with = "values::table")]
-    log: Log,
-    #[serde(deserialize_with = "values::table")]
-    traces: TracesKeys,
-    #[serde(deserialize_with = "values::table")]
-    access: Access,
-    #[serde(deserialize_with = "values::table")]
-    limits: Limits,
-    #[serde(deserialize_with = "values::table")]
-    backends: BTreeMap<String, BackendTable>,
-}
-
-#[derive(Deserialize)]
-struct BackendTable(#[serde(deserialize_with = "values::table")] BackendKeys);
-
-/// The keys of a backend.
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct BackendKeys {
-    #[serde(deserialize_with = "vendor")]
-    vendor: Option<&'static VendorKind>,
-    base_url: Option<BaseUrl>,
-    credentials: Option<CredentialKeys>,
-    #[serde(deserialize_with = "values::table")]
-    poll: Poll,
-    proxy: Option<String>,
-    proxy_password: Option<Value>,
-    ca: Option<PathBuf>,
-    headers: Option<Table>,
-    /// All others, which have to be the vendor's own.
-    #[serde(flatten)]
-    own: Table,
-}
-
 /// The keys that every backend has.
 const COMMON_KEYS: [&str; 8] =
     ["vendor", "base_url", "credentials", "poll", "proxy", "proxy_password", "ca", "headers"];
 
-fn vendor<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'static VendorKind>, D::Error> {
-    let value = Value::deserialize(deserializer)?;
-    let name = value.as_str().unwrap_or_default();
-    if let Some(kind) = VendorKind::of(name) {
-        return Ok(Some(kind));
-    }
-    let known: Vec<&str> = KINDS.iter().map(|kind| kind.key).collect();
-    Err(D::Error::custom(match values::closest(name, &known) {
-        Some(close) => format!("is {value}; did you mean {close}?"),
-        None => format!("is {value}; write {}", example("vendor")),
-    }))
+/// What was read.
+pub(super) struct Read {
+    pub(super) config: Config,
+    /// The keys of the file and of variables, as they are written.
+    pub(super) table: Table,
+    pub(super) origins: Origins,
 }
 
-/// Reads a whole file.
-pub(super) fn read(text: &str, env: &Environment) -> Result<Config, InvalidConfig> {
+/// Reads a whole file; `None` where everything comes from the environment.
+pub(super) fn read(text: Option<&str>, env: &Environment) -> Result<Read, InvalidConfig> {
+    let (has_file, text) = (text.is_some(), text.unwrap_or_default());
     let mut file: Table = toml::from_str(text).map_err(|error| {
         // The error's own Display quotes the line, which may hold a secret.
         let (line, column) = error.span().map_or((1, 1), |span| position(text, span.start));
@@ -108,12 +59,10 @@ pub(super) fn read(text: &str, env: &Environment) -> Result<Config, InvalidConfi
     let config = keys.and_then(|keys| checker.config(keys));
     let mut problems = checker.problems.into_vec();
     match config {
-        Some(config) if problems.is_empty() => Ok(config),
+        Some(config) if problems.is_empty() => Ok(Read { config, table: file, origins }),
         _ => {
             for problem in &mut problems {
-                if let Some(variable) = origins.near(&problem.subject) {
-                    problem.text = format!("(set by {variable}) {}", problem.text);
-                }
+                overrides::name_variable(problem, &origins, has_file);
             }
             Err(InvalidConfig { problems })
         }

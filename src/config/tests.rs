@@ -622,17 +622,17 @@ fn variable_that_names_no_key_is_refused() {
         (
             "JOBWATCH__SEVER__LISTEN",
             "x",
-            "sever (set by JOBWATCH__SEVER__LISTEN) is not a key here; did you mean server?",
+            "JOBWATCH__SEVER__LISTEN sets nothing; did you mean JOBWATCH__SERVER__LISTEN?",
         ),
         (
             "JOBWATCH__SERVER__PORT",
             "x",
-            "server.port (set by JOBWATCH__SERVER__PORT) is not a key here; write one of listen, tls, allow_plaintext, default_deadline, collection_window, drain_delay, drain_timeout, max_connection_age, max_connection_age_grace",
+            "JOBWATCH__SERVER__PORT sets nothing; the keys of server are allow_plaintext, collection_window, default_deadline, drain_delay, drain_timeout, listen, max_connection_age, max_connection_age_grace, tls",
         ),
         (
-            "JOBWATCH__BACKENDS__OTHER__VENDOR",
+            "JOBWATCH__BACKENDS__OTHER__BASE_URL",
             "x",
-            "JOBWATCH__BACKENDS__OTHER__VENDOR names no backend of the file; it has immuta-prod",
+            "JOBWATCH__BACKENDS__OTHER__BASE_URL names the backend other, which is not defined; write one of immuta-prod, or define it with JOBWATCH__BACKENDS__OTHER__VENDOR",
         ),
         (
             "JOBWATCH__BACKENDS__IMMUTA_PROD",
@@ -642,7 +642,27 @@ fn variable_that_names_no_key_is_refused() {
         (
             "JOBWATCH__SERVER__LISTEN__PORT",
             "x",
-            "server.listen (set by JOBWATCH__SERVER__LISTEN__PORT) is { port = \"x\" }; write an IP address and a port, such as \"127.0.0.1:50051\"",
+            "JOBWATCH__SERVER__LISTEN__PORT sets nothing: server.listen has no keys; write JOBWATCH__SERVER__LISTEN",
+        ),
+        (
+            "JOBWATCH__LISTEN",
+            "x",
+            "JOBWATCH__LISTEN sets nothing; did you mean JOBWATCH__ADMIN__LISTEN or JOBWATCH__SERVER__LISTEN?",
+        ),
+        (
+            "JOBWATCH__BACKENDS__IMMUTA_PROD__TIMEOUT",
+            "1s",
+            "JOBWATCH__BACKENDS__IMMUTA_PROD__TIMEOUT sets nothing; did you mean JOBWATCH__BACKENDS__IMMUTA_PROD__POLL__TIMEOUT?",
+        ),
+        (
+            "JOBWATCH__BACKENDS__IMMUTA_PROD__TENANT",
+            "x",
+            "backends.immuta-prod.tenant (set by JOBWATCH__BACKENDS__IMMUTA_PROD__TENANT) is only for Claret, not for Immuta; remove it",
+        ),
+        (
+            "JOBWATCH__SERVER__BATCH_DEADLINE",
+            "1s",
+            "JOBWATCH__SERVER__BATCH_DEADLINE was removed; write default_deadline, which holds for every call without a deadline",
         ),
         (
             "JOBWATCH__LIMITS__WATCHES",

@@ -3,8 +3,9 @@
 use std::{collections::BTreeMap, fs::File, path::PathBuf, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
+use schemars::JsonSchema;
 use secrecy::ExposeSecret;
-use serde::{Deserialize, Deserializer, de::Error as _};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use toml::{Table, Value};
 
 use super::{
@@ -12,7 +13,8 @@ use super::{
     credentials::{self, SecretSources},
     network,
     problems::{Problems, join},
-    values::{self, SECOND},
+    schema,
+    values::{Milliseconds, SECOND},
 };
 use crate::vendors::{self, BaseUrl};
 
@@ -50,8 +52,9 @@ pub struct Traces {
 }
 
 /// Protocols of OTLP.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "TracesProtocol")]
 pub enum Protocol {
     /// Protobuf over HTTP.
     #[default]
@@ -61,22 +64,35 @@ pub enum Protocol {
 }
 
 /// The keys of `[traces]`.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct TracesKeys {
+    /// URL of the collector, such as "http://collector.example:4318". Without it nothing is
+    /// exported.
     endpoint: Option<String>,
+    /// What the collector speaks.
     protocol: Protocol,
+    /// Headers of each request.
+    #[schemars(schema_with = "schema::headers")]
     headers: Option<Table>,
+    /// PEM file of authorities that are trusted besides the system's.
     ca: Option<PathBuf>,
-    #[serde(deserialize_with = "values::duration::<_, 1, { 60 * SECOND }>")]
+    /// Longest wait for the collector.
+    #[serde(with = "Milliseconds::<1, { 60 * SECOND }>")]
     timeout: Duration,
+    /// Share of the traces that begin at the gateway, from 0 to 1.
     #[serde(deserialize_with = "ratio")]
+    #[schemars(range(min = 0.0, max = 1.0))]
     sample_ratio: f64,
+    /// Whether a caller's decision to sample holds for its calls.
     #[serde(deserialize_with = "vendors::flag")]
     parent_based: bool,
+    /// Whether vendors are sent traceparent with each poll.
     #[serde(deserialize_with = "vendors::flag")]
     propagate: bool,
+    /// The name of this service in its traces.
     service_name: Option<String>,
+    /// Further attributes of this process.
     attributes: BTreeMap<String, String>,
 }
 

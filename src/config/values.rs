@@ -1,27 +1,30 @@
-//! Readers of single values, for `#[serde(deserialize_with)]`.
+//! Single values: how they are read, shown and described in the schema.
 //!
 //! An error says what is wrong with the value and what to write instead. It begins
 //! with a verb, because the key's path is put before it. A number, a flag and a list
 //! may be written as text, since a variable of the environment holds nothing else.
 
-use std::{fmt, marker::PhantomData, time::Duration};
+use std::{borrow::Cow, fmt, marker::PhantomData, time::Duration};
 
 use jiff::{
     SignedDuration,
     fmt::friendly::{SpanParser, SpanPrinter},
 };
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{
-    Deserialize, Deserializer,
+    Deserialize, Deserializer, Serialize, Serializer,
     de::{Error, IntoDeserializer, MapAccess, Visitor, value::MapAccessDeserializer},
 };
 use toml::Value;
 
-/// Milliseconds, for the ranges of [`duration`].
+use super::schema::FORM;
+
+/// Milliseconds, for the ranges of durations.
 pub(super) const SECOND: u64 = 1000;
 pub(super) const HOUR: u64 = 3600 * SECOND;
 pub(super) const DAY: u64 = 24 * HOUR;
 
-/// Bytes, for the ranges of [`bytes`].
+/// For the ranges of sizes.
 pub(super) const KIB: u64 = 1 << 10;
 pub(super) const MIB: u64 = 1 << 20;
 pub(super) const GIB: u64 = 1 << 30;
@@ -71,36 +74,96 @@ pub(super) fn show_bytes(bytes: u64) -> String {
     format!("{} {name}", bytes / factor)
 }
 
-/// A whole number.
-pub(super) fn number<'de, D: Deserializer<'de>, N: Deserialize<'de>, const MIN: u64, const MAX: u64>(
-    deserializer: D,
-) -> Result<N, D::Error> {
-    let value = Value::deserialize(deserializer)?;
-    let number = match &value {
-        Value::Integer(number) => u64::try_from(*number).ok(),
-        Value::String(text) => text.parse().ok(),
-        _ => None,
-    };
-    in_range(number, MIN, MAX)
-        .ok_or_else(|| D::Error::custom(format!("is {value}; write a whole number from {MIN} to {MAX}")))
+/// A whole number from `MIN` to `MAX`, for `#[serde(with)]`.
+pub(super) struct Number<const MIN: u64, const MAX: u64>;
+
+impl<const MIN: u64, const MAX: u64> Number<MIN, MAX> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>, N: Deserialize<'de>>(
+        deserializer: D,
+    ) -> Result<N, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        let number = match &value {
+            Value::Integer(number) => u64::try_from(*number).ok(),
+            Value::String(text) => text.parse().ok(),
+            _ => None,
+        };
+        in_range(number, MIN, MAX)
+            .ok_or_else(|| D::Error::custom(format!("is {value}; write a whole number from {MIN} to {MAX}")))
+    }
+
+    pub(super) fn serialize<S: Serializer>(
+        number: &impl Serialize,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        number.serialize(serializer)
+    }
 }
 
-/// A number of bytes, with or without a unit.
-pub(super) fn bytes<'de, D: Deserializer<'de>, N: Deserialize<'de>, const MIN: u64, const MAX: u64>(
-    deserializer: D,
-) -> Result<N, D::Error> {
-    let value = Value::deserialize(deserializer)?;
-    let number = match &value {
-        Value::Integer(number) => u64::try_from(*number).ok(),
-        Value::String(text) => parse_bytes(text),
-        _ => None,
-    };
-    in_range(number, MIN, MAX).ok_or_else(|| {
-        let (min, max) = (show_bytes(MIN), show_bytes(MAX));
-        D::Error::custom(format!(
-            "is {value}; write a size from {min} to {max}, such as 65536, \"64 KiB\" or \"8 MB\""
-        ))
-    })
+impl<const MIN: u64, const MAX: u64> JsonSchema for Number<MIN, MAX> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        format!("NumberFrom{MIN}To{MAX}").into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "integer", "minimum": MIN, "maximum": MAX })
+    }
+}
+
+/// A number of bytes from `MIN` to `MAX`, with or without a unit, for `#[serde(with)]`.
+pub(super) struct Bytes<const MIN: u64, const MAX: u64>;
+
+impl<const MIN: u64, const MAX: u64> Bytes<MIN, MAX> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>, N: Deserialize<'de>>(
+        deserializer: D,
+    ) -> Result<N, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        let number = match &value {
+            Value::Integer(number) => u64::try_from(*number).ok(),
+            Value::String(text) => parse_bytes(text),
+            _ => None,
+        };
+        in_range(number, MIN, MAX).ok_or_else(|| {
+            let (min, max) = (show_bytes(MIN), show_bytes(MAX));
+            D::Error::custom(format!(
+                "is {value}; write a size from {min} to {max}, such as 65536, \"64 KiB\" or \"8 MB\""
+            ))
+        })
+    }
+
+    /// With the largest unit that divides it evenly.
+    pub(super) fn serialize<S: Serializer>(bytes: &impl Serialize, serializer: S) -> Result<S::Ok, S::Error> {
+        let number = serde_json::to_value(bytes).ok().and_then(|number| number.as_u64());
+        number.map(show_bytes).serialize(serializer)
+    }
+}
+
+impl<const MIN: u64, const MAX: u64> JsonSchema for Bytes<MIN, MAX> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        format!("BytesFrom{MIN}To{MAX}").into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let form = format!(
+            "A size from {} to {}: a number of bytes, or a text such as \"64 KiB\" or \"8 MB\".",
+            show_bytes(MIN),
+            show_bytes(MAX)
+        );
+        json_schema!({
+            "anyOf": [
+                { "type": "integer", "minimum": MIN, "maximum": MAX },
+                { "type": "string", "pattern": "^ *[0-9]+ *([KMGTkmgt][Ii]?)?[Bb] *$|^ *[0-9]+ *$" },
+            ],
+            FORM: form,
+        })
+    }
 }
 
 fn in_range<'de, N: Deserialize<'de>>(number: Option<u64>, min: u64, max: u64) -> Option<N> {
@@ -109,20 +172,46 @@ fn in_range<'de, N: Deserialize<'de>>(number: Option<u64>, min: u64, max: u64) -
     N::deserialize(deserializer).ok()
 }
 
-/// A duration; the range is in milliseconds.
-pub(super) fn duration<'de, D: Deserializer<'de>, const MIN: u64, const MAX: u64>(
-    deserializer: D,
-) -> Result<Duration, D::Error> {
-    let value = Value::deserialize(deserializer)?;
-    let (min, max) = (Duration::from_millis(MIN), Duration::from_millis(MAX));
-    let text = match value.as_str().and_then(parse_duration) {
-        Some(duration) if (min..=max).contains(&duration) => return Ok(duration),
-        Some(_) => {
-            format!("is {value}; write a duration from {} to {}", show_duration(min), show_duration(max))
-        }
-        None => format!("is {value}; write a duration such as \"250ms\", \"1s\" or \"1m 30s\""),
-    };
-    Err(D::Error::custom(text))
+/// A duration from `MIN` to `MAX` milliseconds, for `#[serde(with)]`.
+pub(super) struct Milliseconds<const MIN: u64, const MAX: u64>;
+
+impl<const MIN: u64, const MAX: u64> Milliseconds<MIN, MAX> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        let (min, max) = (Duration::from_millis(MIN), Duration::from_millis(MAX));
+        let text = match value.as_str().and_then(parse_duration) {
+            Some(duration) if (min..=max).contains(&duration) => return Ok(duration),
+            Some(_) => {
+                format!("is {value}; write a duration from {} to {}", show_duration(min), show_duration(max))
+            }
+            None => format!("is {value}; write a duration such as \"250ms\", \"1s\" or \"1m 30s\""),
+        };
+        Err(D::Error::custom(text))
+    }
+
+    pub(super) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        show_duration(*duration).serialize(serializer)
+    }
+}
+
+impl<const MIN: u64, const MAX: u64> JsonSchema for Milliseconds<MIN, MAX> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        format!("MillisecondsFrom{MIN}To{MAX}").into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let [min, max] = [MIN, MAX].map(|millis| show_duration(Duration::from_millis(millis)));
+        json_schema!({
+            "type": "string",
+            // What the parser takes, but for its rarer forms.
+            "pattern": "^ *[0-9]+([.][0-9]+)? *[a-z]+([, ]*[0-9]+([.][0-9]+)? *[a-z]+)* *$",
+            FORM: format!("A duration from {min} to {max}, such as \"250ms\", \"1s\" or \"1m 30s\"."),
+        })
+    }
 }
 
 /// A table, not a list: derived code takes a list for the fields in their order.

@@ -1,11 +1,12 @@
 //! Where a backend is, and what is sent there.
 
-use std::str::FromStr;
+use std::{borrow::Cow, str::FromStr};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Uri, header};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use serde::{Deserialize, Serialize};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize, Serializer};
 use thiserror::Error;
 use url::{Host, Url};
 
@@ -58,6 +59,27 @@ impl FromStr for BaseUrl {
         // A URL may hold characters, in its host above all, that a request can't.
         let _: Uri = url.as_str().parse().map_err(|_| InvalidBaseUrl::NotAUrl)?;
         Ok(Self(url))
+    }
+}
+
+/// As it is read.
+impl Serialize for BaseUrl {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl JsonSchema for BaseUrl {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "BaseUrl".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "pattern": "^[Hh][Tt][Tt][Pp][Ss]?://" })
     }
 }
 

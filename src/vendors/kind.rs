@@ -7,6 +7,7 @@
 
 use std::{fmt::Debug, num::NonZeroUsize, sync::Arc};
 
+use schemars::{Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer, de::DeserializeOwned, de::Error as _};
 use thiserror::Error;
 use toml::{Table, Value};
@@ -28,6 +29,8 @@ pub struct VendorKind {
     pub credentials: OwnCredentials,
     /// Reads the vendor's own keys. `base_url` is `None` where it can't be used.
     pub read: ReadKeys,
+    /// The schema of these keys.
+    pub schema: fn(&mut SchemaGenerator) -> Schema,
 }
 
 /// Reads a vendor's own keys.

@@ -26,7 +26,8 @@ use std::num::NonZeroUsize;
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::{json, value::RawValue};
 use uuid::Uuid;
 
@@ -65,7 +66,7 @@ const GET_JOB_RESPONSE: avro::Schema = &[
 ];
 
 /// How Kinetica's requests and responses are written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Encoding {
     /// JSON, the record in a string.

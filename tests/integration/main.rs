@@ -10,6 +10,7 @@ mod batches;
 mod check;
 mod cli;
 mod clients;
+mod configuration;
 mod connections;
 mod credentials;
 mod deadlines;

@@ -2,6 +2,7 @@
 
 use std::{num::NonZeroUsize, sync::Arc};
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Table;
 
@@ -29,6 +30,7 @@ pub(in crate::vendors) static KIND: VendorKind = VendorKind {
         example: "{ email = \"..\", password = { env = \"CLARET_PASSWORD\" } } or { bearer = { env = \"NAME\" } }",
     },
     read,
+    schema: Keys::json_schema,
 };
 
 /// Claret's own configuration.
@@ -41,14 +43,19 @@ pub struct ClaretConfig {
     pub email: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct Keys {
+    /// The tenant, the first segment of every path.
+    #[schemars(required)]
     tenant: Option<String>,
     credentials: Option<SignInKeys>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(inline)]
 struct SignInKeys {
+    /// The account's email address.
+    #[schemars(required)]
     email: Option<String>,
 }
 

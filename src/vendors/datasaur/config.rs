@@ -2,6 +2,7 @@
 
 use std::{num::NonZeroUsize, sync::Arc};
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Table;
 
@@ -28,6 +29,7 @@ pub(in crate::vendors) static KIND: VendorKind = VendorKind {
         example: "{ client_id = \"..\", client_secret = { env = \"DATASAUR_CLIENT_SECRET\" } } or { bearer = { env = \"NAME\" } }",
     },
     read,
+    schema: Keys::json_schema,
 };
 
 /// Datasaur's own configuration.
@@ -38,14 +40,18 @@ pub struct DatasaurConfig {
     pub client: Option<(String, ClientAuth)>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct Keys {
     credentials: Option<SignInKeys>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(inline)]
 struct SignInKeys {
+    /// The OAuth client's id.
+    #[schemars(required)]
     client_id: Option<String>,
+    /// How the client id and secret are sent for a token.
     #[serde(default)]
     client_auth: ClientAuth,
 }

@@ -2,6 +2,7 @@
 
 use std::{num::NonZeroUsize, sync::Arc};
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Table;
 
@@ -26,6 +27,7 @@ pub(in crate::vendors) static KIND: VendorKind = VendorKind {
         example: "{ api_key = { env = \"IMMUTA_API_KEY\" } } or { bearer = { env = \"NAME\" } }",
     },
     read,
+    schema: Keys::json_schema,
 };
 
 /// Immuta's own configuration.
@@ -35,15 +37,17 @@ pub struct ImmutaConfig {
     pub exchange: bool,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(default)]
 struct Keys {
     credentials: SignInKeys,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(default)]
+#[schemars(inline)]
 struct SignInKeys {
+    /// Whether the API key is exchanged for a token.
     #[serde(deserialize_with = "kind::flag")]
     exchange: bool,
 }

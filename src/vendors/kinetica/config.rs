@@ -3,6 +3,7 @@
 
 use std::{num::NonZeroUsize, sync::Arc};
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Table;
 
@@ -34,6 +35,7 @@ pub(in crate::vendors) static KIND: VendorKind = VendorKind {
         example: "{ username = \"..\", password = { env = \"KINETICA_PASSWORD\" } }, { bearer = { env = \"NAME\" } } or \"none\"",
     },
     read,
+    schema: Keys::json_schema,
 };
 
 /// Kinetica's own configuration.
@@ -47,16 +49,22 @@ pub struct KineticaConfig {
     pub username: String,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(default)]
 struct Keys {
+    /// How requests and responses are written.
     encoding: Encoding,
+    /// Standby clusters to poll by job_tag while the one at base_url can't answer, in this order.
+    #[schemars(length(max = 8))]
     standby_urls: Vec<BaseUrl>,
     credentials: Option<SignInKeys>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(inline)]
 struct SignInKeys {
+    /// The user's name.
+    #[schemars(required)]
     username: Option<String>,
 }
 

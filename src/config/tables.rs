@@ -1,0 +1,210 @@
+//! The tables and keys of a file: how serde reads them, and their schema.
+
+use std::{collections::BTreeMap, fmt, path::PathBuf};
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error, MapAccess, Visitor, value::MapAccessDeserializer},
+};
+use serde_json::{Map, Value as Json, json};
+use toml::{Table, Value};
+
+use super::{
+    Access, Admin, Limits, Log, Poll, Server,
+    problems::{BEARER, example},
+    schema::{self, properties, required_of, strip_null},
+    traces::TracesKeys,
+    values,
+};
+use crate::vendors::{self, BaseUrl, KINDS, VendorKind};
+
+/// The configuration of a jobwatch gateway.
+#[derive(Deserialize, Default, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(title = "jobwatch", extend("required" = ["backends"]))]
+pub(super) struct Keys {
+    /// Whether this file may hold secrets.
+    #[serde(deserialize_with = "vendors::flag")]
+    pub(super) allow_inline_secrets: bool,
+    /// The gRPC server.
+    #[serde(deserialize_with = "values::table")]
+    pub(super) server: Server,
+    /// The HTTP server for operators: probes, metrics, log level.
+    #[serde(deserialize_with = "values::table")]
+    pub(super) admin: Admin,
+    /// The log, on standard error.
+    #[serde(deserialize_with = "values::table")]
+    pub(super) log: Log,
+    /// The export of traces by OTLP.
+    #[serde(deserialize_with = "values::table")]
+    pub(super) traces: TracesKeys,
+    /// Who may call, and what each caller may do. Without it everybody may do everything.
+    #[serde(deserialize_with = "values::table")]
+    pub(super) access: Access,
+    /// The most that callers may use, and the most that the gateway holds for them.
+    #[serde(deserialize_with = "values::table")]
+    pub(super) limits: Limits,
+    /// The backends by their names, which callers write in JobRef.backend. A backend is one
+    /// deployment of a vendor.
+    #[serde(deserialize_with = "values::table")]
+    #[schemars(schema_with = "backends")]
+    pub(super) backends: BTreeMap<String, BackendTable>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct BackendTable(#[serde(deserialize_with = "values::table")] pub(super) BackendKeys);
+
+/// The keys of a backend.
+#[derive(Deserialize, Default, JsonSchema)]
+#[serde(default)]
+pub(super) struct BackendKeys {
+    #[serde(deserialize_with = "vendor")]
+    #[schemars(skip)]
+    pub(super) vendor: Option<&'static VendorKind>,
+    /// The URL below which the vendor's API is.
+    pub(super) base_url: Option<BaseUrl>,
+    #[schemars(skip)]
+    pub(super) credentials: Option<CredentialKeys>,
+    /// How the backend is polled.
+    #[serde(deserialize_with = "values::table")]
+    pub(super) poll: Poll,
+    /// URL of an HTTP proxy in place of the environment's, such as
+    /// "http://user@proxy.example:3128"; "none" for none.
+    pub(super) proxy: Option<String>,
+    /// Password of the user in proxy.
+    #[schemars(schema_with = "schema::secret")]
+    pub(super) proxy_password: Option<Value>,
+    /// PEM file of authorities that are trusted besides the system's.
+    pub(super) ca: Option<PathBuf>,
+    /// Headers of every request.
+    #[schemars(schema_with = "schema::headers")]
+    pub(super) headers: Option<Table>,
+    /// All others, which have to be the vendor's own.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub(super) own: Table,
+}
+
+/// The value of `credentials`.
+pub(super) enum CredentialKeys {
+    /// The word `none`.
+    None,
+    /// Another word, which may be a secret.
+    OtherWord,
+    /// A table.
+    Table(Table),
+}
+
+fn vendor<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'static VendorKind>, D::Error> {
+    let value = Value::deserialize(deserializer)?;
+    let name = value.as_str().unwrap_or_default();
+    if let Some(kind) = VendorKind::of(name) {
+        return Ok(Some(kind));
+    }
+    let known: Vec<&str> = KINDS.iter().map(|kind| kind.key).collect();
+    Err(D::Error::custom(match values::closest(name, &known) {
+        Some(close) => format!("is {value}; did you mean {close}?"),
+        None => format!("is {value}; write {}", example("vendor")),
+    }))
+}
+
+impl<'de> Deserialize<'de> for CredentialKeys {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Keys;
+
+        impl<'de> Visitor<'de> for Keys {
+            type Value = CredentialKeys;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a table of credentials")
+            }
+
+            fn visit_str<E: Error>(self, word: &str) -> Result<CredentialKeys, E> {
+                Ok(if word == "none" { CredentialKeys::None } else { CredentialKeys::OtherWord })
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<CredentialKeys, A::Error> {
+                Table::deserialize(MapAccessDeserializer::new(map)).map(CredentialKeys::Table)
+            }
+        }
+
+        deserializer.deserialize_any(Keys)
+    }
+}
+
+/// The table of backends: a name, and the keys of one of the vendors.
+fn backends(generator: &mut SchemaGenerator) -> Schema {
+    let common = properties(BackendKeys::json_schema(generator).as_value());
+    let kinds: Vec<Json> = KINDS
+        .iter()
+        .map(|kind| {
+            let name = format!("{}Backend", kind.name);
+            let schema = backend(kind, common.clone(), generator);
+            generator.definitions_mut().insert(name.clone(), schema);
+            json!({ "$ref": format!("#/$defs/{name}") })
+        })
+        .collect();
+    json_schema!({
+        "type": "object",
+        "minProperties": 1,
+        "propertyNames": { "pattern": "^[a-z0-9][a-z0-9._-]{0,62}$" },
+        "additionalProperties": { "oneOf": kinds },
+    })
+}
+
+fn backend(
+    kind: &VendorKind,
+    mut properties_of_all: Map<String, Json>,
+    generator: &mut SchemaGenerator,
+) -> Json {
+    let own = Json::from((kind.schema)(generator));
+    let mut required = vec![json!("vendor"), json!("base_url")];
+    let mut own_properties = properties(&own);
+    let mut sign_in = own_properties.remove("credentials").unwrap_or_default();
+    required.extend(required_of(&own));
+    properties_of_all.append(&mut own_properties);
+    properties_of_all.insert("vendor".to_owned(), json!({ "const": kind.key, "description": "The vendor." }));
+    strip_null(&mut sign_in);
+    properties_of_all.insert("credentials".to_owned(), credentials(kind, &sign_in));
+    if !kind.credentials.optional {
+        required.push(json!("credentials"));
+    }
+    json!({
+        "type": "object",
+        "description": format!("One deployment of {}.", kind.name),
+        "properties": properties_of_all,
+        "required": required,
+        "additionalProperties": false,
+    })
+}
+
+/// The gateway's credentials: a token from elsewhere, or the vendor's own way to sign in.
+fn credentials(kind: &VendorKind, sign_in: &Json) -> Json {
+    let own = &kind.credentials;
+    let place = || json!({ "$ref": "#/$defs/SecretPlace", "description": "The secret." });
+    let mut keys = properties(sign_in);
+    keys.insert(own.secret.to_owned(), place());
+    let mut required = vec![json!(own.secret)];
+    required.extend(required_of(sign_in));
+    let mut ways = vec![
+        json!({
+            "type": "object",
+            "description": format!("As {} signs in.", kind.name),
+            "properties": keys,
+            "required": required,
+            "additionalProperties": false,
+        }),
+        json!({
+            "type": "object",
+            "description": "A token from elsewhere, sent as it is.",
+            "properties": { BEARER: place() },
+            "required": [BEARER],
+            "additionalProperties": false,
+        }),
+    ];
+    if own.optional {
+        ways.push(json!({ "const": "none", "description": "No credentials." }));
+    }
+    json!({ "oneOf": ways, "description": format!("The gateway's credentials, such as {}.", own.example) })
+}

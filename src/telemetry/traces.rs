@@ -8,7 +8,7 @@
 //! of a trace of its own, with a link to each call that it serves; each of them, and its
 //! queue wait, has a link to the poll.
 //!
-//! A span is built when it ends, and put into a bounded [queue](export) that a task empties.
+//! A span is built when it ends, and put into a bounded queue that a task empties.
 //! Nothing waits for that task: a span for which there is no room is dropped and counted.
 //! Without a [`Tracer`] nothing of this exists. The engine and the transport know the types
 //! here, and nothing of OpenTelemetry.

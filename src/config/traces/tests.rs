@@ -136,7 +136,7 @@ fn bad_key_is_refused_with_what_to_write() {
         ("ca = \"/no/such/file\"", "traces.ca is a file that can't be read: "),
         ("service_name = \"\"", "traces.service_name has 0 bytes; write 1 to 1024"),
         ("attributes = \"a\"", "traces.attributes can't be used; write a table such as"),
-        ("sampel_ratio = 1", "traces.sampel_ratio is not a key here; did you mean sample_ratio?"),
+        ("sample_ratios = 1", "traces.sample_ratios is not a key here; did you mean sample_ratio?"),
     ] {
         let text =
             problem(&format!("{}{keys}", if keys.starts_with("endpoint") { "" } else { endpoint }), &[]);

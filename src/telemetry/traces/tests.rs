@@ -11,7 +11,7 @@ fn tracer(sampling: Sampling, queue: usize) -> (Tracer, Receiver<SpanData>) {
 }
 
 fn headers(flags: &str) -> HeaderMap {
-    let text = format!("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-{flags}");
+    let text = format!("00-4bf92f3577b34da6a3ce929d0e0e4736-00f0670000000217-{flags}");
     [("traceparent".parse().unwrap(), HeaderValue::from_str(&text).unwrap())].into_iter().collect()
 }
 

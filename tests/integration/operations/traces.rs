@@ -29,7 +29,7 @@ const GET: &str = "jobwatch.v1.JobStatusService/GetJobStatus";
 
 /// The trace and span of the caller in `traceparent`.
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
-const SPAN: &str = "00f067aa0ba902b7";
+const SPAN: &str = "00f0670000000217";
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))

@@ -99,7 +99,8 @@ struct Member {
 impl WatchSet {
     /// A call without watches yet.
     pub(super) fn new(engine: &Arc<Engine>, caller: Caller, deadline: Option<Instant>) -> Self {
-        Self { engine: Arc::clone(engine), caller, deadline, shared: Arc::default() }
+        let shared = Shared { queue: Arc::new(NotificationQueue::of_call()), ..Shared::default() };
+        Self { engine: Arc::clone(engine), caller, deadline, shared: Arc::new(shared) }
     }
 
     /// Starts a watch. What is wrong with it is that watch's end.

@@ -160,13 +160,7 @@ impl http_body::Body for ObservedBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let Self { body, observed } = &mut *self;
-        let mut poll_body = || Pin::new(&mut *body).poll_frame(cx);
-        let polled = match &observed.span {
-            Some(span) => span.enter(poll_body),
-            None => poll_body(),
-        };
-        let frame = ready!(polled);
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         match &frame {
             Some(Ok(frame)) => {
                 if let Some(code) = frame.trailers_ref().and_then(code) {

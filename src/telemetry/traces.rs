@@ -8,7 +8,7 @@
 //! of a trace of its own, with a link to each call that it serves; each of them, and its
 //! queue wait, has a link to the poll.
 //!
-//! A span is built when it ends, and put into a bounded [queue](export) that a task empties.
+//! A span is built when it ends, and put into a bounded queue that a task empties.
 //! Nothing waits for that task: a span for which there is no room is dropped and counted.
 //! Without a [`Tracer`] nothing of this exists. The engine and the transport know the types
 //! here, and nothing of OpenTelemetry.
@@ -98,6 +98,8 @@ impl Began {
 struct Links {
     contexts: Vec<SpanContext>,
     dropped: u32,
+    /// The last span for which there was no room.
+    last_dropped: Option<SpanId>,
 }
 
 impl Links {
@@ -116,7 +118,7 @@ impl Links {
                 context.is_remote(),
                 TraceState::NONE,
             ));
-        } else {
+        } else if self.last_dropped.replace(context.span_id()) != Some(context.span_id()) {
             self.dropped = self.dropped.saturating_add(1);
         }
         has_room
@@ -124,7 +126,7 @@ impl Links {
 }
 
 impl From<Links> for SpanLinks {
-    fn from(Links { contexts, dropped }: Links) -> Self {
+    fn from(Links { contexts, dropped, .. }: Links) -> Self {
         let mut links = Self::default();
         links.links = contexts.into_iter().map(Link::with_context).collect();
         links.dropped_count = dropped;

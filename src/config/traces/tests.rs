@@ -136,7 +136,7 @@ fn bad_key_is_refused_with_what_to_write() {
         ("ca = \"/no/such/file\"", "traces.ca is a file that can't be read: "),
         ("service_name = \"\"", "traces.service_name has 0 bytes; write 1 to 1024"),
         ("attributes = \"a\"", "traces.attributes can't be used; write a table such as"),
-        ("sampel_ratio = 1", "traces.sampel_ratio is not a key here; did you mean sample_ratio?"),
+        ("sample_ratios = 1", "traces.sample_ratios is not a key here; did you mean sample_ratio?"),
     ] {
         let text =
             problem(&format!("{}{keys}", if keys.starts_with("endpoint") { "" } else { endpoint }), &[]);
@@ -183,9 +183,9 @@ fn example_shows_the_defaults_of_traces() {
     let example = include_str!("../../../jobwatch.example.toml");
     let (_, section) = example.split_once("\n[traces]").unwrap();
     let lines = section.lines().skip(1).take_while(|line| !line.is_empty());
-    let keys: String =
-        lines.filter_map(|line| line.strip_prefix("# ")).map(|line| format!("{line}\n")).collect();
+    let keys: Vec<&str> = lines.filter_map(|line| line.strip_prefix("# ")).collect();
+    let endpoint = keys[0];
+    let keys = keys.join("\n");
     assert_eq!(keys.lines().count(), 9, "{keys}");
-    let endpoint = keys.lines().find(|line| line.starts_with("endpoint")).unwrap();
     assert_eq!(format!("{:?}", traces(&keys, &[])), format!("{:?}", traces(endpoint, &[])));
 }

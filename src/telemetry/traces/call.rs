@@ -71,11 +71,6 @@ impl CallSpan {
         CALL.scope(self.clone(), future)
     }
 
-    /// Works for this call until `work` returns.
-    pub fn enter<T>(&self, work: impl FnOnce() -> T) -> T {
-        CALL.sync_scope(self.clone(), work)
-    }
-
     /// The call has ended with a code of gRPC. Only the first end counts.
     pub fn end(&self, service: &'static str, method: &'static str, code: i32) {
         let Some(polls) = self.polls().take() else { return };

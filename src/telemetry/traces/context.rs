@@ -56,7 +56,7 @@ pub(super) fn traceparent(context: &SpanContext, is_sampled: bool) -> HeaderValu
 mod tests {
     use super::*;
 
-    const VALID: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    const VALID: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f0670000000217-01";
 
     fn read(lines: &[&str], states: &[&str]) -> Option<SpanContext> {
         let mut headers = HeaderMap::new();
@@ -88,14 +88,14 @@ mod tests {
             "",
             "00",
             "00-1-1-01",
-            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "00-00000000000000000000000000000000-00f0670000000217-01",
             "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
-            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-+1",
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more",
-            "00-4bf92f3577b34da6a3ce929d0e0e4736000f067aa0ba902b7-01",
-            "cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01more",
+            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f0670000000217-01",
+            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f0670000000217-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f0670000000217-+1",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f0670000000217-01-more",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736000f0670000000217-01",
+            "cc-4bf92f3577b34da6a3ce929d0e0e4736-00f0670000000217-01more",
         ] {
             assert_eq!(read(&[text], &[]), None, "{text}");
         }

@@ -20,7 +20,7 @@ use opentelemetry_proto::{
         common::tonic::ResourceAttributesWithSchema, trace::tonic::group_spans_by_resource_and_scope,
     },
 };
-use opentelemetry_sdk::trace::SpanData;
+use opentelemetry_sdk::{resource::TelemetryResourceDetector, trace::SpanData};
 use prometheus::IntCounter;
 use tokio::{
     sync::mpsc,
@@ -80,8 +80,6 @@ impl Resource {
             ("service.name", service_name),
             ("service.version", crate::telemetry::build::VERSION),
             ("service.instance.id", &instance),
-            ("telemetry.sdk.name", "opentelemetry"),
-            ("telemetry.sdk.language", "rust"),
         ]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .into();
@@ -119,7 +117,10 @@ impl Exporter {
         let (sender, spans) = mpsc::channel(QUEUE);
         let stop = CancellationToken::new();
         let attributes = resource.0.into_iter().map(|(name, value)| KeyValue::new(name, value));
-        let resource = opentelemetry_sdk::Resource::builder_empty().with_attributes(attributes).build();
+        let resource = opentelemetry_sdk::Resource::builder_empty()
+            .with_detector(Box::new(TelemetryResourceDetector))
+            .with_attributes(attributes)
+            .build();
         let [exported, refused, shutdown] =
             ["exported", "refused", "shutdown"].map(|outcome| metrics().spans(outcome));
         let worker = Worker {

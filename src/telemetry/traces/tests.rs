@@ -11,13 +11,14 @@ fn tracer(sampling: Sampling, queue: usize) -> (Tracer, Receiver<SpanData>) {
 }
 
 fn headers(flags: &str) -> HeaderMap {
-    let text = format!("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-{flags}");
+    let text = format!("00-4bf92f3577b34da6a3ce929d0e0e4736-00f0670000000217-{flags}");
     [("traceparent".parse().unwrap(), HeaderValue::from_str(&text).unwrap())].into_iter().collect()
 }
 
-fn waiter(tracer: &Tracer) -> (CallSpan, Box<Waiter>) {
-    let call = tracer.begin_call(&HeaderMap::new()).unwrap();
-    let waiter = call.enter(Waiter::current).unwrap();
+/// A call that waits.
+async fn waiter(tracer: &Tracer, headers: &HeaderMap) -> (CallSpan, Box<Waiter>) {
+    let call = tracer.begin_call(headers).unwrap();
+    let waiter = call.scope(async { Waiter::current() }).await.unwrap();
     (call, waiter)
 }
 
@@ -50,11 +51,24 @@ async fn links_beyond_the_limit_are_counted() {
     let (tracer, mut spans) = tracer(ALL, 2 * LINKS);
     let poll = tracer.begin_poll(&"backend".into(), 1);
     for _ in 0..LINKS + 3 {
-        let (_call, waiter) = waiter(&tracer);
+        let (_call, waiter) = waiter(&tracer, &HeaderMap::new()).await;
         poll.span().serves(&waiter, None);
         poll.span().serves(&waiter, None);
     }
     poll.end("ok", LINKS + 3);
+    let span = spans.recv().await.unwrap();
+    assert_eq!((span.links.len(), span.links.dropped_count), (LINKS, 3));
+
+    let (call, waiter) = waiter(&tracer, &HeaderMap::new()).await;
+    for _ in 0..LINKS + 3 {
+        let poll = tracer.begin_poll(&"backend".into(), 2);
+        // Once for each of its jobs.
+        poll.span().serves(&waiter, None);
+        poll.span().serves(&waiter, None);
+        poll.end("ok", 1);
+        assert!(spans.recv().await.is_some());
+    }
+    call.end("s", "m", 0);
     let span = spans.recv().await.unwrap();
     assert_eq!((span.links.len(), span.links.dropped_count), (LINKS, 3));
 }
@@ -64,8 +78,8 @@ async fn poll_is_exported_if_a_sampled_call_joins_it_though_the_ratio_says_other
     let (tracer, mut spans) = tracer(Sampling { ratio: 0.0, ..ALL }, 8);
     drop(tracer.begin_poll(&"backend".into(), 1));
     let poll = tracer.begin_poll(&"backend".into(), 1);
-    let call = tracer.begin_call(&headers("01")).unwrap();
-    poll.span().serves(&call.enter(Waiter::current).unwrap(), None);
+    let (call, waiter) = waiter(&tracer, &headers("01")).await;
+    poll.span().serves(&waiter, None);
     poll.end("ok", 1);
     let span = spans.recv().await.unwrap();
     assert_eq!(span.links[0].span_context.span_id(), call.context().span_id());
@@ -90,7 +104,7 @@ async fn poll_that_is_dropped_is_cancelled_and_ends_once() {
 #[tokio::test]
 async fn call_that_has_ended_is_linked_with_no_later_poll() {
     let (tracer, mut spans) = tracer(ALL, 8);
-    let (call, waiter) = waiter(&tracer);
+    let (call, waiter) = waiter(&tracer, &HeaderMap::new()).await;
     call.end("s", "m", 14);
     let poll = tracer.begin_poll(&"backend".into(), 1);
     poll.span().serves(&waiter, None);

@@ -7,7 +7,7 @@ use std::{
 
 use axum::{Router, extract::State, http::HeaderMap, http::StatusCode};
 use jobwatch::{
-    proto::v1::{JobRef, ListBackendsRequest},
+    proto::v1::{AddWatch, JobRef, ListBackendsRequest, WatchJobsRequest, watch_jobs_request},
     simulators::{Effect, Fault, Plan, Simulator, Vendor, credentials},
 };
 use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind, status::StatusCode as SpanStatus};
@@ -29,7 +29,7 @@ const GET: &str = "jobwatch.v1.JobStatusService/GetJobStatus";
 
 /// The trace and span of the caller in `traceparent`.
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
-const SPAN: &str = "00f067aa0ba902b7";
+const SPAN: &str = "00f0670000000217";
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
@@ -102,6 +102,11 @@ async fn call_continues_the_trace_of_its_caller_and_is_linked_with_its_poll() {
     let resource = attributes(&resource.attributes);
     assert_eq!((&*resource["service.name"], &*resource["team"]), ("jobwatch", "jobs"));
     assert_eq!(resource["service.version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(
+        (&*resource["telemetry.sdk.name"], &*resource["telemetry.sdk.language"]),
+        ("opentelemetry", "rust")
+    );
+    assert!(!resource["telemetry.sdk.version"].is_empty());
 }
 
 #[tokio::test]
@@ -178,6 +183,26 @@ async fn watch_is_linked_with_the_poll_of_its_first_status() {
     let first = links(&watch).remove(0);
     let poll = collector.find(|spans| spans.iter().find(|span| id(span) == first).cloned()).await;
     assert_eq!((&*poll.name, links(&poll)), ("poll", vec![id(&watch)]));
+}
+
+#[tokio::test]
+async fn watches_of_one_call_are_linked_with_the_polls_of_their_first_statuses() {
+    let (collector, immuta) = (Collector::grpc().await, simulator(Vendor::Immuta).await);
+    let (program, _) = program_with(&collector.section(""), [Backend::of(&immuta).every(ms(10))]).await;
+    let (requests, receiver) = tokio::sync::mpsc::channel(2);
+    let stream = tokio_stream::wrappers::ReceiverStream::new(receiver);
+    let mut events = guard(program.client().watch_jobs(stream)).await.unwrap().into_inner();
+    for watch_id in [1, 2] {
+        let watch = Some(watch_request(&new_job(&immuta)));
+        let request = Some(watch_jobs_request::Request::Add(AddWatch { watch_id, watch }));
+        requests.send(WatchJobsRequest { request }).await.unwrap();
+        assert_eq!(guard(events.message()).await.unwrap().unwrap().watch_id, watch_id);
+    }
+    drop((requests, events));
+    let call = collector.named("jobwatch.v1.JobStatusService/WatchJobs", 1).await.remove(0);
+    let waits = collector.named("queue wait", 2).await;
+    assert_eq!(links(&call), [links(&waits[0]), links(&waits[1])].concat());
+    assert_ne!(links(&waits[0]), links(&waits[1]));
 }
 
 #[tokio::test]

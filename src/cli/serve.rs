@@ -12,10 +12,6 @@ use super::{
 use crate::{server, telemetry};
 
 /// Runs the gateway.
-///
-/// SIGTERM and SIGINT stop it: it is not ready from then on, accepts calls for
-/// server.drain_delay, ends watches after their newest status, and waits at most
-/// server.drain_timeout for other calls. A second signal ends the process at once.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]

@@ -63,6 +63,10 @@ const EXIT_CODES: &str = "Exit codes:
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the gateway.
+    ///
+    /// SIGTERM and SIGINT stop it: it is not ready from then on, accepts calls for
+    /// server.drain_delay, ends watches after their newest status, and waits at most
+    /// server.drain_timeout for other calls. A second signal ends the process at once.
     Serve(serve::Args),
     /// Validate a configuration and report every problem.
     Check(check::Args),

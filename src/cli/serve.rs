@@ -16,10 +16,6 @@ use crate::{
 
 /// Runs the gateway. SIGHUP, or a change of a file that the configuration is read from,
 /// reloads the configuration.
-///
-/// SIGTERM and SIGINT stop it: it is not ready from then on, accepts calls for
-/// server.drain_delay, ends watches after their newest status, and waits at most
-/// server.drain_timeout for other calls. A second signal ends the process at once.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]

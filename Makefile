@@ -139,5 +139,12 @@ attack: ## Attack the release build, and print the table of docs/security.md
 	JOBWATCH_ATTACK_SCALE=10 JOBWATCH_ATTACK_PROGRAM=$(CURDIR)/target/release/jobwatch $(CARGO) test --locked --all-features \
 		--test integration attacks:: -- --nocapture --test-threads=1 | { grep -oE '\| [A-Za-z].* \|$$|^test result.*|.*FAILED' || true; }
 
+.PHONY: drain
+drain: ## Drain 10,000 streams and restart three gateways in turn, and print the figures of docs/operations.md
+	$(CARGO) build --locked --release --no-default-features
+	JOBWATCH_ATTACK_PROGRAM=$(CURDIR)/target/release/jobwatch $(CARGO) test --locked --all-features --test integration \
+		operations::drain::ten operations::rolling -- --nocapture --test-threads=1 \
+		| { grep -oE '\| [A-Za-z].* \|$$|^test result.*|.*FAILED' || true; }
+
 .PHONY: check
 check: fmt-check spelling toml shell deploy-lint proto-lint licences advisories clippy doc test image-check ## Run all of the above, as CI does

@@ -8,6 +8,7 @@
 Exits with 0 if the job succeeded, with 1 if it ended in another state.
 """
 
+import random
 import sys
 import time
 
@@ -36,8 +37,10 @@ def watch(stub, job):
         except grpc.RpcError as error:
             if error.code() not in TRANSIENT:
                 raise
-            print(f"... {error.details()}; again in {pause} s", file=sys.stderr)
-            time.sleep(pause)
+            # Thousands of clients may have lost the same server: they don't come back together.
+            wait = pause * random.uniform(0.5, 1.5)
+            print(f"... {error.details()}; again in {wait:.1f} s", file=sys.stderr)
+            time.sleep(wait)
             pause = min(2 * pause, 30)
 
 

@@ -3,7 +3,7 @@
 //! | path | response |
 //! | --- | --- |
 //! | `GET /livez` | 200 while the process runs |
-//! | `GET /readyz` | 200 while calls are accepted, else 503; JSON that says why |
+//! | `GET /readyz` | 200 from the start to the shutdown, else 503; JSON that says why |
 //! | `GET /metrics` | Prometheus text format |
 //! | `GET /log-level` | the filter of the log |
 //! | `PUT /log-level` | replaces it; only from this machine |
@@ -47,7 +47,7 @@ const BODY: usize = 4 << 10;
 /// Most requests at once; further ones wait.
 const REQUESTS: usize = 16;
 
-/// Whether calls are accepted.
+/// Whether clients should send calls.
 #[derive(Clone, Debug, Default)]
 pub struct Readiness(Arc<AtomicU8>);
 
@@ -58,7 +58,7 @@ pub enum Phase {
     Starting,
     /// It accepts calls.
     Ready,
-    /// It ends its calls.
+    /// It shuts down. Calls are still accepted during `server.drain_delay`.
     Draining,
 }
 

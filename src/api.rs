@@ -19,14 +19,18 @@ use crate::{
 };
 
 mod batch;
+mod connection_end;
 mod convert;
 mod download;
 mod inspect;
 mod limits;
 mod request;
+mod retry;
 mod status;
 mod watch;
 
+use connection_end::Expiry;
+pub use connection_end::{ConnectionEnd, of_expired_connection};
 pub use limits::{LONGEST_REQUEST, request_limits};
 use request::{InvalidField, Refusal};
 pub use status::{
@@ -144,6 +148,7 @@ impl<E: JobStatuses> JobStatusService for Service<E> {
     ) -> Result<Response<served::GetJobStatusResponse>, Status> {
         let arrived = Instant::now();
         let (grant, deadline) = (grant(&request), deadline(request.extensions()));
+        let mut expiry = Expiry::of(request.extensions());
         let pb::GetJobStatusRequest { job, view, max_age, wait } = request.into_inner();
         let job = self.job(job, "job", (&grant, Right::Read))?;
         let view = request::view(view)?;
@@ -157,7 +162,7 @@ impl<E: JobStatuses> JobStatusService for Service<E> {
             parts: view.parts(),
             caller: caller(&grant),
         };
-        let outcome = self.engine.get(&job, options).await;
+        let outcome = expiry.unless_expired(self.engine.get(&job, options)).await.flatten();
         let latest = outcome.map_err(|failure| self.failed(&failure, &job, "job", &grant))?;
         metrics().status_returned(latest.at.elapsed());
         Ok(limits::compressed_if_large(served::GetJobStatusResponse {
@@ -171,6 +176,7 @@ impl<E: JobStatuses> JobStatusService for Service<E> {
     ) -> Result<Response<served::BatchGetStatusesResponse>, Status> {
         let arrived = Instant::now();
         let (grant, deadline) = (grant(&request), deadline(request.extensions()));
+        let mut expiry = Expiry::of(request.extensions());
         let pb::BatchGetStatusesRequest { jobs, view, max_age, wait } = request.into_inner();
         if jobs.is_empty() || jobs.len() > self.batch_size {
             let reason = format!("holds {} jobs; name 1 to {}", jobs.len(), self.batch_size);
@@ -197,7 +203,8 @@ impl<E: JobStatuses> JobStatusService for Service<E> {
             })
             .collect();
         let valid: Vec<JobRef> = refs.iter().filter_map(|job| job.as_ref().ok().cloned()).collect();
-        let mut outcomes = self.engine.batch_get(&valid, options).await.into_iter();
+        let outcomes = expiry.unless_expired(self.engine.batch_get(&valid, options)).await;
+        let mut outcomes = outcomes.map_err(|failure| status::of_call(&failure))?.into_iter();
         let results = jobs.into_iter().zip(refs).enumerate().map(|(index, (requested, job))| {
             let outcome = job.and_then(|job| match outcomes.next() {
                 Some(Ok(latest)) => Ok(convert::status(job, latest, view)),
@@ -219,10 +226,11 @@ impl<E: JobStatuses> JobStatusService for Service<E> {
         request: Request<pb::WatchJobRequest>,
     ) -> Result<Response<Self::WatchJobStream>, Status> {
         let (grant, deadline) = (grant(&request), deadline(request.extensions()));
+        let expiry = Expiry::of(request.extensions());
         let (job, options) = self.watch_request(request.into_inner(), deadline, "", &grant)?;
         let watch = self.engine.watch(&job, caller(&grant), &options);
         let watch = watch.map_err(|failure| self.failed(&failure, &job, "job", &grant))?;
-        Ok(limits::not_compressed(watch::events(watch, job)))
+        Ok(limits::not_compressed(watch::events(watch, job, expiry)))
     }
 
     async fn watch_jobs(
@@ -231,7 +239,9 @@ impl<E: JobStatuses> JobStatusService for Service<E> {
     ) -> Result<Response<Self::WatchJobsStream>, Status> {
         let grant = grant(&request);
         let watches = self.engine.watch_set(caller(&grant), deadline(request.extensions()));
-        Ok(limits::not_compressed(watch::call_events(self.clone(), watches, grant, request.into_inner())))
+        let expiry = Expiry::of(request.extensions());
+        let events = watch::call_events(self.clone(), watches, grant, expiry, request.into_inner());
+        Ok(limits::not_compressed(events))
     }
 
     async fn download_artifact(

@@ -26,6 +26,7 @@ use crate::vendors::{BaseUrl, Scheme, SignIn, VendorConfig};
 mod access;
 mod admin;
 mod credentials;
+mod drain;
 mod effective;
 mod environment;
 mod file;
@@ -84,6 +85,20 @@ pub struct Server {
     /// How long a poll waits for others to share its upstream request.
     #[serde(with = "Milliseconds::<0, SECOND>")]
     pub collection_window: Duration,
+    /// How long calls are still accepted after a shutdown began, while the server is not
+    /// ready any more.
+    #[serde(with = "Milliseconds::<0, HOUR>")]
+    pub drain_delay: Duration,
+    /// How long calls in progress may take after that.
+    #[serde(with = "Milliseconds::<0, HOUR>")]
+    pub drain_timeout: Duration,
+    /// How old a connection may be before it takes no further calls, give or take a tenth;
+    /// zero for no limit.
+    #[serde(with = "Milliseconds::<0, { 30 * DAY }>")]
+    pub max_connection_age: Duration,
+    /// How long its calls in progress may take after that.
+    #[serde(with = "Milliseconds::<0, DAY>")]
+    pub max_connection_age_grace: Duration,
 }
 
 /// Files of the server's TLS identity.
@@ -287,7 +302,7 @@ impl Config {
 
     /// Settings that are valid but probably a mistake; one line each.
     pub fn warnings(&self) -> Vec<String> {
-        let mut warnings = Vec::new();
+        let mut warnings: Vec<String> = self.server.drain_warning().into_iter().collect();
         for backend in &self.backends {
             let Some(secret) = backend.credentials.secret() else { continue };
             let texts = secret.warnings(secret.value()).into_iter();
@@ -315,6 +330,10 @@ impl Default for Server {
             allow_plaintext: false,
             default_deadline: Duration::from_mins(1),
             collection_window: Duration::from_millis(5),
+            drain_delay: Duration::ZERO,
+            drain_timeout: Duration::from_secs(20),
+            max_connection_age: Duration::ZERO,
+            max_connection_age_grace: Duration::from_mins(1),
         }
     }
 }

@@ -180,7 +180,10 @@ pub struct Engine {
     memory: Arc<Memory>,
     quotas: Quotas,
     clock: Clock,
+    /// Ends watches, after the newest status of each.
     shutdown: CancellationToken,
+    /// Ends the other calls.
+    calls_end: CancellationToken,
     /// Ends all polls.
     stop: CancellationToken,
     /// A task that polls has ended by itself.
@@ -342,6 +345,9 @@ pub enum Failure {
     /// The server stops.
     #[error("the server is shutting down; call again")]
     ShuttingDown,
+    /// The call's connection is too old.
+    #[error("the connection is older than server.max_connection_age; call again over a new one")]
+    ConnectionExpired,
     /// The backend was removed from the configuration, or its settings were replaced.
     #[error("the backend's configuration has changed; call again")]
     BackendRetired,
@@ -386,7 +392,9 @@ impl Failure {
 }
 
 impl Engine {
-    /// An engine without backends, and the owner of the tasks that will poll them.
+    /// An engine without backends, and the owner of the tasks that will poll them. Watches
+    /// end at `shutdown`, each after its newest status. Calls and downloads go on until
+    /// [`end_calls`](Self::end_calls), and their jobs are polled until then.
     pub fn new(limits: EngineLimits, shutdown: CancellationToken) -> (Arc<Self>, PollTasks) {
         let cached = TERMINAL_BYTES.min(limits.memory.status_bytes / TERMINAL_SHARE);
         let cache = TerminalCache::new(cached, TERMINAL_AGE);
@@ -397,11 +405,17 @@ impl Engine {
             quotas: Quotas::new(limits.watches),
             clock: Clock { observer: ObserverId(rand::random()), epoch: Instant::now() },
             shutdown,
+            calls_end: CancellationToken::new(),
             stop: stop.clone(),
             failed: failed.clone(),
         };
         let tasks = PollTasks { stop, failed };
         (Arc::new(engine), tasks)
+    }
+
+    /// Ends the calls and downloads that are still open, with [`Failure::ShuttingDown`].
+    pub fn end_calls(&self) {
+        self.calls_end.cancel();
     }
 
     /// Starts a backend, at any time. One of the same name is retired.

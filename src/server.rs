@@ -2,11 +2,11 @@
 
 use std::{io, net::SocketAddr, num::NonZeroUsize, sync::Arc, time::Duration};
 
+use futures_util::FutureExt;
 use thiserror::Error;
-use tokio::{net::TcpListener, time::timeout};
+use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tonic::service::Routes;
-use tonic_health::ServingStatus;
 use tracing::{info, warn};
 
 use crate::{
@@ -15,18 +15,18 @@ use crate::{
     api::Service,
     config::{Backend, Config, IDLE_CONNECTION_BYTES},
     engine::{BackendSetup, Engine, EngineLimits, MemoryLimits, PollInterval, PollPlan, WatchLimits},
-    proto::{
-        self,
-        served::job_status_service_server::{JobStatusServiceServer, SERVICE_NAME},
-    },
+    proto::{self, served::job_status_service_server::JobStatusServiceServer},
     telemetry::build,
     transport::{Backoff, Endpoint, RateLimiter, ResponseBudget, SetupError},
 };
 
 mod call;
 mod connection;
+mod connection_age;
 mod descriptors;
 mod dispatch;
+mod drain;
+mod expiring_body;
 mod listener;
 mod messages;
 mod observe;
@@ -37,17 +37,15 @@ mod upkeep;
 mod usage;
 mod wire;
 
+use connection_age::AgeLimit;
 use dispatch::Dispatch;
-use listener::Listener;
+use drain::Drain;
+use listener::{Limits, Listener};
 use rotation::Rotation;
 use tls::Tls;
 pub use tls::TlsError;
 use upkeep::Upkeep;
 use usage::{Room, Usage};
-
-/// How long open calls may continue after the shutdown began. Calls that wait for a
-/// vendor end at once, so only a client that does not read reaches this limit.
-const DRAIN: Duration = Duration::from_secs(8);
 
 /// Why the server can't start or continue.
 #[derive(Debug, Error)]
@@ -85,8 +83,9 @@ pub enum ServeError {
     Tls(#[from] TlsError),
 }
 
-/// Serves `config` on `listener` until `shutdown` is cancelled, then lets open
-/// calls end. Returns within ten seconds of the cancellation.
+/// Serves `config` on `listener` until `shutdown` is cancelled, then drains. Returns when the
+/// last connection has ended, and within five seconds after `server.drain_delay` and
+/// `server.drain_timeout`.
 pub async fn run(
     listener: TcpListener,
     shutdown: CancellationToken,
@@ -108,7 +107,8 @@ pub async fn run(
             jobs: limits.jobs,
         },
     };
-    let (engine, poll_tasks) = Engine::new(engine_limits, shutdown.clone());
+    let draining = CancellationToken::new();
+    let (engine, poll_tasks) = Engine::new(engine_limits, draining.clone());
     let names: Vec<String> = backends.iter().map(|backend| backend.name.to_string()).collect();
     let mut rotation = Rotation::default();
     let response_budget = ResponseBudget::new(usize::try_from(limits.response_bytes).unwrap_or(usize::MAX));
@@ -139,10 +139,16 @@ pub async fn run(
     let service = Service::new(Arc::clone(&engine), limits.batch_size, server.default_deadline)
         .with_message_bytes(limits.message_bytes);
 
-    let (mut health, health_service) = tonic_health::server::health_reporter();
+    let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<JobStatusServiceServer<Service<Engine>>>().await;
-    let upkeep = Upkeep { engine, health: health.clone(), publishes_backends: access.is_open() };
-    let upkeep = AbortOnDropHandle::new(tokio::spawn(upkeep.run()));
+    let upkeep = Upkeep {
+        engine: Arc::clone(&engine),
+        health,
+        publishes_backends: access.is_open(),
+        shutdown: shutdown.clone(),
+        draining: draining.clone(),
+    };
+    let _upkeep = AbortOnDropHandle::new(tokio::spawn(upkeep.run()));
 
     let others = Routes::new(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
@@ -153,9 +159,13 @@ pub async fn run(
     let dispatch = Dispatch::new(service, Arc::clone(&access), others, log.access);
     let address = listener.local_addr()?;
     let usage = Usage::new(room);
-    let at_most = (connections, limits.streams_per_connection);
-    let serving = Listener::new(listener, at_most, &usage, dispatch, tls).run(shutdown.clone());
-    let mut serving = std::pin::pin!(serving);
+    let at_most = Limits {
+        connections,
+        streams: limits.streams_per_connection,
+        age: AgeLimit::new(server.max_connection_age, server.max_connection_age_grace),
+    };
+    let serving = Listener::new(listener, at_most, &usage, dispatch, tls).run(draining.clone());
+    let mut serving = std::pin::pin!(serving.fuse());
     info!(
         %address,
         backends = names.join(","),
@@ -174,21 +184,12 @@ pub async fn run(
         () = &mut serving => {}
         () = poll_tasks.failed() => return Err(ServeError::PollTask),
     }
-    readiness.set(Phase::Draining);
-    info!(drain_s = DRAIN.as_secs(), "shutdown began");
-    drop(upkeep);
-    // Notify the health watches, then end them: they have no end of their own.
-    for service in ["", SERVICE_NAME] {
-        health.set_service_status(service, ServingStatus::NotServing).await;
-        health.clear_service_status(service).await;
+    let drain =
+        Drain { server: &server, readiness: &readiness, engine: &engine, usage: &usage, draining: &draining };
+    tokio::select! {
+        () = drain.run(serving) => Ok(()),
+        () = poll_tasks.failed() => Err(ServeError::PollTask),
     }
-    if timeout(DRAIN, serving).await.is_err() {
-        usage.close();
-        warn!(drain_s = DRAIN.as_secs(), "open calls were cancelled after the drain");
-    }
-    drop(poll_tasks);
-    info!("stopped");
-    Ok(())
 }
 
 /// How many connections there may be, and what they may take. Logs both.

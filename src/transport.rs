@@ -44,7 +44,7 @@ use credentials::{Credentials, Purpose};
 pub use document::Document;
 pub use download::{File, Files};
 use failover::{Failover, Standby};
-use http_client::HttpClient;
+use http_client::{HttpClient, NamesJobs};
 pub use rate_limiter::{Permit, RateLimiter};
 pub use response_budget::{DEFAULT_RESPONSE_BYTES, Reservation, ResponseBudget};
 pub use upstream::{PollResponse, Upstream};
@@ -135,15 +135,22 @@ impl Endpoint {
         permit: &mut Permit,
     ) -> Result<PollResponse, BackendFault> {
         let mut is_repeat = false;
+        let names_jobs = |response: &_| adapter.names_jobs(jobs, response);
+        // Only a tag can be named: an id that a response holds may be another cluster's.
+        let names_jobs: NamesJobs<'_> =
+            if jobs.iter().all(|job| job.tag.is_some()) { Some(&names_jobs) } else { None };
         loop {
             let authorization =
                 self.credentials.authorization(&**adapter, http, Purpose::Poll, permit).await?;
-            let mut request = adapter.request(jobs);
-            if let Some(value) = &authorization.header {
-                request.headers_mut().insert(header::AUTHORIZATION, value.clone());
-            }
+            let request = || {
+                let mut request = adapter.request(jobs);
+                if let Some(value) = &authorization.header {
+                    request.headers_mut().insert(header::AUTHORIZATION, value.clone());
+                }
+                request
+            };
             // The room of a rejected response is released before the token is refreshed.
-            let outcome = match http.send(request, permit).await {
+            let outcome = match http.send_about(&request, names_jobs, permit).await {
                 Ok((response, room)) => adapter.split(jobs, &response).map(|elements| (elements, room)),
                 Err(fault) => Err(fault),
             };
@@ -169,12 +176,11 @@ impl Upstream for Endpoint {
         jobs: &'a [JobRef],
         mut permit: Permit,
     ) -> BoxFuture<'a, Result<PollResponse, BackendFault>> {
-        Box::pin(async move {
-            match &self.failover {
-                None => self.poll_at(&self.adapter, &self.http, jobs, &mut permit).await,
-                Some(failover) => self.poll_with_failover(failover, jobs, permit).await,
-            }
-        })
+        // Two boxes: the future of a failover is larger.
+        match &self.failover {
+            None => Box::pin(async move { self.poll_at(&self.adapter, &self.http, jobs, &mut permit).await }),
+            Some(failover) => Box::pin(self.poll_with_failover(failover, jobs, permit)),
+        }
     }
 
     fn credentials_rotated(&self) -> BoxFuture<'_, ()> {

@@ -57,9 +57,10 @@ pub const KINDS: &[&VendorKind] =
 pub struct Capabilities {
     /// Most jobs that one request can poll.
     pub max_batch: NonZeroUsize,
-    /// Whether a response names the jobs that it is about, so that
+    /// Whether each response names the jobs that it is about, so that
     /// [`Adapter::split`] recognizes the response to another request. If not, the transport
-    /// checks what comes over a connection that was used before.
+    /// checks what comes over a connection that was used before, unless
+    /// [`Adapter::names_jobs`].
     pub identifies_jobs: bool,
     /// Whether jobs have files that can be downloaded.
     pub files: bool,
@@ -121,6 +122,12 @@ pub trait Adapter: Debug + Send + Sync + 'static {
     /// vendor has such a page.
     fn login_at(&self) -> Option<&BaseUrl> {
         None
+    }
+
+    /// Whether the response to a request for these jobs names them, where
+    /// [`Capabilities::identifies_jobs`] does not hold for each response.
+    fn names_jobs(&self, _jobs: &[JobRef], _response: &Response<Bytes>) -> bool {
+        false
     }
 
     /// Reads one element of [`split`](Self::split). Pure and total: the same job and bytes

@@ -141,7 +141,7 @@ fn bounds(sheet: &Sheet, admin: &Admin) -> Result {
         ),
         (
             "jobwatch_ready",
-            "1 while calls are accepted, else 0.",
+            "1 from the start to the shutdown, else 0.",
             Some(f64::from(u8::from(admin.readiness.get() == super::Phase::Ready))),
         ),
     ] {

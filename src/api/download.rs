@@ -3,7 +3,7 @@
 use futures_util::{StreamExt, stream};
 use tonic::{Request, Response, Status};
 
-use super::{Events, Service, caller, deadline, grant, limits, request::InvalidField, status};
+use super::{Events, Expiry, Service, caller, deadline, grant, limits, request::InvalidField, status};
 use crate::{
     access::Right,
     engine::{Download, DownloadFailure, DownloadOptions, FileVersion, JobStatuses},
@@ -20,6 +20,7 @@ impl<E: JobStatuses> Service<E> {
         request: Request<pb::DownloadArtifactRequest>,
     ) -> Result<Response<Events<pb::DownloadArtifactResponse>>, Status> {
         let (grant, deadline) = (grant(&request), deadline(request.extensions()));
+        let mut expiry = Expiry::of(request.extensions());
         let pb::DownloadArtifactRequest { job, artifact_id, offset, if_version } = request.into_inner();
         let job = self.job(job, "job", (&grant, Right::Download))?;
         if !(1..=LONGEST_ID).contains(&artifact_id.len()) {
@@ -38,22 +39,24 @@ impl<E: JobStatuses> Service<E> {
             })?),
         };
         let options = DownloadOptions { artifact_id, offset, version, deadline, caller: caller(&grant) };
-        let download = self.engine.download(&job, options).await;
+        let download = expiry.unless_expired(self.engine.download(&job, options)).await;
+        let download = download.map_err(DownloadFailure::Call).flatten();
         let download = download.map_err(|failure| match failure {
             DownloadFailure::Call(failure) => self.failed(&failure, &job, "job", &grant),
             failure => status::of_download(&failure, &job),
         })?;
         let first = pb::DownloadArtifactResponse { info: Some(info(&download)), data: bytes::Bytes::new() };
         let usage = grant.usage().cloned();
-        let pieces = stream::unfold(download, move |mut download| {
+        let pieces = stream::unfold((download, expiry), move |(mut download, mut expiry)| {
             let (job, usage) = (job.clone(), usage.clone());
             async move {
-                let piece = download.next().await?;
+                let piece = expiry.unless_expired(download.next()).await.map_err(DownloadFailure::Call);
+                let piece = piece.transpose()?.flatten();
                 if let (Some(usage), Ok(piece)) = (&usage, &piece) {
                     usage.send(piece.len()).await;
                 }
                 let piece = piece.map(|data| pb::DownloadArtifactResponse { info: None, data });
-                Some((piece.map_err(|failure| status::of_download(&failure, &job)), download))
+                Some((piece.map_err(|failure| status::of_download(&failure, &job)), (download, expiry)))
             }
         });
         Ok(limits::not_compressed(Box::pin(stream::iter([Ok(first)]).chain(pieces))))

@@ -8,7 +8,10 @@ use tokio::time::Instant;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use super::request::{InvalidField, Refusal};
+use super::{
+    request::{InvalidField, Refusal},
+    retry,
+};
 use crate::{
     access::{RateExceeded, Refused},
     engine::{DownloadFailure, Failure, Interruption, LatestStatus},
@@ -26,8 +29,8 @@ const LONGEST_LIST: usize = 1024;
 /// Domain of every ErrorInfo.
 const DOMAIN: &str = "jobwatch";
 
-/// Delay before the next call to a server that is shutting down.
-const SHUTDOWN_RETRY: Duration = Duration::from_secs(1);
+/// Delay before the next call where the server can't answer for a moment.
+const SOON: Duration = Duration::from_secs(1);
 
 impl From<InvalidField> for Status {
     fn from(invalid: InvalidField) -> Self {
@@ -91,12 +94,17 @@ pub(super) fn of_failure(failure: &Failure, job: &JobRef, field: &str) -> Status
         Failure::InvalidRequest { field, reason } => return InvalidField::new(field, reason).into(),
         Failure::BackendRetired => {
             let mut details = info("BACKEND_RETIRED", metadata);
-            details.set_retry_info(Some(SHUTDOWN_RETRY));
+            details.set_retry_info(Some(SOON));
             (Code::Unavailable, details)
         }
         Failure::ShuttingDown => {
             let mut details = info("SHUTTING_DOWN", metadata);
-            details.set_retry_info(Some(SHUTDOWN_RETRY));
+            details.set_retry_info(Some(retry::after_shutdown(rand::random())));
+            (Code::Unavailable, details)
+        }
+        Failure::ConnectionExpired => {
+            let mut details = info("CONNECTION_EXPIRED", metadata);
+            details.set_retry_info(Some(retry::after_connection(rand::random())));
             (Code::Unavailable, details)
         }
         Failure::TooManyWatches { key, limit } => {
@@ -150,8 +158,8 @@ pub(super) fn of_unknown_backend(job: &JobRef, known: impl Iterator<Item = Arc<s
 pub(super) fn log_watch_end(status: &Status, job: &JobRef) {
     static LINES: Sampled = Sampled::new(10);
     let reason = status.get_details_error_info().map(|info| info.reason).unwrap_or_default();
-    // The log has the shutdown itself.
-    if reason == "SHUTTING_DOWN" {
+    // The log has the shutdown itself, and the age of connections is no error.
+    if matches!(&*reason, "SHUTTING_DOWN" | "CONNECTION_EXPIRED") {
         return;
     }
     if let Some(left_out) = LINES.next_line() {
@@ -175,7 +183,7 @@ pub fn of_refused(refused: &Refused) -> Status {
     };
     let mut details = info(reason, HashMap::new());
     if code == Code::Unavailable {
-        details.set_retry_info(Some(SHUTDOWN_RETRY));
+        details.set_retry_info(Some(SOON));
     }
     Status::with_error_details(code, refused.to_string(), details)
 }
@@ -204,7 +212,7 @@ pub fn of_full_connection() -> Status {
     let message = "the connection's calls hold as many bytes as limits.connection_bytes allows; \
                    read their responses, or make fewer calls at once";
     details.add_quota_failure_violation("limits.connection_bytes", message);
-    details.set_retry_info(Some(SHUTDOWN_RETRY));
+    details.set_retry_info(Some(SOON));
     Status::with_error_details(Code::ResourceExhausted, message, details)
 }
 
@@ -454,7 +462,6 @@ mod tests {
             (backend(FaultKind::Forbidden), Code::FailedPrecondition, "BACKEND_FORBIDDEN", "", None),
             (Failure::Deadline, Code::DeadlineExceeded, "DEADLINE_EXCEEDED", "", None),
             (invalid_field(), Code::InvalidArgument, "INVALID_REQUEST", "add.watch_id", None),
-            (Failure::ShuttingDown, Code::Unavailable, "SHUTTING_DOWN", "", Some(SHUTDOWN_RETRY)),
             (watches, Code::ResourceExhausted, "TOO_MANY_WATCHES", "limits.watches", None),
             (Failure::Overloaded { retry_in }, Code::ResourceExhausted, "BACKEND_OVERLOADED", "", retry),
             (bytes("limits.message_bytes"), Code::ResourceExhausted, "TOO_MANY_BYTES", "limits.message_bytes", None),
@@ -477,6 +484,28 @@ mod tests {
             assert_eq!(is_quota, code == Code::ResourceExhausted, "{reason}");
             assert_eq!(details.retry_info().and_then(|retry| retry.retry_delay), retry_in, "{reason}");
             assert!(!status.message().is_empty());
+        }
+    }
+
+    #[test]
+    fn calls_that_the_server_ends_may_be_repeated_after_a_wait_of_their_own() {
+        let of = |failure: &Failure| of_failure(failure, &JobRef::new("b", "j"), "job");
+        for (failure, reason, most) in [
+            (Failure::ShuttingDown, "SHUTTING_DOWN", 5000),
+            (Failure::ConnectionExpired, "CONNECTION_EXPIRED", 1000),
+        ] {
+            let waits: std::collections::BTreeSet<_> = (0..100)
+                .map(|_| {
+                    let status = of(&failure);
+                    let details = status.get_error_details();
+                    assert_eq!(
+                        (status.code(), &*details.error_info().unwrap().reason),
+                        (Code::Unavailable, reason)
+                    );
+                    details.retry_info().unwrap().retry_delay.unwrap()
+                })
+                .collect();
+            assert!(waits.len() > 50 && *waits.last().unwrap() <= Duration::from_millis(most), "{waits:?}");
         }
     }
 

@@ -10,7 +10,7 @@ use tokio_stream::StreamExt;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Streaming;
 
-use super::{Events, Service, convert, request::InvalidField, status};
+use super::{Events, Expiry, Service, convert, request::InvalidField, status};
 use crate::{
     access::Grant,
     engine::{End, Failure, JobStatuses, Outcome, Watch, WatchSet},
@@ -22,9 +22,12 @@ use crate::{
 };
 
 /// The events of one watch.
-pub(super) fn events(watch: Watch, job: JobRef) -> Events<served::WatchJobResponse> {
-    let mut watch = watch;
+pub(super) fn events(watch: Watch, job: JobRef, expiry: Expiry) -> Events<served::WatchJobResponse> {
+    let (mut watch, mut expiry) = (watch, expiry);
     Box::pin(stream::poll_fn(move |cx| {
+        if expiry.has_come(cx) {
+            watch.expire();
+        }
         let event = ready!(watch.poll_next(cx));
         Poll::Ready(event.map(|event| match event {
             Ok(update) => Ok(convert::update(&job, update)),
@@ -42,6 +45,7 @@ pub(super) fn call_events<E: JobStatuses>(
     service: Service<E>,
     watches: WatchSet,
     grant: Grant,
+    expiry: Expiry,
     requests: Streaming<pb::WatchJobsRequest>,
 ) -> Events<served::WatchJobsResponse> {
     let reader = AbortOnDropHandle::new(tokio::spawn(read_requests(
@@ -50,13 +54,19 @@ pub(super) fn call_events<E: JobStatuses>(
         grant.clone(),
         requests,
     )));
-    Box::pin(stream::unfold(Some((watches, reader, service, grant)), |call| async move {
-        let (watches, reader, service, grant) = call?;
-        match watches.next().await? {
+    Box::pin(stream::unfold(Some((watches, reader, service, grant, expiry)), |call| async move {
+        let (watches, reader, service, grant, mut expiry) = call?;
+        let next = if let Ok(next) = expiry.unless_expired(watches.next()).await {
+            next
+        } else {
+            watches.expire();
+            watches.next().await
+        };
+        match next? {
             Ok((watch_id, outcome)) => {
                 let outcome = Some(to_proto(outcome, &service, &grant));
                 let response = served::WatchJobsResponse { watch_id, outcome };
-                Some((Ok(response), Some((watches, reader, service, grant))))
+                Some((Ok(response), Some((watches, reader, service, grant, expiry))))
             }
             Err(failure) => Some((Err(status::of_call(&failure)), None)),
         }

@@ -108,6 +108,9 @@ fn advice(reason: &str, code: Code) -> &'static str {
             "use fewer at once, or have the operator raise the limit"
         }
         "READER_STALLED" => "resume with --offset; see download --help",
+        "CONNECTION_EXPIRED" => {
+            "try again{in}; the gateway ends old connections, see server.max_connection_age"
+        }
         "SHUTTING_DOWN" => "try again{in}; the gateway is shutting down",
         _ => match code {
             Code::Unavailable => "try again{in}",

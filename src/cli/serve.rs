@@ -1,5 +1,7 @@
 //! `jobwatch serve`: the gateway itself.
 
+use std::io;
+
 use tokio::{net::TcpListener, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -10,6 +12,10 @@ use super::{
 use crate::{server, telemetry};
 
 /// Runs the gateway.
+///
+/// SIGTERM and SIGINT stop it: it is not ready from then on, accepts calls for
+/// server.drain_delay, ends watches after their newest status, and waits at most
+/// server.drain_timeout for other calls. A second signal ends the process at once.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -38,7 +44,9 @@ impl Args {
             Failure::Usage(format!("server.listen {} can't be listened on: {error}", config.server.listen))
         })?;
         let shutdown = CancellationToken::new();
-        let signals = tokio::spawn(stop_on_signal(shutdown.clone()));
+        let signals =
+            Signals::new().map_err(|error| Failure::Usage(format!("signals can't be received: {error}")))?;
+        let signals = tokio::spawn(stop_on_signal(signals, shutdown.clone()));
         let served = server::run(listener, shutdown, config).await;
         signals.abort();
         served.map(|()| Exit::Succeeded).map_err(|error| Failure::Usage(error.to_string()))
@@ -46,15 +54,52 @@ impl Args {
 }
 
 /// The first SIGTERM or SIGINT starts a graceful shutdown, the second one exits at once.
-pub(super) async fn stop_on_signal(shutdown: CancellationToken) {
-    signalled().await;
+async fn stop_on_signal(mut signals: Signals, shutdown: CancellationToken) {
+    signals.next().await;
     shutdown.cancel();
     tracing::info!("shutdown requested");
-    signalled().await;
+    signals.next().await;
     std::process::exit(Exit::Interrupted.code().into());
 }
 
+/// SIGTERM and SIGINT. None is lost between two calls of [`next`](Self::next).
+#[cfg(unix)]
+struct Signals([signal::unix::Signal; 2]);
+
+#[cfg(unix)]
+impl Signals {
+    fn new() -> io::Result<Self> {
+        let on = |kind| signal::unix::signal(kind);
+        Ok(Self([on(signal::unix::SignalKind::terminate())?, on(signal::unix::SignalKind::interrupt())?]))
+    }
+
+    async fn next(&mut self) {
+        let Self([terminate, interrupt]) = self;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    }
+}
+
+/// Ctrl-C.
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    #[expect(clippy::unnecessary_wraps, reason = "elsewhere it can fail")]
+    fn new() -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    async fn next(&mut self) {
+        signalled().await;
+    }
+}
+
 /// Waits for SIGTERM or SIGINT.
+#[cfg(any(feature = "demo", not(unix)))]
 pub(super) async fn signalled() {
     #[cfg(unix)]
     if let Ok(mut term) = signal::unix::signal(signal::unix::SignalKind::terminate()) {

@@ -155,6 +155,7 @@ impl Checker<'_> {
             self.tls(tls);
         }
         self.plaintext(&keys.server);
+        keys.server.check_drain(&mut self.problems);
         keys.log.check(&mut self.problems);
         keys.admin.check(keys.server.listen, &mut self.problems);
         keys.access.check(keys.server.tls.as_ref(), &mut self.problems);

@@ -74,6 +74,10 @@ fn unset_key_has_its_documented_default() {
     assert_eq!(config.server.listen.to_string(), "127.0.0.1:50051");
     assert_eq!(config.server.default_deadline, Duration::from_mins(1));
     assert_eq!(config.server.collection_window, Duration::from_millis(5));
+    let server = &config.server;
+    let times = [server.drain_delay, server.drain_timeout, server.max_connection_age];
+    assert_eq!(times.map(|time| time.as_secs()), [0, 20, 0]);
+    assert_eq!(server.max_connection_age_grace, Duration::from_mins(1));
     assert_eq!(config.limits.watches, 2_000_000);
     let poll = &config.backends[0].poll;
     assert_eq!(poll.min_interval, Duration::from_secs(1));
@@ -498,7 +502,7 @@ fn section_problem_names_key_and_remedy() {
         ("server.lisen = \"\"", "server.lisen is not a key here; did you mean listen?"),
         (
             "server.colour = \"\"",
-            "server.colour is not a key here; write one of listen, tls, allow_plaintext, default_deadline, collection_window",
+            "server.colour is not a key here; write one of listen, tls, allow_plaintext, default_deadline, collection_window, drain_delay, drain_timeout, max_connection_age, max_connection_age_grace",
         ),
         ("server = 1", "server is not a table; write [server]"),
         (
@@ -620,7 +624,7 @@ fn variable_that_names_no_key_is_refused() {
         (
             "JOBWATCH__SERVER__PORT",
             "x",
-            "JOBWATCH__SERVER__PORT sets nothing; the keys of server are allow_plaintext, collection_window, default_deadline, listen, tls",
+            "JOBWATCH__SERVER__PORT sets nothing; the keys of server are allow_plaintext, collection_window, default_deadline, drain_delay, drain_timeout, listen, max_connection_age, max_connection_age_grace, tls",
         ),
         (
             "JOBWATCH__BACKENDS__OTHER__BASE_URL",

@@ -54,9 +54,6 @@ const READER_TIMEOUT: Duration = Duration::from_mins(10);
 const SLOW: Duration = Duration::from_mins(1);
 const LOOK: Duration = Duration::from_secs(1);
 
-/// How long downloads may go on at shutdown; the server waits a little longer.
-const DRAIN: Duration = Duration::from_secs(7);
-
 /// The artifact id of every job's result.
 pub const RESULT: &str = "jobwatch:result";
 
@@ -203,7 +200,7 @@ impl Engine {
         let wanted = Wanted { offset, version };
         let report = Reporter { job: job.clone(), artifact_id, retry: downloads.retry };
         let opened_by = deadline.unwrap_or_else(|| Instant::now() + OPEN_TIMEOUT);
-        let must_end = must_end(Some(opened_by), self.shutdown.clone());
+        let must_end = must_end(Some(opened_by), self.calls_end.clone());
         let opened = async {
             if matches!(&*options.artifact_id, RESULT | VENDOR_PAYLOAD) {
                 return downloads.open_part(job, &wanted, options.caller, &report).await;
@@ -219,7 +216,7 @@ impl Engine {
         let (content_type, size) = (source.content_type().to_owned(), source.size());
         let version = source.version().clone();
         let (sender, pieces) = mpsc::channel(1);
-        let must_end = self::must_end(deadline, self.shutdown.clone());
+        let must_end = self::must_end(deadline, self.calls_end.clone());
         let reader = Reader {
             pieces: sender.clone(),
             slots: Arc::clone(&downloads.slots),
@@ -477,13 +474,10 @@ async fn relay(mut source: Source, mut reader: Reader, report: &Reporter) -> Res
 }
 
 /// Ends when a download has to, with the reason.
-async fn must_end(deadline: Option<Instant>, shutdown: CancellationToken) -> Failure {
+async fn must_end(deadline: Option<Instant>, calls_end: CancellationToken) -> Failure {
     tokio::select! {
         () = at(deadline) => Failure::Deadline,
-        () = async {
-            shutdown.cancelled().await;
-            sleep(DRAIN).await;
-        } => Failure::ShuttingDown,
+        () = calls_end.cancelled() => Failure::ShuttingDown,
     }
 }
 

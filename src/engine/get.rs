@@ -14,9 +14,6 @@ use super::{
 };
 use crate::job::{JobRef, Parts};
 
-/// How long calls that were under way at shutdown may still take.
-const DRAIN: Duration = Duration::from_secs(5);
-
 /// What a call for a status accepts.
 #[derive(Clone, Copy, Debug)]
 pub struct GetOptions {
@@ -96,27 +93,17 @@ impl Engine {
         };
         let wait_ends = started.checked_add(options.wait);
         let mut waiting = !options.wait.is_zero();
-        let mut deadline = options.deadline;
-        let mut stopping = false;
         let mut close = Failure::Deadline;
         while unanswered > 0 {
             let changed = tokio::select! {
                 biased;
-                () = sleep_until(deadline) => {
+                () = sleep_until(options.deadline) => {
                     settle(&open, &mut answers);
                     break;
                 }
-                () = self.shutdown.cancelled(), if !stopping => {
-                    stopping = true;
-                    if waiting {
-                        close = Failure::ShuttingDown;
-                        break;
-                    }
-                    let drained = Instant::now() + DRAIN;
-                    if deadline > drained {
-                        (deadline, close) = (drained, Failure::ShuttingDown);
-                    }
-                    continue;
+                () = self.calls_end.cancelled() => {
+                    close = Failure::ShuttingDown;
+                    break;
                 }
                 () = at(wait_ends), if waiting => {
                     waiting = false;
@@ -127,8 +114,8 @@ impl Engine {
             let now = Instant::now();
             for slot in changed {
                 let Some(pending) = &mut open[slot] else { continue };
-                // At shutdown, polls in flight may still answer. It retires all backends: looked
-                // at in this order, it can't be taken for a change of the configuration.
+                // At shutdown, calls in progress may finish. It retires all backends: looked at
+                // in this order, it can't be taken for a change of the configuration.
                 let is_retired = pending.retired.is_cancelled() && !self.shutdown.is_cancelled();
                 let failure = is_retired.then_some(Err(Failure::BackendRetired));
                 if let Some(answer) = pending.answer(now, waiting).or(failure) {

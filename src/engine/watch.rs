@@ -76,8 +76,10 @@ pub struct Watch {
     deadline: Option<Instant>,
     sent_at: Instant,
     is_over: bool,
-    /// The server stops, and the newest status was sent.
+    /// The server stops, or its connection is too old, and the newest status was sent.
     sent_last: bool,
+    /// Its connection is too old.
+    connection_expired: bool,
     shutdown: CancellationToken,
     // Both are kept from one event to the next: setting them up takes about as long as
     // everything else that an event does here.
@@ -159,6 +161,7 @@ impl Engine {
             sent_at,
             is_over: false,
             sent_last: false,
+            connection_expired: false,
             shutdown: self.shutdown.clone(),
             timer: Box::pin(sleep_until(wake)),
         })
@@ -250,6 +253,11 @@ impl Watch {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
+    /// Ends it with [`Failure::ConnectionExpired`], after its newest status.
+    pub fn expire(&mut self) {
+        self.connection_expired = true;
+    }
+
     /// The same as [`next`](Self::next), polled.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Update, Failure>>> {
         while !self.is_over {
@@ -258,7 +266,7 @@ impl Watch {
                 self.is_over = true;
                 return Poll::Ready(Some(Err(Failure::Deadline)));
             }
-            let stopping = self.open.is_retired();
+            let stopping = self.open.is_retired() || self.connection_expired;
             // Before the look at the newest status: a later one is queued again.
             let _ = self.queue.try_next();
             match self.open.step(now) {
@@ -272,8 +280,13 @@ impl Watch {
                 }
                 _ if stopping => {
                     self.is_over = true;
-                    let is_shutdown = self.shutdown.is_cancelled();
-                    let failure = if is_shutdown { Failure::ShuttingDown } else { Failure::BackendRetired };
+                    let failure = if self.shutdown.is_cancelled() {
+                        Failure::ShuttingDown
+                    } else if self.open.is_retired() {
+                        Failure::BackendRetired
+                    } else {
+                        Failure::ConnectionExpired
+                    };
                     return Poll::Ready(Some(Err(failure)));
                 }
                 _ => {}

@@ -11,6 +11,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -81,7 +82,9 @@ struct Table {
     complete: bool,
     /// Why the whole call ends.
     failure: Option<Failure>,
-    /// The server stops: so many watches may still send something.
+    /// The call's connection is too old.
+    connection_expired: bool,
+    /// The call ends: so many watches may still send something.
     last_updates: Option<usize>,
 }
 
@@ -164,6 +167,15 @@ impl WatchSet {
         self.shared.changed.notify_one();
     }
 
+    /// Ends the call with [`Failure::ConnectionExpired`], after the newest status of each
+    /// watch.
+    pub fn expire(&self) {
+        let was_expired = mem::replace(&mut self.lock().connection_expired, true);
+        if !was_expired {
+            self.shared.changed.notify_one();
+        }
+    }
+
     /// No more requests will come: the call ends with its last watch.
     pub fn complete(&self) {
         self.lock().complete = true;
@@ -188,7 +200,8 @@ impl WatchSet {
                 if self.deadline.is_some_and(|deadline| deadline <= now) {
                     return Some(Err(Failure::Deadline));
                 }
-                if self.engine.shutdown.is_cancelled() && table.last_updates.is_none() {
+                let is_shutdown = self.engine.shutdown.is_cancelled();
+                if (is_shutdown || table.connection_expired) && table.last_updates.is_none() {
                     // Each watch with a new status sends it, and no other.
                     table.last_updates = Some(self.shared.queue.len());
                 }
@@ -201,7 +214,8 @@ impl WatchSet {
                     }
                 }
                 if table.last_updates.is_some() {
-                    return Some(Err(Failure::ShuttingDown));
+                    let expired = Failure::ConnectionExpired;
+                    return Some(Err(if is_shutdown { Failure::ShuttingDown } else { expired }));
                 }
                 if let Some(failure) = table.failure.take() {
                     return Some(Err(failure));

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! A handshake and the preface have ten seconds together. Without a call the connection
-//! drains after some minutes, or after seconds when connections are scarce.
+//! drains after some minutes, or after seconds when connections are scarce. A connection that
+//! is too old drains, too.
 
 use std::{
     future::poll_fn,
@@ -30,12 +31,13 @@ use tracing::debug;
 
 use super::{
     call::{Call, Piece, SEND_BUFFER},
+    connection_age::{Age, AgeLimit, Due},
     dispatch::{CertificateNames, Dispatch},
     request_body,
     usage::ConnectionUsage,
     wire::{Seen, Wire},
 };
-use crate::api;
+use crate::api::{self, ConnectionEnd};
 
 /// HTTP/2 flow-control window of a connection.
 const CONNECTION_WINDOW: u32 = 1 << 20;
@@ -65,6 +67,8 @@ const LAST_FRAMES: Duration = Duration::from_secs(5);
 pub(super) struct Shared {
     pub(super) service: Dispatch,
     pub(super) streams: u32,
+    /// How old a connection may become.
+    pub(super) age: Option<AgeLimit>,
     /// Whether connections are scarce.
     pub(super) is_scarce: Box<dyn Fn() -> bool + Send + Sync>,
 }
@@ -109,15 +113,31 @@ pub(super) async fn serve<T: AsyncRead + AsyncWrite + Unpin>(
     let mut silence = Silence::new(connection.ping_pong(), &seen);
     let mut idle_since = Instant::now();
     let mut drains = false;
+    let mut age = shared.age.map(|limit| limit.begin(rand::random()));
     let mut service = shared.service.clone();
     loop {
         let event = poll_fn(|cx| {
             usage.register(cx.waker());
+            if let Some(age) = &mut age
+                && let Poll::Ready(due) = age.poll(cx)
+            {
+                return Poll::Ready(Ok(match due {
+                    Due::Drain if drains => Event::Tick,
+                    Due::Drain => Event::Drain,
+                    Due::Close => Event::End,
+                }));
+            }
             next_event(&mut connection, &usage, &seen, &mut ticks, &mut drains, cx)
         });
         match event.await? {
-            Event::Call(request, respond) => begin(&mut service, request, respond, &peer, &usage),
-            Event::Drain => connection.graceful_shutdown(),
+            Event::Call(request, respond) => {
+                let end = age.as_ref().map(Age::end);
+                begin(&mut service, request, respond, &peer, &usage, end);
+            }
+            Event::Drain => {
+                drains = true;
+                connection.graceful_shutdown();
+            }
             Event::Tick => {
                 let now = Instant::now();
                 if usage.calls() > 0 {
@@ -206,6 +226,7 @@ fn begin(
     mut respond: SendResponse<Piece>,
     peer: &Peer,
     usage: &Arc<ConnectionUsage>,
+    end: Option<&ConnectionEnd>,
 ) {
     let entries = request.headers().iter();
     let headers = entries.map(|(name, value)| name.as_str().len() + value.len() + 64).sum();
@@ -221,6 +242,9 @@ fn begin(
     parts.extensions.insert(peer.address.clone());
     if let Some(certificate) = &peer.certificate {
         parts.extensions.insert(certificate.clone());
+    }
+    if let Some(end) = end {
+        parts.extensions.insert(end.clone());
     }
     let mut request = Request::from_parts(parts, Body::new(body));
     api::note_deadline(&mut request);

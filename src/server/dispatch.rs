@@ -18,10 +18,13 @@ use tonic::{
 };
 use tower::Service;
 
-use super::observe::{Observed, Principal};
+use super::{
+    expiring_body::expiring,
+    observe::{Observed, Principal},
+};
 use crate::{
     access::{self, Access, Evidence, Grant, Refused},
-    api,
+    api::{self, ConnectionEnd},
     engine::Engine,
     proto::served::job_status_service_server::{JobStatusServiceServer, SERVICE_NAME},
 };
@@ -81,7 +84,12 @@ impl Service<Request<Body>> for Dispatch {
             let observed = Observed::begin(&mut request, !is_open, self.access_log);
             observed.response(if is_open { self.jobs.call(request) } else { self.call_identified(request) })
         } else {
-            Box::pin(self.others.call(request))
+            let end = request.extensions().get::<ConnectionEnd>().cloned();
+            let response = self.others.call(request);
+            match end {
+                Some(end) => Box::pin(async move { Ok(expiring(response.await?, &end)) }),
+                None => Box::pin(response),
+            }
         }
     }
 }

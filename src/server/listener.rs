@@ -16,6 +16,7 @@ use tracing::{debug, warn};
 
 use super::{
     connection::{Peer, Shared, serve},
+    connection_age::AgeLimit,
     dispatch::{CertificateNames, Dispatch},
     tls::Tls,
     usage::{ConnectionUsage, Usage},
@@ -40,6 +41,16 @@ const LINES_PER_SECOND: u32 = 1;
 /// The first byte of a TLS handshake.
 const TLS_HANDSHAKE: u8 = 0x16;
 
+/// What connections may be and have.
+pub(super) struct Limits {
+    /// Connections at once.
+    pub(super) connections: usize,
+    /// Streams of a connection.
+    pub(super) streams: u32,
+    /// How old a connection may become.
+    pub(super) age: Option<AgeLimit>,
+}
+
 /// Accepts and serves connections.
 pub(super) struct Listener {
     socket: TcpListener,
@@ -56,7 +67,7 @@ pub(super) struct Listener {
 impl Listener {
     pub(super) fn new(
         socket: TcpListener,
-        (connections, streams): (usize, u32),
+        Limits { connections, streams, age }: Limits,
         usage: &Arc<Usage>,
         service: Dispatch,
         tls: Option<Arc<Tls>>,
@@ -71,7 +82,7 @@ impl Listener {
             socket,
             permits,
             usage: Arc::clone(usage),
-            shared: Arc::new(Shared { service, streams, is_scarce }),
+            shared: Arc::new(Shared { service, streams, age, is_scarce }),
             tls,
             tasks: TaskTracker::new(),
             refused: Sampled::new(LINES_PER_SECOND),

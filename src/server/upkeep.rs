@@ -1,47 +1,91 @@
 //! What is done every second: publishing the health of backends, and log lines about what
-//! lasts.
+//! lasts. At the shutdown it publishes that the server does not serve.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{
     engine::{Engine, Health, JobStatuses},
+    proto::served::job_status_service_server::SERVICE_NAME,
     telemetry,
 };
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Publishes the health of each backend as the service `jobwatch.backend/NAME`.
+/// The backends that are published.
+type Published = BTreeMap<Arc<str>, ServingStatus>;
+
+/// What the server does, as far as health is concerned.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Ready,
+    Unready,
+    Draining,
+}
+
+/// Publishes the health of the server, and of each backend as the service
+/// `jobwatch.backend/NAME`.
 pub(super) struct Upkeep {
     pub(super) engine: Arc<Engine>,
     pub(super) health: HealthReporter,
     /// Whether backends are published. The health service asks nobody for credentials, so
     /// they are not where callers are identified: its answers would show which names exist.
     pub(super) publishes_backends: bool,
+    /// The server is not ready any more.
+    pub(super) shutdown: CancellationToken,
+    /// Streams end.
+    pub(super) draining: CancellationToken,
 }
 
 impl Upkeep {
     /// Runs until it is dropped.
-    pub(super) async fn run(self) {
+    pub(super) async fn run(mut self) {
         let mut ticks = interval(INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut published = BTreeMap::new();
+        let mut published = Published::new();
+        let mut phase = Phase::Ready;
         loop {
-            ticks.tick().await;
-            self.engine.remind();
-            telemetry::report_dropped_lines();
-            if self.publishes_backends {
-                self.publish(&mut published).await;
+            tokio::select! {
+                biased;
+                () = self.shutdown.cancelled(), if phase == Phase::Ready => {
+                    phase = Phase::Unready;
+                    self.publish_not_serving(&published).await;
+                }
+                () = self.draining.cancelled(), if phase == Phase::Unready => {
+                    phase = Phase::Draining;
+                    self.end_watches(&published).await;
+                }
+                _ = ticks.tick() => {
+                    self.engine.remind();
+                    telemetry::report_dropped_lines();
+                    if self.publishes_backends && phase == Phase::Ready {
+                        self.publish(&mut published).await;
+                    }
+                }
             }
         }
     }
 
+    async fn publish_not_serving(&self, published: &Published) {
+        for service in services(published) {
+            self.health.set_service_status(service, ServingStatus::NotServing).await;
+        }
+    }
+
+    /// They have no end of their own.
+    async fn end_watches(&mut self, published: &Published) {
+        for service in services(published) {
+            self.health.clear_service_status(&service).await;
+        }
+    }
+
     /// Publishes what has changed.
-    async fn publish(&self, published: &mut BTreeMap<Arc<str>, ServingStatus>) {
+    async fn publish(&self, published: &mut Published) {
         let backends = self.engine.backends().into_iter();
-        let now: BTreeMap<Arc<str>, ServingStatus> = backends
+        let now: Published = backends
             .map(|backend| {
                 let is_down = backend.report.health == Health::Unavailable;
                 let status = if is_down { ServingStatus::NotServing } else { ServingStatus::Serving };
@@ -60,6 +104,12 @@ impl Upkeep {
         }
         *published = now;
     }
+}
+
+/// The server, its service, and the backends.
+fn services(published: &Published) -> Vec<String> {
+    let own = ["", SERVICE_NAME].map(str::to_owned).into_iter();
+    own.chain(published.keys().map(|backend| service(backend))).collect()
 }
 
 /// The name of a backend's service.

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     config,
     job::{BackendFault, FaultKind},
-    vendors::{BaseUrl, FileFault, FileVersion, Part},
+    vendors::{Asked, BaseUrl, FileFault, FileVersion, Part},
 };
 
 /// Most bytes of a piece.
@@ -56,6 +56,7 @@ pub trait Files: Send + Sync {
 /// A file that is being read, from an offset on.
 pub struct File {
     part: Part,
+    asked: Option<Asked>,
     body: BoxBody<Bytes, hyper::Error>,
     /// Read of the response, skipped bytes included.
     read: u64,
@@ -92,6 +93,14 @@ impl File {
     /// The file broke off: fewer bytes came than were announced, or none for the
     /// backend's time-out.
     pub async fn next(&mut self) -> Result<Option<Bytes>, FileFault> {
+        let piece = self.read_piece().await;
+        piece.map_err(|fault| match (fault, &self.asked) {
+            (FileFault::Backend(fault), Some(asked)) => asked.unanswered(fault).into(),
+            (fault, _) => fault,
+        })
+    }
+
+    async fn read_piece(&mut self) -> Result<Option<Bytes>, FileFault> {
         loop {
             if !self.chunk.is_empty() {
                 return Ok(Some(self.chunk.split_to(self.chunk.len().min(PIECE))));
@@ -143,7 +152,7 @@ impl File {
         let version = FileVersion::default();
         let part = Part { content_type: String::new(), size: None, length: None, skip: 0, version };
         let body = http_body_util::Full::new(bytes).map_err(|never| match never {}).boxed();
-        Self { part, body, read: 0, chunk: Bytes::new(), patience: Duration::from_secs(1) }
+        Self { part, asked: None, body, read: 0, chunk: Bytes::new(), patience: Duration::from_secs(1) }
     }
 }
 
@@ -155,6 +164,14 @@ fn unless_changed(fault: FileFault, version: Option<&FileVersion>, head: &Respon
             if version.differs_from(&FileVersion::of(head, *size)) { FileFault::Changed } else { fault }
         }
         _ => fault,
+    }
+}
+
+/// A fault that names what was asked and what came back.
+fn in_context(fault: FileFault, head: &Response<Bytes>) -> FileFault {
+    match (fault, head.extensions().get::<Asked>()) {
+        (FileFault::Backend(fault), Some(asked)) => asked.answered(fault, head).into(),
+        (fault, _) => fault,
     }
 }
 
@@ -230,12 +247,13 @@ impl Endpoint {
                     .file_part(offset, &head)
                     .map(|part| File {
                         part,
+                        asked: head.extensions().get().cloned(),
                         body,
                         read: 0,
                         chunk: Bytes::new(),
                         patience: self.files.patience,
                     })
-                    .map_err(|fault| unless_changed(fault, version, &head)),
+                    .map_err(|fault| in_context(unless_changed(fault, version, &head), &head)),
                 Err(fault) => Err(fault.into()),
             };
             // A missing file, for example, says nothing of the credentials.
@@ -273,6 +291,7 @@ impl Endpoint {
             headers.insert(header::RANGE, range);
         }
         let FileClient { client, headers, patience } = &self.files;
+        let asked = Asked::of(&request);
         let request = with_headers(request, headers);
         permit.consume().await;
         let response = timeout(*patience, client.request(request)).await;
@@ -280,8 +299,9 @@ impl Endpoint {
             let why = format!("no response within {patience:?}");
             BackendFault::from(FaultKind::Unavailable { why })
         };
-        let response = response.map_err(silent)?.map_err(|error| fault(&error))?;
-        let (mut head, body) = response.into_parts();
+        let response = response.map_err(silent).and_then(|response| response.map_err(|error| fault(&error)));
+        let (mut head, body) = response.map_err(|fault| asked.unanswered(fault))?.into_parts();
+        head.extensions.insert(asked);
         // For the wait that it may ask for. The date of a file tells which versions can be told
         // apart, so that only the vendor's own will do.
         if !matches!(head.status, StatusCode::OK | StatusCode::PARTIAL_CONTENT) {

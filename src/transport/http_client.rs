@@ -49,11 +49,19 @@ pub(super) struct HttpClient {
     known_answers: Option<KnownAnswers>,
     /// Whether the last response to be checked came over HTTP/2.
     is_http2: AtomicBool,
+    /// Whether the last response that could name its job did.
+    names_jobs: AtomicBool,
     headers: HeaderMap,
     timeout: Duration,
     max_response_bytes: usize,
     budget: Arc<ResponseBudget>,
 }
+
+/// Whether a response names the jobs that it was requested for; `None` if it can't.
+pub(super) type NamesJobs<'a> = Option<&'a (dyn Fn(&Response<Bytes>) -> bool + Sync)>;
+
+/// Writes a request.
+pub(super) type WriteRequest<'a> = &'a (dyn Fn() -> Request<Bytes> + Sync);
 
 /// Why there is no whole response.
 #[derive(Debug)]
@@ -122,6 +130,7 @@ impl HttpClient {
             fresh: pool::without_pool(&dialer, poll.timeout, &intervals),
             known_answers: (!identifies_jobs).then(KnownAnswers::new),
             is_http2: AtomicBool::new(false),
+            names_jobs: AtomicBool::new(false),
             headers,
             timeout: poll.timeout,
             max_response_bytes: poll.max_response_bytes,
@@ -136,13 +145,24 @@ impl HttpClient {
         request: Request<Bytes>,
         permit: &mut Permit,
     ) -> Result<(Response<Bytes>, Reservation), BackendFault> {
+        self.send_about(&|| request.clone(), None, permit).await
+    }
+
+    /// The same about jobs that the response may name. `request` writes the request, once
+    /// for each time that it is sent.
+    pub(super) async fn send_about(
+        &self,
+        request: WriteRequest<'_>,
+        names_jobs: NamesJobs<'_>,
+        permit: &mut Permit,
+    ) -> Result<(Response<Bytes>, Reservation), BackendFault> {
         // Requests that are ready together are then sent in one go: a vendor nearby is
         // woken for them all, not for each. Saves about a quarter of a poll.
         yield_now().await;
         let kept = self.kept.current();
         match &self.known_answers {
             None => self.exchange(&kept, request, permit).await,
-            Some(known) => self.exchange_checked(known, &kept, request, permit).await,
+            Some(known) => self.exchange_checked(known, &kept, request, names_jobs, permit).await,
         }
     }
 
@@ -151,19 +171,22 @@ impl HttpClient {
         &self,
         known: &KnownAnswers,
         kept: &Arc<Generation>,
-        request: Request<Bytes>,
+        request: WriteRequest<'_>,
+        names_jobs: NamesJobs<'_>,
         permit: &mut Permit,
     ) -> Result<(Response<Bytes>, Reservation), BackendFault> {
-        let key = known.key(&request);
+        let key = known.key(&request());
         let expected = known.expected(key);
+        let names = |response: &Response<Bytes>| names_jobs.is_some_and(|names_jobs| names_jobs(response));
+        let is_named = names_jobs.is_some() && self.names_jobs.load(Ordering::Relaxed);
         let mut unverified = None;
-        if expected.is_some() || self.is_http2.load(Ordering::Relaxed) {
-            match self.exchange(kept, request.clone(), permit).await {
+        if expected.is_some() || is_named || self.is_http2.load(Ordering::Relaxed) {
+            match self.exchange(kept, request, permit).await {
                 Ok((response, room)) if refuses_any_request(&response) => return Ok((response, room)),
                 Ok((response, room)) => {
                     let answer = known.hash(&response);
                     let is_certain = self.notes_http2(&response);
-                    if is_certain || expected == Some(answer) {
+                    if is_certain || expected == Some(answer) || names(&response) {
                         return Ok((response, room));
                     }
                     unverified = Some(answer);
@@ -172,11 +195,15 @@ impl HttpClient {
                 Err(_) => {}
             }
         }
+        let request = request();
         let asked = Asked::of(&request);
         let request = with_headers(request, &self.headers);
         let verified = self.exchange_once(&self.fresh, &asked, request, permit).await;
         let answer = verified.as_ref().ok().map(|(response, _)| {
             self.notes_http2(response);
+            if names_jobs.is_some() {
+                self.names_jobs.store(names(response), Ordering::Relaxed);
+            }
             known.hash(response)
         });
         if let Some(answer) = answer {
@@ -208,19 +235,19 @@ impl HttpClient {
     async fn exchange(
         &self,
         kept: &Arc<Generation>,
-        request: Request<Bytes>,
+        write: WriteRequest<'_>,
         permit: &mut Permit,
     ) -> Result<(Response<Bytes>, Reservation), BackendFault> {
+        let request = write();
         let asked = Asked::of(&request);
         let request = with_headers(request, &self.headers);
-        let again = request.clone();
+        let again = || with_headers(write(), &self.headers);
         let opening = kept.may_send(permit).await;
         permit.consume().await;
         let sent_at = Instant::now();
-        let once = CONNECTED.scope(Cell::new(false), async {
-            let outcome = self.attempt_kept(kept, opening, &asked, request, sent_at).await;
-            (outcome, CONNECTED.with(Cell::get))
-        });
+        // Pinned here, so that it is not moved into the scope.
+        let attempt = pin!(self.attempt_kept(kept, opening, &asked, request, sent_at));
+        let once = CONNECTED.scope(Cell::new(false), async { (attempt.await, CONNECTED.with(Cell::get)) });
         let (outcome, has_connected) = once.await;
         let failure = match outcome {
             Ok(response) => return Ok(response),
@@ -233,11 +260,11 @@ impl HttpClient {
                 let successors = self.kept.replace(kept);
                 let opening = successors.may_send(permit).await;
                 permit.consume().await;
-                let outcome = self.attempt_kept(&successors, opening, &asked, again, Instant::now()).await;
+                let outcome = self.attempt_kept(&successors, opening, &asked, again(), Instant::now()).await;
                 outcome.map_err(|failure| self.fault(&asked, failure))
             }
             Failure::Client(error) if !has_connected && was_closed(&error) => {
-                self.exchange_once(&self.fresh, &asked, again, permit).await
+                self.exchange_once(&self.fresh, &asked, again(), permit).await
             }
             failure => {
                 // Over HTTP/1.1 the connection was the request's own, and is closed.

@@ -6,8 +6,8 @@
 //! comes after the next request was sent looks like the response to that. So an answer
 //! over a connection that was used before counts only if it is the same, byte for byte,
 //! as the latest answer to the same request over a connection of its own: then it says
-//! nothing new, whichever request it belongs to. Any other answer is asked for once more
-//! over a new connection.
+//! nothing new, whichever request it belongs to; or if it names the job after all. Any other
+//! answer is asked for once more over a new connection.
 
 use std::{
     collections::HashMap,

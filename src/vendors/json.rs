@@ -124,8 +124,9 @@ pub(super) fn is_list(value: &RawValue) -> bool {
 /// The text, unescaped. `None` for any other type, and for one with a lone
 /// surrogate, which no UTF-8 can hold.
 pub(super) fn text(value: &RawValue) -> Option<String> {
-    // An error of the parser takes longer than to read a status.
-    if value.get().starts_with('"') { serde_json::from_str(value.get()).ok() } else { None }
+    let text = value.get().strip_prefix('"')?.strip_suffix('"')?;
+    // Most have no escapes.
+    if text.contains('\\') { serde_json::from_str(value.get()).ok() } else { Some(text.to_owned()) }
 }
 
 /// A text, or anything else as it is written.

@@ -196,9 +196,7 @@ impl Kinetica {
 
     /// Whether a record is the job's own, as far as it says whose it is.
     fn check_tag(&self, job: &JobRef, record: &Object<'_>) -> Result<(), JobFault> {
-        let info = record.get("info").and_then(Object::of).and_then(Object::unambiguous);
-        let own = info.and_then(|info| info.text("job_tag")).filter(|tag| !tag.is_empty());
-        match (own, job.tag.as_deref()) {
+        match (tag(record), job.tag.as_deref()) {
             (Some(own), Some(polled)) if own == polled => Ok(()),
             (Some(_), Some(_)) if self.is_standby => Err(StandbyFault::DoesNotKnowJob.into()),
             (Some(_), Some(_)) => Err(JobFault::Malformed { why: "it names another job_tag" }),
@@ -309,6 +307,15 @@ impl Adapter for Kinetica {
         })
     }
 
+    /// A record with the job's tag is the job's.
+    fn names_jobs(&self, jobs: &[JobRef], response: &Response<Bytes>) -> bool {
+        let [JobRef { tag: Some(own), .. }] = jobs else { return false };
+        let Ok(Outcome::Record(Some(record))) = self.unwrap_response(GET_JOB, response) else { return false };
+        let text = self.record_json(GET_JOB_RESPONSE, record);
+        let record = text.as_deref().and_then(|text| Object::parse(text.as_bytes()));
+        record.and_then(Object::unambiguous).is_some_and(|record| tag(&record).as_deref() == Some(own))
+    }
+
     fn observe(&self, job: &JobRef, element: &Bytes) -> Result<Observation, JobFault> {
         let text = self.record_json(GET_JOB_RESPONSE, element).ok_or(NO_RECORD)?;
         let record = Object::parse(text.as_bytes()).and_then(Object::unambiguous).ok_or(NO_RECORD)?;
@@ -323,6 +330,12 @@ impl Adapter for Kinetica {
 }
 
 const NO_RECORD: JobFault = JobFault::Malformed { why: "it holds no job record" };
+
+/// The tag that a record names.
+fn tag(record: &Object<'_>) -> Option<String> {
+    let info = record.get("info").and_then(Object::of).and_then(Object::unambiguous)?;
+    info.text("job_tag").filter(|tag| !tag.is_empty())
+}
 
 fn observe(record: &Object<'_>) -> Result<Observation, JobFault> {
     let word = record.text("job_status").ok_or(NO_RECORD)?;

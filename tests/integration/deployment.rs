@@ -6,6 +6,7 @@ use std::{
     fs,
     path::Path,
     process::Command,
+    time::Duration,
 };
 
 use tempfile::TempDir;
@@ -142,6 +143,45 @@ fn manifests_start_the_program_as_the_image_does() {
     assert!(deployment.contains(&format!("args: [{}]\n", arguments.join(", "))));
     let unit = read("deploy/systemd/jobwatch.service");
     assert!(unit.contains(&format!("\nExecStart=/usr/local/bin/jobwatch {}\n", arguments.join(" "))));
+}
+
+/// How long a gateway with this configuration may take to stop.
+fn longest_shutdown(configuration: &str) -> Duration {
+    let table: toml::Table = toml::from_str(configuration).unwrap();
+    let defaults = jobwatch::config::Server::default();
+    let of = |key: &str, default: Duration| match table["server"].get(key) {
+        Some(text) => jobwatch::config::parse_duration(text.as_str().unwrap()).unwrap(),
+        None => default,
+    };
+    // The rule of docs/operations.md.
+    of("drain_delay", defaults.drain_delay)
+        + of("drain_timeout", defaults.drain_timeout)
+        + Duration::from_secs(5)
+}
+
+#[test]
+fn grace_periods_are_long_enough_for_the_drain() {
+    let seconds = |path: &str, key: &str| {
+        let text = read(path);
+        let rest = text.split_once(key).unwrap_or_else(|| panic!("{path} has no {key:?}")).1;
+        let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+        Duration::from_secs(digits.parse().unwrap())
+    };
+    for (path, key, configuration) in [
+        (
+            "deploy/kubernetes/base/deployment.yaml",
+            "terminationGracePeriodSeconds: ",
+            read("deploy/kubernetes/base/jobwatch.toml"),
+        ),
+        ("deploy/compose/compose.yaml", "stop_grace_period: ", read("deploy/compose/jobwatch.toml")),
+        ("deploy/systemd/jobwatch.service", "\nTimeoutStopSec=", "[server]".to_owned()),
+    ] {
+        let (grace, needed) = (seconds(path, key), longest_shutdown(&configuration));
+        assert!(grace >= needed, "{path}: {grace:?} is shorter than {needed:?}");
+    }
+    let kubernetes = read("deploy/kubernetes/base/deployment.yaml");
+    assert!(!kubernetes.contains("preStop"), "its time is not part of the sum");
+    assert!(longest_shutdown(&read("deploy/kubernetes/base/jobwatch.toml")) > longest_shutdown("[server]"));
 }
 
 #[test]

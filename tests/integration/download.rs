@@ -79,7 +79,8 @@ impl Gateway {
     async fn of(claret: Simulator, url: &str, poll: &str) -> Self {
         let config = format!("allow_inline_secrets = true\n{}{poll}\n", claret.config());
         let config = config.replace(&claret.base_url(), url);
-        let config = Config::parse(&config, []).unwrap();
+        let drain = ("JOBWATCH__SERVER__DRAIN_TIMEOUT".to_owned(), "3s".to_owned());
+        let config = Config::parse(&config, [drain]).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();

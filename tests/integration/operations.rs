@@ -15,18 +15,30 @@ use crate::{
     program::{Program, command},
 };
 
+mod connection_age;
+mod drain;
 mod exposition;
 mod inspection;
 mod log;
 mod metrics;
+#[cfg(target_os = "linux")]
+mod rolling;
 
 /// The sections of a gateway with an admin address.
 const SECTIONS: &str = "[server]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n";
 
 /// A program with an admin address, and that address.
 async fn program_with(sections: &str, backends: impl IntoIterator<Item = Backend>) -> (Program, Admin) {
-    let program =
-        Program::run(command(&config_text(&format!("{SECTIONS}{sections}"), backends)), "info").await;
+    run(&format!("{SECTIONS}{sections}"), backends).await
+}
+
+/// The same with further keys of `[server]`.
+async fn server_with(keys: &str, backends: impl IntoIterator<Item = Backend>) -> (Program, Admin) {
+    run(&SECTIONS.replacen("[admin]", &format!("{keys}\n[admin]"), 1), backends).await
+}
+
+async fn run(sections: &str, backends: impl IntoIterator<Item = Backend>) -> (Program, Admin) {
+    let program = Program::run(command(&config_text(sections, backends)), "info").await;
     let admin = Admin::of(&program.log());
     (program, admin)
 }
@@ -79,23 +91,6 @@ async fn probes_answer_and_an_unavailable_backend_makes_the_server_not_unready()
     };
     guard(readiness).await;
     assert_eq!(admin.get("/nothing").await.0, 404);
-}
-
-#[tokio::test]
-async fn draining_server_is_not_ready() {
-    let simulator = simulator(Vendor::Kinetica).await;
-    simulator.inject(Fault::new(Effect::Hang));
-    let (mut program, admin) = program_with("", [Backend::of(&simulator).poll("timeout", "\"60s\"")]).await;
-    let client = program.client();
-    let call = tokio::spawn(async move { get(&client, &job("kinetica", "1")).await });
-    guard(simulator.wait_for_calls("/get/job", 1)).await;
-    program.signal("TERM").await;
-    program.logged("shutdown began").await;
-    let (code, body) = admin.get("/readyz").await;
-    assert_eq!(code, 503);
-    assert!(body.contains("\"draining\""), "{body}");
-    assert!(guard(call).await.unwrap().is_err());
-    assert_eq!(program.exit_code().await, Some(0));
 }
 
 #[tokio::test]

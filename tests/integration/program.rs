@@ -13,7 +13,7 @@ use tokio::{
     sync::{Notify, oneshot},
     task::JoinHandle,
 };
-use tonic::transport::Endpoint;
+use tonic::transport::{Channel, Endpoint};
 
 use crate::harness::*;
 
@@ -77,9 +77,13 @@ impl Program {
         Self { child, address, log, logged, reader, _config: file }
     }
 
+    pub(crate) fn channel(&self) -> Channel {
+        Endpoint::from_shared(format!("http://{}", self.address)).unwrap().connect_lazy()
+    }
+
+    /// A client with a connection of its own.
     pub(crate) fn client(&self) -> Client {
-        let channel = Endpoint::from_shared(format!("http://{}", self.address)).unwrap().connect_lazy();
-        Client::new(channel)
+        Client::new(self.channel())
     }
 
     /// The address it listens on.

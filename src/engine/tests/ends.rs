@@ -25,16 +25,70 @@ async fn shutdown_sends_a_watch_its_newest_status_and_then_its_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn shutdown_ends_a_get_with_wait_and_lets_one_without_be_answered() {
+async fn calls_in_progress_at_shutdown_finish_and_their_jobs_are_polled() {
     let rig = rig();
     rig.script.set("a", JobState::Running);
     let stop = async {
         pass(LATENCY / 2).await;
         rig.shutdown.cancel();
+        pass(10 * SECOND).await;
+        rig.script.set("a", JobState::Succeeded);
     };
     let (waits, answered, ()) = tokio::join!(rig.get("a", waiting(60 * SECOND)), rig.get("a", fresh()), stop);
-    assert!(matches!(waits, Err(Failure::ShuttingDown)));
     assert_eq!(answered.unwrap(), JobState::Running);
+    assert_eq!(waits.unwrap(), JobState::Succeeded);
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_outlast_the_drain_end() {
+    let rig = rig();
+    rig.script.set("a", JobState::Running);
+    let started = Instant::now();
+    let stop = async {
+        pass(LATENCY / 2).await;
+        rig.shutdown.cancel();
+        pass(20 * SECOND).await;
+        rig.engine.end_calls();
+    };
+    let jobs = [job("a")];
+    let (one, many, ()) = tokio::join!(
+        rig.get("a", waiting(60 * SECOND)),
+        rig.engine.batch_get(&jobs, waiting(60 * SECOND)),
+        stop
+    );
+    assert!(matches!((one, &many[0]), (Err(Failure::ShuttingDown), Err(Failure::ShuttingDown))));
+    assert!(started.elapsed() < 21 * SECOND, "{:?}", started.elapsed());
+    pass(10 * SECOND).await;
+    assert_eq!(subscribed(&rig.engine), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn watch_over_an_expired_connection_receives_its_newest_status_and_then_its_end() {
+    let rig = rig();
+    rig.script.set("a", JobState::Pending);
+    let (mut watch, mut other) = (rig.watch("a"), rig.watch("a"));
+    assert_eq!([event(&mut watch).await, event(&mut other).await], ["Pending", "Pending"]);
+    rig.script.set("a", JobState::Running);
+    assert_eq!(event(&mut other).await, "Running");
+    watch.expire();
+    assert_eq!(event(&mut watch).await, "Running");
+    assert!(matches!(watch.next().await, Some(Err(Failure::ConnectionExpired))));
+    assert!(watch.next().await.is_none());
+    rig.script.set("a", JobState::Succeeded);
+    assert_eq!(event(&mut other).await, "Succeeded", "the other watch goes on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn ended_job_is_no_failure_when_the_connection_expires() {
+    let rig = rig();
+    rig.script.set("a", JobState::Pending);
+    let mut watch = rig.watch("a");
+    assert_eq!(event(&mut watch).await, "Pending");
+    rig.script.set("a", JobState::Succeeded);
+    pass(5 * SECOND).await;
+    watch.expire();
+    assert_eq!(event(&mut watch).await, "Succeeded");
+    assert!(watch.next().await.is_none());
 }
 
 #[tokio::test(start_paused = true)]
@@ -98,12 +152,14 @@ async fn calls_to_a_silent_backend_end_at_the_deadline_and_leave_nothing_in_flig
 }
 
 #[tokio::test(start_paused = true)]
-async fn calls_to_a_silent_backend_end_soon_after_shutdown() {
+async fn calls_to_a_silent_backend_end_with_the_drain() {
     let (_script, running) = silent_backend();
     let started = Instant::now();
     let stop = async {
         pass(SECOND).await;
         running.shutdown.cancel();
+        pass(4 * SECOND).await;
+        running.engine.end_calls();
     };
     let (single, batch) = (job("a"), [job("b")]);
     let (one, many, ()) = tokio::join!(

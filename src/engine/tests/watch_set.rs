@@ -197,6 +197,28 @@ async fn shutdown_sends_the_newest_status_of_each_watch_before_the_call_ends() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn expired_connection_sends_the_newest_status_of_each_watch_before_the_call_ends() {
+    let (script, running) = wide_rig(3);
+    let call = running.watch_set(None);
+    for id in 0..3 {
+        call.add(id, &job(&id.to_string()), &options()).await;
+        assert_eq!(outcome(&call).await, (id, "Running 0".into()));
+    }
+    for id in 0..2 {
+        script.set_word(&id.to_string(), JobState::Running, "newest");
+    }
+    pass(2 * SECOND).await;
+    call.expire();
+    call.expire();
+    for id in 0..2 {
+        assert_eq!(outcome(&call).await, (id, "Running newest".into()));
+    }
+    let end =
+        "call failed: the connection is older than server.max_connection_age; call again over a new one";
+    assert_eq!(outcome(&call).await.1, end);
+}
+
+#[tokio::test(start_paused = true)]
 async fn interruption_and_end_of_one_job_concern_its_own_watch() {
     let (script, running) = wide_rig(4);
     let call = running.watch_set(None);

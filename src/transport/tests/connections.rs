@@ -57,6 +57,36 @@ async fn kept_connection_serves_only_answers_that_a_new_one_has_given() {
 }
 
 #[tokio::test]
+async fn answers_that_name_the_jobs_tag_share_a_connection() {
+    // The second connection is a response behind from its sixth request on.
+    let peer = Peer::start(|request: &Received| {
+        let tag = match (request.connection, request.nth) {
+            (1, 5..) => "tag-0".to_owned(),
+            _ => request
+                .body
+                .split("tag-")
+                .nth(1)
+                .map(|rest| format!("tag-{}", &rest[..1]))
+                .unwrap_or_default(),
+        };
+        let record =
+            format!(r#"{{"job_status":"RUNNING","progress":{},"info":{{"job_tag":"{tag}"}}}}"#, request.nth);
+        let wrapper = format!(r#"{{"status":"OK","data_str":{}}}"#, serde_json::Value::from(record));
+        Reply::json("200 OK", &wrapper)
+    })
+    .await;
+    let endpoint = endpoint(KineticaConfig::default(), &peer.url(), Configured::NONE);
+    for number in 0..8 {
+        let job = [JobRef::new("b", "7").with_tag(format!("tag-{number}"))];
+        let response = endpoint.poll(&job, permit()).await.unwrap();
+        let element = response.elements()[0].as_ref().unwrap();
+        assert_eq!(response.observe(&job[0], element).unwrap().state, JobState::Running);
+    }
+    // The first one shows that records name tags. One with another tag is requested again.
+    assert_eq!(connections_of(&peer), [0, 1, 1, 1, 1, 1, 1, 2, 3]);
+}
+
+#[tokio::test]
 async fn changed_answer_over_a_kept_connection_is_requested_again_over_a_new_one() {
     // The kept connection, the second, answers everything but the first request with
     // another job's state.

@@ -1,37 +1,36 @@
 //! How a vendor is reached, and how long a connection lives: over TLS with HTTP/2 and
-//! HTTP/1.1, and through a proxy.
-
-use std::sync::Mutex;
+//! HTTP/1.1.
 
 use bytes::Bytes;
-use http::{HeaderValue, Request};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
-    net::TcpStream,
-};
+use http::Request;
 
 use super::*;
 use crate::{
-    config::{Proxies, Proxy},
+    config::Proxies,
     transport::{
         intervals::{INTERVALS, Intervals},
         tests::tls_vendor::{Act, TlsVendor},
     },
 };
 
-const PROTOCOLS: [&str; 2] = ["h2", "http/1.1"];
+pub(super) const PROTOCOLS: [&str; 2] = ["h2", "http/1.1"];
 
 fn client(vendor: &TlsVendor, timeout: Duration, intervals: Intervals) -> HttpClient {
     client_through(vendor, Proxies::None, timeout, intervals)
 }
 
-fn client_through(vendor: &TlsVendor, proxy: Proxies, timeout: Duration, intervals: Intervals) -> HttpClient {
+pub(super) fn client_through(
+    vendor: &TlsVendor,
+    proxy: Proxies,
+    timeout: Duration,
+    intervals: Intervals,
+) -> HttpClient {
     let network = Network { proxy, ca: Some(vendor.ca.path().to_owned()), ..Network::default() };
     let (url, poll) = (vendor.url().parse().unwrap(), Poll { timeout, ..poll() });
     HttpClient::with_intervals(&url, &poll, &network, true, ResponseBudget::new(1 << 20), intervals).unwrap()
 }
 
-async fn send(client: &HttpClient, vendor: &TlsVendor) -> Result<(), FaultKind> {
+pub(super) async fn send(client: &HttpClient, vendor: &TlsVendor) -> Result<(), FaultKind> {
     let request = Request::get(format!("{}/status", vendor.url())).body(Bytes::new()).unwrap();
     match time::timeout(PATIENCE, client.send(request, &mut permit())).await.expect("a response in time") {
         Ok((response, _)) => {
@@ -234,87 +233,26 @@ async fn unusable_ca_file_is_named() {
     assert!(set_up(&file).contains("which holds a certificate that can't be used: "));
 }
 
-fn proxy(uri: &str) -> Proxies {
-    let authorization = Some(HeaderValue::from_static("Basic bWU6aHVzaA=="));
-    Proxies::Own(Proxy { uri: uri.parse().unwrap(), authorization })
-}
-
+/// Systems without `/proc` have no such table.
+#[cfg(target_os = "linux")]
 #[tokio::test]
-async fn proxy_is_sent_the_whole_url_where_there_is_no_tls() {
-    let peer = Peer::start(|_| active()).await;
-    let headers = [(http::HeaderName::from_static("x-tenant"), HeaderValue::from_static("a"))];
-    let network =
-        Network { proxy: proxy(&peer.url()), headers: headers.into_iter().collect(), ..Network::default() };
-    let backend = Backend { network, ..backend(IMMUTA, "http://vendor.invalid", api_key("k3y")) };
-    let endpoint = set_up(&backend).unwrap();
-    for _ in 0..2 {
-        assert_eq!(poll_once(&endpoint).await, Ok(JobState::Running));
-    }
-    for request in peer.received() {
-        assert_eq!((&*request.path, request.connection), ("http://vendor.invalid/jobs/statuses", 0));
-        for header in ["proxy-authorization: Basic bWU6aHVzaA==", "x-tenant: a", "authorization: k3y"] {
-            assert!(request.head.contains(&format!("\r\n{header}\r\n")), "{}", request.head);
+async fn idle_connection_has_tcp_keep_alive() {
+    let vendor = TlsVendor::start("http/1.1", |_, _| Act::Answer).await;
+    let client = client(&vendor, PATIENCE, INTERVALS);
+    send(&client, &vendor).await.unwrap();
+    // The remote address of the client's end; what follows is its timer. 02: keep-alive.
+    let end = format!(":{:04X} 01", vendor.port);
+    let has_timer = || {
+        let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        let fields: Vec<_> = sockets.lines().filter(|line| line.contains(&end)).collect();
+        assert!(!fields.is_empty(), "{sockets}");
+        fields.iter().any(|line| line.split_ascii_whitespace().nth(5).unwrap().starts_with("02:"))
+    };
+    // While a segment is not acknowledged, the socket has another timer.
+    let idle = async {
+        while !has_timer() {
+            time::sleep(Duration::from_millis(10)).await;
         }
-    }
-}
-
-/// A proxy that connects everybody to `port`, and the heads of what it was sent.
-async fn tunnels_to(port: u16) -> (String, Arc<Mutex<Vec<String>>>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let heads = Arc::new(Mutex::new(Vec::new()));
-    let seen = Arc::clone(&heads);
-    tokio::spawn(async move {
-        loop {
-            let (mut inbound, _) = listener.accept().await.unwrap();
-            let mut head = Vec::new();
-            while !head.ends_with(b"\r\n\r\n") {
-                assert_ne!(inbound.read_buf(&mut head).await.unwrap(), 0);
-            }
-            let head = String::from_utf8(head).unwrap();
-            let known = head.contains("Basic bWU6aHVzaA==");
-            seen.lock().unwrap().push(head);
-            if !known {
-                let refusal = "HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n";
-                inbound.write_all(refusal.as_bytes()).await.unwrap();
-                continue;
-            }
-            inbound.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
-            let mut outbound = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-            tokio::spawn(async move { copy_bidirectional(&mut inbound, &mut outbound).await });
-        }
-    });
-    (url, heads)
-}
-
-#[tokio::test]
-async fn proxy_is_sent_only_connect_where_there_is_tls() {
-    for protocol in PROTOCOLS {
-        let vendor = TlsVendor::start(protocol, |_, _| Act::Answer).await;
-        let (url, heads) = tunnels_to(vendor.port).await;
-        let client = client_through(&vendor, proxy(&url), PATIENCE, INTERVALS);
-        for _ in 0..3 {
-            send(&client, &vendor).await.unwrap();
-        }
-        assert_eq!(vendor.requests(), [0, 0, 0], "{protocol}");
-        let heads = heads.lock().unwrap().clone();
-        assert_eq!(heads.len(), 1, "{heads:?}");
-        assert!(
-            heads[0].starts_with(&format!("CONNECT localhost:{} HTTP/1.1\r\n", vendor.port)),
-            "{heads:?}"
-        );
-    }
-}
-
-#[tokio::test]
-async fn proxy_that_refuses_the_password_is_named() {
-    let vendor = TlsVendor::start("h2", |_, _| Act::Answer).await;
-    let (url, _) = tunnels_to(vendor.port).await;
-    let nobody = Proxies::Own(Proxy { uri: url.parse().unwrap(), authorization: None });
-    let client = client_through(&vendor, nobody, PATIENCE, INTERVALS);
-    let fault = send(&client, &vendor).await.unwrap_err();
-    assert!(
-        matches!(&fault, FaultKind::Unreachable { why } if why == "no connection: the proxy: it rejects the gateway's credentials for it (HTTP 407)"),
-        "{fault:?}"
-    );
+    };
+    time::timeout(PATIENCE, idle).await.expect("a timer for keep-alive");
 }

@@ -142,6 +142,8 @@ fn every_key_of_the_schema_is_described_and_every_reference_leads_somewhere() {
         assert!(!schema.contains_key(FORM) && schema.get("default").is_none_or(|default| !default.is_null()));
         assert!(schema.get("type").is_none_or(Value::is_string), "{schema:?}");
     });
+    let defs = json_schema()["$defs"].as_object().unwrap();
+    assert!(!defs.contains_key("Duration"), "a duration has to be read with `Milliseconds`");
     assert!(seen > 80, "{seen} keys");
     assert!(references.len() > 15);
     for reference in references {

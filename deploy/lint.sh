@@ -27,6 +27,7 @@ echo "systemd-analyze: deploy/systemd"
 # in spite of warnings.
 root=$work/root
 install -D -m 755 /dev/null "$root/usr/local/bin/jobwatch"
+install -D -m 755 /dev/null "$root/bin/kill"
 install -D -m 644 deploy/systemd/jobwatch.service "$root/etc/systemd/system/jobwatch.service"
 mkdir -p "$root/usr/lib/systemd"
 cp -r /usr/lib/systemd/system "$root/usr/lib/systemd/system"

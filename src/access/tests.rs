@@ -52,6 +52,29 @@ fn open_access_allows_everything() {
 }
 
 #[tokio::test]
+async fn use_of_a_caller_counts_after_the_configuration_has_changed_unless_its_rate_has() {
+    let token = generate_token();
+    let configured = |rate: u32, others: &str| -> config::Access {
+        let hash = hash_token(&token);
+        let text = format!(
+            "tokens.ci.sha256 = [\"{hash}\"]\n\
+             policies = [{{ principals = [\"token:ci\"], calls_per_second = {rate} }}{others}]"
+        );
+        toml::from_str(&text).unwrap()
+    };
+    let usage = async |access: &Access| {
+        let grant = identify(access, &format!("Bearer {token}")).await.unwrap();
+        Arc::clone(grant.usage().unwrap())
+    };
+    let before = Access::new(&configured(1, "")).unwrap();
+    let first = usage(&before).await;
+    let same = before.renewed(&configured(1, ", { principals = [\"*\"] }")).unwrap();
+    assert!(Arc::ptr_eq(&first, &usage(&same).await), "the calls before count");
+    let other = same.renewed(&configured(2, "")).unwrap();
+    assert!(!Arc::ptr_eq(&first, &usage(&other).await));
+}
+
+#[tokio::test]
 async fn static_token_names_its_holder_and_each_of_its_tokens_is_accepted() {
     let (old, new) = (generate_token(), generate_token());
     let (a, b) = (hash_token(&old), hash_token(&new));

@@ -131,7 +131,13 @@ pub async fn run(
         connections,
         certificate: server.tls.as_ref().map(|tls| tls.cert.clone()),
     };
-    let answers = Admin { readiness: readiness.clone(), engine: Arc::clone(&engine), limits: admin_limits };
+    let answers = Admin {
+        readiness: readiness.clone(),
+        engine: Arc::clone(&engine),
+        limits: admin_limits,
+        hosts: admin.hosts.into(),
+        live: admin::LivePages::default(),
+    };
     let _admin = match admin.listen {
         Some(address) => Some(serve_admin(address, answers).await?),
         None => None,

@@ -19,6 +19,7 @@ mod exposition;
 mod inspection;
 mod log;
 mod metrics;
+mod page;
 
 /// The sections of a gateway with an admin address.
 const SECTIONS: &str = "[server]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n";

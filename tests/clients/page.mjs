@@ -99,7 +99,7 @@ async function simulate(method, path, body) {
 async function accessible(page) {
   const session = await page.context().newCDPSession(page);
   const { frameTree } = await session.send("Page.getFrameTree");
-  const world = { frameId: frameTree.frame.id, worldName: "axe", grantUniveralAccess: true };
+  const world = { frameId: frameTree.frame.id, worldName: "axe" };
   const { executionContextId } = await session.send("Page.createIsolatedWorld", world);
   const evaluate = async (expression, awaitPromise = false) => {
     const call = { expression, contextId: executionContextId, awaitPromise, returnByValue: true };

@@ -193,6 +193,17 @@ mod tests {
         assert!(waited.is_err() && began.elapsed() == Duration::from_mins(1));
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn page_whose_rows_change_all_the_time_gets_an_event_a_second() {
+        let mut open = open();
+        let began = Instant::now();
+        for _ in 0..10 {
+            open.sent.clear();
+            let _all = open.next_event().await;
+        }
+        assert!(began.elapsed() >= 9 * EVERY && began.elapsed() < 10 * EVERY, "{:?}", began.elapsed());
+    }
+
     #[tokio::test]
     async fn pages_beyond_the_limit_are_refused_until_one_is_closed() {
         let admin = crate::admin::tests::admin();

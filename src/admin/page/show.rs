@@ -390,7 +390,7 @@ pub(super) fn history(history: &JobHistory, now: Timestamp) -> Table {
                 html! { (duration(end.duration_since(step.since()).unsigned_abs().as_millis())) }
             }
             (None, Phase::In(state)) if state.is_terminal() => html! { span class="dim" { "ended" } },
-            (None, _) => html! { span class="dim" { "now" } },
+            (None, _) => html! { span class="dim" { "so far" } },
         };
         let cells: [Cell; 3] =
             [("Since", exact_time(step.since(), now)), ("State", badge(class, name)), ("For", lasted)];

@@ -7,7 +7,7 @@
 //! | `GET /metrics` | Prometheus text format |
 //! | `GET /log-level` | the filter of the log |
 //! | `PUT /log-level` | replaces it; only from this machine |
-//! | `GET /` | the page for people, see [`page`] |
+//! | `GET /` | the page for people, see `page.rs` |
 //!
 //! It listens on loopback unless `admin.allow_remote` is set, and asks nobody for
 //! credentials. It answers during the drain, too.

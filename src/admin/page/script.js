@@ -34,7 +34,9 @@
     const now = Date.now() - clockDifference;
     for (const time of document.querySelectorAll("time:not(.exact > time)")) {
       const seconds = Math.round((now - Date.parse(time.dateTime)) / SECOND);
-      const text = seconds > 0 ? `${age(seconds)} ago` : seconds < 0 ? `in ${age(-seconds)}` : "now";
+      const isDue = time.parentElement.classList.contains("due");
+      const past = isDue ? (seconds > 2 ? `${age(seconds)} overdue` : "now") : `${age(seconds)} ago`;
+      const text = seconds > 0 ? past : seconds < 0 ? `in ${age(-seconds)}` : "now";
       if (time.textContent !== text) time.textContent = text;
     }
   }

@@ -168,7 +168,7 @@ pub(super) fn jobs(found: &[FoundJob], search: &Search, now: Timestamp) -> Table
 
 fn job_row(found: &FoundJob, now: Timestamp) -> Row {
     let FoundJob { number: _, report, snapshot } = found;
-    let JobReport { job, state, subscribers, last_poll, last_change, next_poll, quarantined, failure } =
+    let JobReport { job, state, subscribers, last_poll, last_change, next_poll: _, quarantined, failure } =
         report;
     let status = snapshot.as_ref().map(|snapshot| snapshot.core_status());
     let cells: [Cell; 8] = [
@@ -184,7 +184,7 @@ fn job_row(found: &FoundJob, now: Timestamp) -> Row {
         ("Progress", progress(status.as_ref(), job)),
         ("Subscribers", html! { (subscribers) }),
         ("Last poll", time_or(*last_poll, now, "none")),
-        ("Next poll", time_or(*next_poll, now, next_poll_text(report))),
+        ("Next poll", next_poll(report, now)),
         ("Last change", time_or(*last_change, now, "none")),
         (
             "Last error",
@@ -197,12 +197,14 @@ fn job_row(found: &FoundJob, now: Timestamp) -> Row {
     Row::new(&["job", &job.backend, &job.id, job.tag.as_deref().unwrap_or_default()], "", None, &cells)
 }
 
-fn next_poll_text(report: &JobReport) -> &'static str {
-    match report.state {
+/// When the next poll is due; the script shows for how long it has been.
+fn next_poll(report: &JobReport, now: Timestamp) -> Markup {
+    let otherwise = match report.state {
         Some(state) if state.is_terminal() => "ended",
         _ if report.subscribers == 0 => "retained",
         _ => "now",
-    }
+    };
+    html! { span class="due" { (time_or(report.next_poll, now, otherwise)) } }
 }
 
 fn job_link(job: &JobRef) -> Markup {
@@ -348,7 +350,7 @@ pub(super) fn facts(job: &JobRef, detail: &JobDetail, now: Timestamp) -> Table {
             let failure = failure.map_or_else(none, |text| words(&text));
             add("Subscribers", None, html! { (report.subscribers) });
             add("Last poll", None, time_or(report.last_poll, now, "none"));
-            add("Next poll", None, time_or(report.next_poll, now, next_poll_text(report)));
+            add("Next poll", None, next_poll(report, now));
             add("Last change", None, time_or(report.last_change, now, "none"));
             add("Quarantine", None, quarantined);
             add("Last error", None, failure);

@@ -44,11 +44,16 @@ $(PYTHON_STAMP):
 	$(BIN)/pip install --quiet --disable-pip-version-check --use-pep517 -r $(CLIENTS)/requirements.txt
 	touch $@
 
+# The package @sparticuz/chromium holds the browser, its libraries and fonts, compressed. It
+# unpacks them below TMPDIR, and the libraries only where it believes to be in AWS Lambda.
 $(NODE_STAMP):
 	rm -rf $(TOOLS)/node $(TOOLS)/node-*
 	mkdir -p $(TOOLS)/node
 	cp $(CLIENTS)/package.json $(CLIENTS)/package-lock.json $(CLIENTS)/.npmrc $(TOOLS)/node/
 	cd $(TOOLS)/node && npm ci --silent
+	mkdir $(TOOLS)/node/chromium
+	cd $(TOOLS)/node && TMPDIR=$$PWD/chromium AWS_EXECUTION_ENV=AWS_Lambda_nodejs20.x node --input-type=module \
+		--eval 'await (await import("@sparticuz/chromium")).default.executablePath()'
 	touch $@
 
 $(DEBIAN_STAMP):

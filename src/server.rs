@@ -154,6 +154,8 @@ async fn run_with(
         engine: Arc::clone(&engine),
         limits: admin_limits,
         reloads: Arc::clone(&reloads),
+        hosts: admin.hosts.clone().into(),
+        live: admin::LivePages::default(),
     };
     let _admin = match admin.listen {
         Some(address) => Some(serve_admin(address, answers).await?),

@@ -175,6 +175,7 @@ fn get(c: &mut Criterion) {
         },
         timeout: HOUR,
         not_found_grace: HOUR,
+        tracer: None,
     };
     engine.start_backend(setup);
     let service = Service::new(engine, 1, HOUR);

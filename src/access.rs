@@ -33,7 +33,7 @@ use token::StaticTokens;
 #[derive(Debug)]
 pub struct Access {
     tokens: StaticTokens,
-    jwt: Option<JwtVerifier>,
+    jwt: Option<(config::Jwt, Arc<JwtVerifier>)>,
     certificates: bool,
     policies: Vec<Arc<Policy>>,
     usages: Usages,
@@ -83,12 +83,35 @@ impl Access {
     /// # Errors
     /// A file that can't be used.
     pub fn new(configured: &config::Access) -> Result<Self, AccessError> {
+        Self::build(configured, Usages::default(), None)
+    }
+
+    /// The same after a change of the configuration. What callers have used lately counts,
+    /// and the keys of an issuer that is configured as before stay known.
+    ///
+    /// # Errors
+    /// A file that can't be used.
+    pub fn renewed(&self, configured: &config::Access) -> Result<Self, AccessError> {
+        let known = self.jwt.as_ref().filter(|(jwt, _)| configured.jwt.as_ref() == Some(jwt));
+        Self::build(configured, self.usages.clone(), known.cloned())
+    }
+
+    fn build(
+        configured: &config::Access,
+        usages: Usages,
+        known: Option<(config::Jwt, Arc<JwtVerifier>)>,
+    ) -> Result<Self, AccessError> {
+        let verifier = |jwt: &config::Jwt| Ok((jwt.clone(), Arc::new(JwtVerifier::new(jwt)?)));
+        let jwt = match known {
+            Some(known) => Some(known),
+            None => configured.jwt.as_ref().map(verifier).transpose()?,
+        };
         Ok(Self {
             tokens: StaticTokens::new(configured),
-            jwt: configured.jwt.as_ref().map(JwtVerifier::new).transpose()?,
+            jwt,
             certificates: configured.certificates,
             policies: configured.policies.iter().map(|policy| Arc::new(Policy::new(policy))).collect(),
-            usages: Usages::default(),
+            usages,
             open: !configured.is_configured(),
         })
     }
@@ -114,7 +137,7 @@ impl Access {
         if let Some(name) = self.tokens.holder(token) {
             return Some(self.grant(name, evidence.address));
         }
-        let Some(jwt) = &self.jwt else {
+        let Some((_, jwt)) = &self.jwt else {
             return Some(Err(Refused::Invalid("the token is unknown")));
         };
         let name = jwt.verify_now(token)?;
@@ -126,7 +149,7 @@ impl Access {
     /// # Errors
     /// Why the call is refused.
     pub async fn identify(&self, token: &str, address: Option<IpAddr>) -> Result<Grant, Refused> {
-        let Some(jwt) = &self.jwt else { return Err(Refused::Invalid("the token is unknown")) };
+        let Some((_, jwt)) = &self.jwt else { return Err(Refused::Invalid("the token is unknown")) };
         let name = jwt.verify(token).await?;
         self.grant(&name, address)
     }
@@ -134,7 +157,7 @@ impl Access {
     /// Keeps the issuer's keys current until it is dropped.
     pub async fn refresh(&self) {
         match &self.jwt {
-            Some(jwt) => jwt.refresh_keys().await,
+            Some((_, jwt)) => jwt.refresh_keys().await,
             None => std::future::pending().await,
         }
     }

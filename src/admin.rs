@@ -37,8 +37,10 @@ use crate::{
     telemetry::{self, LevelError},
 };
 
+mod reloads;
 mod scrape;
 
+pub use reloads::{Outcome, Reloads};
 pub use scrape::Limits;
 
 /// Largest body of a request.
@@ -97,6 +99,8 @@ pub struct Admin {
     pub engine: Arc<Engine>,
     /// What is bounded beside the engine.
     pub limits: Limits,
+    /// How the last reload of the configuration ended.
+    pub reloads: Arc<Reloads>,
 }
 
 impl Admin {
@@ -127,7 +131,9 @@ async fn ready(State(admin): State<Admin>) -> Response {
         .map(|backend| (backend.name.to_string(), name_of(backend.report.health).into()))
         .collect();
     let code = if phase == Phase::Ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let body = json!({ "status": phase.to_string(), "backends": backends });
+    // An operator's mistake is no reason to send calls elsewhere.
+    let configuration = admin.reloads.last().detail();
+    let body = json!({ "status": phase.to_string(), "backends": backends, "configuration": configuration });
     (code, [(header::CONTENT_TYPE, "application/json")], format!("{body}\n")).into_response()
 }
 
@@ -188,7 +194,7 @@ mod tests {
         let (engine, _) = Engine::new(limits, CancellationToken::new());
         let responses = ResponseBudget::new(1024);
         let limits = Limits { responses, response_bytes: 1024, connections: 1, certificate: None };
-        Admin { readiness: Readiness::default(), engine, limits }
+        Admin { readiness: Readiness::default(), engine, limits, reloads: Arc::default() }
     }
 
     /// The response to a request that comes from this address.
@@ -211,7 +217,10 @@ mod tests {
             let response = send(&admin, Request::get("/readyz"), "127.0.0.1:1").await;
             assert_eq!(response.status().as_u16(), code);
             let body = response.into_body().collect().await.unwrap().to_bytes();
-            assert_eq!(body, format!("{}\n", json!({ "status": name, "backends": {} })));
+            let mut body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+            assert!(body["configuration"]["read_at"].take().is_string());
+            let configuration = json!({ "status": "current", "read_at": null });
+            assert_eq!(body, json!({ "status": name, "backends": {}, "configuration": configuration }));
             assert_eq!(send(&admin, Request::get("/livez"), "127.0.0.1:1").await.status().as_u16(), 200);
         }
     }

@@ -3,6 +3,7 @@
 
 use std::{fmt, pin::Pin, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use tokio::time::Instant;
 use tokio_stream::Stream;
 use tonic::{Extensions, Request, Response, Status, Streaming};
@@ -49,14 +50,24 @@ const MESSAGE_BYTES: usize = 4 << 20;
 /// Implements `jobwatch.v1.JobStatusService`.
 pub struct Service<E> {
     engine: Arc<E>,
-    batch_size: usize,
-    default_deadline: Duration,
-    message_bytes: usize,
+    bounds: Arc<ArcSwap<Bounds>>,
 }
 
+/// What every call has to keep to.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Most jobs in a batch.
+    pub batch_size: usize,
+    /// How long a call without a deadline may take, beside what it waits.
+    pub default_deadline: Duration,
+    /// Largest encoded size of a batch's response.
+    pub message_bytes: usize,
+}
+
+/// Clones share the bounds.
 impl<E> Clone for Service<E> {
     fn clone(&self) -> Self {
-        Self { engine: Arc::clone(&self.engine), ..*self }
+        Self { engine: Arc::clone(&self.engine), bounds: Arc::clone(&self.bounds) }
     }
 }
 
@@ -70,13 +81,24 @@ impl<E: JobStatuses> Service<E> {
     /// A service over `engine`. A batch has at most `batch_size` jobs. A call without a
     /// deadline must be answered after `default_deadline`, beside what it waits.
     pub fn new(engine: Arc<E>, batch_size: usize, default_deadline: Duration) -> Self {
-        Self { engine, batch_size, default_deadline, message_bytes: MESSAGE_BYTES }
+        let bounds = Bounds { batch_size, default_deadline, message_bytes: MESSAGE_BYTES };
+        Self { engine, bounds: Arc::new(ArcSwap::from_pointee(bounds)) }
     }
 
     /// Sets the largest encoded size of a batch's response; 4 MiB by default.
     #[must_use]
     pub fn with_message_bytes(self, message_bytes: usize) -> Self {
-        Self { message_bytes, ..self }
+        self.set_bounds(Bounds { message_bytes, ..self.bounds() });
+        self
+    }
+
+    /// Sets the bounds of new calls, of this service and its clones.
+    pub fn set_bounds(&self, bounds: Bounds) {
+        self.bounds.store(Arc::new(bounds));
+    }
+
+    fn bounds(&self) -> Bounds {
+        **self.bounds.load()
     }
 
     /// The job that a request names. Whether there is such a backend is looked up after it is
@@ -158,7 +180,7 @@ impl<E: JobStatuses> JobStatusService for Service<E> {
             max_age: request::duration(max_age, "max_age")?,
             // The status at the end of the wait has to reach the caller before its deadline.
             wait: left.map_or(wait, |left| wait.min(left.saturating_sub(margin(left)))),
-            deadline: deadline.unwrap_or(arrived + self.default_deadline + wait),
+            deadline: deadline.unwrap_or_else(|| arrived + self.bounds().default_deadline + wait),
             parts: view.parts(),
             caller: caller(&grant),
         };
@@ -178,8 +200,9 @@ impl<E: JobStatuses> JobStatusService for Service<E> {
         let (grant, deadline) = (grant(&request), deadline(request.extensions()));
         let mut expiry = Expiry::of(request.extensions());
         let pb::BatchGetStatusesRequest { jobs, view, max_age, wait } = request.into_inner();
-        if jobs.is_empty() || jobs.len() > self.batch_size {
-            let reason = format!("holds {} jobs; name 1 to {}", jobs.len(), self.batch_size);
+        let Bounds { batch_size, default_deadline, message_bytes } = self.bounds();
+        if jobs.is_empty() || jobs.len() > batch_size {
+            let reason = format!("holds {} jobs; name 1 to {batch_size}", jobs.len());
             return Err(InvalidField::new("jobs", &reason).into());
         }
         let view = request::view(view)?;
@@ -190,7 +213,7 @@ impl<E: JobStatuses> JobStatusService for Service<E> {
             deadline: match deadline {
                 // The response has to reach the caller before its deadline.
                 Some(deadline) => deadline - margin(deadline.saturating_duration_since(arrived)),
-                None => arrived + self.default_deadline + wait,
+                None => arrived + default_deadline + wait,
             },
             parts: view.parts(),
             caller: caller(&grant),
@@ -217,7 +240,7 @@ impl<E: JobStatuses> JobStatusService for Service<E> {
             };
             served::JobStatusResult { job: Some(requested), outcome: Some(outcome) }
         });
-        let response = batch::response(results.collect(), self.message_bytes);
+        let response = batch::response(results.collect(), message_bytes);
         Ok(limits::compressed_if_large(response.map_err(|failure| status::of_call(&failure))?))
     }
 
@@ -230,7 +253,7 @@ impl<E: JobStatuses> JobStatusService for Service<E> {
         let (job, options) = self.watch_request(request.into_inner(), deadline, "", &grant)?;
         let watch = self.engine.watch(&job, caller(&grant), &options);
         let watch = watch.map_err(|failure| self.failed(&failure, &job, "job", &grant))?;
-        Ok(limits::not_compressed(watch::events(watch, job, expiry)))
+        Ok(limits::not_compressed(watch::events(watch, job, expiry, self.clone(), grant)))
     }
 
     async fn watch_jobs(

@@ -163,7 +163,7 @@ async fn until_interrupted(work: impl Future<Output = Result<Exit, Failure>>) ->
 }
 
 /// Where to find the configuration.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 struct Configuration {
     /// Configuration file, in TOML. Without it, variables set everything, such as
     /// `JOBWATCH__BACKENDS__IMMUTA_PROD__VENDOR=immuta` for backends.immuta-prod.vendor.
@@ -171,12 +171,17 @@ struct Configuration {
     config: Option<PathBuf>,
 
     /// File of variables, one NAME=value per line. They take precedence over the
-    /// environment. The gateway picks up secrets that change there.
+    /// environment. The gateway takes over what changes there.
     #[arg(long, value_name = "FILE")]
     env_file: Option<PathBuf>,
 }
 
 impl Configuration {
+    /// The files that it is read from.
+    fn files(&self) -> Vec<PathBuf> {
+        self.config.iter().chain(&self.env_file).cloned().collect()
+    }
+
     fn load(&self) -> Result<Config, InvalidConfig> {
         self.load_with(self.environment()?)
     }

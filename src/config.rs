@@ -26,12 +26,14 @@ use crate::vendors::{BaseUrl, Scheme, SignIn, VendorConfig};
 mod access;
 mod admin;
 mod credentials;
+mod diff;
 mod drain;
 mod effective;
 mod environment;
 mod file;
 mod key_tree;
 mod network;
+mod otel;
 mod overrides;
 mod problems;
 mod schema;
@@ -39,15 +41,18 @@ mod secret;
 mod secret_text;
 mod tables;
 mod text_file;
+mod traces;
 mod values;
 
 pub use access::{Access, Algorithm, Jwt, Policy, Right, Token, TokenHash};
 pub use admin::{Admin, Log};
+pub use diff::{BackendChange, Change, Diff};
 pub use effective::{Effective, Origin};
 pub use environment::{EnvFile, Environment};
 pub use key_tree::json_schema;
 pub use network::{Network, Proxies, Proxy};
 pub use secret::{Secret, Source};
+pub use traces::{Protocol, Traces};
 pub use values::parse_duration;
 
 /// A whole configuration.
@@ -59,6 +64,8 @@ pub struct Config {
     pub admin: Admin,
     /// The log.
     pub log: Log,
+    /// The export of traces, if there are any.
+    pub traces: Option<Traces>,
     /// Who may call, and what each caller may do.
     pub access: Access,
     /// Limits for callers and for memory.
@@ -102,7 +109,7 @@ pub struct Server {
 }
 
 /// Files of the server's TLS identity.
-#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("required" = ["cert", "key"]))]
 pub struct Tls {
@@ -183,6 +190,8 @@ pub struct Backend {
     pub poll: Poll,
     /// How it is reached.
     pub network: Network,
+    /// The vendor's own keys as they were written, without secrets.
+    pub own: toml::Table,
 }
 
 /// The gateway's credentials at a vendor.
@@ -298,6 +307,12 @@ impl Config {
     /// Reports every problem.
     pub fn of_environment(env: impl Into<Environment>) -> Result<Self, InvalidConfig> {
         file::read(None, &env.into()).map(|read| read.config)
+    }
+
+    /// Files whose content is a part of the configuration, but for the secrets of credentials,
+    /// which are read again by themselves.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.backends.iter().flat_map(|backend| &backend.network.files).map(PathBuf::as_path)
     }
 
     /// Settings that are valid but probably a mistake; one line each.

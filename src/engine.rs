@@ -15,11 +15,12 @@ use std::{collections::BTreeMap, fmt, num::NonZeroUsize, sync::Arc, time::Durati
 use arc_swap::ArcSwap;
 use thiserror::Error;
 use tokio::time::Instant;
-use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     job::{BackendFault, InvalidJobRef, InvalidResumeToken, JobRef, ObserverId, Parts},
-    transport::{RateLimiter, Upstream},
+    telemetry::traces::Tracer,
+    transport::Upstream,
 };
 
 mod backend;
@@ -28,6 +29,7 @@ mod budget;
 mod cache;
 mod caller;
 mod circuit_breaker;
+mod configured;
 mod download;
 mod download_slots;
 mod get;
@@ -43,8 +45,10 @@ mod poll;
 mod poll_loop;
 mod quarantine;
 mod quota;
+mod reconfigure;
 mod report;
 mod scheduler;
+mod served;
 mod state;
 mod subscription;
 mod timer_queue;
@@ -55,6 +59,7 @@ pub use backend::Backend;
 pub use budget::MemoryLimits;
 pub use caller::{Caller, CallerKey, CallerLimits};
 pub use circuit_breaker::{Admission, CircuitBreaker, Pause};
+pub use configured::KnownJobs;
 pub use download::{Download, DownloadFailure, DownloadOptions, RESULT, VENDOR_PAYLOAD};
 pub use get::GetOptions;
 pub use inspection::{JobPage, JobReport};
@@ -72,7 +77,7 @@ pub use crate::transport::{FileVersion, RejectedCredentials};
 
 use budget::Memory;
 use cache::TerminalCache;
-use poll_loop::PollLoop;
+use configured::{Configured, Tokens};
 use quota::Quotas;
 
 /// Most bytes of terminal statuses, and the part of all statuses that they may take.
@@ -148,6 +153,8 @@ pub struct BackendSetup {
     pub timeout: Duration,
     /// How long a job may be missing after a watch or a waiting call began.
     pub not_found_grace: Duration,
+    /// Traces its polls.
+    pub tracer: Option<Tracer>,
 }
 
 /// The bounds of an engine.
@@ -184,10 +191,7 @@ pub struct Engine {
     shutdown: CancellationToken,
     /// Ends the other calls.
     calls_end: CancellationToken,
-    /// Ends all polls.
-    stop: CancellationToken,
-    /// A task that polls has ended by itself.
-    failed: CancellationToken,
+    tokens: Tokens,
 }
 
 /// What an engine uses, each beside its limit.
@@ -216,45 +220,9 @@ pub struct BackendReport {
     pub rejected_credentials: Option<RejectedCredentials>,
 }
 
-/// A backend of the configuration.
-struct Configured {
-    vendor: &'static str,
-    check: Check,
-    engine: Arc<Backend>,
-    max_batch: NonZeroUsize,
-    grace: Duration,
-    clock: Clock,
-    downloads: Arc<download::Downloads>,
-    /// It was removed or replaced, or the server stops.
-    retired: CancellationToken,
-    /// Ends its polls.
-    stop: CancellationToken,
-    _task: AbortOnDropHandle<()>,
-}
-
 impl fmt::Debug for Configured {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Configured").field(&self.engine.name()).finish()
-    }
-}
-
-impl Drop for Configured {
-    fn drop(&mut self) {
-        self.stop.cancel();
-    }
-}
-
-/// Reports that a task has ended, unless it was stopped.
-struct ReportEnd {
-    stop: CancellationToken,
-    failed: CancellationToken,
-}
-
-impl Drop for ReportEnd {
-    fn drop(&mut self) {
-        if !self.stop.is_cancelled() {
-            self.failed.cancel();
-        }
     }
 }
 
@@ -348,7 +316,7 @@ pub enum Failure {
     /// The call's connection is too old.
     #[error("the connection is older than server.max_connection_age; call again over a new one")]
     ConnectionExpired,
-    /// The backend was removed from the configuration, or its settings were replaced.
+    /// Another backend was started under the same name.
     #[error("the backend's configuration has changed; call again")]
     BackendRetired,
     /// As many watches are open as may be.
@@ -404,10 +372,9 @@ impl Engine {
             memory: Memory::new(limits.memory, cache),
             quotas: Quotas::new(limits.watches),
             clock: Clock { observer: ObserverId(rand::random()), epoch: Instant::now() },
+            tokens: Tokens { shutdown: shutdown.clone(), stop: stop.clone(), failed: failed.clone() },
             shutdown,
             calls_end: CancellationToken::new(),
-            stop: stop.clone(),
-            failed: failed.clone(),
         };
         let tasks = PollTasks { stop, failed };
         (Arc::new(engine), tasks)
@@ -418,68 +385,64 @@ impl Engine {
         self.calls_end.cancel();
     }
 
-    /// Starts a backend, at any time. One of the same name is retired.
+    /// Starts a backend, at any time. One of the same name is retired: its calls and watches
+    /// end with [`Failure::BackendRetired`].
     pub fn start_backend(&self, setup: BackendSetup) {
-        let BackendSetup { name, vendor, check, upstream, plan, timeout, not_found_grace } = setup;
-        let rate_limiter = RateLimiter::new(plan.requests_per_second);
-        let backend = Backend::new(Arc::clone(&name), plan, rate_limiter, Arc::clone(&self.memory));
-        let downloads = download::Downloads::new(
-            Arc::clone(&backend),
-            Arc::clone(&upstream),
-            plan.max_concurrency,
-            timeout,
-            plan.interval.min,
-        );
-        let stop = self.stop.child_token();
-        let report = ReportEnd { stop: stop.clone(), failed: self.failed.clone() };
-        let task = tokio::spawn({
-            let (poll_loop, stop) = (PollLoop::new(Arc::clone(&backend), upstream), stop.clone());
-            async move {
-                let _report = report;
-                poll_loop.run(stop).await;
-            }
-        });
-        let configured = Arc::new(Configured {
-            vendor,
-            check,
-            engine: Arc::clone(&backend),
-            max_batch: plan.max_batch,
-            grace: not_found_grace,
-            clock: self.clock,
-            downloads: Arc::new(downloads),
-            retired: self.shutdown.child_token(),
-            stop,
-            _task: AbortOnDropHandle::new(task),
-        });
+        let name = Arc::clone(&setup.name);
+        let started = Arc::new(Configured::start(setup, self.clock, &self.memory, &self.tokens));
         // In one step, so that no call finds the name unknown meanwhile.
-        self.change(&name, |backends| drop(backends.insert(Arc::clone(&name), Arc::clone(&configured))));
+        self.change(&name, |backends| drop(backends.insert(Arc::clone(&name), Arc::clone(&started))));
     }
 
-    /// Retires a backend: its watches end with [`Failure::BackendRetired`], after their
-    /// newest status, and it is not polled any more.
+    /// Replaces the settings of a backend, whose calls and watches go on with the new ones.
+    /// Starts it where there is none of this name.
+    pub async fn reconfigure_backend(&self, setup: BackendSetup, known: KnownJobs) {
+        let current = self.backends.load().get(&setup.name).cloned();
+        match current {
+            Some(backend) => backend.reconfigure(setup, known).await,
+            None => self.start_backend(setup),
+        }
+    }
+
+    /// Retires a backend: its calls and watches end with [`Failure::UnknownBackend`], after
+    /// their newest status, and it is not polled any more.
     pub fn retire_backend(&self, name: &str) {
         self.change(name, |backends| drop(backends.remove(name)));
     }
 
     /// Changes the set of backends, and retires the one that had this name before.
     fn change(&self, name: &str, change: impl Fn(&mut BTreeMap<Arc<str>, Arc<Configured>>)) {
+        let mut is_replaced = false;
         let before = self.backends.rcu(|backends| {
             let mut backends = BTreeMap::clone(backends);
             change(&mut backends);
+            is_replaced = backends.contains_key(name);
             backends
         });
         if let Some(retired) = before.get(name) {
-            retired.retired.cancel();
-            retired.stop.cancel();
-            retired.engine.notify_subscribers();
+            retired.retire(is_replaced);
             // The same name may stand for another vendor's jobs now.
             self.memory.cache.forget_backend(name);
         }
     }
 
+    /// Sets how long a new poll waits for others to share it, where polls can be shared.
+    pub fn set_collection_window(&self, window: Duration) {
+        for backend in self.backends.load().values() {
+            backend.engine.set_collection_window(window);
+        }
+    }
+
+    /// Sets those bounds that new calls look at: the number of watches and of jobs, and the
+    /// size of a result that a status holds. The bytes of all statuses stay as they are.
+    pub fn set_limits(&self, limits: EngineLimits) {
+        self.quotas.set_limits(limits.watches);
+        self.memory.set_limits(limits.memory);
+    }
+
     fn backend_of(&self, job: &JobRef) -> Result<Arc<Configured>, Failure> {
         let backend = self.backends.load().get(&job.backend).cloned().ok_or(Failure::UnknownBackend)?;
-        (backend.check)(job)?;
+        backend.check(job)?;
         Ok(backend)
     }
 
@@ -490,7 +453,8 @@ impl Engine {
 
     /// What is in use of what is bounded.
     pub fn usage(&self) -> Usage {
-        let Memory { budget, limits, .. } = &*self.memory;
+        let Memory { budget, .. } = &*self.memory;
+        let limits = self.memory.limits();
         Usage {
             watches: (self.quotas.open(), self.quotas.limits().total),
             jobs: (self.memory.jobs(), limits.jobs),
@@ -507,7 +471,7 @@ impl Engine {
     }
 
     fn refused(&self, refusal: Refusal) -> Failure {
-        let MemoryLimits { status_bytes, jobs, .. } = self.memory.limits;
+        let MemoryLimits { status_bytes, jobs, .. } = self.memory.limits();
         match refusal {
             Refusal::TooManyBytes => {
                 Failure::TooManyBytes { key: "limits.status_bytes", limit: status_bytes }
@@ -545,12 +509,15 @@ impl JobStatuses for Engine {
 
     fn backends(&self) -> Vec<BackendReport> {
         let now = Instant::now();
-        let report = |(name, backend): (&Arc<str>, &Arc<Configured>)| BackendReport {
-            name: Arc::clone(name),
-            vendor: backend.vendor,
-            max_batch: backend.max_batch,
-            report: backend.engine.report(now),
-            rejected_credentials: backend.downloads.rejected_credentials(),
+        let report = |(name, backend): (&Arc<str>, &Arc<Configured>)| {
+            let settings = backend.settings();
+            BackendReport {
+                name: Arc::clone(name),
+                vendor: settings.vendor,
+                max_batch: settings.max_batch,
+                report: backend.engine.report(now),
+                rejected_credentials: settings.downloads.rejected_credentials(),
+            }
         };
         self.backends.load().iter().map(report).collect()
     }

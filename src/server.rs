@@ -4,19 +4,19 @@ use std::{io, net::SocketAddr, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
 use thiserror::Error;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::mpsc};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tonic::service::Routes;
 use tracing::{info, warn};
 
 use crate::{
     access::{Access, AccessError},
-    admin::{self, Admin, Phase, Readiness},
+    admin::{self, Admin, Phase, Readiness, Reloads},
     api::Service,
-    config::{Backend, Config, IDLE_CONNECTION_BYTES},
+    config::{Backend, Config, IDLE_CONNECTION_BYTES, Limits},
     engine::{BackendSetup, Engine, EngineLimits, MemoryLimits, PollInterval, PollPlan, WatchLimits},
     proto::{self, served::job_status_service_server::JobStatusServiceServer},
-    telemetry::build,
+    telemetry::{build, traces::Tracer},
     transport::{Backoff, Endpoint, RateLimiter, ResponseBudget, SetupError},
 };
 
@@ -30,22 +30,30 @@ mod expiring_body;
 mod listener;
 mod messages;
 mod observe;
+mod reload;
 mod request_body;
 mod rotation;
 mod tls;
+mod traces;
 mod upkeep;
 mod usage;
 mod wire;
 
 use connection_age::AgeLimit;
-use dispatch::Dispatch;
+use dispatch::{Dispatch, Live};
 use drain::Drain;
-use listener::{Limits, Listener};
+use listener::Listener;
+use reload::Reloader;
+pub use reload::{ConfigSource, Load};
 use rotation::Rotation;
 use tls::Tls;
 pub use tls::TlsError;
+pub use traces::{TracesError, check_traces};
 use upkeep::Upkeep;
 use usage::{Room, Usage};
+
+/// How long the last spans may be exported after the drain.
+const FLUSH: Duration = Duration::from_secs(1);
 
 /// Why the server can't start or continue.
 #[derive(Debug, Error)]
@@ -72,6 +80,9 @@ pub enum ServeError {
     /// Callers can't be identified as configured.
     #[error(transparent)]
     Access(#[from] AccessError),
+    /// Traces can't be exported.
+    #[error(transparent)]
+    Traces(#[from] TracesError),
     /// Reflection can't be set up.
     #[error(transparent)]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -91,39 +102,45 @@ pub async fn run(
     shutdown: CancellationToken,
     config: Config,
 ) -> Result<(), ServeError> {
+    run_with(listener, shutdown, config, None).await
+}
+
+/// As [`run`], and takes over another configuration from `source` whenever that changes.
+pub async fn run_reloading(
+    listener: TcpListener,
+    shutdown: CancellationToken,
+    config: Config,
+    source: ConfigSource,
+) -> Result<(), ServeError> {
+    run_with(listener, shutdown, config, Some(source)).await
+}
+
+async fn run_with(
+    listener: TcpListener,
+    shutdown: CancellationToken,
+    config: Config,
+    source: Option<ConfigSource>,
+) -> Result<(), ServeError> {
     let (connections, room) = connection_room(&config);
-    let Config { server, admin, log, access, limits, backends } = config;
+    let Config { server, admin, log, traces, access, limits, backends } = &config;
     let tls = server.tls.as_ref().map(Tls::new).transpose()?;
-    let access = Arc::new(Access::new(&access)?);
-    let engine_limits = EngineLimits {
-        watches: WatchLimits {
-            total: limits.watches,
-            per_caller: limits.watches_per_caller,
-            per_call: limits.watches_per_call,
-        },
-        memory: MemoryLimits {
-            status_bytes: limits.status_bytes,
-            inline_result_bytes: limits.inline_result_bytes,
-            jobs: limits.jobs,
-        },
-    };
+    let live = Live::new(Access::new(access)?, log.access);
     let draining = CancellationToken::new();
-    let (engine, poll_tasks) = Engine::new(engine_limits, draining.clone());
+    let (engine, poll_tasks) = Engine::new(engine_limits(limits), draining.clone());
+    let (tracer, exporter) = traces.as_ref().map(traces::start).transpose()?.unzip();
     let names: Vec<String> = backends.iter().map(|backend| backend.name.to_string()).collect();
     let mut rotation = Rotation::default();
     let response_budget = ResponseBudget::new(usize::try_from(limits.response_bytes).unwrap_or(usize::MAX));
     for backend in backends {
-        let endpoint = Endpoint::new(&backend, &response_budget)
+        let endpoint = Endpoint::new(backend, &response_budget)
             .map_err(|error| ServeError::Backend { backend: Arc::clone(&backend.name), error })?;
         let endpoint = Arc::new(endpoint);
         rotation.add(&backend.credentials, &endpoint);
-        engine.start_backend(setup(&backend, endpoint, server.collection_window));
+        engine.start_backend(setup(backend, endpoint, server.collection_window, tracer.as_ref()));
     }
-    let _rotation = AbortOnDropHandle::new(tokio::spawn(rotation.run(rotation::INTERVAL)));
-    let _refresh = AbortOnDropHandle::new(tokio::spawn({
-        let access = Arc::clone(&access);
-        async move { access.refresh().await }
-    }));
+    let (rotation_changes, changes) = mpsc::channel(rotation::CHANGES);
+    let _rotation = AbortOnDropHandle::new(tokio::spawn(rotation.run(rotation::INTERVAL, changes)));
+    let refresh = reload::refresh(&live);
     let readiness = Readiness::default();
     let admin_limits = admin::Limits {
         responses: Arc::clone(&response_budget),
@@ -131,7 +148,13 @@ pub async fn run(
         connections,
         certificate: server.tls.as_ref().map(|tls| tls.cert.clone()),
     };
-    let answers = Admin { readiness: readiness.clone(), engine: Arc::clone(&engine), limits: admin_limits };
+    let reloads = Arc::new(Reloads::default());
+    let answers = Admin {
+        readiness: readiness.clone(),
+        engine: Arc::clone(&engine),
+        limits: admin_limits,
+        reloads: Arc::clone(&reloads),
+    };
     let _admin = match admin.listen {
         Some(address) => Some(serve_admin(address, answers).await?),
         None => None,
@@ -144,7 +167,7 @@ pub async fn run(
     let upkeep = Upkeep {
         engine: Arc::clone(&engine),
         health,
-        publishes_backends: access.is_open(),
+        access: Arc::clone(&live.access),
         shutdown: shutdown.clone(),
         draining: draining.clone(),
     };
@@ -156,10 +179,10 @@ pub async fn run(
         .prepare();
     let (tls, tls_files) = tls.unzip();
     let _tls_files = tls_files.map(|files| AbortOnDropHandle::new(tokio::spawn(files.run())));
-    let dispatch = Dispatch::new(service, Arc::clone(&access), others, log.access);
+    let dispatch = Dispatch::new(service.clone(), live.clone(), others, tracer.clone());
     let address = listener.local_addr()?;
     let usage = Usage::new(room);
-    let at_most = Limits {
+    let at_most = listener::Limits {
         connections,
         streams: limits.streams_per_connection,
         age: AgeLimit::new(server.max_connection_age, server.max_connection_age_grace),
@@ -176,6 +199,21 @@ pub async fn run(
         "listening on {address}"
     );
     readiness.set(Phase::Ready);
+    let (server, reloaded) = (server.clone(), Arc::clone(&engine));
+    let reloader = Reloader {
+        engine: reloaded,
+        tracer,
+        service,
+        live,
+        response_budget,
+        rotation: rotation_changes,
+        connections,
+        reloads,
+        refresh,
+        refused: None,
+        config,
+    };
+    let _reloader = AbortOnDropHandle::new(tokio::spawn(reloader.run(source, shutdown.clone())));
 
     tokio::select! {
         biased;
@@ -187,8 +225,28 @@ pub async fn run(
     let drain =
         Drain { server: &server, readiness: &readiness, engine: &engine, usage: &usage, draining: &draining };
     tokio::select! {
-        () = drain.run(serving) => Ok(()),
-        () = poll_tasks.failed() => Err(ServeError::PollTask),
+        () = drain.run(serving) => {}
+        () = poll_tasks.failed() => return Err(ServeError::PollTask),
+    }
+    if let Some(exporter) = exporter {
+        exporter.shut_down(FLUSH).await;
+    }
+    Ok(())
+}
+
+/// The engine's bounds.
+fn engine_limits(limits: &Limits) -> EngineLimits {
+    EngineLimits {
+        watches: WatchLimits {
+            total: limits.watches,
+            per_caller: limits.watches_per_caller,
+            per_call: limits.watches_per_call,
+        },
+        memory: MemoryLimits {
+            status_bytes: limits.status_bytes,
+            inline_result_bytes: limits.inline_result_bytes,
+            jobs: limits.jobs,
+        },
     }
 }
 
@@ -235,7 +293,12 @@ async fn serve_admin(address: SocketAddr, admin: Admin) -> Result<AbortOnDropHan
 }
 
 /// The engine's settings for a backend.
-fn setup(backend: &Backend, endpoint: Arc<Endpoint>, collection_window: Duration) -> BackendSetup {
+fn setup(
+    backend: &Backend,
+    endpoint: Arc<Endpoint>,
+    collection_window: Duration,
+    tracer: Option<&Tracer>,
+) -> BackendSetup {
     let Backend { name, vendor, poll, .. } = backend;
     let adapter = Arc::clone(endpoint.adapter());
     let max_batch = adapter.capabilities().max_batch;
@@ -259,6 +322,7 @@ fn setup(backend: &Backend, endpoint: Arc<Endpoint>, collection_window: Duration
         },
         timeout: poll.timeout,
         not_found_grace: poll.not_found_grace,
+        tracer: tracer.cloned(),
     }
 }
 
@@ -271,6 +335,14 @@ pub fn set_up_backends(config: &Config) -> Vec<(Arc<str>, Result<(), String>)> {
         (Arc::clone(&backend.name), outcome.map(drop).map_err(|error| error.to_string()))
     };
     config.backends.iter().map(set_up).collect()
+}
+
+/// Reads what `access` names as [`run`] does.
+///
+/// # Errors
+/// A file that can't be used.
+pub fn check_access(config: &Config) -> Result<(), AccessError> {
+    Access::new(&config.access).map(drop)
 }
 
 /// Polls every backend for a job that does not exist. The error of a backend is the

@@ -1,4 +1,4 @@
-//! What an operator sees of the process: logs and metrics.
+//! What an operator sees of the process: logs, metrics and traces.
 
 use std::path::Path;
 
@@ -7,10 +7,11 @@ mod log;
 pub mod metrics;
 pub mod process;
 mod sampled;
+pub mod traces;
 
 pub use log::{
-    Flush, Format, InitError, InvalidFilter, LevelError, check_filter, dropped_lines, filter, init, level,
-    report_dropped_lines, set_level,
+    Flush, Format, InitError, InvalidFilter, LevelError, check_filter, dropped_lines, filter,
+    filter_variable, init, level, report_dropped_lines, set_level,
 };
 
 pub use sampled::Sampled;

@@ -15,10 +15,12 @@ use tokio::{sync::Notify, time::Instant};
 use crate::{
     config,
     job::{BackendFault, JobRef},
+    telemetry::traces::traceparent,
     vendors::{Adapter, BaseUrl, BuildError, Clusters, StandbyCluster},
 };
 
 mod backoff;
+mod collector;
 mod connector;
 mod content_coding;
 mod credentials;
@@ -39,6 +41,7 @@ mod upstream;
 
 pub use crate::vendors::LONGEST_RETRY_AFTER;
 pub use backoff::Backoff;
+pub use collector::CollectorClient;
 pub use credentials::RejectedCredentials;
 use credentials::{Credentials, Purpose};
 pub use document::Document;
@@ -147,6 +150,7 @@ impl Endpoint {
                 if let Some(value) = &authorization.header {
                     request.headers_mut().insert(header::AUTHORIZATION, value.clone());
                 }
+                traceparent(request.headers_mut());
                 request
             };
             // The room of a rejected response is released before the token is refreshed.

@@ -40,12 +40,14 @@ pub(crate) struct Setup {
     pub(crate) requests_per_second: u32,
     /// `limits.status_bytes`, which older gateways do not know.
     pub(crate) status_bytes: Option<&'static str>,
+    /// A collector of traces, and the share of them that is sampled.
+    pub(crate) traces: Option<(SocketAddr, f64)>,
 }
 
 impl From<Poll> for Setup {
     /// Nothing but the rate of the polls limits the gateway.
     fn from(poll: Poll) -> Self {
-        Self { poll, requests_per_second: 1_000_000, status_bytes: None }
+        Self { poll, requests_per_second: 1_000_000, status_bytes: None, traces: None }
     }
 }
 
@@ -76,9 +78,13 @@ impl Deref for Gateway {
 }
 
 fn text(vendor: SocketAddr, setup: Setup) -> String {
-    let Setup { poll, requests_per_second, status_bytes } = setup;
+    let Setup { poll, requests_per_second, status_bytes, traces } = setup;
     let Poll { interval, batch, concurrency } = poll;
     let status_bytes = status_bytes.map(|bytes| format!("status_bytes = \"{bytes}\"\n")).unwrap_or_default();
+    let traces = traces.map(|(collector, ratio)| {
+        format!("[traces]\nendpoint = \"http://{collector}\"\nprotocol = \"grpc\"\nsample_ratio = {ratio}\n")
+    });
+    let traces = traces.unwrap_or_default();
     let interval = interval.as_millis();
     let pace = format!(
         "min_interval = \"{interval}ms\"\nmax_interval = \"{interval}ms\"\nmax_concurrency = {concurrency}\n\
@@ -86,7 +92,7 @@ fn text(vendor: SocketAddr, setup: Setup) -> String {
     );
     format!(
         "allow_inline_secrets = true\n\
-         [server]\nlisten = \"127.0.0.1:0\"\n\
+         [server]\nlisten = \"127.0.0.1:0\"\n{traces}\
          [limits]\nwatches = 4000000\nwatches_per_caller = 4000000\nwatches_per_call = 2000000\n\
          streams_per_connection = 20000\nconnections = 20000\nconnections_per_address = 20000\n\
          connection_bytes = \"4 GiB\"\n{status_bytes}\

@@ -22,10 +22,11 @@ mod growth;
 mod idle;
 mod isolation;
 mod overload;
+mod traces;
 mod watch_jobs;
 
 /// Names of the rows, in their order.
-const NAMES: [&str; 17] = [
+const NAMES: [&str; 18] = [
     "cached",
     "fresh-single",
     "fresh-single-kinetica",
@@ -43,6 +44,7 @@ const NAMES: [&str; 17] = [
     "isolation",
     "bytes",
     "idle",
+    "traces",
 ];
 
 /// Left out of a short run.
@@ -84,6 +86,7 @@ impl Bench {
             "isolation" => isolation::row(self).await,
             "bytes" => bytes::row(self).await,
             "idle" => idle::row(self).await,
+            "traces" => traces::row(self).await,
             other => Err(format!("there is no row {other}; write one of {}", NAMES.join(", ")).into()),
         }
     }

@@ -11,11 +11,12 @@ use moka::sync::Cache;
 use super::{Policy, REMEMBERED};
 
 /// The use of every caller that has been seen lately.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Usages(Cache<Arc<str>, Arc<Usage>>);
 
 /// One caller's use.
 pub struct Usage {
+    rates: Rates,
     calls: Option<DefaultDirectRateLimiter>,
     download_bytes: Option<DefaultDirectRateLimiter>,
 }
@@ -39,8 +40,21 @@ impl Default for Usages {
 
 impl Usages {
     pub(super) fn of(&self, name: &Arc<str>, policy: &Policy) -> Arc<Usage> {
-        self.0.get_with_by_ref(name, || Arc::new(Usage::new(policy)))
+        let usage = self.0.get_with_by_ref(name, || Arc::new(Usage::new(policy)));
+        if usage.rates == rates(policy) {
+            return usage;
+        }
+        let usage = Arc::new(Usage::new(policy));
+        self.0.insert(Arc::clone(name), Arc::clone(&usage));
+        usage
     }
+}
+
+/// Calls and bytes in a second.
+type Rates = (Option<NonZeroU32>, Option<NonZeroU32>);
+
+fn rates(policy: &Policy) -> Rates {
+    (policy.calls_per_second, policy.download_bytes_per_second)
 }
 
 impl Usage {
@@ -49,6 +63,7 @@ impl Usage {
             rate.map(|rate| DefaultDirectRateLimiter::direct(Quota::per_second(rate)))
         };
         Self {
+            rates: rates(policy),
             calls: limiter(policy.calls_per_second),
             download_bytes: limiter(policy.download_bytes_per_second),
         }

@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 use prometheus::{CounterVec, Encoder, GaugeVec, Opts, Registry, TextEncoder};
 use tokio::runtime::Handle;
 
-use super::Admin;
+use super::{Admin, reloads::Reloaded};
 use crate::{
     engine::{Circuit, Engine, Health, JobStatuses},
     telemetry::{self, build, metrics::metrics, process::Process},
@@ -69,6 +69,7 @@ pub(super) fn text(admin: &Admin) -> Result<Vec<u8>> {
     let sheet = Sheet(Registry::new());
     backends(&sheet, &admin.engine)?;
     bounds(&sheet, admin)?;
+    reloads(&sheet, &admin.reloads.last())?;
     runtime(&sheet)?;
     process(&sheet)?;
     let mut families = metrics().gather();
@@ -152,6 +153,28 @@ fn bounds(sheet: &Sheet, admin: &Admin) -> Result {
         "jobwatch_log_lines_dropped_total",
         "Log lines that were dropped because nobody read them.",
         bytes(dropped),
+    )
+}
+
+fn reloads(sheet: &Sheet, last: &Reloaded) -> Result {
+    let options = Opts::new("jobwatch_config_reloads_total", "Reloads of the configuration that have ended.");
+    let counter = CounterVec::new(options, &["outcome"])?;
+    for (outcome, number) in
+        [("applied", last.applied), ("unchanged", last.unchanged), ("refused", last.refused)]
+    {
+        #[expect(clippy::cast_precision_loss, reason = "a count that is exact below 2^52")]
+        counter.with_label_values(&[outcome]).inc_by(number as f64);
+    }
+    sheet.0.register(Box::new(counter))?;
+    sheet.value(
+        "jobwatch_config_last_reload_successful",
+        "0 after a reload that was refused, else 1.",
+        Some(f64::from(u8::from(last.is_successful()))),
+    )?;
+    sheet.value(
+        "jobwatch_config_last_reload_success_timestamp_seconds",
+        "When the configuration in effect was read last, in seconds since 1970.",
+        Some(last.seconds()),
     )
 }
 

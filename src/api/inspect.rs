@@ -43,7 +43,7 @@ impl<E: JobStatuses> Service<E> {
         let names = self.inspected(&backend, grant)?;
         let (first, mut from) = position(&page_token)?;
         let mut jobs = Vec::new();
-        let mut room = self.message_bytes.saturating_sub(REST);
+        let mut room = self.bounds().message_bytes.saturating_sub(REST);
         let mut looks = LOOKS;
         for name in names.iter().filter(|name| ***name >= *first) {
             let mut next = Some(if **name == *first { from } else { 0 });

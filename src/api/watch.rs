@@ -22,7 +22,13 @@ use crate::{
 };
 
 /// The events of one watch.
-pub(super) fn events(watch: Watch, job: JobRef, expiry: Expiry) -> Events<served::WatchJobResponse> {
+pub(super) fn events<E: JobStatuses>(
+    watch: Watch,
+    job: JobRef,
+    expiry: Expiry,
+    service: Service<E>,
+    grant: Grant,
+) -> Events<served::WatchJobResponse> {
     let (mut watch, mut expiry) = (watch, expiry);
     Box::pin(stream::poll_fn(move |cx| {
         if expiry.has_come(cx) {
@@ -32,7 +38,7 @@ pub(super) fn events(watch: Watch, job: JobRef, expiry: Expiry) -> Events<served
         Poll::Ready(event.map(|event| match event {
             Ok(update) => Ok(convert::update(&job, update)),
             Err(failure) => {
-                let status = status::of_failure(&failure, &job, "job");
+                let status = service.failed(&failure, &job, "job", &grant);
                 status::log_watch_end(&status, &job);
                 Err(status)
             }

@@ -1,19 +1,41 @@
 //! `jobwatch check`: validates a configuration.
 
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+};
 
 use super::{
     Configuration,
     exit::{Exit, Failure},
     render::Paint,
 };
-use crate::{config::Backend, server};
+use crate::{
+    config::{Backend, Protocol, Traces},
+    server,
+};
+
+/// The name of the export of traces in the output.
+const TRACES: &str = "traces";
+
+mod diff;
 
 /// Validates a configuration.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    #[command(flatten)]
-    configuration: Configuration,
+    /// Configuration file, in TOML. Without it, variables set everything.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// File of variables, one NAME=value per line. They take precedence over the
+    /// environment.
+    #[arg(long, value_name = "FILE")]
+    env_file: Option<PathBuf>,
+
+    /// Show what a gateway that runs with the configuration OLD would do if it were
+    /// replaced by NEW: what takes effect at once, and what needs a restart.
+    #[arg(long, num_args = 2, value_names = ["OLD", "NEW"], conflicts_with_all = ["config", "connect"])]
+    diff: Option<Vec<PathBuf>>,
 
     /// Also call each vendor to check the backend's credentials.
     #[arg(long)]
@@ -22,7 +44,14 @@ pub(super) struct Args {
 
 impl Args {
     pub(super) async fn run(self) -> Result<Exit, Failure> {
-        let config = self.configuration.load()?;
+        let configuration = |config: Option<&PathBuf>| Configuration {
+            config: config.cloned(),
+            env_file: self.env_file.clone(),
+        };
+        if let Some([old, new]) = self.diff.as_deref() {
+            return diff::run(&configuration(Some(old)), &configuration(Some(new)));
+        }
+        let config = configuration(self.config.as_ref()).load()?;
         let tls = server::check_tls(&config).map_err(|error| Failure::Usage(error.to_string()))?;
         for warning in config.warnings().into_iter().chain(tls) {
             eprintln!("warning: {warning}");
@@ -32,7 +61,9 @@ impl Args {
         } else {
             server::set_up_backends(&config)
         };
+        let traces = server::check_traces(&config, self.connect).await;
         let width = config.backends.iter().map(|backend| backend.name.len()).max().unwrap_or_default();
+        let width = if traces.is_some() { width.max(TRACES.len()) } else { width };
         let mut exit = Exit::Succeeded;
         let mut out = io::stdout().lock();
         for backend in &config.backends {
@@ -44,15 +75,35 @@ impl Args {
             let text = line(backend, width, failure.map(String::as_str), Paint::stdout());
             writeln!(out, "{text}")?;
         }
+        if let (Some(traces), Some(checked)) = (&config.traces, &traces) {
+            let failure = checked.as_ref().err();
+            if failure.is_some() {
+                exit = Exit::Failed;
+            }
+            writeln!(out, "{}", traces_line(traces, width, failure.map(String::as_str), Paint::stdout()))?;
+        }
         Ok(exit)
     }
 }
 
+fn traces_line(traces: &Traces, width: usize, failure: Option<&str>, paint: Paint) -> String {
+    let protocol = match traces.protocol {
+        Protocol::Grpc => "gRPC",
+        Protocol::Http => "HTTP",
+    };
+    let about = format!("OTLP over {protocol} to {}", traces.endpoint.as_str());
+    verdict(TRACES, width, failure, &about, paint)
+}
+
 fn line(backend: &Backend, width: usize, failure: Option<&str>, paint: Paint) -> String {
-    let verdict = if failure.is_some() { paint.red("FAILED") } else { paint.green("OK    ") };
     let Backend { name, vendor, base_url, credentials, .. } = backend;
     let about = format!("{} at {}, {}", vendor.kind().name, base_url.as_str(), credentials.description());
-    let about = paint.dim(&about);
+    verdict(name, width, failure, &about, paint)
+}
+
+fn verdict(name: &str, width: usize, failure: Option<&str>, about: &str, paint: Paint) -> String {
+    let verdict = if failure.is_some() { paint.red("FAILED") } else { paint.green("OK    ") };
+    let about = paint.dim(about);
     match failure {
         None => format!("{verdict}  {name:width$}  {about}"),
         Some(failure) => format!("{verdict}  {name:width$}  {failure}  {about}"),

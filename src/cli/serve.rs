@@ -1,17 +1,21 @@
 //! `jobwatch serve`: the gateway itself.
 
-use std::io;
+use std::{io, sync::Arc};
 
-use tokio::{net::TcpListener, signal};
+use tokio::{net::TcpListener, signal, sync::mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Configuration,
     exit::{Exit, Failure},
 };
-use crate::{server, telemetry};
+use crate::{
+    server::{self, ConfigSource},
+    telemetry,
+};
 
-/// Runs the gateway.
+/// Runs the gateway. SIGHUP, or a change of a file that the configuration is read from,
+/// reloads the configuration.
 ///
 /// SIGTERM and SIGINT stop it: it is not ready from then on, accepts calls for
 /// server.drain_delay, ends watches after their newest status, and waits at most
@@ -29,6 +33,7 @@ pub(super) struct Args {
 
 impl Args {
     pub(super) async fn run(self) -> Result<Exit, Failure> {
+        let reload_requests = on_hangup();
         let environment = self.configuration.environment()?;
         let variables = environment.keys().join(",");
         let config = self.configuration.load_with(environment)?;
@@ -47,10 +52,34 @@ impl Args {
         let signals =
             Signals::new().map_err(|error| Failure::Usage(format!("signals can't be received: {error}")))?;
         let signals = tokio::spawn(stop_on_signal(signals, shutdown.clone()));
-        let served = server::run(listener, shutdown, config).await;
+        let configuration = self.configuration;
+        let source = ConfigSource {
+            files: configuration.files(),
+            load: Arc::new(move || configuration.load()),
+            requests: reload_requests,
+        };
+        let served = server::run_reloading(listener, shutdown, config, source).await;
         signals.abort();
         served.map(|()| Exit::Succeeded).map_err(|error| Failure::Usage(error.to_string()))
     }
+}
+
+/// A message for each SIGHUP, from now on. It does not end the process any more.
+fn on_hangup() -> mpsc::Receiver<()> {
+    let (sender, receiver) = mpsc::channel(1);
+    #[cfg(unix)]
+    match signal::unix::signal(signal::unix::SignalKind::hangup()) {
+        Ok(mut hangups) => {
+            tokio::spawn(async move {
+                while hangups.recv().await.is_some() {
+                    // Where one waits already, it is for the same files.
+                    let _ = sender.try_send(());
+                }
+            });
+        }
+        Err(error) => eprintln!("warning: SIGHUP can't be handled: {error}"),
+    }
+    receiver
 }
 
 /// The first SIGTERM or SIGINT starts a graceful shutdown, the second one exits at once.

@@ -14,7 +14,7 @@ use crate::vendors::BaseUrl;
 
 /// How callers are identified, and what each may do. Without any way to identify callers,
 /// everybody may do everything.
-#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Access {
     /// Bearer tokens, by the name of the caller that holds them.
@@ -31,7 +31,7 @@ pub struct Access {
 }
 
 /// One caller's bearer tokens.
-#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("required" = ["sha256"]))]
 pub struct Token {
@@ -44,7 +44,7 @@ pub struct Token {
 pub struct TokenHash(pub [u8; 32]);
 
 /// Bearer tokens that an issuer signs, RFC 7519.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("required" = ["issuer", "audience", "algorithms"]))]
 pub struct Jwt {
@@ -85,7 +85,7 @@ pub enum Algorithm {
 }
 
 /// What some callers may do.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("required" = ["principals"]))]
 pub struct Policy {

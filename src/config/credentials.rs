@@ -77,11 +77,10 @@ pub(super) fn secret(
     path: &str,
     key: &str,
     place: Value,
-    kind: &VendorKind,
     secrets: &SecretSources<'_>,
     problems: &mut Problems,
 ) -> Option<Secret> {
-    Checker { path, kind, secrets, problems }.secret(key, Some(place), SecretForm::Text)
+    secrets.read(path, key, Some(place), SecretForm::Text, problems)
 }
 
 struct Checker<'a> {
@@ -145,44 +144,57 @@ impl Checker<'_> {
         });
     }
 
-    /// Reads a secret from its place.
     fn secret(&mut self, key: &str, place: Option<Value>, form: SecretForm) -> Option<Secret> {
-        let key = join(self.path, key);
-        let place = match Place::read(self.problems.required(&key, place)?) {
+        self.secrets.read(self.path, key, place, form, self.problems)
+    }
+}
+
+impl SecretSources<'_> {
+    /// Reads a secret from its place.
+    fn read(
+        &self,
+        path: &str,
+        key: &str,
+        place: Option<Value>,
+        form: SecretForm,
+        problems: &mut Problems,
+    ) -> Option<Secret> {
+        let key = join(path, key);
+        let place = match Place::read(problems.required(&key, place)?) {
             Ok(place) => place,
-            Err(text) => return self.problems.report(key, text),
+            Err(text) => return problems.report(key, text),
         };
-        let origin = self.secrets.origins.of(&key).map(str::to_owned);
+        let origin = self.origins.of(&key).map(str::to_owned);
         let (text, source) = match (place, origin) {
             // A secret that a variable sets is never taken for one in the file.
-            (Place::Literal(_), Some(variable)) => self.variable(&key, &variable)?,
-            (Place::Environment(name), _) => self.variable(&key, &name)?,
-            (Place::Literal(literal), None) if self.secrets.allow_inline => {
+            (Place::Literal(_), Some(variable)) => self.variable(&key, &variable, problems)?,
+            (Place::Environment(name), _) => self.variable(&key, &name, problems)?,
+            (Place::Literal(literal), None) if self.allow_inline => {
                 (literal.expose_secret().to_owned(), Source::Literal)
             }
             (Place::Literal(_), None) => {
                 let text = format!(
                     "is a secret in the file; write {WHERE}, or allow_inline_secrets = true at the top"
                 );
-                return self.problems.report(key, text);
+                return problems.report(key, text);
             }
             (Place::File(file), _) => match secret::read_file(Path::new(&file)) {
                 Ok(text) => (text, Source::File(file.into())),
-                Err(text) => return self.problems.report(key, text),
+                Err(text) => return problems.report(key, text),
             },
         };
         match secret::check(&source, form, &text) {
             Ok(()) => Some(Secret { key, value: text.into(), source, form }),
-            Err(text) => self.problems.report(key, text),
+            Err(text) => problems.report(key, text),
         }
     }
 
-    fn variable(&mut self, key: &str, name: &str) -> Option<(String, Source)> {
-        match self.secrets.env.variables().get(name).map(String::as_str) {
-            None => self.problems.report(key, format!("is the variable {name}, which is not set; set it")),
-            Some("") => self.problems.report(key, format!("is the variable {name}, which is empty; set it")),
+    fn variable(&self, key: &str, name: &str, problems: &mut Problems) -> Option<(String, Source)> {
+        match self.env.variables().get(name).map(String::as_str) {
+            None => problems.report(key, format!("is the variable {name}, which is not set; set it")),
+            Some("") => problems.report(key, format!("is the variable {name}, which is empty; set it")),
             Some(value) => {
-                let file = self.secrets.env.file().map(Path::to_owned);
+                let file = self.env.file().map(Path::to_owned);
                 Some((value.to_owned(), Source::Environment { name: name.to_owned(), file }))
             }
         }

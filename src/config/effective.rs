@@ -153,11 +153,11 @@ fn show(value: &Value) -> String {
 /// Every key with its value.
 fn values(read: &file::Read) -> Value {
     let file::Read { config, table, origins } = read;
-    let Config { server, admin, log, access, limits, backends } = config;
+    let Config { server, admin, log, traces: _, access, limits, backends } = config;
     let backends: Map<String, Value> =
         backends.iter().map(|one| (one.name.to_string(), backend(one, table, origins))).collect();
     let mut values = json!({
-        "server": server, "admin": admin, "log": log, "access": access, "limits": limits, "backends": backends,
+        "server": server, "admin": admin, "log": log, "traces": traces(table, origins), "access": access, "limits": limits, "backends": backends,
     });
     if let Some(allow) = table.get("allow_inline_secrets") {
         values["allow_inline_secrets"] = json!(allow);
@@ -166,7 +166,18 @@ fn values(read: &file::Read) -> Value {
     values
 }
 
-/// KeyTree that are not set have no value.
+/// The keys of `[traces]`, as they are written.
+fn traces(table: &toml::Table, origins: &overrides::Origins) -> Value {
+    let mut values = table.get("traces").map_or_else(|| json!({}), |written| json!(written));
+    let Some(keys) = find(&["traces"]) else { return values };
+    for (key, _) in keys.each() {
+        add_default(&mut values, key, &["traces", key]);
+    }
+    redact("traces", &mut values, keys, origins);
+    values
+}
+
+/// Keys that are not set have no value.
 fn remove_nulls(value: &mut Value) {
     match value {
         Value::Object(object) => {

@@ -159,13 +159,14 @@ impl Checker<'_> {
         keys.log.check(&mut self.problems);
         keys.admin.check(keys.server.listen, &mut self.problems);
         keys.access.check(keys.server.tls.as_ref(), &mut self.problems);
-        let Keys { server, admin, log, mut access, mut limits, backends, .. } = keys;
+        let Keys { server, admin, log, traces, mut access, mut limits, backends, .. } = keys;
+        let traces = traces.check(&self.secrets, &mut self.problems);
         if let Some(jwt) = access.jwt.as_mut().filter(|jwt| jwt.jwks_url.is_some()) {
             jwt.proxies = network::environment(self.secrets.env, &mut self.problems);
         }
         self.limits(&mut limits);
         let backends = self.backends(backends, &limits);
-        Some(Config { server, admin, log, access, limits, backends: backends? })
+        Some(Config { server, admin, log, traces, access, limits, backends: backends? })
     }
 
     /// Without TLS only this machine's callers may connect, unless that is wanted.
@@ -268,12 +269,10 @@ impl Checker<'_> {
         let kind = self.problems.required(&join(&path, "vendor"), vendor);
         let base_url = self.problems.required(&join(&path, "base_url"), base_url);
         let poll = self.poll(name, poll, kind, limits);
-        let network = kind.and_then(|kind| {
-            network::check(&path, network, kind, environment, &self.secrets, &mut self.problems)
-        });
+        let network = network::check(&path, network, environment, &self.secrets, &mut self.problems);
         let own = self.own_keys(&path, kind, own);
         let vendor = kind.and_then(|kind| self.vendor(&path, kind, own, credentials, base_url.as_ref()));
-        let (vendor, credentials) = vendor?;
+        let (vendor, credentials, own) = vendor?;
         Some(Backend {
             name: named.then(|| name.into())?,
             vendor,
@@ -281,6 +280,7 @@ impl Checker<'_> {
             credentials,
             poll: poll?,
             network: network?,
+            own,
         })
     }
 
@@ -314,19 +314,19 @@ impl Checker<'_> {
         mut own: Table,
         credentials: Option<CredentialKeys>,
         base_url: Option<&BaseUrl>,
-    ) -> Option<(Arc<dyn VendorConfig>, Credentials)> {
+    ) -> Option<(Arc<dyn VendorConfig>, Credentials, Table)> {
         let key = join(path, "credentials");
         let mut credentials = credentials::check(&key, credentials, kind, &self.secrets, &mut self.problems);
         if let Some(Checked::Own { keys, .. }) = &mut credentials {
             own.insert("credentials".to_owned(), Value::Table(std::mem::take(keys)));
         }
-        let vendor = self.vendor_config(path, kind, own, base_url)?;
+        let vendor = self.vendor_config(path, kind, own.clone(), base_url)?;
         let credentials = match credentials? {
             Checked::None => Credentials::NONE,
             Checked::Bearer(token) => Credentials::bearer(token),
             Checked::Own { secret, .. } => Credentials::new(vendor.sign_in(), secret?),
         };
-        Some((vendor, credentials))
+        Some((vendor, credentials, own))
     }
 
     fn vendor_config(

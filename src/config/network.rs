@@ -2,7 +2,6 @@
 
 use std::{
     fmt,
-    fs::File,
     path::{Path, PathBuf},
 };
 
@@ -13,25 +12,28 @@ use secrecy::ExposeSecret;
 use toml::{Table, Value};
 
 use super::{
-    Environment,
+    Environment, Source,
     credentials::{self, SecretSources},
     problems::{Problems, join},
 };
-use crate::vendors::VendorKind;
 
 /// How a backend is reached.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Network {
     /// The proxy.
     pub proxy: Proxies,
     /// A PEM file of authorities that are trusted besides the system's.
     pub ca: Option<PathBuf>,
+    /// The hash of that file's content.
+    pub ca_hash: Option<u64>,
     /// Headers of every request, marked as sensitive.
     pub headers: HeaderMap,
+    /// The files that these settings were read from.
+    pub files: Vec<PathBuf>,
 }
 
 /// The proxies to choose from.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Proxies {
     /// Connections are direct.
     #[default]
@@ -50,7 +52,7 @@ pub enum Proxies {
 }
 
 /// An HTTP proxy.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Proxy {
     /// Scheme, host and port.
     pub uri: Uri,
@@ -99,34 +101,36 @@ const OWN_HEADERS: [HeaderName; 18] = [
 pub(super) fn check(
     path: &str,
     keys: NetworkKeys,
-    kind: &VendorKind,
     environment: &Proxies,
     secrets: &SecretSources<'_>,
     problems: &mut Problems,
 ) -> Option<Network> {
     let before = problems.len();
     let NetworkKeys { proxy, proxy_password, ca, headers } = keys;
-    let mut checker = Checker { path, kind, secrets, problems };
+    let mut checker = Checker { path, secrets, problems, files: ca.iter().cloned().collect() };
     let proxy = checker.proxy(proxy.as_deref(), proxy_password, environment);
-    if let Some(ca) = &ca {
-        checker.ca(ca);
-    }
+    let ca_hash = ca.as_deref().and_then(|ca| checker.ca(ca));
     let headers = checker.headers(headers.unwrap_or_default());
-    let network = Network { proxy: proxy?, ca, headers };
+    let files = checker.files;
+    let network = Network { proxy: proxy?, ca, ca_hash, headers, files };
     (problems.len() == before).then_some(network)
 }
 
 struct Checker<'a> {
     path: &'a str,
-    kind: &'a VendorKind,
     secrets: &'a SecretSources<'a>,
     problems: &'a mut Problems,
+    files: Vec<PathBuf>,
 }
 
 impl Checker<'_> {
     fn secret(&mut self, path: &str, key: &str, place: Value) -> Option<String> {
-        let secret = credentials::secret(path, key, place, self.kind, self.secrets, self.problems);
-        secret.map(|secret| secret.expose_secret().to_owned())
+        let secret = credentials::secret(path, key, place, self.secrets, self.problems);
+        let secret = secret?;
+        if let Source::File(file) = secret.source() {
+            self.files.push(file.clone());
+        }
+        Some(secret.expose_secret().to_owned())
     }
 
     fn proxy(
@@ -166,12 +170,18 @@ impl Checker<'_> {
         Some(Proxies::Own(Address { password, ..address }.proxy()))
     }
 
-    fn ca(&mut self, file: &Path) {
+    /// The hash of the file's content.
+    fn ca(&mut self, file: &Path) -> Option<u64> {
+        let key = join(self.path, "ca");
         if file.as_os_str().is_empty() {
-            self.problems.required::<()>(&join(self.path, "ca"), None);
-        } else if let Err(error) = File::open(file) {
-            let text = format!("is the file {}, which can't be read: {error}", file.display());
-            self.problems.add(join(self.path, "ca"), text);
+            return self.problems.required(&key, None);
+        }
+        match std::fs::read(file) {
+            Ok(content) => Some(xxhash_rust::xxh3::xxh3_64(&content)),
+            Err(error) => {
+                let text = format!("is the file {}, which can't be read: {error}", file.display());
+                self.problems.report(key, text)
+            }
         }
     }
 
@@ -217,12 +227,16 @@ impl Checker<'_> {
 }
 
 /// Why a header can't be configured.
+/// Whether each request has its own value of this header.
+pub(super) fn is_set_by_the_gateway(name: &HeaderName) -> bool {
+    matches!(name.as_str(), "keep-alive" | "proxy-connection") || OWN_HEADERS.contains(name)
+}
+
 fn refused(name: &HeaderName) -> Option<&'static str> {
     match name.as_str() {
         "authorization" => Some("is set from credentials; remove it"),
         "proxy-authorization" => Some("is set from proxy and proxy_password; remove it"),
-        "keep-alive" | "proxy-connection" => Some("is set by the gateway; remove it"),
-        _ => OWN_HEADERS.contains(name).then_some("is set by the gateway; remove it"),
+        _ => is_set_by_the_gateway(name).then_some("is set by the gateway; remove it"),
     }
 }
 

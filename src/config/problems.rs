@@ -4,7 +4,7 @@ use super::{Problem, values::closest};
 use crate::vendors::KINDS;
 
 /// Examples for keys that hold neither a number nor a duration and are no vendor's own.
-const EXAMPLES: [(&str, &str); 11] = [
+const EXAMPLES: [(&str, &str); 15] = [
     ("listen", "an IP address and a port, such as \"127.0.0.1:50051\""),
     ("cert", "the path of the PEM certificate chain"),
     ("key", "the path of the PEM private key"),
@@ -15,6 +15,10 @@ const EXAMPLES: [(&str, &str); 11] = [
     ("proxy", "a URL such as \"http://user@proxy.example:3128\", or \"none\""),
     ("ca", "the path of a PEM file"),
     ("headers", "a table such as { \"X-Tenant\" = \"a\" }"),
+    ("endpoint", "a URL such as \"http://collector.example:4318\""),
+    ("protocol", "\"http\" or \"grpc\""),
+    ("service_name", "a name such as \"jobwatch\""),
+    ("attributes", "a table such as { \"deployment.environment.name\" = \"production\" }"),
     ("credentials", "a table such as { bearer = { env = \"NAME\" } }"),
 ];
 
@@ -42,7 +46,8 @@ pub(super) fn example(path: &str) -> String {
 /// Whether a problem of the last key of `path` shows the value, which may hold a secret.
 pub(super) fn is_shown(path: &str) -> bool {
     let key = path.rsplit('.').next().unwrap_or_default();
-    key == "listen" || KINDS.iter().flat_map(|kind| kind.all_keys()).any(|own| own.name == key && own.shown)
+    matches!(key, "listen" | "protocol")
+        || KINDS.iter().flat_map(|kind| kind.all_keys()).any(|own| own.name == key && own.shown)
 }
 
 /// What is wrong with a key that is not one of `known`.

@@ -18,7 +18,10 @@ use super::{
 };
 use crate::{
     job::{BackendFault, JobRef, Parts},
-    telemetry::metrics::{BackendMetrics, metrics},
+    telemetry::{
+        metrics::{BackendMetrics, metrics},
+        traces::Tracer,
+    },
     transport::RateLimiter,
 };
 
@@ -29,12 +32,12 @@ const FIRST_STATUS: Duration = Duration::from_mins(2);
 #[derive(Debug)]
 pub struct Backend {
     name: Arc<str>,
-    plan: PollPlan,
     rate_limiter: Arc<RateLimiter>,
     memory: Arc<Memory>,
     state: Mutex<State>,
     changed: Notify,
     metrics: Arc<BackendMetrics>,
+    tracer: Option<Tracer>,
     lasting: Mutex<Lasting>,
 }
 
@@ -52,12 +55,13 @@ impl Backend {
         plan: PollPlan,
         rate_limiter: Arc<RateLimiter>,
         memory: Arc<Memory>,
+        tracer: Option<Tracer>,
     ) -> Arc<Self> {
         let backend = Arc::new(Self {
             metrics: metrics().backend(&name),
+            tracer,
             lasting: Mutex::default(),
             name,
-            plan,
             rate_limiter,
             state: Mutex::new(State::new(plan, Arc::clone(&memory))),
             memory,
@@ -83,12 +87,25 @@ impl Backend {
         &self.metrics
     }
 
-    pub(super) fn name(&self) -> &str {
+    /// Traces polls, if there are traces.
+    pub(super) fn tracer(&self) -> Option<&Tracer> {
+        self.tracer.as_ref()
+    }
+
+    pub(super) fn name(&self) -> &Arc<str> {
         &self.name
     }
 
     pub(super) fn plan(&self) -> PollPlan {
-        self.plan
+        self.state().plan
+    }
+
+    /// Sets how long a new poll waits for others, where polls can be shared.
+    pub(super) fn set_collection_window(&self, window: Duration) {
+        let plan = &mut self.state().plan;
+        if plan.max_batch.get() > 1 {
+            plan.collection_window = window;
+        }
     }
 
     /// There may be something earlier to do than there was.
@@ -164,6 +181,7 @@ impl Backend {
         }
         if needs_poll {
             state.wait_for(number, Waiting { deadline, caller, since: now }, now);
+            state.jobs[number].join_poll(subscriber);
         }
         let passes = in_time && (is_new || state.jobs[number].polled_at.is_none());
         let paused = Self::note_pause(state, number, passes, now);

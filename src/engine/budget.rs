@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
 use super::{backend::Backend, cache::TerminalCache};
@@ -39,7 +40,7 @@ pub struct MemoryLimits {
 #[derive(Debug)]
 pub(super) struct Memory {
     pub(super) budget: Arc<StatusBudget>,
-    pub(super) limits: MemoryLimits,
+    limits: ArcSwap<MemoryLimits>,
     pub(super) cache: TerminalCache,
     jobs: AtomicUsize,
     backends: Mutex<Vec<Weak<Backend>>>,
@@ -51,12 +52,22 @@ impl Memory {
     pub(super) fn new(limits: MemoryLimits, cache: TerminalCache) -> Arc<Self> {
         Arc::new(Self {
             budget: StatusBudget::new(limits.status_bytes),
-            limits,
+            limits: ArcSwap::from_pointee(limits),
             cache,
             jobs: AtomicUsize::new(0),
             backends: Mutex::default(),
             relieving: Mutex::default(),
         })
+    }
+
+    pub(super) fn limits(&self) -> MemoryLimits {
+        **self.limits.load()
+    }
+
+    /// Sets the limits, but for the bytes of all statuses.
+    pub(super) fn set_limits(&self, limits: MemoryLimits) {
+        let status_bytes = self.budget.limit();
+        self.limits.store(Arc::new(MemoryLimits { status_bytes, ..limits }));
     }
 
     pub(super) fn add_backend(&self, backend: &Arc<Backend>) {
@@ -67,7 +78,7 @@ impl Memory {
 
     /// Counts one more job, if there may be one.
     pub(super) fn add_job(&self) -> bool {
-        let limit = self.limits.jobs;
+        let limit = self.limits().jobs;
         let add = |jobs: usize| (jobs < limit).then_some(jobs + 1);
         self.jobs.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok()
     }
@@ -116,7 +127,8 @@ impl Memory {
     /// Whether a new subscription is refused. Makes room for its job.
     pub(super) fn is_full(&self) -> bool {
         self.relieve();
-        let has_all_jobs = || self.jobs.load(Ordering::Relaxed) >= self.limits.jobs;
+        let limit = self.limits().jobs;
+        let has_all_jobs = || self.jobs.load(Ordering::Relaxed) >= limit;
         if has_all_jobs() {
             for backend in self.backends() {
                 backend.evict_retained(has_all_jobs);

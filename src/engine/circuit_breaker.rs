@@ -18,6 +18,7 @@ use std::mem;
 
 use tokio::time::Instant;
 
+use super::KnownJobs;
 use crate::{
     job::{BackendFault, FaultKind},
     transport::{Backoff, LONGEST_RETRY_AFTER},
@@ -120,6 +121,13 @@ impl CircuitBreaker {
         if self.own.as_ref().is_some_and(|pause| pause.fault.kind == FaultKind::CredentialsRejected) {
             (self.own, self.failures, self.is_open) = (None, 0, false);
         }
+    }
+
+    /// The backend's settings were replaced. What the vendor asked for holds if it is asked
+    /// at the same place.
+    pub fn restart(&mut self, backoff: Backoff, known: KnownJobs) {
+        let requested = self.requested.take().filter(|_| known == KnownJobs::Same);
+        *self = Self { requested, ..Self::new(backoff) };
     }
 
     /// A probe is sent.

@@ -195,7 +195,7 @@ impl Engine {
         job: &JobRef,
         options: DownloadOptions,
     ) -> Result<Download, DownloadFailure> {
-        let downloads = Arc::clone(&self.backend_of(job)?.downloads);
+        let downloads = Arc::clone(&self.backend_of(job)?.settings().downloads);
         let DownloadOptions { artifact_id, offset, version, deadline, .. } = options.clone();
         let wanted = Wanted { offset, version };
         let report = Reporter { job: job.clone(), artifact_id, retry: downloads.retry };

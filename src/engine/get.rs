@@ -6,11 +6,10 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep_until};
-use tokio_util::sync::CancellationToken;
 
 use super::{
-    Caller, Engine, Failure, Interest, JobRecord, LatestStatus, NotificationQueue, PollOutcome, Purpose,
-    Subscription, quota::WatchLease,
+    Caller, Configured, Engine, Failure, Interest, JobRecord, LatestStatus, NotificationQueue, PollOutcome,
+    Purpose, Subscription, quota::WatchLease,
 };
 use crate::job::{JobRef, Parts};
 
@@ -41,8 +40,7 @@ struct Pending {
     parts: Parts,
     /// Parts were asked for again when this many polls had ended.
     asked_at: Option<u64>,
-    /// Its backend is not polled any more.
-    retired: CancellationToken,
+    backend: Arc<Configured>,
     /// A call that waits for the job to end counts as a watch.
     _lease: Option<WatchLease>,
 }
@@ -65,7 +63,7 @@ impl Engine {
     /// The status of each of `jobs`, in their order. One job's failure is its own.
     pub(super) async fn get_all(&self, jobs: &[JobRef], options: GetOptions) -> Vec<Answer> {
         let started = Instant::now();
-        let queue = Arc::new(NotificationQueue::default());
+        let queue = Arc::new(NotificationQueue::of_call());
         let mut answers: Vec<Option<Answer>> = Vec::with_capacity(jobs.len());
         let mut open: Vec<Option<Pending>> = Vec::with_capacity(jobs.len());
         let mut unanswered = 0;
@@ -116,8 +114,8 @@ impl Engine {
                 let Some(pending) = &mut open[slot] else { continue };
                 // At shutdown, calls in progress may finish. It retires all backends: looked at
                 // in this order, it can't be taken for a change of the configuration.
-                let is_retired = pending.retired.is_cancelled() && !self.shutdown.is_cancelled();
-                let failure = is_retired.then_some(Err(Failure::BackendRetired));
+                let is_retired = pending.backend.retired.is_cancelled() && !self.shutdown.is_cancelled();
+                let failure = is_retired.then(|| Err(pending.backend.retirement()));
                 if let Some(answer) = pending.answer(now, waiting).or(failure) {
                     answers[slot] = Some(answer);
                     open[slot] = None;
@@ -152,13 +150,15 @@ impl Engine {
         let lease = if wait.is_zero() { None } else { Some(self.quotas.lease(caller).map_err(Err)?) };
         let purpose = Purpose::Call { max_age, deadline };
         let interest = Interest { queue: Arc::clone(queue), slot, caller: caller.key(), parts, purpose };
-        let subscribed = backend.engine.subscribe_with_counts(job, interest);
-        let (subscription, (polls, answers)) = subscribed.map_err(|refusal| Err(self.refused(refusal)))?;
-        let grace_ends = Instant::now() + backend.grace;
-        let retired = backend.retired.clone();
+        let subscribed = backend.checked(job, || {
+            let subscribed = backend.engine.subscribe_with_counts(job, interest);
+            subscribed.map_err(|refusal| self.refused(refusal))
+        });
+        let (subscription, (polls, answers)) = subscribed.map_err(Err)?;
+        let grace_ends = Instant::now() + backend.settings().grace;
         // It was not notified if the backend was retired before it subscribed.
-        if retired.is_cancelled() && !self.shutdown.is_cancelled() {
-            return Err(Err(Failure::BackendRetired));
+        if backend.retired.is_cancelled() && !self.shutdown.is_cancelled() {
+            return Err(Err(backend.retirement()));
         }
         Ok(Pending {
             subscription,
@@ -168,7 +168,7 @@ impl Engine {
             max_age,
             parts,
             asked_at: None,
-            retired,
+            backend,
             _lease: lease,
         })
     }

@@ -206,12 +206,16 @@ impl JobTable {
     }
 
     pub(super) fn remove(&mut self, number: usize) -> JobEntry {
-        let entry = self.entries.remove(number);
-        let hash = self.hasher.hash_one(&entry.shared.job);
+        self.detach(number);
+        self.entries.remove(number)
+    }
+
+    /// Has the entry found by its number only. The next subscriber of its job gets a new one.
+    pub(super) fn detach(&mut self, number: usize) {
+        let hash = self.hasher.hash_one(&self.entries[number].shared.job);
         if let Ok(found) = self.numbers.find_entry(hash, |other| *other == number) {
             found.remove();
         }
-        entry
     }
 
     pub(super) fn get(&self, number: usize) -> Option<&JobEntry> {

@@ -12,10 +12,14 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
+use crate::telemetry::traces::Waiter;
+
 /// Tells one reader which of its slots have a new status.
 #[derive(Debug, Default)]
 pub struct NotificationQueue {
     queue: Mutex<Queue>,
+    /// The call of the reader, if it is traced.
+    waiter: Option<Box<Waiter>>,
 }
 
 #[derive(Debug, Default)]
@@ -27,6 +31,16 @@ struct Queue {
 }
 
 impl NotificationQueue {
+    /// The queue of the call that the task works for.
+    pub fn of_call() -> Self {
+        Self { queue: Mutex::default(), waiter: Waiter::current() }
+    }
+
+    /// The call of the reader, if it is traced.
+    pub fn waiter(&self) -> Option<&Waiter> {
+        self.waiter.as_deref()
+    }
+
     /// Queues `slot`, unless it is queued already, and wakes the reader.
     pub fn notify(&self, slot: u32) {
         let index = slot as usize;

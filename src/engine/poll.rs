@@ -20,7 +20,10 @@ use super::{
     planner::Kind,
     state::State,
 };
-use crate::job::{BackendFault, FaultKind, JobFault, JobRef, Parts, PayloadHash, StandbyFault::NeedsJobTag};
+use crate::{
+    job::{BackendFault, FaultKind, JobFault, JobRef, Parts, PayloadHash, StandbyFault::NeedsJobTag},
+    telemetry::traces::{ActivePoll, PollSpan},
+};
 
 /// A poll in flight. It is cancelled when the last subscriber of all its jobs has left.
 #[derive(Debug)]
@@ -28,11 +31,18 @@ pub(super) struct InFlightPoll {
     /// Jobs in it that have subscribers.
     subscribed: AtomicUsize,
     cancelled: CancellationToken,
+    /// Where polls are traced.
+    span: Option<PollSpan>,
 }
 
 impl InFlightPoll {
-    fn new(jobs: usize) -> Arc<Self> {
-        Arc::new(Self { subscribed: AtomicUsize::new(jobs), cancelled: CancellationToken::new() })
+    fn new(jobs: usize, span: Option<PollSpan>) -> Arc<Self> {
+        Arc::new(Self { subscribed: AtomicUsize::new(jobs), cancelled: CancellationToken::new(), span })
+    }
+
+    /// The poll's span, if it is traced.
+    pub(super) fn span(&self) -> Option<&PollSpan> {
+        self.span.as_ref()
     }
 
     /// One more job has subscribers. Returns whether it is not too late for that.
@@ -107,6 +117,8 @@ pub(super) struct Batch {
     jobs: Vec<Taken>,
     kind: Kind,
     began: Instant,
+    /// Where polls are traced.
+    active: Option<ActivePoll>,
 }
 
 impl Batch {
@@ -115,10 +127,15 @@ impl Batch {
         let mut guard = backend.state();
         let state = &mut *guard;
         let planned = super::planner::next(state, now, dice)?;
-        let poll = InFlightPoll::new(planned.jobs.len());
-        let mut jobs = Vec::with_capacity(planned.jobs.len() + planned.refreshed.len());
+        let polled = planned.jobs.len() + planned.refreshed.len();
+        let active = backend.tracer().map(|tracer| tracer.begin_poll(backend.name(), polled));
+        let poll = InFlightPoll::new(planned.jobs.len(), active.as_ref().map(|poll| poll.span().clone()));
+        let mut jobs = Vec::with_capacity(polled);
         for number in planned.jobs.into_iter().chain(planned.refreshed) {
             let entry = &mut state.jobs[number];
+            if let Some(span) = poll.span() {
+                entry.serve_waiters(span);
+            }
             entry.stage = Stage::InFlight(Arc::clone(&poll));
             entry.polled_at = Some(now);
             if let Some(waiting) = &entry.waiting {
@@ -132,7 +149,7 @@ impl Batch {
             Kind::Regular | Kind::Part(_) | Kind::NeverPolled => {}
         }
         drop(guard);
-        Some(Self { backend: Arc::clone(backend), poll, jobs, kind: planned.kind, began: now })
+        Some(Self { backend: Arc::clone(backend), poll, jobs, kind: planned.kind, began: now, active })
     }
 
     /// The jobs, in the order in which they are asked for.
@@ -150,6 +167,20 @@ impl Batch {
     /// How many there are.
     pub(super) fn len(&self) -> usize {
         self.jobs.len()
+    }
+
+    /// The poll's span, if it is traced.
+    pub(super) fn span(&self) -> Option<&PollSpan> {
+        self.poll.span()
+    }
+
+    /// The poll has ended: "ok" or the reason of the fault.
+    pub(super) fn note_end(&self, outcome: &'static str) {
+        let subscribers = self.subscribers();
+        self.backend.metrics().poll_ended(outcome, self.began.elapsed(), subscribers);
+        if let Some(active) = &self.active {
+            active.end(outcome, subscribers);
+        }
     }
 
     /// When it was taken.

@@ -52,7 +52,7 @@ impl PollLoop {
 
     /// Polls until `stop` is cancelled; then cancels what is in flight and returns.
     pub(super) async fn run(self: Arc<Self>, stop: CancellationToken) {
-        let polls = self.take_batches();
+        let mut polls = JoinSet::new();
         let rotations = async {
             loop {
                 self.upstream.credentials_rotated().await;
@@ -61,16 +61,16 @@ impl PollLoop {
         };
         tokio::select! {
             () = stop.cancelled() => {}
-            () = polls => {}
+            () = self.take_batches(&mut polls) => {}
             () = rotations => {}
         }
+        polls.shutdown().await;
     }
 
-    async fn take_batches(self: &Arc<Self>) {
+    async fn take_batches(self: &Arc<Self>, polls: &mut JoinSet<()>) {
         let backend = &self.backend;
         let max_concurrency = backend.plan().max_concurrency.get().min(Semaphore::MAX_PERMITS);
         let concurrency = Arc::new(Semaphore::new(max_concurrency));
-        let mut polls = JoinSet::new();
         loop {
             let readiness = planner::readiness(&mut backend.state(), Instant::now());
             match readiness {
@@ -112,14 +112,18 @@ impl PollLoop {
     /// Sends one request and publishes what the answer says.
     async fn poll(&self, batch: Batch, permit: Permit) {
         let jobs = batch.jobs();
-        let response = self.upstream.poll(&jobs, permit).await;
+        let polled = self.upstream.poll(&jobs, permit);
+        let response = match batch.span() {
+            Some(span) => span.scope(polled).await,
+            None => polled.await,
+        };
         let response = response.and_then(|response| {
             let is_whole = response.elements().len() == jobs.len();
             let why = "it has too few or too many elements";
             if is_whole { Ok(response) } else { Err(FaultKind::Malformed { why }.into()) }
         });
         let outcome = response.as_ref().map_or_else(outage::reason, |_| "ok");
-        self.backend.metrics().poll_ended(outcome, batch.began().elapsed(), batch.subscribers());
+        batch.note_end(outcome);
         match response {
             Ok(response) => {
                 let answers = self.read(&jobs, &batch.known(), &response);
@@ -151,6 +155,7 @@ impl PollLoop {
 
     /// Reads the elements that are not the same as before, byte for byte.
     fn read(&self, jobs: &[JobRef], known: &[Known], response: &PollResponse) -> Vec<Answer> {
+        let inline_result_bytes = self.backend.memory().limits().inline_result_bytes;
         let elements = response.elements().iter().zip(jobs).zip(known);
         let read = elements.map(|((element, job), known)| {
             let element = element.as_ref().map_err(Clone::clone)?;
@@ -160,8 +165,8 @@ impl PollLoop {
             }
             let observation = response.observe(job, element)?;
             self.note_unknown_word(observation.state, &observation.vendor_state);
-            let Memory { budget, limits, .. } = self.backend.memory();
-            let snapshot = Snapshot::new(observation, known.parts, limits.inline_result_bytes, budget);
+            let Memory { budget, .. } = self.backend.memory();
+            let snapshot = Snapshot::new(observation, known.parts, inline_result_bytes, budget);
             Ok(Reading::Read(snapshot, payload_hash))
         });
         read.collect()

@@ -6,6 +6,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use arc_swap::ArcSwap;
+
 use super::{Caller, CallerKey, Failure};
 
 /// How many watches may be open at once.
@@ -22,7 +24,7 @@ pub struct WatchLimits {
 /// Counts open watches.
 #[derive(Clone, Debug)]
 pub(super) struct Quotas {
-    limits: WatchLimits,
+    limits: Arc<ArcSwap<WatchLimits>>,
     open: Arc<Mutex<Open>>,
 }
 
@@ -46,11 +48,16 @@ struct Share {
 
 impl Quotas {
     pub(super) fn new(limits: WatchLimits) -> Self {
-        Self { limits, open: Arc::default() }
+        Self { limits: Arc::new(ArcSwap::from_pointee(limits)), open: Arc::default() }
     }
 
     pub(super) fn limits(&self) -> WatchLimits {
-        self.limits
+        **self.limits.load()
+    }
+
+    /// Sets the limits for new watches.
+    pub(super) fn set_limits(&self, limits: WatchLimits) {
+        self.limits.store(Arc::new(limits));
     }
 
     /// Watches that are open.
@@ -59,12 +66,13 @@ impl Quotas {
     }
 
     pub(super) fn lease(&self, caller: Caller) -> Result<WatchLease, Failure> {
+        let limits = self.limits();
         let mut open = lock(&self.open);
-        if open.total >= self.limits.total {
-            return Err(Failure::TooManyWatches { key: "limits.watches", limit: self.limits.total });
+        if open.total >= limits.total {
+            return Err(Failure::TooManyWatches { key: "limits.watches", limit: limits.total });
         }
         let key = caller.key();
-        let limit = caller.limits().watches.unwrap_or(self.limits.per_caller);
+        let limit = caller.limits().watches.unwrap_or(limits.per_caller);
         let share = || Arc::new(Share { open: Arc::clone(&self.open), caller: key });
         let (own, share) = open.callers.entry(key).or_insert_with(|| (0, share()));
         if *own >= limit {

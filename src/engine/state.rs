@@ -371,6 +371,20 @@ impl State {
         self.breaker.succeeded()
     }
 
+    /// Nothing is known to fail.
+    pub(super) fn forget_failures(&mut self) {
+        let Stats { subscribed, last_success, .. } = self.stats;
+        self.stats = Stats {
+            subscribed,
+            last_fault: None,
+            last_success,
+            failures_in_a_row: 0,
+            latency: Duration::ZERO,
+        };
+        self.lone_failures = 0;
+        (self.is_overloaded, self.isolation_had_its_turn, self.window_ends) = (false, false, None);
+    }
+
     /// Notes what a poll failed with.
     pub(super) fn note_fault(&mut self, fault: &BackendFault) {
         self.stats.last_fault = Some(fault.without_vendor_message());

@@ -15,6 +15,7 @@ mod outages;
 mod poll_tasks;
 mod pressure;
 mod races;
+mod reconfigure;
 mod replicas;
 mod resume;
 mod retention;

@@ -148,7 +148,7 @@ impl Engine {
         caller: Caller,
         options: &WatchOptions,
     ) -> Result<Watch, Failure> {
-        let queue = Arc::new(NotificationQueue::default());
+        let queue = Arc::new(NotificationQueue::of_call());
         let open = self.open(job, caller, options, &queue, 0)?;
         let sent_at = Instant::now();
         let heartbeat = sent_at + open.heartbeat;
@@ -188,8 +188,10 @@ impl Engine {
         } else {
             let purpose = Purpose::Watch { interval: options.interval };
             let interest = Interest { queue: Arc::clone(queue), slot, caller: caller.key(), parts, purpose };
-            let subscription = backend.engine.subscribe(job, interest);
-            Source::Subscribed(subscription.map_err(|refusal| self.refused(refusal))?)
+            let subscription = backend.checked(job, || {
+                backend.engine.subscribe(job, interest).map_err(|refusal| self.refused(refusal))
+            });
+            Source::Subscribed(subscription?)
         };
         let progress = Progress {
             view: options.view,
@@ -241,6 +243,11 @@ impl OpenWatch {
         Update { event, view: self.progress.view, resume_token }
     }
 
+    /// What the watch ends with when its backend was retired.
+    pub(super) fn retirement(&self) -> Failure {
+        self.progress.backend.retirement()
+    }
+
     /// Whether the backend was retired, by a change of the configuration or at shutdown.
     pub(super) fn is_retired(&self) -> bool {
         self.progress.backend.retired.is_cancelled()
@@ -283,7 +290,7 @@ impl Watch {
                     let failure = if self.shutdown.is_cancelled() {
                         Failure::ShuttingDown
                     } else if self.open.is_retired() {
-                        Failure::BackendRetired
+                        self.open.retirement()
                     } else {
                         Failure::ConnectionExpired
                     };
@@ -367,7 +374,9 @@ impl Progress {
                 }
                 Step::Wait
             }
-            PollOutcome::Missing { .. } if was_polled && now >= self.opened_at + self.backend.grace => {
+            PollOutcome::Missing { .. }
+                if was_polled && now >= self.opened_at + self.backend.settings().grace =>
+            {
                 return Step::End(Some(Failure::NotFound));
             }
             PollOutcome::Invalid(message) => return Step::End(Some(Failure::refused_id(message))),

@@ -252,7 +252,8 @@ impl WatchSet {
             }
             Step::End(failure) => Some(table.end(slot, failure)),
             _ if watch.open.is_retired() && !self.engine.shutdown.is_cancelled() => {
-                Some(table.end(slot, Some(Failure::BackendRetired)))
+                let failure = watch.open.retirement();
+                Some(table.end(slot, Some(failure)))
             }
             Step::Wait | Step::Poll => None,
         }

@@ -7,10 +7,14 @@
 use std::{
     convert::Infallible,
     future::ready,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     task::{Context, Poll},
 };
 
+use arc_swap::{ArcSwap, Guard};
 use http::{Request, Response};
 use tonic::{
     Status, body::Body, codec::CompressionEncoding, codegen::BoxFuture, service::Routes,
@@ -27,6 +31,7 @@ use crate::{
     api::{self, ConnectionEnd},
     engine::Engine,
     proto::served::job_status_service_server::{JobStatusServiceServer, SERVICE_NAME},
+    telemetry::traces::Tracer,
 };
 
 type Jobs = JobStatusServiceServer<api::Service<Engine>>;
@@ -46,17 +51,31 @@ impl CertificateNames {
 #[derive(Clone, Debug)]
 pub(super) struct Dispatch {
     jobs: Jobs,
-    access: Arc<Access>,
-    access_log: bool,
+    live: Live,
+    tracer: Option<Tracer>,
     others: Routes,
+}
+
+/// What a reload of the configuration replaces.
+#[derive(Clone, Debug)]
+pub(super) struct Live {
+    pub(super) access: Arc<ArcSwap<Access>>,
+    /// Whether each call has a line in the log.
+    pub(super) access_log: Arc<AtomicBool>,
+}
+
+impl Live {
+    pub(super) fn new(access: Access, access_log: bool) -> Self {
+        Self { access: Arc::new(ArcSwap::from_pointee(access)), access_log: Arc::new(access_log.into()) }
+    }
 }
 
 impl Dispatch {
     pub(super) fn new(
         service: api::Service<Engine>,
-        access: Arc<Access>,
+        live: Live,
         others: Routes,
-        access_log: bool,
+        tracer: Option<Tracer>,
     ) -> Self {
         let mut jobs = JobStatusServiceServer::new(service)
             .max_decoding_message_size(api::LONGEST_REQUEST)
@@ -64,7 +83,7 @@ impl Dispatch {
         for encoding in [CompressionEncoding::Gzip, CompressionEncoding::Zstd] {
             jobs = jobs.accept_compressed(encoding).send_compressed(encoding);
         }
-        Self { jobs, access, access_log, others }
+        Self { jobs, live, tracer, others }
     }
 }
 
@@ -80,8 +99,9 @@ impl Service<Request<Body>> for Dispatch {
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         if is_for_jobs(request.uri().path()) {
-            let is_open = self.access.is_open();
-            let observed = Observed::begin(&mut request, !is_open, self.access_log);
+            let is_open = self.live.access.load().is_open();
+            let access_log = self.live.access_log.load(Relaxed);
+            let observed = Observed::begin(&mut request, !is_open, access_log, self.tracer.as_ref());
             observed.response(if is_open { self.jobs.call(request) } else { self.call_identified(request) })
         } else {
             let end = request.extensions().get::<ConnectionEnd>().cloned();
@@ -101,12 +121,12 @@ impl Dispatch {
         let tcp = extensions.get::<TcpConnectInfo>();
         let address = tcp.and_then(TcpConnectInfo::remote_addr).map(|address| address.ip());
         let certificate = extensions.get::<CertificateNames>().map(|CertificateNames(names)| &**names);
-        let identified =
-            self.access.identify_now(Evidence { headers: request.headers(), certificate, address });
+        let access = self.live.access.load();
+        let identified = access.identify_now(Evidence { headers: request.headers(), certificate, address });
         if let Some(identified) = identified {
             return begin(&mut self.jobs, request, identified);
         }
-        let (mut jobs, access) = (self.jobs.clone(), Arc::clone(&self.access));
+        let (mut jobs, access) = (self.jobs.clone(), Guard::into_inner(access));
         Box::pin(async move {
             let identified = match access::bearer_token(request.headers()) {
                 Some(Ok(token)) => access.identify(token, address).await,

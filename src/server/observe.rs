@@ -19,7 +19,11 @@ use uuid::Uuid;
 
 use crate::{
     access::Grant,
-    telemetry::metrics::{ActiveCall, metrics},
+    proto::served::job_status_service_server::SERVICE_NAME,
+    telemetry::{
+        metrics::{ActiveCall, metrics},
+        traces::{CallSpan, Tracer},
+    },
 };
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -47,19 +51,28 @@ pub(super) struct Observed {
     principal: Option<Principal>,
     /// Where there is an access log.
     request_id: Option<HeaderValue>,
+    /// Where the call is traced.
+    span: Option<CallSpan>,
 }
 
 impl Observed {
     /// A call begins. `identifies`: whether its caller has a name. `access_log`: whether its
-    /// end is logged.
-    pub(super) fn begin<B>(request: &mut Request<B>, identifies: bool, access_log: bool) -> Self {
+    /// end is logged. `tracer`: traces it.
+    pub(super) fn begin<B>(
+        request: &mut Request<B>,
+        identifies: bool,
+        access_log: bool,
+        tracer: Option<&Tracer>,
+    ) -> Self {
         let method = request.uri().path().rsplit('/').next().unwrap_or_default();
         let call = metrics().begin_call(method);
         let principal = identifies.then(|| Principal(Arc::default()));
         if let Some(principal) = &principal {
             request.extensions_mut().insert(principal.clone());
         }
-        Self { call, principal, request_id: access_log.then(|| request_id(request.headers())) }
+        let request_id = access_log.then(|| request_id(request.headers()));
+        let span = tracer.and_then(|tracer| tracer.begin_call(request.headers()));
+        Self { call, principal, request_id, span }
     }
 
     /// Observes the call's response.
@@ -68,7 +81,11 @@ impl Observed {
         response: BoxFuture<Response<Body>, Infallible>,
     ) -> BoxFuture<Response<Body>, Infallible> {
         Box::pin(async move {
-            let mut response = response.await?;
+            let response = match &self.span {
+                Some(span) => span.scope(response).await,
+                None => response.await,
+            };
+            let mut response = response?;
             if let Some(id) = &self.request_id {
                 response.headers_mut().insert(&REQUEST_ID, id.clone());
             }
@@ -95,8 +112,12 @@ impl Observed {
                 method = self.call.method(),
                 code = ActiveCall::code_name(code.into()),
                 duration_ms,
+                trace_id = self.span.as_ref().map(CallSpan::trace_id),
                 "call ended"
             );
+        }
+        if let Some(span) = self.span.take() {
+            span.end(SERVICE_NAME, self.call.method(), code.into());
         }
         self.call.end(code.into());
     }
@@ -139,7 +160,13 @@ impl http_body::Body for ObservedBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let Self { body, observed } = &mut *self;
+        let mut poll_body = || Pin::new(&mut *body).poll_frame(cx);
+        let polled = match &observed.span {
+            Some(span) => span.enter(poll_body),
+            None => poll_body(),
+        };
+        let frame = ready!(polled);
         match &frame {
             Some(Ok(frame)) => {
                 if let Some(code) = frame.trailers_ref().and_then(code) {

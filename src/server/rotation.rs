@@ -9,6 +9,7 @@ use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
 use secrecy::{ExposeSecret, SecretString};
 use tokio::{
+    sync::mpsc,
     task::spawn_blocking,
     time::{MissedTickBehavior, interval},
 };
@@ -38,6 +39,17 @@ pub(super) struct Rotation {
     warned: BTreeSet<String>,
 }
 
+/// Changes that may wait while files are read; a reload waits for room.
+pub(super) const CHANGES: usize = 64;
+
+/// A change of the set of secrets.
+pub(super) enum Change {
+    /// An endpoint was set up with these credentials.
+    Add(config::Credentials, Arc<Endpoint>),
+    /// One with these is not used any more.
+    Remove(config::Credentials),
+}
+
 struct InUse {
     secret: SecretString,
     replace: Replace,
@@ -54,6 +66,16 @@ impl Rotation {
         }
     }
 
+    fn remove(&mut self, credentials: &config::Credentials) {
+        let Some(secret) = credentials.secret() else { return };
+        let secrets = Arc::make_mut(&mut self.configured);
+        while let Some(place) = secrets.iter().position(|other| other.key() == secret.key()) {
+            secrets.remove(place);
+            self.in_use.remove(place);
+        }
+        self.warned.remove(secret.key());
+    }
+
     fn add_secret(&mut self, secret: &Secret, replace: Replace) {
         if secret.may_change() {
             Arc::make_mut(&mut self.configured).push(secret.clone());
@@ -62,20 +84,25 @@ impl Rotation {
     }
 
     /// Reads the files at once and then at this interval, until it is dropped.
-    pub(super) async fn run(mut self, every: Duration) {
-        if self.in_use.is_empty() {
-            return;
-        }
+    pub(super) async fn run(mut self, every: Duration, mut changes: mpsc::Receiver<Change>) {
         let mut ticks = interval(every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            ticks.tick().await;
-            self.read_all().await;
+            tokio::select! {
+                _ = ticks.tick() => self.read_all().await,
+                Some(change) = changes.recv() => match change {
+                    Change::Add(credentials, endpoint) => self.add(&credentials, &endpoint),
+                    Change::Remove(credentials) => self.remove(&credentials),
+                },
+            }
         }
     }
 
     /// Reads all files once.
     async fn read_all(&mut self) {
+        if self.in_use.is_empty() {
+            return;
+        }
         let secrets = Arc::clone(&self.configured);
         let read = move || secrets.iter().map(Secret::read_again).collect::<Vec<_>>();
         // This fails only when the runtime shuts down.

@@ -3,11 +3,13 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{
+    access::Access,
     engine::{Engine, Health, JobStatuses},
     proto::served::job_status_service_server::SERVICE_NAME,
     telemetry,
@@ -31,9 +33,9 @@ enum Phase {
 pub(super) struct Upkeep {
     pub(super) engine: Arc<Engine>,
     pub(super) health: HealthReporter,
-    /// Whether backends are published. The health service asks nobody for credentials, so
-    /// they are not where callers are identified: its answers would show which names exist.
-    pub(super) publishes_backends: bool,
+    /// Where callers are identified, backends are not published: the health service asks
+    /// nobody for credentials, and its answers would show which names exist.
+    pub(super) access: Arc<ArcSwap<Access>>,
     /// The server is not ready any more.
     pub(super) shutdown: CancellationToken,
     /// Streams end.
@@ -61,7 +63,7 @@ impl Upkeep {
                 _ = ticks.tick() => {
                     self.engine.remind();
                     telemetry::report_dropped_lines();
-                    if self.publishes_backends && phase == Phase::Ready {
+                    if phase == Phase::Ready {
                         self.publish(&mut published).await;
                     }
                 }
@@ -84,7 +86,8 @@ impl Upkeep {
 
     /// Publishes what has changed.
     async fn publish(&self, published: &mut Published) {
-        let backends = self.engine.backends().into_iter();
+        let backends = if self.access.load().is_open() { self.engine.backends() } else { Vec::new() };
+        let backends = backends.into_iter();
         let now: Published = backends
             .map(|backend| {
                 let is_down = backend.report.health == Health::Unavailable;

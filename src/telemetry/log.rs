@@ -162,9 +162,18 @@ pub fn check_filter(filter: &str) -> Result<(), InvalidFilter> {
 /// The filter of `JOBWATCH_LOG`, else of `RUST_LOG`, else `default`. Of h2 it shows errors,
 /// unless it names h2: a client can cause any number of its warnings.
 pub fn filter(default: &str) -> String {
-    let set = |name| std::env::var(name).ok().filter(|filter| !filter.trim().is_empty());
-    let filter = set("JOBWATCH_LOG").or_else(|| set("RUST_LOG")).unwrap_or_else(|| default.to_owned());
+    let filter = of_environment().map_or_else(|| default.to_owned(), |(_, filter)| filter);
     if filter.contains("h2") { filter } else { format!("{filter},h2=error") }
+}
+
+fn of_environment() -> Option<(&'static str, String)> {
+    let set = |name| Some((name, std::env::var(name).ok().filter(|filter| !filter.trim().is_empty())?));
+    set("JOBWATCH_LOG").or_else(|| set("RUST_LOG"))
+}
+
+/// The variable that comes before the configuration's filter, if it is set.
+pub fn filter_variable() -> Option<&'static str> {
+    of_environment().map(|(name, _)| name)
 }
 
 /// The filter that is used now. `None` where this process does not log.

@@ -50,6 +50,7 @@ pub struct Metrics {
     queue_wait: HistogramVec,
     outages: IntCounterVec,
     token_refreshes: IntCounterVec,
+    spans: IntCounterVec,
     connections: IntGauge,
     connections_total: IntCounter,
     backends: RwLock<HashMap<Arc<str>, Arc<BackendMetrics>>>,
@@ -153,6 +154,7 @@ impl Metrics {
                 "Logins at vendors for a token.",
                 &["outcome"],
             ),
+            spans: counters("jobwatch_spans_total", "Spans of traces by what became of them.", &["outcome"]),
             connections: register(
                 &registry,
                 IntGauge::new("jobwatch_connections_open", "Connections of clients."),
@@ -190,6 +192,11 @@ impl Metrics {
     /// A login for a token has ended: "ok", "rejected" or "failed".
     pub fn token_refreshed(&self, outcome: &str) {
         self.token_refreshes.with_label_values(&[outcome]).inc();
+    }
+
+    /// Counts spans: "exported", "queue_full", "refused" or "shutdown".
+    pub fn spans(&self, outcome: &str) -> IntCounter {
+        self.spans.with_label_values(&[outcome])
     }
 
     /// A connection was accepted.

@@ -34,6 +34,7 @@ use super::{
 use crate::{
     config::{Network, Poll},
     job::{BackendFault, FaultKind},
+    telemetry::traces,
     vendors::{Asked, BaseUrl, Class},
 };
 
@@ -321,8 +322,10 @@ impl HttpClient {
         request: Request<Full<Bytes>>,
         sent_at: Instant,
     ) -> Result<(Response<Bytes>, Reservation), Failure> {
+        traces::http_request(&request);
         let response = timeout_at(sent_at + self.timeout, client.request(request)).await;
         let response = response.map_err(|_| Failure::TimedOut)?.map_err(Failure::Client)?;
+        traces::http_response(response.status());
         let (max_bytes, budget, timeout) = (self.max_response_bytes, &*self.budget, self.timeout);
         let limits = Limits { max_bytes, budget, sent_at, timeout };
         let read = response_body::read(asked.clone(), response, limits, |error| broken(error));

@@ -16,7 +16,6 @@ use tokio::{
 /// health checks.
 #[derive(Debug)]
 pub struct RateLimiter {
-    per_second: NonZeroU32,
     rate: Mutex<Rate>,
     /// Held by the task that gets the next permit.
     turn: tokio::sync::Mutex<()>,
@@ -27,19 +26,25 @@ impl RateLimiter {
     /// At most `per_second` requests in any one second.
     pub fn new(per_second: NonZeroU32) -> Arc<Self> {
         let (rate, turn) = (Mutex::new(Rate::new(per_second)), tokio::sync::Mutex::default());
-        Arc::new(Self { per_second, rate, turn, released: Notify::new() })
+        Arc::new(Self { rate, turn, released: Notify::new() })
     }
 
     /// The limit.
     pub fn per_second(&self) -> NonZeroU32 {
-        self.per_second
+        self.rate().per_second
+    }
+
+    /// Sets the limit. What was sent in the last second counts.
+    pub fn set_per_second(&self, per_second: NonZeroU32) {
+        self.rate().per_second = per_second;
+        self.released.notify_one();
     }
 
     /// The share of the limit that was used in the second before `now`: 0.0 to 1.0.
     pub fn in_use(&self, now: Instant) -> f64 {
-        let used = self.rate().sent_within_a_second(now);
-        let used = u32::try_from(used).unwrap_or(u32::MAX).min(self.per_second.get());
-        f64::from(used) / f64::from(self.per_second.get())
+        let rate = self.rate();
+        let (used, limit) = (rate.sent_within_a_second(now), rate.per_second.get());
+        f64::from(u32::try_from(used).unwrap_or(u32::MAX).min(limit)) / f64::from(limit)
     }
 
     /// Waits until a request may be sent, and returns the permit for it. Permits are given
@@ -116,14 +121,13 @@ impl Drop for Permit {
 /// sent, so that the limit is exact: no burst, no drift.
 #[derive(Debug)]
 struct Rate {
-    per_second: usize,
+    per_second: NonZeroU32,
     sent: VecDeque<Instant>,
 }
 
 impl Rate {
     /// At most `per_second` requests in any one second.
     fn new(per_second: NonZeroU32) -> Self {
-        let per_second = usize::try_from(per_second.get()).unwrap_or(usize::MAX);
         Self { per_second, sent: VecDeque::new() }
     }
 
@@ -132,13 +136,14 @@ impl Rate {
     /// # Errors
     /// When to try again.
     fn take(&mut self, now: Instant) -> Result<(), Instant> {
-        if self.sent.len() >= self.per_second {
-            match self.sent.front() {
-                Some(&oldest) if oldest + Duration::from_secs(1) > now => {
-                    return Err(oldest + Duration::from_secs(1));
-                }
-                _ => self.sent.pop_front(),
-            };
+        let most = usize::try_from(self.per_second.get()).unwrap_or(usize::MAX);
+        // There are more than that after the limit was lowered.
+        if let Some(place) = self.sent.len().checked_sub(most) {
+            let at = self.sent[place] + Duration::from_secs(1);
+            if at > now {
+                return Err(at);
+            }
+            self.sent.drain(..=place);
         }
         self.sent.push_back(now);
         Ok(())
@@ -218,6 +223,23 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn limit_that_is_raised_or_lowered_counts_what_was_sent_before() {
+        let limiter = limiter(1);
+        let began = Instant::now();
+        limiter.acquire().await.consume().await;
+        let mut waits = std::pin::pin!(limiter.acquire());
+        assert!(waits.as_mut().now_or_never().is_none());
+        limiter.set_per_second(NonZeroU32::new(3).unwrap());
+        waits.await.consume().await;
+        limiter.acquire().await.consume().await;
+        assert_eq!(began.elapsed(), Duration::ZERO, "a raised limit holds at once");
+        limiter.set_per_second(NonZeroU32::new(2).unwrap());
+        tokio::time::advance(SECOND / 2).await;
+        limiter.acquire().await.consume().await;
+        assert_eq!((began.elapsed(), limiter.per_second().get()), (SECOND, 2));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn rate_in_use_is_the_share_of_the_last_second() {
         let limiter = limiter(4);
         let shares = |limiter: &RateLimiter| (limiter.in_use(Instant::now()) * 4.0).to_string();
@@ -239,19 +261,25 @@ mod tests {
     proptest! {
         #[test]
         fn no_second_ever_holds_more_requests_than_allowed(
-            steps in proptest::collection::vec((0..400_u64, any::<bool>()), 1..200),
+            steps in proptest::collection::vec((0..400_u64, any::<bool>(), prop::option::weighted(0.1, 1..6_u32)), 1..200),
             limit in 1..6_u32,
         ) {
             let mut rate = Rate::new(NonZeroU32::new(limit).unwrap());
             let mut now = Instant::now();
-            let mut sent: Vec<Instant> = Vec::new();
+            // Each with the limit at that time.
+            let mut sent: Vec<(Instant, usize)> = Vec::new();
+            let mut limit = limit;
             // Places that were taken, and may be given back one step later.
             let mut place = None;
-            for (step, is_sent) in steps {
+            for (step, is_sent, other_limit) in steps {
                 now += Duration::from_millis(step);
+                if let Some(other) = other_limit {
+                    limit = other;
+                    rate.per_second = NonZeroU32::new(other).unwrap();
+                }
                 let before = place.take();
                 match rate.take(now) {
-                    Ok(()) if is_sent => sent.push(now),
+                    Ok(()) if is_sent => sent.push((now, limit as usize)),
                     Ok(()) => place = Some(now),
                     Err(at) => prop_assert!(at > now),
                 }
@@ -259,10 +287,9 @@ mod tests {
                     rate.release(at);
                 }
             }
-            prop_assert!(sent.is_empty() || rate.sent.len() <= limit as usize);
-            for (index, &at) in sent.iter().enumerate() {
-                let within = sent[index..].iter().filter(|&&other| other < at + SECOND).count();
-                prop_assert!(within <= limit as usize);
+            for (index, &(at, limit)) in sent.iter().enumerate() {
+                let before = sent[..=index].iter().filter(|&&(other, _)| other + SECOND > at).count();
+                prop_assert!(before <= limit, "{before} within a second, at a limit of {limit}");
             }
         }
     }

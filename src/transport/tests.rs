@@ -66,6 +66,7 @@ fn backend(vendor: impl VendorConfig + 'static, url: &str, credentials: Configur
         credentials,
         poll: poll(),
         network: Network::default(),
+        own: toml::Table::new(),
     }
 }
 

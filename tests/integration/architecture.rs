@@ -135,8 +135,31 @@ fn job_and_vendors_use_neither_grpc_nor_an_http_client() {
 
 #[test]
 fn engine_uses_neither_grpc_nor_an_http_client_nor_a_configuration_file() {
-    let foreign = ["tonic", "tonic_types", "prost", "prost_types", "reqwest", "hyper", "toml", "Endpoint"];
+    let foreign = [
+        "tonic",
+        "tonic_types",
+        "prost",
+        "prost_types",
+        "reqwest",
+        "hyper",
+        "toml",
+        "Endpoint",
+        "opentelemetry",
+        "opentelemetry_sdk",
+        "opentelemetry_proto",
+    ];
     assert_eq!(lines_that_name(&sources_of("engine"), &foreign), [""; 0]);
+}
+
+#[test]
+fn opentelemetry_stays_in_the_traces_of_the_telemetry() {
+    let foreign = ["opentelemetry", "opentelemetry_sdk", "opentelemetry_proto"];
+    let sources = sources(&[""]);
+    let others: Vec<_> = sources
+        .into_iter()
+        .filter(|(path, _)| !path.to_string_lossy().contains("telemetry/traces"))
+        .collect();
+    assert_eq!(lines_that_name(&others, &foreign), [""; 0]);
 }
 
 #[test]

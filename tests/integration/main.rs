@@ -33,6 +33,7 @@ mod program;
 mod proxy;
 mod reach;
 mod registration;
+mod reload;
 mod resume;
 mod rotation;
 mod scarcity;

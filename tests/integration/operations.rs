@@ -23,6 +23,7 @@ mod log;
 mod metrics;
 #[cfg(target_os = "linux")]
 mod rolling;
+mod traces;
 
 /// The sections of a gateway with an admin address.
 const SECTIONS: &str = "[server]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n";

@@ -210,6 +210,7 @@ fn setup(upstream: Arc<dyn Upstream>) -> BackendSetup {
         plan: fast_plan(4),
         timeout: LONGEST,
         not_found_grace: Duration::ZERO,
+        tracer: None,
     }
 }
 
@@ -290,7 +291,7 @@ async fn watch_until_retired(engine: &Engine, job: &crate::job::JobRef) {
         Ok(mut watch) => loop {
             match timeout(2 * LONGEST, watch.next()).await.expect("it ends") {
                 Some(Ok(_)) => {}
-                Some(Err(CallFailure::BackendRetired)) | None => return,
+                Some(Err(CallFailure::BackendRetired | CallFailure::UnknownBackend)) | None => return,
                 Some(Err(failure)) => panic!("{failure:?}"),
             }
         },

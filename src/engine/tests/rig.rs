@@ -64,6 +64,7 @@ pub(super) fn setup(name: &str, max_batch: usize, upstream: Arc<dyn Upstream>) -
         plan: plan(max_batch),
         timeout: 15 * SECOND,
         not_found_grace: 10 * SECOND,
+        tracer: None,
     }
 }
 

@@ -55,7 +55,7 @@ pub(super) fn per_second(rate: u32) -> NonZeroU32 {
 pub(super) fn backend(plan: PollPlan) -> Arc<Backend> {
     let limits = MemoryLimits { status_bytes: 512 << 20, inline_result_bytes: 8 << 20, jobs: 1_000_000 };
     let memory = Memory::new(limits, TerminalCache::new(1 << 20, 60 * SECOND));
-    Backend::new("vendor".into(), plan, RateLimiter::new(plan.requests_per_second), memory)
+    Backend::new("vendor".into(), plan, RateLimiter::new(plan.requests_per_second), memory, None)
 }
 
 impl TestBackend {

@@ -6,11 +6,12 @@ use std::{
 
 use tempfile::TempDir;
 use tokio::{sync::Notify, time::timeout};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::*;
 use crate::{
     config::{Config, EnvFile, Environment},
-    transport::ResponseBudget,
+    transport::{ResponseBudget, Upstream},
 };
 
 /// Only a failing test waits this long.
@@ -187,18 +188,57 @@ async fn secret_that_cannot_change_is_not_reread() {
         |_| Environment::from([("KEY".to_owned(), "old".to_owned())]),
     );
     assert!(literal.rotation.in_use.is_empty());
-    timeout(PATIENCE, literal.rotation.run(INTERVAL)).await.expect("there is no secret to reread");
 }
 
 #[tokio::test]
 async fn secret_file_is_reread_at_the_interval() {
     let Fixture { dir, rotation, received } = Fixture::of_file();
-    let task = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(rotation.run(Duration::from_millis(5))));
+    let (_changes, changes) = mpsc::channel(CHANGES);
+    let task = AbortOnDropHandle::new(tokio::spawn(rotation.run(Duration::from_millis(5), changes)));
     for secret in ["new", "newer"] {
         fs::write(dir.path().join("key"), secret).unwrap();
         timeout(PATIENCE, received.changed.notified()).await.expect("the secret is replaced");
     }
     assert_eq!(received.all(), ["new", "newer"]);
+    drop(task);
+}
+
+/// An endpoint with the secret in the file `key` of this folder, and its credentials.
+fn endpoint(dir: &Path) -> (config::Credentials, Arc<Endpoint>) {
+    let text = format!(
+        "[backends.x]\nvendor = \"immuta\"\nbase_url = \"http://127.0.0.1\"\n\
+         credentials.api_key = {{ file = {:?} }}",
+        dir.join("key")
+    );
+    let backend = Config::parse(&text, []).unwrap().backends.remove(0);
+    let endpoint = Endpoint::new(&backend, &ResponseBudget::new(1 << 20)).unwrap();
+    (backend.credentials, Arc::new(endpoint))
+}
+
+#[tokio::test]
+async fn secret_of_a_backend_that_is_added_is_reread_and_that_of_a_removed_one_is_not() {
+    let Fixture { dir, rotation, received } = Fixture::of_file();
+    let (credentials, endpoint) = endpoint(dir.path());
+    let (changes, received_changes) = mpsc::channel(CHANGES);
+    let task = AbortOnDropHandle::new(tokio::spawn(rotation.run(Duration::from_millis(5), received_changes)));
+    // The file of the backend before, under the same key.
+    changes.send(Change::Remove(credentials.clone())).await.unwrap();
+    changes.send(Change::Add(credentials.clone(), Arc::clone(&endpoint))).await.unwrap();
+    fs::write(dir.path().join("key"), "new").unwrap();
+    let mut rotations = 0;
+    while rotations < 2 {
+        timeout(PATIENCE, endpoint.credentials_rotated()).await.expect("the secret is replaced");
+        rotations += 1;
+        fs::write(dir.path().join("key"), format!("newer {rotations}").replace(' ', "-")).unwrap();
+    }
+    assert_eq!(received.all(), [""; 0], "the removed one gets none");
+    changes.send(Change::Remove(credentials)).await.unwrap();
+    let ends = async {
+        while Arc::strong_count(&endpoint) > 1 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, ends).await.expect("it is forgotten");
     drop(task);
 }
 

@@ -120,6 +120,7 @@ impl Vendor {
                 max_response_bytes: 1,
             },
             network: config::Network::default(),
+            own: toml::Table::new(),
         };
         let permit = RateLimiter::new(NonZeroU32::MAX).deferred();
         let endpoint = Endpoint::new(&backend, &ResponseBudget::new(1 << 20)).unwrap();

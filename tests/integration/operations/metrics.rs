@@ -52,12 +52,18 @@ async fn documented_metrics_are_those_that_exist() {
     let path = |name: &str| folder.path().join(name).display().to_string();
     fs::write(path("cert.pem"), key.cert.pem()).unwrap();
     fs::write(path("key.pem"), key.signing_key.serialize_pem()).unwrap();
-    let tls = format!("[server.tls]\ncert = {:?}\nkey = {:?}", path("cert.pem"), path("key.pem"));
+    let tls = format!(
+        "[server.tls]\ncert = {:?}\nkey = {:?}\n[traces]\nendpoint = \"http://127.0.0.1:9\"\n",
+        path("cert.pem"),
+        path("key.pem")
+    );
     let (_program, admin) = program_with(&tls, [Backend::of(&claret)]).await;
     let with_tls = families(&admin).await;
     let end = with_tls["jobwatch_certificate_expiry_timestamp_seconds"].sum(&[]);
     assert!(end > 1e9, "{end}");
-    found.extend(with_tls.into_iter().filter(|(name, _)| name.contains("certificate")));
+    found.extend(
+        with_tls.into_iter().filter(|(name, _)| name.contains("certificate") || name.contains("spans")),
+    );
 
     let found: BTreeMap<_, _> =
         found.into_iter().map(|(name, family)| (name, (family.kind, family.labels))).collect();

@@ -339,7 +339,7 @@ async fn tokens_with_unknown_keys_share_look_ups_and_do_not_keep_a_new_key_out()
     });
     let access = access(&with_jwt(&format!("jwks_url = \"http://{address}/keys\""), "ES256"));
     assert_eq!(name(&access, &old.token(|_, _| ())).await.unwrap(), "jwt:alice");
-    let began = std::time::Instant::now();
+    let began = tokio::time::Instant::now();
     let flood = (0..200).map(|n| {
         let token = forged.token(|_, claims| claims["sub"] = format!("{n}").into());
         let access = &access;
@@ -352,7 +352,7 @@ async fn tokens_with_unknown_keys_share_look_ups_and_do_not_keep_a_new_key_out()
     });
     assert_eq!(accepted.unwrap(), "jwt:alice");
     assert!(refused.iter().all(|refused| *refused == Refused::Invalid("the issuer has no such key")));
-    let (requests, seconds) = (requests.load(Relaxed), began.elapsed().as_secs() as usize);
+    let (requests, seconds) = (requests.load(Relaxed), usize::try_from(began.elapsed().as_secs()).unwrap());
     assert!(requests <= 3 + seconds, "{requests} requests in {seconds} seconds");
     issuer.abort();
 }

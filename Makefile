@@ -138,11 +138,24 @@ bench: ## Measure the gateway beside a bare server, see docs/performance.md
 bench-short: ## The same with fewer rounds, in less than ten minutes
 	$(CARGO) bench --locked --features jemalloc --bench load -- --short
 
+# The shipped program, and how it is attacked.
+ATTACKED = JOBWATCH_ATTACK_SCALE=10 JOBWATCH_ATTACK_PROGRAM=$(CURDIR)/target/release/jobwatch \
+	$(CARGO) test --locked --all-features --test integration
+ATTACK_ROWS = grep -oE '(\| [A-Za-z0-9-].* \||^peak .*|.*rounds of attacks.*|^test result.*|.*FAILED.*|.*panicked.*)$$'
+
+.PHONY: attacked-build
+attacked-build:
+	$(CARGO) build --locked --release --no-default-features --features jemalloc
+
 .PHONY: attack
-attack: ## Attack the release build, and print the table of docs/security.md
-	$(CARGO) build --locked --release --no-default-features
-	JOBWATCH_ATTACK_SCALE=10 JOBWATCH_ATTACK_PROGRAM=$(CURDIR)/target/release/jobwatch $(CARGO) test --locked --all-features \
-		--test integration attacks:: -- --nocapture --test-threads=1 | { grep -oE '\| [A-Za-z].* \|$$|^test result.*|.*FAILED' || true; }
+attack: attacked-build ## Attack the release build, and print the tables of docs/security.md
+	$(ATTACKED) attacks:: -- --nocapture --test-threads=1 --skip attacks::soak | { $(ATTACK_ROWS) || true; }
+
+SECONDS_OF_SOAK ?= 3600
+
+.PHONY: soak
+soak: attacked-build ## Attack the release build for an hour, or for SECONDS_OF_SOAK, beside an honest load
+	JOBWATCH_SOAK_SECONDS=$(SECONDS_OF_SOAK) $(ATTACKED) attacks::soak -- --nocapture | { $(ATTACK_ROWS) || true; }
 
 .PHONY: drain
 drain: ## Drain 10,000 streams and restart three gateways in turn, and print the figures of docs/operations.md

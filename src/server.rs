@@ -266,7 +266,7 @@ fn connection_room(config: &Config) -> (usize, Room) {
     // An address keeps its share of them.
     let per_address = limits.connections_per_address.min(limits.connections);
     let per_address = (per_address * connections).div_ceil(limits.connections);
-    let room = Room::new(limits.connection_bytes, connections, per_address);
+    let room = Room::new(limits.connection_bytes, IDLE_CONNECTION_BYTES, connections, per_address);
     info!(
         connections,
         per_address = room.connections_per_address,

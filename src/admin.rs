@@ -19,19 +19,20 @@ use std::{
         Arc,
         atomic::{AtomicU8, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use axum::{
     Router,
-    body::Bytes,
-    extract::{ConnectInfo, DefaultBodyLimit, State},
+    body::{Body, to_bytes},
+    extract::{ConnectInfo, State},
     middleware::{from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::get,
 };
 use http::{StatusCode, header};
 use serde_json::json;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, time::timeout};
 use tower::limit::GlobalConcurrencyLimitLayer;
 
 use crate::{
@@ -52,7 +53,10 @@ pub use scrape::Limits;
 /// Largest body of a request.
 const BODY: usize = 4 << 10;
 
-/// Most requests at once; further ones wait.
+/// How long a client may take to send it.
+const BODY_TIME: Duration = Duration::from_secs(5);
+
+/// Most requests at once, but for probes; further ones wait.
 const REQUESTS: usize = 16;
 
 /// Whether clients should send calls.
@@ -124,11 +128,11 @@ impl Admin {
             .route("/log-level", get(log_level).put(set_log_level))
             .layer(from_fn_with_state(self.clone(), guard::check_host))
             // Those of programs, which reach them by any name.
+            .route("/metrics", get(metrics))
+            .layer(GlobalConcurrencyLimitLayer::new(REQUESTS))
+            // Probes wait for nothing, and cost little.
             .route("/livez", get(async || "ok\n"))
             .route("/readyz", get(ready))
-            .route("/metrics", get(metrics))
-            .layer(DefaultBodyLimit::max(BODY))
-            .layer(GlobalConcurrencyLimitLayer::new(REQUESTS))
             .layer(from_fn(guard::protect))
             .with_state(self)
     }
@@ -172,11 +176,16 @@ async fn log_level() -> Response {
     }
 }
 
-async fn set_log_level(ConnectInfo(peer): ConnectInfo<SocketAddr>, body: Bytes) -> Response {
+async fn set_log_level(ConnectInfo(peer): ConnectInfo<SocketAddr>, body: Body) -> Response {
     if !peer.ip().is_loopback() {
         let why = "the log level is set from this machine only\n";
         return (StatusCode::FORBIDDEN, why).into_response();
     }
+    let body = match timeout(BODY_TIME, to_bytes(body, BODY)).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(_)) => return (StatusCode::PAYLOAD_TOO_LARGE, "the filter is too long\n").into_response(),
+        Err(_) => return (StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time\n").into_response(),
+    };
     let text = String::from_utf8_lossy(&body);
     match telemetry::set_level(text.trim()) {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
@@ -237,6 +246,23 @@ pub(crate) mod tests {
             assert_eq!(body, json!({ "status": name, "backends": {}, "configuration": configuration }));
             assert_eq!(send(&admin, Request::get("/livez"), "127.0.0.1:1").await.status().as_u16(), 200);
         }
+    }
+
+    /// A client that begins a request with a body and never ends it.
+    async fn stalled(admin: &Router, peer: &str) -> u16 {
+        let stream = futures_util::stream::pending::<Result<bytes::Bytes, io::Error>>();
+        let mut request = Request::put("/log-level").body(Body::from_stream(stream)).unwrap();
+        request.extensions_mut().insert(ConnectInfo(peer.parse::<SocketAddr>().unwrap()));
+        admin.clone().oneshot(request).await.unwrap().status().as_u16()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn body_that_does_not_arrive_is_not_waited_for() {
+        let router = admin().router();
+        assert_eq!(stalled(&router, "127.0.0.1:1").await, 408);
+        let began = tokio::time::Instant::now();
+        assert_eq!(stalled(&router, "192.0.2.1:1").await, 403);
+        assert_eq!(began.elapsed(), Duration::ZERO);
     }
 
     #[tokio::test]

@@ -53,6 +53,7 @@ impl Args {
         }
         let config = configuration(self.config.as_ref()).load()?;
         let tls = server::check_tls(&config).map_err(|error| Failure::Usage(error.to_string()))?;
+        server::check_access(&config).map_err(|error| Failure::Usage(error.to_string()))?;
         for warning in config.warnings().into_iter().chain(tls) {
             eprintln!("warning: {warning}");
         }

@@ -16,6 +16,7 @@ use super::{
     key_tree::{Found, KeyTree, Kind, Part},
     overrides,
     problems::join,
+    traces::SERVICE_NAME,
 };
 
 /// In place of a secret that stands in the file itself.
@@ -174,6 +175,13 @@ fn traces(table: &toml::Table, origins: &overrides::Origins) -> Value {
         add_default(&mut values, key, &["traces", key]);
     }
     redact("traces", &mut values, keys, origins);
+    // A variable holds it as text.
+    if let Some(ratio) = values["sample_ratio"].as_str().and_then(|text| text.parse::<f64>().ok()) {
+        values["sample_ratio"] = json!(ratio);
+    }
+    if values["service_name"].is_null() && values["attributes"]["service.name"].is_null() {
+        values["service_name"] = json!(SERVICE_NAME);
+    }
     values
 }
 
@@ -302,7 +310,8 @@ impl Lines<'_> {
     }
 
     fn origin(&self, path: &str) -> Origin {
-        if let Some(variable) = self.origins.around(path) {
+        // It may set only the place of a secret.
+        if let Some(variable) = self.origins.near(path) {
             let env_file = self.env.file_of(variable).map(Path::to_owned);
             return Origin::Environment { variable: variable.to_owned(), env_file };
         }

@@ -52,19 +52,12 @@ impl Origins {
         self.set.get(path).map(|origin| &*origin.variable)
     }
 
-    /// The variable that set this key or a table that it is in. The innermost one counts.
-    pub(super) fn around(&self, path: &str) -> Option<&str> {
-        self.find(|set| is_within(path, set))
-    }
-
-    /// The variable that set this key, a part of it, or the table that it is in.
+    /// The variable that set this key, a part of it, or the table that it is in. The innermost
+    /// one counts.
     pub(super) fn near(&self, path: &str) -> Option<&str> {
-        self.find(|set| is_within(path, set) || is_within(set, path))
-    }
-
-    fn find(&self, is_wanted: impl Fn(&str) -> bool) -> Option<&str> {
         let mut origins = self.set.iter().rev();
-        origins.find(|(set, _)| is_wanted(set)).map(|(_, origin)| &*origin.variable)
+        let is_near = |set: &str| is_within(path, set) || is_within(set, path);
+        origins.find(|(set, _)| is_near(set)).map(|(_, origin)| &*origin.variable)
     }
 
     /// The variable that would set this key of a backend that only variables define.

@@ -20,6 +20,9 @@ use crate::vendors::BaseUrl;
 /// Where OTLP over HTTP takes traces, unless the endpoint has a path.
 const PATH: &str = "/v1/traces";
 
+/// The name of this service unless one is configured.
+pub(super) const SERVICE_NAME: &str = "jobwatch";
+
 /// Longest text of an attribute.
 const LONGEST_TEXT: usize = 1024;
 
@@ -73,7 +76,7 @@ impl TracesKeys {
         let mut attributes = self.attributes;
         let named = self.service_name.or_else(|| attributes.get("service.name").cloned());
         attributes.remove("service.name");
-        let service_name = named.unwrap_or_else(|| "jobwatch".to_owned());
+        let service_name = named.unwrap_or_else(|| SERVICE_NAME.to_owned());
         check_text("traces.service_name", &service_name, problems);
         for (name, value) in &attributes {
             check_text(&join("traces.attributes", name), value, problems);

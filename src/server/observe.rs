@@ -104,7 +104,7 @@ impl Observed {
             self.call.identified(name);
         }
         if let Some(id) = self.request_id.take() {
-            let duration_ms = self.call.elapsed().as_secs_f64() * 1000.0;
+            let duration_ms = (self.call.elapsed().as_secs_f64() * 1e6).round() / 1e3;
             info!(
                 target: "jobwatch::access",
                 request_id = id.to_str().unwrap_or_default(),

@@ -232,3 +232,20 @@ async fn odd_secret_is_told_without_its_content() {
     );
     assert!(!output.contains("hush"), "{output}");
 }
+
+#[tokio::test]
+async fn keys_of_an_issuer_that_can_not_be_used_are_told() {
+    let mut keys = NamedTempFile::new().unwrap();
+    keys.write_all(b"{\"keys\":[]}").unwrap();
+    let access = format!(
+        "[access.jwt]\nissuer = \"https://a\"\naudience = \"b\"\nalgorithms = [\"RS256\"]\njwks_file = {:?}\n\
+         [[access.policies]]\nprincipals = [\"*\"]\nrights = [\"read\"]\n",
+        keys.path()
+    );
+    let simulator = simulator(Vendor::Kinetica).await;
+    let (is_ok, output) = check(&config_text(&access, [Backend::of(&simulator)]), &[]).await;
+    assert!(!is_ok, "{output}");
+    let expected =
+        format!("error: access.jwt.jwks_file is the file {}: it holds no public key", keys.path().display());
+    assert!(output.contains(&expected), "{output}");
+}

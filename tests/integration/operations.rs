@@ -4,7 +4,11 @@ use std::process::Stdio;
 
 use jobwatch::simulators::{Effect, Fault, Plan, Vendor};
 use serde_json::Value;
-use tokio::process::Command;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    process::Command,
+};
 use tonic::Code;
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
@@ -93,6 +97,30 @@ async fn probes_answer_and_an_unavailable_backend_makes_the_server_not_unready()
     };
     guard(readiness).await;
     assert_eq!(admin.get("/nothing").await.0, 404);
+}
+
+#[tokio::test]
+async fn probes_answer_while_other_requests_stall() {
+    let (_program, admin) = program_with("", [Backend::dead(Vendor::Immuta).await]).await;
+    let address = admin.url.strip_prefix("http://").unwrap();
+    let mut stalled = Vec::new();
+    for _ in 0..40 {
+        let mut stream = guard(TcpStream::connect(address)).await.unwrap();
+        let head = b"PUT /log-level HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n";
+        stream.write_all(head).await.unwrap();
+        // The handler waits for the body.
+        let mut line = [0; 12];
+        if stalled.len() < 16 {
+            guard(stream.read_exact(&mut line)).await.unwrap();
+            assert_eq!(&line, b"HTTP/1.1 100");
+        }
+        stalled.push(stream);
+    }
+    assert_eq!((admin.get("/livez").await.0, admin.get("/readyz").await.0), (200, 200));
+    // Past the rest of the line and the line that ends the head.
+    let mut response = [0; 25 - 12 + 12];
+    guard(stalled[0].read_exact(&mut response)).await.unwrap();
+    assert_eq!(&response[13..], b"HTTP/1.1 408");
 }
 
 #[tokio::test]

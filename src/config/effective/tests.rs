@@ -111,6 +111,32 @@ fn secret_is_shown_as_its_place_or_not_at_all() {
 }
 
 #[test]
+fn secret_whose_place_a_variable_sets_has_the_variable_as_its_origin() {
+    let variables = [
+        ("JOBWATCH__BACKENDS__PLAN__CREDENTIALS__PASSWORD__ENV", "KEY"),
+        ("JOBWATCH__BACKENDS__PLAN__HEADERS__X_TENANT__ENV", "KEY"),
+    ];
+    let shown = effective(&variables).to_string();
+    for (table, key, variable) in
+        [("credentials", "password", variables[0].0), ("headers", "x-tenant", variables[1].0)]
+    {
+        let expected = format!("{key} = {{ env = \"KEY\" }} # {variable}");
+        assert_eq!(line(&shown, &format!("backends.plan.{table}"), key), expected, "{shown}");
+    }
+}
+
+#[test]
+fn traces_are_shown_with_their_defaults_and_as_numbers() {
+    let shown = effective(&[("JOBWATCH__TRACES__SAMPLE_RATIO", "0.1")]).to_string();
+    let ratio = "sample_ratio = 0.1 # JOBWATCH__TRACES__SAMPLE_RATIO";
+    assert_eq!(line(&shown, "traces", "sample_ratio"), ratio, "{shown}");
+    assert_eq!(line(&shown, "traces", "service_name"), "service_name = \"jobwatch\" # default", "{shown}");
+    // The attribute is the name, too.
+    let shown = effective(&[("OTEL_RESOURCE_ATTRIBUTES", "service.name=gateway")]).to_string();
+    assert_eq!(line(&shown, "traces", "service_name"), "", "{shown}");
+}
+
+#[test]
 fn shown_configuration_is_a_configuration_of_the_same_effect() {
     let file =
         FILE.replace("password = \"hush\"", "password.env = \"KEY\"").replace("X-Plain = \"hush\", ", "");

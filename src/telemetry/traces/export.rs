@@ -45,6 +45,9 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// Bounds of the wait before a request is sent again.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
+/// Longest wait that a collector may ask for, as for vendors.
+const LONGEST_WAIT: Duration = Duration::from_hours(1);
+
 /// Where spans are sent.
 pub trait Collector: Send + Sync + 'static {
     /// Sends spans. Returns how many of them the collector has refused.
@@ -211,7 +214,7 @@ impl Worker {
                 return;
             }
             failures += 1;
-            let wait = backoff(failures, rand::random()).max(error.retry_after.unwrap_or_default());
+            let wait = backoff(failures, rand::random()).max(requested_wait(&error));
             tokio::select! {
                 () = self.stop.cancelled() => {}
                 () = sleep(wait) => {}
@@ -256,6 +259,10 @@ fn backoff(failures: u32, dice: f64) -> Duration {
     full.mul_f64(0.5 + dice / 2.0)
 }
 
+fn requested_wait(error: &ExportError) -> Duration {
+    error.retry_after.unwrap_or_default().min(LONGEST_WAIT)
+}
+
 impl ExportError {
     /// What the same request may meet with success later.
     pub fn temporary(why: impl Into<String>) -> Self {
@@ -276,6 +283,30 @@ mod tests {
         let seconds = |failures| backoff(failures, 1.0).as_secs();
         assert_eq!([1, 2, 3, 5, 6, 99, u32::MAX].map(seconds), [1, 2, 4, 16, 30, 30, 30]);
         assert_eq!(backoff(1, 0.0), Duration::from_millis(500));
+    }
+
+    /// Takes no span, and asks for a wait of centuries.
+    struct Forbidding(mpsc::UnboundedSender<Instant>);
+
+    impl Collector for Forbidding {
+        fn export<'a>(&'a self, _: &'a ExportTraceServiceRequest) -> BoxFuture<'a, Result<u64, ExportError>> {
+            self.0.send(Instant::now()).unwrap();
+            let retry_after = Some(Duration::MAX);
+            Box::pin(async move { Err(ExportError { retry_after, ..ExportError::temporary("it is full") }) })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn longer_wait_than_an_hour_is_an_hour() {
+        let sampling = Sampling { ratio: 1.0, parent_based: true, propagate: false };
+        let (requests, mut received) = mpsc::unbounded_channel();
+        let collector = Arc::new(Forbidding(requests));
+        let (tracer, _exporter) =
+            Exporter::start(sampling, Resource::default(), Duration::from_secs(10), collector);
+        tracer.begin_call(&http::HeaderMap::new()).unwrap().end("service", "method", 0);
+        let mut next = async || timeout(2 * LONGEST_WAIT, received.recv()).await.unwrap().unwrap();
+        let (first, second) = (next().await, next().await);
+        assert!((second - first).abs_diff(LONGEST_WAIT) < Duration::from_secs(1));
     }
 
     #[test]

@@ -27,7 +27,7 @@ PATIENCE = 60
 # This vendor dies.
 MORTAL = "claret"
 WATCHED = [vendor for vendor in VENDORS if vendor != MORTAL]
-TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "1122334455667788"
 
 
 class Failed(Exception):

@@ -44,11 +44,16 @@ $(PYTHON_STAMP):
 	$(BIN)/pip install --quiet --disable-pip-version-check --use-pep517 -r $(CLIENTS)/requirements.txt
 	touch $@
 
+# The package @sparticuz/chromium holds the browser, its libraries and fonts, compressed. It
+# unpacks them below TMPDIR, and the libraries only where it believes to be in AWS Lambda.
 $(NODE_STAMP):
 	rm -rf $(TOOLS)/node $(TOOLS)/node-*
 	mkdir -p $(TOOLS)/node
 	cp $(CLIENTS)/package.json $(CLIENTS)/package-lock.json $(CLIENTS)/.npmrc $(TOOLS)/node/
 	cd $(TOOLS)/node && npm ci --silent
+	mkdir $(TOOLS)/node/chromium
+	cd $(TOOLS)/node && TMPDIR=$$PWD/chromium AWS_EXECUTION_ENV=AWS_Lambda_nodejs20.x node --input-type=module \
+		--eval 'await (await import("@sparticuz/chromium")).default.executablePath()'
 	touch $@
 
 $(DEBIAN_STAMP):
@@ -138,11 +143,24 @@ bench: ## Measure the gateway beside a bare server, see docs/performance.md
 bench-short: ## The same with fewer rounds, in less than ten minutes
 	$(CARGO) bench --locked --features jemalloc --bench load -- --short
 
+# The shipped program, and how it is attacked.
+ATTACKED = JOBWATCH_ATTACK_SCALE=10 JOBWATCH_ATTACK_PROGRAM=$(CURDIR)/target/release/jobwatch \
+	$(CARGO) test --locked --all-features --test integration
+ATTACK_ROWS = grep -oE '(\| [A-Za-z0-9-].* \||^peak .*|.*rounds of attacks.*|^test result.*|.*FAILED.*|.*panicked.*)$$'
+
+.PHONY: attacked-build
+attacked-build:
+	$(CARGO) build --locked --release --no-default-features --features jemalloc
+
 .PHONY: attack
-attack: ## Attack the release build, and print the table of docs/security.md
-	$(CARGO) build --locked --release --no-default-features
-	JOBWATCH_ATTACK_SCALE=10 JOBWATCH_ATTACK_PROGRAM=$(CURDIR)/target/release/jobwatch $(CARGO) test --locked --all-features \
-		--test integration attacks:: -- --nocapture --test-threads=1 | { grep -oE '\| [A-Za-z].* \|$$|^test result.*|.*FAILED' || true; }
+attack: attacked-build ## Attack the release build, and print the tables of docs/security.md
+	$(ATTACKED) attacks:: -- --nocapture --test-threads=1 --skip attacks::soak | { $(ATTACK_ROWS) || true; }
+
+SECONDS_OF_SOAK ?= 3600
+
+.PHONY: soak
+soak: attacked-build ## Attack the release build for an hour, or for SECONDS_OF_SOAK, beside an honest load
+	JOBWATCH_SOAK_SECONDS=$(SECONDS_OF_SOAK) $(ATTACKED) attacks::soak -- --nocapture | { $(ATTACK_ROWS) || true; }
 
 .PHONY: drain
 drain: ## Drain 10,000 streams and restart three gateways in turn, and print the figures of docs/operations.md

@@ -1,4 +1,4 @@
-//! The HTTP server for operators: probes, metrics, the log level.
+//! The HTTP server for operators: probes, metrics, the log level, a page.
 //!
 //! | path | response |
 //! | --- | --- |
@@ -7,6 +7,7 @@
 //! | `GET /metrics` | Prometheus text format |
 //! | `GET /log-level` | the filter of the log |
 //! | `PUT /log-level` | replaces it; only from this machine |
+//! | `GET /` | the page for people, see `page.rs` |
 //!
 //! It listens on loopback unless `admin.allow_remote` is set, and asks nobody for
 //! credentials. It answers during the drain, too.
@@ -24,6 +25,7 @@ use axum::{
     Router,
     body::Bytes,
     extract::{ConnectInfo, DefaultBodyLimit, State},
+    middleware::{from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -37,9 +39,13 @@ use crate::{
     telemetry::{self, LevelError},
 };
 
+mod connections;
+mod guard;
+mod page;
 mod reloads;
 mod scrape;
 
+pub use page::Live as LivePages;
 pub use reloads::{Outcome, Reloads};
 pub use scrape::Limits;
 
@@ -101,23 +107,29 @@ pub struct Admin {
     pub limits: Limits,
     /// How the last reload of the configuration ended.
     pub reloads: Arc<Reloads>,
+    /// The names of `admin.hosts`, by which a browser may reach the page.
+    pub hosts: Arc<[String]>,
+    /// The open pages.
+    pub live: LivePages,
 }
 
 impl Admin {
     /// Serves requests on `listener` until it is dropped.
     pub async fn serve(self, listener: TcpListener) -> io::Result<()> {
-        let service = self.router().into_make_service_with_connect_info::<SocketAddr>();
-        axum::serve(listener, service).await
+        connections::serve(listener, self.router()).await
     }
 
     fn router(self) -> Router {
-        Router::new()
+        page::routes()
+            .route("/log-level", get(log_level).put(set_log_level))
+            .layer(from_fn_with_state(self.clone(), guard::check_host))
+            // Those of programs, which reach them by any name.
             .route("/livez", get(async || "ok\n"))
             .route("/readyz", get(ready))
             .route("/metrics", get(metrics))
-            .route("/log-level", get(log_level).put(set_log_level))
             .layer(DefaultBodyLimit::max(BODY))
             .layer(GlobalConcurrencyLimitLayer::new(REQUESTS))
+            .layer(from_fn(guard::protect))
             .with_state(self)
     }
 }
@@ -174,7 +186,7 @@ async fn set_log_level(ConnectInfo(peer): ConnectInfo<SocketAddr>, body: Bytes) 
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use http::{Request, Response};
     use http_body_util::BodyExt;
     use tokio_util::sync::CancellationToken;
@@ -186,7 +198,7 @@ mod tests {
         transport::ResponseBudget,
     };
 
-    fn admin() -> Admin {
+    pub(crate) fn admin() -> Admin {
         let limits = EngineLimits {
             watches: WatchLimits { total: 1, per_caller: 1, per_call: 1 },
             memory: MemoryLimits { status_bytes: 1024, inline_result_bytes: 1, jobs: 1 },
@@ -194,7 +206,9 @@ mod tests {
         let (engine, _) = Engine::new(limits, CancellationToken::new());
         let responses = ResponseBudget::new(1024);
         let limits = Limits { responses, response_bytes: 1024, connections: 1, certificate: None };
-        Admin { readiness: Readiness::default(), engine, limits, reloads: Arc::default() }
+        let readiness = Readiness::default();
+        let (hosts, live, reloads) = (Arc::default(), LivePages::default(), Arc::default());
+        Admin { readiness, engine, limits, reloads, hosts, live }
     }
 
     /// The response to a request that comes from this address.

@@ -32,7 +32,7 @@ mod watch;
 
 use connection_end::Expiry;
 pub use connection_end::{ConnectionEnd, of_expired_connection, of_shutdown};
-pub use limits::{LONGEST_REQUEST, request_limits};
+pub use limits::{LONGEST_REQUEST, is_unary, request_limits};
 use request::{InvalidField, Refusal};
 pub use status::{
     complete, of_deadline, of_full_connection, of_long_request, of_rate_exceeded, of_refused, of_slow_request,

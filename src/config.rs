@@ -124,8 +124,12 @@ pub struct Tls {
 }
 
 /// What a connection without a call is counted with in `limits.connection_bytes`: its
-/// buffers and its state.
-pub const IDLE_CONNECTION_BYTES: usize = 16 << 10;
+/// buffers, as large as they have ever been, and its state, with TLS. docs/security.md has the
+/// measured figures.
+pub const IDLE_CONNECTION_BYTES: usize = 52 << 10;
+
+/// What an open call is counted with: its task, its stream, its service and small frames.
+pub const CALL_BYTES: usize = 10 << 10;
 
 /// The most that callers may use, and the most that the gateway holds for them.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
@@ -366,8 +370,8 @@ impl Default for Limits {
             inline_result_bytes: 1 << 20,
             message_bytes: 4 << 20,
             streams_per_connection: 2000,
-            connections: 10_000,
-            connections_per_address: 2500,
+            connections: 5000,
+            connections_per_address: 1250,
             connection_bytes: 512 * MIB,
         }
     }

@@ -10,7 +10,13 @@
 //!        └── notification queue <───────┴───────── publish <── batch, isolation <──┘
 //! ```
 
-use std::{collections::BTreeMap, fmt, num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    num::{NonZeroU32, NonZeroUsize},
+    sync::Arc,
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use thiserror::Error;
@@ -33,11 +39,13 @@ mod configured;
 mod download;
 mod download_slots;
 mod get;
+mod history;
 mod inspection;
 mod intervals;
 mod isolation;
 mod job_table;
 mod list;
+mod lookup;
 mod notification_queue;
 mod outage;
 mod planner;
@@ -62,9 +70,11 @@ pub use circuit_breaker::{Admission, CircuitBreaker, Pause};
 pub use configured::KnownJobs;
 pub use download::{Download, DownloadFailure, DownloadOptions, RESULT, VENDOR_PAYLOAD};
 pub use get::GetOptions;
+pub use history::{JobHistory, Phase, Recent, RecentEvent, Step};
 pub use inspection::{JobPage, JobReport};
 pub use intervals::PollInterval;
 pub use job_table::{Interruption, JobRecord, LatestStatus, PollOutcome};
+pub use lookup::{FoundJob, FoundJobs, JobDetail, JobFilter, Show};
 pub use notification_queue::NotificationQueue;
 pub use quota::WatchLimits;
 pub use report::{Circuit, Health, Report};
@@ -214,6 +224,8 @@ pub struct BackendReport {
     pub vendor: &'static str,
     /// Most jobs in one poll.
     pub max_batch: NonZeroUsize,
+    /// Most requests in any second.
+    pub requests_per_second: NonZeroU32,
     /// How it is doing.
     pub report: Report,
     /// Its secret, while the vendor rejects it.
@@ -515,6 +527,7 @@ impl JobStatuses for Engine {
                 name: Arc::clone(name),
                 vendor: settings.vendor,
                 max_batch: settings.max_batch,
+                requests_per_second: backend.engine.plan().requests_per_second,
                 report: backend.engine.report(now),
                 rejected_credentials: settings.downloads.rejected_credentials(),
             }

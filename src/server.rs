@@ -122,22 +122,14 @@ async fn run_with(
     source: Option<ConfigSource>,
 ) -> Result<(), ServeError> {
     let (connections, room) = connection_room(&config);
-    let Config { server, admin, log, traces, access, limits, backends } = &config;
+    let Config { server, admin, log, traces, access, limits, backends: _ } = &config;
     let tls = server.tls.as_ref().map(Tls::new).transpose()?;
     let live = Live::new(Access::new(access)?, log.access);
     let draining = CancellationToken::new();
     let (engine, poll_tasks) = Engine::new(engine_limits(limits), draining.clone());
     let (tracer, exporter) = traces.as_ref().map(traces::start).transpose()?.unzip();
-    let names: Vec<String> = backends.iter().map(|backend| backend.name.to_string()).collect();
-    let mut rotation = Rotation::default();
     let response_budget = ResponseBudget::new(usize::try_from(limits.response_bytes).unwrap_or(usize::MAX));
-    for backend in backends {
-        let endpoint = Endpoint::new(backend, &response_budget)
-            .map_err(|error| ServeError::Backend { backend: Arc::clone(&backend.name), error })?;
-        let endpoint = Arc::new(endpoint);
-        rotation.add(&backend.credentials, &endpoint);
-        engine.start_backend(setup(backend, endpoint, server.collection_window, tracer.as_ref()));
-    }
+    let rotation = start_backends(&config, &engine, &response_budget, tracer.as_ref())?;
     let (rotation_changes, changes) = mpsc::channel(rotation::CHANGES);
     let _rotation = AbortOnDropHandle::new(tokio::spawn(rotation.run(rotation::INTERVAL, changes)));
     let refresh = reload::refresh(&live);
@@ -154,6 +146,8 @@ async fn run_with(
         engine: Arc::clone(&engine),
         limits: admin_limits,
         reloads: Arc::clone(&reloads),
+        hosts: admin.hosts.clone().into(),
+        live: admin::LivePages::default(),
     };
     let _admin = match admin.listen {
         Some(address) => Some(serve_admin(address, answers).await?),
@@ -189,19 +183,11 @@ async fn run_with(
     };
     let serving = Listener::new(listener, at_most, &usage, dispatch, tls).run(draining.clone());
     let mut serving = std::pin::pin!(serving.fuse());
-    info!(
-        %address,
-        backends = names.join(","),
-        tls = server.tls.is_some(),
-        version = build::VERSION,
-        commit = build::COMMIT,
-        features = build::features(),
-        "listening on {address}"
-    );
+    announce(address, &config);
     readiness.set(Phase::Ready);
-    let (server, reloaded) = (server.clone(), Arc::clone(&engine));
+    let server = server.clone();
     let reloader = Reloader {
-        engine: reloaded,
+        engine: Arc::clone(&engine),
         tracer,
         service,
         live,
@@ -234,6 +220,38 @@ async fn run_with(
     Ok(())
 }
 
+/// Has all backends polled. Returns what reads their secrets again.
+fn start_backends(
+    config: &Config,
+    engine: &Engine,
+    responses: &Arc<ResponseBudget>,
+    tracer: Option<&Tracer>,
+) -> Result<Rotation, ServeError> {
+    let mut rotation = Rotation::default();
+    for backend in &config.backends {
+        let endpoint = Endpoint::new(backend, responses)
+            .map_err(|error| ServeError::Backend { backend: Arc::clone(&backend.name), error })?;
+        let endpoint = Arc::new(endpoint);
+        rotation.add(&backend.credentials, &endpoint);
+        engine.start_backend(setup(backend, endpoint, config.server.collection_window, tracer));
+    }
+    Ok(rotation)
+}
+
+/// Logs that calls are accepted, and by which program.
+fn announce(address: SocketAddr, config: &Config) {
+    let names: Vec<&str> = config.backends.iter().map(|backend| &*backend.name).collect();
+    info!(
+        %address,
+        backends = names.join(","),
+        tls = config.server.tls.is_some(),
+        version = build::VERSION,
+        commit = build::COMMIT,
+        features = build::features(),
+        "listening on {address}"
+    );
+}
+
 /// The engine's bounds.
 fn engine_limits(limits: &Limits) -> EngineLimits {
     EngineLimits {
@@ -264,7 +282,7 @@ fn connection_room(config: &Config) -> (usize, Room) {
     // An address keeps its share of them.
     let per_address = limits.connections_per_address.min(limits.connections);
     let per_address = (per_address * connections).div_ceil(limits.connections);
-    let room = Room::new(limits.connection_bytes, connections, per_address);
+    let room = Room::new(limits.connection_bytes, IDLE_CONNECTION_BYTES, connections, per_address);
     info!(
         connections,
         per_address = room.connections_per_address,

@@ -171,6 +171,12 @@ impl Snapshot {
         pb::JobStatus::decode(&*self.bytes).expect("these bytes were encoded from this message")
     }
 
+    /// The same without the result and the payload.
+    pub fn core_status(&self) -> pb::JobStatus {
+        let core = &self.bytes[..self.core_end as usize];
+        pb::JobStatus::decode(core).expect("these bytes were encoded from this message")
+    }
+
     /// One of the job's files.
     pub fn artifact(&self, id: &str) -> Option<Artifact> {
         let artifacts = self.status().artifacts;

@@ -20,9 +20,12 @@ use crate::{config, transport::Document};
 const FILE_INTERVAL: Duration = Duration::from_secs(2);
 const URL_INTERVAL: Duration = Duration::from_mins(5);
 
-/// How long to wait before the keys are read again because one is missing or because it
-/// has failed.
-const LEAST_INTERVAL: Duration = Duration::from_secs(10);
+/// How often a URL is read that has not answered yet.
+const RETRY_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How long after one read the keys are read again because a token names one that is missing.
+/// Such tokens wait meanwhile, and all of them share the next read.
+const LEAST_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long keys are used that can't be read again.
 const LONGEST_USE: Duration = Duration::from_hours(24);
@@ -37,7 +40,7 @@ const MAX_KEYS: usize = 64;
 pub(super) struct IssuerKeys {
     source: Source,
     current: ArcSwapOption<Keys>,
-    /// When they were read last, held while they are read.
+    /// When the last read began; held while they are read.
     read_at: Mutex<Option<Instant>>,
     failing: std::sync::atomic::AtomicBool,
 }
@@ -106,19 +109,25 @@ impl IssuerKeys {
             self.read_again().await;
             let interval = match self.source {
                 Source::File(_) => FILE_INTERVAL,
-                Source::Url(_) if self.current().is_none() => LEAST_INTERVAL,
+                Source::Url(_) if self.current().is_none() => RETRY_INTERVAL,
                 Source::Url(_) => URL_INTERVAL,
             };
             tokio::time::sleep(interval).await;
         }
     }
 
-    /// Reads the keys because one is missing, unless that was done just before.
+    /// Returns after a read that began after this call. At most one begins in
+    /// [`LEAST_INTERVAL`], however many tokens name keys that do not exist.
     pub(super) async fn look_again(&self) {
+        let asked_at = Instant::now();
         let mut read_at = self.read_at.lock().await;
-        if read_at.is_none_or(|at| at.elapsed() >= LEAST_INTERVAL) {
-            self.read(&mut read_at).await;
+        if let Some(began) = *read_at {
+            if began > asked_at {
+                return;
+            }
+            tokio::time::sleep_until(began + LEAST_INTERVAL).await;
         }
+        self.read(&mut read_at).await;
     }
 
     async fn read_again(&self) {
@@ -127,11 +136,11 @@ impl IssuerKeys {
 
     async fn read(&self, read_at: &mut Option<Instant>) {
         use std::sync::atomic::Ordering::Relaxed;
+        *read_at = Some(Instant::now());
         let text = match &self.source {
             Source::File(file) => tokio::fs::read(file).await.map_err(|error| error.to_string()),
             Source::Url(document) => document.fetch().await.map(Vec::from),
         };
-        *read_at = Some(Instant::now());
         match text.and_then(Keys::parse) {
             Ok(keys) => {
                 let known = self.current.load();

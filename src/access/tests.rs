@@ -1,4 +1,12 @@
-use std::{fs, path::Path, time::SystemTime};
+use std::{
+    fs,
+    path::Path,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::SystemTime,
+};
 
 use aws_lc_rs::{
     encoding::{AsDer, Pkcs8V1Der},
@@ -330,6 +338,46 @@ async fn keys_behind_a_url_are_read_when_a_token_needs_them() {
     let address = serve(vec![issuer.set()]).await;
     let access = access(&with_jwt(&format!("jwks_url = \"http://{address}/keys\""), "ES256"));
     assert_eq!(name(&access, &issuer.token(|_, _| ())).await.unwrap(), "jwt:alice");
+}
+
+#[tokio::test]
+async fn tokens_with_unknown_keys_share_look_ups_and_do_not_keep_a_new_key_out() {
+    let (old, new) = (Issuer::new(Algorithm::ES256, "k1"), Issuer::new(Algorithm::ES256, "k2"));
+    let forged = Issuer::new(Algorithm::ES256, "no-such-key");
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (set, requests) = (Arc::new(Mutex::new(old.set())), Arc::new(AtomicUsize::new(0)));
+    let issuer = tokio::spawn({
+        let (set, requests) = (Arc::clone(&set), Arc::clone(&requests));
+        async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                requests.fetch_add(1, Relaxed);
+                let _ = stream.read(&mut vec![0; 4096]).await.unwrap();
+                let body = set.lock().unwrap().clone();
+                let head = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length:";
+                let _ = stream.write_all(format!("{head} {}\r\n\r\n{body}", body.len()).as_bytes()).await;
+            }
+        }
+    });
+    let access = access(&with_jwt(&format!("jwks_url = \"http://{address}/keys\""), "ES256"));
+    assert_eq!(name(&access, &old.token(|_, _| ())).await.unwrap(), "jwt:alice");
+    let began = tokio::time::Instant::now();
+    let flood = (0..200).map(|n| {
+        let token = forged.token(|_, claims| claims["sub"] = format!("{n}").into());
+        let access = &access;
+        async move { name(access, &token).await.unwrap_err() }
+    });
+    // The key comes while forged tokens have used up the look-up of this second.
+    let (refused, accepted) = tokio::join!(futures_util::future::join_all(flood), async {
+        set.lock().unwrap().clone_from(&new.set());
+        name(&access, &new.token(|_, _| ())).await
+    });
+    assert_eq!(accepted.unwrap(), "jwt:alice");
+    assert!(refused.iter().all(|refused| *refused == Refused::Invalid("the issuer has no such key")));
+    let (requests, seconds) = (requests.load(Relaxed), usize::try_from(began.elapsed().as_secs()).unwrap());
+    assert!(requests <= 3 + seconds, "{requests} requests in {seconds} seconds");
+    issuer.abort();
 }
 
 #[tokio::test]

@@ -41,7 +41,8 @@ pub(super) fn status(job: JobRef, latest: LatestStatus, view: View) -> Shown {
 
 /// Health and load of a backend.
 pub(super) fn backend(backend: BackendReport) -> pb::Backend {
-    let BackendReport { name, vendor, max_batch, report, rejected_credentials } = backend;
+    let BackendReport { name, vendor, max_batch, requests_per_second: _, report, rejected_credentials } =
+        backend;
     let Report {
         health,
         last_fault,
@@ -115,7 +116,10 @@ fn count(number: usize) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use std::{num::NonZeroUsize, time::Duration};
+    use std::{
+        num::{NonZeroU32, NonZeroUsize},
+        time::Duration,
+    };
 
     use super::*;
     use crate::engine::Circuit;
@@ -140,7 +144,15 @@ mod tests {
             retry_at: Instant::now() + Duration::from_mins(1),
         });
         let name = "b".into();
-        let report = BackendReport { name, vendor: "claret", max_batch, report, rejected_credentials };
+        let requests_per_second = NonZeroU32::MIN;
+        let report = BackendReport {
+            name,
+            vendor: "claret",
+            max_batch,
+            requests_per_second,
+            report,
+            rejected_credentials,
+        };
         let backend = backend(report);
         let rejected = backend.rejected_credentials.as_ref().unwrap();
         assert_eq!(rejected.secret, "credentials.password from the variable P");

@@ -31,6 +31,12 @@ pub fn request_limits(path: &str) -> (usize, bool) {
     }
 }
 
+/// Whether the response of the method at `path` is one message.
+pub fn is_unary(path: &str) -> bool {
+    let streaming = ["WatchJob", "WatchJobs", "DownloadArtifact", "ServerReflectionInfo", "Watch"];
+    !streaming.contains(&path.rsplit('/').next().unwrap_or_default())
+}
+
 /// Refuses texts that no job has: errors and watches would hold them.
 pub(super) fn check_lengths(job: &pb::JobRef, field: &str) -> Result<(), InvalidField> {
     let texts = [

@@ -23,8 +23,8 @@ mod diff;
 /// Validates a configuration.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Configuration file, in TOML.
-    #[arg(long, value_name = "FILE", required_unless_present = "diff")]
+    /// Configuration file, in TOML. Without it, variables set everything.
+    #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 
     /// File of variables, one NAME=value per line. They take precedence over the
@@ -44,14 +44,14 @@ pub(super) struct Args {
 
 impl Args {
     pub(super) async fn run(self) -> Result<Exit, Failure> {
-        let configuration = |config: &PathBuf| Configuration {
-            config: Some(config.clone()),
+        let configuration = |config: Option<&PathBuf>| Configuration {
+            config: config.cloned(),
             env_file: self.env_file.clone(),
         };
         if let Some([old, new]) = self.diff.as_deref() {
-            return diff::run(&configuration(old), &configuration(new));
+            return diff::run(&configuration(Some(old)), &configuration(Some(new)));
         }
-        let config = configuration(&self.config.unwrap_or_default()).load()?;
+        let config = configuration(self.config.as_ref()).load()?;
         let tls = server::check_tls(&config).map_err(|error| Failure::Usage(error.to_string()))?;
         for warning in config.warnings().into_iter().chain(tls) {
             eprintln!("warning: {warning}");

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// The HTTP server for operators. It asks nobody for credentials.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Admin {
     /// The address to listen on; port 0 takes a free one. Without it there is no such server.
@@ -21,6 +21,8 @@ pub struct Admin {
     /// Whether `listen` may be another address than loopback.
     #[serde(deserialize_with = "vendors::flag")]
     pub allow_remote: bool,
+    /// Names under which a browser may open the page, beside IP addresses and localhost.
+    pub hosts: Vec<String>,
 }
 
 /// The log, on stderr.
@@ -57,7 +59,16 @@ fn address<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<S
 
 impl Admin {
     /// Reports what can't be used.
-    pub(super) fn check(self, server: SocketAddr, problems: &mut Problems) {
+    pub(super) fn check(&self, server: SocketAddr, problems: &mut Problems) {
+        for host in &self.hosts {
+            let is_in_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+            if host.is_empty() || !host.chars().all(is_in_name) {
+                let text = format!(
+                    "has {host:?}; write the name without scheme and port, such as \"jobwatch.internal\""
+                );
+                problems.add("admin.hosts", text);
+            }
+        }
         let Some(listen) = self.listen else { return };
         if !listen.ip().is_loopback() && !self.allow_remote {
             let text = format!(
@@ -107,6 +118,10 @@ mod tests {
         let error = Config::parse(&format!("[log]\nlevel = \"jobwatch=loud\"\n{BACKEND}"), []).unwrap_err();
         assert!(error.to_string().starts_with("log.level can't be used: "), "{error}");
         let text = problems("listen = \"localhost\"\nlisten_on = 1");
+        let text_of_hosts = problems("hosts = [\"https://jobwatch.internal\", \"ok.internal\"]");
+        let wanted = "admin.hosts has \"https://jobwatch.internal\"; write the name without scheme and port, such as \
+                      \"jobwatch.internal\"";
+        assert_eq!(text_of_hosts, wanted);
         assert!(
             text.contains("admin.listen is \"localhost\"; write ") && text.contains("admin.listen_on"),
             "{text}"

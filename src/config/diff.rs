@@ -88,7 +88,7 @@ impl Diff {
             "admin",
             old.admin,
             new.admin,
-            Admin { listen: (Restart, optional), allow_remote: (Restart, plain) }
+            Admin { listen: (Restart, optional), allow_remote: (Restart, plain), hosts: (Restart, hidden) }
         );
         compare!(
             diff,

@@ -157,8 +157,7 @@ fn values(read: &file::Read) -> Value {
     let backends: Map<String, Value> =
         backends.iter().map(|one| (one.name.to_string(), backend(one, table, origins))).collect();
     let mut values = json!({
-        "server": server, "admin": admin, "log": log, "traces": traces(table, origins), "access": access, "limits": limits,
-        "backends": backends,
+        "server": server, "admin": admin, "log": log, "traces": traces(table, origins), "access": access, "limits": limits, "backends": backends,
     });
     if let Some(allow) = table.get("allow_inline_secrets") {
         values["allow_inline_secrets"] = json!(allow);
@@ -167,7 +166,18 @@ fn values(read: &file::Read) -> Value {
     values
 }
 
-/// KeyTree that are not set have no value.
+/// The keys of `[traces]`, as they are written.
+fn traces(table: &toml::Table, origins: &overrides::Origins) -> Value {
+    let mut values = table.get("traces").map_or_else(|| json!({}), |written| json!(written));
+    let Some(keys) = find(&["traces"]) else { return values };
+    for (key, _) in keys.each() {
+        add_default(&mut values, key, &["traces", key]);
+    }
+    redact("traces", &mut values, keys, origins);
+    values
+}
+
+/// Keys that are not set have no value.
 fn remove_nulls(value: &mut Value) {
     match value {
         Value::Object(object) => {
@@ -177,19 +187,6 @@ fn remove_nulls(value: &mut Value) {
         Value::Array(list) => list.iter_mut().for_each(remove_nulls),
         _ => {}
     }
-}
-
-/// As they are written, whether or not there is a collector, and their defaults.
-fn traces(table: &toml::Table, origins: &overrides::Origins) -> Value {
-    const PATH: &str = "traces";
-    let mut values = table.get(PATH).map_or_else(|| json!({}), |written| json!(written));
-    if let Some(keys) = find(&[PATH]) {
-        for key in keys.names() {
-            add_default(&mut values, key, &[PATH, key]);
-        }
-        redact(PATH, &mut values, keys, origins);
-    }
-    values
 }
 
 fn backend(backend: &Backend, table: &toml::Table, origins: &overrides::Origins) -> Value {

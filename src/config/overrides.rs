@@ -1,5 +1,5 @@
-//! Puts `JOBWATCH__SECTION__KEY` variables into the file's table, which may be
-//! empty, after those of OpenTelemetry.
+//! Puts `JOBWATCH__SECTION__KEY` variables into the file's table, which may be empty,
+//! after those of OpenTelemetry.
 //!
 //! A part of a variable is a key, the number of a policy, or a name that the operator
 //! chose: of a backend, a token or a header. Variables hold neither lower case by custom
@@ -35,6 +35,8 @@ struct Origin {
     variable: String,
     /// Whether it set a table or a list, of which other variables may set parts.
     has_parts: bool,
+    /// Whether a variable with [`PREFIX`] may set the same.
+    is_default: bool,
 }
 
 /// A part of a key's path.
@@ -109,7 +111,7 @@ pub(super) fn apply(
     problems: &mut Problems,
 ) -> Origins {
     let mut origins = Origins::default();
-    let of_otel = set_traces(file, variables, problems);
+    set_traces(file, variables, problems, &mut origins);
     let mut named: Vec<(&str, &String, &String)> = Vec::new();
     for (variable, value) in variables {
         match variable.strip_prefix(PREFIX) {
@@ -131,27 +133,21 @@ pub(super) fn apply(
             problems.add(variable, text);
         }
     }
-    // A variable of the gateway's own goes before one of OpenTelemetry.
-    for (path, origin) in of_otel {
-        if origins.around(&path).is_none() {
-            origins.set.insert(path, origin);
-        }
-    }
     origins
 }
 
-/// Sets keys of `[traces]` as OpenTelemetry's own variables say, and returns which variable
-/// set which.
+/// Sets keys of `[traces]` as OpenTelemetry's own variables say. The last to set a key holds.
 fn set_traces(
     file: &mut Table,
     variables: &BTreeMap<String, String>,
     problems: &mut Problems,
-) -> Vec<(String, Origin)> {
+    origins: &mut Origins,
+) {
     let Some(settings) = otel::settings(variables, problems) else {
         file.remove("traces");
-        return Vec::new();
+        return;
     };
-    let set = settings.into_iter().map(|otel::Setting { variable, key, value }| {
+    for otel::Setting { variable, key, value } in settings {
         let traces = child(file, "traces");
         let has_parts = value.is_table();
         match value {
@@ -159,18 +155,18 @@ fn set_traces(
             Value::Table(pairs) => child(traces, key).extend(pairs),
             value => drop(traces.insert(key.to_owned(), value)),
         }
-        (join("traces", key), Origin { variable: variable.to_owned(), has_parts })
-    });
-    set.collect()
+        let origin = Origin { variable: variable.to_owned(), has_parts, is_default: true };
+        origins.set.insert(join("traces", key), origin);
+    }
 }
 
-/// The table in `parent` under `key`; in place of anything else.
-fn child<'a>(parent: &'a mut Table, key: &str) -> &'a mut Table {
-    let value = parent.entry(key).or_insert_with(|| Table::new().into());
-    if !value.is_table() {
-        *value = Table::new().into();
+/// The table at `key`, which replaces anything else there.
+fn child<'a>(table: &'a mut Table, key: &str) -> &'a mut Table {
+    let slot = table.entry(key).or_insert_with(|| Value::Table(Table::new()));
+    if !slot.is_table() {
+        *slot = Value::Table(Table::new());
     }
-    value.as_table_mut().expect("a table was put there")
+    slot.as_table_mut().expect("anything but a table was replaced by one")
 }
 
 /// Why a variable without [`PREFIX`] was meant to have it, if it was. Others begin with
@@ -209,8 +205,9 @@ impl Reader<'_> {
         let path = show(&steps);
         // Of the place of a secret nothing else may be set.
         let whole = if is_place(&steps) { show(&steps[..steps.len() - 1]) } else { path.clone() };
-        let is_conflict =
-            |set: &str, origin: &Origin| is_within(set, &whole) || is_within(&path, set) && !origin.has_parts;
+        let is_conflict = |set: &str, origin: &Origin| {
+            !origin.is_default && (is_within(set, &whole) || is_within(&path, set) && !origin.has_parts)
+        };
         let mut earlier = self.origins.set.iter();
         if let Some((set, origin)) = earlier.find(|(set, origin)| is_conflict(set, origin)) {
             return Err(format!("sets {path}, but {} sets {set}; remove one of them", origin.variable));
@@ -218,7 +215,7 @@ impl Reader<'_> {
         let value = value(keys.kind, text)?;
         let has_parts = value.is_table() || value.is_array();
         put(self.file, &steps, value)?;
-        self.origins.set.insert(path, Origin { variable: variable.to_owned(), has_parts });
+        self.origins.set.insert(path, Origin { variable: variable.to_owned(), has_parts, is_default: false });
         Ok(())
     }
 

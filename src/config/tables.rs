@@ -1,6 +1,6 @@
 //! The tables and keys of a file: how serde reads them, and their schema.
 
-use std::{collections::BTreeMap, fmt, path::PathBuf};
+use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{
@@ -11,11 +11,10 @@ use serde_json::{Map, Value as Json, json};
 use toml::{Table, Value};
 
 use super::{
-    Access, Admin, Limits, Log, Poll, Server,
+    Access, Admin, Limits, Log, Poll, Protocol, Server,
     problems::{BEARER, example},
     schema::{self, properties, required_of, strip_null},
-    traces::TracesKeys,
-    values,
+    values::{self, Milliseconds, SECOND},
 };
 use crate::vendors::{self, BaseUrl, KINDS, VendorKind};
 
@@ -36,7 +35,7 @@ pub(super) struct Keys {
     /// The log, on standard error.
     #[serde(deserialize_with = "values::table")]
     pub(super) log: Log,
-    /// The export of traces by OTLP.
+    /// The export of traces by OTLP. Variables of OpenTelemetry come first.
     #[serde(deserialize_with = "values::table")]
     pub(super) traces: TracesKeys,
     /// Who may call, and what each caller may do. Without it everybody may do everything.
@@ -54,6 +53,70 @@ pub(super) struct Keys {
 
 #[derive(Deserialize)]
 pub(super) struct BackendTable(#[serde(deserialize_with = "values::table")] pub(super) BackendKeys);
+
+/// The keys of `[traces]`.
+#[derive(Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(rename = "Traces", description = "The export of traces by OTLP.")]
+pub(super) struct TracesKeys {
+    /// URL of the collector; traces are off without it. Without a path it is /v1/traces.
+    pub(super) endpoint: Option<String>,
+    /// What the collector speaks.
+    pub(super) protocol: Protocol,
+    /// Headers of each request.
+    #[schemars(schema_with = "schema::headers")]
+    pub(super) headers: Option<Table>,
+    /// PEM file of authorities that are trusted besides the system's.
+    pub(super) ca: Option<PathBuf>,
+    /// Longest wait for a response of the collector.
+    #[serde(with = "Milliseconds::<1, { 60 * SECOND }>")]
+    pub(super) timeout: Duration,
+    /// Share of the traces without a caller's decision that are sampled.
+    #[serde(deserialize_with = "ratio")]
+    #[schemars(range(min = 0, max = 1))]
+    pub(super) sample_ratio: f64,
+    /// Whether a caller's traceparent decides whether its call is sampled.
+    #[serde(deserialize_with = "vendors::flag")]
+    pub(super) parent_based: bool,
+    /// Whether vendors are sent traceparent.
+    #[serde(deserialize_with = "vendors::flag")]
+    pub(super) propagate: bool,
+    /// The service.name of the traces; "jobwatch" unless set.
+    pub(super) service_name: Option<String>,
+    /// Further attributes of the process.
+    pub(super) attributes: BTreeMap<String, String>,
+}
+
+impl Default for TracesKeys {
+    fn default() -> Self {
+        Self {
+            endpoint: None,
+            protocol: Protocol::default(),
+            headers: None,
+            ca: None,
+            timeout: Duration::from_secs(10),
+            sample_ratio: 1.0,
+            parent_based: true,
+            propagate: false,
+            service_name: None,
+            attributes: BTreeMap::new(),
+        }
+    }
+}
+
+fn ratio<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    let value = Value::deserialize(deserializer)?;
+    let number = match &value {
+        Value::Float(number) => Some(*number),
+        Value::Integer(0) => Some(0.0),
+        Value::Integer(1) => Some(1.0),
+        Value::String(text) => text.parse().ok(),
+        _ => None,
+    };
+    number
+        .filter(|number| (0.0..=1.0).contains(number))
+        .ok_or_else(|| D::Error::custom(format!("is {value}; write a number from 0 to 1, such as 0.05")))
+}
 
 /// The keys of a backend.
 #[derive(Deserialize, Default, JsonSchema)]

@@ -450,7 +450,7 @@ fn bound_outside_its_range_is_refused() {
         ),
         (
             "limits.connections = 20000",
-            "limits.connections is 20000, which take 320000 KiB without a call; write at most 16384, or raise limits.connection_bytes to 625 MiB",
+            "limits.connections is 20000, which take 1040000 KiB without a call; write at most 5041, or raise limits.connection_bytes to 2080000 KiB",
         ),
         (
             "server.listen = \"192.0.2.1:1\"",

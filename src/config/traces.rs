@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs::File, path::PathBuf, time::Duration};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use schemars::JsonSchema;
 use secrecy::ExposeSecret;
-use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use super::{
@@ -13,10 +13,9 @@ use super::{
     credentials::{self, SecretSources},
     network,
     problems::{Problems, join},
-    schema,
-    values::{Milliseconds, SECOND},
+    tables::TracesKeys,
 };
-use crate::vendors::{self, BaseUrl};
+use crate::vendors::BaseUrl;
 
 /// Where OTLP over HTTP takes traces, unless the endpoint has a path.
 const PATH: &str = "/v1/traces";
@@ -54,77 +53,12 @@ pub struct Traces {
 /// Protocols of OTLP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-#[schemars(rename = "TracesProtocol")]
 pub enum Protocol {
     /// Protobuf over HTTP.
     #[default]
     Http,
     /// gRPC.
     Grpc,
-}
-
-/// The keys of `[traces]`.
-#[derive(Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct TracesKeys {
-    /// URL of the collector, such as "http://collector.example:4318". Without it nothing is
-    /// exported.
-    endpoint: Option<String>,
-    /// What the collector speaks.
-    protocol: Protocol,
-    /// Headers of each request.
-    #[schemars(schema_with = "schema::headers")]
-    headers: Option<Table>,
-    /// PEM file of authorities that are trusted besides the system's.
-    ca: Option<PathBuf>,
-    /// Longest wait for the collector.
-    #[serde(with = "Milliseconds::<1, { 60 * SECOND }>")]
-    timeout: Duration,
-    /// Share of the traces that begin at the gateway, from 0 to 1.
-    #[serde(deserialize_with = "ratio")]
-    #[schemars(range(min = 0.0, max = 1.0))]
-    sample_ratio: f64,
-    /// Whether a caller's decision to sample holds for its calls.
-    #[serde(deserialize_with = "vendors::flag")]
-    parent_based: bool,
-    /// Whether vendors are sent traceparent with each poll.
-    #[serde(deserialize_with = "vendors::flag")]
-    propagate: bool,
-    /// The name of this service in its traces.
-    service_name: Option<String>,
-    /// Further attributes of this process.
-    attributes: BTreeMap<String, String>,
-}
-
-impl Default for TracesKeys {
-    fn default() -> Self {
-        Self {
-            endpoint: None,
-            protocol: Protocol::default(),
-            headers: None,
-            ca: None,
-            timeout: Duration::from_secs(10),
-            sample_ratio: 1.0,
-            parent_based: true,
-            propagate: false,
-            service_name: None,
-            attributes: BTreeMap::new(),
-        }
-    }
-}
-
-fn ratio<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
-    let value = Value::deserialize(deserializer)?;
-    let number = match &value {
-        Value::Float(number) => Some(*number),
-        Value::Integer(0) => Some(0.0),
-        Value::Integer(1) => Some(1.0),
-        Value::String(text) => text.parse().ok(),
-        _ => None,
-    };
-    number
-        .filter(|number| (0.0..=1.0).contains(number))
-        .ok_or_else(|| D::Error::custom(format!("is {value}; write a number from 0 to 1, such as 0.05")))
 }
 
 impl TracesKeys {

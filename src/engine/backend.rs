@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use tokio::{sync::Notify, time::Instant};
 use tracing::warn;
 
@@ -396,13 +397,21 @@ impl Backend {
         if has_begun {
             self.metrics.outage_began();
         }
+        self.note(line.as_ref());
         self.log(line, jobs, now);
     }
 
     /// The backend answered.
     pub(super) fn log_answer(&self, now: Instant) {
         let line = self.lasting().outages.answered(now);
+        self.note(line.as_ref());
         self.log(line, 0, now);
+    }
+
+    /// Keeps begins and ends of outages for operators: those that are logged.
+    fn note(&self, line: Option<&Line>) {
+        let Some(event) = line.and_then(Line::event) else { return };
+        self.state().recent.add(event, Timestamp::now());
     }
 
     /// Logs what has lasted for another minute.

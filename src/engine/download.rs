@@ -39,6 +39,7 @@ use super::{
 use crate::{
     job::{Artifact, BackendFault, FaultKind, JobFault, JobRef, Parts},
     snapshot::Charge,
+    telemetry::Sampled,
     transport::{File, FileVersion, Files, Permit, RejectedCredentials, Upstream},
     vendors::{FileFault, RefusedLocation},
 };
@@ -505,8 +506,12 @@ impl Reporter {
     /// `until`: the end of the pause that the failure causes, if it does.
     fn failure(&self, fault: FileFault, until: Option<Instant>) -> DownloadFailure {
         if !matches!(fault, FileFault::PastEnd { .. } | FileFault::Changed) {
+            static LINES: Sampled = Sampled::new(10);
             let JobRef { backend, id, .. } = &self.job;
-            warn!(%backend, job_id = %id, artifact_id = self.artifact_id, error = %fault, "download failed");
+            if let Some(left_out) = LINES.next_line() {
+                let artifact_id = &self.artifact_id;
+                warn!(%backend, job_id = %id, artifact_id, left_out, error = %fault, "download failed");
+            }
         }
         let why = fault.to_string();
         let not_found = |detail, http_status| DownloadFailure::NotFound {

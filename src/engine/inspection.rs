@@ -48,26 +48,34 @@ impl Engine {
     pub(super) fn jobs_of(&self, backend: &str, from: usize, limit: usize) -> Option<JobPage> {
         let backend = self.backends.load().get(backend).cloned()?;
         let now = Instant::now();
-        Some(page(&backend.engine.state(), from, limit, (now, Timestamp::now())))
+        let time = (now, Timestamp::now());
+        let state = backend.engine.state();
+        let read = |number, entry: &JobEntry| Some((number, report(&state, number, entry, time)));
+        let (jobs, next) = look(&state, from, limit, read);
+        Some(JobPage { jobs, next })
     }
 }
 
-/// Looks at a bounded part of the table, so that the lock is not held for long.
-fn page(state: &State, from: usize, limit: usize, now: (Instant, Timestamp)) -> JobPage {
+/// Reads at most `limit` jobs from this number on, and the number to go on from. Looks at a
+/// bounded part of the table, so that the lock is not held for long.
+pub(super) fn look<T>(
+    state: &State,
+    from: usize,
+    limit: usize,
+    read: impl Fn(usize, &JobEntry) -> Option<T>,
+) -> (Vec<T>, Option<usize>) {
     let end = state.jobs.end();
     let to = from.saturating_add(LOOKED_AT).min(end);
     let mut jobs = Vec::new();
     let mut number = from;
     while number < to && jobs.len() < limit {
-        if let Some(entry) = state.jobs.get(number) {
-            jobs.push((number, report(state, number, entry, now)));
-        }
+        jobs.extend(state.jobs.get(number).and_then(|entry| read(number, entry)));
         number += 1;
     }
-    JobPage { jobs, next: (number < end).then_some(number) }
+    (jobs, (number < end).then_some(number))
 }
 
-fn report(state: &State, number: usize, entry: &JobEntry, now: (Instant, Timestamp)) -> JobReport {
+pub(super) fn report(state: &State, number: usize, entry: &JobEntry, now: (Instant, Timestamp)) -> JobReport {
     let record = entry.shared.record();
     let failure = match &record.outcome {
         PollOutcome::NotPolled | PollOutcome::Observed => None,

@@ -20,7 +20,12 @@ use slab::Slab;
 use tokio::time::Instant;
 
 use super::{
-    CallerKey, Pause, cache::Retention, poll::InFlightPoll, scheduler::Class, subscription::Subscribers,
+    CallerKey, Pause,
+    cache::Retention,
+    history::{History, Phase},
+    poll::InFlightPoll,
+    scheduler::Class,
+    subscription::Subscribers,
 };
 use crate::{
     job::{BackendFault, FaultKind, JobRef, Parts, PayloadHash, View},
@@ -130,6 +135,8 @@ pub(super) struct JobEntry {
     /// When its last poll began.
     pub(super) polled_at: Option<Instant>,
     pub(super) changed_at: Instant,
+    /// Its states since it is subscribed to.
+    pub(super) history: History,
     /// The calls that wait for it.
     pub(super) waiting: Option<Box<Waiting>>,
     /// Failures in a row of this job alone.
@@ -190,6 +197,7 @@ impl JobTable {
             stage: Stage::Scheduled,
             polled_at: None,
             changed_at: now,
+            history: History::new(),
             waiting: None,
             failures: 0,
             quarantined,
@@ -352,8 +360,12 @@ impl JobEntry {
         let recovered = before != PollOutcome::Observed;
         record.polls += 1;
         record.answers += 1;
+        let state = record.latest.as_ref().map(|latest| latest.snapshot.state);
         let terminal = record.latest.as_ref().filter(|latest| latest.snapshot.is_terminal()).cloned();
         drop(guard);
+        if let Some(state) = state {
+            self.history.enter(Phase::In(state), || time);
+        }
         (self.failures, self.waiting) = (0, None);
         if shown {
             self.changed_at = at;
@@ -370,11 +382,13 @@ impl JobEntry {
             _ => 0,
         };
         self.failures = 0;
+        self.history.enter(Phase::Missing, Timestamp::now);
         self.ended_in(PollOutcome::Missing { times: times.saturating_add(1) });
     }
 
     /// The vendor says that no job can have this id.
     pub(super) fn invalid(&mut self, message: String) {
+        self.history.enter(Phase::Refused, Timestamp::now);
         self.ended_in(PollOutcome::Invalid(message.into()));
     }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use super::RecentEvent;
 use crate::job::{BackendFault, FaultKind};
 
 /// Time between two lines about something that lasts.
@@ -129,6 +130,17 @@ impl OutageLog {
 }
 
 impl Line {
+    /// The same for the page of recent events, which has no reminders.
+    pub(super) fn event(&self) -> Option<RecentEvent> {
+        match self.what {
+            What::Failed | What::ReasonChanged => {
+                Some(RecentEvent::BackendFailed(self.fault.without_vendor_message()))
+            }
+            What::StillFailing => None,
+            What::Recovered => Some(RecentEvent::BackendRecovered { down_for: self.down_for }),
+        }
+    }
+
     /// Logs it, with how many jobs wait for the backend and when it is polled next.
     pub(super) fn write(self, backend: &str, waiting_jobs: usize, retry_in: Option<Duration>) {
         let Self { what, fault, down_for, failed_polls, unlogged } = self;

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Pause,
     backend::Backend,
+    history::Phase,
     isolation::Verdict,
     job_table::{Interruption, LatestStatus, Moment, Reading, SharedJob, Stage},
     planner::Kind,
@@ -250,12 +251,14 @@ impl Batch {
                 }
                 continue;
             };
+            let before = entry.history.phase();
             if entry.subscribers.is_empty() {
                 let Ok(reading) = answer else {
                     state.remove(taken.number);
                     continue;
                 };
                 if let Some(last) = entry.observed(reading, moment) {
+                    state.note_phase(taken.number, before);
                     state.remove(taken.number);
                     terminal.push((taken.job().clone(), last));
                 } else {
@@ -264,6 +267,7 @@ impl Batch {
                 continue;
             }
             terminal.extend(publish(state, &taken, answer, is_alone, moment, dice));
+            state.note_phase(taken.number, before);
         }
         if recovered {
             state.resume(now);
@@ -485,6 +489,7 @@ fn fail_alone(state: &mut State, taken: &Taken, fault: BackendFault, now: Instan
     entry.failures = entry.failures.saturating_add(1);
     let at = now + backoff.wait(entry.failures, dice);
     entry.interrupted(&Interruption::new(fault, at, now));
+    entry.history.enter(Phase::Failing, Timestamp::now);
     at
 }
 

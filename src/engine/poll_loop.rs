@@ -27,6 +27,7 @@ use crate::{
         vendor_message,
     },
     snapshot::Snapshot,
+    telemetry::Sampled,
     transport::{Permit, PollResponse, Upstream},
 };
 
@@ -36,6 +37,14 @@ const UNKNOWN_WORDS_LOGGED: usize = 64;
 /// Whether a poll failed because nothing authorizes it.
 fn no_login(fault: &BackendFault) -> bool {
     fault.token_refresh || fault.kind == FaultKind::CredentialsRejected
+}
+
+/// Callers can name any number of jobs that fail.
+fn log_quarantined(backend: &str, job_id: &str, fault: &BackendFault) {
+    static LINES: Sampled = Sampled::new(10);
+    if let Some(left_out) = LINES.next_line() {
+        warn!(backend, job_id, left_out, error = %fault, "job quarantined");
+    }
 }
 
 /// Polls one backend.
@@ -144,9 +153,7 @@ impl PollLoop {
                 }
                 match batch.failed(&fault, rand::random()) {
                     Blame::Nobody => {}
-                    Blame::Job => {
-                        warn!(backend = %self.backend.name(), job_id = %first_job, error = %fault, "job quarantined");
-                    }
+                    Blame::Job => log_quarantined(self.backend.name(), &first_job, &fault),
                     Blame::Backend { .. } => self.backend.log_failure(&fault, jobs.len(), Instant::now()),
                 }
             }

@@ -19,9 +19,10 @@ use super::{
     budget::Memory,
     cache::{RetainedJobs, refresh_horizon},
     circuit_breaker::CircuitBreaker,
+    history::{Phase, RecentEvents},
     intervals::PollInterval,
     isolation::{Isolation, Verdict},
-    job_table::{Interruption, JobEntry, JobTable, LatestStatus, Stage, Waiting},
+    job_table::{Interruption, JobEntry, JobTable, LatestStatus, PollOutcome, Stage, Waiting},
     poll::Taken,
     quarantine::Quarantine,
     scheduler::{Class, Due, Scheduler},
@@ -80,6 +81,8 @@ pub(super) struct State {
     pub(super) breaker: CircuitBreaker,
     pub(super) batch_limit: BatchLimit,
     pub(super) stats: Stats,
+    /// What ended or failed lately, for operators.
+    pub(super) recent: RecentEvents,
     /// Jobs that failed alone for the first time since anything succeeded.
     lone_failures: usize,
     /// More was due than could be polled when the last answer came.
@@ -122,6 +125,7 @@ impl State {
                 failures_in_a_row: 0,
                 latency: Duration::ZERO,
             },
+            recent: RecentEvents::default(),
             lone_failures: 0,
             is_overloaded: false,
             window_ends: None,
@@ -424,7 +428,24 @@ impl State {
         entry.quarantined = true;
         entry.suspect = false;
         entry.interrupted(&Interruption::new(fault.clone(), at, now));
+        let before = entry.history.phase();
+        entry.history.enter(Phase::Failing, Timestamp::now);
         self.schedule(taken.number, at);
+        self.note_phase(taken.number, before);
+    }
+
+    /// Keeps what a job has come to for operators, if it is an end or a failure.
+    pub(super) fn note_phase(&mut self, number: usize, before: Phase) {
+        let Some(entry) = self.jobs.get(number) else { return };
+        if entry.history.phase() == before {
+            return;
+        }
+        let record = entry.shared.record();
+        let fault = match &record.outcome {
+            PollOutcome::Interrupted(interruption) => Some(&interruption.fault),
+            _ => None,
+        };
+        self.recent.add_phase(&entry.shared.job, &entry.history, fault);
     }
 
     /// Puts these jobs off until the end of the pause, and sends their subscribers its

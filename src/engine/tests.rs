@@ -6,6 +6,7 @@ mod calls;
 mod check;
 mod download;
 mod ends;
+mod history;
 mod isolation;
 mod limits;
 mod max_age;

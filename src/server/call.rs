@@ -4,8 +4,8 @@
 //! request ──> service ──> head ──> message, when there is room ──> trailers
 //! ```
 //!
-//! The task of a call ends with its client's reset, its connection, or shortly after its
-//! deadline. A response's next message is encoded only when the last one is with HTTP/2
+//! The task of a call ends with its client's reset, its connection, shortly after its
+//! deadline, or when the client takes nothing of a unary response for a minute. A response's next message is encoded only when the last one is with HTTP/2
 //! and the connection has room for another.
 
 use std::{
@@ -37,6 +37,10 @@ pub(super) const RECEIVE: Duration = Duration::from_secs(30);
 /// How long after its deadline a call ends that has not ended by itself.
 const AFTER_DEADLINE: Duration = Duration::from_secs(1);
 
+/// How long a client may take nothing of a unary response. A watch may wait for longer: it has
+/// one message, and its connection is closed when others need the room.
+const TAKE: Duration = Duration::from_mins(1);
+
 /// Most bytes that HTTP/2 holds of one response.
 pub(super) const SEND_BUFFER: usize = 64 << 10;
 
@@ -44,7 +48,7 @@ pub(super) const SEND_BUFFER: usize = 64 << 10;
 #[derive(Debug)]
 pub(super) struct Piece {
     bytes: Bytes,
-    _charge: Option<Arc<Charge>>,
+    charge: Option<Arc<Charge>>,
 }
 
 impl Buf for Piece {
@@ -58,6 +62,9 @@ impl Buf for Piece {
 
     fn advance(&mut self, count: usize) {
         self.bytes.advance(count);
+        if let Some(charge) = &self.charge {
+            charge.moved(count);
+        }
     }
 }
 
@@ -70,6 +77,8 @@ pub(super) struct Call {
     pub(super) received: Received,
     pub(super) usage: CallUsage,
     pub(super) deadline: Option<Instant>,
+    /// Whether its response ends when the client takes nothing of it.
+    pub(super) must_be_taken: bool,
 }
 
 impl Call {
@@ -219,27 +228,38 @@ impl<L: Future<Output = ()>> Sending<'_, L> {
         let charge = Arc::new(self.call.usage.connection().charge(bytes.len()));
         while !bytes.is_empty() {
             self.stream.reserve_capacity(bytes.len().min(SEND_BUFFER));
-            let capacity = if self.stream.capacity() > 0 {
-                self.stream.capacity()
-            } else {
-                let capacity = self.poll(|cx, stream| {
-                    loop {
-                        match stream.poll_capacity(cx) {
-                            Poll::Ready(Some(Ok(0))) => {}
-                            capacity => return capacity,
-                        }
-                    }
-                });
-                capacity.await?.and_then(Result::ok).ok_or(Ended)?
-            };
+            let capacity =
+                if self.stream.capacity() > 0 { self.stream.capacity() } else { self.capacity().await? };
             let piece = bytes.split_to(capacity.min(bytes.len()));
-            let piece = Piece { bytes: piece, _charge: Some(Arc::clone(&charge)) };
+            let piece = Piece { bytes: piece, charge: Some(Arc::clone(&charge)) };
             self.stream.send_data(piece, false).map_err(|_| Ended)?;
         }
         Ok(())
     }
 
+    /// Waits until HTTP/2 takes bytes.
+    async fn capacity(&mut self) -> Result<usize, Ended> {
+        let must_be_taken = self.call.must_be_taken;
+        let mut stalled = pin!(sleep_until(Instant::now() + TAKE));
+        let capacity = self.poll(|cx, stream| {
+            loop {
+                match stream.poll_capacity(cx) {
+                    Poll::Ready(Some(Ok(0))) => {}
+                    Poll::Pending if must_be_taken && stalled.as_mut().poll(cx).is_ready() => {
+                        stream.send_reset(Reason::CANCEL);
+                        return Poll::Ready(None);
+                    }
+                    capacity => return capacity,
+                }
+            }
+        });
+        capacity.await?.and_then(Result::ok).ok_or(Ended)
+    }
+
     fn finish(&mut self) -> Result<(), Ended> {
-        self.stream.send_data(Piece { bytes: Bytes::new(), _charge: None }, true).map_err(|_| Ended)
+        self.stream.send_data(Piece { bytes: Bytes::new(), charge: None }, true).map_err(|_| Ended)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -244,6 +244,7 @@ fn begin(
     };
     let (mut parts, stream) = request.into_parts();
     let method = api::request_limits(parts.uri.path());
+    let must_be_taken = api::is_unary(parts.uri.path());
     let (received, body) = request_body::receive(stream, usage.connection(), method);
     parts.extensions.insert(peer.address.clone());
     if let Some(certificate) = &peer.certificate {
@@ -254,7 +255,7 @@ fn begin(
     }
     let mut request = Request::from_parts(parts, Body::new(body));
     api::note_deadline(&mut request);
-    let call = Call { received, usage, deadline: api::deadline(request.extensions()) };
+    let call = Call { received, usage, deadline: api::deadline(request.extensions()), must_be_taken };
     tokio::spawn(call.run(service.call(request), respond));
 }
 

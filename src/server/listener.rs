@@ -19,7 +19,7 @@ use super::{
     connection_age::AgeLimit,
     dispatch::{CertificateNames, Dispatch},
     tls::Tls,
-    usage::{ConnectionUsage, Usage},
+    usage::{ConnectionUsage, Usage, sweep},
     wire::Wire,
 };
 use crate::telemetry::{Sampled, metrics::metrics};
@@ -95,7 +95,7 @@ impl Listener {
     pub(super) async fn run(self, shutdown: CancellationToken) {
         let usage = Arc::clone(&self.usage);
         let tasks = self.tasks.clone();
-        let mut sweep = pin!(usage.sweep());
+        let mut sweep = pin!(sweep(&usage));
         let mut accepting = Box::pin(self.accept());
         tokio::select! {
             biased;

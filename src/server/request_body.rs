@@ -252,6 +252,9 @@ impl Body for RequestBody {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let mut state = lock(&self.0);
         if let Some(data) = state.messages.whole.pop_front() {
+            if let Some(charge) = &state.charge {
+                charge.moved(data.len());
+            }
             if state.messages.whole.is_empty() {
                 state.release();
             }

@@ -3,8 +3,9 @@
 //!
 //! Every byte counts three times: for its connection, for the connection's address, and
 //! for all. A call encodes its next message only where all three have room, so the sum is
-//! exceeded by at most one message for each thread. When calls wait for room, connections
-//! whose bytes don't move are closed.
+//! exceeded by at most one message for each thread. The more is held in all, the less one
+//! address may hold, so that many of them together leave room for another. When calls wait for
+//! room, connections that don't take their bytes are closed.
 
 use std::{
     collections::HashMap,
@@ -14,62 +15,18 @@ use std::{
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     task::Poll,
-    time::Duration,
 };
 
 use futures_util::task::AtomicWaker;
-use tokio::{
-    sync::Notify,
-    time::{Instant, MissedTickBehavior, interval},
-};
-use tracing::warn;
+use tokio::{sync::Notify, time::Instant};
 
-use crate::config::IDLE_CONNECTION_BYTES;
+use crate::config::CALL_BYTES;
 
-/// What an open call is counted with: its tasks, its stream, its headers and small frames.
-pub(super) const CALL_BYTES: usize = 8 << 10;
+mod room;
+mod sweep;
 
-/// How often connections that don't take their bytes are looked for.
-const SWEEP: Duration = Duration::from_millis(250);
-
-/// How long the bytes of a connection may stand still while others wait for room.
-const STALLED: Duration = Duration::from_secs(10);
-
-/// The share of an address's room that one connection may take.
-const CONNECTION_SHARE: usize = 4;
-
-/// How many connections and bytes there may be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Room {
-    /// Connections of one address.
-    pub(super) connections_per_address: usize,
-    /// Bytes beside those of idle connections.
-    pub(super) bytes: usize,
-    /// The same of one address.
-    pub(super) bytes_per_address: usize,
-    /// The same of one connection.
-    pub(super) bytes_per_connection: usize,
-}
-
-impl Room {
-    /// The room that `bytes` leave beside so many idle connections. An address has the same
-    /// share of bytes as of connections.
-    pub(super) fn new(bytes: u64, connections: usize, connections_per_address: usize) -> Self {
-        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-        let bytes = bytes.saturating_sub(connections.saturating_mul(IDLE_CONNECTION_BYTES));
-        let share = |bytes: usize| {
-            let share = bytes as u128 * connections_per_address.min(connections) as u128;
-            usize::try_from(share / connections.max(1) as u128).unwrap_or(usize::MAX)
-        };
-        let bytes_per_address = share(bytes);
-        Self {
-            connections_per_address,
-            bytes,
-            bytes_per_address,
-            bytes_per_connection: bytes_per_address / CONNECTION_SHARE,
-        }
-    }
-}
+pub(super) use room::Room;
+pub(super) use sweep::sweep;
 
 /// What all connections hold.
 #[derive(Debug)]
@@ -103,8 +60,12 @@ pub(super) struct ConnectionUsage {
     waiting: AtomicUsize,
     /// There may be room for the messages of waiting calls.
     room: Notify,
-    /// Milliseconds since the server began.
-    moved_at: AtomicUsize,
+    /// Bytes of messages that the client has taken, or a call has read.
+    moved: AtomicUsize,
+    /// How many they were at the last progress, and when that was, in milliseconds since the
+    /// server began.
+    progress: AtomicUsize,
+    progress_at: AtomicUsize,
     draining: AtomicBool,
     closed: AtomicBool,
     waker: AtomicWaker,
@@ -160,7 +121,9 @@ impl Usage {
             calls: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
             room: Notify::new(),
-            moved_at: AtomicUsize::new(self.millis()),
+            moved: AtomicUsize::new(0),
+            progress: AtomicUsize::new(0),
+            progress_at: AtomicUsize::new(self.millis()),
             draining: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             waker: AtomicWaker::new(),
@@ -203,50 +166,8 @@ impl Usage {
         self.connections().iter().for_each(|connection| connection.close());
     }
 
-    /// Lets calls go on for which there is room again, and closes connections that stand
-    /// still while others wait. Runs until it is dropped.
-    pub(super) async fn sweep(&self) {
-        let mut ticks = interval(SWEEP);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // Whether bytes move is noted only while calls wait.
-        let mut waiting_since = None;
-        loop {
-            ticks.tick().await;
-            if self.waiting.load(Relaxed) == 0 {
-                waiting_since = None;
-                continue;
-            }
-            let connections = self.connections();
-            let now = self.millis();
-            let since = *waiting_since.get_or_insert(now);
-            for connection in &connections {
-                let crowded = connection.address.is_full() || self.is_full();
-                let still = now.saturating_sub(connection.moved_at.load(Relaxed).max(since));
-                if crowded && connection.is_large() && still >= STALLED.as_millis() as usize {
-                    warn!(
-                        address = %connection.address.address,
-                        bytes = connection.messages.load(Relaxed),
-                        still_ms = still,
-                        "connection closed: it does not take its bytes while others wait for room \
-                         in limits.connection_bytes"
-                    );
-                    connection.close();
-                }
-            }
-            for connection in connections {
-                if connection.waiting.load(Relaxed) > 0 && connection.has_room() {
-                    connection.room.notify_one();
-                }
-            }
-        }
-    }
-
     fn connections(&self) -> Vec<Arc<ConnectionUsage>> {
         lock(&self.connections).iter().filter_map(Weak::upgrade).collect()
-    }
-
-    fn is_full(&self) -> bool {
-        self.used.load(Relaxed) >= self.room.bytes
     }
 
     fn millis(&self) -> usize {
@@ -255,8 +176,13 @@ impl Usage {
 }
 
 impl AddressUsage {
+    /// What it may hold at present.
+    fn limit(&self) -> usize {
+        self.usage.room.of_address(self.used.load(Relaxed), self.usage.used.load(Relaxed))
+    }
+
     fn is_full(&self) -> bool {
-        self.used.load(Relaxed) >= self.usage.room.bytes_per_address
+        self.used.load(Relaxed) >= self.limit()
     }
 }
 
@@ -274,21 +200,22 @@ impl ConnectionUsage {
         &self.address.usage
     }
 
+    /// What it may hold at present.
+    fn limit(&self) -> usize {
+        let address = &self.address;
+        Room::of_connection(self.used.load(Relaxed), address.used.load(Relaxed), address.limit())
+    }
+
     /// Whether another message may be received or encoded.
     pub(super) fn has_room(&self) -> bool {
-        self.used.load(Relaxed) < self.usage().room.bytes_per_connection
-            && !self.address.is_full()
-            && !self.usage().is_full()
+        self.used.load(Relaxed) < self.limit()
     }
 
     /// Whether another call may begin. Calls take three quarters of the room: the rest is
     /// for their messages.
     fn has_room_for_call(&self) -> bool {
-        let room = &self.usage().room;
         let has_room = |used: &AtomicUsize, limit: usize| used.load(Relaxed) < limit / 4 * 3;
-        has_room(&self.used, room.bytes_per_connection)
-            && has_room(&self.address.used, room.bytes_per_address)
-            && has_room(&self.usage().used, room.bytes)
+        has_room(&self.used, self.limit()) && has_room(&self.address.used, self.address.limit())
     }
 
     /// Whether its messages are more than small ones.
@@ -374,12 +301,25 @@ impl ConnectionUsage {
         self.used.fetch_sub(bytes, Relaxed);
         self.address.used.fetch_sub(bytes, Relaxed);
         self.usage().used.fetch_sub(bytes, Relaxed);
-        if self.usage().waiting.load(Relaxed) > 0 {
-            self.moved_at.store(self.usage().millis(), Relaxed);
-            if self.waiting.load(Relaxed) > 0 {
-                self.room.notify_one();
-            }
+        if self.waiting.load(Relaxed) > 0 {
+            self.room.notify_one();
         }
+    }
+
+    /// Notes bytes that the client has taken, or a call has read.
+    fn moved(&self, bytes: usize) {
+        self.moved.fetch_add(bytes, Relaxed);
+    }
+
+    /// How long its bytes have stood still, at most since `since`; both in milliseconds. Only
+    /// the sweep calls this.
+    fn still(&self, now: usize, since: usize) -> usize {
+        let moved = self.moved.load(Relaxed);
+        if moved.wrapping_sub(self.progress.load(Relaxed)) >= sweep::PROGRESS {
+            self.progress.store(moved, Relaxed);
+            self.progress_at.store(now, Relaxed);
+        }
+        now.saturating_sub(self.progress_at.load(Relaxed).max(since))
     }
 }
 
@@ -390,6 +330,11 @@ impl Drop for ConnectionUsage {
 }
 
 impl Charge {
+    /// Notes bytes that the client has taken, or a call has read.
+    pub(super) fn moved(&self, bytes: usize) {
+        self.connection.moved(bytes);
+    }
+
     /// Counts more or fewer bytes.
     pub(super) fn set(&mut self, bytes: usize) {
         if bytes > self.bytes {

@@ -11,12 +11,12 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, BufWriter, ReadBuf},
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     time::Instant,
 };
 
@@ -45,7 +45,8 @@ const SETTINGS_FRAME: u8 = 4;
 /// into one buffer, instead of writing each of more than 256 bytes alone.
 #[derive(Debug)]
 pub(super) struct Wire<T> {
-    stream: BufWriter<T>,
+    stream: T,
+    unsent: Unsent,
     frames: Frames,
     seen: Arc<Seen>,
     /// Bytes read since other tasks had their turn.
@@ -56,7 +57,8 @@ impl<T: AsyncRead + AsyncWrite> Wire<T> {
     /// `streams`: how many a client may have open.
     pub(super) fn new(stream: T, streams: u32) -> Self {
         Self {
-            stream: BufWriter::with_capacity(WRITE_BUFFER, stream),
+            stream,
+            unsent: Unsent::default(),
             frames: Frames::new(streams, Instant::now()),
             seen: Arc::default(),
             turn: 0,
@@ -116,17 +118,59 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<T> {
     }
 }
 
+/// Bytes that the socket or TLS has not taken. The buffer exists only meanwhile: an idle
+/// connection has none.
+#[derive(Debug, Default)]
+struct Unsent {
+    bytes: Vec<u8>,
+    /// How many of them were taken.
+    sent: usize,
+}
+
+impl Unsent {
+    /// Passes all bytes on.
+    fn poll_send<T: AsyncWrite + Unpin>(
+        &mut self,
+        stream: &mut T,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        while self.sent < self.bytes.len() {
+            match ready!(Pin::new(&mut *stream).poll_write(cx, &self.bytes[self.sent..]))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                sent => self.sent += sent,
+            }
+        }
+        *self = Self::default();
+        Poll::Ready(Ok(()))
+    }
+}
+
 impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let Self { stream, unsent, .. } = &mut *self;
+        if unsent.bytes.len() + buf.len() > WRITE_BUFFER {
+            ready!(unsent.poll_send(stream, cx))?;
+        }
+        if buf.len() >= WRITE_BUFFER {
+            return Pin::new(stream).poll_write(cx, buf);
+        }
+        if unsent.bytes.capacity() == 0 {
+            unsent.bytes.reserve_exact(WRITE_BUFFER);
+        }
+        unsent.bytes.extend_from_slice(buf);
+        Poll::Ready(Ok(buf.len()))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let Self { stream, unsent, .. } = &mut *self;
+        ready!(unsent.poll_send(stream, cx))?;
+        Pin::new(stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        let Self { stream, unsent, .. } = &mut *self;
+        ready!(unsent.poll_send(stream, cx))?;
+        Pin::new(stream).poll_shutdown(cx)
     }
 }
 
@@ -215,6 +259,8 @@ impl Allowance {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
 
     const HEAD: [u8; 9] = [0, 0, 6, SETTINGS_FRAME, 0, 0, 0, 0, 0];
@@ -225,6 +271,32 @@ mod tests {
             bytes.extend([&HEAD[..], &[0; 6]].concat());
         }
         bytes
+    }
+
+    #[tokio::test]
+    async fn written_bytes_arrive_in_order_and_no_buffer_is_kept() {
+        let (near, mut far) = tokio::io::duplex(1000);
+        let pieces: Vec<Vec<u8>> = [1, 100, WRITE_BUFFER - 1, WRITE_BUFFER, 3, WRITE_BUFFER + 1, 7]
+            .iter()
+            .zip(0..)
+            .map(|(length, n)| vec![n; *length])
+            .collect();
+        let written = pieces.concat();
+        let writing = async {
+            let mut wire = Wire::new(near, 100);
+            for piece in &pieces {
+                wire.write_all(piece).await.unwrap();
+                assert!(wire.unsent.bytes.capacity() <= WRITE_BUFFER);
+            }
+            wire.flush().await.unwrap();
+            assert_eq!(wire.unsent.bytes.capacity(), 0);
+            wire.write_all(b"end").await.unwrap();
+            wire.shutdown().await.unwrap();
+        };
+        let mut read = Vec::new();
+        let ((), done) = tokio::join!(writing, far.read_to_end(&mut read));
+        done.unwrap();
+        assert!(read == [&written[..], b"end"].concat(), "{} bytes", read.len());
     }
 
     #[test]

@@ -163,7 +163,7 @@ impl HttpClient {
         let kept = self.kept.current();
         match &self.known_answers {
             None => self.exchange(&kept, request, permit).await,
-            Some(known) => self.exchange_checked(known, &kept, request, names_jobs, permit).await,
+            Some(known) => Box::pin(self.exchange_checked(known, &kept, request, names_jobs, permit)).await,
         }
     }
 
@@ -246,10 +246,11 @@ impl HttpClient {
         let opening = kept.may_send(permit).await;
         permit.consume().await;
         let sent_at = Instant::now();
-        // Pinned here, so that it is not moved into the scope.
-        let attempt = pin!(self.attempt_kept(kept, opening, &asked, request, sent_at));
-        let once = CONNECTED.scope(Cell::new(false), async { (attempt.await, CONNECTED.with(Cell::get)) });
-        let (outcome, has_connected) = once.await;
+        let (outcome, has_connected) = {
+            // Pinned here, so that it is not moved into the scope.
+            let attempt = pin!(self.attempt_kept(kept, opening, &asked, request, sent_at));
+            CONNECTED.scope(Cell::new(false), async { (attempt.await, CONNECTED.with(Cell::get)) }).await
+        };
         let failure = match outcome {
             Ok(response) => return Ok(response),
             Err(failure) => failure,
@@ -261,11 +262,12 @@ impl HttpClient {
                 let successors = self.kept.replace(kept);
                 let opening = successors.may_send(permit).await;
                 permit.consume().await;
-                let outcome = self.attempt_kept(&successors, opening, &asked, again(), Instant::now()).await;
-                outcome.map_err(|failure| self.fault(&asked, failure))
+                // What is rare is boxed: it would make the future of every request larger.
+                let attempt = self.attempt_kept(&successors, opening, &asked, again(), Instant::now());
+                Box::pin(attempt).await.map_err(|failure| self.fault(&asked, failure))
             }
             Failure::Client(error) if !has_connected && was_closed(&error) => {
-                self.exchange_once(&self.fresh, &asked, again(), permit).await
+                Box::pin(self.exchange_once(&self.fresh, &asked, again(), permit)).await
             }
             failure => {
                 // Over HTTP/1.1 the connection was the request's own, and is closed.
@@ -308,7 +310,7 @@ impl HttpClient {
             captured.wait_for_connection_metadata().await;
             drop(opening);
         });
-        let attempt = pin!(self.attempt(&kept.client, asked, request, sent_at));
+        let attempt = Box::pin(self.attempt(&kept.client, asked, request, sent_at));
         match select(opened, attempt).await {
             Either::Left(((), attempt)) => attempt.await,
             Either::Right((outcome, _)) => outcome,

@@ -117,7 +117,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("snapshot", &["job", "proto"]),
     // Of the vendors only `FileFault` and `RefusedLocation`, see below.
     ("engine", &["job", "telemetry", "vendors", "transport", "snapshot"]),
-    ("admin", &["telemetry", "transport", "engine"]),
+    ("admin", &["job", "telemetry", "transport", "engine", "proto"]),
     ("api", &["access", "job", "telemetry", "engine", "proto", "snapshot"]),
     ("server", &["access", "admin", "config", "telemetry", "transport", "engine", "proto", "api"]),
     ("simulators", &[]),

@@ -86,3 +86,25 @@ fn faults_to_inject_by_hand_are_in_the_help() {
         }
     }
 }
+
+/// The names in backquotes of the last column of every row.
+#[test]
+fn every_claim_of_the_security_policy_has_tests_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut known = HashSet::new();
+    functions(&root.join("src"), &mut known);
+    functions(&root.join("tests"), &mut known);
+    let text = fs::read_to_string(root.join("SECURITY.md")).unwrap();
+    let (_, defended) = text.split_once("| claim | tests |").expect("there is a table of claims");
+    let rows: Vec<_> = defended.lines().skip(2).take_while(|line| line.starts_with('|')).collect();
+    assert!(rows.len() > 10, "{rows:?}");
+    for row in rows {
+        let (claim, tests) = row.trim_matches('|').split_once('|').unwrap();
+        let mut named = tests.split('`').skip(1).step_by(2).peekable();
+        assert!(named.peek().is_some(), "{claim}: it names no test");
+        for test in named {
+            let exists = if test.contains('/') { root.join(test).is_file() } else { known.contains(test) };
+            assert!(exists, "{claim}: there is no test {test}");
+        }
+    }
+}

@@ -26,6 +26,7 @@ mod exposition;
 mod inspection;
 mod log;
 mod metrics;
+mod page;
 #[cfg(target_os = "linux")]
 mod rolling;
 mod traces;

@@ -2,8 +2,10 @@
 
 use std::{
     io::Write,
+    net::SocketAddr,
     process::Stdio,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use tempfile::NamedTempFile;
@@ -77,6 +79,16 @@ impl Program {
         Self { child, address, log, logged, reader, _config: file }
     }
 
+    /// An address in its log.
+    pub(crate) async fn address_after(&self, words: &str) -> SocketAddr {
+        let address = self.find(|log| {
+            let (_, rest) = log.split_once(words)?;
+            let end = rest.find(|c: char| c.is_whitespace() || c == '"')?;
+            rest[..end].parse().ok()
+        });
+        address.await
+    }
+
     pub(crate) fn channel(&self) -> Channel {
         Endpoint::from_shared(format!("http://{}", self.address)).unwrap().connect_lazy()
     }
@@ -101,6 +113,15 @@ impl Program {
     #[cfg(target_os = "linux")]
     pub(crate) fn descriptors(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.child.id().unwrap())).unwrap().count()
+    }
+
+    /// Processor time that its threads have used.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn processor_time(&self) -> Duration {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id().unwrap())).unwrap();
+        let nanos =
+            tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("schedstat")).ok());
+        nanos.map(|text| Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())).sum()
     }
 
     pub(crate) async fn signal(&self, name: &str) {

@@ -259,6 +259,25 @@ fn list_in_a_variable_is_written_in_toml_or_with_commas() {
 }
 
 #[test]
+fn variable_takes_the_place_of_one_of_opentelemetry_for_the_same_key() {
+    let mut set = variables(&KINETICA);
+    set.extend(variables(&[("TRACES__SERVICE_NAME", "own"), ("TRACES__HEADERS__X_A", "b")]));
+    for (name, value) in [
+        ("OTEL_SERVICE_NAME", "other"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "x-a=a,x-c=c"),
+    ] {
+        set.push((name.to_owned(), value.to_owned()));
+    }
+    let traces = Config::of_environment(set).unwrap().traces.unwrap();
+    assert_eq!(traces.service_name, "own");
+    assert_eq!(
+        (&traces.headers["x-a"], &traces.headers["x-c"]),
+        (&"b".parse().unwrap(), &"c".parse().unwrap())
+    );
+}
+
+#[test]
 fn variable_with_one_underscore_after_the_program_name_is_refused_where_it_names_a_section() {
     let set = |name: &str| [(name.to_owned(), "x".to_owned())];
     let file = "[backends.db]\nvendor = \"kinetica\"\nbase_url = \"http://127.0.0.1:1\"";

@@ -1,5 +1,7 @@
 //! Room for connections, calls and messages.
 
+use std::time::Duration;
+
 use tokio::time::{advance, timeout};
 
 use super::*;
@@ -10,12 +12,12 @@ fn address(last: u8) -> IpAddr {
     IpAddr::from([192, 0, 2, last])
 }
 
-/// 1600 KiB for calls and messages: 400 for an address, 100 for a connection.
+/// 1600 KiB for calls and messages: 400 for an address, 200 for a connection.
 fn usage() -> Arc<Usage> {
-    let room = Room::new((1600 * KIB + 16 * IDLE_CONNECTION_BYTES) as u64, 16, 4);
+    let room = Room::new((1600 * KIB + 16 * 40 * KIB) as u64, 40 * KIB, 16, 4);
     assert_eq!(
         (room.bytes, room.bytes_per_address, room.bytes_per_connection),
-        (1600 * KIB, 400 * KIB, 100 * KIB)
+        (1600 * KIB, 400 * KIB, 200 * KIB)
     );
     Usage::new(room)
 }
@@ -45,7 +47,7 @@ fn calls_leave_a_quarter_of_the_room_to_messages() {
     let usage = usage();
     let connection = usage.connect(address(1)).unwrap();
     let calls: Vec<_> = (0..100).map_while(|_| connection.begin_call(0)).collect();
-    assert_eq!(calls.len(), 10, "75 of 100 KiB");
+    assert_eq!(calls.len(), 15, "150 of 200 KiB");
     assert!(connection.has_room());
     let other = usage.connect(address(1)).unwrap();
     assert!(other.begin_call(0).is_some());
@@ -67,7 +69,7 @@ fn first_call_of_a_connection_always_has_room() {
 async fn message_waits_until_its_connection_has_room() {
     let usage = usage();
     let connection = usage.connect(address(1)).unwrap();
-    let charge = connection.charge(100 * KIB);
+    let charge = connection.charge(200 * KIB);
     assert!(timeout(Duration::from_mins(1), connection.wait_for_room()).await.is_err());
     let waits = tokio::spawn({
         let connection = Arc::clone(&connection);
@@ -80,20 +82,21 @@ async fn message_waits_until_its_connection_has_room() {
 }
 
 /// Whether each of the connections is closed after fifteen seconds in which another of
-/// their address waits. The bytes of the second one move.
+/// their address waits. The client of the second one reads; the first one's only cancels.
 async fn closed_while_another_waits(bytes: usize) -> [bool; 2] {
     let usage = usage();
     let [still, moving, waiting] = [(); 3].map(|()| usage.connect(address(1)).unwrap());
     let _still = still.charge(bytes);
-    let _moving = moving.charge(200 * KIB);
+    let read = moving.charge(200 * KIB);
     let _calls: Vec<_> = (0..8).map_while(|_| waiting.begin_call(0)).collect();
-    let mut sweep = Box::pin(usage.sweep());
+    let mut sweep = Box::pin(sweep(&usage));
     // Long before anyone waits.
     assert!(timeout(Duration::from_mins(1), &mut sweep).await.is_err());
     let moves = async {
         for _ in 0..30 {
             advance(Duration::from_millis(500)).await;
-            drop(moving.charge(1));
+            read.moved(4 * KIB);
+            drop(still.charge(4 * KIB));
         }
     };
     tokio::select! {
@@ -112,4 +115,53 @@ async fn connection_that_stands_still_is_closed_while_others_wait_for_its_room()
 #[tokio::test(start_paused = true)]
 async fn connection_that_stands_still_is_left_alone_where_there_is_room() {
     assert_eq!(closed_while_another_waits(100 * KIB).await, [false, false]);
+}
+
+/// Takes all that connections of this address can get, message by message.
+fn take_all(usage: &Arc<Usage>, last: u8) -> Vec<(Arc<ConnectionUsage>, Vec<Charge>)> {
+    let connections = std::iter::from_fn(|| usage.connect(address(last)));
+    let take = |connection: Arc<ConnectionUsage>| {
+        let charges = std::iter::from_fn(|| connection.has_room().then(|| connection.charge(KIB))).collect();
+        (connection, charges)
+    };
+    connections.map(take).collect()
+}
+
+#[test]
+fn addresses_that_take_all_they_can_leave_room_for_another() {
+    for addresses in [1, 4, 10] {
+        let usage = usage();
+        let held: Vec<_> = (1..=addresses).flat_map(|last| take_all(&usage, last)).collect();
+        let left = 1600 * KIB - usage.used.load(Relaxed);
+        assert!(left > 1600 * KIB / 16, "{addresses} addresses leave {} KiB", left / KIB);
+        let newcomer = usage.connect(address(100)).unwrap();
+        assert!(newcomer.begin_call(0).is_some() && newcomer.has_room(), "beside {addresses} addresses");
+        assert!(held.iter().all(|(connection, _)| !connection.has_room()));
+        drop(held);
+    }
+}
+
+#[test]
+fn connections_that_take_all_they_can_leave_room_for_another_of_their_address() {
+    let usage = usage();
+    let connect = || usage.connect(address(1)).unwrap();
+    let take_all = |connection: Arc<ConnectionUsage>| {
+        let take = || connection.has_room().then(|| connection.charge(KIB));
+        std::iter::from_fn(take).collect::<Vec<_>>()
+    };
+    let _held = [take_all(connect()), take_all(connect()), take_all(connect())];
+    let newcomer = connect();
+    assert!(newcomer.begin_call(0).is_some() && newcomer.has_room());
+}
+
+#[test]
+fn lone_connection_of_a_lone_address_can_hold_its_whole_share() {
+    let usage = usage();
+    let connection = usage.connect(address(1)).unwrap();
+    let take = || connection.has_room().then(|| connection.charge(KIB));
+    let held: Vec<_> = std::iter::from_fn(take).collect();
+    assert_eq!(held.len(), 200);
+    let others = take_all(&usage, 1);
+    assert!((370 * KIB..=400 * KIB).contains(&usage.used.load(Relaxed)));
+    drop(others);
 }

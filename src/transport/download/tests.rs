@@ -20,7 +20,7 @@ use crate::{
 };
 
 const SECOND: Duration = Duration::from_secs(1);
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What becomes of the connection after the answer.
 #[derive(Clone, Copy)]

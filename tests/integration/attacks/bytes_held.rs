@@ -1,7 +1,11 @@
 //! Bytes that a caller makes the gateway hold.
 
 use futures_util::{StreamExt, stream};
-use jobwatch::proto::v1::{AddWatch, BatchGetStatusesRequest, WatchJobsRequest, watch_jobs_request::Request};
+use h2::client::ResponseFuture;
+use jobwatch::proto::v1::{
+    AddWatch, BatchGetStatusesRequest, JobStatus, WatchJobsRequest, watch_jobs_request::Request,
+};
+use tonic::Status;
 
 use super::*;
 
@@ -10,30 +14,53 @@ fn result(bytes: usize) -> String {
 }
 
 /// The vendor's whole response is not kept.
-async fn large_job(scene: &Scene, bytes: usize) -> JobRef {
+pub(super) async fn large_job(scene: &Scene, bytes: usize) -> JobRef {
     ended_job(&scene.simulator, &scene.honest, &result(bytes)).await
+}
+
+/// Requests one job a thousand times in a call.
+pub(super) async fn duplicates(address: SocketAddr, job: JobRef) -> Vec<Result<JobStatus, Status>> {
+    let client = client_from(address, 2);
+    let request =
+        BatchGetStatusesRequest { max_age: Some(proto_ms(3_600_000)), ..batch_request(vec![job; 1000]) };
+    batch(&client, request).await.unwrap()
 }
 
 #[tokio::test]
 async fn batch_of_one_large_result_a_thousand_times_is_bounded() {
     let mut scene = Scene::start("duplicates in a batch").await;
-    let job = large_job(&scene, 7 << 20).await;
-    let client = client_from(scene.address(), 2);
-    let request =
-        BatchGetStatusesRequest { max_age: Some(proto_ms(3_600_000)), ..batch_request(vec![job; 1000]) };
-    let attack = async {
-        let mut results = Vec::new();
-        for _ in 0..scale() {
-            results = batch(&client, request.clone()).await.unwrap();
+    let (job, address) = (large_job(&scene, 7 << 20).await, scene.address());
+    let attack = async move {
+        for _ in 1..scale() {
+            duplicates(address, job.clone()).await;
         }
-        results
+        duplicates(address, job).await
     };
     let results = scene.under(attack).await;
     let statuses = results.iter().filter(|result| result.is_ok()).count();
     assert_eq!(statuses, 1, "a response holds what fits");
     let refused = results.iter().filter_map(|result| result.as_ref().err()).map(code_and_reason);
     assert!(refused.into_iter().all(|(_, reason)| reason == "TOO_MANY_BYTES"));
+    drop(results);
     scene.finish().await;
+}
+
+/// Calls whose responses nobody reads, on one connection.
+pub(super) async fn unread(address: SocketAddr, last: u8, method: &str, message: Bytes) -> Unread {
+    let mut attacker = Attacker::connect(address, last, 1).await;
+    let mut responses = Vec::new();
+    for _ in 0..1000 {
+        // The server may close the connection meanwhile.
+        let Ok(response) = attacker.call(method, message.clone()).await else { break };
+        responses.push(response);
+    }
+    Unread { _attacker: attacker, responses }
+}
+
+/// Calls that are open until this is dropped.
+pub(super) struct Unread {
+    _attacker: Attacker,
+    pub(super) responses: Vec<ResponseFuture>,
 }
 
 #[tokio::test]
@@ -46,41 +73,42 @@ async fn responses_that_nobody_reads_are_bounded() {
             _ => frame(&full_watch(&job).encode_to_vec()),
         };
         let address = scene.address();
-        let attack = async {
+        let attack = async move {
             let mut attackers = Vec::new();
             for _ in 0..scale().min(4) {
-                let mut attacker = Attacker::connect(address, 2, 1).await;
-                let mut responses = Vec::new();
-                for _ in 0..1000 {
-                    responses.push(attacker.call(method, message.clone()).await.unwrap());
-                }
-                attackers.push((attacker, responses));
+                attackers.push(unread(address, 2, method, message.clone()).await);
             }
             attackers
         };
         let attackers = scene.under(attack).await;
+        assert!(attackers.iter().all(|attacker| attacker.responses.len() == 1000));
         scene.go_on().await;
         drop(attackers);
         scene.finish().await;
     }
 }
 
+/// Requests that lack their last byte, on one connection.
+pub(super) async fn unfinished(address: SocketAddr) -> impl Send {
+    let mut attacker = Attacker::connect(address, 2, 1 << 16).await;
+    let mut calls = Vec::new();
+    for _ in 0..1000 {
+        let Ok((response, mut stream)) = attacker.begin("BatchGetStatuses").await else { break };
+        let mut whole = frame(&vec![0; (2 << 20) - 1]);
+        let _ = stream.send_data(whole.split_to((2 << 20) - 1), false);
+        calls.push((response, stream));
+    }
+    (attacker, calls)
+}
+
 #[tokio::test]
 async fn unfinished_requests_are_bounded() {
     let mut scene = Scene::start("unfinished requests").await;
     let address = scene.address();
-    let attack = async {
+    let attack = async move {
         let mut attackers = Vec::new();
         for _ in 0..scale().min(4) {
-            let mut attacker = Attacker::connect(address, 2, 1 << 16).await;
-            let mut calls = Vec::new();
-            for _ in 0..1000 {
-                let (response, mut stream) = attacker.begin("BatchGetStatuses").await.unwrap();
-                let mut whole = frame(&vec![0; (2 << 20) - 1]);
-                stream.send_data(whole.split_to((2 << 20) - 1), false).unwrap();
-                calls.push((response, stream));
-            }
-            attackers.push((attacker, calls));
+            attackers.push(unfinished(address).await);
         }
         attackers
     };
@@ -111,23 +139,25 @@ fn add(watch_id: u64, job: &JobRef) -> WatchJobsRequest {
     WatchJobsRequest { request: Some(Request::Add(AddWatch { watch_id, watch })) }
 }
 
+/// Adds of watches with long names, whose ends nobody reads.
+pub(super) async fn long_names(address: SocketAddr, adds: usize) -> impl Send {
+    let mut attacker = Attacker::connect(address, 2, 1).await;
+    let (response, mut stream) = attacker.begin("WatchJobs").await.unwrap();
+    let message = frame(&add(1, &job(&"b".repeat(60_000), "a")).encode_to_vec());
+    for _ in 0..adds {
+        if stream.send_data(message.clone(), false).is_err() {
+            break;
+        }
+    }
+    (attacker, response, stream)
+}
+
 #[tokio::test]
 async fn unread_ends_of_watches_with_long_names_are_bounded() {
     let mut scene = Scene::start("long names in WatchJobs").await;
-    let mut attacker = Attacker::connect(scene.address(), 2, 1).await;
-    let attack = async {
-        let (response, mut stream) = attacker.begin("WatchJobs").await.unwrap();
-        let message = frame(&add(1, &job(&"b".repeat(60_000), "a")).encode_to_vec());
-        for _ in 0..2000 * scale() {
-            if stream.send_data(message.clone(), false).is_err() {
-                break;
-            }
-        }
-        (response, stream)
-    };
-    let call = scene.under(attack).await;
+    let call = scene.under(long_names(scene.address(), 2000 * scale())).await;
     scene.go_on().await;
-    drop((call, attacker));
+    drop(call);
     scene.finish().await;
 }
 
@@ -147,23 +177,25 @@ async fn over_long_texts_of_a_job_are_refused() {
     }
 }
 
+/// Adds so many watches of a job that does not exist. Returns how many ended.
+pub(super) async fn adds(address: SocketAddr, number: u64) -> u64 {
+    let mut client = client_from(address, 2);
+    let jobs = stream::iter(0..number).map(|id| add(id, &job("immuta", "no-such-job")));
+    let mut events = client.watch_jobs(jobs).await.unwrap().into_inner();
+    let mut ends = 0;
+    while let Some(event) = events.message().await.unwrap() {
+        ends += u64::from(event.outcome.is_some());
+        if ends >= number {
+            break;
+        }
+    }
+    ends
+}
+
 #[tokio::test]
 async fn adds_without_end_leave_others_their_turn() {
     let mut scene = Scene::start("adds without end").await;
-    let mut client = client_from(scene.address(), 2);
     let number = 50_000 * scale() as u64;
-    let jobs = stream::iter(0..number).map(|id| add(id, &job("immuta", "no-such-job")));
-    let attack = async {
-        let mut events = client.watch_jobs(jobs).await.unwrap().into_inner();
-        let mut ends = 0;
-        while let Some(event) = events.message().await.unwrap() {
-            ends += u64::from(event.outcome.is_some());
-            if ends >= number {
-                break;
-            }
-        }
-        ends
-    };
-    assert!(scene.under(attack).await >= number);
+    assert!(scene.under(adds(scene.address(), number)).await >= number);
     scene.finish().await;
 }

@@ -16,13 +16,13 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity};
 use super::*;
 
 /// An authority, and the files of a server.
-struct Files {
+pub(super) struct Files {
     dir: TempDir,
     authority: CertifiedIssuer<'static, KeyPair>,
 }
 
 impl Files {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -60,7 +60,7 @@ impl Files {
         self.write("cert.pem", &cert);
     }
 
-    fn section(&self, more: &str) -> String {
+    pub(super) fn section(&self, more: &str) -> String {
         let [cert, key] = ["cert.pem", "key.pem"].map(|name| self.path(name));
         format!(
             "[server]\nlisten = \"127.0.0.1:0\"\n[server.tls]\ncert = '{}'\nkey = '{}'\n{more}\n",
@@ -69,25 +69,29 @@ impl Files {
         )
     }
 
-    fn tls(&self) -> ClientTlsConfig {
+    pub(super) fn tls(&self) -> ClientTlsConfig {
         ClientTlsConfig::new().ca_certificate(Certificate::from_pem(self.authority.pem()))
     }
 
-    fn channel(address: SocketAddr, tls: ClientTlsConfig) -> Channel {
+    pub(super) fn channel(address: SocketAddr, tls: ClientTlsConfig) -> Channel {
         let url = format!("https://localhost:{}", address.port());
         Endpoint::from_shared(url).unwrap().tls_config(tls).unwrap().connect_lazy()
     }
 
-    /// The serial number of the certificate that a new connection is shown.
-    async fn serial(&self, address: SocketAddr) -> Vec<u8> {
+    /// Connects as a client that trusts the authority.
+    pub(super) async fn connect(&self, stream: TcpStream) -> tokio_rustls::client::TlsStream<TcpStream> {
         use tokio_rustls::{TlsConnector, rustls};
         let mut roots = rustls::RootCertStore::empty();
         roots.add(self.authority.der().clone()).unwrap();
         let mut config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
         config.alpn_protocols = vec![b"h2".to_vec()];
         let connector = TlsConnector::from(std::sync::Arc::new(config));
-        let stream = TcpStream::connect(address).await.unwrap();
-        let stream = connector.connect("localhost".try_into().unwrap(), stream).await.unwrap();
+        connector.connect("localhost".try_into().unwrap(), stream).await.unwrap()
+    }
+
+    /// The serial number of the certificate that a new connection is shown.
+    async fn serial(&self, address: SocketAddr) -> Vec<u8> {
+        let stream = self.connect(TcpStream::connect(address).await.unwrap()).await;
         stream.get_ref().1.peer_certificates().unwrap()[0].to_vec()
     }
 }
@@ -245,15 +249,8 @@ async fn wrong_scheme_is_named_in_the_log_at_a_bounded_rate() {
 
 #[tokio::test]
 async fn silence_after_the_tls_handshake_is_bounded() {
-    use tokio_rustls::{TlsConnector, rustls};
     let files = Files::new();
     let gateway = Gateway::start_with(&files.section(""), [Backend::dead(Vendor::Claret).await]).await;
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(files.authority.der().clone()).unwrap();
-    let mut config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    let stream = TcpStream::connect(gateway.address).await.unwrap();
-    let connector = TlsConnector::from(std::sync::Arc::new(config));
-    let mut stream = connector.connect("localhost".try_into().unwrap(), stream).await.unwrap();
+    let mut stream = files.connect(TcpStream::connect(gateway.address).await.unwrap()).await;
     let _ = guard(stream.read_to_end(&mut Vec::new())).await;
 }

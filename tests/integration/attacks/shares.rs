@@ -8,13 +8,14 @@ use super::*;
 async fn batch_that_waits_counts_as_watches() {
     let sections = format!("{LIMITS}\nwatches_per_caller = 10\n");
     let mut scene = Scene::start_with("waiting batches", &sections, |backend| backend).await;
-    let client = client_from(scene.address(), 2);
+    let address = scene.address();
     let jobs: Vec<_> = (0..1000)
         .map(|_| job_at(&scene.simulator, &scene.simulator.start_job(Plan::fixed("active"))))
         .collect();
     let mut request = within(Duration::from_secs(5), batch_request(jobs));
     request.get_mut().wait = Some(proto_ms(1_000_000_000));
-    let results = scene.under(batch(&client, request)).await.unwrap();
+    let attack = async move { batch(&client_from(address, 2), request).await.unwrap() };
+    let results = scene.under(attack).await;
     let refused = results.iter().filter_map(|result| result.as_ref().err());
     let refused = refused.filter(|error| code_and_reason(error).1 == "TOO_MANY_WATCHES").count();
     assert!(refused >= 990, "{refused} of 1000");
@@ -25,6 +26,7 @@ async fn batch_that_waits_counts_as_watches() {
 async fn gets_of_one_caller_leave_another_its_turn() {
     let slow = |backend: Backend| backend.poll("requests_per_second", "20").poll("max_batch", "1");
     let mut scene = Scene::start_with("500 Gets at 20 requests a second", LIMITS, slow).await;
+    scene.be_ready().await;
     let greedy = client_from(scene.address(), 2);
     let calls: Vec<_> = (0..500)
         .map(|_| {
@@ -35,7 +37,7 @@ async fn gets_of_one_caller_leave_another_its_turn() {
         .collect();
     let fresh = job_at(&scene.simulator, &scene.simulator.start_job(Plan::fixed("active")));
     let honest = scene.honest.clone();
-    let answered = async {
+    let answered = async move {
         let request = within(Duration::from_secs(12), get_request(&fresh));
         guard(honest.clone().get_job_status(request)).await
     };
@@ -56,7 +58,7 @@ async fn stalled_downloads_of_one_caller_leave_slots_for_others() {
     };
     let address = scene.address();
     let message = frame(&request.encode_to_vec());
-    let attack = async {
+    let attack = async move {
         let mut attacker = Attacker::connect(address, 2, 1).await;
         let mut calls = Vec::new();
         for _ in 0..20 * scale() {
@@ -66,7 +68,7 @@ async fn stalled_downloads_of_one_caller_leave_slots_for_others() {
     };
     let stalled = scene.under(attack).await;
     let mut honest = scene.honest.clone();
-    let download = async {
+    let download = async move {
         let mut pieces = honest.download_artifact(request).await.unwrap().into_inner();
         let mut bytes = 0;
         while let Some(piece) = guard(pieces.message()).await.unwrap() {
@@ -76,6 +78,36 @@ async fn stalled_downloads_of_one_caller_leave_slots_for_others() {
     };
     assert_eq!(scene.under(download).await, (2 << 20) + 4);
     drop(stalled);
+    scene.finish().await;
+}
+
+/// Ten addresses take what they can of the room of all, and read nothing.
+#[tokio::test]
+async fn unread_responses_of_many_addresses_leave_another_its_answers() {
+    let mut scene = Scene::start("ten addresses that read nothing").await;
+    let job = bytes_held::large_job(&scene, 256 << 10).await;
+    let address = scene.address();
+    let attack = async move {
+        let mut attackers = Vec::new();
+        for last in 2..12 {
+            for method in ["GetJobStatus", "WatchJob"] {
+                let message = match method {
+                    "GetJobStatus" => cached(&job),
+                    _ => frame(&full_watch(&job).encode_to_vec()),
+                };
+                attackers.push(bytes_held::unread(address, last, method, message).await);
+            }
+        }
+        attackers
+    };
+    let attackers = scene.under(attack).await;
+    // Every one of these has its response, and a second call beside it is accepted, too.
+    scene.go_on().await;
+    let _times = tokio::join!(scene.call(), scene.call());
+    // Their own calls wait for room, so those that take nothing are closed.
+    scene.program.logged("connection closed: it does not take its bytes while others wait").await;
+    scene.go_on().await;
+    drop(attackers);
     scene.finish().await;
 }
 

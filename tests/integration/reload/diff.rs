@@ -86,5 +86,5 @@ async fn difference_takes_two_files_and_no_others() {
     let mut command = Command::new(executable());
     let output = guard(command.args(["check"]).env_clear().output()).await.unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.code() == Some(2) && stderr.contains("--config <FILE>"), "{stderr}");
+    assert!(output.status.code() == Some(2) && stderr.contains("write --config FILE"), "{stderr}");
 }

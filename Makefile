@@ -130,6 +130,11 @@ image-check: ## Build the image's program as its Dockerfile does, and run it in 
 test: tools ## Run all tests, real clients included
 	$(CARGO) test --locked --all-features --no-fail-fast
 
+.PHONY: operate
+operate: $(PYTHON_STAMP) $(DEBIAN_STAMP) ## Run simulated vendors, gateway, Prometheus and a collector; check dashboard, alerts and spans
+	$(CARGO) build --locked --all-features
+	$(BIN)/python $(CLIENTS)/operate.py $${CARGO_TARGET_DIR:-target}/debug/jobwatch $(TOOLS)
+
 .PHONY: bench
 bench: ## Measure the gateway beside a bare server, see docs/performance.md
 	$(CARGO) bench --locked --features jemalloc --bench load
@@ -165,4 +170,4 @@ drain: ## Drain 10,000 streams and restart three gateways in turn, and print the
 		| { grep -oE '\| [A-Za-z].* \|$$|^test result.*|.*FAILED' || true; }
 
 .PHONY: check
-check: fmt-check spelling toml shell deploy-lint proto-lint licences advisories clippy doc test image-check ## Run all of the above, as CI does
+check: fmt-check spelling toml shell deploy-lint proto-lint licences advisories clippy doc test operate image-check ## Run all of the above, as CI does

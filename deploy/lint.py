@@ -99,6 +99,8 @@ def manifests(path):
     expect(set(policy["policyTypes"]) == {"Ingress", "Egress"}, "NetworkPolicy: one direction is open")
     for rule in policy["ingress"]:
         expect(all(port["port"] in ports for port in rule["ports"]), "NetworkPolicy: no such port")
+    outward = {port["port"] for rule in policy["egress"] for port in rule["ports"]}
+    expect({53, 443, 4317, 4318} <= outward, "NetworkPolicy: no way to names, vendors or the collector of traces")
     peers = [peer for rule in policy["ingress"] for peer in rule["from"]]
     peers += [peer for rule in policy["egress"] for peer in rule["to"]]
     for peer in peers:

@@ -31,7 +31,7 @@ mod status;
 mod watch;
 
 use connection_end::Expiry;
-pub use connection_end::{ConnectionEnd, of_expired_connection};
+pub use connection_end::{ConnectionEnd, of_expired_connection, of_shutdown};
 pub use limits::{LONGEST_REQUEST, is_unary, request_limits};
 use request::{InvalidField, Refusal};
 pub use status::{

@@ -26,7 +26,7 @@ mod connection_age;
 mod descriptors;
 mod dispatch;
 mod drain;
-mod expiring_body;
+mod ending_body;
 mod listener;
 mod messages;
 mod observe;
@@ -173,7 +173,7 @@ async fn run_with(
         .prepare();
     let (tls, tls_files) = tls.unzip();
     let _tls_files = tls_files.map(|files| AbortOnDropHandle::new(tokio::spawn(files.run())));
-    let dispatch = Dispatch::new(service.clone(), live.clone(), others, tracer.clone());
+    let dispatch = Dispatch::new(service.clone(), live.clone(), others, tracer.clone(), draining.clone());
     let address = listener.local_addr()?;
     let usage = Usage::new(room);
     let at_most = listener::Limits {

@@ -62,3 +62,8 @@ impl Expiry {
 pub fn of_expired_connection() -> Status {
     status::of_call(&Failure::ConnectionExpired)
 }
+
+/// The status of a call that ends because the server drains.
+pub fn of_shutdown() -> Status {
+    status::of_call(&Failure::ShuttingDown)
+}

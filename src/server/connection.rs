@@ -37,7 +37,10 @@ use super::{
     usage::ConnectionUsage,
     wire::{Seen, Wire},
 };
-use crate::api::{self, ConnectionEnd};
+use crate::{
+    api::{self, ConnectionEnd},
+    telemetry::metrics::metrics,
+};
 
 /// HTTP/2 flow-control window of a connection.
 const CONNECTION_WINDOW: u32 = 1 << 20;
@@ -123,7 +126,10 @@ pub(super) async fn serve<T: AsyncRead + AsyncWrite + Unpin>(
             {
                 return Poll::Ready(Ok(match due {
                     Due::Drain if drains => Event::Tick,
-                    Due::Drain => Event::Drain,
+                    Due::Drain => {
+                        metrics().connection_expired();
+                        Event::Drain
+                    }
                     Due::Close => Event::End,
                 }));
             }

@@ -16,6 +16,7 @@ use std::{
 
 use arc_swap::{ArcSwap, Guard};
 use http::{Request, Response};
+use tokio_util::sync::CancellationToken;
 use tonic::{
     Status, body::Body, codec::CompressionEncoding, codegen::BoxFuture, service::Routes,
     transport::server::TcpConnectInfo,
@@ -23,7 +24,7 @@ use tonic::{
 use tower::Service;
 
 use super::{
-    expiring_body::expiring,
+    ending_body::{End, ending},
     observe::{Observed, Principal},
 };
 use crate::{
@@ -33,6 +34,9 @@ use crate::{
     proto::served::job_status_service_server::{JobStatusServiceServer, SERVICE_NAME},
     telemetry::traces::Tracer,
 };
+
+/// How the paths of both versions of reflection begin.
+const REFLECTION: &str = "/grpc.reflection.";
 
 type Jobs = JobStatusServiceServer<api::Service<Engine>>;
 
@@ -54,6 +58,8 @@ pub(super) struct Dispatch {
     live: Live,
     tracer: Option<Tracer>,
     others: Routes,
+    /// The server drains.
+    draining: CancellationToken,
 }
 
 /// What a reload of the configuration replaces.
@@ -76,6 +82,7 @@ impl Dispatch {
         live: Live,
         others: Routes,
         tracer: Option<Tracer>,
+        draining: CancellationToken,
     ) -> Self {
         let mut jobs = JobStatusServiceServer::new(service)
             .max_decoding_message_size(api::LONGEST_REQUEST)
@@ -83,7 +90,7 @@ impl Dispatch {
         for encoding in [CompressionEncoding::Gzip, CompressionEncoding::Zstd] {
             jobs = jobs.accept_compressed(encoding).send_compressed(encoding);
         }
-        Self { jobs, live, tracer, others }
+        Self { jobs, live, tracer, others, draining }
     }
 }
 
@@ -104,12 +111,14 @@ impl Service<Request<Body>> for Dispatch {
             let observed = Observed::begin(&mut request, !is_open, access_log, self.tracer.as_ref());
             observed.response(if is_open { self.jobs.call(request) } else { self.call_identified(request) })
         } else {
-            let end = request.extensions().get::<ConnectionEnd>().cloned();
-            let response = self.others.call(request);
-            match end {
-                Some(end) => Box::pin(async move { Ok(expiring(response.await?, &end)) }),
-                None => Box::pin(response),
+            let end = request.extensions().get::<ConnectionEnd>();
+            let mut ends: Vec<_> = end.map(End::of_connection).into_iter().collect();
+            // `Upkeep` ends the watches of health, once they have their last status.
+            if request.uri().path().starts_with(REFLECTION) {
+                ends.push(End::of_server(&self.draining));
             }
+            let response = self.others.call(request);
+            Box::pin(async move { Ok(ending(response.await?, ends)) })
         }
     }
 }

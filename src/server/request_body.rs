@@ -129,6 +129,14 @@ impl Received {
     }
 }
 
+impl Drop for Received {
+    /// A request ends with its call: a service that reads it in a task of its own would keep the
+    /// stream open, and with it the connection.
+    fn drop(&mut self) {
+        self.fail(Status::cancelled("the call has ended"));
+    }
+}
+
 impl State {
     /// Returns whether there is something for the service.
     fn receive(&mut self, cx: &mut Context<'_>) -> bool {

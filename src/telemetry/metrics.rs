@@ -53,6 +53,7 @@ pub struct Metrics {
     spans: IntCounterVec,
     connections: IntGauge,
     connections_total: IntCounter,
+    connections_expired: IntCounter,
     backends: RwLock<HashMap<Arc<str>, Arc<BackendMetrics>>>,
 }
 
@@ -163,6 +164,13 @@ impl Metrics {
                 &registry,
                 IntCounter::new("jobwatch_connections_total", "Connections that were accepted."),
             ),
+            connections_expired: register(
+                &registry,
+                IntCounter::new(
+                    "jobwatch_connections_expired_total",
+                    "Connections that reached server.max_connection_age.",
+                ),
+            ),
             backends: RwLock::default(),
             registry,
         }
@@ -204,6 +212,11 @@ impl Metrics {
         self.connections.inc();
         self.connections_total.inc();
         OpenConnection(self.connections.clone())
+    }
+
+    /// A connection takes no further calls, since it is too old.
+    pub fn connection_expired(&self) {
+        self.connections_expired.inc();
     }
 
     /// Everything that was counted.

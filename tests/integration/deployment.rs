@@ -184,6 +184,40 @@ fn grace_periods_are_long_enough_for_the_drain() {
     assert!(longest_shutdown(&read("deploy/kubernetes/base/jobwatch.toml")) > longest_shutdown("[server]"));
 }
 
+/// The bytes that a gateway with this configuration may take, as README.md adds them up.
+fn most_memory(configuration: &str) -> u64 {
+    // Bytes of a watch with its job, and of an idle process.
+    const WATCH: u64 = 1027;
+    const IDLE: u64 = 14 << 20;
+    // Without the files that it names.
+    let text =
+        ["{ file = \"/run/secrets/immuta-api-key\" }", "{ file = \"/run/secrets/jobwatch/immuta-api-key\" }"]
+            .iter()
+            .fold(configuration.to_owned(), |text, secret| text.replace(secret, "\"a\""))
+            .replace("tls = {", "allow_plaintext = true # {");
+    let text = format!("allow_inline_secrets = true\n{text}");
+    let limits = jobwatch::config::Config::parse(&text, []).unwrap().limits;
+    let watches = u64::try_from(limits.watches.max(limits.jobs)).unwrap();
+    IDLE + limits.status_bytes + limits.response_bytes + limits.connection_bytes + watches * WATCH
+}
+
+#[test]
+fn memory_limits_of_containers_are_above_the_sum_of_the_limits() {
+    for (path, limit, configuration) in [
+        ("deploy/kubernetes/base/deployment.yaml", "memory: 2Gi\n", "deploy/kubernetes/base/jobwatch.toml"),
+        ("deploy/compose/compose.yaml", "mem_limit: 2g\n", "deploy/compose/jobwatch.toml"),
+    ] {
+        assert!(read(path).contains(limit), "{path} has no {limit:?}");
+        let most = most_memory(&read(configuration));
+        assert!(most < 2 << 30, "{configuration}: {most} bytes do not fit");
+    }
+    // The rule of the sum: the defaults need more.
+    let compose = read("deploy/compose/jobwatch.toml");
+    let without = |line: &&str| !line.starts_with("watches = ") && !line.starts_with("jobs = ");
+    let defaults: Vec<_> = compose.lines().filter(without).collect();
+    assert!(most_memory(&defaults.join("\n")) > 2 << 30);
+}
+
 #[test]
 fn version_is_the_same_everywhere() {
     let version = env!("CARGO_PKG_VERSION");

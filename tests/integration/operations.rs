@@ -8,10 +8,16 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     process::Command,
+    sync::mpsc,
 };
-use tonic::Code;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Streaming, transport::Channel};
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
+use tonic_reflection::pb::v1::{
+    ServerReflectionRequest, ServerReflectionResponse, server_reflection_client::ServerReflectionClient,
+    server_reflection_request::MessageRequest,
 };
 
 use crate::{
@@ -132,6 +138,22 @@ async fn admin_address_in_use_is_one_sentence_and_exit_code_2() {
     assert_eq!(output.status.code(), Some(2));
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(stderr.contains("admin.listen ") && stderr.contains("can't be listened on"), "{stderr}");
+}
+
+/// A stream of the reflection service that has answered one request. It stays open with the
+/// sender.
+async fn reflection(
+    channel: Channel,
+) -> (mpsc::Sender<ServerReflectionRequest>, Streaming<ServerReflectionResponse>) {
+    let (requests, stream) = mpsc::channel(1);
+    let list = MessageRequest::ListServices(String::new());
+    let request = ServerReflectionRequest { host: String::new(), message_request: Some(list) };
+    requests.send(request).await.unwrap();
+    let mut client = ServerReflectionClient::new(channel);
+    let responses = guard(client.server_reflection_info(ReceiverStream::new(stream))).await.unwrap();
+    let mut responses = responses.into_inner();
+    guard(responses.message()).await.unwrap().unwrap();
+    (requests, responses)
 }
 
 fn health_of(service: &str) -> HealthCheckRequest {

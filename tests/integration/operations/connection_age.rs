@@ -1,14 +1,17 @@
 //! `server.max_connection_age`: calls move to new connections, and none is lost.
 
 use jobwatch::{
-    proto::v1::{JobState as S, WatchJobRequest, WatchJobsRequest, watch_jobs_request::Request},
-    simulators::{Plan, Vendor},
+    proto::v1::{
+        DownloadArtifactRequest, JobState as S, WatchJobRequest, WatchJobsRequest,
+        watch_jobs_request::Request,
+    },
+    simulators::{Category, Content, File, Plan, Vendor},
 };
 use tokio::sync::oneshot;
 use tonic::{Code, Status};
 use tonic_health::pb::health_client::HealthClient;
 
-use super::{Admin, exposition, health_of, server_with};
+use super::{Admin, exposition, health_of, reflection, server_with};
 use crate::harness::*;
 
 /// Connections end as soon as they may.
@@ -25,10 +28,14 @@ fn is_expired(status: &Status) {
 }
 
 async fn connections(admin: &Admin) -> i64 {
+    counter(admin, "jobwatch_connections_total").await
+}
+
+async fn counter(admin: &Admin, name: &str) -> i64 {
     let families = exposition::read(&admin.get("/metrics").await.1);
     #[expect(clippy::cast_possible_truncation, reason = "it is a small whole number")]
-    let connections = families["jobwatch_connections_total"].sum(&[]).round() as i64;
-    connections
+    let value = families[name].sum(&[]).round() as i64;
+    value
 }
 
 #[tokio::test]
@@ -59,6 +66,51 @@ async fn watch_moves_from_connection_to_connection_and_receives_each_state_once(
     assert_eq!(seen, ["step-0", "step-1", "step-2", "completed"]);
     // One for each part of the watch.
     assert_eq!(connections(&admin).await, 4);
+    // The last one may be old enough by now.
+    assert!((3..=4).contains(&counter(&admin, "jobwatch_connections_expired_total").await));
+}
+
+#[tokio::test]
+async fn download_ends_with_a_status_when_its_connection_is_too_old_and_continues_over_another() {
+    // More than a debug build sends in the second that a connection lasts.
+    const SIZE: u64 = 16 << 30;
+    let claret = simulator(Vendor::Claret).await;
+    let (program, admin) = server_with(SHORT, [Backend::of(&claret)]).await;
+    let file = File {
+        category: Category::Output,
+        name: "rows.csv".to_owned(),
+        content: Content::Pattern(SIZE),
+        location: None,
+    };
+    let started = claret.start_job(Plan { files: vec![file], ..Plan::default() });
+    let mut read = 0;
+    for _ in 0..2 {
+        let request = DownloadArtifactRequest {
+            job: Some(job_at(&claret, &started)),
+            artifact_id: "output/rows.csv".to_owned(),
+            offset: i64::try_from(read).unwrap(),
+            ..Default::default()
+        };
+        let mut download = guard(program.client().download_artifact(request)).await.unwrap().into_inner();
+        let first = guard(download.message()).await.unwrap().unwrap();
+        assert_eq!(first.info.unwrap().size_bytes, Some(i64::try_from(SIZE).unwrap()));
+        let before = read;
+        let end = loop {
+            match guard(download.message()).await {
+                Ok(piece) => {
+                    let data = piece.expect("the file has not ended").data;
+                    let here = u64::try_from(data.len()).unwrap();
+                    assert_eq!(data.first().copied(), Some(Content::pattern(read)));
+                    assert_eq!(data.last().copied(), Some(Content::pattern(read + here - 1)));
+                    read += here;
+                }
+                Err(end) => break end,
+            }
+        };
+        is_expired(&end);
+        assert!(read > before);
+    }
+    assert_eq!(counter(&admin, "jobwatch_connections_expired_total").await, 2);
 }
 
 #[tokio::test]
@@ -127,5 +179,9 @@ async fn every_kind_of_call_ends_with_a_status_when_its_connection_is_too_old() 
         guard(watch.message()).await.unwrap().unwrap();
         is_expired(&guard(watch.message()).await.unwrap_err());
     };
-    tokio::join!(waits, batch_waits, watches, health);
+    let reflects = async {
+        let (_requests, mut responses) = reflection(program.channel()).await;
+        is_expired(&guard(responses.message()).await.unwrap_err());
+    };
+    tokio::join!(waits, batch_waits, watches, health, reflects);
 }

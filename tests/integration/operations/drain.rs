@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout};
 use tonic::{Code, Status, Streaming};
 use tonic_health::pb::{health_check_response::ServingStatus, health_client::HealthClient};
 
-use super::{Admin, exposition, health_of, server_with};
+use super::{Admin, exposition, health_of, reflection, server_with};
 use crate::{
     harness::*,
     program::{Program, command},
@@ -74,6 +74,17 @@ async fn server_accepts_calls_during_the_drain_delay_but_is_not_ready() {
 
     program.signal("TERM").await;
     assert_eq!(program.exit_code().await, Some(130), "a second signal ends the process at once");
+}
+
+#[tokio::test]
+async fn reflection_stream_that_is_left_open_does_not_delay_the_exit() {
+    let simulator = simulator(Vendor::Immuta).await;
+    let (mut program, _) = server_with("drain_timeout = \"10m\"", [Backend::of(&simulator)]).await;
+    let (_requests, mut responses) = reflection(program.channel()).await;
+    program.signal("TERM").await;
+    is_shutdown(&guard(responses.message()).await.unwrap_err());
+    assert_eq!(program.exit_code().await, Some(0));
+    assert!(!program.log().contains("did not finish in time"), "{}", program.log());
 }
 
 #[tokio::test]

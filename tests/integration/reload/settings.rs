@@ -94,7 +94,7 @@ async fn limits_take_effect_at_once_and_addresses_are_said_to_need_a_restart() {
     for line in [
         "setting changed key=\"limits.batch_size\" change=limits.batch_size 1000 -> 2",
         "configuration key needs a restart to take effect key=\"limits.connections\" \
-         change=limits.connections 10000 -> 100",
+         change=limits.connections 5000 -> 100",
     ] {
         assert!(log.contains(line), "{line:?} in {log}");
     }

@@ -178,3 +178,11 @@ async fn batch_with_a_silent_backend_returns_the_other_elements_at_its_deadline(
     assert!(answers[1].is_ok());
     assert_eq!(started.elapsed(), 30 * SECOND);
 }
+
+#[tokio::test(start_paused = true)]
+async fn call_whose_deadline_has_passed_ends_with_that() {
+    let running = start(vec![setup("silent", 1, Script::new(3600 * SECOND))], limits(WatchLimits { total: 1, per_caller: 1, per_call: 1 }));
+    let options = GetOptions { deadline: Instant::now(), ..fresh() };
+    let answers = running.engine.batch_get(&[JobRef::new("silent", "x")], options).await;
+    assert!(matches!(answers[0], Err(Failure::Deadline)), "{answers:?}");
+}

@@ -38,6 +38,7 @@ mod intervals;
 mod isolation;
 mod job_table;
 mod list;
+mod missed_deadline;
 mod notification_queue;
 mod outage;
 mod planner;
@@ -65,6 +66,7 @@ pub use get::GetOptions;
 pub use inspection::{JobPage, JobReport};
 pub use intervals::PollInterval;
 pub use job_table::{Interruption, JobRecord, LatestStatus, PollOutcome};
+pub use missed_deadline::MissedDeadline;
 pub use notification_queue::NotificationQueue;
 pub use quota::WatchLimits;
 pub use report::{Circuit, Health, Report};
@@ -299,9 +301,9 @@ pub enum Failure {
         /// How long until it is polled again.
         retry_in: Duration,
     },
-    /// The deadline has passed.
-    #[error("the deadline passed before the vendor answered")]
-    Deadline,
+    /// A deadline has passed.
+    #[error("{0}")]
+    Deadline(MissedDeadline),
     /// A field of the request can't be used.
     #[error("{field} {reason}")]
     InvalidRequest {

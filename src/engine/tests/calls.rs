@@ -6,7 +6,7 @@ use tokio::time::{Instant, timeout};
 
 use super::{rig::*, script::Script};
 use crate::{
-    engine::{Failure, GetOptions, JobStatuses, WatchLimits},
+    engine::{Failure, GetOptions, JobStatuses, MissedDeadline, WatchLimits},
     job::{BackendFault, FaultKind, JobRef, JobState},
 };
 
@@ -174,7 +174,7 @@ async fn batch_with_a_silent_backend_returns_the_other_elements_at_its_deadline(
     let started = Instant::now();
     let options = GetOptions { deadline: started + 30 * SECOND, ..fresh() };
     let answers = running.engine.batch_get(&[JobRef::new("silent", "x"), job("a")], options).await;
-    assert!(matches!(answers[0], Err(Failure::Deadline)));
+    assert!(matches!(answers[0], Err(Failure::Deadline(MissedDeadline::Answer))));
     assert!(answers[1].is_ok());
     assert_eq!(started.elapsed(), 30 * SECOND);
 }

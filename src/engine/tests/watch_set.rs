@@ -97,7 +97,7 @@ async fn watch_id_that_cannot_be_used_is_refused_and_the_other_watches_go_on() {
     call.remove(2).await;
     let in_use = "rejected: add.watch_id is in use by an open watch, which goes on; choose another";
     assert_eq!(outcome(&call).await, (1, in_use.into()));
-    assert_eq!(outcome(&call).await, (2, "failed: remove.watch_id is of no open watch".into()));
+    assert_eq!(outcome(&call).await, (2, "rejected: remove.watch_id is of no open watch".into()));
     assert_eq!(outcome(&call).await, (1, "Running 0".into()));
     call.remove(1).await;
     assert_eq!(outcome(&call).await, (1, "end".into()));

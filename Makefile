@@ -1,6 +1,7 @@
 # Targets for developers and CI. `make` alone lists them.
 #
 # Requires Rust, and for `tools` Python 3.11 with its venv module, Node 20, npm, apt and dpkg.
+# The tests of generated clients call g++ and javac.
 # Everything else is installed into .tools/, without root. `image-check` and the tests of the
 # image call unshare, setpriv and ip, `deploy-lint` calls systemd-analyze.
 
@@ -19,6 +20,7 @@ CLIENTS := tests/clients
 digest = $(shell { pwd; $(1) --version; cat $(2); } 2>/dev/null | { sha256sum || shasum -a 256; } | cut -c 1-16)
 PYTHON_STAMP := $(TOOLS)/python-$(call digest,$(PYTHON),$(CLIENTS)/requirements.txt)
 DEBIAN_STAMP := $(TOOLS)/debian-$(call digest,dpkg,$(CLIENTS)/debian.sh)
+LANGUAGES_STAMP := $(TOOLS)/languages-$(call digest,dpkg,$(CLIENTS)/languages-debian.sh)
 NODE_STAMP := $(TOOLS)/node-$(call digest,node,$(CLIENTS)/package.json $(CLIENTS)/package-lock.json)
 
 # The newest release before this commit, if any.
@@ -33,7 +35,7 @@ demo: ## Run simulated vendors and a gateway, and watch their jobs
 	$(CARGO) run -- demo
 
 .PHONY: tools
-tools: $(PYTHON_STAMP) $(NODE_STAMP) $(DEBIAN_STAMP) ## Install the clients and linters that the checks use into .tools/
+tools: $(PYTHON_STAMP) $(NODE_STAMP) $(DEBIAN_STAMP) $(LANGUAGES_STAMP) ## Install the clients and linters that the checks use into .tools/
 
 # The constraints also apply to build dependencies.
 $(PYTHON_STAMP): export PIP_CONSTRAINT = $(CLIENTS)/requirements.txt
@@ -60,6 +62,12 @@ $(DEBIAN_STAMP):
 	rm -rf $(TOOLS)/debian-*
 	mkdir -p $(TOOLS)
 	$(CLIENTS)/debian.sh $(TOOLS)
+	touch $@
+
+$(LANGUAGES_STAMP):
+	rm -rf $(TOOLS)/languages-*
+	mkdir -p $(TOOLS)
+	$(CLIENTS)/languages-debian.sh $(TOOLS)
 	touch $@
 
 .PHONY: fmt

@@ -9,6 +9,11 @@ use std::{
 };
 
 use prost::Message;
+use prost_types::FileDescriptorSet;
+use protox::{
+    Compiler,
+    file::{ChainFileResolver, DescriptorSetFileResolver, GoogleFileResolver, IncludeFileResolver},
+};
 
 /// The messages that contain a `JobStatus`. The server has its own types for them, in
 /// which the status is already encoded. It shares all other types with clients.
@@ -56,13 +61,38 @@ fn commit() -> String {
     commit
 }
 
+/// `google/rpc/status.proto` and `google/rpc/error_details.proto`, under the names that they
+/// have everywhere. The contract carries no copy: a second file of the same name, or of the
+/// same messages under another name, breaks the programs that link both.
+fn google_rpc() -> Result<FileDescriptorSet, Box<dyn Error>> {
+    let mut set = FileDescriptorSet::decode(tonic_types::pb::FILE_DESCRIPTOR_SET)?;
+    set.file.retain(|file| file.package() == "google.rpc");
+    for file in &mut set.file {
+        file.name = file.name.as_deref().map(|name| format!("google/rpc/{name}"));
+    }
+    Ok(set)
+}
+
+/// Compiles the contract. `names`: its files, and what else the set contains.
+fn compile(names: &[&str]) -> Result<FileDescriptorSet, Box<dyn Error>> {
+    let mut files = ChainFileResolver::new();
+    files.add(IncludeFileResolver::new("proto".into()));
+    files.add(DescriptorSetFileResolver::new(google_rpc()?));
+    files.add(GoogleFileResolver::new());
+    let mut compiler = Compiler::with_file_resolver(files);
+    compiler.include_source_info(true).include_imports(true).open_files(names)?;
+    Ok(compiler.file_descriptor_set())
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rustc-env=JOBWATCH_COMMIT={}", commit());
     println!("cargo:rerun-if-changed=proto");
-    let files =
-        protox::compile(["jobwatch/v1/job.proto", "jobwatch/v1/job_status_service.proto"], ["proto"])?;
+    let contract = ["jobwatch/v1/job.proto", "jobwatch/v1/job_status_service.proto"];
+    let errors = ["google/rpc/status.proto", "google/rpc/error_details.proto"];
     let out = PathBuf::from(env::var("OUT_DIR")?);
-    fs::write(out.join("jobwatch.v1.bin"), files.encode_to_vec())?;
+    let described = compile(&[&contract[..], &errors].concat())?;
+    fs::write(out.join("jobwatch.v1.bin"), described.encode_to_vec())?;
+    let files = compile(&contract)?;
     let configure = || {
         tonic_prost_build::configure()
             .extern_path(".google.rpc.Status", "::tonic_types::Status")

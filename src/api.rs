@@ -10,7 +10,7 @@ use tonic::{Extensions, Request, Response, Status, Streaming};
 
 use crate::{
     access::{Grant, Right},
-    engine::{Caller, CallerLimits, GetOptions, JobStatuses, WatchOptions},
+    engine::{Caller, CallerLimits, Failure, GetOptions, JobStatuses, MissedDeadline, WatchOptions},
     job::{JobRef, View},
     proto::{
         served::{self, job_status_result::Outcome, job_status_service_server::JobStatusService},
@@ -185,6 +185,7 @@ impl<E: JobStatuses> JobStatusService for Service<E> {
             caller: caller(&grant),
         };
         let outcome = expiry.unless_expired(self.engine.get(&job, options)).await.flatten();
+        let outcome = outcome.map_err(|failure| of_deadline_owner(failure, deadline));
         let latest = outcome.map_err(|failure| self.failed(&failure, &job, "job", &grant))?;
         metrics().status_returned(latest.at.elapsed());
         Ok(limits::compressed_if_large(served::GetJobStatusResponse {
@@ -231,7 +232,10 @@ impl<E: JobStatuses> JobStatusService for Service<E> {
         let results = jobs.into_iter().zip(refs).enumerate().map(|(index, (requested, job))| {
             let outcome = job.and_then(|job| match outcomes.next() {
                 Some(Ok(latest)) => Ok(convert::status(job, latest, view)),
-                Some(Err(failure)) => Err(self.failed(&failure, &job, &format!("jobs[{index}]"), &grant)),
+                Some(Err(failure)) => {
+                    let failure = of_deadline_owner(failure, deadline);
+                    Err(self.failed(&failure, &job, &format!("jobs[{index}]"), &grant))
+                }
                 None => Err(Status::internal("a job has no outcome")),
             });
             let outcome = match outcome {
@@ -318,6 +322,15 @@ struct Deadline(Instant);
 /// The caller's deadline, as [`note_deadline`] has stored it.
 pub fn deadline(extensions: &Extensions) -> Option<Instant> {
     extensions.get().map(|Deadline(deadline)| *deadline)
+}
+
+/// The failure of a call with the caller's `deadline`. A call without one has missed the
+/// server's.
+fn of_deadline_owner(failure: Failure, deadline: Option<Instant>) -> Failure {
+    match failure {
+        Failure::Deadline(_) if deadline.is_none() => Failure::Deadline(MissedDeadline::DefaultAnswer),
+        failure => failure,
+    }
 }
 
 /// How long before its deadline a call returns the known statuses.

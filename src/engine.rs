@@ -46,6 +46,7 @@ mod isolation;
 mod job_table;
 mod list;
 mod lookup;
+mod missed_deadline;
 mod notification_queue;
 mod outage;
 mod planner;
@@ -75,6 +76,7 @@ pub use inspection::{JobPage, JobReport};
 pub use intervals::PollInterval;
 pub use job_table::{Interruption, JobRecord, LatestStatus, PollOutcome};
 pub use lookup::{FoundJob, FoundJobs, JobDetail, JobFilter, Show};
+pub use missed_deadline::MissedDeadline;
 pub use notification_queue::NotificationQueue;
 pub use quota::WatchLimits;
 pub use report::{Circuit, Health, Report};
@@ -311,9 +313,9 @@ pub enum Failure {
         /// How long until it is polled again.
         retry_in: Duration,
     },
-    /// The deadline has passed.
-    #[error("the deadline passed before the vendor answered")]
-    Deadline,
+    /// A deadline has passed.
+    #[error("{0}")]
+    Deadline(MissedDeadline),
     /// A field of the request can't be used.
     #[error("{field} {reason}")]
     InvalidRequest {

@@ -1,5 +1,9 @@
 //! The generated contract.
 
+mod call_error;
+
+pub use call_error::DOMAIN;
+
 /// Package `jobwatch.v1`.
 #[allow(missing_docs, clippy::all, clippy::pedantic)]
 pub mod v1 {
@@ -13,5 +17,6 @@ pub mod served {
     include!(concat!(env!("OUT_DIR"), "/served/jobwatch.v1.rs"));
 }
 
-/// Descriptors of the contract and all that it imports.
+/// Descriptors of the contract, of all that it imports, and of what a `google.rpc.Status` of a
+/// failed call holds.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/jobwatch.v1.bin"));

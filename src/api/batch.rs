@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn errors_of_jobs_are_never_replaced() {
-        let error = tonic_types::Status { code: 5, message: "x".repeat(5000), details: Vec::new() };
+        let error = pb::CallError { code: 5, message: "x".repeat(5000), ..Default::default() };
         let missing = JobStatusResult {
             job: Some(pb::JobRef::default()),
             outcome: Some(Outcome::Error(error.clone())),

@@ -3,7 +3,6 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use prost::Message;
 use tokio::time::Instant;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -14,8 +13,9 @@ use super::{
 };
 use crate::{
     access::{RateExceeded, Refused},
-    engine::{DownloadFailure, Failure, Interruption, LatestStatus},
+    engine::{DownloadFailure, Failure, Interruption, LatestStatus, MissedDeadline},
     job::{BackendFault, FaultKind, InvalidJobRef, JobRef, vendor_message},
+    proto::{DOMAIN, v1::CallError},
     telemetry::Sampled,
 };
 
@@ -25,9 +25,6 @@ const MAX_REPEATED_CHARS: usize = 512;
 
 /// Longest list of names in bytes.
 const LONGEST_LIST: usize = 1024;
-
-/// Domain of every ErrorInfo.
-const DOMAIN: &str = "jobwatch";
 
 /// Delay before the next call where the server can't answer for a moment.
 const SOON: Duration = Duration::from_secs(1);
@@ -90,7 +87,11 @@ pub(super) fn of_failure(failure: &Failure, job: &JobRef, field: &str) -> Status
             return missing("JOB_GONE", format!("{failure}{last}"), job, metadata);
         }
         Failure::Backend { fault, retry_in } => return of_fault(fault, Some(*retry_in), metadata),
-        Failure::Deadline => (Code::DeadlineExceeded, info("DEADLINE_EXCEEDED", metadata)),
+        Failure::Deadline(missed) => {
+            let mut metadata = metadata;
+            metadata.insert("deadline".into(), missed.owner().into());
+            (Code::DeadlineExceeded, info("DEADLINE_EXCEEDED", metadata))
+        }
         Failure::InvalidRequest { field, reason } => return InvalidField::new(field, reason).into(),
         Failure::BackendRetired => {
             let mut details = info("BACKEND_RETIRED", metadata);
@@ -203,7 +204,7 @@ pub fn of_rate_exceeded(exceeded: RateExceeded) -> Status {
 
 /// The status of a call that has outlived its deadline.
 pub fn of_deadline() -> Status {
-    of_call(&Failure::Deadline)
+    of_call(&Failure::Deadline(MissedDeadline::Call))
 }
 
 /// The status of a call for which its connection has no room.
@@ -358,12 +359,12 @@ pub(super) fn of_last_fault(fault: &BackendFault, backend: &str) -> Status {
 }
 
 /// The same as a message, for an element of a batch or an event.
-pub(super) fn to_proto(status: &Status) -> tonic_types::Status {
-    tonic_types::Status::decode(status.details()).unwrap_or_else(|_| tonic_types::Status {
-        code: status.code() as i32,
-        message: status.message().to_owned(),
-        details: Vec::new(),
-    })
+pub(super) fn to_proto(status: &Status) -> CallError {
+    let mut error = CallError::from(status);
+    if error.reason.is_empty() {
+        reason_of(status.code()).clone_into(&mut error.reason);
+    }
+    error
 }
 
 fn of_fault(
@@ -460,7 +461,7 @@ mod tests {
             (Failure::Gone { last: None }, Code::NotFound, "JOB_GONE", "job", None),
             (backend(unavailable), Code::Unavailable, "BACKEND_UNAVAILABLE", "", retry),
             (backend(FaultKind::Forbidden), Code::FailedPrecondition, "BACKEND_FORBIDDEN", "", None),
-            (Failure::Deadline, Code::DeadlineExceeded, "DEADLINE_EXCEEDED", "", None),
+            (Failure::Deadline(MissedDeadline::Answer), Code::DeadlineExceeded, "DEADLINE_EXCEEDED", "", None),
             (invalid_field(), Code::InvalidArgument, "INVALID_REQUEST", "add.watch_id", None),
             (watches, Code::ResourceExhausted, "TOO_MANY_WATCHES", "limits.watches", None),
             (Failure::Overloaded { retry_in }, Code::ResourceExhausted, "BACKEND_OVERLOADED", "", retry),
@@ -528,7 +529,9 @@ mod tests {
     fn error_about_long_job_id_repeats_only_its_beginning() {
         let job = JobRef::new("b".repeat(300_000), "ä".repeat(300_000));
         let too_many = Failure::TooManyBytes { key: "limits.message_bytes", limit: 1 };
-        for failure in [Failure::UnknownBackend, Failure::NotFound, Failure::Deadline, too_many] {
+        for failure in
+            [Failure::UnknownBackend, Failure::NotFound, Failure::Deadline(MissedDeadline::Answer), too_many]
+        {
             let status = of_failure(&failure, &job, "job");
             assert!(status.details().len() < 6 * 1024, "{failure}: {} bytes", status.details().len());
             let metadata = &status.get_details_error_info().unwrap().metadata;

@@ -104,7 +104,7 @@ async fn read_requests<E: JobStatuses>(
             Some(Request::Remove(pb::RemoveWatch { watch_id })) => watches.remove(watch_id).await,
             None => {
                 let invalid = InvalidField::new("request", "is required; write add or remove");
-                watches.refuse(0, invalid.into()).await;
+                watches.reject(invalid.into()).await;
             }
         }
     }
@@ -118,8 +118,11 @@ fn to_proto<E: JobStatuses>(
 ) -> watch_jobs_response::Outcome {
     match outcome {
         Outcome::Update(job, update) => watch_jobs_response::Outcome::Event(convert::update(&job, update)),
+        Outcome::Rejected(failure) => {
+            watch_jobs_response::Outcome::Rejected(status::to_proto(&status::of_call(&failure)))
+        }
         Outcome::End(End { failure, job }) => watch_jobs_response::Outcome::End(match (failure, job) {
-            (None, _) => tonic_types::Status::default(),
+            (None, _) => pb::CallError::default(),
             (Some(failure), Some(job)) => {
                 let status = service.failed(&failure, &job, "add.watch.job", grant);
                 status::log_watch_end(&status, &job);

@@ -5,7 +5,7 @@ use tonic::Status;
 use super::{
     client::{Jobs, Query},
     exit::{Exit, Failure},
-    fault, get, json,
+    get, json,
 };
 use crate::proto::v1::{BatchGetStatusesRequest, JobStatusResult, job_status_result::Outcome};
 
@@ -43,7 +43,7 @@ fn show(result: JobStatusResult, jobs: &Jobs) -> Result<Exit, Failure> {
     }
     let element = match result.outcome {
         Some(Outcome::Status(status)) => Ok(status),
-        Some(Outcome::Error(error)) => Err(fault::from_proto(&error)),
+        Some(Outcome::Error(error)) => Err(Status::from(&error)),
         None => Err(Status::internal("the gateway's element holds neither status nor error")),
     };
     Ok(get::show(&result.job.unwrap_or_default(), &element, jobs)?)

@@ -282,7 +282,7 @@ impl Jobs {
     /// stdout in the form of a batch's element.
     pub(super) fn report_failure(&self, job: Option<&JobRef>, status: &Status) -> io::Result<()> {
         if self.json {
-            let outcome = Some(Outcome::Error(fault::to_proto(status)));
+            let outcome = Some(Outcome::Error(status.into()));
             return json::print("JobStatusResult", &JobStatusResult { job: job.cloned(), outcome });
         }
         let subject = job.map_or_else(|| "batch".to_owned(), name);

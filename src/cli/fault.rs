@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use prost::Message;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
@@ -42,22 +41,6 @@ pub(super) fn render(subject: &str, status: &Status, paint: Paint) -> String {
     };
     row("do", &advice.replace("{in}", &retry));
     text
-}
-
-/// Converts an error to the form that a batch's element has.
-pub(super) fn to_proto(status: &Status) -> tonic_types::Status {
-    let bare = || tonic_types::Status {
-        code: status.code().into(),
-        message: status.message().to_owned(),
-        details: Vec::new(),
-    };
-    let whole = tonic_types::Status::decode(status.details());
-    whole.ok().filter(|whole| whole.code == i32::from(status.code())).unwrap_or_else(bare)
-}
-
-/// Converts the error of a batch's element to the status of a single call.
-pub(super) fn from_proto(error: &tonic_types::Status) -> Status {
-    Status::with_details(error.code.into(), error.message.clone(), error.encode_to_vec().into())
 }
 
 /// The wait that the server requests.

@@ -199,8 +199,11 @@ mod tests {
 
     #[test]
     fn backends_are_a_table() {
-        let last_error =
-            Some(tonic_types::Status { code: 14, message: "no\nanswer".into(), details: Vec::new() });
+        let last_error = Some(crate::proto::v1::CallError {
+            code: 14,
+            message: "no\nanswer".into(),
+            ..Default::default()
+        });
         let down = Backend {
             name: "db".into(),
             vendor: "kinetica".into(),

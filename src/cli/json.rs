@@ -7,24 +7,12 @@ use std::{
 
 use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage, Value};
-use prost_types::{DescriptorProto, FileDescriptorSet};
 
 use crate::proto::FILE_DESCRIPTOR_SET;
 
-/// The contract, and the error details that `google.rpc.Status` carries.
+/// The contract.
 static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
-    let mut pool =
-        DescriptorPool::decode(FILE_DESCRIPTOR_SET).expect("the build wrote a valid descriptor set");
-    let details = FileDescriptorSet::decode(tonic_types::pb::FILE_DESCRIPTOR_SET)
-        .expect("tonic-types brings a valid descriptor set");
-    // It has google.rpc.Status under another file name, which would clash.
-    let new = details.file.into_iter().filter(|file| {
-        let name = |message: &DescriptorProto| format!("{}.{}", file.package(), message.name());
-        !file.message_type.iter().any(|message| pool.get_message_by_name(&name(message)).is_some())
-    });
-    let new: Vec<_> = new.collect();
-    pool.add_file_descriptor_protos(new).expect("the error details import only known files");
-    pool
+    DescriptorPool::decode(FILE_DESCRIPTOR_SET).expect("the build wrote a valid descriptor set")
 });
 
 /// Writes a message of `jobwatch.v1` as one line, at once.
@@ -48,8 +36,7 @@ fn line(name: &str, message: &impl Message) -> String {
     text.unwrap_or_else(|_| "{}".to_owned()) + "\n"
 }
 
-/// Removes parts that can't be printed: error details of types that this version doesn't
-/// know, and times out of range.
+/// Removes parts that can't be printed: times out of range.
 fn keep_printable(message: &mut DynamicMessage) {
     let mut unprintable = Vec::new();
     for (field, value) in message.fields_mut() {
@@ -74,7 +61,10 @@ fn keep_printable(message: &mut DynamicMessage) {
 
 #[cfg(test)]
 mod tests {
-    use prost_types::{Any, Timestamp};
+    use std::time::Duration;
+
+    use prost_types::Timestamp;
+    use tonic::{Code, Status};
     use tonic_types::{ErrorDetails, StatusExt};
 
     use super::*;
@@ -107,34 +97,20 @@ mod tests {
         );
     }
 
-    fn failed(details: Vec<Any>) -> v1::JobStatusResult {
-        let error = tonic_types::Status { code: 5, message: "none".to_owned(), details };
-        v1::JobStatusResult {
-            outcome: Some(v1::job_status_result::Outcome::Error(error)),
-            ..Default::default()
-        }
-    }
-
     #[test]
-    fn error_details_are_decoded() {
-        let details = ErrorDetails::with_error_info("JOB_NOT_FOUND", "jobwatch", []);
-        let status = tonic::Status::with_error_details(tonic::Code::NotFound, "none", details);
-        let status: tonic_types::Status = Message::decode(status.details()).unwrap();
+    fn error_of_an_element_is_printed_in_plain_fields() {
+        let mut details = ErrorDetails::with_error_info("BACKEND_UNAVAILABLE", "jobwatch", []);
+        details.set_retry_info(Some(Duration::from_millis(1500)));
+        let status = Status::with_error_details(Code::Unavailable, "no connection", details);
+        let outcome = Some(v1::job_status_result::Outcome::Error((&status).into()));
         assert_eq!(
-            line("JobStatusResult", &failed(status.details)),
+            line("JobStatusResult", &v1::JobStatusResult { job: None, outcome }),
             concat!(
-                r#"{"error":{"code":5,"message":"none","details":["#,
-                r#"{"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":"JOB_NOT_FOUND","domain":"jobwatch"}]}}"#,
+                r#"{"error":{"code":14,"message":"no connection","reason":"BACKEND_UNAVAILABLE","#,
+                r#""retryDelay":"1.500s"}}"#,
                 "\n"
             )
         );
-    }
-
-    #[test]
-    fn details_of_an_unknown_type_are_omitted() {
-        let unknown = Any { type_url: "type.googleapis.com/new.Thing".to_owned(), value: vec![1] };
-        let text = line("JobStatusResult", &failed(vec![unknown]));
-        assert_eq!(text, "{\"error\":{\"code\":5,\"message\":\"none\"}}\n");
     }
 
     #[test]

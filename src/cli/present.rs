@@ -94,7 +94,7 @@ fn apply_response(row: &mut Row, response: WatchJobResponse) {
             row.trouble = None;
         }
         Some(Event::Interruption(Interruption { cause, observe_time: _, retry_time: _ })) => {
-            let cause = fault::from_proto(&cause.unwrap_or_default());
+            let cause = tonic::Status::from(&cause.unwrap_or_default());
             row.trouble = Some(format!("{}: {}", fault::code(cause.code()), one_line(cause.message())));
         }
         // A heartbeat shows that the connection is back, but not that the vendor is.

@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::{
-    Caller, Engine, Failure, GetOptions,
+    Caller, Engine, Failure, GetOptions, MissedDeadline,
     backend::Backend,
     download_slots::{DownloadSlot, DownloadSlots, NoSlot},
     get::at,
@@ -477,7 +477,7 @@ async fn relay(mut source: Source, mut reader: Reader, report: &Reporter) -> Res
 /// Ends when a download has to, with the reason.
 async fn must_end(deadline: Option<Instant>, calls_end: CancellationToken) -> Failure {
     tokio::select! {
-        () = at(deadline) => Failure::Deadline,
+        () = at(deadline) => Failure::Deadline(MissedDeadline::Download),
         () = calls_end.cancelled() => Failure::ShuttingDown,
     }
 }

@@ -8,8 +8,8 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep_until};
 
 use super::{
-    Caller, Configured, Engine, Failure, Interest, JobRecord, LatestStatus, NotificationQueue, PollOutcome,
-    Purpose, Subscription, quota::WatchLease,
+    Caller, Configured, Engine, Failure, Interest, JobRecord, LatestStatus, MissedDeadline,
+    NotificationQueue, PollOutcome, Purpose, Subscription, quota::WatchLease,
 };
 use crate::job::{JobRef, Parts};
 
@@ -57,7 +57,7 @@ impl Engine {
             return Ok(last);
         }
         let answer = self.get_all(std::slice::from_ref(job), options).await.pop();
-        answer.unwrap_or(Err(Failure::Deadline))
+        answer.unwrap_or(Err(Failure::Deadline(MissedDeadline::Answer)))
     }
 
     /// The status of each of `jobs`, in their order. One job's failure is its own.
@@ -91,7 +91,7 @@ impl Engine {
         };
         let wait_ends = started.checked_add(options.wait);
         let mut waiting = !options.wait.is_zero();
-        let mut close = Failure::Deadline;
+        let mut close = Failure::Deadline(MissedDeadline::Answer);
         while unanswered > 0 {
             let changed = tokio::select! {
                 biased;

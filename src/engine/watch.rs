@@ -18,8 +18,8 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::{
-    Caller, Configured, Engine, Failure, Interest, Interruption, JobRecord, LatestStatus, NotificationQueue,
-    PollOutcome, Purpose, Subscription, quota::WatchLease,
+    Caller, Configured, Engine, Failure, Interest, Interruption, JobRecord, LatestStatus, MissedDeadline,
+    NotificationQueue, PollOutcome, Purpose, Subscription, quota::WatchLease,
 };
 use crate::job::{FaultKind, JobRef, Observed, ResumeToken, View};
 
@@ -271,7 +271,7 @@ impl Watch {
             let now = Instant::now();
             if self.deadline.is_some_and(|deadline| deadline <= now) {
                 self.is_over = true;
-                return Poll::Ready(Some(Err(Failure::Deadline)));
+                return Poll::Ready(Some(Err(Failure::Deadline(MissedDeadline::Watch))));
             }
             let stopping = self.open.is_retired() || self.connection_expired;
             // Before the look at the newest status: a later one is queued again.
@@ -345,25 +345,21 @@ impl Progress {
             let fingerprint = latest.snapshot.fingerprint(self.view);
             let differs = self.sent.is_none_or(|sent| sent.fingerprint != fingerprint);
             let accepted = self.accepts(latest, record, differs);
-            if accepted && differs && latest.snapshot.holds(self.view.parts()) {
+            // The terminal status is sent even to a caller who has it: OK never comes without it.
+            let is_news = differs || latest.snapshot.is_terminal();
+            if accepted && is_news && latest.snapshot.holds(self.view.parts()) {
                 self.sent = Some(ResumeToken { fingerprint, observed: Some(self.observed(latest)) });
                 (self.interrupted, self.sent_own) = (None, true);
                 self.has_ended = latest.snapshot.is_terminal();
                 let more = self.has_ended || record.outcome != PollOutcome::Observed;
                 return Step::Send { event: Event::Status(latest.clone()), more };
             }
-            if accepted && !differs {
-                if latest.began >= self.opened_at {
-                    self.sent = Some(ResumeToken { fingerprint, observed: Some(self.observed(latest)) });
-                    self.sent_own = true;
-                }
-                self.has_ended = latest.snapshot.is_terminal();
-                if self.has_ended {
-                    return Step::End(None);
-                }
+            if accepted && !differs && latest.began >= self.opened_at {
+                self.sent = Some(ResumeToken { fingerprint, observed: Some(self.observed(latest)) });
+                self.sent_own = true;
             }
             // Older than what the caller has seen elsewhere, or a part of it is not held.
-            needs_poll = differs;
+            needs_poll = is_news;
         }
         let was_polled = record.polls > self.polls;
         let step = match &record.outcome {

@@ -20,7 +20,7 @@ use slab::Slab;
 use tokio::{sync::Notify, time::Instant};
 
 use super::{
-    Caller, Engine, Failure, NotificationQueue, Update, WatchOptions,
+    Caller, Engine, Failure, MissedDeadline, NotificationQueue, Update, WatchOptions,
     get::at,
     list::Links,
     timer_queue::TimerQueue,
@@ -47,6 +47,8 @@ pub enum Outcome {
     Update(JobRef, Update),
     /// The watch is over.
     End(End),
+    /// A request was refused. No watch began or ended with it.
+    Rejected(Failure),
 }
 
 /// Why a watch is over.
@@ -72,7 +74,8 @@ struct Shared {
 struct Table {
     watches: Slab<Member>,
     slots: HashMap<u64, usize>,
-    ends: VecDeque<(u64, End)>,
+    /// Only ends and rejections.
+    ends: VecDeque<(u64, Outcome)>,
     /// When each watch may have to send a heartbeat, at the earliest.
     heartbeats: TimerQueue,
     links: Links,
@@ -110,11 +113,14 @@ impl WatchSet {
         let table = &mut *guard;
         let limit = self.engine.quotas.limits().per_call;
         let slot = table.watches.vacant_key();
+        if table.slots.contains_key(&id) {
+            let reason = "is in use by an open watch, which goes on; choose another".into();
+            let failure = Failure::InvalidRequest { field: "add.watch_id".into(), reason };
+            table.ends.push_back((id, Outcome::Rejected(failure)));
+            drop(guard);
+            return self.shared.changed.notify_one();
+        }
         let opened = match u32::try_from(slot) {
-            _ if table.slots.contains_key(&id) => Err(Failure::InvalidRequest {
-                field: "add.watch_id".into(),
-                reason: "is in use by an open watch, which goes on; choose another".into(),
-            }),
             Ok(number) if table.watches.len() < limit => {
                 self.engine.open(job, self.caller, options, &self.shared.queue, number)
             }
@@ -132,7 +138,7 @@ impl WatchSet {
             }
             Err(failure) => {
                 let end = End { failure: Some(failure), job: Some(job.clone()) };
-                table.ends.push_back((id, end));
+                table.ends.push_back((id, Outcome::End(end)));
                 drop(guard);
             }
         }
@@ -145,20 +151,35 @@ impl WatchSet {
         let mut table = self.lock();
         let end = if let Some(&slot) = table.slots.get(&id) {
             table.close(slot);
-            End::default()
+            Outcome::End(End::default())
         } else {
             let (field, reason) = ("remove.watch_id".into(), "is of no open watch".into());
-            End { failure: Some(Failure::InvalidRequest { field, reason }), job: None }
+            Outcome::Rejected(Failure::InvalidRequest { field, reason })
         };
         table.ends.push_back((id, end));
         drop(table);
         self.shared.changed.notify_one();
     }
 
-    /// Refuses a watch that could not even be read.
+    /// Refuses a watch that could not even be read: it has ended, unless the identifier is
+    /// that of another one.
     pub async fn refuse(&self, id: u64, failure: Failure) {
         self.wait_for_room().await;
-        self.lock().ends.push_back((id, End { failure: Some(failure), job: None }));
+        let mut table = self.lock();
+        let outcome = if table.slots.contains_key(&id) {
+            Outcome::Rejected(failure)
+        } else {
+            Outcome::End(End { failure: Some(failure), job: None })
+        };
+        table.ends.push_back((id, outcome));
+        drop(table);
+        self.shared.changed.notify_one();
+    }
+
+    /// Refuses a request that names no watch.
+    pub async fn reject(&self, failure: Failure) {
+        self.wait_for_room().await;
+        self.lock().ends.push_back((0, Outcome::Rejected(failure)));
         self.shared.changed.notify_one();
     }
 
@@ -194,12 +215,12 @@ impl WatchSet {
             let now = Instant::now();
             let wake = {
                 let mut table = self.lock();
-                if let Some((id, end)) = table.ends.pop_front() {
+                if let Some(outcome) = table.ends.pop_front() {
                     self.shared.room.notify_one();
-                    return Some(Ok((id, Outcome::End(end))));
+                    return Some(Ok(outcome));
                 }
                 if self.deadline.is_some_and(|deadline| deadline <= now) {
-                    return Some(Err(Failure::Deadline));
+                    return Some(Err(Failure::Deadline(MissedDeadline::Watch)));
                 }
                 let is_shutdown = self.engine.shutdown.is_cancelled();
                 if (is_shutdown || table.connection_expired) && table.last_updates.is_none() {

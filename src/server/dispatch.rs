@@ -26,6 +26,7 @@ use tower::Service;
 use super::{
     ending_body::{End, ending},
     observe::{Observed, Principal},
+    other_protocols,
 };
 use crate::{
     access::{self, Access, Evidence, Grant, Refused},
@@ -105,6 +106,9 @@ impl Service<Request<Body>> for Dispatch {
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        if let Some(refusal) = other_protocols::refusal(request.headers()) {
+            return Box::pin(ready(Ok(refusal)));
+        }
         if is_for_jobs(request.uri().path()) {
             let is_open = self.live.access.load().is_open();
             let access_log = self.live.access_log.load(Relaxed);

@@ -18,6 +18,7 @@ use super::{
     connection::{Peer, Shared, serve},
     connection_age::AgeLimit,
     dispatch::{CertificateNames, Dispatch},
+    other_protocols::http2,
     tls::Tls,
     usage::{ConnectionUsage, Usage, sweep},
     wire::Wire,
@@ -179,6 +180,7 @@ async fn handle(
         }
         None => {
             let peer = Peer { address, certificate: None };
+            let Some(stream) = before(until, &usage, http2(stream)).await? else { return Ok(()) };
             serve(Wire::new(stream, streams), until, peer, usage, shared).await
         }
         Some(_) if first != TLS_HANDSHAKE => {
@@ -190,6 +192,7 @@ async fn handle(
             let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
             let certificate = certificate.and_then(|der| CertificateNames::of(der));
             let peer = Peer { address, certificate };
+            let Some(stream) = before(until, &usage, http2(stream)).await? else { return Ok(()) };
             serve(Wire::new(stream, streams), until, peer, usage, shared).await
         }
     };

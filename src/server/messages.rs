@@ -10,6 +10,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode, percent_encode};
 use tonic::Status;
+use tonic_types::StatusExt;
 
 use crate::api;
 
@@ -21,6 +22,9 @@ const ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
 
 static STATUS: HeaderName = HeaderName::from_static("grpc-status");
 static DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
+
+/// Where gRPC's own retries look for how long to wait; they do not read the RetryInfo.
+static PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 
 /// Most bytes of an error's message and details, as they are encoded. Clients accept 8 KiB
 /// of headers, and some of them refuse a part of those with more.
@@ -36,7 +40,19 @@ pub(super) fn complete(headers: &mut HeaderMap) {
     if !headers.contains_key(&DETAILS) || length(&MESSAGE) + length(&DETAILS) > MOST_BYTES {
         replace(headers);
     }
+    push_back(headers);
     rewrite(headers);
+}
+
+/// Repeats the wait of the RetryInfo.
+fn push_back(headers: &mut HeaderMap) {
+    let status = Status::from_header_map(headers);
+    let retry = status.and_then(|status| status.get_details_retry_info());
+    if let Some(delay) = retry.and_then(|retry| retry.retry_delay) {
+        let millis = delay.as_nanos().div_ceil(1_000_000);
+        let millis = i32::try_from(millis).unwrap_or(i32::MAX);
+        headers.insert(PUSHBACK.clone(), millis.into());
+    }
 }
 
 /// Adds the details that an error of a library lacks, and shortens long ones.
@@ -65,10 +81,12 @@ fn rewrite(headers: &mut HeaderMap) {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use std::time::Duration;
+
     use tonic::Code;
-    use tonic_types::StatusExt;
 
     use super::*;
+    use crate::access::RateExceeded;
 
     /// The completed headers of an error.
     fn headers(status: &Status) -> HeaderMap {
@@ -98,6 +116,17 @@ mod tests {
     fn space_at_an_end_is_escaped() {
         assert_eq!(on_the_wire(" a b"), "%20a%20b");
         assert_eq!(on_the_wire("a b "), "a%20b%20");
+    }
+
+    #[test]
+    fn wait_of_the_retry_info_is_repeated_for_retries_of_grpc() {
+        let pushback = |status: &Status| {
+            headers(status).get("grpc-retry-pushback-ms").map(|millis| millis.to_str().unwrap().to_owned())
+        };
+        let after = |retry_in| pushback(&api::of_rate_exceeded(RateExceeded { retry_in }));
+        assert_eq!(after(Duration::from_micros(1_500_001)).as_deref(), Some("1501"));
+        assert_eq!(after(Duration::from_secs(1 << 31)).as_deref(), Some("2147483647"));
+        assert_eq!(pushback(&api::of_deadline()), None);
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
     python tests/clients/grpc_generated.py GATEWAY PROTO_DIRECTORY BACKEND JOB_ID
 
-Nothing but Google's well-known types comes from elsewhere.
+Google's well-known types, and the types of error details, come from their own packages and are
+loaded in the same program.
 """
 
 import importlib
@@ -12,6 +13,9 @@ from pathlib import Path
 
 import grpc
 import grpc_tools
+from google.protobuf import json_format
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
 from grpc_tools import protoc
 
 from checks import check, finish
@@ -42,6 +46,21 @@ def main(address, proto, backend, job_id):
         request = messages.BatchGetStatusesRequest(jobs=[job, jobs.JobRef(backend=backend, job_id="no-such-job")])
         results = stub.BatchGetStatuses(request, timeout=20).results
         check("it reads an element's error", [result.error.code for result in results], [0, 5])
+        printed = json_format.MessageToDict(results[1])["error"]
+        check("it prints an element's error", printed["reason"], "JOB_NOT_FOUND")
+        try:
+            stub.GetJobStatus(messages.GetJobStatusRequest(job=request.jobs[1]), timeout=20)
+        except grpc.RpcError as error:
+            info = error_details_pb2.ErrorInfo()
+            rpc_status.from_call(error).details[0].Unpack(info)
+        check("it decodes the error of a call", info.reason, "JOB_NOT_FOUND")
+
+    # The C core makes an authority with a comma of it, which is none.
+    options = [("grpc.default_authority", "localhost")]
+    with grpc.insecure_channel(f"ipv4:{address},{address}", options) as channel:
+        stub = stubs.JobStatusServiceStub(channel)
+        status = stub.GetJobStatus(messages.GetJobStatusRequest(job=job), timeout=20).status
+        check("it calls one of several addresses", status.job, job)
     finish()
 
 

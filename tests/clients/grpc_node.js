@@ -1,15 +1,16 @@
 // Calls a gateway with grpc-js, from proto/ as it is.
 //
-//     node tests/clients/grpc_node.js GATEWAY PROTO_DIRECTORY SIMULATOR
+//     node tests/clients/grpc_node.js GATEWAY PROTO_DIRECTORY SIMULATOR COMMON_PROTOS
 //
-// SIMULATOR is the URL of the gateway's simulated Immuta. Prints a line for each
+// SIMULATOR is the URL of the gateway's simulated Immuta, COMMON_PROTOS the directory of
+// google/rpc/*.proto, which is loaded together with the contract. Prints a line for each
 // check and exits with 1 if any failed.
 
 const assert = require("node:assert");
 const grpc = require("@grpc/grpc-js");
 const loader = require("@grpc/proto-loader");
 
-const [address, proto, simulator] = process.argv.slice(2);
+const [address, proto, simulator, common] = process.argv.slice(2);
 const backend = "immuta";
 
 let failures = 0;
@@ -23,8 +24,9 @@ function check(title, got, wanted) {
   }
 }
 
-const definition = loader.loadSync("jobwatch/v1/job_status_service.proto", {
-  includeDirs: [proto],
+const files = ["jobwatch/v1/job_status_service.proto", "google/rpc/status.proto", "google/rpc/error_details.proto"];
+const definition = loader.loadSync(files, {
+  includeDirs: [proto, common],
   enums: String,
   longs: String,
   oneofs: true,
@@ -77,7 +79,10 @@ async function main() {
 
   const { error } = await getJobStatus({ job: { backend, jobId: "no-such-job" } });
   check("an unknown job is NOT_FOUND", error?.code, grpc.status.NOT_FOUND);
-  check("its details are there", error?.metadata?.get("grpc-status-details-bin").length, 1);
+  const [bytes] = error?.metadata?.get("grpc-status-details-bin") ?? [];
+  const { details } = definition["google.rpc.Status"].deserialize(bytes);
+  const { value } = details.find((detail) => detail.type_url.endsWith("/google.rpc.ErrorInfo"));
+  check("its details are decoded", definition["google.rpc.ErrorInfo"].deserialize(value).reason, "JOB_NOT_FOUND");
 
   client.close();
   console.log(failures ? `${failures} failed` : "all good");

@@ -206,7 +206,7 @@ def check_batch(gateway, urls):
     check("a batch has the order of the request", [as_dict(result.job) for result in results], jobs)
     outcomes = [
         as_dict(result.status)["state"] if result.WhichOneof("outcome") == "status"
-        else (result.error.code, details(result.error)["ErrorInfo"].reason)
+        else (result.error.code, result.error.reason)
         for result in results
     ]
     check("a batch has an outcome for each job", outcomes, [
@@ -218,7 +218,7 @@ def check_batch(gateway, urls):
         "JOB_STATE_SUCCEEDED",
     ])
     check("an element's error names its field",
-          [v.field for v in details(results[3].error)["BadRequest"].field_violations], ["jobs[3].job_id"])
+          results[3].error.metadata["field"], "jobs[3].job_id")
 
 
 def check_watch(gateway, url):

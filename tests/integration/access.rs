@@ -94,7 +94,9 @@ async fn outcomes(callers: &TwoCallers, caller: usize, job: &JobRef) -> Vec<Stri
     let first = guard(events.into_inner().message()).await.unwrap().unwrap().outcome.unwrap();
     let added = match first {
         watch_jobs_response::Outcome::Event(_) => Ok(()),
-        watch_jobs_response::Outcome::End(end) => Err(from_message(&end)),
+        watch_jobs_response::Outcome::End(end) | watch_jobs_response::Outcome::Rejected(end) => {
+            Err(from_message(&end))
+        }
     };
     let download = DownloadArtifactRequest {
         job: Some(job.clone()),

@@ -233,7 +233,7 @@ async fn grpcurl_gets_a_batch_and_decodes_the_error_of_an_element() {
     assert_eq!(results.iter().map(|result| &result["job"]).collect::<Vec<_>>(), jobs);
     assert_eq!(results[0]["status"]["state"], "JOB_STATE_FAILED");
     assert_eq!(results[1]["error"]["code"], 5);
-    assert_eq!(detail(&results[1]["error"], "ErrorInfo")["reason"], "JOB_NOT_FOUND");
+    assert_eq!(results[1]["error"]["reason"], "JOB_NOT_FOUND");
     assert_eq!(results[2]["status"]["state"], "JOB_STATE_SUCCEEDED");
 }
 
@@ -373,7 +373,10 @@ async fn node_client_gets_and_watches_from_the_contract() {
     let mut node = command("node");
     node.env("NODE_PATH", tool("node/node_modules")).arg(client("grpc_node.js"));
     let simulator = gateway.simulator(Vendor::Immuta).base_url();
-    passes(node, [gateway.address.to_string(), contract(), simulator]).await;
+    let mut python = command(tool("python/bin/python"));
+    python.args(["-c", "import google.rpc; print(list(google.rpc.__path__)[0] + '/../..')"]);
+    let common = Ran::of(python).await.succeeded().out.trim().to_owned();
+    passes(node, [gateway.address.to_string(), contract(), simulator, common]).await;
 }
 
 #[tokio::test]
@@ -386,7 +389,7 @@ async fn examples_watch_a_job_and_exit_by_its_outcome() {
         Ran::of(command).await
     };
     let python = tool("python/bin/python");
-    let files = ["google/rpc/status.proto", "jobwatch/v1/job.proto", "jobwatch/v1/job_status_service.proto"];
+    let files = ["jobwatch/v1/job.proto", "jobwatch/v1/job_status_service.proto"];
     let contract = format!("-I{}", contract());
     let generate = ["-m", "grpc_tools.protoc", &contract, "--python_out=.", "--grpc_python_out=."];
     run(python.as_os_str(), &[&generate[..], &files].concat()).await.succeeded();

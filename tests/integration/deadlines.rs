@@ -90,7 +90,9 @@ async fn batch_without_deadline_ends_at_the_configured_one() {
     let since = Instant::now();
     let request = batch_request([job("kinetica", "1"), known]);
     let results = batch(&gateway.client(), request).await.unwrap();
-    assert_eq!(decode_error(results[0].as_ref().unwrap_err()).code, Code::DeadlineExceeded);
+    let error = decode_error(results[0].as_ref().unwrap_err());
+    assert_eq!((error.code, error.metadata["deadline"].as_str()), (Code::DeadlineExceeded, "server"));
+    assert!(error.message.starts_with("server.default_deadline passed before the vendor"), "{error:?}");
     assert!(results[1].is_ok());
     // Far below the default of 30 s.
     assert!(since.elapsed() >= ms(400) && since.elapsed() < ms(20_000));

@@ -6,14 +6,13 @@ use bytes::{BufMut, Bytes, BytesMut};
 use jobwatch::{
     config::Config,
     proto::v1::{
-        BatchGetStatusesRequest, GetJobStatusRequest, Interruption, JobRef, JobStatus, JobStatusResult,
-        JobStatusView, WatchJobRequest, WatchJobResponse, job_status_result::Outcome,
+        BatchGetStatusesRequest, CallError, GetJobStatusRequest, Interruption, JobRef, JobStatus,
+        JobStatusResult, JobStatusView, WatchJobRequest, WatchJobResponse, job_status_result::Outcome,
         job_status_service_client::JobStatusServiceClient, watch_job_response::Event,
     },
     server::{self, ServeError},
     simulators::{Job, Plan, Simulator, Vendor, credentials},
 };
-use prost::Message;
 use tokio::{
     net::TcpListener,
     task::JoinHandle,
@@ -300,9 +299,9 @@ fn element(result: JobStatusResult) -> Result<JobStatus, Status> {
     }
 }
 
-/// A `google.rpc.Status` as the status of a call.
-pub(crate) fn from_message(error: &tonic_types::Status) -> Status {
-    Status::with_details(Code::from(error.code), error.message.clone(), error.encode_to_vec().into())
+/// The error of an element as the status of a call.
+pub(crate) fn from_message(error: &CallError) -> Status {
+    Status::from(error)
 }
 
 /// A call with a deadline.

@@ -12,6 +12,7 @@ mod cli;
 mod clients;
 mod configuration;
 mod connections;
+mod contract;
 mod credentials;
 mod deadlines;
 mod deployment;
@@ -24,6 +25,7 @@ mod field;
 mod harness;
 #[cfg(target_os = "linux")]
 mod image;
+mod languages;
 #[cfg(target_os = "linux")]
 mod one_core;
 mod operations;

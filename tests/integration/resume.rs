@@ -46,6 +46,7 @@ async fn resumed_watch_sends_nothing_twice() {
     let token = watch.token.clone();
     watch.end().await.unwrap();
     let mut watch = Watch::open(&client, from(&token, &job)).await.unwrap();
+    assert_eq!(watch.next_status().await.state(), S::Succeeded, "OK never comes without it");
     watch.end().await.unwrap();
 }
 

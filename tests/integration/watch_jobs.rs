@@ -53,6 +53,7 @@ impl Call {
             },
             Outcome::End(status) if status.code == 0 => "end".into(),
             Outcome::End(status) => code_and_reason(&from_message(&status)).1,
+            Outcome::Rejected(status) => format!("rejected {}", code_and_reason(&from_message(&status)).1),
         };
         Some((response.watch_id, text))
     }
@@ -78,13 +79,13 @@ async fn watches_are_added_and_removed_while_the_call_is_open() {
     call.add(2, &jobs[1]).await;
     assert_eq!(call.next().await, Some((2, "active".into())));
     call.add(2, &jobs[0]).await;
-    assert_eq!(call.next().await, Some((2, "INVALID_REQUEST".into())), "the id is in use");
+    assert_eq!(call.next().await, Some((2, "rejected INVALID_REQUEST".into())), "the id is in use");
     call.add(3, &job("nowhere", "x")).await;
     assert_eq!(call.next().await, Some((3, "UNKNOWN_BACKEND".into())));
     call.add(4, &JobRef::default()).await;
     assert_eq!(call.next().await, Some((4, "INVALID_REQUEST".into())));
     call.remove(9).await;
-    assert_eq!(call.next().await, Some((9, "INVALID_REQUEST".into())));
+    assert_eq!(call.next().await, Some((9, "rejected INVALID_REQUEST".into())));
     call.remove(1).await;
     assert_eq!(call.next().await, Some((1, "end".into())));
     simulator.finish(&jobs[1].job_id);
@@ -224,6 +225,7 @@ async fn twenty_thousand_adds_in_separate_frames_all_get_a_response() {
                     assert_eq!(status.code, 0);
                     ended.insert(response.watch_id);
                 }
+                Outcome::Rejected(error) => panic!("{error:?}"),
                 Outcome::Event(event) => {
                     if let Some(Event::Status(status)) = event.event {
                         assert!([JobState::Running, JobState::Succeeded].contains(&status.state()));

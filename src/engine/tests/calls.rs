@@ -6,7 +6,7 @@ use tokio::time::{Instant, timeout};
 
 use super::{rig::*, script::Script};
 use crate::{
-    engine::{Failure, GetOptions, JobStatuses, WatchLimits},
+    engine::{Failure, GetOptions, JobStatuses, MissedDeadline, WatchLimits},
     job::{BackendFault, FaultKind, JobRef, JobState},
 };
 
@@ -174,15 +174,18 @@ async fn batch_with_a_silent_backend_returns_the_other_elements_at_its_deadline(
     let started = Instant::now();
     let options = GetOptions { deadline: started + 30 * SECOND, ..fresh() };
     let answers = running.engine.batch_get(&[JobRef::new("silent", "x"), job("a")], options).await;
-    assert!(matches!(answers[0], Err(Failure::Deadline)));
+    assert!(matches!(answers[0], Err(Failure::Deadline(MissedDeadline::Answer))));
     assert!(answers[1].is_ok());
     assert_eq!(started.elapsed(), 30 * SECOND);
 }
 
 #[tokio::test(start_paused = true)]
 async fn call_whose_deadline_has_passed_ends_with_that() {
-    let running = start(vec![setup("silent", 1, Script::new(3600 * SECOND))], limits(WatchLimits { total: 1, per_caller: 1, per_call: 1 }));
+    let running = start(
+        vec![setup("silent", 1, Script::new(3600 * SECOND))],
+        limits(WatchLimits { total: 1, per_caller: 1, per_call: 1 }),
+    );
     let options = GetOptions { deadline: Instant::now(), ..fresh() };
     let answers = running.engine.batch_get(&[JobRef::new("silent", "x")], options).await;
-    assert!(matches!(answers[0], Err(Failure::Deadline)), "{answers:?}");
+    assert!(matches!(answers[0], Err(Failure::Deadline(_))), "{answers:?}");
 }

@@ -20,8 +20,8 @@ use super::{
 };
 use crate::{
     engine::{
-        Caller, Download, DownloadFailure, DownloadOptions, Failure, JobStatuses, PollPlan, RESULT,
-        VENDOR_PAYLOAD,
+        Caller, Download, DownloadFailure, DownloadOptions, Failure, JobStatuses, MissedDeadline, PollPlan,
+        RESULT, VENDOR_PAYLOAD,
     },
     job::{Artifact, BackendFault, ContentType, FaultKind, JobRef, JobResult, JobState, Observation},
     transport::{File, Files, Permit, PollResponse, ResponseBudget, Upstream},
@@ -273,7 +273,10 @@ async fn download_from_a_silent_backend_ends() {
     let running = one_at_a_time(Arc::clone(&script) as _);
     for artifact_id in [RESULT, "f"] {
         let failure = timeout(300 * SECOND, running.download(artifact_id, 0)).await.expect("within bounds");
-        assert!(matches!(failure, Err(DownloadFailure::Call(Failure::Deadline))), "{failure:?}");
+        assert!(
+            matches!(failure, Err(DownloadFailure::Call(Failure::Deadline(MissedDeadline::Download)))),
+            "{failure:?}"
+        );
         pass(SECOND / 100).await;
         assert_eq!(script.in_flight(), 0);
     }

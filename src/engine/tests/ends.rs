@@ -6,7 +6,7 @@ use tokio::time::{Instant, timeout};
 
 use super::{rig::*, script::Script};
 use crate::{
-    engine::{Failure, GetOptions, JobStatuses, Watch, WatchOptions},
+    engine::{Failure, GetOptions, JobStatuses, MissedDeadline, Watch, WatchOptions},
     job::JobState,
 };
 
@@ -115,7 +115,7 @@ async fn watch_ends_at_its_deadline() {
     let options = WatchOptions { deadline: Some(Instant::now() + 5 * SECOND), ..options() };
     let mut watch = rig.engine.watch(&job("a"), caller(1), &options).unwrap();
     assert_eq!(event(&mut watch).await, "Running");
-    assert!(matches!(watch.next().await, Some(Err(Failure::Deadline))));
+    assert!(matches!(watch.next().await, Some(Err(Failure::Deadline(MissedDeadline::Watch)))));
 }
 
 #[tokio::test(start_paused = true)]
@@ -144,7 +144,10 @@ async fn calls_to_a_silent_backend_end_at_the_deadline_and_leave_nothing_in_flig
         let (one, many) =
             tokio::join!(running.engine.get(&single, options), running.engine.batch_get(&batch, options));
         let failures: Vec<Failure> = many.into_iter().chain([one]).map(Result::unwrap_err).collect();
-        assert!(failures.iter().all(|failure| matches!(failure, Failure::Deadline)), "{failures:?}");
+        assert!(
+            failures.iter().all(|failure| matches!(failure, Failure::Deadline(MissedDeadline::Answer))),
+            "{failures:?}"
+        );
         assert_eq!(started.elapsed(), 60 * SECOND);
         pass(SECOND / 100).await;
         assert_eq!((script.in_flight(), subscribed(&running.engine)), (0, 0));

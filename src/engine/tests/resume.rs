@@ -1,6 +1,6 @@
 //! Watches that are resumed with a token.
 
-use super::rig::*;
+use super::{rig::*, watch_set::outcome};
 use crate::{
     engine::{Caller, Failure, JobStatuses},
     job::{Fingerprint, JobState, ResumeToken},
@@ -16,11 +16,27 @@ async fn resumed_watch_sends_no_status_twice() {
     let mut watch = rig.resume("a", &token);
     assert_eq!(event(&mut watch).await, "heartbeat", "the same status is not sent again");
     rig.script.set("a", JobState::Succeeded);
+    assert_eq!(event(&mut watch).await, "Succeeded");
+}
+
+#[tokio::test(start_paused = true)]
+async fn terminal_status_is_sent_before_the_end_whatever_the_token() {
+    let rig = rig();
+    rig.script.set("a", JobState::Running);
+    let mut watch = rig.watch("a");
+    assert_eq!(event(&mut watch).await, "Running");
+    rig.script.set("a", JobState::Succeeded);
     let (last, token) = event_and_token(&mut watch).await;
     assert_eq!(last, "Succeeded");
     drop(watch);
-    let mut watch = rig.resume("a", &token);
-    assert_eq!(event(&mut watch).await, "end", "nor is the terminal one");
+    let call = rig.engine.watch_set(Caller::default(), None);
+    for id in 0..3 {
+        let mut watch = rig.resume("a", &token);
+        assert_eq!([event(&mut watch).await, event(&mut watch).await], ["Succeeded", "end"]);
+        call.add(id, &job("a"), &resuming(&token)).await;
+        let ([status, end], text) = ([outcome(&call).await, outcome(&call).await], String::from);
+        assert!(status.1.starts_with("Succeeded") && end == (id, text("end")), "{status:?} {end:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -43,6 +43,7 @@ pub(super) async fn outcome(call: &WatchSet) -> (u64, String) {
         Some(Ok((id, Outcome::End(End { failure: Some(failure), .. })))) => {
             (id, format!("failed: {failure}"))
         }
+        Some(Ok((id, Outcome::Rejected(failure)))) => (id, format!("rejected: {failure}")),
         Some(Err(failure)) => (u64::MAX, format!("call failed: {failure}")),
         None => (u64::MAX, "call ended".into()),
     }
@@ -94,9 +95,9 @@ async fn watch_id_that_cannot_be_used_is_refused_and_the_other_watches_go_on() {
     call.add(1, &job("0"), &options()).await;
     call.add(1, &job("1"), &options()).await;
     call.remove(2).await;
-    let in_use = "failed: add.watch_id is in use by an open watch, which goes on; choose another";
+    let in_use = "rejected: add.watch_id is in use by an open watch, which goes on; choose another";
     assert_eq!(outcome(&call).await, (1, in_use.into()));
-    assert_eq!(outcome(&call).await, (2, "failed: remove.watch_id is of no open watch".into()));
+    assert_eq!(outcome(&call).await, (2, "rejected: remove.watch_id is of no open watch".into()));
     assert_eq!(outcome(&call).await, (1, "Running 0".into()));
     call.remove(1).await;
     assert_eq!(outcome(&call).await, (1, "end".into()));
@@ -138,6 +139,7 @@ async fn slow_reader_of_many_watches_receives_the_newest_status_of_each_once() {
                 assert_eq!(word, if id == 500 { "Succeeded" } else { "5" });
                 statuses += 1;
             }
+            Outcome::Rejected(failure) => panic!("{failure}"),
             Outcome::End(end) => assert!(id == 500 && end.failure.is_none(), "{end:?}"),
         }
     }

@@ -176,16 +176,16 @@ fn commands(address: SocketAddr, jobs: &[&DemoJob]) -> Vec<String> {
     if address != SocketAddr::from(LISTEN) {
         lines.push(format!("export JOBWATCH_SERVER={address}"));
     }
-    let named = |job: &DemoJob| {
+    let argument = |job: &DemoJob| {
         let tag = job.tag.as_ref().map(|tag| format!(" --tag {}", shell_word(tag))).unwrap_or_default();
         shell_word(&name(&reference(job))) + &tag
     };
     lines.push("jobwatch backends".to_owned());
     if let (Some(first), Some(last)) = (jobs.first(), jobs.last()) {
-        lines.extend(folded(&["jobwatch get", &named(first)]));
-        lines.extend(folded(&["jobwatch watch", &named(last)]));
+        lines.extend(folded(&["jobwatch get", &argument(first)]));
+        lines.extend(folded(&["jobwatch watch", &argument(last)]));
         let untagged = jobs.iter().filter(|job| job.tag.is_none());
-        let names: Vec<_> = untagged.map(|job| named(job)).collect();
+        let names: Vec<_> = untagged.map(|job| argument(job)).collect();
         let batch: Vec<_> =
             std::iter::once("jobwatch batch").chain(names.iter().map(String::as_str)).collect();
         lines.extend(folded(&batch));
@@ -260,7 +260,7 @@ mod tests {
                 r"grpcurl -plaintext 127.0.0.1:50051 describe jobwatch.v1.JobStatusService",
                 r#"grpcurl -plaintext -d '{"job":{"backend":"immuta","job_id":"it'\''s"}}' \"#,
                 r"  127.0.0.1:50051 jobwatch.v1.JobStatusService/GetJobStatus",
-                r#"grpcurl -plaintext \"#,
+                r"grpcurl -plaintext \",
                 r#"  -d '{"job":{"backend":"kinetica","job_id":"7","job_tag":"t"}}' 127.0.0.1:50051 \"#,
                 r"  jobwatch.v1.JobStatusService/WatchJob",
             ]

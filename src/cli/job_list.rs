@@ -44,7 +44,7 @@ pub(super) fn parse_job(text: &str) -> Result<JobRef, String> {
     }
 }
 
-/// The jobs in the order given; each only once.
+/// The jobs in the order given.
 pub(super) fn jobs(sources: &[JobSource]) -> Result<Vec<JobRef>, Failure> {
     let mut jobs = Vec::new();
     for source in sources {
@@ -52,7 +52,8 @@ pub(super) fn jobs(sources: &[JobSource]) -> Result<Vec<JobRef>, Failure> {
             JobSource::Job(job) => jobs.push(job.clone()),
             JobSource::File(file) => jobs.extend(lines(&read_file(file)?, &file.display().to_string())?),
             JobSource::Stdin => {
-                jobs.extend(lines(&read(io::stdin().lock(), "standard input")?, "standard input")?)
+                let name = "standard input";
+                jobs.extend(lines(&read(io::stdin().lock(), name)?, name)?);
             }
         }
     }

@@ -94,15 +94,12 @@ fn decoded(object: &str) -> String {
     {
         let start = at + name.len();
         let Some(length) = rest[start..].find('"') else { break };
-        match json_of(&rest[start..start + length]) {
-            Some(json) => {
-                text = text + &rest[..start - 1] + &json;
-                rest = &rest[start + length + 1..];
-            }
-            None => {
-                text.push_str(&rest[..start]);
-                rest = &rest[start..];
-            }
+        if let Some(json) = json_of(&rest[start..start + length]) {
+            text = text + &rest[..start - 1] + &json;
+            rest = &rest[start + length + 1..];
+        } else {
+            text.push_str(&rest[..start]);
+            rest = &rest[start..];
         }
     }
     text + rest

@@ -82,7 +82,7 @@ impl Presentation {
             };
             tokio::select! {
                 update = watcher.next(), if is_watching => match update {
-                    Some(update) => self.apply(update, rows, board.as_mut())?,
+                    Some(update) => self.apply(update, rows)?,
                     None => is_watching = false,
                 },
                 HookEnd { text, is_success } = hook_end => {
@@ -119,7 +119,7 @@ impl Presentation {
         Ok(if hooks_failed { exit.max(Exit::Failed) } else { exit })
     }
 
-    fn apply(&mut self, update: Update, rows: &mut [Row], board: Option<&mut Board>) -> io::Result<()> {
+    fn apply(&mut self, update: Update, rows: &mut [Row]) -> io::Result<()> {
         let width = longest_name(rows);
         match update {
             Update::Response(at, response) => {
@@ -156,7 +156,7 @@ impl Presentation {
             Update::Ended(at, end) => {
                 let row = &mut rows[at];
                 (row.trouble, row.ended, row.failed) = (None, true, end.err().map(|status| *status));
-                self.report_end(row, board)?;
+                self.report_end(row)?;
                 if let Some(hooks) = &mut self.hooks {
                     hooks.start(row);
                 }
@@ -178,16 +178,15 @@ impl Presentation {
     }
 
     /// Prints what a job ended with, unless the board has it in its history.
-    fn report_end(&self, row: &Row, board: Option<&mut Board>) -> io::Result<()> {
+    fn report_end(&self, row: &Row) -> io::Result<()> {
         match (&row.failed, self.format) {
             (None, Format::Names) => {
                 let mut out = io::stdout().lock();
                 writeln!(out, "{}", name(&row.job))?;
                 out.flush()
             }
-            (None, _) | (Some(_), Format::Silent) => Ok(()),
-            // A board of several jobs notes every end.
-            (Some(_), Format::Board) if board.is_some() => Ok(()),
+            // A board notes every end in its history, or is followed by that of its only job.
+            (None, _) | (Some(_), Format::Silent | Format::Board) => Ok(()),
             (Some(status), _) => report_failure(self.json_errors, Some(row), status),
         }
     }

@@ -36,7 +36,7 @@ pub(super) struct Trouble {
 impl Trouble {
     /// In words, with the time left.
     fn text(&self, now: Timestamp) -> String {
-        let left = self.retry_at.map(|at| at.duration_since(now)).filter(|left| left.is_positive());
+        let left = self.retry_at.map(|at| at.duration_since(now)).filter(jiff::SignedDuration::is_positive);
         // Rounded up: "in 1 s" is followed by the attempt, not by "in 0 s".
         let seconds = left.map(|left| left.as_secs() + i64::from(left.subsec_nanos() > 0));
         match (self.is_connection, seconds) {

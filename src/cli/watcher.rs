@@ -9,7 +9,7 @@
 //! One task makes the calls. The [`Watcher`] owns the task; dropping it ends the call. A
 //! watch that ends alone with an error that may pass is added to the open call again.
 
-use std::{error::Error, time::Duration};
+use std::{convert::Infallible, error::Error, time::Duration};
 
 use tokio::{
     sync::mpsc,
@@ -168,12 +168,19 @@ impl Session {
         }
     }
 
-    /// Makes one call for all open watches.
-    async fn call(&mut self, client: &mut Client, mut is_lost: bool) -> CallEnd {
-        self.call_to_its_end(client, &mut is_lost).await.unwrap_or_else(|end| end)
+    /// Makes one call for all open watches. `is_lost`: the one before was lost.
+    async fn call(&mut self, client: &mut Client, is_lost: bool) -> CallEnd {
+        match self.call_to_its_end(client, is_lost).await {
+            Err(end) => end,
+        }
     }
 
-    async fn call_to_its_end(&mut self, client: &mut Client, is_lost: &mut bool) -> Result<CallEnd, CallEnd> {
+    /// Ends only by a failure or because nothing is left to do.
+    async fn call_to_its_end(
+        &mut self,
+        client: &mut Client,
+        mut is_lost: bool,
+    ) -> Result<Infallible, CallEnd> {
         let silence = |_| Status::unavailable("the gateway sent nothing for a minute");
         let mut adds = Vec::new();
         for (at, watch) in self.watches.iter_mut().enumerate().filter(|(_, watch)| watch.is_open) {
@@ -200,8 +207,8 @@ impl Session {
                     };
                     self.last_message = Instant::now();
                     let is_event = matches!(message.outcome, Some(Outcome::Event(_)));
-                    if is_event && std::mem::take(is_lost) && !self.send(Update::Reconnected).await {
-                        return Ok(CallEnd::Done);
+                    if is_event && std::mem::take(&mut is_lost) && !self.send(Update::Reconnected).await {
+                        return Err(CallEnd::Done);
                     }
                     self.handle(message, &requests, &mut restarts).await?;
                 }

@@ -143,3 +143,16 @@ async fn every_option_of_the_connection_has_a_variable() {
     }
     assert!(help.contains("process list"), "{help}");
 }
+
+#[tokio::test]
+async fn token_option_is_refused_without_tls_over_a_network() {
+    let ran = Ran::of(
+        &jobwatch(&["get", "db/1", "--token", "sesame", "--server", "http://gateway.test:1"])
+            .output()
+            .await
+            .unwrap(),
+    );
+    assert_eq!(ran.code, Some(2));
+    assert!(ran.err.contains("--token or JOBWATCH_TOKEN: the token would travel unencrypted"), "{}", ran.err);
+    assert!(!ran.err.contains("sesame"), "{}", ran.err);
+}

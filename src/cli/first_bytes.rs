@@ -28,6 +28,9 @@ const MAX_WAIT: Duration = Duration::from_secs(10);
 /// The record types of TLS: alert and handshake.
 const TLS: [u8; 2] = [0x15, 0x16];
 
+const EXPECTS_TLS: &str = "expects TLS, write an https:// URL for --server";
+const SPEAKS_NO_TLS: &str = "does not speak TLS, write an http:// URL for --server";
+
 /// Connects to a gateway. The error is a text in one line.
 pub(super) async fn connect(endpoint: &Endpoint) -> Result<Channel, String> {
     let is_tls = endpoint.uri().scheme_str() == Some("https");
@@ -45,29 +48,35 @@ pub(super) async fn connect(endpoint: &Endpoint) -> Result<Channel, String> {
             Ok::<_, <HttpConnector as Service<Uri>>::Error>(Noticing { inner, noticed })
         }
     });
-    let channel = endpoint.connect_with_connector(connector).await.map_err(|error| explain(&error))?;
+    let channel =
+        endpoint.connect_with_connector(connector).await.map_err(|error| explain(&error, is_tls))?;
     if is_tls {
         return Ok(channel);
     }
     match timeout(MAX_WAIT, first).await {
         Ok(Ok(Some(byte))) if TLS.contains(&byte) => {
-            Err("the server expects TLS; write an https:// URL for --server".to_owned())
+            Err(format!("the server sent an alert; since it {EXPECTS_TLS}"))
         }
         Ok(Ok(Some(b'H'))) => {
             Err("the server answers in HTTP/1.1, not in HTTP/2; check the address and port".to_owned())
         }
-        _ => Ok(channel),
+        Ok(Ok(None) | Err(_)) => {
+            Err(format!("the server closed the connection at once; if it {EXPECTS_TLS}"))
+        }
+        // It has sent SETTINGS, or nothing yet, which the call notices.
+        Ok(Ok(Some(_))) | Err(_) => Ok(channel),
     }
 }
 
 /// The innermost error, in terms of what to change.
-fn explain(error: &dyn Error) -> String {
+fn explain(error: &dyn Error, is_tls: bool) -> String {
     let cause = root_cause(error);
-    if cause.contains("InvalidContentType") {
-        return "the server does not speak TLS; write an http:// URL for --server".to_owned();
+    if is_tls && cause.contains("InvalidContentType") {
+        return format!("the server sent plain text; since it {SPEAKS_NO_TLS}");
     }
-    if cause.contains("tls handshake eof") {
-        return format!("{cause}; if the server does not speak TLS, write an http:// URL for --server");
+    let is_closed = ["tls handshake eof", "Connection reset", "Broken pipe"];
+    if is_tls && is_closed.iter().any(|text| cause.contains(text)) {
+        return format!("{cause}; if the server {SPEAKS_NO_TLS}");
     }
     cause
 }
@@ -93,8 +102,10 @@ impl Read for Noticing {
         let mut buffer = tokio::io::ReadBuf::new(&mut bytes[..length]);
         let stream = Pin::new(self.inner.inner_mut());
         let read = tokio::io::AsyncRead::poll_read(stream, context, &mut buffer);
-        if let Poll::Ready(Ok(())) = &read {
-            cursor.put_slice(buffer.filled());
+        if let Poll::Ready(read) = &read {
+            if read.is_ok() {
+                cursor.put_slice(buffer.filled());
+            }
             if let Some(noticed) = self.noticed.take() {
                 let _ = noticed.send(buffer.filled().first().copied());
             }

@@ -144,6 +144,51 @@ async fn every_option_of_the_connection_has_a_variable() {
     assert!(help.contains("process list"), "{help}");
 }
 
+/// A gateway with or without TLS, and the file of its authority.
+async fn program(with_tls: bool) -> (crate::program::Program, tempfile::TempDir) {
+    let rcgen::CertifiedKey { cert, signing_key } =
+        rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let (ca, key) = (dir.path().join("ca.pem"), dir.path().join("key.pem"));
+    std::fs::write(&ca, cert.pem()).unwrap();
+    std::fs::write(&key, signing_key.serialize_pem()).unwrap();
+    let tls = if with_tls { format!("tls = {{ cert = {ca:?}, key = {key:?} }}") } else { String::new() };
+    let config = format!(
+        "[server]\nlisten = \"127.0.0.1:0\"\n{tls}\n[backends.db]\nvendor = \"kinetica\"\n\
+         base_url = \"http://127.0.0.1:1\"\n"
+    );
+    (crate::program::Program::run(crate::program::command(&config), "info").await, dir)
+}
+
+#[tokio::test]
+async fn plaintext_against_tls_and_tls_against_plaintext_say_so() {
+    let (program, dir) = program(true).await;
+    let port = program.address().rsplit_once(':').unwrap().1.to_owned();
+    let run = async |url: &str| {
+        let mut command = jobwatch(&["watch", "db/1", "db/2", "--server", url]);
+        if url.starts_with("https:") {
+            command.env("JOBWATCH_CA", dir.path().join("ca.pem"));
+        }
+        Ran::of(&guard(command.output()).await.unwrap())
+    };
+    let url = format!("http://localhost:{port}");
+    let ran = run(&url).await;
+    assert_eq!((ran.code, ran.err.lines().count()), (Some(3), 1), "{}", ran.err);
+    assert!(ran.err.starts_with(&format!("error: can't reach a gateway at {url}: ")), "{}", ran.err);
+    assert!(ran.err.ends_with("expects TLS, write an https:// URL for --server\n"), "{}", ran.err);
+
+    let mut command = jobwatch(&["backends", "-o", "name", "--server", &format!("https://localhost:{port}")]);
+    command.env("JOBWATCH_CA", dir.path().join("ca.pem"));
+    let ran = Ran::of(&guard(command.output()).await.unwrap());
+    assert_eq!((ran.code, &*ran.out), (Some(0), "db\n"), "{}", ran.err);
+
+    let (program, _dir) = self::program(false).await;
+    let url = format!("https://{}", program.address());
+    let ran = run(&url).await;
+    assert_eq!(ran.code, Some(3));
+    assert!(ran.err.contains("does not speak TLS, write an http:// URL for --server"), "{}", ran.err);
+}
+
 #[tokio::test]
 async fn token_option_is_refused_without_tls_over_a_network() {
     let ran = Ran::of(

@@ -17,21 +17,28 @@ mod board;
 mod check;
 mod client;
 mod configuration;
+mod connection;
 #[cfg(feature = "demo")]
 mod demo;
 mod download;
 mod exit;
 mod fault;
+mod first_bytes;
 mod get;
 mod healthcheck;
+mod hook;
 mod inspect;
+mod job_list;
 mod json;
+mod output;
 mod packaging;
 mod present;
 mod render;
+mod row;
 mod serve;
 #[cfg(feature = "demo")]
 mod simulate;
+mod text;
 mod token;
 mod watch;
 mod watcher;
@@ -56,9 +63,56 @@ const EXIT_CODES: &str = "Exit codes:
   0    the job succeeded (with several jobs, all of them), or the file is complete
   1    a job ended in another state
   2    wrong usage or configuration
-  3    the call failed
-  4    a job has not ended (get, batch)
+  3    the call failed, or a command of watch --exec
+  4    a job has not ended (get, batch, watch --timeout)
   130  interrupted";
+
+const EXIT_CODES_OF_GET: &str = "Exit codes:
+  0    all jobs have succeeded
+  1    a job ended in another state
+  2    wrong usage
+  3    the call failed, for at least one job
+  4    a job has not ended
+  130  interrupted";
+
+const EXIT_CODES_OF_WATCH: &str = "Exit codes:
+  0    all jobs have succeeded, or have reached a state of --until
+  1    a job ended in another state
+  2    wrong usage
+  3    a watch or a command of --exec failed
+  4    a job has not ended within --timeout
+  130  interrupted";
+
+const EXIT_CODES_OF_CALL: &str = "Exit codes:
+  0    done
+  2    wrong usage
+  3    the call failed
+  130  interrupted";
+
+const EXIT_CODES_OF_DOWNLOAD: &str = "Exit codes:
+  0    the file is complete
+  2    wrong usage
+  3    the download failed
+  130  interrupted";
+
+const EXIT_CODES_OF_CHECK: &str = "Exit codes:
+  0    valid; with --connect, every backend answers
+  2    wrong usage or configuration
+  3    with --connect, a backend does not answer";
+
+const EXIT_CODES_OF_HEALTHCHECK: &str = "Exit codes:
+  0    the gateway accepts calls
+  1    it does not, or can't be reached
+  2    wrong usage";
+
+const EXIT_CODES_OF_SERVER: &str = "Exit codes:
+  0    stopped by a signal
+  2    wrong usage or configuration, or it can't listen
+  130  ended at once by a second signal";
+
+const EXIT_CODES_OF_TOOL: &str = "Exit codes:
+  0    done
+  2    wrong usage or configuration";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -67,39 +121,52 @@ enum Command {
     /// SIGTERM and SIGINT stop it: it is not ready from then on, accepts calls for
     /// server.drain_delay, ends watches after their newest status, and waits at most
     /// server.drain_timeout for other calls. A second signal ends the process at once.
+    #[command(after_help = EXIT_CODES_OF_SERVER)]
     Serve(serve::Args),
     /// Validate a configuration and report every problem.
+    #[command(after_help = EXIT_CODES_OF_CHECK)]
     Check(check::Args),
     /// Show the schema of the configuration, or the configuration in effect.
+    #[command(after_help = EXIT_CODES_OF_TOOL)]
     Config(configuration::Args),
     /// Show the status of jobs.
+    #[command(after_help = EXIT_CODES_OF_GET)]
     Get(client::Query),
     /// Watch jobs until they end.
+    #[command(after_help = EXIT_CODES_OF_WATCH)]
     Watch(watch::Args),
     /// Show the statuses of many jobs with one call.
+    #[command(after_help = EXIT_CODES_OF_GET)]
     Batch(client::Query),
     /// Download one of a job's files, its result or its vendor payload.
+    #[command(after_help = EXIT_CODES_OF_DOWNLOAD)]
     Download(download::Args),
     /// Show the backends of a gateway.
+    #[command(after_help = EXIT_CODES_OF_CALL)]
     Backends(inspect::Backends),
     /// Show the jobs that a gateway polls or retains.
+    #[command(after_help = EXIT_CODES_OF_CALL)]
     Jobs(inspect::Jobs),
     /// Make bearer tokens for callers.
+    #[command(after_help = EXIT_CODES_OF_TOOL)]
     Token(token::Args),
     /// Check that a gateway accepts calls. Exits with 0 or 1.
+    #[command(after_help = EXIT_CODES_OF_HEALTHCHECK)]
     Healthcheck(healthcheck::Args),
     /// Print a completion script for a shell.
+    #[command(after_help = EXIT_CODES_OF_TOOL)]
     Completions(packaging::Completions),
     /// Write manual pages.
     #[command(hide = true)]
+    #[command(after_help = EXIT_CODES_OF_TOOL)]
     Man(packaging::Man),
     /// Run a gateway with simulated vendors and watch their jobs.
     #[cfg(feature = "demo")]
-    #[command(after_long_help = simulate::long_help())]
+    #[command(after_help = EXIT_CODES_OF_SERVER, after_long_help = simulate::long_help() + "\n" + EXIT_CODES_OF_SERVER)]
     Demo(demo::Args),
     /// Run one simulated vendor to develop a client against.
     #[cfg(feature = "demo")]
-    #[command(after_long_help = simulate::long_help())]
+    #[command(after_help = EXIT_CODES_OF_SERVER, after_long_help = simulate::long_help() + "\n" + EXIT_CODES_OF_SERVER)]
     Simulate(simulate::Args),
 }
 

@@ -1,11 +1,14 @@
 //! `jobwatch batch`: the statuses of many jobs with one call.
 
+use std::io;
+
 use tonic::Status;
 
 use super::{
     client::{Jobs, Query},
     exit::{Exit, Failure},
-    get, json,
+    output::{Printer, Style},
+    render::{self, Paint, name},
 };
 use crate::proto::v1::{BatchGetStatusesRequest, JobStatusResult, job_status_result::Outcome};
 
@@ -18,33 +21,38 @@ pub(super) async fn run(query: Query) -> Result<Exit, Failure> {
         wait: query.freshness.wait(),
     };
     let mut client = query.client().await?;
+    let mut printer = query.jobs.output.printer();
     let results = match client.batch_get_statuses(request).await {
         Ok(response) => response.into_inner().results,
         Err(status) => {
-            query.jobs.report_failure(None, &status)?;
+            query.jobs.report_failure(&mut printer, None, &status)?;
+            printer.finish()?;
             return Ok(Exit::Failed);
         }
     };
     let mut exit = Exit::Succeeded;
-    for (n, result) in results.into_iter().enumerate() {
-        query.jobs.separate(n)?;
-        exit = exit.max(show(result, &query.jobs)?);
+    for result in &results {
+        exit = exit.max(show(result, &query.jobs, &mut printer)?);
     }
+    printer.finish()?;
     Ok(exit)
 }
 
-fn show(result: JobStatusResult, jobs: &Jobs) -> Result<Exit, Failure> {
-    if !jobs.is_text() {
-        json::print("JobStatusResult", &result)?;
-        return Ok(match &result.outcome {
-            Some(Outcome::Status(status)) => Exit::of(status),
-            Some(Outcome::Error(_)) | None => Exit::Failed,
-        });
-    }
-    let element = match result.outcome {
-        Some(Outcome::Status(status)) => Ok(status),
-        Some(Outcome::Error(error)) => Err(Status::from(&error)),
-        None => Err(Status::internal("the gateway's element holds neither status nor error")),
+fn show(result: &JobStatusResult, jobs: &Jobs, printer: &mut Printer) -> io::Result<Exit> {
+    let job = result.job.clone().unwrap_or_default();
+    let failed = match &result.outcome {
+        Some(Outcome::Status(status)) => {
+            let text = || render::details(status, Paint::stdout());
+            printer.print(("JobStatusResult", result), Some(&name(&job)), text)?;
+            return Ok(Exit::of(status));
+        }
+        Some(Outcome::Error(error)) => Status::from(error),
+        None => Status::internal("the gateway's element holds neither status nor error"),
     };
-    Ok(get::show(&result.job.unwrap_or_default(), &element, jobs)?)
+    if let Style::Lines(_) | Style::Document = jobs.output.style() {
+        printer.print(("JobStatusResult", result), None, String::new)?;
+    } else {
+        jobs.report_failure(printer, Some(&job), &failed)?;
+    }
+    Ok(Exit::Failed)
 }

@@ -13,11 +13,11 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    board::Row,
-    client::Connection,
+    connection::Connection,
     exit::{Exit, Failure},
-    present::{Format, present},
-    render::{Paint, name},
+    present::{Format, Presentation},
+    render::{Paint, name, shell_word},
+    row::Row,
     serve::signalled,
     simulate,
     watcher::Watcher,
@@ -83,15 +83,14 @@ impl Args {
         out.flush()?;
 
         let now = Timestamp::now();
-        let mut rows: Vec<_> =
-            jobs.iter().map(|job| Row::new(&name(&reference(job)), job.title, now)).collect();
+        let mut rows: Vec<_> = jobs.iter().map(|job| Row::new(&reference(job), job.title, now)).collect();
         let requests = jobs
             .iter()
             .map(|job| WatchJobRequest { job: Some(reference(job)), ..Default::default() })
             .collect();
-        let watcher = Watcher::start(&client, requests, Duration::from_secs(30));
-        let format = if out.is_terminal() { Format::Board } else { Format::Log };
-        let exit = present(watcher, &mut rows, format).await?;
+        let watcher = Watcher::start(&client, requests, Vec::new(), Duration::from_secs(30));
+        let format = if out.is_terminal() && Paint::allowed() { Format::Board } else { Format::Log };
+        let exit = Presentation::of(format).run(watcher, &mut rows).await?;
         if !self.exit_when_done {
             writeln!(out, "\nAll jobs have ended. The gateway runs until you press Ctrl-C.")?;
             std::future::pending::<()>().await;
@@ -152,6 +151,10 @@ fn introduction(address: SocketAddr, jobs: &[DemoJob], urls: &[(&str, String)], 
         "{} listens on {address}, with simulated vendors behind it: {backends}.\n\nPaste into another terminal:\n\n",
         paint.bold("jobwatch"),
     );
+    for line in commands(address, &one_each) {
+        text = text + "  " + &paint.cyan(&line) + "\n";
+    }
+    text += "\nThe same without jobwatch, such as with grpcurl:\n\n";
     for line in grpcurl(address, &one_each) {
         text = text + "  " + &paint.cyan(&line) + "\n";
     }
@@ -167,24 +170,64 @@ fn introduction(address: SocketAddr, jobs: &[DemoJob], urls: &[(&str, String)], 
     text
 }
 
+/// Commands of this program, in lines that fit 80 columns.
+fn commands(address: SocketAddr, jobs: &[&DemoJob]) -> Vec<String> {
+    let mut lines = Vec::new();
+    if address != SocketAddr::from(LISTEN) {
+        lines.push(format!("export JOBWATCH_SERVER={address}"));
+    }
+    let argument = |job: &DemoJob| {
+        let tag = job.tag.as_ref().map(|tag| format!(" --tag {}", shell_word(tag))).unwrap_or_default();
+        shell_word(&name(&reference(job))) + &tag
+    };
+    lines.push("jobwatch backends".to_owned());
+    if let (Some(first), Some(last)) = (jobs.first(), jobs.last()) {
+        lines.extend(folded(&["jobwatch get", &argument(first)]));
+        lines.extend(folded(&["jobwatch watch", &argument(last)]));
+        let untagged = jobs.iter().filter(|job| job.tag.is_none());
+        let names: Vec<_> = untagged.map(|job| argument(job)).collect();
+        let batch: Vec<_> =
+            std::iter::once("jobwatch batch").chain(names.iter().map(String::as_str)).collect();
+        lines.extend(folded(&batch));
+    }
+    lines
+}
+
+/// One command, continued on further lines where a part would exceed 80 columns with the
+/// indentation of the introduction.
+fn folded(parts: &[&str]) -> Vec<String> {
+    const WIDTH: usize = 76;
+    let mut lines: Vec<String> = Vec::new();
+    for part in parts {
+        match lines.last_mut() {
+            Some(line) if line.len() + 1 + part.len() <= WIDTH => *line = format!("{line} {part}"),
+            Some(line) => {
+                line.push_str(" \\");
+                lines.push(format!("  {part}"));
+            }
+            None => lines.push((*part).to_owned()),
+        }
+    }
+    lines
+}
+
 fn grpcurl(address: SocketAddr, jobs: &[&DemoJob]) -> Vec<String> {
     let as_json = |job: &DemoJob| match &job.tag {
         None => json!({ "backend": job.backend, "job_id": job.id }),
         Some(tag) => json!({ "backend": job.backend, "job_id": job.id, "job_tag": tag }),
     };
-    let call = |method: &str, request: &Value| {
-        let request = request.to_string().replace('\'', r"'\''");
-        format!("grpcurl -plaintext -d '{request}' {address} {SERVICE}/{method}")
-    };
     let mut lines = vec![
         format!("grpcurl -plaintext {address} list"),
         format!("grpcurl -plaintext {address} describe {SERVICE}"),
     ];
+    let mut call = |method: &str, request: &Value| {
+        let request = request.to_string().replace('\'', r"'\''");
+        let (data, method) = (format!("-d '{request}'"), format!("{SERVICE}/{method}"));
+        lines.extend(folded(&["grpcurl -plaintext", &data, &address.to_string(), &method]));
+    };
     if let (Some(first), Some(last)) = (jobs.first(), jobs.last()) {
-        lines.push(call("GetJobStatus", &json!({ "job": as_json(first) })));
-        let all: Vec<_> = jobs.iter().map(|job| as_json(job)).collect();
-        lines.push(call("BatchGetStatuses", &json!({ "jobs": all })));
-        lines.push(call("WatchJob", &json!({ "job": as_json(last) })));
+        call("GetJobStatus", &json!({ "job": as_json(first) }));
+        call("WatchJob", &json!({ "job": as_json(last) }));
     }
     lines
 }
@@ -198,19 +241,49 @@ mod tests {
     }
 
     #[test]
-    fn grpcurl_command_is_quoted_for_the_shell() {
+    fn commands_are_quoted_for_the_shell() {
         let jobs = [job("immuta", "it's", None), job("kinetica", "7", Some("t"))];
         let jobs: Vec<_> = jobs.iter().collect();
+        assert_eq!(
+            commands(LISTEN.into(), &jobs),
+            [
+                "jobwatch backends",
+                r"jobwatch get 'immuta/it'\''s'",
+                "jobwatch watch kinetica/7 --tag t",
+                r"jobwatch batch 'immuta/it'\''s'",
+            ]
+        );
         assert_eq!(
             grpcurl(LISTEN.into(), &jobs),
             [
                 r"grpcurl -plaintext 127.0.0.1:50051 list",
                 r"grpcurl -plaintext 127.0.0.1:50051 describe jobwatch.v1.JobStatusService",
-                r#"grpcurl -plaintext -d '{"job":{"backend":"immuta","job_id":"it'\''s"}}' 127.0.0.1:50051 jobwatch.v1.JobStatusService/GetJobStatus"#,
-                r#"grpcurl -plaintext -d '{"jobs":[{"backend":"immuta","job_id":"it'\''s"},{"backend":"kinetica","job_id":"7","job_tag":"t"}]}' 127.0.0.1:50051 jobwatch.v1.JobStatusService/BatchGetStatuses"#,
-                r#"grpcurl -plaintext -d '{"job":{"backend":"kinetica","job_id":"7","job_tag":"t"}}' 127.0.0.1:50051 jobwatch.v1.JobStatusService/WatchJob"#,
+                r#"grpcurl -plaintext -d '{"job":{"backend":"immuta","job_id":"it'\''s"}}' \"#,
+                r"  127.0.0.1:50051 jobwatch.v1.JobStatusService/GetJobStatus",
+                r"grpcurl -plaintext \",
+                r#"  -d '{"job":{"backend":"kinetica","job_id":"7","job_tag":"t"}}' 127.0.0.1:50051 \"#,
+                r"  jobwatch.v1.JobStatusService/WatchJob",
             ]
         );
+    }
+
+    #[test]
+    fn introduction_fits_80_columns_and_begins_with_jobwatch_commands() {
+        let uuid = "cefb58a0-cd71-11ec-8e29-81c20d280994";
+        let datasaur = format!("AutoLabelQueue:{uuid}");
+        let jobs = [
+            job("immuta", uuid, None),
+            job("kinetica", "4611686018427387907", Some("nightly-2024-orders")),
+            job("datasaur", &datasaur, None),
+        ];
+        let address = "127.0.0.1:43210".parse().unwrap();
+        let text =
+            introduction(address, &jobs, &[("immuta", "http://127.0.0.1:43211".to_owned())], Paint::NONE);
+        for line in text.lines() {
+            assert!(line.chars().count() <= 80, "{line}");
+        }
+        assert!(text.find("  jobwatch get").unwrap() < text.find("  grpcurl").unwrap(), "{text}");
+        assert!(text.contains("\n  export JOBWATCH_SERVER=127.0.0.1:43210\n"), "{text}");
     }
 
     #[test]

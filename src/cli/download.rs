@@ -14,10 +14,12 @@ use tokio::time::sleep;
 use tonic::Status;
 
 use super::{
-    client::{Client, Connection, parse_job},
+    connection::{Client, Connection},
     exit::{Exit, Failure},
     fault,
-    render::{Paint, RESULT, VENDOR_PAYLOAD, name, one_line},
+    job_list::parse_job,
+    render::{Paint, RESULT, VENDOR_PAYLOAD, name},
+    text::one_line,
     watcher,
 };
 use crate::proto::v1::{ArtifactInfo, DownloadArtifactRequest, JobRef};

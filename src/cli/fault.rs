@@ -5,7 +5,7 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-use super::render::{Paint, one_line};
+use super::{render::Paint, text::one_line};
 
 /// Renders code, message, reason and advice in several lines, each with a line break.
 pub(super) fn render(subject: &str, status: &Status, paint: Paint) -> String {

@@ -1,15 +1,16 @@
 //! `jobwatch get`: one concurrent call for each job.
 
-use std::io::{self, Write};
+use std::io;
 
 use futures_util::{StreamExt, stream};
 use tonic::Status;
 
 use super::{
-    client::{Client, Jobs, Query},
+    client::{Jobs, Query},
+    connection::Client,
     exit::{Exit, Failure},
-    json,
-    render::{self, Paint},
+    output::Printer,
+    render::{self, Paint, name},
 };
 use crate::proto::v1::{GetJobStatusRequest, JobRef, JobStatus};
 
@@ -32,12 +33,11 @@ pub(super) async fn run(query: Query) -> Result<Exit, Failure> {
         })
         .buffered(MAX_CALLS);
     let mut exit = Exit::Succeeded;
-    let mut shown = 0;
+    let mut printer = query.jobs.output.printer();
     while let Some((job, result)) = results.next().await {
-        query.jobs.separate(shown)?;
-        shown += 1;
-        exit = exit.max(show(&job, &result, &query.jobs)?);
+        exit = exit.max(show(&job, &result, &query.jobs, &mut printer)?);
     }
+    printer.finish()?;
     Ok(exit)
 }
 
@@ -54,15 +54,18 @@ async fn call(
 }
 
 /// Prints the result for one job.
-pub(super) fn show(job: &JobRef, result: &Result<JobStatus, Status>, jobs: &Jobs) -> io::Result<Exit> {
+fn show(
+    job: &JobRef,
+    result: &Result<JobStatus, Status>,
+    jobs: &Jobs,
+    printer: &mut Printer,
+) -> io::Result<Exit> {
     match result {
-        Ok(status) if jobs.is_text() => {
-            let mut out = io::stdout().lock();
-            out.write_all(render::details(status, Paint::stdout()).as_bytes())?;
-            out.flush()?;
+        Ok(status) => {
+            let text = || render::details(status, Paint::stdout());
+            printer.print(("JobStatus", status), Some(&name(job)), text)?;
             Ok(Exit::of(status))
         }
-        Ok(status) => json::print("JobStatus", status).map(|()| Exit::of(status)),
-        Err(status) => jobs.report_failure(Some(job), status).map(|()| Exit::Failed),
+        Err(status) => jobs.report_failure(printer, Some(job), status).map(|()| Exit::Failed),
     }
 }

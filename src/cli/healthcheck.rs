@@ -9,7 +9,8 @@ use tonic_health::pb::{
 };
 
 use super::{
-    client::{Connection, duration},
+    client::duration,
+    connection::Connection,
     exit::{Exit, Failure},
 };
 

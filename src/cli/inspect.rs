@@ -1,15 +1,15 @@
 //! `jobwatch backends` and `jobwatch jobs`: what a gateway polls, for operators.
 
-use std::io::{self, IsTerminal, Write};
-
 use jiff::{SignedDuration, Timestamp};
 use tonic::Status;
 
 use super::{
-    client::Connection,
+    connection::Connection,
     exit::{Exit, Failure},
     fault, json,
-    render::{self, Paint, one_line, word},
+    output::{Output, Style},
+    render::{self, Paint, word},
+    text::{columns, one_line, padded},
 };
 use crate::proto::v1::{Backend, BackendHealth, InspectedJob, ListBackendsRequest, ListJobsRequest};
 
@@ -37,20 +37,6 @@ pub(super) struct Jobs {
     connection: Connection,
 }
 
-/// The format of the output.
-#[derive(Clone, Copy, Debug, clap::Args)]
-struct Output {
-    /// Print one proto-JSON object per line. The default without a terminal.
-    #[arg(long)]
-    json: bool,
-}
-
-impl Output {
-    fn is_text(self) -> bool {
-        !self.json && io::stdout().is_terminal()
-    }
-}
-
 impl Backends {
     pub(super) async fn run(self) -> Result<Exit, Failure> {
         let mut client = self.connection.open().await?;
@@ -58,11 +44,15 @@ impl Backends {
             Ok(response) => response.into_inner().backends,
             Err(status) => return Ok(report("backends", &status)),
         };
-        if !self.output.is_text() {
-            backends.iter().try_for_each(|backend| json::print("Backend", backend))?;
-            return Ok(Exit::Succeeded);
+        if self.output.style() == Style::Text {
+            return write(&backends_table(&backends, Timestamp::now()));
         }
-        write(&backends_table(&backends, Timestamp::now()))
+        let mut printer = self.output.printer();
+        for backend in &backends {
+            printer.print(("Backend", backend), Some(&backend.name), String::new)?;
+        }
+        printer.finish()?;
+        Ok(Exit::Succeeded)
     }
 }
 
@@ -71,24 +61,33 @@ impl Jobs {
         let mut client = self.connection.open().await?;
         let mut page_token = String::new();
         let mut rows = vec![JOBS_HEAD.map(str::to_owned).to_vec()];
+        let is_text = self.output.style() == Style::Text;
+        let mut printer = self.output.printer();
         loop {
             let request = ListJobsRequest { backend: self.backend.clone(), page_size: 1000, page_token };
             let page = match client.list_jobs(request).await {
                 Ok(response) => response.into_inner(),
                 Err(status) => return Ok(report("jobs", &status)),
             };
-            if self.output.is_text() {
-                let now = Timestamp::now();
-                rows.extend(page.jobs.iter().map(|job| job_row(job, now)));
-            } else {
-                page.jobs.iter().try_for_each(|job| json::print("InspectedJob", job))?;
+            let now = Timestamp::now();
+            for job in &page.jobs {
+                if is_text {
+                    rows.push(job_row(job, now));
+                } else {
+                    let name = job.job.as_ref().map(render::name).unwrap_or_default();
+                    printer.print(("InspectedJob", job), Some(&name), String::new)?;
+                }
             }
             if page.next_page_token.is_empty() {
                 break;
             }
             page_token = page.next_page_token;
         }
-        if self.output.is_text() { write(&aligned(&rows)) } else { Ok(Exit::Succeeded) }
+        if is_text {
+            return write(&aligned(&rows));
+        }
+        printer.finish()?;
+        Ok(Exit::Succeeded)
     }
 }
 
@@ -98,9 +97,7 @@ fn report(subject: &str, status: &Status) -> Exit {
 }
 
 fn write(text: &str) -> Result<Exit, Failure> {
-    let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    out.flush()?;
+    json::write(text)?;
     Ok(Exit::Succeeded)
 }
 
@@ -144,7 +141,7 @@ fn backends_table(backends: &[Backend], now: Timestamp) -> String {
 fn job_row(job: &InspectedJob, now: Timestamp) -> Vec<String> {
     let next = render::time(job.next_poll_time.as_ref()).map(|next| short(next.duration_since(now)));
     vec![
-        job.job.as_ref().map(render::name).unwrap_or_default(),
+        job.job.as_ref().map(|job| one_line(&render::name(job))).unwrap_or_default(),
         job.state.map_or("-", |_| word(job.state())).to_owned(),
         job.subscribers.to_string(),
         age(job.last_poll_time.as_ref(), now),
@@ -173,15 +170,15 @@ fn short(duration: SignedDuration) -> String {
 
 /// Rows of equally wide columns.
 fn aligned(rows: &[Vec<String>]) -> String {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
+    let count = rows.iter().map(Vec::len).max().unwrap_or_default();
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column));
-        cells.map(|cell| cell.chars().count()).max().unwrap_or_default()
+        cells.map(|cell| columns(cell)).max().unwrap_or_default()
     };
-    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let widths: Vec<usize> = (0..count).map(width).collect();
     let mut text = String::new();
     for row in rows {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        let cells = row.iter().zip(&widths).map(|(cell, width)| padded(cell, *width));
         text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
         text.push('\n');
     }

@@ -6,85 +6,214 @@ use std::{
 };
 
 use jiff::Timestamp;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tonic::Status;
 
 use super::{
-    board::{Board, Row, name_width},
+    board::Board,
     exit::Exit,
-    fault, json,
-    render::{Paint, one_line},
+    fault,
+    hook::{HookEnd, Hooks},
+    json::{self, Data},
+    render::{Paint, name},
+    row::{Row, Trouble, longest_name},
+    text::one_line,
     watcher::{Update, Watcher},
 };
-use crate::proto::v1::{Interruption, WatchJobResponse, watch_job_response::Event};
+use crate::proto::v1::{Interruption, JobState, WatchJobResponse, watch_job_response::Event};
 
 /// The output's format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
-    /// Every response except heartbeats as proto-JSON, for programs.
-    Json,
+    /// Every response as proto-JSON, for programs.
+    Json(Data),
     /// Rows that change in place, on a terminal.
     Board,
-    /// A line of text for each change, in a file or a pipe.
-    #[cfg_attr(not(feature = "demo"), allow(dead_code))]
+    /// A line of text for each change, in a file, in a pipe, and on a terminal that can't
+    /// move its cursor.
     Log,
+    /// The name of each job when it has ended.
+    Names,
+    /// Nothing; the caller prints the last statuses.
+    Silent,
 }
 
-/// Updates the rows until all watches have ended. Returns the worst exit code.
-pub(super) async fn present(mut watcher: Watcher, rows: &mut [Row], format: Format) -> io::Result<Exit> {
-    let mut board = (format == Format::Board).then(Board::new);
-    let mut ticks = interval(Duration::from_millis(100));
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    let mut tick = 0;
-    let width = name_width(rows, usize::MAX);
-    loop {
-        tokio::select! {
-            update = watcher.next() => match update {
-                Some((at, update)) => {
-                    let before = headline(&rows[at]);
-                    apply(&mut rows[at], update, format)?;
-                    if format == Format::Log && headline(&rows[at]) != before {
-                        log(&rows[at], width)?;
+/// How to present watches, and when to stop.
+#[derive(Debug)]
+pub(super) struct Presentation {
+    pub(super) format: Format,
+    /// Whether errors are objects on standard output.
+    pub(super) json_errors: bool,
+    /// States that end a watch with success.
+    pub(super) until: Vec<JobState>,
+    /// When to stop waiting.
+    pub(super) timeout: Option<Duration>,
+    /// What to run when a job has ended.
+    pub(super) hooks: Option<Hooks>,
+}
+
+impl Presentation {
+    /// Without any options.
+    pub(super) fn of(format: Format) -> Self {
+        Self { format, json_errors: false, until: Vec::new(), timeout: None, hooks: None }
+    }
+
+    /// Updates the rows until all watches have ended. Returns the worst exit code.
+    pub(super) async fn run(mut self, mut watcher: Watcher, rows: &mut [Row]) -> io::Result<Exit> {
+        let mut board = (self.format == Format::Board).then(Board::new);
+        let mut ticks = interval(Duration::from_millis(100));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut tick = 0;
+        let end = self.timeout.map(|timeout| Instant::now() + timeout);
+        let mut hooks_failed = false;
+        let mut is_watching = true;
+        while is_watching || self.hooks.as_ref().is_some_and(|hooks| !hooks.is_idle()) {
+            let hook_end = async {
+                match &mut self.hooks {
+                    Some(hooks) => hooks.ended().await,
+                    None => std::future::pending().await,
+                }
+            };
+            let is_late = async {
+                match end {
+                    Some(end) => sleep_until(end).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                update = watcher.next(), if is_watching => match update {
+                    Some(update) => self.apply(update, rows)?,
+                    None => is_watching = false,
+                },
+                HookEnd { text, is_success } = hook_end => {
+                    hooks_failed |= !is_success;
+                    match &mut board {
+                        Some(board) => board.note(&super::text::clean_lines(&text)),
+                        None => eprint!("{text}"),
                     }
                 }
-                None => break,
-            },
-            _ = ticks.tick(), if board.is_some() => {
-                tick += 1;
-                if let Some(board) = &mut board {
-                    board.draw(rows, tick)?;
+                () = is_late, if is_watching => {
+                    is_watching = false;
+                    let open = rows.iter().filter(|row| !row.ended).count();
+                    let text = format!("timeout: {open} of {} jobs have not ended\n", rows.len());
+                    match &mut board {
+                        Some(board) => board.note(&text),
+                        None => eprint!("{text}"),
+                    }
+                }
+                _ = ticks.tick(), if board.is_some() => {
+                    tick += 1;
+                    if let Some(board) = &mut board {
+                        board.draw(rows, tick)?;
+                    }
                 }
             }
         }
+        match board {
+            // What follows includes the row of a single job.
+            Some(board) if rows.len() == 1 => board.clear()?,
+            Some(mut board) => board.draw(rows, 0)?,
+            None => {}
+        }
+        let exit = rows.iter().map(|row| row.exit(&self.until)).max().unwrap_or(Exit::Succeeded);
+        Ok(if hooks_failed { exit.max(Exit::Failed) } else { exit })
     }
-    match board {
-        // The details of a single job are printed next and include its row.
-        Some(board) if rows.len() == 1 => board.clear(),
-        Some(mut board) => board.draw(rows, 0)?,
-        None => {}
+
+    fn apply(&mut self, update: Update, rows: &mut [Row]) -> io::Result<()> {
+        let width = longest_name(rows);
+        match update {
+            Update::Response(at, response) => {
+                if let Format::Json(data) = self.format {
+                    json::print_event(&rows[at].job, &response, data)?;
+                }
+                let before = headline(&rows[at]);
+                apply_response(&mut rows[at], *response);
+                if self.format == Format::Log && headline(&rows[at]) != before {
+                    log(&rows[at], width)?;
+                }
+            }
+            Update::Disconnected { cause, retry_in } => {
+                let open = || rows.iter().filter(|row| !row.ended);
+                let subject = subject(open());
+                self.report_lost(&subject, &cause, retry_in);
+                let trouble = lost(&cause, retry_in);
+                for row in rows.iter_mut().filter(|row| !row.ended) {
+                    row.trouble = Some(trouble.clone());
+                }
+            }
+            Update::Restarting { at, cause, retry_in } => {
+                self.report_lost(&rows[at].name, &cause, retry_in);
+                rows[at].trouble = Some(lost(&cause, retry_in));
+            }
+            Update::Reconnected => {
+                if self.notes_on_stderr() {
+                    eprintln!("{}: connected again", subject(rows.iter().filter(|row| !row.ended)));
+                }
+                for row in rows.iter_mut() {
+                    row.trouble.take_if(|trouble| trouble.is_connection);
+                }
+            }
+            Update::Ended(at, end) => {
+                let row = &mut rows[at];
+                (row.trouble, row.ended, row.failed) = (None, true, end.err().map(|status| *status));
+                self.report_end(row)?;
+                if let Some(hooks) = &mut self.hooks {
+                    hooks.start(row);
+                }
+            }
+        }
+        Ok(())
     }
-    Ok(rows.iter().map(exit).max().unwrap_or(Exit::Succeeded))
+
+    /// Whether the state of the connection goes to standard error: a board shows it itself.
+    fn notes_on_stderr(&self) -> bool {
+        self.format != Format::Board || !io::stderr().is_terminal()
+    }
+
+    fn report_lost(&self, subject: &str, cause: &str, retry_in: Duration) {
+        if self.notes_on_stderr() {
+            let retry_in = fault::seconds(retry_in);
+            eprintln!("{subject}: connection lost; trying again in {retry_in} ({})", one_line(cause));
+        }
+    }
+
+    /// Prints what a job ended with, unless the board has it in its history.
+    fn report_end(&self, row: &Row) -> io::Result<()> {
+        match (&row.failed, self.format) {
+            (None, Format::Names) => {
+                let mut out = io::stdout().lock();
+                writeln!(out, "{}", name(&row.job))?;
+                out.flush()
+            }
+            // A board notes every end in its history, or is followed by that of its only job.
+            (None, _) | (Some(_), Format::Silent | Format::Board) => Ok(()),
+            (Some(status), _) => report_failure(self.json_errors, Some(row), status),
+        }
+    }
 }
 
-fn apply(row: &mut Row, update: Update, format: Format) -> io::Result<()> {
-    match update {
-        Update::Response(response) => {
-            let heartbeat = matches!(response.event, Some(Event::Heartbeat(_)));
-            if format == Format::Json && !heartbeat {
-                json::print("WatchJobResponse", &*response)?;
-            }
-            apply_response(row, *response);
-        }
-        Update::Disconnected { cause, retry_in } => {
-            let trouble = format!("connection lost; trying again in {}", fault::seconds(retry_in));
-            if format != Format::Board || !io::stderr().is_terminal() {
-                eprintln!("{}: {trouble} ({})", row.name, one_line(&cause));
-            }
-            row.trouble = Some(trouble);
-        }
-        Update::Ended(Ok(())) => row.trouble = None,
-        Update::Ended(Err(status)) => row.failed = Some(*status),
+/// Reports a failed watch: as text on stderr, or as an object on stdout.
+pub(super) fn report_failure(as_json: bool, row: Option<&Row>, status: &Status) -> io::Result<()> {
+    if as_json {
+        return json::print_failure(row.map(|row| &row.job), status);
     }
+    let subject = row.map_or("watch", |row| &row.name);
+    eprint!("{}", fault::render(subject, status, Paint::stderr()));
     Ok(())
+}
+
+/// The name of one job, or the number of several.
+fn subject<'a>(open: impl Iterator<Item = &'a Row>) -> String {
+    let open: Vec<_> = open.collect();
+    match &open[..] {
+        [row] => row.name.clone(),
+        rows => format!("{} jobs", rows.len()),
+    }
+}
+
+fn lost(cause: &str, retry_in: Duration) -> Trouble {
+    let retry_at = Timestamp::now().checked_add(retry_in).ok();
+    Trouble { is_connection: true, cause: one_line(cause), retry_at }
 }
 
 fn apply_response(row: &mut Row, response: WatchJobResponse) {
@@ -93,33 +222,31 @@ fn apply_response(row: &mut Row, response: WatchJobResponse) {
             row.status = Some(status);
             row.trouble = None;
         }
-        Some(Event::Interruption(Interruption { cause, observe_time: _, retry_time: _ })) => {
+        Some(Event::Interruption(Interruption { cause, observe_time: _, retry_time })) => {
             let cause = tonic::Status::from(&cause.unwrap_or_default());
-            row.trouble = Some(format!("{}: {}", fault::code(cause.code()), one_line(cause.message())));
+            let cause = format!("{}: {}", fault::code(cause.code()), one_line(cause.message()));
+            let retry_at = super::render::time(retry_time.as_ref());
+            row.trouble = Some(Trouble { is_connection: false, cause, retry_at });
         }
-        // A heartbeat shows that the connection is back, but not that the vendor is.
-        Some(Event::Heartbeat(_)) | None => {}
+        // The gateway repeats an interruption that lasts, so a heartbeat means that the
+        // vendor answers.
+        Some(Event::Heartbeat(_)) => row.trouble = None,
+        None => {}
     }
 }
 
-fn exit(row: &Row) -> Exit {
-    match (&row.failed, &row.status) {
-        (None, Some(status)) => Exit::of(status),
-        _ => Exit::Failed,
-    }
-}
-
-/// The parts of a row whose change is logged. The percentage is not one of them.
+/// The parts of a row whose change is logged. The percentage is not one of them, nor is the
+/// connection, whose loss is logged once for all jobs.
 fn headline(row: &Row) -> impl PartialEq + use<> {
     let status = row.status.as_ref();
     let step =
         status.and_then(|status| status.progress.as_ref()).map(|progress| progress.current_step.clone());
-    let failed = row.failed.as_ref().map(tonic::Status::code);
-    (status.map(|status| status.state), step, row.trouble.clone(), failed)
+    let trouble = row.trouble.as_ref().filter(|trouble| !trouble.is_connection);
+    (status.map(|status| status.state), step, trouble.map(|trouble| trouble.cause.clone()))
 }
 
 fn log(row: &Row, width: usize) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    writeln!(out, "{}", row.line(width, Timestamp::now(), None, Paint::stdout()))?;
+    writeln!(out, "{}", row.log_line(width, Timestamp::now(), Paint::stdout()))?;
     out.flush()
 }

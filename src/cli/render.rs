@@ -8,6 +8,7 @@ use std::{
 use indicatif::DecimalBytes;
 use jiff::{SignedDuration, Timestamp};
 
+use super::text::{clean, columns, one_line, padded};
 use crate::proto::v1::{Artifact, JobRef, JobResult, JobState, JobStatus, Progress};
 
 /// The artifact ids of a job's result and its vendor payload, see `DownloadArtifactRequest`.
@@ -24,7 +25,6 @@ pub(super) struct Paint(bool);
 
 impl Paint {
     /// No colours at all.
-    #[cfg(test)]
     pub(super) const NONE: Self = Self(false);
 
     pub(super) fn stdout() -> Self {
@@ -35,8 +35,8 @@ impl Paint {
         Self(io::stderr().is_terminal() && Self::allowed())
     }
 
-    /// See <https://no-color.org>.
-    fn allowed() -> bool {
+    /// Whether the terminal may be sent more than plain lines; see <https://no-color.org>.
+    pub(super) fn allowed() -> bool {
         std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
             && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
     }
@@ -94,6 +94,14 @@ pub(super) fn word(state: JobState) -> &'static str {
     }
 }
 
+/// The state in one word; of a state that this version does not know, the vendor's word.
+pub(super) fn state_word(status: &JobStatus) -> String {
+    match (status.state(), one_line(&status.vendor_state)) {
+        (JobState::Unspecified, vendor_state) if !vendor_state.is_empty() => vendor_state,
+        (state, _) => word(state).to_owned(),
+    }
+}
+
 /// One sign for the state, one column wide.
 pub(super) fn sign(state: JobState) -> &'static str {
     match state {
@@ -106,12 +114,6 @@ pub(super) fn sign(state: JobState) -> &'static str {
         JobState::Pending => "·",
         JobState::Unspecified => "?",
     }
-}
-
-/// A vendor's text in one line, without control characters.
-pub(super) fn one_line(text: &str) -> String {
-    let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    clean.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// A duration as `h:mm:ss` or `m:ss`.
@@ -165,7 +167,7 @@ fn download_command(job: &str, artifact_id: &str) -> String {
 }
 
 /// A word for a POSIX shell, quoted if necessary.
-fn shell_word(word: &str) -> String {
+pub(super) fn shell_word(word: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/-_.:@%+=,".contains(c);
     if word.chars().all(is_plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
 }
@@ -180,9 +182,9 @@ pub(super) fn join(parts: &[&str]) -> String {
 pub(super) fn details(status: &JobStatus, paint: Paint) -> String {
     let job = status.job.as_ref().map(name).unwrap_or_default();
     let state = status.state();
-    let head = paint.state(state, &format!("{} {}", sign(state), word(state)));
+    let head = paint.state(state, &format!("{} {}", sign(state), state_word(status)));
     let mut block = Block { text: format!("{head}  {}", paint.bold(&one_line(&job))), paint };
-    if status.vendor_state != word(state) {
+    if one_line(&status.vendor_state) != state_word(status) {
         block.text += &paint.dim(&format!("  {}", one_line(&status.vendor_state)));
     }
     block.text.push('\n');
@@ -216,13 +218,13 @@ pub(super) fn details(status: &JobStatus, paint: Paint) -> String {
         }
     }
     let ids = || status.artifacts.iter().map(|artifact| one_line(&artifact.artifact_id));
-    let width = ids().map(|id| id.chars().count()).max().unwrap_or(0);
+    let width = ids().map(|id| columns(&id)).max().unwrap_or(0);
     // `jobwatch download` takes the id; Claret's contains category and name.
     for (n, (id, Artifact { artifact_id: _, category: _, file_name: _, vendor_uri })) in
         ids().zip(&status.artifacts).enumerate()
     {
         let label = if n == 0 { "files" } else { "" };
-        block.row(label, &format!("{id:width$}  {}", paint.dim(&one_line(vendor_uri))));
+        block.row(label, &format!("{}  {}", padded(&id, width), paint.dim(&one_line(vendor_uri))));
     }
     block.preview("payload", &status.vendor_payload);
     if status.vendor_payload_omitted {
@@ -248,8 +250,7 @@ impl Block {
 
     fn lines(&mut self, label: &str, text: &str, paint: impl Fn(&str) -> String) {
         for (n, line) in text.lines().filter(|line| !line.trim().is_empty()).take(PREVIEW_LINES).enumerate() {
-            let line: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-            self.row(if n == 0 { label } else { "" }, &paint(&line));
+            self.row(if n == 0 { label } else { "" }, &paint(&clean(line)));
         }
     }
 
@@ -265,7 +266,7 @@ impl Block {
         let start: String = text.chars().take(PREVIEW_CHARS).collect();
         self.lines(label, &start, str::to_owned);
         if start.len() < text.len() || text.lines().count() > PREVIEW_LINES {
-            let rest = format!("… {} bytes in all; --json shows them", text.len());
+            let rest = format!("… {} bytes in all; -o jsonl shows them", text.len());
             self.row("", &self.paint.dim(&rest));
         }
     }
@@ -385,7 +386,7 @@ mod tests {
             Some(JobResult { data: data.into(), content_type: "text/plain".into(), ..Default::default() });
         let text = details(&JobStatus { result, ..Default::default() }, Paint::NONE);
         assert!(text.lines().count() < 20);
-        assert!(text.ends_with("… 500 bytes in all; --json shows them\n"), "{text}");
+        assert!(text.ends_with("… 500 bytes in all; -o jsonl shows them\n"), "{text}");
     }
 
     #[test]

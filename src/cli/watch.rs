@@ -1,27 +1,45 @@
 //! `jobwatch watch`: watches jobs until they end.
 
-use std::{
-    io::{self, Write},
-    time::Duration,
-};
+use std::time::Duration;
 
+use clap::ValueEnum;
 use jiff::Timestamp;
 
 use super::{
-    board::Row,
-    client::{Connection, Jobs, duration, proto_duration},
+    client::{Jobs, duration, proto_duration},
+    connection::Connection,
     exit::{Exit, Failure},
-    present::{Format, present},
-    render::{self, Paint, name},
+    hook::Hooks,
+    json,
+    output::{Printer, Style},
+    present::{Format, Presentation, report_failure},
+    render::{self, Paint},
+    row::Row,
     watcher::Watcher,
 };
-use crate::proto::v1::WatchJobRequest;
+use crate::proto::v1::{JobState, JobStatusResult, WatchJobRequest, job_status_result::Outcome};
 
 /// Watches jobs.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
     jobs: Jobs,
+
+    /// Stop watching a job when it has one of these states, which is then its success; or
+    /// when it has ended. Several with commas.
+    #[arg(long, value_name = "STATE", value_enum, value_delimiter = ',')]
+    until: Vec<State>,
+
+    /// Stop after this long. The exit code is then 4 if a job has not ended.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    timeout: Option<Duration>,
+
+    /// Command to run with sh when a job has ended, at most 8 at once. It receives the job
+    /// in the variables JOBWATCH_JOB, JOBWATCH_BACKEND, JOBWATCH_JOB_ID, JOBWATCH_STATE,
+    /// JOBWATCH_VENDOR_STATE and JOBWATCH_ERROR; the state is NO_STATUS if the watch failed.
+    /// Quote them in the command: "$JOBWATCH_JOB". What it writes goes to stderr.
+    #[arg(long, value_name = "COMMAND")]
+    exec: Option<String>,
 
     /// Poll interval to request. The gateway may poll more often.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
@@ -35,37 +53,94 @@ pub(super) struct Args {
     connection: Connection,
 }
 
+/// A state on the command line.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum State {
+    Pending,
+    Running,
+    Retrying,
+    Cancelling,
+    Succeeded,
+    Failed,
+    Cancelled,
+    Expired,
+}
+
+impl From<State> for JobState {
+    fn from(state: State) -> Self {
+        match state {
+            State::Pending => Self::Pending,
+            State::Running => Self::Running,
+            State::Retrying => Self::Retrying,
+            State::Cancelling => Self::Cancelling,
+            State::Succeeded => Self::Succeeded,
+            State::Failed => Self::Failed,
+            State::Cancelled => Self::Cancelled,
+            State::Expired => Self::Expired,
+        }
+    }
+}
+
 impl Args {
     pub(super) async fn run(self) -> Result<Exit, Failure> {
         let jobs = self.jobs.refs()?;
         let client = self.jobs.client(&self.connection).await?;
         let now = Timestamp::now();
-        let mut rows: Vec<_> = jobs.iter().map(|job| Row::new(&name(job), "", now)).collect();
+        let mut rows: Vec<_> = jobs.iter().map(|job| Row::new(job, "", now)).collect();
         let requests = jobs.iter().map(|job| WatchJobRequest {
             job: Some(job.clone()),
             view: self.jobs.view().into(),
             poll_interval: self.poll_interval.map(proto_duration),
             ..Default::default()
         });
-        let watcher = Watcher::start(&client, requests.collect(), self.reconnect);
-        let format = if self.jobs.is_text() { Format::Board } else { Format::Json };
-        let exit = present(watcher, &mut rows, format).await?;
-        for (n, (job, row)) in jobs.iter().zip(&rows).enumerate() {
-            if let (Format::Board, Some(status)) = (format, &row.status) {
-                write!(io::stdout(), "{}{}", gap(n, rows.len()), render::details(status, Paint::stdout()))?;
-            }
-            if let Some(status) = &row.failed {
-                if format == Format::Board {
-                    eprint!("{}", gap(n, rows.len()));
-                }
-                self.jobs.report_failure(Some(job), status)?;
-            }
+        let until: Vec<JobState> = self.until.iter().map(|state| (*state).into()).collect();
+        let watcher = Watcher::start(&client, requests.collect(), until.clone(), self.reconnect);
+        let output = self.jobs.output;
+        let format = match output.style() {
+            Style::Text if output.allows_board() => Format::Board,
+            Style::Text => Format::Log,
+            Style::Lines(data) => Format::Json(data),
+            Style::Document => Format::Silent,
+            Style::Names => Format::Names,
+        };
+        let presentation = Presentation {
+            format,
+            json_errors: output.json_errors(),
+            until,
+            timeout: self.timeout,
+            hooks: self.exec.map(Hooks::new),
+        };
+        let exit = presentation.run(watcher, &mut rows).await?;
+        match (format, &rows[..]) {
+            (Format::Silent, rows) => print_results(rows, output.printer())?,
+            (Format::Board | Format::Log, [row]) => show(row, format)?,
+            _ => {}
         }
         Ok(exit)
     }
 }
 
-/// The separator before the details of job `n`.
-fn gap(n: usize, count: usize) -> &'static str {
-    if n > 0 || count > 1 { "\n" } else { "" }
+/// Prints the last status or the error of each job.
+fn print_results(rows: &[Row], mut printer: Printer) -> Result<(), Failure> {
+    for row in rows {
+        let result = match (&row.failed, &row.status) {
+            (Some(failed), _) => json::failure(Some(&row.job), failed),
+            (None, status) => {
+                JobStatusResult { job: Some(row.job.clone()), outcome: status.clone().map(Outcome::Status) }
+            }
+        };
+        printer.print(("JobStatusResult", &result), None, String::new)?;
+    }
+    Ok(printer.finish()?)
+}
+
+/// Prints all of a single job. Of several, each has a line, and `jobwatch get` shows the rest.
+fn show(row: &Row, format: Format) -> Result<(), Failure> {
+    if let Some(status) = &row.status {
+        json::write(&render::details(status, Paint::stdout()))?;
+    }
+    match &row.failed {
+        Some(status) if format == Format::Board => Ok(report_failure(false, Some(row), status)?),
+        _ => Ok(()),
+    }
 }

@@ -5,7 +5,10 @@ use std::{
     net::SocketAddr,
     pin::Pin,
     process::{Output, Stdio},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use futures_util::{Stream, StreamExt, stream};
@@ -16,6 +19,7 @@ use jobwatch::proto::v1::{
     WatchJobRequest, WatchJobResponse, WatchJobsRequest, WatchJobsResponse, job_status_result,
     job_status_service_server::{JobStatusService, JobStatusServiceServer},
     watch_job_response::Event,
+    watch_jobs_request, watch_jobs_response,
 };
 use serde_json::Value;
 use tokio::{
@@ -32,15 +36,22 @@ use tonic::{
 };
 use tonic_types::{ErrorDetails, StatusExt};
 
+use crate::harness::guard;
+
+#[cfg(target_os = "linux")]
+mod terminal;
+mod usage;
 mod watch;
 
 type Replies = Vec<Result<WatchJobResponse, Status>>;
 
-/// Responds according to the job's id. Each WatchJob call takes the next script.
+/// Responds according to the job's id. Each watch that is added takes the next script.
 #[derive(Debug, Default)]
 struct Scripted {
-    watches: Mutex<VecDeque<Replies>>,
-    watch_requests: Mutex<Vec<WatchJobRequest>>,
+    watches: Arc<Mutex<VecDeque<Replies>>>,
+    watch_requests: Arc<Mutex<Vec<WatchJobRequest>>>,
+    /// Calls of WatchJobs.
+    calls: AtomicUsize,
     get_requests: Mutex<Vec<GetJobStatusRequest>>,
     /// Whether a watch stays open after its script.
     stays_open: bool,
@@ -76,10 +87,21 @@ fn response(id: &str, resume_token: &str) -> Result<WatchJobResponse, Status> {
     Ok(WatchJobResponse { event, resume_token: resume_token.to_owned() })
 }
 
+/// A reply of a watch in a call for many: an error that may pass ends the call.
+#[allow(clippy::result_large_err, reason = "the items of a stream")]
+fn outcome(watch_id: u64, reply: Result<WatchJobResponse, Status>) -> Result<WatchJobsResponse, Status> {
+    let outcome = match reply {
+        Ok(response) => watch_jobs_response::Outcome::Event(response),
+        Err(status) if status.code() == Code::Unavailable => return Err(status),
+        Err(status) => watch_jobs_response::Outcome::End((&status).into()),
+    };
+    Ok(WatchJobsResponse { watch_id, outcome: Some(outcome) })
+}
+
 #[tonic::async_trait]
 impl JobStatusService for Scripted {
-    type WatchJobStream = Pin<Box<dyn Stream<Item = Result<WatchJobResponse, Status>> + Send>>;
-    type WatchJobsStream = stream::Empty<Result<WatchJobsResponse, Status>>;
+    type WatchJobStream = stream::Empty<Result<WatchJobResponse, Status>>;
+    type WatchJobsStream = Pin<Box<dyn Stream<Item = Result<WatchJobsResponse, Status>> + Send>>;
     type DownloadArtifactStream = stream::Empty<Result<DownloadArtifactResponse, Status>>;
 
     async fn get_job_status(
@@ -107,22 +129,35 @@ impl JobStatusService for Scripted {
         Ok(Response::new(BatchGetStatusesResponse { results }))
     }
 
-    async fn watch_job(
-        &self,
-        request: Request<WatchJobRequest>,
-    ) -> Result<Response<Self::WatchJobStream>, Status> {
-        self.watch_requests.lock().unwrap().push(request.into_inner());
-        let replies = self.watches.lock().unwrap().pop_front();
-        let replies = replies.ok_or_else(|| Status::not_found("the script has ended"))?;
-        let rest = stream::pending().take(usize::from(self.stays_open));
-        Ok(Response::new(stream::iter(replies).chain(rest).boxed()))
+    async fn watch_job(&self, _: Request<WatchJobRequest>) -> Result<Response<Self::WatchJobStream>, Status> {
+        Err(Status::unimplemented("not scripted"))
     }
 
     async fn watch_jobs(
         &self,
-        _: Request<Streaming<WatchJobsRequest>>,
+        requests: Request<Streaming<WatchJobsRequest>>,
     ) -> Result<Response<Self::WatchJobsStream>, Status> {
-        Err(Status::unimplemented("not scripted"))
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        let (scripts, requested) = (Arc::clone(&self.watches), Arc::clone(&self.watch_requests));
+        let stays_open = self.stays_open;
+        let responses = requests.into_inner().map(move |request| {
+            let Ok(WatchJobsRequest { request: Some(watch_jobs_request::Request::Add(add)) }) = request
+            else {
+                return stream::empty().boxed();
+            };
+            requested.lock().unwrap().push(add.watch.unwrap());
+            let script = scripts.lock().unwrap().pop_front();
+            let mut script = script.unwrap_or_else(|| vec![Err(Status::not_found("the script has ended"))]);
+            let is_over = |reply: &Result<WatchJobResponse, Status>| match reply {
+                Ok(response) => matches!(&response.event, Some(Event::Status(status)) if status.terminal),
+                Err(_) => true,
+            };
+            if !stays_open && !script.last().is_some_and(is_over) {
+                script.push(Err(Status::unavailable("the script has ended")));
+            }
+            stream::iter(script.into_iter().map(move |reply| outcome(add.watch_id, reply))).boxed()
+        });
+        Ok(Response::new(responses.flatten_unordered(None).boxed()))
     }
 
     async fn download_artifact(
@@ -156,9 +191,13 @@ impl Drop for Gateway {
     }
 }
 
+fn scripts(watches: Vec<Replies>) -> Arc<Mutex<VecDeque<Replies>>> {
+    Arc::new(Mutex::new(watches.into()))
+}
+
 impl Gateway {
     async fn start(watches: Vec<Replies>) -> Self {
-        Self::serve(Scripted { watches: Mutex::new(watches.into()), ..Scripted::default() }).await
+        Self::serve(Scripted { watches: scripts(watches), ..Scripted::default() }).await
     }
 
     async fn serve(script: Scripted) -> Self {

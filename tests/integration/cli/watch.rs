@@ -17,11 +17,13 @@ async fn watch_prints_each_event_and_exits_by_terminal_status() {
     let ran = gateway.run(&["watch", "immuta/x"]).await;
     assert_eq!(ran.code, Some(1), "{}", ran.err);
     let events = ran.json();
-    assert_eq!(events.len(), 3, "{}", ran.out);
+    assert_eq!(events.len(), 4, "{}", ran.out);
     assert_eq!(events[0]["status"]["state"], "JOB_STATE_RUNNING");
     assert_eq!(events[0]["resumeToken"], "a");
-    assert!(events[1]["interruption"].is_object());
-    assert_eq!(events[2]["status"]["error"]["message"], "no such column");
+    assert_eq!(events[1]["job"], serde_json::json!({ "backend": "immuta", "jobId": "x" }));
+    assert!(events[1]["heartbeat"].is_object());
+    assert!(events[2]["interruption"].is_object());
+    assert_eq!(events[3]["status"]["error"]["message"], "no such column");
 }
 
 #[tokio::test]
@@ -73,7 +75,7 @@ async fn several_jobs_are_watched_concurrently() {
 
 #[tokio::test]
 async fn watch_flushes_each_line_and_exits_130_on_ctrl_c() {
-    let watches = Mutex::new(vec![vec![response("running", "a")]].into());
+    let watches = scripts(vec![vec![response("running", "a")]]);
     let gateway = Gateway::serve(Scripted { watches, stays_open: true, ..Scripted::default() }).await;
     let mut child = jobwatch(&["watch", "immuta/x", "--server", &gateway.address.to_string()])
         .stdout(Stdio::piped())
@@ -109,7 +111,7 @@ async fn wire_to(gateway: SocketAddr, disconnect: Arc<Notify>) -> SocketAddr {
 #[tokio::test]
 async fn watch_reconnects_after_a_lost_connection() {
     let script = Scripted {
-        watches: Mutex::new(vec![vec![response("running", "a")], vec![response("done", "b")]].into()),
+        watches: scripts(vec![vec![response("running", "a")], vec![response("done", "b")]]),
         stays_open: true,
         ..Scripted::default()
     };
@@ -143,4 +145,62 @@ async fn closed_stdout_ends_the_program_without_error_output() {
     drop(child.stdout.take());
     let ran = Ran::of(&child.wait_with_output().await.unwrap());
     assert_eq!((ran.code, &*ran.err), (Some(141), ""));
+}
+
+#[tokio::test]
+async fn lost_connection_of_several_jobs_is_one_reconnect_and_one_line() {
+    let lost = || Err(Status::unavailable("shutting down"));
+    let gateway = Gateway::serve(Scripted {
+        watches: scripts(vec![
+            vec![response("running", "x1")],
+            vec![response("running", "y1"), lost()],
+            vec![response("done", "x2")],
+            vec![response("done", "y2")],
+        ]),
+        stays_open: true,
+        ..Scripted::default()
+    })
+    .await;
+    let ran = gateway.run(&["watch", "immuta/x", "immuta/y", "-o", "table"]).await;
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    assert_eq!(gateway.script.calls.load(Ordering::Relaxed), 2);
+    assert_eq!(ran.err.matches("connection lost").count(), 1, "{}", ran.err);
+    assert!(ran.err.starts_with("2 jobs: connection lost; trying again in "), "{}", ran.err);
+    assert!(ran.err.ends_with("2 jobs: connected again\n"), "{}", ran.err);
+}
+
+#[tokio::test]
+async fn error_of_one_job_is_printed_while_the_other_is_watched() {
+    let gone = Err(Status::not_found("no such job"));
+    let watches = scripts(vec![vec![gone], vec![response("running", "a")]]);
+    let gateway = Gateway::serve(Scripted { watches, stays_open: true, ..Scripted::default() }).await;
+    let mut child = jobwatch(&["watch", "immuta/x", "immuta/y", "--server", &gateway.address.to_string()])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let line = guard(lines.next_line()).await.unwrap().unwrap();
+    assert_eq!(line, "error: immuta/x: NOT_FOUND: no such job");
+    assert_eq!(child.try_wait().unwrap(), None);
+}
+
+#[tokio::test]
+async fn heartbeat_after_an_interruption_is_logged_as_recovery() {
+    let event = |event| Ok(WatchJobResponse { event: Some(event), resume_token: "a".to_owned() });
+    let cause = Some((&tonic::Status::unavailable("no answer")).into());
+    let interruption = Interruption { cause, ..Default::default() };
+    let gateway = Gateway::start(vec![vec![
+        response("running", "a"),
+        event(Event::Interruption(interruption)),
+        event(Event::Heartbeat(Heartbeat::default())),
+        response("done", "b"),
+    ]])
+    .await;
+    let ran = gateway.run(&["watch", "immuta/x", "-o", "table"]).await;
+    let lines: Vec<_> = ran.out.lines().take(4).collect();
+    assert!(lines[0].starts_with("▶ immuta/x  RUNNING"), "{}", ran.out);
+    assert!(lines[1].starts_with("! immuta/x  RUNNING") && lines[1].ends_with("UNAVAILABLE: no answer"));
+    assert!(lines[2].starts_with("▶ immuta/x  RUNNING") && !lines[2].contains("UNAVAILABLE"));
+    assert!(lines[3].starts_with("✔ immuta/x  SUCCEEDED"), "{}", ran.out);
 }

@@ -286,11 +286,11 @@ mod tests {
     }
 
     /// Takes no span, and asks for a wait of centuries.
-    struct Forbidding(mpsc::UnboundedSender<Instant>);
+    struct Forbidding(mpsc::Sender<Instant>);
 
     impl Collector for Forbidding {
         fn export<'a>(&'a self, _: &'a ExportTraceServiceRequest) -> BoxFuture<'a, Result<u64, ExportError>> {
-            self.0.send(Instant::now()).unwrap();
+            self.0.try_send(Instant::now()).unwrap();
             let retry_after = Some(Duration::MAX);
             Box::pin(async move { Err(ExportError { retry_after, ..ExportError::temporary("it is full") }) })
         }
@@ -299,7 +299,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn longer_wait_than_an_hour_is_an_hour() {
         let sampling = Sampling { ratio: 1.0, parent_based: true, propagate: false };
-        let (requests, mut received) = mpsc::unbounded_channel();
+        let (requests, mut received) = mpsc::channel(8);
         let collector = Arc::new(Forbidding(requests));
         let (tracer, _exporter) =
             Exporter::start(sampling, Resource::default(), Duration::from_secs(10), collector);

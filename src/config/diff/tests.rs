@@ -168,8 +168,8 @@ fn limits_and_the_log_level_take_effect_at_once_and_addresses_need_a_restart() {
         "admin.listen unset -> 127.0.0.1:2",
         "log.format",
         "limits.status_bytes 512 MiB -> 1 GiB",
-        "limits.connections 10000 -> 100",
-        "limits.connections_per_address 2500 -> 25",
+        "limits.connections 5000 -> 100",
+        "limits.connections_per_address 1250 -> 25",
     ];
     assert_eq!(shown(&diff.restart), expected);
     assert!(diff.sets(&["limits", "access"]) && !diff.sets(&["access", "limit"]));

@@ -123,6 +123,8 @@ impl Board {
         if has_tally {
             lines.push(truncate_str(&tally(rows, self.paint), columns, "…").into_owned());
         }
+        // On a terminal of two lines the tally remains.
+        lines.drain(..lines.len().saturating_sub(height.saturating_sub(1)));
         for line in &lines {
             text = text + line + CLEAR_LINE + "\n";
         }

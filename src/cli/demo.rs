@@ -148,7 +148,7 @@ fn introduction(address: SocketAddr, jobs: &[DemoJob], urls: &[(&str, String)], 
     let one_each: Vec<_> = jobs.iter().filter(|job| seen.insert(job.backend)).collect();
     let backends = one_each.iter().map(|job| job.backend).collect::<Vec<_>>().join(", ");
     let mut text = format!(
-        "{} listens on {address}, with simulated vendors behind it: {backends}.\n\nPaste into another terminal:\n\n",
+        "{} listens on {address}.\nThe simulated vendors behind it: {backends}.\n\nPaste into another terminal:\n\n",
         paint.bold("jobwatch"),
     );
     for line in commands(address, &one_each) {
@@ -164,7 +164,15 @@ fn introduction(address: SocketAddr, jobs: &[DemoJob], urls: &[(&str, String)], 
     }
     if let Some((_, url)) = urls.first() {
         let fault = r#"{"effect":{"reset_at":20},"times":3}"#;
-        text = text + "\n  " + &paint.cyan(&simulate::curl(url, "faults", fault)) + "\n";
+        let curl = simulate::curl(url, "faults", fault).replacen(" -d ", " \\\n    -d ", 1).replacen(
+            " http:",
+            " \\\n    http:",
+            1,
+        );
+        text.push('\n');
+        for line in curl.lines() {
+            text = text + "  " + &paint.cyan(line.trim_end()) + "\n";
+        }
     }
     text.push('\n');
     text
@@ -193,10 +201,12 @@ fn commands(address: SocketAddr, jobs: &[&DemoJob]) -> Vec<String> {
     lines
 }
 
+/// Columns of a command in the introduction, which indents it, before a backslash.
+const WIDTH: usize = 76;
+
 /// One command, continued on further lines where a part would exceed 80 columns with the
 /// indentation of the introduction.
 fn folded(parts: &[&str]) -> Vec<String> {
-    const WIDTH: usize = 76;
     let mut lines: Vec<String> = Vec::new();
     for part in parts {
         match lines.last_mut() {
@@ -222,8 +232,15 @@ fn grpcurl(address: SocketAddr, jobs: &[&DemoJob]) -> Vec<String> {
     ];
     let mut call = |method: &str, request: &Value| {
         let request = request.to_string().replace('\'', r"'\''");
-        let (data, method) = (format!("-d '{request}'"), format!("{SERVICE}/{method}"));
-        lines.extend(folded(&["grpcurl -plaintext", &data, &address.to_string(), &method]));
+        let method = format!("{SERVICE}/{method}");
+        lines.push("grpcurl -plaintext \\".to_owned());
+        // JSON may be broken between its members, and a quoted argument between its lines.
+        let mut data = format!("-d '{request}' \\");
+        if data.len() > WIDTH - 2 {
+            data = data.replacen(",\"job_id\"", ",\n\"job_id\"", 1);
+        }
+        lines.extend(data.lines().map(|line| format!("  {line}")));
+        lines.push(format!("  {address} {method}"));
     };
     if let (Some(first), Some(last)) = (jobs.first(), jobs.last()) {
         call("GetJobStatus", &json!({ "job": as_json(first) }));
@@ -258,11 +275,12 @@ mod tests {
             [
                 r"grpcurl -plaintext 127.0.0.1:50051 list",
                 r"grpcurl -plaintext 127.0.0.1:50051 describe jobwatch.v1.JobStatusService",
-                r#"grpcurl -plaintext -d '{"job":{"backend":"immuta","job_id":"it'\''s"}}' \"#,
+                r"grpcurl -plaintext \",
+                r#"  -d '{"job":{"backend":"immuta","job_id":"it'\''s"}}' \"#,
                 r"  127.0.0.1:50051 jobwatch.v1.JobStatusService/GetJobStatus",
                 r"grpcurl -plaintext \",
-                r#"  -d '{"job":{"backend":"kinetica","job_id":"7","job_tag":"t"}}' 127.0.0.1:50051 \"#,
-                r"  jobwatch.v1.JobStatusService/WatchJob",
+                r#"  -d '{"job":{"backend":"kinetica","job_id":"7","job_tag":"t"}}' \"#,
+                r"  127.0.0.1:50051 jobwatch.v1.JobStatusService/WatchJob",
             ]
         );
     }
@@ -291,7 +309,7 @@ mod tests {
         let jobs = [job("immuta", "1", None), job("immuta", "2", None), job("claret", "3", None)];
         let text = introduction(LISTEN.into(), &jobs, &[("immuta", "http://x".to_owned())], Paint::NONE);
         assert!(text.contains("\n  immuta    http://x/_simulator\n"), "{text}");
-        assert!(text.contains("simulated vendors behind it: immuta, claret.\n"), "{text}");
+        assert!(text.contains("The simulated vendors behind it: immuta, claret.\n"), "{text}");
         assert!(!text.contains("\"2\""));
     }
 

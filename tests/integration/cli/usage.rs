@@ -152,7 +152,11 @@ async fn program(with_tls: bool) -> (crate::program::Program, tempfile::TempDir)
     let (ca, key) = (dir.path().join("ca.pem"), dir.path().join("key.pem"));
     std::fs::write(&ca, cert.pem()).unwrap();
     std::fs::write(&key, signing_key.serialize_pem()).unwrap();
-    let tls = if with_tls { format!("tls = {{ cert = '{}', key = '{}' }}", ca.display(), key.display()) } else { String::new() };
+    let tls = if with_tls {
+        format!("tls = {{ cert = '{}', key = '{}' }}", ca.display(), key.display())
+    } else {
+        String::new()
+    };
     let config = format!(
         "[server]\nlisten = \"127.0.0.1:0\"\n{tls}\n[backends.db]\nvendor = \"kinetica\"\n\
          base_url = \"http://127.0.0.1:1\"\n"

@@ -49,14 +49,19 @@ fn fitting(
     now: Timestamp,
     paint: Paint,
 ) -> (Vec<String>, usize) {
-    let lines_of = |may_wrap: bool| -> Vec<Vec<String>> {
-        rows.iter().map(|row| row.board_lines(&BoardSize { may_wrap, ..size }, now, paint)).collect()
-    };
-    // Where not all details fit, every job has one line; the rest is a number.
-    let wraps = rows.len() <= room;
-    let mut lines = lines_of(wraps);
-    if lines.iter().map(Vec::len).sum::<usize>() > room {
-        lines = lines_of(false);
+    let lines_of = |row: &Row, may_wrap: bool| row.board_lines(&BoardSize { may_wrap, ..size }, now, paint);
+    // Every job has one line, and further lines for its details while there is room. Those
+    // in trouble come first.
+    let mut lines: Vec<Vec<String>> = rows.iter().map(|row| lines_of(row, false)).collect();
+    let mut spare = room.saturating_sub(rows.len());
+    let mut order: Vec<usize> = (0..rows.len()).collect();
+    order.sort_by_key(|at| rows[*at].trouble.is_none());
+    for at in order {
+        let wrapped = lines_of(rows[at], true);
+        let more = wrapped.len().saturating_sub(1);
+        if more <= spare {
+            (spare, lines[at]) = (spare - more, wrapped);
+        }
     }
     let shown = if lines.len() > room { room.saturating_sub(1) } else { lines.len() };
     let rest = lines.len() - shown;
@@ -201,6 +206,24 @@ mod tests {
             assert!(board.drawn < height, "{height}: {text}");
             assert!(text.contains("20 jobs: 20 open"), "{text}");
         }
+    }
+
+    #[test]
+    fn details_of_a_job_in_trouble_have_the_first_spare_lines() {
+        let mut rows = rows(3);
+        let cause =
+            "UNAVAILABLE: the vendor has not answered within the time-out of thirty seconds".to_owned();
+        for row in &mut rows {
+            row.status.as_mut().unwrap().error =
+                Some(crate::proto::v1::JobError { message: "x".repeat(60), ..Default::default() });
+        }
+        rows[2].trouble = Some(crate::cli::row::Trouble { is_connection: false, cause, retry_at: None });
+        let text = board().frame(&rows, 0, (7, 80), Timestamp::UNIX_EPOCH);
+        assert!(
+            text.contains("within the time-out of thirty") && text.contains("    seconds · xxx"),
+            "{text}"
+        );
+        assert_eq!(text.lines().count(), 7, "{text}");
     }
 
     #[test]

@@ -54,6 +54,7 @@ pub(super) struct Presentation {
 
 impl Presentation {
     /// Without any options.
+    #[cfg(feature = "demo")]
     pub(super) fn of(format: Format) -> Self {
         Self { format, json_errors: false, until: Vec::new(), timeout: None, hooks: None }
     }

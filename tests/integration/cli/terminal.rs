@@ -149,7 +149,7 @@ async fn error_of_one_of_two_jobs_is_on_the_screen_while_the_other_runs() {
 async fn recovery_removes_the_outage_from_the_board() {
     let event = |event| Ok(WatchJobResponse { event: Some(event), resume_token: "a".to_owned() });
     let now = std::time::SystemTime::now();
-    let retry_time = Some((now + std::time::Duration::from_secs(3000)).into());
+    let retry_time = Some((now + std::time::Duration::from_mins(50)).into());
     let cause = Some(tonic_types::Status { code: 14, message: "no answer".into(), details: Vec::new() });
     let outage =
         || event(Event::Interruption(Interruption { cause: cause.clone(), observe_time: None, retry_time }));

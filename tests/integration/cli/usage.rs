@@ -98,7 +98,8 @@ async fn exec_receives_the_job_in_variables_that_no_shell_interprets() {
         Gateway::start(vec![vec![response("failed", "a")], vec![Err(Status::not_found("none"))]]).await;
     let dir = tempfile::tempdir().unwrap();
     let trap = dir.path().join("trap");
-    let job = format!("immuta/$(touch {0}); touch {0}", trap.display());
+    let touch = format!("touch {}", trap.display());
+    let job = format!("immuta/$({touch}); {touch}");
     let show = r#"printf '%s|%s|%s|%s\n' "$JOBWATCH_BACKEND" "$JOBWATCH_JOB_ID" "$JOBWATCH_STATE" "$JOBWATCH_ERROR""#;
     // The program's environment is empty but for PATH, which finds sh.
     let run = async |show: &str| {
@@ -152,7 +153,11 @@ async fn program(with_tls: bool) -> (crate::program::Program, tempfile::TempDir)
     let (ca, key) = (dir.path().join("ca.pem"), dir.path().join("key.pem"));
     std::fs::write(&ca, cert.pem()).unwrap();
     std::fs::write(&key, signing_key.serialize_pem()).unwrap();
-    let tls = if with_tls { format!("tls = {{ cert = {ca:?}, key = {key:?} }}") } else { String::new() };
+    let tls = if with_tls {
+        format!("tls = {{ cert = '{}', key = '{}' }}", ca.display(), key.display())
+    } else {
+        String::new()
+    };
     let config = format!(
         "[server]\nlisten = \"127.0.0.1:0\"\n{tls}\n[backends.db]\nvendor = \"kinetica\"\n\
          base_url = \"http://127.0.0.1:1\"\n"

@@ -1,7 +1,6 @@
 //! The connection to the gateway: its options, TLS, and the caller's token.
 
 use std::{
-    error::Error,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -16,7 +15,10 @@ use tonic::{
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
 };
 
-use super::{exit::Failure, first_bytes};
+use super::{
+    exit::Failure,
+    first_bytes::{self, root_cause},
+};
 use crate::proto::v1::job_status_service_client::JobStatusServiceClient;
 
 /// A connected client.
@@ -160,15 +162,6 @@ fn read(option: &str, file: &Path) -> Result<Vec<u8>, Failure> {
 
 fn url(server: &str) -> String {
     if server.contains("://") { server.to_owned() } else { format!("http://{server}") }
-}
-
-/// The innermost error, which names the actual failure.
-pub(super) fn root_cause(error: &dyn Error) -> String {
-    let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
 }
 
 #[cfg(test)]

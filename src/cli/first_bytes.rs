@@ -20,8 +20,6 @@ use tokio::{net::TcpStream, sync::oneshot, time::timeout};
 use tonic::transport::{Channel, Endpoint};
 use tower::{Service, ServiceExt, service_fn};
 
-use super::connection::root_cause;
-
 /// Longest wait for the first byte. A server that sends nothing is noticed by the call.
 const MAX_WAIT: Duration = Duration::from_secs(10);
 
@@ -79,6 +77,15 @@ fn explain(error: &dyn Error, is_tls: bool) -> String {
         return format!("{cause}; if the server {SPEAKS_NO_TLS}");
     }
     cause
+}
+
+/// The innermost error, which names the actual failure.
+pub(super) fn root_cause(error: &dyn Error) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
 }
 
 /// A connection that reports the first byte that is read: none if the server closes it.

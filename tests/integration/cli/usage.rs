@@ -98,7 +98,8 @@ async fn exec_receives_the_job_in_variables_that_no_shell_interprets() {
         Gateway::start(vec![vec![response("failed", "a")], vec![Err(Status::not_found("none"))]]).await;
     let dir = tempfile::tempdir().unwrap();
     let trap = dir.path().join("trap");
-    let job = format!("immuta/$(touch {0}); touch {0}", trap.display());
+    let touch = format!("touch {}", trap.display());
+    let job = format!("immuta/$({touch}); {touch}");
     let show = r#"printf '%s|%s|%s|%s\n' "$JOBWATCH_BACKEND" "$JOBWATCH_JOB_ID" "$JOBWATCH_STATE" "$JOBWATCH_ERROR""#;
     // The program's environment is empty but for PATH, which finds sh.
     let run = async |show: &str| {

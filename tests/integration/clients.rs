@@ -423,19 +423,39 @@ async fn demo_output_has_commands_that_work() {
     demo.args(["demo", "--listen", "127.0.0.1:0"]).stdout(Stdio::piped());
     let mut demo = demo.spawn().unwrap();
     let mut printed = BufReader::new(demo.stdout.take().unwrap()).lines();
-    let mut lines = Vec::new();
-    while lines.len() < 5 {
-        let line = printed.next_line().await.unwrap().expect("the demo prints what to paste");
-        lines.extend(line.trim().starts_with("grpcurl ").then(|| line.trim().to_owned()));
+    // Commands are indented, and may go on over several lines.
+    let (mut commands, mut open, mut server) = (Vec::<String>::new(), String::new(), String::new());
+    while commands.last().is_none_or(|command| !command.contains("/WatchJob")) {
+        let line =
+            crate::harness::guard(printed.next_line()).await.unwrap().expect("the demo prints what to paste");
+        if let Some(address) = line.strip_prefix("  export JOBWATCH_SERVER=") {
+            server.push_str(address);
+        }
+        let begins = ["  jobwatch ", "  grpcurl "].iter().any(|program| line.starts_with(program));
+        if !begins && open.is_empty() {
+            continue;
+        }
+        open.push_str(line.trim());
+        let goes_on = line.ends_with('\\') || open.matches('\'').count() % 2 == 1;
+        open.push('\n');
+        if !goes_on {
+            commands.push(std::mem::take(&mut open));
+        }
     }
+    let program = Path::new(env!("CARGO_BIN_EXE_jobwatch")).parent().unwrap();
+    let path =
+        std::env::join_paths([program.into()].into_iter().chain(std::env::split_paths(&path()))).unwrap();
     let shell = |line: &str| {
         let mut shell = command("sh");
-        shell.args(["-c", &format!("exec {line}")]).env("PATH", path());
+        shell.args(["-c", &format!("exec {line}")]).env("PATH", &path);
+        shell.env("JOBWATCH_SERVER", &server);
         shell
     };
-    let watch = lines.pop().unwrap();
-    assert!(watch.contains("WatchJob"));
-    for line in &lines {
+    let watch = commands.pop().unwrap();
+    let calls = commands.iter().filter(|line| line.starts_with("grpcurl ") || line.contains(" backends"));
+    let calls: Vec<_> = calls.collect();
+    assert_eq!(calls.len(), 4, "{commands:?}");
+    for line in calls {
         Ran::of(shell(line)).await.succeeded();
     }
     // It runs as long as its job.

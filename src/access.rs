@@ -9,6 +9,7 @@ use std::{net::IpAddr, num::NonZeroUsize, sync::Arc};
 
 use http::{HeaderMap, header};
 use thiserror::Error;
+use tokio_util::sync::CancellationToken;
 
 use crate::config;
 
@@ -27,6 +28,7 @@ pub use token::{generate_token, hash_token};
 
 use jwt::JwtVerifier;
 use limits::Usages;
+use policy::Proof;
 use token::StaticTokens;
 
 /// Identifies callers and finds their policies.
@@ -39,6 +41,7 @@ pub struct Access {
     usages: Usages,
     /// Nobody is identified: everybody may do everything.
     open: bool,
+    replaced: CancellationToken,
 }
 
 /// Why access can't be set up.
@@ -113,7 +116,37 @@ impl Access {
             policies: configured.policies.iter().map(|policy| Arc::new(Policy::new(policy))).collect(),
             usages,
             open: !configured.is_configured(),
+            replaced: CancellationToken::new(),
         })
+    }
+
+    /// Another configuration takes its place: open calls have to be looked at again.
+    pub fn retire(&self) {
+        self.replaced.cancel();
+    }
+
+    /// Completes when another configuration has taken its place.
+    pub fn replaced(&self) -> &CancellationToken {
+        &self.replaced
+    }
+
+    /// Whether an open call may go on that began with `grant`, perhaps under an earlier
+    /// configuration: its caller is still identified by what it has shown, and may do all
+    /// that it could.
+    pub fn keeps(&self, grant: &Grant) -> bool {
+        if self.open {
+            return true;
+        }
+        let Some((name, proof)) = grant.identity() else { return false };
+        let is_identified = match proof {
+            Proof::None => true,
+            Proof::Certificate => self.certificates,
+            Proof::Token(hash) => self.tokens.holder_of(hash) == Some(name),
+            Proof::Jwt(verifier) => {
+                self.jwt.as_ref().is_some_and(|(_, current)| Arc::ptr_eq(current, verifier))
+            }
+        };
+        is_identified && grant.is_within(self.policy(name).map(|policy| &**policy))
     }
 
     /// Whether everybody may do everything.
@@ -134,14 +167,14 @@ impl Access {
             Ok(token) => token,
             Err(refused) => return Some(Err(refused)),
         };
-        if let Some(name) = self.tokens.holder(token) {
-            return Some(self.grant(name, evidence.address));
+        if let Some((name, hash)) = self.tokens.holder(token) {
+            return Some(self.grant(name, Proof::Token(hash), evidence.address));
         }
         let Some((_, jwt)) = &self.jwt else {
             return Some(Err(Refused::Invalid("the token is unknown")));
         };
         let name = jwt.verify_now(token)?;
-        Some(name.and_then(|name| self.grant(&name, evidence.address)))
+        Some(name.and_then(|name| self.grant(&name, Proof::Jwt(Arc::clone(jwt)), evidence.address)))
     }
 
     /// Who calls; waits for the issuer's keys.
@@ -151,7 +184,7 @@ impl Access {
     pub async fn identify(&self, token: &str, address: Option<IpAddr>) -> Result<Grant, Refused> {
         let Some((_, jwt)) = &self.jwt else { return Err(Refused::Invalid("the token is unknown")) };
         let name = jwt.verify(token).await?;
-        self.grant(&name, address)
+        self.grant(&name, Proof::Jwt(Arc::clone(jwt)), address)
     }
 
     /// Keeps the issuer's keys current until it is dropped.
@@ -163,24 +196,28 @@ impl Access {
     }
 
     fn without_token(&self, evidence: Evidence<'_>) -> Result<Grant, Refused> {
-        let name = evidence.certificate.filter(|_| self.certificates).unwrap_or(ANONYMOUS);
-        match self.grant(name, evidence.address) {
-            Err(_) if name == ANONYMOUS => Err(Refused::Anonymous { certificates: self.certificates }),
-            granted => granted,
+        match evidence.certificate.filter(|_| self.certificates) {
+            Some(name) => self.grant(name, Proof::Certificate, evidence.address),
+            None => self.grant(ANONYMOUS, Proof::None, evidence.address),
         }
     }
 
     /// What the caller of this name may do. Nothing is granted by default. A caller without
     /// credentials is refused at once.
-    fn grant(&self, name: &str, address: Option<IpAddr>) -> Result<Grant, Refused> {
+    fn grant(&self, name: &str, proof: Proof, address: Option<IpAddr>) -> Result<Grant, Refused> {
         let anonymous = name == ANONYMOUS;
-        match self.policies.iter().find(|policy| policy.names(name)) {
+        match self.policy(name) {
             Some(policy) => {
-                Ok(Grant::new(name, anonymous.then_some(address).flatten(), policy, &self.usages))
+                let address = anonymous.then_some(address).flatten();
+                Ok(Grant::new(name, proof, address, policy, &self.usages))
             }
             None if anonymous => Err(Refused::Anonymous { certificates: self.certificates }),
-            None => Ok(Grant::nothing(name)),
+            None => Ok(Grant::nothing(name, proof)),
         }
+    }
+
+    fn policy(&self, name: &str) -> Option<&Arc<Policy>> {
+        self.policies.iter().find(|policy| policy.names(name))
     }
 }
 

@@ -35,7 +35,8 @@ pub use connection_end::{ConnectionEnd, of_expired_connection, of_shutdown};
 pub use limits::{LONGEST_REQUEST, is_unary, request_limits};
 use request::{InvalidField, Refusal};
 pub use status::{
-    complete, of_deadline, of_full_connection, of_long_request, of_rate_exceeded, of_refused, of_slow_request,
+    complete, of_changed_access, of_deadline, of_full_connection, of_long_request, of_rate_exceeded,
+    of_refused, of_slow_request,
 };
 
 /// Heartbeat interval of a watch that sets none.

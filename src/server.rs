@@ -33,6 +33,7 @@ mod observe;
 mod other_protocols;
 mod reload;
 mod request_body;
+mod revocation;
 mod rotation;
 mod tls;
 mod traces;

@@ -6,9 +6,10 @@ use wildmatch::WildMatch;
 
 use super::{
     Right,
+    jwt::JwtVerifier,
     limits::{Usage, Usages},
 };
-use crate::config;
+use crate::config::{self, TokenHash};
 
 /// What some callers may do.
 #[derive(Debug)]
@@ -30,13 +31,25 @@ pub struct Grant(Granted);
 enum Granted {
     /// Callers are not identified.
     Everything(Option<IpAddr>),
-    Nothing(Arc<str>),
+    Nothing(Arc<str>, Proof),
     By {
         name: Arc<str>,
+        proof: Proof,
         address: Option<IpAddr>,
         policy: Arc<Policy>,
         usage: Arc<Usage>,
     },
+}
+
+/// What identifies a caller.
+#[derive(Clone, Debug)]
+pub(super) enum Proof {
+    /// It is not identified.
+    None,
+    Certificate,
+    Token(TokenHash),
+    /// A token that this has verified.
+    Jwt(Arc<JwtVerifier>),
 }
 
 impl Policy {
@@ -64,35 +77,64 @@ impl Policy {
     }
 }
 
+impl Policy {
+    /// Whether it allows all that `other` allows.
+    fn includes(&self, other: &Self) -> bool {
+        let everywhere = WildMatch::new("*");
+        let names = |backend| self.backends.contains(&everywhere) || self.backends.contains(backend);
+        other.rights.iter().all(|right| self.rights.contains(right)) && other.backends.iter().all(names)
+    }
+}
+
 impl Grant {
     /// Of a caller where none are identified.
     pub fn unrestricted(address: Option<IpAddr>) -> Self {
         Self(Granted::Everything(address))
     }
 
-    pub(super) fn nothing(name: &str) -> Self {
-        Self(Granted::Nothing(name.into()))
+    pub(super) fn nothing(name: &str, proof: Proof) -> Self {
+        Self(Granted::Nothing(name.into(), proof))
     }
 
-    pub(super) fn new(name: &str, address: Option<IpAddr>, policy: &Arc<Policy>, usages: &Usages) -> Self {
+    pub(super) fn new(
+        name: &str,
+        proof: Proof,
+        address: Option<IpAddr>,
+        policy: &Arc<Policy>,
+        usages: &Usages,
+    ) -> Self {
         let name: Arc<str> = name.into();
         let usage = usages.of(&name, policy);
-        Self(Granted::By { name, address, policy: Arc::clone(policy), usage })
+        Self(Granted::By { name, proof, address, policy: Arc::clone(policy), usage })
+    }
+
+    /// The caller's name and what has shown it; `None` where callers are not identified.
+    pub(super) fn identity(&self) -> Option<(&str, &Proof)> {
+        match &self.0 {
+            Granted::Everything(_) => None,
+            Granted::Nothing(name, proof) | Granted::By { name, proof, .. } => Some((name, proof)),
+        }
+    }
+
+    /// Whether `policy` allows all that was granted.
+    pub(super) fn is_within(&self, policy: Option<&Policy>) -> bool {
+        match &self.0 {
+            Granted::Everything(_) => false,
+            Granted::Nothing(..) => true,
+            Granted::By { policy: granted, .. } => policy.is_some_and(|policy| policy.includes(granted)),
+        }
     }
 
     /// The caller's name; `None` where callers are not identified.
     pub fn principal(&self) -> Option<&str> {
-        match &self.0 {
-            Granted::Everything(_) => None,
-            Granted::Nothing(name) | Granted::By { name, .. } => Some(name),
-        }
+        self.identity().map(|(name, _)| name)
     }
 
     /// Where the caller is, where nothing else tells it from others.
     pub fn address(&self) -> Option<IpAddr> {
         match &self.0 {
             Granted::Everything(address) | Granted::By { address, .. } => *address,
-            Granted::Nothing(_) => None,
+            Granted::Nothing(..) => None,
         }
     }
 
@@ -100,7 +142,7 @@ impl Grant {
     pub fn allows(&self, right: Right, backend: &str) -> bool {
         match &self.0 {
             Granted::Everything(_) => true,
-            Granted::Nothing(_) => false,
+            Granted::Nothing(..) => false,
             Granted::By { policy, .. } => {
                 policy.rights.contains(&right) && policy.backends.iter().any(|name| name.matches(backend))
             }
@@ -121,14 +163,14 @@ impl Grant {
     pub fn usage(&self) -> Option<&Arc<Usage>> {
         match &self.0 {
             Granted::By { usage, .. } => Some(usage),
-            Granted::Everything(_) | Granted::Nothing(_) => None,
+            Granted::Everything(_) | Granted::Nothing(..) => None,
         }
     }
 
     fn policy(&self) -> Option<&Policy> {
         match &self.0 {
             Granted::By { policy, .. } => Some(policy),
-            Granted::Everything(_) | Granted::Nothing(_) => None,
+            Granted::Everything(_) | Granted::Nothing(..) => None,
         }
     }
 }

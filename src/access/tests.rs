@@ -83,6 +83,65 @@ async fn use_of_a_caller_counts_after_the_configuration_has_changed_unless_its_r
 }
 
 #[tokio::test]
+async fn open_call_is_kept_while_its_caller_is_known_by_the_same_and_may_do_as_much() {
+    let [one, two] = [generate_token(), generate_token()];
+    let with = |token: &str, policy: &str| {
+        access(&format!(
+            "certificates = true\ntokens.ci.sha256 = [\"{}\"]\npolicies = [{policy}]",
+            hash_token(token)
+        ))
+    };
+    let policy = "{ principals = [\"*\"], backends = [\"a\", \"b*\"], rights = [\"read\", \"download\"] }";
+    let before = with(&one, policy);
+    let granted = identify(&before, &format!("Bearer {one}")).await.unwrap();
+    assert!(before.keeps(&granted) && access("").keeps(&granted));
+    assert!(!before.keeps(&Grant::unrestricted(None)), "it was not identified");
+    for (token, policy, is_kept) in [
+        (&one, policy, true),
+        (&two, policy, false),
+        (&one, "{ principals = [\"token:other\"] }", false),
+        (&one, "{ principals = [\"token:c?\"], rights = [\"download\", \"read\"] }", true),
+        (
+            &one,
+            "{ principals = [\"*\"], backends = [\"b*\", \"c\", \"a\"], rights = [\"admin\", \"read\", \"download\"] }",
+            true,
+        ),
+        (
+            &one,
+            "{ principals = [\"*\"], backends = [\"a\", \"b\"], rights = [\"read\", \"download\"] }",
+            false,
+        ),
+        (&one, "{ principals = [\"*\"], backends = [\"a\", \"b*\"], rights = [\"read\"] }", false),
+        (&one, "{ principals = [\"token:ci\"], backends = [\"z\"] }, { principals = [\"*\"] }", false),
+    ] {
+        assert_eq!(with(token, policy).keeps(&granted), is_kept, "{policy}");
+    }
+    let certificate = |access: &Access| {
+        let (headers, certificate) = (HeaderMap::new(), Some("spiffe://a/b"));
+        access.identify_now(Evidence { headers: &headers, certificate, address: None }).unwrap().unwrap()
+    };
+    let by_certificate = certificate(&before);
+    assert!(with(&two, policy).keeps(&by_certificate));
+    let without = format!("tokens.ci.sha256 = [\"{}\"]\npolicies = [{policy}]", hash_token(&one));
+    assert!(!access(&without).keeps(&by_certificate), "certificates do not count any more");
+}
+
+#[tokio::test]
+async fn open_call_with_a_jwt_is_kept_while_its_issuer_is_configured_as_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("keys.json");
+    let issuer = Issuer::new(Algorithm::ES256, "k1");
+    fs::write(&file, issuer.set()).unwrap();
+    let text = with_jwt(&format!("jwks_file = {:?}", file.to_str().unwrap()), "ES256");
+    let before = access(&text);
+    let granted = identify(&before, &format!("Bearer {}", issuer.token(|_, _| ()))).await.unwrap();
+    let renewed = |text: &str| before.renewed(&toml::from_str(text).unwrap()).unwrap();
+    assert!(renewed(&text).keeps(&granted));
+    assert!(!renewed(&text.replace("\"jobwatch\"", "\"another\"")).keeps(&granted));
+    assert!(!renewed("policies = [{ principals = [\"*\"] }]").keeps(&granted), "there is no issuer");
+}
+
+#[tokio::test]
 async fn static_token_names_its_holder_and_each_of_its_tokens_is_accepted() {
     let (old, new) = (generate_token(), generate_token());
     let (a, b) = (hash_token(&old), hash_token(&new));

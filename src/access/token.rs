@@ -25,12 +25,18 @@ impl StaticTokens {
         Self(hashes.collect())
     }
 
-    /// Whose token it is.
-    pub(super) fn holder(&self, token: &str) -> Option<&str> {
+    /// Whose token it is, and its hash.
+    pub(super) fn holder(&self, token: &str) -> Option<(&str, TokenHash)> {
         if self.0.is_empty() {
             return None;
         }
-        self.0.get(&hash_token(token)).map(|name| &**name)
+        let hash = hash_token(token);
+        self.holder_of(&hash).map(|name| (name, hash))
+    }
+
+    /// Whose token it is that has this hash.
+    pub(super) fn holder_of(&self, hash: &TokenHash) -> Option<&str> {
+        self.0.get(hash).map(|name| &**name)
     }
 }
 
@@ -70,7 +76,7 @@ mod tests {
             hash_token(&one)
         );
         let tokens = StaticTokens::new(&toml::from_str(&text).unwrap());
-        assert_eq!(tokens.holder(&one), Some("token:a"));
+        assert_eq!(tokens.holder(&one), Some(("token:a", hash_token(&one))));
         assert_eq!(tokens.holder(&other), None);
         assert!(!format!("{tokens:?}").contains(&hash_token(&one).to_string()));
     }

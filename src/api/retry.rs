@@ -8,8 +8,8 @@ use std::time::Duration;
 /// Waits after a shutdown: 10,000 clients come back at about 2,000 a second.
 const AFTER_SHUTDOWN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
 
-/// Waits after the end of a connection that was too old. The ages of connections differ
-/// already.
+/// Waits after the end of a connection that was too old, or of a caller's rights: few clients
+/// receive such an end at once.
 const AFTER_CONNECTION: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// The wait after a shutdown; `random` is in 0..1.

@@ -189,6 +189,14 @@ pub fn of_refused(refused: &Refused) -> Status {
     Status::with_error_details(code, refused.to_string(), details)
 }
 
+/// The status of an open call whose caller a reload has taken rights from.
+pub fn of_changed_access() -> Status {
+    let mut details = info("ACCESS_CHANGED", HashMap::new());
+    details.set_retry_info(Some(retry::after_connection(rand::random())));
+    let message = "what the caller may do has changed since the call began; call again";
+    Status::with_error_details(Code::Unavailable, message, details)
+}
+
 /// The status of a call that is one too many of its caller's in this second.
 pub fn of_rate_exceeded(exceeded: RateExceeded) -> Status {
     let mut details = info("RATE_LIMITED", HashMap::new());

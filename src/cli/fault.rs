@@ -91,6 +91,7 @@ fn advice(reason: &str, code: Code) -> &'static str {
             "use fewer at once, or have the operator raise the limit"
         }
         "READER_STALLED" => "resume with --offset; see download --help",
+        "ACCESS_CHANGED" => "try again{in}; the gateway's operator changed what this caller may do",
         "CONNECTION_EXPIRED" => {
             "try again{in}; the gateway ends old connections, see server.max_connection_age"
         }

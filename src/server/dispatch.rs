@@ -27,6 +27,7 @@ use super::{
     ending_body::{End, ending},
     observe::{Observed, Principal},
     other_protocols,
+    revocation::{Permission, Revocable},
 };
 use crate::{
     access::{self, Access, Evidence, Grant, Refused},
@@ -38,6 +39,9 @@ use crate::{
 
 /// How the paths of both versions of reflection begin.
 const REFLECTION: &str = "/grpc.reflection.";
+
+/// The methods whose response is a stream.
+const STREAMING: [&str; 3] = ["WatchJob", "WatchJobs", "DownloadArtifact"];
 
 type Jobs = JobStatusServiceServer<api::Service<Engine>>;
 
@@ -109,11 +113,19 @@ impl Service<Request<Body>> for Dispatch {
         if let Some(refusal) = other_protocols::refusal(request.headers()) {
             return Box::pin(ready(Ok(refusal)));
         }
-        if is_for_jobs(request.uri().path()) {
-            let is_open = self.live.access.load().is_open();
+        if let Some(method) = method_of_jobs(request.uri().path()) {
+            let streams = STREAMING.contains(&method);
+            let access = self.live.access.load();
             let access_log = self.live.access_log.load(Relaxed);
-            let observed = Observed::begin(&mut request, !is_open, access_log, self.tracer.as_ref());
-            observed.response(if is_open { self.jobs.call(request) } else { self.call_identified(request) })
+            let observed = Observed::begin(&mut request, !access.is_open(), access_log, self.tracer.as_ref());
+            if access.is_open() {
+                let permission =
+                    Permission::new(&self.live.access, Guard::into_inner(access), Grant::unrestricted(None));
+                observed.response(Box::pin(Revocable::new(self.jobs.call(request), permission, streams)))
+            } else {
+                let response = self.call_identified(Guard::into_inner(access), request, streams);
+                observed.response(response)
+            }
         } else {
             let end = request.extensions().get::<ConnectionEnd>();
             let mut ends: Vec<_> = end.map(End::of_connection).into_iter().collect();
@@ -129,50 +141,56 @@ impl Service<Request<Body>> for Dispatch {
 
 impl Dispatch {
     /// Calls the job status service for a caller that its policy allows to call now.
-    fn call_identified(&mut self, request: Request<Body>) -> BoxFuture<Response<Body>, Infallible> {
+    fn call_identified(
+        &mut self,
+        access: Arc<Access>,
+        request: Request<Body>,
+        streams: bool,
+    ) -> BoxFuture<Response<Body>, Infallible> {
         let extensions = request.extensions();
         let tcp = extensions.get::<TcpConnectInfo>();
         let address = tcp.and_then(TcpConnectInfo::remote_addr).map(|address| address.ip());
         let certificate = extensions.get::<CertificateNames>().map(|CertificateNames(names)| &**names);
-        let access = self.live.access.load();
         let identified = access.identify_now(Evidence { headers: request.headers(), certificate, address });
         if let Some(identified) = identified {
-            return begin(&mut self.jobs, request, identified);
+            return self.begin(access, request, identified, streams);
         }
-        let (mut jobs, access) = (self.jobs.clone(), Guard::into_inner(access));
+        let mut dispatch = self.clone();
         Box::pin(async move {
             let identified = match access::bearer_token(request.headers()) {
                 Some(Ok(token)) => access.identify(token, address).await,
                 Some(Err(refused)) => Err(refused),
                 None => Err(Refused::Unverifiable),
             };
-            begin(&mut jobs, request, identified).await
+            dispatch.begin(access, request, identified, streams).await
         })
     }
-}
 
-fn begin(
-    jobs: &mut Jobs,
-    mut request: Request<Body>,
-    identified: Result<Grant, Refused>,
-) -> BoxFuture<Response<Body>, Infallible> {
-    let refuse = |status: Status| Box::pin(ready(Ok(status.into_http()))) as BoxFuture<_, _>;
-    let grant = match identified {
-        Ok(grant) => grant,
-        Err(refused) => return refuse(api::of_refused(&refused)),
-    };
-    Principal::note(&request, &grant);
-    if let Some(Err(exceeded)) = grant.usage().map(|usage| usage.begin_call()) {
-        return refuse(api::of_rate_exceeded(exceeded));
+    fn begin(
+        &mut self,
+        access: Arc<Access>,
+        mut request: Request<Body>,
+        identified: Result<Grant, Refused>,
+        streams: bool,
+    ) -> BoxFuture<Response<Body>, Infallible> {
+        let refuse = |status: Status| Box::pin(ready(Ok(status.into_http()))) as BoxFuture<_, _>;
+        let grant = match identified {
+            Ok(grant) => grant,
+            Err(refused) => return refuse(api::of_refused(&refused)),
+        };
+        Principal::note(&request, &grant);
+        if let Some(Err(exceeded)) = grant.usage().map(|usage| usage.begin_call()) {
+            return refuse(api::of_rate_exceeded(exceeded));
+        }
+        request.extensions_mut().insert(grant.clone());
+        let permission = Permission::new(&self.live.access, access, grant);
+        Box::pin(Revocable::new(self.jobs.call(request), permission, streams))
     }
-    request.extensions_mut().insert(grant);
-    jobs.call(request)
 }
 
-/// Whether the path is `/service/method` of the job status service.
-fn is_for_jobs(path: &str) -> bool {
-    let method = path.strip_prefix('/').and_then(|path| path.strip_prefix(SERVICE_NAME));
-    method.is_some_and(|method| method.starts_with('/'))
+/// The method of a path `/service/method` of the job status service.
+fn method_of_jobs(path: &str) -> Option<&str> {
+    path.strip_prefix('/')?.strip_prefix(SERVICE_NAME)?.strip_prefix('/')
 }
 
 #[cfg(test)]
@@ -184,8 +202,9 @@ mod tests {
     #[test]
     fn path_of_the_job_status_service_is_recognized() {
         assert_eq!(SERVICE_NAME, Jobs::NAME);
-        assert!(is_for_jobs("/jobwatch.v1.JobStatusService/GetJobStatus"));
-        assert!(is_for_jobs("/jobwatch.v1.JobStatusService/NoSuchMethod"));
+        for method in ["GetJobStatus", "NoSuchMethod"] {
+            assert_eq!(method_of_jobs(&format!("/jobwatch.v1.JobStatusService/{method}")), Some(method));
+        }
     }
 
     #[test]
@@ -198,7 +217,7 @@ mod tests {
             "jobwatch.v1.JobStatusService/GetJobStatus",
             "/grpc.health.v1.Health/Check",
         ] {
-            assert!(!is_for_jobs(path), "{path}");
+            assert_eq!(method_of_jobs(path), None, "{path}");
         }
     }
 }

@@ -273,7 +273,7 @@ impl Reloader {
             if access.is_open() && !self.live.access.load().is_open() {
                 warn!("callers are not identified any more: everybody may do everything");
             }
-            self.live.access.store(Arc::new(access));
+            self.live.access.swap(Arc::new(access)).retire();
             self.refresh = refresh(&self.live);
         }
         self.apply_settings(diff, &config);

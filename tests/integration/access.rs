@@ -1,18 +1,23 @@
 //! Callers see the backends that their policies allow, and nothing of the others.
 
-use std::cell::RefCell;
+use std::{
+    cell::{Cell, RefCell},
+    sync::{Arc, Mutex},
+};
 
 use jobwatch::{
     access::{generate_token, hash_token},
+    config::Config,
     proto::v1::{
         AddWatch, BatchGetStatusesRequest, DownloadArtifactRequest, JobRef, ListBackendsRequest,
         WatchJobsRequest, watch_jobs_request, watch_jobs_response,
     },
+    server::{ConfigSource, Load},
     simulators::{Plan, Simulator, Vendor},
 };
 use proptest::{prelude::*, test_runner::TestRunner};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
-use tokio::process::Command;
+use tokio::{process::Command, sync::mpsc};
 use tonic::{Code, Request, Status};
 
 use crate::harness::*;
@@ -23,9 +28,59 @@ struct TwoCallers {
     gateway: Gateway,
     simulators: [Simulator; 3],
     tokens: [String; 2],
+    /// The text of the configuration that the next reload takes.
+    configured: Arc<Mutex<String>>,
+    requests: mpsc::Sender<()>,
+    reloads: Cell<usize>,
 }
 
 const NAMES: [&str; 3] = ["shared", "only-a", "only-b"];
+
+/// Jobs that a call may name after an even number of reloads; one less after an odd one.
+const BATCH: usize = 1000;
+
+fn is_even(reloads: usize) -> bool {
+    reloads.is_multiple_of(2)
+}
+
+fn config(simulators: &[Simulator; 3], tokens: &[String; 2], allowed: Allowed, reloads: usize) -> String {
+    let hashes = tokens.each_ref().map(|token| hash_token(token));
+    let [a, b] = allowed.map(|allowed| {
+        let names: Vec<String> = NAMES
+            .iter()
+            .zip(allowed)
+            .filter(|(_, allowed)| *allowed)
+            .map(|(name, _)| format!("{name:?}, "))
+            .collect();
+        names.concat()
+    });
+    let sections = format!(
+        r#"
+        [limits]
+        batch_size = {}
+        [access.tokens]
+        a.sha256 = ["{}"]
+        b.sha256 = ["{}"]
+        [[access.policies]]
+        principals = ["token:a"]
+        backends = [{a}"missing-a"]
+        rights = ["read", "download"]
+        [[access.policies]]
+        principals = ["token:b"]
+        backends = [{b}"missing-b"]
+        "#,
+        BATCH - usize::from(!is_even(reloads)),
+        hashes[0],
+        hashes[1]
+    );
+    let backends = simulators.iter().zip(NAMES).map(|(simulator, name)| Backend::of(simulator).named(name));
+    config_text(&sections, backends)
+}
+
+/// Which backends each of the callers may use.
+type Allowed = [[bool; 3]; 2];
+
+const ALLOWED: Allowed = [[true, true, false], [true, false, true]];
 
 impl TwoCallers {
     async fn start() -> Self {
@@ -35,26 +90,33 @@ impl TwoCallers {
             simulator(Vendor::Immuta).await,
         ];
         let tokens = [generate_token(), generate_token()];
-        let hashes = tokens.each_ref().map(|token| hash_token(token));
-        let sections = format!(
-            r#"
-            [access.tokens]
-            a.sha256 = ["{}"]
-            b.sha256 = ["{}"]
-            [[access.policies]]
-            principals = ["token:a"]
-            backends = ["shared", "only-a", "missing-a"]
-            rights = ["read", "download"]
-            [[access.policies]]
-            principals = ["token:b"]
-            backends = ["shared", "only-b"]
-            "#,
-            hashes[0], hashes[1]
-        );
-        let backends =
-            simulators.iter().zip(NAMES).map(|(simulator, name)| Backend::of(simulator).named(name));
-        let gateway = Gateway::start_with(&sections, backends).await;
-        Self { gateway, simulators, tokens }
+        let config = config(&simulators, &tokens, ALLOWED, 0);
+        let (requests, receiver) = mpsc::channel(1);
+        let configured = Arc::new(Mutex::new(config.clone()));
+        let load: Load = Arc::new({
+            let configured = Arc::clone(&configured);
+            move || Config::parse(&configured.lock().unwrap(), [])
+        });
+        let source = ConfigSource { load, files: Vec::new(), requests: receiver };
+        let gateway = Gateway::start_reloading(&config, source).await;
+        Self { gateway, simulators, tokens, configured, requests, reloads: Cell::new(0) }
+    }
+
+    /// Changes what the callers may use. Returns when that is in effect.
+    async fn reload(&self, allowed: Allowed) {
+        let reloads = self.reloads.get() + 1;
+        self.reloads.set(reloads);
+        *self.configured.lock().unwrap() = config(&self.simulators, &self.tokens, allowed, reloads);
+        self.requests.send(()).await.unwrap();
+        let client = self.gateway.client();
+        let request = batch_request((0..BATCH).map(|_| job("no-backend", "1")));
+        guard(async {
+            // The number of jobs that a call may name changes with each reload.
+            while batch(&client, self.request(0, request.clone())).await.is_ok() != is_even(reloads) {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
     }
 
     /// A request of one of the callers.
@@ -195,11 +257,20 @@ async fn watches_of_a_principal_are_bounded_by_its_policy_over_all_its_connectio
 /// A call of a caller about a backend.
 #[derive(Clone, Debug)]
 enum Call {
-    Get { full: bool },
+    Get {
+        full: bool,
+    },
     Batch,
     Watch,
     ResumeWithTheOthersToken,
     List,
+    /// The caller's watch stays open.
+    KeepWatching,
+    /// A reload changes what the callers may use.
+    Reload {
+        shared: [bool; 2],
+        own: [bool; 2],
+    },
 }
 
 fn calls() -> impl Strategy<Value = Vec<(usize, usize, Call)>> {
@@ -209,6 +280,8 @@ fn calls() -> impl Strategy<Value = Vec<(usize, usize, Call)>> {
         Just(Call::Watch),
         Just(Call::ResumeWithTheOthersToken),
         Just(Call::List),
+        Just(Call::KeepWatching),
+        any::<([bool; 2], [bool; 2])>().prop_map(|(shared, own)| Call::Reload { shared, own }),
     ];
     proptest::collection::vec((0..2_usize, 0..3_usize, call), 1..20)
 }
@@ -245,38 +318,73 @@ async fn seen(callers: &TwoCallers, caller: usize, job: &JobRef, call: &Call, to
             let request = callers.request(caller, ListBackendsRequest {});
             format!("{:?}", guard(client.clone().list_backends(request)).await.unwrap().into_inner())
         }
+        Call::KeepWatching | Call::Reload { .. } => unreachable!("it shows nothing"),
     }
 }
 
 #[test]
 fn no_sequence_of_calls_shows_a_caller_what_only_another_may_see() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
+    let _entered = runtime.enter();
     let callers = runtime.block_on(TwoCallers::start());
     let jobs: Vec<JobRef> = (0..3).map(|backend| callers.start_job(backend, Plan::default())).collect();
+    let lasting = ["active", "pending", "active"].into_iter().enumerate();
+    let lasting: Vec<JobRef> =
+        lasting.map(|(backend, word)| callers.start_job(backend, Plan::fixed(word))).collect();
     let (token, allowed_calls) = (RefCell::new(String::new()), RefCell::new([0, 0]));
+    let ended = Cell::new(0);
     let mut runner = TestRunner::new(ProptestConfig { cases: 24, ..Default::default() });
     runner
         .run(&calls(), |sequence| {
+            let (mut allowed, mut open) = (ALLOWED, Vec::<(usize, Watch)>::new());
+            runtime.block_on(callers.reload(allowed));
             for (caller, backend, call) in sequence {
                 let job = &jobs[backend];
-                let seen = runtime.block_on(seen(&callers, caller, job, &call, &mut token.borrow_mut()));
-                let forbidden = 2 - caller;
-                let is_listed = matches!(call, Call::List);
-                if is_listed {
-                    prop_assert!(!seen.contains(NAMES[forbidden]), "{seen}");
-                    prop_assert!(seen.contains("shared"));
-                } else if backend == forbidden {
-                    prop_assert!(seen.contains("PermissionDenied") || seen.contains("code: 7"), "{seen}");
-                    prop_assert!(!seen.contains("vendor_state"), "{seen}");
-                } else {
-                    prop_assert!(!seen.contains("PermissionDenied"), "{seen}");
-                    allowed_calls.borrow_mut()[caller] += 1;
+                match call {
+                    Call::Reload { shared: [a, b], own: [own_a, own_b] } => {
+                        let before = std::mem::replace(&mut allowed, [[a, own_a, false], [b, false, own_b]]);
+                        runtime.block_on(callers.reload(allowed));
+                        for (caller, mut watch) in std::mem::take(&mut open) {
+                            if (0..3).all(|backend| allowed[caller][backend] >= before[caller][backend]) {
+                                open.push((caller, watch));
+                                continue;
+                            }
+                            let (_, end) = runtime.block_on(watch.rest());
+                            let end = end.unwrap_err();
+                            prop_assert_eq!(code_and_reason(&end).1, "ACCESS_CHANGED");
+                            ended.set(ended.get() + 1);
+                        }
+                    }
+                    Call::KeepWatching => {
+                        let request = callers.request(caller, watch_request(&lasting[backend]));
+                        let watch = runtime.block_on(Watch::open(&callers.gateway.client(), request));
+                        prop_assert_eq!(watch.is_ok(), allowed[caller][backend]);
+                        open.extend(watch.map(|watch| (caller, watch)));
+                    }
+                    _ => {
+                        let seen =
+                            runtime.block_on(seen(&callers, caller, job, &call, &mut token.borrow_mut()));
+                        if matches!(call, Call::List) {
+                            for (name, allowed) in NAMES.iter().zip(allowed[caller]) {
+                                prop_assert_eq!(seen.contains(name), allowed, "{}", seen);
+                            }
+                        } else if allowed[caller][backend] {
+                            prop_assert!(!seen.contains("PermissionDenied"), "{seen}");
+                            allowed_calls.borrow_mut()[caller] += 1;
+                        } else {
+                            prop_assert!(
+                                seen.contains("PermissionDenied") || seen.contains("code: 7"),
+                                "{seen}"
+                            );
+                            prop_assert!(!seen.contains("vendor_state"), "{seen}");
+                        }
+                    }
                 }
             }
             Ok(())
         })
         .unwrap();
-    assert!(allowed_calls.borrow().iter().all(|calls| *calls > 0));
+    assert!(allowed_calls.borrow().iter().all(|calls| *calls > 0) && ended.get() > 0);
     runtime.block_on(callers.gateway.stop());
 }
 

@@ -10,7 +10,7 @@ use jobwatch::{
         JobStatusResult, JobStatusView, WatchJobRequest, WatchJobResponse, job_status_result::Outcome,
         job_status_service_client::JobStatusServiceClient, watch_job_response::Event,
     },
-    server::{self, ServeError},
+    server::{self, ConfigSource, ServeError},
     simulators::{Job, Plan, Simulator, Vendor, credentials},
 };
 use tokio::{
@@ -193,6 +193,16 @@ impl Gateway {
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(server::run(listener, shutdown.clone(), config));
+        Self { address, shutdown, task }
+    }
+
+    /// Whose configuration can be replaced.
+    pub(crate) async fn start_reloading(text: &str, source: ConfigSource) -> Self {
+        let config = Config::parse(text, []).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shutdown = CancellationToken::new();
+        let task = tokio::spawn(server::run_reloading(listener, shutdown.clone(), config, source));
         Self { address, shutdown, task }
     }
 

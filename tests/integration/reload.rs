@@ -20,6 +20,7 @@ use crate::{
 mod diff;
 mod files;
 mod refused;
+mod revocation;
 mod settings;
 
 const SECTIONS: &str = "[server]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n";

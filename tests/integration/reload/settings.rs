@@ -4,14 +4,14 @@ use jobwatch::access::{generate_token, hash_token};
 
 use super::*;
 
-fn with_token<T>(message: T, token: &str) -> tonic::Request<T> {
+pub(super) fn with_token<T>(message: T, token: &str) -> tonic::Request<T> {
     let mut request = tonic::Request::new(message);
     request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
     request
 }
 
 #[tokio::test]
-async fn changed_policies_hold_for_new_calls_and_open_watches_go_on() {
+async fn changed_policies_hold_for_new_calls_and_end_open_ones_that_they_allow_no_longer() {
     let simulator = simulator(Vendor::Immuta).await;
     let [one, two] = [generate_token(), generate_token()];
     let access = |token: &str, policies: &str| {
@@ -27,14 +27,17 @@ async fn changed_policies_hold_for_new_calls_and_open_watches_go_on() {
     };
     get_with(&one).await.unwrap();
     gateway.reload(&access(&one, "{ principals = [\"token:ci\"] }"), [backend()]).await;
+    assert_eq!(code_and_reason(&watch.end().await.unwrap_err()).1, "ACCESS_CHANGED");
+    let request = with_token(watch_request(&job), &one);
+    let mut watch = Watch::open(&client, request).await.unwrap();
+    watch.status().await;
     assert_eq!(code_and_reason(&get(&client, &job).await.unwrap_err()).1, "CALLER_UNAUTHENTICATED");
     assert_eq!((get_with(&one).await, get_with(&two).await.is_err()), (Ok(()), true));
     let other = "{ principals = [\"token:ci\"], backends = [\"other\"] }";
     gateway.reload(&access(&two, other), [backend()]).await;
     let refused = [get_with(&one).await, get_with(&two).await].map(Result::unwrap_err);
     assert_eq!(refused, ["CALLER_UNAUTHENTICATED", "BACKEND_NOT_ALLOWED"]);
-    simulator.finish(&job.job_id);
-    watch.terminal_status().await;
+    assert_eq!(code_and_reason(&watch.end().await.unwrap_err()).1, "ACCESS_CHANGED");
     let log = gateway.program.log();
     assert!(log.contains("access.policies[0]") && log.contains("access.tokens.ci"), "{log}");
     assert!(!log.contains(&hash_token(&one).to_string()), "{log}");

@@ -5,11 +5,18 @@
 //! depends on names alone, so that an answer never tells whether a backend exists that the
 //! caller may not use.
 
-use std::{net::IpAddr, num::NonZeroUsize, sync::Arc};
+use std::{
+    net::IpAddr,
+    num::NonZeroUsize,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
 
 use http::{HeaderMap, header};
 use thiserror::Error;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::config;
 
@@ -41,6 +48,7 @@ pub struct Access {
     usages: Usages,
     /// Nobody is identified: everybody may do everything.
     open: bool,
+    version: u64,
     replaced: CancellationToken,
 }
 
@@ -76,6 +84,9 @@ pub struct Evidence<'a> {
     /// Where it comes from.
     pub address: Option<IpAddr>,
 }
+
+/// The version of the next [`Access`].
+static VERSIONS: AtomicU64 = AtomicU64::new(0);
 
 /// The name of a caller that is not identified.
 const ANONYMOUS: &str = "anonymous";
@@ -116,18 +127,24 @@ impl Access {
             policies: configured.policies.iter().map(|policy| Arc::new(Policy::new(policy))).collect(),
             usages,
             open: !configured.is_configured(),
+            version: VERSIONS.fetch_add(1, Relaxed),
             replaced: CancellationToken::new(),
         })
     }
 
-    /// Another configuration takes its place: open calls have to be looked at again.
+    /// Tells it from every other of this process.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Another has taken its place: open calls have to be looked at again.
     pub fn retire(&self) {
         self.replaced.cancel();
     }
 
-    /// Completes when another configuration has taken its place.
-    pub fn replaced(&self) -> &CancellationToken {
-        &self.replaced
+    /// Completes when another has taken its place.
+    pub fn replaced(&self) -> WaitForCancellationFutureOwned {
+        self.replaced.clone().cancelled_owned()
     }
 
     /// Whether an open call may go on that began with `grant`, perhaps under an earlier

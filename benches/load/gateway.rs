@@ -42,12 +42,23 @@ pub(crate) struct Setup {
     pub(crate) status_bytes: Option<&'static str>,
     /// A collector of traces, and the share of them that is sampled.
     pub(crate) traces: Option<(SocketAddr, f64)>,
+    /// Whether it has an admin address.
+    pub(crate) admin: bool,
+    /// Whether it logs each call.
+    pub(crate) access_log: bool,
 }
 
 impl From<Poll> for Setup {
     /// Nothing but the rate of the polls limits the gateway.
     fn from(poll: Poll) -> Self {
-        Self { poll, requests_per_second: 1_000_000, status_bytes: None, traces: None }
+        Self {
+            poll,
+            requests_per_second: 1_000_000,
+            status_bytes: None,
+            traces: None,
+            admin: false,
+            access_log: false,
+        }
     }
 }
 
@@ -78,13 +89,15 @@ impl Deref for Gateway {
 }
 
 fn text(vendor: SocketAddr, setup: Setup) -> String {
-    let Setup { poll, requests_per_second, status_bytes, traces } = setup;
+    let Setup { poll, requests_per_second, status_bytes, traces, admin, access_log } = setup;
     let Poll { interval, batch, concurrency } = poll;
     let status_bytes = status_bytes.map(|bytes| format!("status_bytes = \"{bytes}\"\n")).unwrap_or_default();
     let traces = traces.map(|(collector, ratio)| {
         format!("[traces]\nendpoint = \"http://{collector}\"\nprotocol = \"grpc\"\nsample_ratio = {ratio}\n")
     });
     let traces = traces.unwrap_or_default();
+    let admin = if admin { "[admin]\nlisten = \"127.0.0.1:0\"\n" } else { "" };
+    let access_log = if access_log { "[log]\naccess = true\n" } else { "" };
     let interval = interval.as_millis();
     let pace = format!(
         "min_interval = \"{interval}ms\"\nmax_interval = \"{interval}ms\"\nmax_concurrency = {concurrency}\n\
@@ -92,7 +105,7 @@ fn text(vendor: SocketAddr, setup: Setup) -> String {
     );
     format!(
         "allow_inline_secrets = true\n\
-         [server]\nlisten = \"127.0.0.1:0\"\n{traces}\
+         [server]\nlisten = \"127.0.0.1:0\"\n{traces}{admin}{access_log}\
          [limits]\nwatches = 4000000\nwatches_per_caller = 4000000\nwatches_per_call = 2000000\n\
          streams_per_connection = 20000\nconnections = 20000\nconnections_per_address = 20000\n\
          connection_bytes = \"4 GiB\"\n{status_bytes}\

@@ -23,6 +23,8 @@ const START: Duration = Duration::from_secs(20);
 pub(crate) struct Process {
     child: Child,
     pub(crate) address: SocketAddr,
+    /// Where a gateway's metrics are read.
+    pub(crate) admin: Option<SocketAddr>,
     reader: JoinHandle<()>,
     /// A role ends when nobody holds this any more.
     _stdin: Option<ChildStdin>,
@@ -66,9 +68,12 @@ impl Process {
 
     async fn listening(mut child: Child, output: impl AsyncRead + Unpin + Send + 'static) -> Outcome<Self> {
         let mut lines = BufReader::new(output).lines();
-        let mut log = Vec::new();
+        let (mut log, mut admin) = (Vec::new(), None);
         let address = async {
             while let Some(line) = lines.next_line().await? {
+                if let Some((_, address)) = line.split_once("admin address is ") {
+                    admin = address.split_whitespace().next().and_then(|address| address.parse().ok());
+                }
                 if let Some((_, rest)) = line.split_once("listening on ") {
                     return Ok(rest.split_whitespace().next().unwrap_or_default().parse()?);
                 }
@@ -79,7 +84,7 @@ impl Process {
         let address = timeout(START, address).await.map_err(|_| "a process did not report its address")??;
         let reader = tokio::spawn(show_warnings(lines));
         let stdin = child.stdin.take();
-        Ok(Self { child, address, reader, _stdin: stdin })
+        Ok(Self { child, address, admin, reader, _stdin: stdin })
     }
 
     fn pid(&self) -> Outcome<u32> {

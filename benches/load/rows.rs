@@ -21,12 +21,12 @@ mod fresh;
 mod growth;
 mod idle;
 mod isolation;
+mod overhead;
 mod overload;
-mod traces;
 mod watch_jobs;
 
 /// Names of the rows, in their order.
-const NAMES: [&str; 18] = [
+const NAMES: [&str; 19] = [
     "cached",
     "fresh-single",
     "fresh-single-kinetica",
@@ -44,7 +44,8 @@ const NAMES: [&str; 18] = [
     "isolation",
     "bytes",
     "idle",
-    "traces",
+    "overhead",
+    "overhead-polls",
 ];
 
 /// Left out of a short run.
@@ -86,7 +87,8 @@ impl Bench {
             "isolation" => isolation::row(self).await,
             "bytes" => bytes::row(self).await,
             "idle" => idle::row(self).await,
-            "traces" => traces::row(self).await,
+            "overhead" => overhead::cached(self).await,
+            "overhead-polls" => overhead::polls(self).await,
             other => Err(format!("there is no row {other}; write one of {}", NAMES.join(", ")).into()),
         }
     }

@@ -119,12 +119,10 @@ impl Service<Request<Body>> for Dispatch {
             let access_log = self.live.access_log.load(Relaxed);
             let observed = Observed::begin(&mut request, !access.is_open(), access_log, self.tracer.as_ref());
             if access.is_open() {
-                let permission =
-                    Permission::new(&self.live.access, Guard::into_inner(access), Grant::unrestricted(None));
-                observed.response(Box::pin(Revocable::new(self.jobs.call(request), permission, streams)))
+                let permission = Permission::new(&self.live.access, &access, Grant::unrestricted(None));
+                observed.response(Revocable::new(self.jobs.call(request), permission, streams))
             } else {
-                let response = self.call_identified(Guard::into_inner(access), request, streams);
-                observed.response(response)
+                observed.response(self.call_identified(Guard::into_inner(access), request, streams))
             }
         } else {
             let end = request.extensions().get::<ConnectionEnd>();
@@ -153,7 +151,7 @@ impl Dispatch {
         let certificate = extensions.get::<CertificateNames>().map(|CertificateNames(names)| &**names);
         let identified = access.identify_now(Evidence { headers: request.headers(), certificate, address });
         if let Some(identified) = identified {
-            return self.begin(access, request, identified, streams);
+            return self.begin(&access, request, identified, streams);
         }
         let mut dispatch = self.clone();
         Box::pin(async move {
@@ -162,13 +160,13 @@ impl Dispatch {
                 Some(Err(refused)) => Err(refused),
                 None => Err(Refused::Unverifiable),
             };
-            dispatch.begin(access, request, identified, streams).await
+            dispatch.begin(&access, request, identified, streams).await
         })
     }
 
     fn begin(
         &mut self,
-        access: Arc<Access>,
+        access: &Access,
         mut request: Request<Body>,
         identified: Result<Grant, Refused>,
         streams: bool,

@@ -78,7 +78,7 @@ impl Observed {
     /// Observes the call's response.
     pub(super) fn response(
         mut self,
-        response: BoxFuture<Response<Body>, Infallible>,
+        response: impl Future<Output = Result<Response<Body>, Infallible>> + Send + 'static,
     ) -> BoxFuture<Response<Body>, Infallible> {
         Box::pin(async move {
             let response = match &self.span {

@@ -25,40 +25,42 @@ use crate::{
 /// What lets a call go on.
 pub(super) struct Permission {
     current: Arc<ArcSwap<Access>>,
-    /// Under which the call is allowed.
-    access: Arc<Access>,
+    /// The version of the access that allows the call.
+    version: u64,
     grant: Grant,
-    /// Ready when `access` is replaced. Only calls that wait have it.
+    /// Ready when that access is replaced. Only calls that wait have it.
     replaced: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
 
 impl Permission {
     /// Of a call to which `access` has granted this.
-    pub(super) fn new(current: &Arc<ArcSwap<Access>>, access: Arc<Access>, grant: Grant) -> Self {
-        Self { current: Arc::clone(current), access, grant, replaced: None }
+    pub(super) fn new(current: &Arc<ArcSwap<Access>>, access: &Access, grant: Grant) -> Self {
+        Self { current: Arc::clone(current), version: access.version(), grant, replaced: None }
     }
 
     /// Whether the call has to end now.
     fn is_revoked(&mut self) -> bool {
-        while self.access.replaced().is_cancelled() {
-            self.replaced = None;
-            self.access = self.current.load_full();
-            if !self.access.keeps(&self.grant) {
-                return true;
-            }
-        }
-        false
+        self.current.load().version() != self.version && self.is_revoked_by(&self.current.load_full())
     }
 
-    /// The same. Wakes the task when that may have changed.
+    fn is_revoked_by(&mut self, access: &Access) -> bool {
+        if access.version() == self.version {
+            return false;
+        }
+        (self.version, self.replaced) = (access.version(), None);
+        !access.keeps(&self.grant)
+    }
+
+    /// Whether the call has to end now. Wakes the task when that may have changed.
     fn poll_revoked(&mut self, cx: &mut Context<'_>) -> bool {
         loop {
-            let wait = || Box::pin(self.access.replaced().clone().cancelled_owned());
-            if self.replaced.get_or_insert_with(wait).as_mut().poll(cx).is_pending() {
-                return false;
-            }
-            if self.is_revoked() {
+            let access = self.current.load_full();
+            if self.is_revoked_by(&access) {
                 return true;
+            }
+            let replaced = self.replaced.get_or_insert_with(|| Box::pin(access.replaced()));
+            if replaced.as_mut().poll(cx).is_pending() {
+                return false;
             }
         }
     }

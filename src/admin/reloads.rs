@@ -68,9 +68,10 @@ impl Reloads {
         last.read_at = Timestamp::now();
     }
 
-    /// These keys of the configuration need a restart to take effect.
-    pub fn need_restart(&self, keys: Vec<String>) {
-        self.lock().restart = keys;
+    /// These keys of the configuration need a restart to take effect. Returns those that did
+    /// before.
+    pub fn need_restart(&self, keys: Vec<String>) -> Vec<String> {
+        std::mem::replace(&mut self.lock().restart, keys)
     }
 
     pub(super) fn last(&self) -> Reloaded {
@@ -128,7 +129,7 @@ mod tests {
         assert_eq!(detail(), json!({ "status": "refused", "problems": problems[..SHOWN] }));
         assert_eq!((reloads.last().read_at, reloads.last().is_successful()), (read_at, false));
         reloads.ended(Outcome::Unchanged);
-        reloads.need_restart(vec!["server.listen".to_owned()]);
+        assert!(reloads.need_restart(vec!["server.listen".to_owned()]).is_empty());
         assert_eq!(detail(), json!({ "status": "current", "needs_restart": ["server.listen"] }));
         reloads.ended(Outcome::Applied);
         let last = reloads.last();

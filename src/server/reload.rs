@@ -232,10 +232,11 @@ impl Reloader {
                 "configuration reloaded"
             );
         }
-        for change in &diff.restart {
+        let keys = diff.restart.iter().map(|change| change.key.clone()).collect();
+        let known = self.reloads.need_restart(keys);
+        for change in diff.restart.iter().filter(|change| !known.contains(&change.key)) {
             warn!(key = change.key, %change, "configuration key needs a restart to take effect");
         }
-        self.reloads.need_restart(diff.restart.iter().map(|change| change.key.clone()).collect());
         Ok(if diff.applies_nothing() { Outcome::Unchanged } else { Outcome::Applied })
     }
 

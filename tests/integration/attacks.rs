@@ -26,7 +26,7 @@ use crate::{
     program::{self, Program},
 };
 
-mod attacker;
+pub(crate) mod attacker;
 mod bytes_held;
 mod costs;
 mod errors;

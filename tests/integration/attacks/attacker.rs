@@ -6,7 +6,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::*;
 
 /// A connection that an attacker controls.
-pub(super) struct Attacker {
+pub(crate) struct Attacker {
     pub(super) client: h2::client::SendRequest<Bytes>,
     address: SocketAddr,
     task: tokio::task::JoinHandle<Result<(), h2::Error>>,
@@ -14,7 +14,7 @@ pub(super) struct Attacker {
 
 impl Attacker {
     /// `window`: bytes that the server may send on a stream.
-    pub(super) async fn connect(address: SocketAddr, last: u8, window: u32) -> Self {
+    pub(crate) async fn connect(address: SocketAddr, last: u8, window: u32) -> Self {
         Self::over(connect_from(address, last).await, address, window).await
     }
 
@@ -45,7 +45,7 @@ impl Attacker {
     }
 
     /// Makes a call and reads nothing of the response.
-    pub(super) async fn call(&mut self, method: &str, message: Bytes) -> Result<ResponseFuture, h2::Error> {
+    pub(crate) async fn call(&mut self, method: &str, message: Bytes) -> Result<ResponseFuture, h2::Error> {
         let (response, mut stream) = self.begin(method).await?;
         stream.send_data(message, true)?;
         Ok(response)

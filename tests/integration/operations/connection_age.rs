@@ -7,12 +7,13 @@ use jobwatch::{
     },
     simulators::{Category, Content, File, Plan, Vendor},
 };
+use prost::Message;
 use tokio::sync::oneshot;
 use tonic::{Code, Status};
 use tonic_health::pb::health_client::HealthClient;
 
 use super::{Admin, exposition, health_of, reflection, server_with};
-use crate::harness::*;
+use crate::{attacks::attacker::Attacker, harness::*};
 
 /// Connections end as soon as they may.
 const SHORT: &str = "max_connection_age = \"1s\"\nmax_connection_age_grace = \"0s\"";
@@ -184,4 +185,24 @@ async fn every_kind_of_call_ends_with_a_status_when_its_connection_is_too_old() 
         is_expired(&guard(responses.message()).await.unwrap_err());
     };
     tokio::join!(waits, batch_waits, watches, health, reflects);
+}
+
+#[tokio::test]
+async fn connection_of_a_client_that_takes_nothing_is_closed_when_it_is_too_old() {
+    let simulator = simulator(Vendor::Immuta).await;
+    let (program, admin) = server_with(SHORT, [Backend::of(&simulator)]).await;
+    let job = job_at(&simulator, &simulator.start_job(Plan::fixed("active")));
+    let mut client = Attacker::connect(program.address().parse().unwrap(), 1, 1).await;
+    let call = client.call("WatchJob", frame(&watch_request(&job).encode_to_vec())).await.unwrap();
+    let mut body = guard(call).await.unwrap().into_body();
+    let mut taken = 0;
+    // The window is never opened again.
+    let end = loop {
+        match guard(body.data()).await {
+            Some(Ok(bytes)) => taken += bytes.len(),
+            end => break end,
+        }
+    };
+    assert!(taken <= 1 && matches!(end, Some(Err(_))), "{taken} {end:?}");
+    assert_eq!(counter(&admin, "jobwatch_connections_expired_total").await, 1);
 }

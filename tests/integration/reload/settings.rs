@@ -103,6 +103,10 @@ async fn limits_take_effect_at_once_and_addresses_are_said_to_need_a_restart() {
     }
     let restart = ["limits.connections", "limits.connections_per_address"];
     assert_eq!(gateway.readiness().await["needs_restart"], Value::from(restart.as_slice()));
+    gateway
+        .reload("[limits]\nbatch_size = 3\nconnections = 100\nwatches = 1", [Backend::of(&simulator)])
+        .await;
+    assert_eq!(gateway.program.log().matches("key=\"limits.connections\"").count(), 1, "said once");
 }
 
 #[tokio::test]

@@ -78,10 +78,9 @@ impl Policy {
 }
 
 impl Policy {
-    /// Whether it allows all that `other` allows.
+    /// Whether it is sure to allow all that `other` allows.
     fn includes(&self, other: &Self) -> bool {
-        let everywhere = WildMatch::new("*");
-        let names = |backend| self.backends.contains(&everywhere) || self.backends.contains(backend);
+        let names = |name| self.backends.iter().any(|pattern| includes(pattern, name));
         other.rights.iter().all(|right| self.rights.contains(right)) && other.backends.iter().all(names)
     }
 }
@@ -171,6 +170,41 @@ impl Grant {
         match &self.0 {
             Granted::By { policy, .. } => Some(policy),
             Granted::Everything(_) | Granted::Nothing(..) => None,
+        }
+    }
+}
+
+/// Whether a pattern is sure to match all names that `other` matches.
+fn includes(pattern: &WildMatch, other: &WildMatch) -> bool {
+    let is_plain = |text: &str| !text.contains(['*', '?']);
+    let (text, other_text) = (pattern.pattern(), other.pattern());
+    let has_prefix =
+        || text.strip_suffix('*').is_some_and(|prefix| is_plain(prefix) && other_text.starts_with(prefix));
+    pattern == other || is_plain(&other_text) && pattern.matches(&other_text) || has_prefix()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pattern_includes_what_it_is_sure_to_match() {
+        let includes = |pattern, other| includes(&WildMatch::new(pattern), &WildMatch::new(other));
+        for (pattern, other) in [
+            ("a*", "a*"),
+            ("a*", "ab"),
+            ("a?", "ab"),
+            ("*", "a?b*"),
+            ("a*", "ab*"),
+            ("a*", "a?"),
+            ("*b", "ab"),
+        ] {
+            assert!(includes(pattern, other), "{pattern} {other}");
+        }
+        for (pattern, other) in
+            [("ab*", "a*"), ("a?", "a*"), ("?", "*"), ("a", "a*"), ("a*c", "ab*"), ("ab", "a?")]
+        {
+            assert!(!includes(pattern, other), "{pattern} {other}");
         }
     }
 }

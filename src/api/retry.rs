@@ -5,14 +5,14 @@
 
 use std::time::Duration;
 
-/// Waits after a shutdown: 10,000 clients come back at about 2,000 a second.
+/// Waits after a shutdown, or a change of rights: 10,000 clients come back at about 2,000 a second.
 const AFTER_SHUTDOWN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
 
-/// Waits after the end of a connection that was too old, or of a caller's rights: few clients
-/// receive such an end at once.
+/// Waits after the end of a connection that was too old. The ages of connections differ
+/// already.
 const AFTER_CONNECTION: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
-/// The wait after a shutdown; `random` is in 0..1.
+/// The wait after a shutdown or a change of rights; `random` is in 0..1.
 pub(super) fn after_shutdown(random: f64) -> Duration {
     between(AFTER_SHUTDOWN, random)
 }

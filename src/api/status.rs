@@ -192,7 +192,7 @@ pub fn of_refused(refused: &Refused) -> Status {
 /// The status of an open call whose caller a reload has taken rights from.
 pub fn of_changed_access() -> Status {
     let mut details = info("ACCESS_CHANGED", HashMap::new());
-    details.set_retry_info(Some(retry::after_connection(rand::random())));
+    details.set_retry_info(Some(retry::after_shutdown(rand::random())));
     let message = "what the caller may do has changed since the call began; call again";
     Status::with_error_details(Code::Unavailable, message, details)
 }

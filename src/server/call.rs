@@ -5,8 +5,9 @@
 //! ```
 //!
 //! The task of a call ends with its client's reset, its connection, shortly after its
-//! deadline, or when the client takes nothing of a unary response for a minute. A response's next message is encoded only when the last one is with HTTP/2
-//! and the connection has room for another.
+//! deadline, or when the client takes nothing of a unary response for a minute. A response's next
+//! message is encoded only when the last one is with HTTP/2 and the connection has room for
+//! another. What waits for that is not sent when a reload takes the caller's rights.
 
 use std::{
     future::{Future, poll_fn},
@@ -20,13 +21,14 @@ use bytes::{Buf, Bytes};
 use h2::{Reason, SendStream, server::SendResponse};
 use http::Response;
 use http_body::Body as _;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tonic::{Status, body::Body};
 use tracing::debug;
 
 use super::{
     messages,
     request_body::Received,
+    revocation::Permission,
     usage::{CallUsage, Charge},
 };
 use crate::api;
@@ -40,6 +42,9 @@ const AFTER_DEADLINE: Duration = Duration::from_secs(1);
 /// How long a client may take nothing of a unary response. A watch may wait for longer: it has
 /// one message, and its connection is closed when others need the room.
 const TAKE: Duration = Duration::from_mins(1);
+
+/// How long a client may take for the rest of a message, once its caller lost the right to it.
+const FINISH: Duration = Duration::from_secs(5);
 
 /// Most bytes that HTTP/2 holds of one response.
 pub(super) const SEND_BUFFER: usize = 64 << 10;
@@ -72,6 +77,13 @@ impl Buf for Piece {
 #[derive(Debug)]
 struct Ended;
 
+/// What a wait for the client has come to.
+enum Wait<T> {
+    Done(T),
+    /// The caller may not have the rest of the response.
+    Revoked,
+}
+
 /// An open call.
 pub(super) struct Call {
     pub(super) received: Received,
@@ -90,11 +102,12 @@ impl Call {
         let Ok(response) = self.response(service, &mut respond).await else { return };
         let (mut parts, body) = response.into_parts();
         messages::complete(&mut parts.headers);
+        let permission = parts.extensions.remove();
         let head = Response::from_parts(parts, ());
         let is_all = body.is_end_stream();
         match respond.send_response(head, is_all) {
             Ok(stream) if !is_all => {
-                let _ = self.send(body, stream).await;
+                let _ = self.send(body, stream, permission).await;
             }
             Ok(_) => {}
             Err(error) => debug!(%error, "response not sent"),
@@ -144,21 +157,37 @@ impl Call {
     }
 
     /// Sends the body of the response.
-    async fn send(&self, body: Body, stream: SendStream<Piece>) -> Result<(), Ended> {
+    async fn send(
+        &self,
+        body: Body,
+        stream: SendStream<Piece>,
+        permission: Option<Permission>,
+    ) -> Result<(), Ended> {
         let mut body = pin!(body);
         let mut late = pin!(self.after_deadline());
-        let mut sending = Sending { call: self, stream, late: late.as_mut(), receive_by: None };
+        let mut sending = Sending {
+            call: self,
+            stream,
+            late: late.as_mut(),
+            receive_by: None,
+            permission,
+            finish_by: None,
+        };
         let connection = self.usage.connection();
+        let mut needs_room = true;
         loop {
             let frame = sending.poll(|cx, _| {
-                if !connection.has_room() {
+                if needs_room && !connection.has_room() {
                     return Poll::Ready(None);
                 }
                 body.as_mut().poll_frame(cx).map(Some)
             });
             let Some(frame) = frame.await? else {
                 let mut room = pin!(connection.wait_for_room());
-                sending.poll(|cx, _| room.as_mut().poll(cx)).await?;
+                if let Wait::Revoked = sending.wait(|cx, _| room.as_mut().poll(cx)).await? {
+                    // The body has its end only.
+                    needs_room = false;
+                }
                 continue;
             };
             match frame.map(|frame| frame.map(http_body::Frame::into_data)) {
@@ -187,6 +216,10 @@ struct Sending<'a, L> {
     late: Pin<&'a mut L>,
     /// When a message must have arrived that the client has begun.
     receive_by: Option<Pin<Box<Sleep>>>,
+    /// What lets the call go on while it waits for its client.
+    permission: Option<Permission>,
+    /// When the message must be sent that was begun before the call lost its permission.
+    finish_by: Option<Pin<Box<Sleep>>>,
 }
 
 impl<L: Future<Output = ()>> Sending<'_, L> {
@@ -223,13 +256,44 @@ impl<L: Future<Output = ()>> Sending<'_, L> {
         .await
     }
 
-    /// Passes bytes to HTTP/2 as its windows allow.
+    /// The same for a wait that only the client ends: the body is not looked at meanwhile.
+    async fn wait<T>(
+        &mut self,
+        mut step: impl FnMut(&mut Context<'_>, &mut SendStream<Piece>) -> Poll<T>,
+    ) -> Result<Wait<T>, Ended> {
+        let mut permission = self.permission.take();
+        let waited = self.poll(|cx, stream| match step(cx, stream) {
+            Poll::Ready(done) => Poll::Ready(Wait::Done(done)),
+            Poll::Pending if permission.as_mut().is_some_and(|permission| permission.poll_revoked(cx)) => {
+                Poll::Ready(Wait::Revoked)
+            }
+            Poll::Pending => Poll::Pending,
+        });
+        let waited = waited.await?;
+        self.permission = permission;
+        Ok(waited)
+    }
+
+    /// Passes bytes to HTTP/2 as its windows allow. Drops them if the caller may not have them
+    /// any more.
     async fn data(&mut self, mut bytes: Bytes) -> Result<(), Ended> {
-        let charge = Arc::new(self.call.usage.connection().charge(bytes.len()));
+        let length = bytes.len();
+        let charge = Arc::new(self.call.usage.connection().charge(length));
         while !bytes.is_empty() {
             self.stream.reserve_capacity(bytes.len().min(SEND_BUFFER));
-            let capacity =
-                if self.stream.capacity() > 0 { self.stream.capacity() } else { self.capacity().await? };
+            let capacity = match self.stream.capacity() {
+                0 => self.capacity().await?,
+                capacity => Wait::Done(capacity),
+            };
+            let capacity = match capacity {
+                Wait::Done(capacity) => capacity,
+                Wait::Revoked if bytes.len() == length => return Ok(()),
+                Wait::Revoked => {
+                    // After a part of a message, no status can be read.
+                    (self.permission, self.finish_by) = (None, Some(Box::pin(sleep(FINISH))));
+                    continue;
+                }
+            };
             let piece = bytes.split_to(capacity.min(bytes.len()));
             let piece = Piece { bytes: piece, charge: Some(Arc::clone(&charge)) };
             self.stream.send_data(piece, false).map_err(|_| Ended)?;
@@ -238,22 +302,33 @@ impl<L: Future<Output = ()>> Sending<'_, L> {
     }
 
     /// Waits until HTTP/2 takes bytes.
-    async fn capacity(&mut self) -> Result<usize, Ended> {
+    async fn capacity(&mut self) -> Result<Wait<usize>, Ended> {
         let must_be_taken = self.call.must_be_taken;
-        let mut stalled = pin!(sleep_until(Instant::now() + TAKE));
-        let capacity = self.poll(|cx, stream| {
+        let mut stalled = pin!(sleep(TAKE));
+        let mut finish_by = self.finish_by.take();
+        let capacity = self.wait(|cx, stream| {
             loop {
-                match stream.poll_capacity(cx) {
-                    Poll::Ready(Some(Ok(0))) => {}
-                    Poll::Pending if must_be_taken && stalled.as_mut().poll(cx).is_ready() => {
-                        stream.send_reset(Reason::CANCEL);
-                        return Poll::Ready(None);
+                let is_late = match stream.poll_capacity(cx) {
+                    Poll::Ready(Some(Ok(0))) => continue,
+                    Poll::Pending => {
+                        must_be_taken && stalled.as_mut().poll(cx).is_ready()
+                            || finish_by.as_mut().is_some_and(|late| late.as_mut().poll(cx).is_ready())
                     }
-                    capacity => return capacity,
+                    capacity @ Poll::Ready(_) => return capacity,
+                };
+                if !is_late {
+                    return Poll::Pending;
                 }
+                stream.send_reset(Reason::CANCEL);
+                return Poll::Ready(None);
             }
         });
-        capacity.await?.and_then(Result::ok).ok_or(Ended)
+        let capacity = capacity.await?;
+        self.finish_by = finish_by;
+        match capacity {
+            Wait::Done(capacity) => capacity.and_then(Result::ok).map(Wait::Done).ok_or(Ended),
+            Wait::Revoked => Ok(Wait::Revoked),
+        }
     }
 
     fn finish(&mut self) -> Result<(), Ended> {

@@ -2,11 +2,18 @@
 //!
 //! A call goes on if its caller may still do all that it could when the call began. Another
 //! ends at once, whatever it has to send. It may be made again, and is then judged anew.
+//! A response of one message that was made before is sent.
+//!
+//! A body ends where it is asked for its next frame. While a client takes nothing, nobody asks:
+//! the response has its call's permission for that wait.
 
 use std::{
     convert::Infallible,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     task::{Context, Poll},
 };
 
@@ -16,10 +23,12 @@ use http::Response;
 use http_body::{Frame, SizeHint};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::{Status, body::Body, codegen::BoxFuture};
+use tracing::info;
 
 use crate::{
     access::{Access, Grant},
     api,
+    telemetry::Sampled,
 };
 
 /// What lets a call go on.
@@ -30,12 +39,26 @@ pub(super) struct Permission {
     grant: Grant,
     /// Ready when that access is replaced. Only calls that wait have it.
     replaced: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    /// Whether the call has to end, where several look at that: a later reload changes it no more.
+    revoked: Option<Arc<AtomicBool>>,
+}
+
+impl Clone for Permission {
+    fn clone(&self) -> Self {
+        Self {
+            current: Arc::clone(&self.current),
+            version: self.version,
+            grant: self.grant.clone(),
+            replaced: None,
+            revoked: self.revoked.clone(),
+        }
+    }
 }
 
 impl Permission {
     /// Of a call to which `access` has granted this.
     pub(super) fn new(current: &Arc<ArcSwap<Access>>, access: &Access, grant: Grant) -> Self {
-        Self { current: Arc::clone(current), version: access.version(), grant, replaced: None }
+        Self { current: Arc::clone(current), version: access.version(), grant, replaced: None, revoked: None }
     }
 
     /// Whether the call has to end now.
@@ -44,15 +67,33 @@ impl Permission {
     }
 
     fn is_revoked_by(&mut self, access: &Access) -> bool {
+        if self.revoked.as_ref().is_some_and(|revoked| revoked.load(Relaxed)) {
+            return true;
+        }
         if access.version() == self.version {
             return false;
         }
         (self.version, self.replaced) = (access.version(), None);
-        !access.keeps(&self.grant)
+        let is_kept = access.keeps(&self.grant);
+        if let Some(revoked) = self.revoked.as_ref().filter(|_| !is_kept) {
+            revoked.store(true, Relaxed);
+        }
+        !is_kept
+    }
+
+    /// The status of a call that has to end.
+    fn end(&self) -> Status {
+        static LINES: Sampled = Sampled::new(10);
+        if let Some(left_out) = LINES.next_line() {
+            let left_out = (left_out > 0).then_some(left_out);
+            let principal = self.grant.principal().unwrap_or("none");
+            info!(principal, left_out, "call ended: its caller may do less since the reload");
+        }
+        api::of_changed_access()
     }
 
     /// Whether the call has to end now. Wakes the task when that may have changed.
-    fn poll_revoked(&mut self, cx: &mut Context<'_>) -> bool {
+    pub(super) fn poll_revoked(&mut self, cx: &mut Context<'_>) -> bool {
         loop {
             let access = self.current.load_full();
             if self.is_revoked_by(&access) {
@@ -89,27 +130,31 @@ impl Future for Revocable {
     type Output = Result<Response<Body>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if self.permission.as_mut().is_some_and(Permission::is_revoked) {
-            return Poll::Ready(Ok(api::of_changed_access().into_http()));
+        let this = &mut *self;
+        let Some(permission) = &mut this.permission else { return Poll::Pending };
+        if permission.is_revoked() {
+            return Poll::Ready(Ok(permission.end().into_http()));
         }
-        match self.response.as_mut().poll(cx) {
-            Poll::Pending
-                if self.permission.as_mut().is_some_and(|permission| permission.poll_revoked(cx)) =>
-            {
-                Poll::Ready(Ok(api::of_changed_access().into_http()))
-            }
+        match this.response.as_mut().poll(cx) {
+            Poll::Pending if permission.poll_revoked(cx) => Poll::Ready(Ok(permission.end().into_http())),
             Poll::Pending => Poll::Pending,
             Poll::Ready(response) => {
-                let permission = self.permission.take().filter(|_| self.streams);
+                let permission = this.permission.take().filter(|_| this.streams);
                 Poll::Ready(response.map(|response| match permission {
-                    Some(permission) => {
-                        response.map(|body| Body::new(RevocableBody { body, permission: Some(permission) }))
-                    }
+                    Some(permission) => streaming(response, permission),
                     None => response,
                 }))
             }
         }
     }
+}
+
+/// A response of many messages, which ends when its call's permission does.
+fn streaming(response: Response<Body>, permission: Permission) -> Response<Body> {
+    let permission = Permission { revoked: Some(Arc::default()), ..permission };
+    let (mut head, body) = response.into_parts();
+    head.extensions.insert(permission.clone());
+    Response::from_parts(head, Body::new(RevocableBody { body, permission: Some(permission) }))
 }
 
 struct RevocableBody {
@@ -126,16 +171,16 @@ impl http_body::Body for RevocableBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let Some(permission) = &mut self.permission else { return Poll::Ready(None) };
+        let this = &mut *self;
+        let Some(permission) = &mut this.permission else { return Poll::Ready(None) };
         if !permission.is_revoked() {
-            match Pin::new(&mut self.body).poll_frame(cx) {
-                Poll::Pending
-                    if self.permission.as_mut().is_some_and(|permission| permission.poll_revoked(cx)) => {}
+            match Pin::new(&mut this.body).poll_frame(cx) {
+                Poll::Pending if permission.poll_revoked(cx) => {}
                 frame => return frame,
             }
         }
-        (self.body, self.permission) = (Body::empty(), None);
-        let (head, ()) = api::of_changed_access().into_http::<()>().into_parts();
+        let (head, ()) = permission.end().into_http::<()>().into_parts();
+        (this.body, this.permission) = (Body::empty(), None);
         Poll::Ready(Some(Ok(Frame::trailers(head.headers))))
     }
 

@@ -54,7 +54,7 @@ fn lines(diff: &Diff) -> Vec<String> {
         .map(|name| format!("removed  backends.{name}: its calls and watches end with UNKNOWN_BACKEND"));
     let added = added.iter().map(|name| format!("added    backends.{name}"));
     let changed = changed.iter().map(changed_backend);
-    let settings = settings.iter().map(|change| format!("changed  {change}"));
+    let settings = settings.iter().map(changed_setting);
     let restart = restart.iter().map(|change| format!("restart  {change}: takes effect after a restart"));
     removed.chain(added).chain(changed).chain(settings).chain(restart).collect()
 }
@@ -63,6 +63,15 @@ fn changed_backend(BackendChange { name, changes, moves }: &BackendChange) -> St
     let changes: Vec<String> = changes.iter().map(Change::to_string).collect();
     let known = if *moves { ", and what is known of its jobs is forgotten" } else { "" };
     format!("changed  backends.{name}: {}; its watches go on{known}", changes.join(", "))
+}
+
+fn changed_setting(change: &Change) -> String {
+    let ends = if change.key.starts_with("access.") {
+        "; open calls of callers that may do less end with ACCESS_CHANGED"
+    } else {
+        ""
+    };
+    format!("changed  {change}{ends}")
 }
 
 #[cfg(test)]
@@ -94,6 +103,13 @@ mod tests {
             "restart  server.listen 127.0.0.1:50051 -> 127.0.0.1:1: takes effect after a restart",
         ];
         assert_eq!(shown(&old, &new), expected);
+        let access = |backend: &str| {
+            format!("{DB}[access]\npolicies = [{{ principals = [\"*\"], backends = [\"{backend}\"] }}]")
+        };
+        assert_eq!(
+            shown(&access("a"), &access("b")),
+            ["changed  access.policies[0]; open calls of callers that may do less end with ACCESS_CHANGED"]
+        );
         let faster = format!("{DB}poll.min_interval = \"2s\"");
         assert_eq!(
             shown(DB, &faster),

@@ -51,6 +51,20 @@ impl Attacker {
         Ok(response)
     }
 
+    /// The same with a token.
+    pub(crate) async fn call_as(
+        &mut self,
+        token: &str,
+        method: &str,
+        message: Bytes,
+    ) -> Result<ResponseFuture, h2::Error> {
+        let head = self.head(method).header("authorization", format!("Bearer {token}"));
+        let mut client = self.client.clone().ready().await?;
+        let (response, mut stream) = client.send_request(head.body(()).unwrap(), false)?;
+        stream.send_data(message, true)?;
+        Ok(response)
+    }
+
     /// Makes a call and reads its response to the end. Returns the number of its bytes.
     pub(super) async fn read(&mut self, method: &str, message: Bytes) -> Result<usize, h2::Error> {
         let mut body = self.call(method, message).await?.await?.into_body();

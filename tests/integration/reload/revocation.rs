@@ -7,10 +7,12 @@ use jobwatch::{
         AddWatch, DownloadArtifactRequest, JobRef, WatchJobsRequest, watch_jobs_request::Request as Change,
     },
 };
+use prost::Message;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::{settings::with_token, *};
+use crate::attacks::attacker::Attacker;
 
 /// Access for the holders of tokens, with a policy each.
 fn access(callers: &[(&str, &str, &str)]) -> String {
@@ -161,4 +163,61 @@ async fn download_of_a_caller_without_the_right_ends_although_bytes_are_left() {
         }
     };
     assert_eq!(code_and_reason(&end), (Code::Unavailable, "ACCESS_CHANGED".into()));
+}
+
+#[tokio::test]
+async fn calls_of_a_client_that_takes_nothing_end_with_its_rights() {
+    let (immuta, claret) = (simulator(Vendor::Immuta).await, simulator(Vendor::Claret).await);
+    let token = generate_token();
+    let backends = || [rarely_polled(&immuta), rarely_polled(&claret)];
+    let gateway = Reloading::start(&access(&[("ci", &token, ALL)]), backends()).await;
+    let job = job_at(&immuta, &immuta.start_job(Plan::fixed("active")));
+    let plan = Plan::default().file(Category::Output, "big.bin", Content::Pattern(64 << 20));
+    let file = DownloadArtifactRequest {
+        job: Some(job_at(&claret, &claret.start_job(plan))),
+        artifact_id: "output/big.bin".to_owned(),
+        ..Default::default()
+    };
+    let calls =
+        [("WatchJob", watch_request(&job).encode_to_vec()), ("DownloadArtifact", file.encode_to_vec())];
+    // A window that is closed, and one with room for a part of a message.
+    for window in [0, 100] {
+        let address = gateway.program.address().parse().unwrap();
+        let mut client = Attacker::connect(address, 1, window).await;
+        let mut bodies = Vec::new();
+        for (method, message) in &calls {
+            let call = client.call_as(&token, method, frame(message)).await.unwrap();
+            bodies.push(guard(call).await.unwrap().into_body());
+        }
+        while gateway.metric("jobwatch_watches_open").await < 1.0 {
+            tokio::task::yield_now().await;
+        }
+        gateway.reload(&access(&[("other", &generate_token(), ALL)]), backends()).await;
+        for mut body in bodies {
+            // It takes no more than its window: nothing is released.
+            let mut received = 0;
+            let end = loop {
+                match guard(body.data()).await {
+                    Some(Ok(bytes)) => received += bytes.len(),
+                    end => break end,
+                }
+            };
+            assert!(received <= window as usize, "{received}");
+            match end {
+                None => {
+                    let trailers = guard(body.trailers()).await.unwrap().unwrap();
+                    let status = tonic::Status::from_header_map(&trailers).unwrap();
+                    assert_eq!(code_and_reason(&status).1, "ACCESS_CHANGED");
+                }
+                Some(Err(error)) => {
+                    assert!(received > 0 && error.reason() == Some(h2::Reason::CANCEL), "{error}");
+                }
+                Some(Ok(_)) => unreachable!("the loop goes on"),
+            }
+        }
+        while gateway.metric("jobwatch_watches_open").await > 0.0 {
+            tokio::task::yield_now().await;
+        }
+        gateway.reload(&access(&[("ci", &token, ALL)]), backends()).await;
+    }
 }

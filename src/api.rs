@@ -23,6 +23,7 @@ mod batch;
 mod connection_end;
 mod convert;
 mod download;
+pub mod http;
 mod inspect;
 mod limits;
 mod request;
@@ -35,7 +36,8 @@ pub use connection_end::{ConnectionEnd, of_expired_connection, of_shutdown};
 pub use limits::{LONGEST_REQUEST, is_unary, request_limits};
 use request::{InvalidField, Refusal};
 pub use status::{
-    complete, of_deadline, of_full_connection, of_long_request, of_rate_exceeded, of_refused, of_slow_request,
+    complete, of_deadline, of_foreign_host, of_foreign_origin, of_full_connection, of_long_request,
+    of_rate_exceeded, of_refused, of_slow_request,
 };
 
 /// Heartbeat interval of a watch that sets none.
@@ -301,7 +303,7 @@ impl<E: JobStatuses> JobStatusService for Service<E> {
 /// Stores the caller's deadline, from the `grpc-timeout` header. It counts from the
 /// arrival of the headers, as tonic's own timer does, and ends a little earlier than
 /// that: tonic would end the call with CANCELLED and without details.
-pub fn note_deadline<B>(request: &mut http::Request<B>) {
+pub fn note_deadline<B>(request: &mut ::http::Request<B>) {
     let timeout = request.headers().get("grpc-timeout").and_then(|timeout| timeout.to_str().ok());
     if let Some(timeout) = timeout.and_then(request::grpc_timeout)
         && let Some(deadline) = Instant::now().checked_add(timeout.saturating_sub(ahead_of_tonic(timeout)))

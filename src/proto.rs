@@ -1,6 +1,7 @@
 //! The generated contract.
 
 mod call_error;
+pub mod json;
 
 pub use call_error::DOMAIN;
 

@@ -27,6 +27,9 @@ mod descriptors;
 mod dispatch;
 mod drain;
 mod ending_body;
+mod form;
+mod http1;
+mod incoming;
 mod listener;
 mod messages;
 mod observe;
@@ -38,6 +41,7 @@ mod tls;
 mod traces;
 mod upkeep;
 mod usage;
+mod web;
 mod wire;
 
 use connection_age::AgeLimit;
@@ -125,7 +129,7 @@ async fn run_with(
     let (connections, room) = connection_room(&config);
     let Config { server, admin, log, traces, access, limits, backends: _ } = &config;
     let tls = server.tls.as_ref().map(Tls::new).transpose()?;
-    let live = Live::new(Access::new(access)?, log.access);
+    let live = Live::new(Access::new(access)?, log.access, web::Web::new(&server.web));
     let draining = CancellationToken::new();
     let (engine, poll_tasks) = Engine::new(engine_limits(limits), draining.clone());
     let (tracer, exporter) = traces.as_ref().map(traces::start).transpose()?.unzip();

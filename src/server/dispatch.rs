@@ -1,5 +1,6 @@
 //! Routes requests: those for the job status service go to it once their caller is known,
-//! all others through tonic's router. Sets how messages are compressed.
+//! all others through tonic's router. Sets how messages are compressed. Requests of gRPC-Web
+//! and of HTTP with JSON become requests of gRPC first.
 //!
 //! Tonic's router is axum's. For each request it matches the path, clones and boxes the
 //! service, and boxes the bodies of the request and of the response once more.
@@ -15,7 +16,7 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, Guard};
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response, request::Parts};
 use tokio_util::sync::CancellationToken;
 use tonic::{
     Status, body::Body, codec::CompressionEncoding, codegen::BoxFuture, service::Routes,
@@ -25,8 +26,10 @@ use tower::Service;
 
 use super::{
     ending_body::{End, ending},
+    form::{Form, Kind},
+    incoming,
     observe::{Observed, Principal},
-    other_protocols,
+    web::{self, Web},
 };
 use crate::{
     access::{self, Access, Evidence, Grant, Refused},
@@ -69,11 +72,17 @@ pub(super) struct Live {
     pub(super) access: Arc<ArcSwap<Access>>,
     /// Whether each call has a line in the log.
     pub(super) access_log: Arc<AtomicBool>,
+    /// The sites in browsers that may call.
+    pub(super) web: Arc<ArcSwap<Web>>,
 }
 
 impl Live {
-    pub(super) fn new(access: Access, access_log: bool) -> Self {
-        Self { access: Arc::new(ArcSwap::from_pointee(access)), access_log: Arc::new(access_log.into()) }
+    pub(super) fn new(access: Access, access_log: bool, web: Web) -> Self {
+        Self {
+            access: Arc::new(ArcSwap::from_pointee(access)),
+            access_log: Arc::new(access_log.into()),
+            web: Arc::new(ArcSwap::from_pointee(web)),
+        }
     }
 }
 
@@ -106,9 +115,44 @@ impl Service<Request<Body>> for Dispatch {
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        if let Some(refusal) = other_protocols::refusal(request.headers()) {
-            return Box::pin(ready(Ok(refusal)));
+        // Plain gRPC has none.
+        match request.extensions_mut().remove::<Form>() {
+            None => self.call_grpc(request),
+            Some(form) => self.call_web(request, form),
         }
+    }
+}
+
+impl Dispatch {
+    /// The site that sends a request from a browser, if one does.
+    ///
+    /// # Errors
+    /// Why the request is refused.
+    pub(super) fn site(&self, head: &Parts, is_encrypted: bool) -> Result<Option<HeaderValue>, Status> {
+        let needs_name = !is_encrypted && self.live.access.load().is_open();
+        self.live.web.load().site(head, needs_name)
+    }
+
+    /// Serves a request that is not plain gRPC.
+    fn call_web(&self, request: Request<Body>, form: Form) -> BoxFuture<Response<Body>, Infallible> {
+        let (mut head, body) = request.into_parts();
+        if let Some(incoming::Refused(status)) = head.extensions.remove() {
+            return Box::pin(ready(Ok(form.failure(&status))));
+        }
+        if let Some(response) = web::preflight(&head, &form) {
+            return Box::pin(ready(Ok(response)));
+        }
+        let request = Request::from_parts(head, body);
+        let mut dispatch = self.clone();
+        let mut grpc = move |request| dispatch.call_grpc(request);
+        match form.kind {
+            Kind::Grpc => grpc(request),
+            Kind::GrpcWeb => web::call(request, form, grpc),
+            Kind::Http => Box::pin(api::http::call(request, grpc)),
+        }
+    }
+
+    fn call_grpc(&mut self, mut request: Request<Body>) -> BoxFuture<Response<Body>, Infallible> {
         if is_for_jobs(request.uri().path()) {
             let is_open = self.live.access.load().is_open();
             let access_log = self.live.access_log.load(Relaxed);
@@ -125,9 +169,7 @@ impl Service<Request<Body>> for Dispatch {
             Box::pin(async move { Ok(ending(response.await?, ends)) })
         }
     }
-}
 
-impl Dispatch {
     /// Calls the job status service for a caller that its policy allows to call now.
     fn call_identified(&mut self, request: Request<Body>) -> BoxFuture<Response<Body>, Infallible> {
         let extensions = request.extensions();

@@ -15,10 +15,6 @@ use jobwatch::{
 use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage};
 use prost_types::FileDescriptorSet;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-};
 use tonic::Code;
 
 use crate::{harness::*, program::Program};
@@ -155,32 +151,4 @@ async fn resumed_watch_of_an_ended_job_sends_its_status_over_watch_jobs() {
         assert!(matches!(end, Some(Outcome::End(end)) if end.code == 0));
         assert_eq!(guard(events.message()).await.unwrap(), None);
     }
-}
-
-#[tokio::test]
-async fn request_over_http1_gets_a_readable_response() {
-    let program = Program::start([Backend::dead(Vendor::Immuta).await], "info").await;
-    for request in ["GET / HTTP/1.1\r\nHost: x\r\n\r\n", "POST /v1 HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}"] {
-        let mut stream = TcpStream::connect(program.address()).await.unwrap();
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut response = String::new();
-        guard(stream.read_to_string(&mut response)).await.unwrap();
-        assert!(response.starts_with("HTTP/1.1 505 HTTP Version Not Supported\r\n"), "{response}");
-        assert!(response.contains("this address speaks gRPC over HTTP/2"), "{response}");
-    }
-    assert!(get(&program.client(), &job("immuta", "a")).await.is_err(), "others are served");
-}
-
-#[tokio::test]
-async fn grpc_web_request_is_refused_and_not_executed() {
-    let simulator = simulator(Vendor::Immuta).await;
-    let program = Program::start([Backend::of(&simulator)], "info").await;
-    let client = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
-    let url = format!("http://{}/jobwatch.v1.JobStatusService/GetJobStatus", program.address());
-    let request = client.post(url).header("content-type", "application/grpc-web+proto").body("x");
-    let response = guard(request.send()).await.unwrap();
-    assert_eq!(response.status(), 415);
-    let text = guard(response.text()).await.unwrap();
-    assert!(text.contains("content-type is not application/grpc"), "{text}");
-    assert!(simulator.calls().is_empty());
 }

@@ -23,6 +23,7 @@ mod errors;
 mod faults;
 mod field;
 mod harness;
+mod http;
 #[cfg(target_os = "linux")]
 mod image;
 mod languages;

@@ -412,6 +412,18 @@ async fn examples_watch_a_job_and_exit_by_its_outcome() {
 }
 
 #[tokio::test]
+async fn openapi_document_is_valid() {
+    let gateway = Gateway::start().await;
+    let document = reqwest::get(format!("http://{}/openapi.json", gateway.address)).await.unwrap();
+    let file = tempfile::Builder::new().suffix(".json").tempfile().unwrap();
+    std::fs::write(file.path(), document.bytes().await.unwrap()).unwrap();
+    let mut validator = command(tool("python/bin/python"));
+    validator.args(["-m", "openapi_spec_validator", "--schema", "3.1.0"]).arg(file.path());
+    let out = Ran::of(validator).await.succeeded().out;
+    assert!(out.ends_with(": OK\n"), "{out}");
+}
+
+#[tokio::test]
 async fn kinetica_client_works_with_the_simulator() {
     let simulator = Simulator::start(Vendor::Kinetica).await.unwrap();
     passes(python("kinetica_gpudb.py"), [simulator.base_url()]).await;

@@ -50,3 +50,4 @@ mod tls;
 mod vendors;
 mod watch_jobs;
 mod watches;
+mod web;

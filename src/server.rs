@@ -15,7 +15,10 @@ use crate::{
     api::Service,
     config::{Backend, Config, IDLE_CONNECTION_BYTES, Limits},
     engine::{BackendSetup, Engine, EngineLimits, MemoryLimits, PollInterval, PollPlan, WatchLimits},
-    proto::{self, served::job_status_service_server::JobStatusServiceServer},
+    proto::{
+        self, longrunning::operations_server::OperationsServer,
+        served::job_status_service_server::JobStatusServiceServer,
+    },
     telemetry::{build, traces::Tracer},
     transport::{Backoff, Endpoint, RateLimiter, ResponseBudget, SetupError},
 };
@@ -163,6 +166,7 @@ async fn run_with(
 
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<JobStatusServiceServer<Service<Engine>>>().await;
+    health.set_serving::<OperationsServer<Service<Engine>>>().await;
     let upkeep = Upkeep {
         engine: Arc::clone(&engine),
         health,

@@ -19,7 +19,10 @@ use crate::{
     telemetry::Sampled,
 };
 
+mod operations;
 mod web;
+
+pub(super) use operations::{of_job_end, of_read_only};
 
 pub use web::{of_foreign_host, of_foreign_origin};
 pub(super) use web::{of_other_method, of_unknown_path, of_unserved_content};

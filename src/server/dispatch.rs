@@ -1,5 +1,5 @@
-//! Routes requests: those for the job status service go to it once their caller is known,
-//! all others through tonic's router. Sets how messages are compressed. Requests of gRPC-Web
+//! Routes requests: those for the job status service and for operations go there once their
+//! caller is known, all others through tonic's router. Sets how messages are compressed. Requests of gRPC-Web
 //! and of HTTP with JSON become requests of gRPC first.
 //!
 //! Tonic's router is axum's. For each request it matches the path, clones and boxes the
@@ -35,7 +35,10 @@ use crate::{
     access::{self, Access, Evidence, Grant, Refused},
     api::{self, ConnectionEnd},
     engine::Engine,
-    proto::served::job_status_service_server::{JobStatusServiceServer, SERVICE_NAME},
+    proto::{
+        longrunning::operations_server::{OperationsServer, SERVICE_NAME as OPERATIONS},
+        served::job_status_service_server::{JobStatusServiceServer, SERVICE_NAME as JOBS},
+    },
     telemetry::traces::Tracer,
 };
 
@@ -43,6 +46,7 @@ use crate::{
 const REFLECTION: &str = "/grpc.reflection.";
 
 type Jobs = JobStatusServiceServer<api::Service<Engine>>;
+type Operations = OperationsServer<api::Service<Engine>>;
 
 /// The names in a connection's client certificate, read once for each connection.
 #[derive(Clone, Debug)]
@@ -55,10 +59,11 @@ impl CertificateNames {
     }
 }
 
-/// The job status service, and a router for the other services.
+/// The services whose callers are identified, and a router for the others.
 #[derive(Clone, Debug)]
 pub(super) struct Dispatch {
     jobs: Jobs,
+    operations: Operations,
     live: Live,
     tracer: Option<Tracer>,
     others: Routes,
@@ -94,13 +99,15 @@ impl Dispatch {
         tracer: Option<Tracer>,
         draining: CancellationToken,
     ) -> Self {
+        let mut operations = OperationsServer::new(service.clone()).max_encoding_message_size(usize::MAX);
         let mut jobs = JobStatusServiceServer::new(service)
             .max_decoding_message_size(api::LONGEST_REQUEST)
             .max_encoding_message_size(usize::MAX);
         for encoding in [CompressionEncoding::Gzip, CompressionEncoding::Zstd] {
             jobs = jobs.accept_compressed(encoding).send_compressed(encoding);
+            operations = operations.accept_compressed(encoding).send_compressed(encoding);
         }
-        Self { jobs, live, tracer, others, draining }
+        Self { jobs, operations, live, tracer, others, draining }
     }
 }
 
@@ -153,11 +160,13 @@ impl Dispatch {
     }
 
     fn call_grpc(&mut self, mut request: Request<Body>) -> BoxFuture<Response<Body>, Infallible> {
-        if is_for_jobs(request.uri().path()) {
-            let is_open = self.live.access.load().is_open();
-            let access_log = self.live.access_log.load(Relaxed);
-            let observed = Observed::begin(&mut request, !is_open, access_log, self.tracer.as_ref());
-            observed.response(if is_open { self.jobs.call(request) } else { self.call_identified(request) })
+        let path = request.uri().path();
+        if is_for(JOBS, path) {
+            let observed = self.observe(&mut request, JOBS);
+            observed.response(call_identified(&self.live, &mut self.jobs, request))
+        } else if is_for(OPERATIONS, path) {
+            let observed = self.observe(&mut request, OPERATIONS);
+            observed.response(call_identified(&self.live, &mut self.operations, request))
         } else {
             let end = request.extensions().get::<ConnectionEnd>();
             let mut ends: Vec<_> = end.map(End::of_connection).into_iter().collect();
@@ -170,31 +179,60 @@ impl Dispatch {
         }
     }
 
-    /// Calls the job status service for a caller that its policy allows to call now.
-    fn call_identified(&mut self, request: Request<Body>) -> BoxFuture<Response<Body>, Infallible> {
-        let extensions = request.extensions();
-        let tcp = extensions.get::<TcpConnectInfo>();
-        let address = tcp.and_then(TcpConnectInfo::remote_addr).map(|address| address.ip());
-        let certificate = extensions.get::<CertificateNames>().map(|CertificateNames(names)| &**names);
-        let access = self.live.access.load();
-        let identified = access.identify_now(Evidence { headers: request.headers(), certificate, address });
-        if let Some(identified) = identified {
-            return begin(&mut self.jobs, request, identified);
-        }
-        let (mut jobs, access) = (self.jobs.clone(), Guard::into_inner(access));
-        Box::pin(async move {
-            let identified = match access::bearer_token(request.headers()) {
-                Some(Ok(token)) => access.identify(token, address).await,
-                Some(Err(refused)) => Err(refused),
-                None => Err(Refused::Unverifiable),
-            };
-            begin(&mut jobs, request, identified).await
-        })
+    fn observe(&self, request: &mut Request<Body>, service: &'static str) -> Observed {
+        let identifies = !self.live.access.load().is_open();
+        let access_log = self.live.access_log.load(Relaxed);
+        Observed::begin(request, service, identifies, access_log, self.tracer.as_ref())
     }
 }
 
+/// A service of gRPC.
+trait Grpc:
+    Service<
+        Request<Body>,
+        Response = Response<Body>,
+        Error = Infallible,
+        Future = BoxFuture<Response<Body>, Infallible>,
+    > + Clone
+    + Send
+    + 'static
+{
+}
+
+impl Grpc for Jobs {}
+impl Grpc for Operations {}
+
+/// Calls a service for a caller that its policy allows to call now.
+fn call_identified(
+    live: &Live,
+    service: &mut impl Grpc,
+    request: Request<Body>,
+) -> BoxFuture<Response<Body>, Infallible> {
+    let access = live.access.load();
+    if access.is_open() {
+        return service.call(request);
+    }
+    let extensions = request.extensions();
+    let tcp = extensions.get::<TcpConnectInfo>();
+    let address = tcp.and_then(TcpConnectInfo::remote_addr).map(|address| address.ip());
+    let certificate = extensions.get::<CertificateNames>().map(|CertificateNames(names)| &**names);
+    let identified = access.identify_now(Evidence { headers: request.headers(), certificate, address });
+    if let Some(identified) = identified {
+        return begin(service, request, identified);
+    }
+    let (mut service, access) = (service.clone(), Guard::into_inner(access));
+    Box::pin(async move {
+        let identified = match access::bearer_token(request.headers()) {
+            Some(Ok(token)) => access.identify(token, address).await,
+            Some(Err(refused)) => Err(refused),
+            None => Err(Refused::Unverifiable),
+        };
+        begin(&mut service, request, identified).await
+    })
+}
+
 fn begin(
-    jobs: &mut Jobs,
+    service: &mut impl Grpc,
     mut request: Request<Body>,
     identified: Result<Grant, Refused>,
 ) -> BoxFuture<Response<Body>, Infallible> {
@@ -208,12 +246,12 @@ fn begin(
         return refuse(api::of_rate_exceeded(exceeded));
     }
     request.extensions_mut().insert(grant);
-    jobs.call(request)
+    service.call(request)
 }
 
-/// Whether the path is `/service/method` of the job status service.
-fn is_for_jobs(path: &str) -> bool {
-    let method = path.strip_prefix('/').and_then(|path| path.strip_prefix(SERVICE_NAME));
+/// Whether the path is `/service/method` of this service.
+fn is_for(service: &str, path: &str) -> bool {
+    let method = path.strip_prefix('/').and_then(|path| path.strip_prefix(service));
     method.is_some_and(|method| method.starts_with('/'))
 }
 
@@ -224,10 +262,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn path_of_the_job_status_service_is_recognized() {
-        assert_eq!(SERVICE_NAME, Jobs::NAME);
-        assert!(is_for_jobs("/jobwatch.v1.JobStatusService/GetJobStatus"));
-        assert!(is_for_jobs("/jobwatch.v1.JobStatusService/NoSuchMethod"));
+    fn path_of_a_service_with_callers_is_recognized() {
+        assert_eq!((JOBS, OPERATIONS), (Jobs::NAME, Operations::NAME));
+        assert!(is_for(JOBS, "/jobwatch.v1.JobStatusService/GetJobStatus"));
+        assert!(is_for(JOBS, "/jobwatch.v1.JobStatusService/NoSuchMethod"));
+        assert!(is_for(OPERATIONS, "/google.longrunning.Operations/GetOperation"));
     }
 
     #[test]
@@ -240,7 +279,7 @@ mod tests {
             "jobwatch.v1.JobStatusService/GetJobStatus",
             "/grpc.health.v1.Health/Check",
         ] {
-            assert!(!is_for_jobs(path), "{path}");
+            assert!(!is_for(JOBS, path) && !is_for(OPERATIONS, path), "{path}");
         }
     }
 }

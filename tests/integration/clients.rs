@@ -192,7 +192,13 @@ async fn grpcurl_lists_and_describes_the_service() {
     let services = grpcurl(&[&address, "list"]).await.succeeded().out;
     assert_eq!(
         services.lines().collect::<Vec<_>>(),
-        [HEALTH, "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection", SERVICE]
+        [
+            "google.longrunning.Operations",
+            HEALTH,
+            "grpc.reflection.v1.ServerReflection",
+            "grpc.reflection.v1alpha.ServerReflection",
+            SERVICE
+        ]
     );
     let service = grpcurl(&[&address, "describe", SERVICE]).await.succeeded().out;
     let watch =
@@ -365,6 +371,18 @@ async fn python_client_is_generated_from_the_contract() {
     let job = gateway.simulator(Vendor::Immuta).start_job(Plan::default());
     let args = [gateway.address.to_string(), contract(), Vendor::Immuta.to_string(), job.id];
     passes(python("grpc_generated.py"), args).await;
+}
+
+#[tokio::test]
+async fn operation_future_of_google_waits_for_a_job() {
+    let gateway = Gateway::start().await;
+    let simulator = gateway.simulator(Vendor::Immuta);
+    let plan = Plan::succeeds(Outcome::Text("24 tables".to_owned())).running_for(Duration::from_hours(1));
+    let running = simulator.start_job(plan).id;
+    let failing = simulator.start_job(Plan::fails("no such column")).id;
+    let names = [&*running, &*failing, "none"].map(|id| format!("backends/immuta/jobs/{id}"));
+    let args = [gateway.address.to_string(), contract(), simulator.base_url()].into_iter().chain(names);
+    passes(python("operations.py"), args).await;
 }
 
 #[tokio::test]

@@ -49,7 +49,12 @@ fn served_descriptors_have_each_file_once_under_its_usual_name() {
     let files = described().file;
     let names: BTreeSet<_> = files.iter().map(|file| file.name().to_owned()).collect();
     assert_eq!(names.len(), files.len(), "{names:?}");
-    for name in ["google/rpc/status.proto", "google/rpc/error_details.proto", "google/protobuf/any.proto"] {
+    for name in [
+        "google/rpc/status.proto",
+        "google/rpc/error_details.proto",
+        "google/longrunning/operations.proto",
+        "google/protobuf/any.proto",
+    ] {
         assert!(names.contains(name), "{names:?}");
     }
     let pool = DescriptorPool::decode(FILE_DESCRIPTOR_SET).unwrap();
@@ -91,7 +96,7 @@ async fn failed_element_is_printed_by_a_client_of_the_contract_alone() {
     let request = batch_request([job("immuta", "a")]);
     let response = guard(program.client().batch_get_statuses(request)).await.unwrap().into_inner();
     let mut set = described();
-    set.file.retain(|file| file.package() != "google.rpc");
+    set.file.retain(|file| !["google.rpc", "google.longrunning"].contains(&file.package()));
     let pool = DescriptorPool::from_file_descriptor_set(set).unwrap();
     let kind = pool.get_message_by_name("jobwatch.v1.BatchGetStatusesResponse").unwrap();
     let printed = DynamicMessage::decode(kind, &*response.encode_to_vec()).unwrap();

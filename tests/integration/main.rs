@@ -27,6 +27,7 @@ mod http;
 #[cfg(target_os = "linux")]
 mod image;
 mod languages;
+mod long_running;
 #[cfg(target_os = "linux")]
 mod one_core;
 mod operations;

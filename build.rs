@@ -9,7 +9,11 @@ use std::{
 };
 
 use prost::Message;
-use prost_types::FileDescriptorSet;
+use prost_types::{
+    DescriptorProto, FieldDescriptorProto, FileDescriptorProto, FileDescriptorSet, MethodDescriptorProto,
+    OneofDescriptorProto, ServiceDescriptorProto,
+    field_descriptor_proto::{Label, Type},
+};
 use protox::{
     Compiler,
     file::{ChainFileResolver, DescriptorSetFileResolver, GoogleFileResolver, IncludeFileResolver},
@@ -73,11 +77,111 @@ fn google_rpc() -> Result<FileDescriptorSet, Box<dyn Error>> {
     Ok(set)
 }
 
+/// `google/longrunning/operations.proto`, without its annotations for HTTP. As with the errors,
+/// the contract carries no copy; numbers and types are those of the published interface.
+fn google_longrunning() -> FileDescriptorProto {
+    let any = ".google.protobuf.Any";
+    let operation = DescriptorProto {
+        oneof_decl: vec![OneofDescriptorProto { name: Some("result".into()), options: None }],
+        ..message(
+            "Operation",
+            vec![
+                text("name", 1),
+                held("metadata", 2, any),
+                field("done", 3, Type::Bool),
+                FieldDescriptorProto { oneof_index: Some(0), ..held("error", 4, ".google.rpc.Status") },
+                FieldDescriptorProto { oneof_index: Some(0), ..held("response", 5, any) },
+            ],
+        )
+    };
+    let list = vec![
+        text("name", 4),
+        text("filter", 1),
+        field("page_size", 2, Type::Int32),
+        text("page_token", 3),
+        field("return_partial_success", 5, Type::Bool),
+    ];
+    let listed = vec![
+        repeated(held("operations", 1, ".google.longrunning.Operation")),
+        text("next_page_token", 2),
+        repeated(text("unreachable", 3)),
+    ];
+    let wait = vec![text("name", 1), held("timeout", 2, ".google.protobuf.Duration")];
+    let empty = ".google.protobuf.Empty";
+    let operation_type = ".google.longrunning.Operation";
+    FileDescriptorProto {
+        name: Some("google/longrunning/operations.proto".into()),
+        package: Some("google.longrunning".into()),
+        dependency: ["protobuf/any", "protobuf/duration", "protobuf/empty", "rpc/status"]
+            .map(|name| format!("google/{name}.proto"))
+            .into(),
+        message_type: vec![
+            operation,
+            message("GetOperationRequest", vec![text("name", 1)]),
+            message("ListOperationsRequest", list),
+            message("ListOperationsResponse", listed),
+            message("CancelOperationRequest", vec![text("name", 1)]),
+            message("DeleteOperationRequest", vec![text("name", 1)]),
+            message("WaitOperationRequest", wait),
+        ],
+        service: vec![ServiceDescriptorProto {
+            name: Some("Operations".into()),
+            method: vec![
+                method("ListOperations", ".google.longrunning.ListOperationsResponse"),
+                method("GetOperation", operation_type),
+                method("DeleteOperation", empty),
+                method("CancelOperation", empty),
+                method("WaitOperation", operation_type),
+            ],
+            options: None,
+        }],
+        syntax: Some("proto3".into()),
+        ..FileDescriptorProto::default()
+    }
+}
+
+fn message(name: &str, field: Vec<FieldDescriptorProto>) -> DescriptorProto {
+    DescriptorProto { name: Some(name.into()), field, ..DescriptorProto::default() }
+}
+
+fn field(name: &str, number: i32, kind: Type) -> FieldDescriptorProto {
+    FieldDescriptorProto {
+        name: Some(name.into()),
+        number: Some(number),
+        label: Some(Label::Optional.into()),
+        r#type: Some(kind.into()),
+        ..FieldDescriptorProto::default()
+    }
+}
+
+fn text(name: &str, number: i32) -> FieldDescriptorProto {
+    field(name, number, Type::String)
+}
+
+fn held(name: &str, number: i32, kind: &str) -> FieldDescriptorProto {
+    FieldDescriptorProto { type_name: Some(kind.into()), ..field(name, number, Type::Message) }
+}
+
+fn repeated(field: FieldDescriptorProto) -> FieldDescriptorProto {
+    FieldDescriptorProto { label: Some(Label::Repeated.into()), ..field }
+}
+
+fn method(name: &str, output: &str) -> MethodDescriptorProto {
+    MethodDescriptorProto {
+        name: Some(name.into()),
+        input_type: Some(format!(".google.longrunning.{name}Request")),
+        output_type: Some(output.into()),
+        ..MethodDescriptorProto::default()
+    }
+}
+
 /// Compiles the contract. `names`: its files, and what else the set contains.
 fn compile(names: &[&str]) -> Result<FileDescriptorSet, Box<dyn Error>> {
     let mut files = ChainFileResolver::new();
     files.add(IncludeFileResolver::new("proto".into()));
-    files.add(DescriptorSetFileResolver::new(google_rpc()?));
+    let mut google = google_rpc()?;
+    google.file.push(google_longrunning());
+    files.add(DescriptorSetFileResolver::new(google));
     files.add(GoogleFileResolver::new());
     let mut compiler = Compiler::with_file_resolver(files);
     compiler.include_source_info(true).include_imports(true).open_files(names)?;
@@ -89,8 +193,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
     let contract = ["jobwatch/v1/job.proto", "jobwatch/v1/job_status_service.proto"];
     let errors = ["google/rpc/status.proto", "google/rpc/error_details.proto"];
+    let operations = ["google/longrunning/operations.proto"];
     let out = PathBuf::from(env::var("OUT_DIR")?);
-    let described = compile(&[&contract[..], &errors].concat())?;
+    let described = compile(&[&contract[..], &errors, &operations].concat())?;
     fs::write(out.join("jobwatch.v1.bin"), described.encode_to_vec())?;
     let files = compile(&contract)?;
     let configure = || {
@@ -99,6 +204,10 @@ fn main() -> Result<(), Box<dyn Error>> {
             .bytes(".jobwatch.v1")
     };
     configure().compile_fds(files.clone())?;
+
+    let longrunning = out.join("longrunning");
+    fs::create_dir_all(&longrunning)?;
+    configure().out_dir(longrunning).compile_fds(compile(&operations)?)?;
 
     let served = out.join("served");
     fs::create_dir_all(&served)?;

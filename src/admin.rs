@@ -46,6 +46,7 @@ mod page;
 mod reloads;
 mod scrape;
 
+pub use guard::foreign_host;
 pub use page::Live as LivePages;
 pub use reloads::{Outcome, Reloads};
 pub use scrape::Limits;

@@ -10,7 +10,9 @@ use tonic::{Extensions, Request, Response, Status, Streaming};
 
 use crate::{
     access::{Grant, Right},
-    engine::{Caller, CallerLimits, Failure, GetOptions, JobStatuses, MissedDeadline, WatchOptions},
+    engine::{
+        Caller, CallerLimits, Failure, GetOptions, JobStatuses, LatestStatus, MissedDeadline, WatchOptions,
+    },
     job::{JobRef, View},
     proto::{
         served::{self, job_status_result::Outcome, job_status_service_server::JobStatusService},
@@ -23,8 +25,10 @@ mod batch;
 mod connection_end;
 mod convert;
 mod download;
+pub mod http;
 mod inspect;
 mod limits;
+mod operations;
 mod request;
 mod retry;
 mod status;
@@ -35,8 +39,8 @@ pub use connection_end::{ConnectionEnd, of_expired_connection, of_shutdown};
 pub use limits::{LONGEST_REQUEST, is_unary, request_limits};
 use request::{InvalidField, Refusal};
 pub use status::{
-    complete, of_changed_access, of_deadline, of_full_connection, of_long_request, of_rate_exceeded,
-    of_refused, of_slow_request,
+    complete, of_changed_access, of_deadline, of_foreign_host, of_foreign_origin, of_full_connection,
+    of_long_request, of_rate_exceeded, of_refused, of_slow_request,
 };
 
 /// Heartbeat interval of a watch that sets none.
@@ -124,6 +128,33 @@ impl<E: JobStatuses> Service<E> {
         Ok(request::job(job, backend))
     }
 
+    /// The latest status of a job; `field` is the path of the job in the request. Holds the
+    /// call for `wait` until the job is terminal.
+    async fn latest(
+        &self,
+        call: Call,
+        (job, field): (&JobRef, &str),
+        view: View,
+        max_age: Option<Duration>,
+        wait: Duration,
+    ) -> Result<LatestStatus, Status> {
+        let Call { arrived, grant, deadline, mut expiry } = call;
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(arrived));
+        let options = GetOptions {
+            max_age,
+            // The status at the end of the wait has to reach the caller before its deadline.
+            wait: left.map_or(wait, |left| wait.min(left.saturating_sub(margin(left)))),
+            deadline: deadline.unwrap_or_else(|| arrived + self.bounds().default_deadline + wait),
+            parts: view.parts(),
+            caller: caller(&grant),
+        };
+        let outcome = expiry.unless_expired(self.engine.get(job, options)).await.flatten();
+        let outcome = outcome.map_err(|failure| of_deadline_owner(failure, deadline));
+        let latest = outcome.map_err(|failure| self.failed(&failure, job, field, &grant))?;
+        metrics().status_returned(latest.at.elapsed());
+        Ok(latest)
+    }
+
     /// Validates the request of a watch; `at` is the path of the request.
     fn watch_request(
         &self,
@@ -157,6 +188,25 @@ impl<E: JobStatuses> Service<E> {
     }
 }
 
+/// What a call brings beside its request.
+struct Call {
+    arrived: Instant,
+    grant: Grant,
+    deadline: Option<Instant>,
+    expiry: Expiry,
+}
+
+impl Call {
+    fn of<T>(request: &Request<T>) -> Self {
+        Self {
+            arrived: Instant::now(),
+            grant: grant(request),
+            deadline: deadline(request.extensions()),
+            expiry: Expiry::of(request.extensions()),
+        }
+    }
+}
+
 type Events<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 #[tonic::async_trait]
@@ -169,26 +219,13 @@ impl<E: JobStatuses> JobStatusService for Service<E> {
         &self,
         request: Request<pb::GetJobStatusRequest>,
     ) -> Result<Response<served::GetJobStatusResponse>, Status> {
-        let arrived = Instant::now();
-        let (grant, deadline) = (grant(&request), deadline(request.extensions()));
-        let mut expiry = Expiry::of(request.extensions());
+        let call = Call::of(&request);
         let pb::GetJobStatusRequest { job, view, max_age, wait } = request.into_inner();
-        let job = self.job(job, "job", (&grant, Right::Read))?;
+        let job = self.job(job, "job", (&call.grant, Right::Read))?;
         let view = request::view(view)?;
         let wait = request::duration(wait, "wait")?.unwrap_or_default();
-        let left = deadline.map(|deadline| deadline.saturating_duration_since(arrived));
-        let options = GetOptions {
-            max_age: request::duration(max_age, "max_age")?,
-            // The status at the end of the wait has to reach the caller before its deadline.
-            wait: left.map_or(wait, |left| wait.min(left.saturating_sub(margin(left)))),
-            deadline: deadline.unwrap_or_else(|| arrived + self.bounds().default_deadline + wait),
-            parts: view.parts(),
-            caller: caller(&grant),
-        };
-        let outcome = expiry.unless_expired(self.engine.get(&job, options)).await.flatten();
-        let outcome = outcome.map_err(|failure| of_deadline_owner(failure, deadline));
-        let latest = outcome.map_err(|failure| self.failed(&failure, &job, "job", &grant))?;
-        metrics().status_returned(latest.at.elapsed());
+        let max_age = request::duration(max_age, "max_age")?;
+        let latest = self.latest(call, (&job, "job"), view, max_age, wait).await?;
         Ok(limits::compressed_if_large(served::GetJobStatusResponse {
             status: Some(convert::status(job, latest, view)),
         }))
@@ -302,7 +339,7 @@ impl<E: JobStatuses> JobStatusService for Service<E> {
 /// Stores the caller's deadline, from the `grpc-timeout` header. It counts from the
 /// arrival of the headers, as tonic's own timer does, and ends a little earlier than
 /// that: tonic would end the call with CANCELLED and without details.
-pub fn note_deadline<B>(request: &mut http::Request<B>) {
+pub fn note_deadline<B>(request: &mut ::http::Request<B>) {
     let timeout = request.headers().get("grpc-timeout").and_then(|timeout| timeout.to_str().ok());
     if let Some(timeout) = timeout.and_then(request::grpc_timeout)
         && let Some(deadline) = Instant::now().checked_add(timeout.saturating_sub(ahead_of_tonic(timeout)))

@@ -43,6 +43,7 @@ mod tables;
 mod text_file;
 mod traces;
 mod values;
+mod web;
 
 pub use access::{Access, Algorithm, Jwt, Policy, Right, Token, TokenHash};
 pub use admin::{Admin, Log};
@@ -54,6 +55,7 @@ pub use network::{Network, Proxies, Proxy};
 pub use secret::{Secret, Source};
 pub use traces::{Protocol, Traces};
 pub use values::parse_duration;
+pub use web::Web;
 
 /// A whole configuration.
 #[derive(Clone, Debug)]
@@ -106,6 +108,9 @@ pub struct Server {
     /// How long its calls in progress may take after that.
     #[serde(with = "Milliseconds::<0, DAY>")]
     pub max_connection_age_grace: Duration,
+    /// Browsers.
+    #[serde(deserialize_with = "values::table")]
+    pub web: Web,
 }
 
 /// Files of the server's TLS identity.
@@ -353,6 +358,7 @@ impl Default for Server {
             drain_timeout: Duration::from_secs(20),
             max_connection_age: Duration::ZERO,
             max_connection_age_grace: Duration::from_mins(1),
+            web: Web::default(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The generated contract.
 
 mod call_error;
+pub mod json;
 
 pub use call_error::DOMAIN;
 
@@ -17,6 +18,12 @@ pub mod served {
     include!(concat!(env!("OUT_DIR"), "/served/jobwatch.v1.rs"));
 }
 
-/// Descriptors of the contract, of all that it imports, and of what a `google.rpc.Status` of a
-/// failed call holds.
+/// Package `google.longrunning`.
+#[allow(missing_docs, clippy::all, clippy::pedantic)]
+pub mod longrunning {
+    include!(concat!(env!("OUT_DIR"), "/longrunning/google.longrunning.rs"));
+}
+
+/// Descriptors of the contract, of all that it imports, of what a `google.rpc.Status` of a
+/// failed call holds, and of `google.longrunning`.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/jobwatch.v1.bin"));

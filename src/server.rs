@@ -15,7 +15,10 @@ use crate::{
     api::Service,
     config::{Backend, Config, IDLE_CONNECTION_BYTES, Limits},
     engine::{BackendSetup, Engine, EngineLimits, MemoryLimits, PollInterval, PollPlan, WatchLimits},
-    proto::{self, served::job_status_service_server::JobStatusServiceServer},
+    proto::{
+        self, longrunning::operations_server::OperationsServer,
+        served::job_status_service_server::JobStatusServiceServer,
+    },
     telemetry::{build, traces::Tracer},
     transport::{Backoff, Endpoint, RateLimiter, ResponseBudget, SetupError},
 };
@@ -27,6 +30,9 @@ mod descriptors;
 mod dispatch;
 mod drain;
 mod ending_body;
+mod form;
+mod http1;
+mod incoming;
 mod listener;
 mod messages;
 mod observe;
@@ -39,6 +45,7 @@ mod tls;
 mod traces;
 mod upkeep;
 mod usage;
+mod web;
 mod wire;
 
 use connection_age::AgeLimit;
@@ -126,7 +133,7 @@ async fn run_with(
     let (connections, room) = connection_room(&config);
     let Config { server, admin, log, traces, access, limits, backends: _ } = &config;
     let tls = server.tls.as_ref().map(Tls::new).transpose()?;
-    let live = Live::new(Access::new(access)?, log.access);
+    let live = Live::new(Access::new(access)?, log.access, web::Web::new(&server.web));
     let draining = CancellationToken::new();
     let (engine, poll_tasks) = Engine::new(engine_limits(limits), draining.clone());
     let (tracer, exporter) = traces.as_ref().map(traces::start).transpose()?.unzip();
@@ -160,6 +167,7 @@ async fn run_with(
 
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<JobStatusServiceServer<Service<Engine>>>().await;
+    health.set_serving::<OperationsServer<Service<Engine>>>().await;
     let upkeep = Upkeep {
         engine: Arc::clone(&engine),
         health,

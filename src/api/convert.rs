@@ -90,16 +90,20 @@ fn rejected_credentials(rejected: RejectedCredentials) -> pb::RejectedCredential
 
 /// What is known of a job's polls.
 pub(super) fn job(report: JobReport) -> pb::InspectedJob {
-    let JobReport { job, state, subscribers, last_poll, last_change, next_poll, quarantined, failure } =
-        report;
+    let JobReport {
+        job,
+        latest: _,
+        state,
+        subscribers,
+        last_poll,
+        last_change,
+        next_poll,
+        quarantined,
+        failure,
+    } = report;
     let error = failure.map(|failure| status::to_proto(&status::of_failure(&failure, &job, "job")));
-    let JobRef { backend, id, tag, .. } = job;
     pb::InspectedJob {
-        job: Some(pb::JobRef {
-            backend: backend.as_ref().into(),
-            job_id: id.as_ref().into(),
-            job_tag: tag.as_deref().unwrap_or_default().into(),
-        }),
+        job: Some(job_ref(job)),
         state: state.map(|state| i32::from(state as u8)),
         subscribers: count(subscribers),
         last_poll_time: last_poll.map(timestamp),
@@ -107,6 +111,16 @@ pub(super) fn job(report: JobReport) -> pb::InspectedJob {
         next_poll_time: next_poll.map(timestamp),
         quarantined,
         last_error: error,
+    }
+}
+
+/// A job's name.
+pub(super) fn job_ref(job: JobRef) -> pb::JobRef {
+    let JobRef { backend, id, tag, .. } = job;
+    pb::JobRef {
+        backend: backend.as_ref().into(),
+        job_id: id.as_ref().into(),
+        job_tag: tag.as_deref().unwrap_or_default().into(),
     }
 }
 

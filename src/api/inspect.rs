@@ -1,5 +1,7 @@
 //! ListJobs: what is polled, for operators.
 
+use std::sync::Arc;
+
 use prost::Message;
 use tonic::Status;
 
@@ -10,7 +12,7 @@ use super::{
 };
 use crate::{
     access::{Grant, Right},
-    engine::{Failure, JobStatuses},
+    engine::{Failure, JobReport, JobStatuses},
     job::JobRef,
     proto::v1 as pb,
 };
@@ -33,6 +35,20 @@ impl<E: JobStatuses> Service<E> {
         grant: &Grant,
     ) -> Result<pb::ListJobsResponse, Status> {
         let pb::ListJobsRequest { backend, page_size, page_token } = request;
+        let names = self.inspected(&backend, grant)?;
+        let (jobs, next_page_token) = self.page(&names, page_size, &page_token, convert::job)?;
+        Ok(pb::ListJobsResponse { jobs, next_page_token })
+    }
+
+    /// A page of the jobs of these backends, each converted to a message, and the token of the
+    /// next page.
+    pub(super) fn page<T: Message>(
+        &self,
+        names: &[Arc<str>],
+        page_size: i32,
+        page_token: &str,
+        convert: impl Fn(JobReport) -> T,
+    ) -> Result<(Vec<T>, String), Status> {
         let limit = match usize::try_from(page_size) {
             Ok(0) => PAGE,
             Ok(size) => size.min(LARGEST_PAGE),
@@ -40,8 +56,7 @@ impl<E: JobStatuses> Service<E> {
                 return Err(InvalidField::new("page_size", "is negative; write 1 to 1000, or zero").into());
             }
         };
-        let names = self.inspected(&backend, grant)?;
-        let (first, mut from) = position(&page_token)?;
+        let (first, mut from) = position(page_token)?;
         let mut jobs = Vec::new();
         let mut room = self.bounds().message_bytes.saturating_sub(REST);
         let mut looks = LOOKS;
@@ -50,17 +65,16 @@ impl<E: JobStatuses> Service<E> {
             while let Some(number) = next {
                 let token = || format!("{number}/{name}");
                 if jobs.len() >= limit || looks == 0 {
-                    return Ok(pb::ListJobsResponse { jobs, next_page_token: token() });
+                    return Ok((jobs, token()));
                 }
                 looks -= 1;
                 // A backend that was removed meanwhile has no jobs.
                 let Some(page) = self.engine.jobs(name, number, limit - jobs.len()) else { break };
                 for (number, report) in page.jobs {
-                    let job = convert::job(report);
+                    let job = convert(report);
                     let bytes = job.encoded_len() + 8;
                     if bytes > room && !jobs.is_empty() {
-                        let next_page_token = format!("{number}/{name}");
-                        return Ok(pb::ListJobsResponse { jobs, next_page_token });
+                        return Ok((jobs, format!("{number}/{name}")));
                     }
                     room = room.saturating_sub(bytes);
                     jobs.push(job);
@@ -69,11 +83,11 @@ impl<E: JobStatuses> Service<E> {
             }
             from = 0;
         }
-        Ok(pb::ListJobsResponse { jobs, next_page_token: String::new() })
+        Ok((jobs, String::new()))
     }
 
     /// The backends to look at, sorted.
-    fn inspected(&self, backend: &str, grant: &Grant) -> Result<Vec<std::sync::Arc<str>>, Status> {
+    pub(super) fn inspected(&self, backend: &str, grant: &Grant) -> Result<Vec<Arc<str>>, Status> {
         if backend.is_empty() {
             let names = self.engine.backend_names().into_iter();
             return Ok(names.filter(|name| grant.allows(Right::Admin, name)).collect());

@@ -25,7 +25,7 @@ const WORTH_COMPRESSING: usize = 1 << 10;
 /// messages, since it sends any number.
 pub fn request_limits(path: &str) -> (usize, bool) {
     match path.rsplit('/').next().unwrap_or_default() {
-        "BatchGetStatuses" => (LONGEST_REQUEST, false),
+        "BatchGetStatuses" | "jobs:batchGet" => (LONGEST_REQUEST, false),
         "WatchJobs" | "ServerReflectionInfo" => (LONGEST_OTHER, true),
         _ => (LONGEST_OTHER, false),
     }
@@ -33,7 +33,7 @@ pub fn request_limits(path: &str) -> (usize, bool) {
 
 /// Whether the response of the method at `path` is one message.
 pub fn is_unary(path: &str) -> bool {
-    let streaming = ["WatchJob", "WatchJobs", "DownloadArtifact", "ServerReflectionInfo", "Watch"];
+    let streaming = ["WatchJob", "WatchJobs", "DownloadArtifact", "ServerReflectionInfo", "Watch", "events"];
     !streaming.contains(&path.rsplit('/').next().unwrap_or_default())
 }
 

@@ -19,6 +19,14 @@ use crate::{
     telemetry::Sampled,
 };
 
+mod operations;
+mod web;
+
+pub(super) use operations::{of_job_end, of_read_only};
+
+pub use web::{of_foreign_host, of_foreign_origin};
+pub(super) use web::{of_other_method, of_unknown_path, of_unserved_content};
+
 /// Most characters of a caller's own text that an error repeats. No valid job id
 /// has more.
 const MAX_REPEATED_CHARS: usize = 512;
@@ -433,7 +441,7 @@ fn metadata(job: &JobRef) -> HashMap<String, String> {
 
 /// A text that the caller sent, truncated for use in an error: errors travel in headers,
 /// and clients accept only a few kilobytes of those.
-fn repeated(text: &str) -> String {
+pub(super) fn repeated(text: &str) -> String {
     let mut repeated: String = text.chars().take(MAX_REPEATED_CHARS).collect();
     if repeated.len() < text.len() {
         repeated.push('…');

@@ -1,23 +1,13 @@
 //! Canonical proto3 JSON, one object per line.
 
-use std::{
-    io::{self, Write},
-    sync::LazyLock,
-};
+use std::io::{self, Write};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use prost::Message;
-use prost_reflect::{DescriptorPool, DynamicMessage, Value};
-
 use serde_json::value::RawValue;
 use tonic::Status;
 
-use crate::proto::{FILE_DESCRIPTOR_SET, v1};
-
-/// The contract.
-static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
-    DescriptorPool::decode(FILE_DESCRIPTOR_SET).expect("the build wrote a valid descriptor set")
-});
+use crate::proto::{json::to_json, v1};
 
 /// How results, error details and payloads are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,39 +93,7 @@ fn json_of(base64: &str) -> Option<String> {
 
 /// A message of `jobwatch.v1` as one line, with its line break.
 fn line(name: &str, message: &impl Message) -> String {
-    let descriptor = POOL
-        .get_message_by_name(&format!("jobwatch.v1.{name}"))
-        .expect("only messages of the contract are printed");
-    let mut dynamic = DynamicMessage::new(descriptor);
-    dynamic.transcode_from(message).expect("the contract's types and its descriptors come from one build");
-    let text = serde_json::to_string(&dynamic).or_else(|_| {
-        keep_printable(&mut dynamic);
-        serde_json::to_string(&dynamic)
-    });
-    text.unwrap_or_else(|_| "{}".to_owned()) + "\n"
-}
-
-/// Removes parts that can't be printed: times out of range.
-fn keep_printable(message: &mut DynamicMessage) {
-    let mut unprintable = Vec::new();
-    for (field, value) in message.fields_mut() {
-        match value {
-            Value::Message(inner) if serde_json::to_string(&*inner).is_err() => {
-                keep_printable(inner);
-                if serde_json::to_string(&*inner).is_err() {
-                    unprintable.push(field);
-                }
-            }
-            Value::List(items) => items.retain_mut(|item| match item {
-                Value::Message(inner) => serde_json::to_string(&*inner).is_ok(),
-                _ => true,
-            }),
-            _ => {}
-        }
-    }
-    for field in unprintable {
-        message.clear_field(&field);
-    }
+    to_json(&format!("jobwatch.v1.{name}"), message) + "\n"
 }
 
 #[cfg(test)]

@@ -57,18 +57,23 @@ fn address<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<S
     SocketAddr::deserialize(deserializer).map(Some)
 }
 
+/// Reports what is no name of a host.
+pub(super) fn check_hosts(key: &str, hosts: &[String], problems: &mut Problems) {
+    for host in hosts {
+        let is_in_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+        if host.is_empty() || !host.chars().all(is_in_name) {
+            let text = format!(
+                "has {host:?}; write the name without scheme and port, such as \"jobwatch.internal\""
+            );
+            problems.add(key, text);
+        }
+    }
+}
+
 impl Admin {
     /// Reports what can't be used.
     pub(super) fn check(&self, server: SocketAddr, problems: &mut Problems) {
-        for host in &self.hosts {
-            let is_in_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
-            if host.is_empty() || !host.chars().all(is_in_name) {
-                let text = format!(
-                    "has {host:?}; write the name without scheme and port, such as \"jobwatch.internal\""
-                );
-                problems.add("admin.hosts", text);
-            }
-        }
+        check_hosts("admin.hosts", &self.hosts, problems);
         let Some(listen) = self.listen else { return };
         if !listen.ip().is_loopback() && !self.allow_remote {
             let text = format!(

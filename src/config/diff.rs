@@ -173,6 +173,7 @@ impl Diff {
                 drain_timeout: (Restart, time),
                 max_connection_age: (Restart, time),
                 max_connection_age_grace: (Restart, time),
+                web: (AtOnce, hidden),
             }
         );
     }

@@ -156,6 +156,7 @@ impl Checker<'_> {
         }
         self.plaintext(&keys.server);
         keys.server.check_drain(&mut self.problems);
+        keys.server.web.check(&mut self.problems);
         keys.log.check(&mut self.problems);
         keys.admin.check(keys.server.listen, &mut self.problems);
         keys.access.check(keys.server.tls.as_ref(), &mut self.problems);

@@ -505,7 +505,7 @@ fn section_problem_names_key_and_remedy() {
         ("server.lisen = \"\"", "server.lisen is not a key here; did you mean listen?"),
         (
             "server.colour = \"\"",
-            "server.colour is not a key here; write one of listen, tls, allow_plaintext, default_deadline, collection_window, drain_delay, drain_timeout, max_connection_age, max_connection_age_grace",
+            "server.colour is not a key here; write one of listen, tls, allow_plaintext, default_deadline, collection_window, drain_delay, drain_timeout, max_connection_age, max_connection_age_grace, web",
         ),
         ("server = 1", "server is not a table; write [server]"),
         (
@@ -627,7 +627,7 @@ fn variable_that_names_no_key_is_refused() {
         (
             "JOBWATCH__SERVER__PORT",
             "x",
-            "JOBWATCH__SERVER__PORT sets nothing; the keys of server are allow_plaintext, collection_window, default_deadline, drain_delay, drain_timeout, listen, max_connection_age, max_connection_age_grace, tls",
+            "JOBWATCH__SERVER__PORT sets nothing; the keys of server are allow_plaintext, collection_window, default_deadline, drain_delay, drain_timeout, listen, max_connection_age, max_connection_age_grace, tls, web",
         ),
         (
             "JOBWATCH__BACKENDS__OTHER__BASE_URL",

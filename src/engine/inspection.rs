@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::{
-    Engine, Failure, PollOutcome,
+    Engine, Failure, LatestStatus, PollOutcome,
     job_table::{JobEntry, Stage},
     state::{LOOKED_AT, State},
 };
@@ -17,7 +17,9 @@ use crate::job::{JobRef, JobState};
 pub struct JobReport {
     /// The job.
     pub job: JobRef,
-    /// Its state, if it has been observed.
+    /// Its latest status, if it has been observed.
+    pub latest: Option<LatestStatus>,
+    /// The state in it.
     pub state: Option<JobState>,
     /// Calls and watches that are subscribed to it.
     pub subscribers: usize,
@@ -91,6 +93,7 @@ pub(super) fn report(state: &State, number: usize, entry: &JobEntry, now: (Insta
     JobReport {
         job: entry.shared.job.clone(),
         state: latest.map(|latest| latest.snapshot.state),
+        latest: latest.cloned(),
         subscribers: entry.subscribers.iter().count(),
         last_poll: entry.polled_at.map(|at| time_of(at, now)),
         last_change: latest.map(|_| time_of(entry.changed_at, now)),

@@ -26,7 +26,7 @@ use tonic::{Status, body::Body};
 use tracing::debug;
 
 use super::{
-    messages,
+    form::Form,
     request_body::Received,
     revocation::Permission,
     usage::{CallUsage, Charge},
@@ -37,11 +37,11 @@ use crate::api;
 pub(super) const RECEIVE: Duration = Duration::from_secs(30);
 
 /// How long after its deadline a call ends that has not ended by itself.
-const AFTER_DEADLINE: Duration = Duration::from_secs(1);
+pub(super) const AFTER_DEADLINE: Duration = Duration::from_secs(1);
 
 /// How long a client may take nothing of a unary response. A watch may wait for longer: it has
 /// one message, and its connection is closed when others need the room.
-const TAKE: Duration = Duration::from_mins(1);
+pub(super) const TAKE: Duration = Duration::from_mins(1);
 
 /// How long a client may take for the rest of a message, once its caller lost the right to it.
 const FINISH: Duration = Duration::from_secs(5);
@@ -52,8 +52,8 @@ pub(super) const SEND_BUFFER: usize = 64 << 10;
 /// Bytes with HTTP/2 that are not sent.
 #[derive(Debug)]
 pub(super) struct Piece {
-    bytes: Bytes,
-    charge: Option<Arc<Charge>>,
+    pub(super) bytes: Bytes,
+    pub(super) charge: Option<Arc<Charge>>,
 }
 
 impl Buf for Piece {
@@ -75,7 +75,7 @@ impl Buf for Piece {
 
 /// Why nothing more is sent.
 #[derive(Debug)]
-struct Ended;
+pub(super) struct Ended;
 
 /// What a wait for the client has come to.
 enum Wait<T> {
@@ -91,6 +91,7 @@ pub(super) struct Call {
     pub(super) deadline: Option<Instant>,
     /// Whether its response ends when the client takes nothing of it.
     pub(super) must_be_taken: bool,
+    pub(super) form: Form,
 }
 
 impl Call {
@@ -99,9 +100,10 @@ impl Call {
     where
         F: Future<Output = Result<Response<Body>, E>>,
     {
-        let Ok(response) = self.response(service, &mut respond).await else { return };
+        let is_reset = |cx: &mut Context<'_>| respond.poll_reset(cx).is_ready();
+        let Ok(response) = self.response(service, is_reset).await else { return };
         let (mut parts, body) = response.into_parts();
-        messages::complete(&mut parts.headers);
+        self.form.complete(&mut parts.headers);
         let permission = parts.extensions.remove();
         let head = Response::from_parts(parts, ());
         let is_all = body.is_end_stream();
@@ -114,11 +116,12 @@ impl Call {
         }
     }
 
-    /// Waits for the response, and meanwhile receives the request.
-    async fn response<F, E>(
+    /// Waits for the response, and meanwhile receives the request. `is_reset`: whether the
+    /// client has left.
+    pub(super) async fn response<F, E>(
         &self,
         service: F,
-        respond: &mut SendResponse<Piece>,
+        mut is_reset: impl FnMut(&mut Context<'_>) -> bool,
     ) -> Result<Response<Body>, Ended>
     where
         F: Future<Output = Result<Response<Body>, E>>,
@@ -135,14 +138,14 @@ impl Call {
                 Poll::Ready(Err(_)) => return Poll::Ready(Err(Ended)),
                 Poll::Pending => {}
             }
-            if respond.poll_reset(cx).is_ready() {
+            if is_reset(cx) {
                 return Poll::Ready(Err(Ended));
             }
             if late.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Ok(api::of_deadline().into_http()));
+                return Poll::Ready(Ok(self.form.failure(&api::of_deadline())));
             }
             if is_receiving && timer.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Ok(api::of_slow_request(RECEIVE).into_http()));
+                return Poll::Ready(Ok(self.form.failure(&api::of_slow_request(RECEIVE))));
             }
             Poll::Pending
         })
@@ -195,7 +198,7 @@ impl Call {
                 Some(Ok(Ok(bytes))) => sending.data(bytes).await?,
                 Some(Ok(Err(frame))) => {
                     let Ok(mut trailers) = frame.into_trailers() else { continue };
-                    messages::complete(&mut trailers);
+                    self.form.complete(&mut trailers);
                     return sending.stream.send_trailers(trailers).map_err(|_| Ended);
                 }
                 Some(Err(error)) => {

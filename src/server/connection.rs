@@ -16,24 +16,28 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt;
 use h2::{
     Ping, PingPong, Reason, RecvStream,
     server::{Builder, SendResponse},
 };
 use http::Request;
+use http_body::Body as _;
+use http_body_util::{BodyExt, Collected};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::{Instant, Interval, MissedTickBehavior, interval_at},
 };
-use tonic::{body::Body, transport::server::TcpConnectInfo};
+use tonic::transport::server::TcpConnectInfo;
 use tower::Service as _;
 use tracing::debug;
 
 use super::{
-    call::{Call, Piece, SEND_BUFFER},
+    call::{Piece, SEND_BUFFER},
     connection_age::{Age, AgeLimit, Due},
     dispatch::{CertificateNames, Dispatch},
-    request_body,
+    incoming,
+    request_body::{self, Source},
     usage::ConnectionUsage,
     wire::{Seen, Wire},
 };
@@ -51,17 +55,17 @@ const CONNECTION_WINDOW: u32 = 1 << 20;
 const SMALL_FRAMES: usize = 8 << 20;
 
 /// Largest header list of a request: a bearer token of 16 KiB and the rest.
-const HEADER_LIST: u32 = 32 << 10;
+pub(super) const HEADER_LIST: u32 = 32 << 10;
 
 /// How often a connection looks whether it is silent or idle.
-const TICK: Duration = Duration::from_secs(5);
+pub(super) const TICK: Duration = Duration::from_secs(5);
 
 /// Silence after which a keep-alive ping is sent, and how long the client may take to answer
 /// it. The watches of a client that vanished end with its connection.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
 
 /// How long a connection stays open without a call; and when connections are scarce.
-const IDLE: (Duration, Duration) = (Duration::from_mins(5), Duration::from_secs(10));
+pub(super) const IDLE: (Duration, Duration) = (Duration::from_mins(5), Duration::from_secs(10));
 
 /// How long a connection may take to send its last frames.
 const LAST_FRAMES: Duration = Duration::from_secs(5);
@@ -81,6 +85,8 @@ pub(super) struct Shared {
 pub(super) struct Peer {
     pub(super) address: TcpConnectInfo,
     pub(super) certificate: Option<CertificateNames>,
+    /// Whether the connection is TLS.
+    pub(super) is_encrypted: bool,
 }
 
 /// What a connection does next.
@@ -234,28 +240,22 @@ fn begin(
     usage: &Arc<ConnectionUsage>,
     end: Option<&ConnectionEnd>,
 ) {
-    let entries = request.headers().iter();
-    let headers = entries.map(|(name, value)| name.as_str().len() + value.len() + 64).sum();
-    let Some(usage) = usage.begin_call(headers) else {
-        let (mut parts, ()) = api::of_full_connection().into_http::<()>().into_parts();
-        super::messages::complete(&mut parts.headers);
-        let _ = respond.send_response(http::Response::from_parts(parts, ()), true);
+    let (head, stream) = request.into_parts();
+    let form = incoming::form(&head, peer, service);
+    let Some(usage) = usage.begin_call(incoming::header_bytes(&head)) else {
+        let (mut parts, body) = form.0.failure(&api::of_full_connection()).into_parts();
+        form.0.complete(&mut parts.headers);
+        let is_all = body.is_end_stream();
+        if let Ok(mut stream) = respond.send_response(http::Response::from_parts(parts, ()), is_all)
+            && !is_all
+        {
+            let text = body.collect().now_or_never().and_then(Result::ok);
+            let bytes = text.map(Collected::to_bytes).unwrap_or_default();
+            let _ = stream.send_data(Piece { bytes, charge: None }, true);
+        }
         return;
     };
-    let (mut parts, stream) = request.into_parts();
-    let method = api::request_limits(parts.uri.path());
-    let must_be_taken = api::is_unary(parts.uri.path());
-    let (received, body) = request_body::receive(stream, usage.connection(), method);
-    parts.extensions.insert(peer.address.clone());
-    if let Some(certificate) = &peer.certificate {
-        parts.extensions.insert(certificate.clone());
-    }
-    if let Some(end) = end {
-        parts.extensions.insert(end.clone());
-    }
-    let mut request = Request::from_parts(parts, Body::new(body));
-    api::note_deadline(&mut request);
-    let call = Call { received, usage, deadline: api::deadline(request.extensions()), must_be_taken };
+    let (request, call) = incoming::begin((head, Source::Http2(stream)), form, peer, usage, end);
     tokio::spawn(call.run(service.call(request), respond));
 }
 

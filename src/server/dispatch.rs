@@ -1,5 +1,6 @@
-//! Routes requests: those for the job status service go to it once their caller is known,
-//! all others through tonic's router. Sets how messages are compressed.
+//! Routes requests: those for the job status service and for operations go there once their
+//! caller is known, all others through tonic's router. Sets how messages are compressed.
+//! Requests of gRPC-Web and of HTTP with JSON become requests of gRPC first.
 //!
 //! Tonic's router is axum's. For each request it matches the path, clones and boxes the
 //! service, and boxes the bodies of the request and of the response once more.
@@ -15,7 +16,7 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, Guard};
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response, request::Parts};
 use tokio_util::sync::CancellationToken;
 use tonic::{
     Status, body::Body, codec::CompressionEncoding, codegen::BoxFuture, service::Routes,
@@ -25,15 +26,20 @@ use tower::Service;
 
 use super::{
     ending_body::{End, ending},
+    form::{Form, Kind},
+    incoming,
     observe::{Observed, Principal},
-    other_protocols,
     revocation::{Permission, Revocable},
+    web::{self, Web},
 };
 use crate::{
     access::{self, Access, Evidence, Grant, Refused},
     api::{self, ConnectionEnd},
     engine::Engine,
-    proto::served::job_status_service_server::{JobStatusServiceServer, SERVICE_NAME},
+    proto::{
+        longrunning::operations_server::{OperationsServer, SERVICE_NAME as OPERATIONS},
+        served::job_status_service_server::{JobStatusServiceServer, SERVICE_NAME as JOBS},
+    },
     telemetry::traces::Tracer,
 };
 
@@ -44,6 +50,7 @@ const REFLECTION: &str = "/grpc.reflection.";
 const STREAMING: [&str; 3] = ["WatchJob", "WatchJobs", "DownloadArtifact"];
 
 type Jobs = JobStatusServiceServer<api::Service<Engine>>;
+type Operations = OperationsServer<api::Service<Engine>>;
 
 /// The names in a connection's client certificate, read once for each connection.
 #[derive(Clone, Debug)]
@@ -56,10 +63,11 @@ impl CertificateNames {
     }
 }
 
-/// The job status service, and a router for the other services.
+/// The services whose callers are identified, and a router for the others.
 #[derive(Clone, Debug)]
 pub(super) struct Dispatch {
     jobs: Jobs,
+    operations: Operations,
     live: Live,
     tracer: Option<Tracer>,
     others: Routes,
@@ -73,11 +81,17 @@ pub(super) struct Live {
     pub(super) access: Arc<ArcSwap<Access>>,
     /// Whether each call has a line in the log.
     pub(super) access_log: Arc<AtomicBool>,
+    /// The sites in browsers that may call.
+    pub(super) web: Arc<ArcSwap<Web>>,
 }
 
 impl Live {
-    pub(super) fn new(access: Access, access_log: bool) -> Self {
-        Self { access: Arc::new(ArcSwap::from_pointee(access)), access_log: Arc::new(access_log.into()) }
+    pub(super) fn new(access: Access, access_log: bool, web: Web) -> Self {
+        Self {
+            access: Arc::new(ArcSwap::from_pointee(access)),
+            access_log: Arc::new(access_log.into()),
+            web: Arc::new(ArcSwap::from_pointee(web)),
+        }
     }
 }
 
@@ -89,13 +103,15 @@ impl Dispatch {
         tracer: Option<Tracer>,
         draining: CancellationToken,
     ) -> Self {
+        let mut operations = OperationsServer::new(service.clone()).max_encoding_message_size(usize::MAX);
         let mut jobs = JobStatusServiceServer::new(service)
             .max_decoding_message_size(api::LONGEST_REQUEST)
             .max_encoding_message_size(usize::MAX);
         for encoding in [CompressionEncoding::Gzip, CompressionEncoding::Zstd] {
             jobs = jobs.accept_compressed(encoding).send_compressed(encoding);
+            operations = operations.accept_compressed(encoding).send_compressed(encoding);
         }
-        Self { jobs, live, tracer, others, draining }
+        Self { jobs, operations, live, tracer, others, draining }
     }
 }
 
@@ -110,20 +126,51 @@ impl Service<Request<Body>> for Dispatch {
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        if let Some(refusal) = other_protocols::refusal(request.headers()) {
-            return Box::pin(ready(Ok(refusal)));
+        // Plain gRPC has none.
+        match request.extensions_mut().remove::<Form>() {
+            None => self.call_grpc(request),
+            Some(form) => self.call_web(request, form),
         }
-        if let Some(method) = method_of_jobs(request.uri().path()) {
-            let streams = STREAMING.contains(&method);
-            let access = self.live.access.load();
-            let access_log = self.live.access_log.load(Relaxed);
-            let observed = Observed::begin(&mut request, !access.is_open(), access_log, self.tracer.as_ref());
-            if access.is_open() {
-                let permission = Permission::new(&self.live.access, &access, Grant::unrestricted(None));
-                observed.response(Revocable::new(self.jobs.call(request), permission, streams))
-            } else {
-                observed.response(self.call_identified(Guard::into_inner(access), request, streams))
-            }
+    }
+}
+
+impl Dispatch {
+    /// The site that sends a request from a browser, if one does.
+    ///
+    /// # Errors
+    /// Why the request is refused.
+    pub(super) fn site(&self, head: &Parts, is_encrypted: bool) -> Result<Option<HeaderValue>, Status> {
+        let needs_name = !is_encrypted && self.live.access.load().is_open();
+        self.live.web.load().site(head, needs_name)
+    }
+
+    /// Serves a request that is not plain gRPC.
+    fn call_web(&self, request: Request<Body>, form: Form) -> BoxFuture<Response<Body>, Infallible> {
+        let (mut head, body) = request.into_parts();
+        if let Some(incoming::Refused(status)) = head.extensions.remove() {
+            return Box::pin(ready(Ok(form.failure(&status))));
+        }
+        if let Some(response) = web::preflight(&head, &form) {
+            return Box::pin(ready(Ok(response)));
+        }
+        let request = Request::from_parts(head, body);
+        let mut dispatch = self.clone();
+        let mut grpc = move |request| dispatch.call_grpc(request);
+        match form.kind {
+            Kind::Grpc => grpc(request),
+            Kind::GrpcWeb => web::call(request, form, grpc),
+            Kind::Http => Box::pin(api::http::call(request, grpc)),
+        }
+    }
+
+    fn call_grpc(&mut self, mut request: Request<Body>) -> BoxFuture<Response<Body>, Infallible> {
+        let path = request.uri().path();
+        if is_for(JOBS, path) {
+            let observed = self.observe(&mut request, JOBS);
+            observed.response(call_identified(&self.live, &mut self.jobs, request))
+        } else if is_for(OPERATIONS, path) {
+            let observed = self.observe(&mut request, OPERATIONS);
+            observed.response(call_identified(&self.live, &mut self.operations, request))
         } else {
             let end = request.extensions().get::<ConnectionEnd>();
             let mut ends: Vec<_> = end.map(End::of_connection).into_iter().collect();
@@ -135,60 +182,86 @@ impl Service<Request<Body>> for Dispatch {
             Box::pin(async move { Ok(ending(response.await?, ends)) })
         }
     }
+
+    fn observe(&self, request: &mut Request<Body>, service: &'static str) -> Observed {
+        let identifies = !self.live.access.load().is_open();
+        let access_log = self.live.access_log.load(Relaxed);
+        Observed::begin(request, service, identifies, access_log, self.tracer.as_ref())
+    }
 }
 
-impl Dispatch {
-    /// Calls the job status service for a caller that its policy allows to call now.
-    fn call_identified(
-        &mut self,
-        access: Arc<Access>,
-        request: Request<Body>,
-        streams: bool,
-    ) -> BoxFuture<Response<Body>, Infallible> {
-        let extensions = request.extensions();
-        let tcp = extensions.get::<TcpConnectInfo>();
-        let address = tcp.and_then(TcpConnectInfo::remote_addr).map(|address| address.ip());
-        let certificate = extensions.get::<CertificateNames>().map(|CertificateNames(names)| &**names);
-        let identified = access.identify_now(Evidence { headers: request.headers(), certificate, address });
-        if let Some(identified) = identified {
-            return self.begin(&access, request, identified, streams);
-        }
-        let mut dispatch = self.clone();
-        Box::pin(async move {
-            let identified = match access::bearer_token(request.headers()) {
-                Some(Ok(token)) => access.identify(token, address).await,
-                Some(Err(refused)) => Err(refused),
-                None => Err(Refused::Unverifiable),
-            };
-            dispatch.begin(&access, request, identified, streams).await
-        })
-    }
+/// A service of gRPC.
+trait Grpc:
+    Service<
+        Request<Body>,
+        Response = Response<Body>,
+        Error = Infallible,
+        Future = BoxFuture<Response<Body>, Infallible>,
+    > + Clone
+    + Send
+    + 'static
+{
+}
 
-    fn begin(
-        &mut self,
-        access: &Access,
-        mut request: Request<Body>,
-        identified: Result<Grant, Refused>,
-        streams: bool,
-    ) -> BoxFuture<Response<Body>, Infallible> {
-        let refuse = |status: Status| Box::pin(ready(Ok(status.into_http()))) as BoxFuture<_, _>;
-        let grant = match identified {
-            Ok(grant) => grant,
-            Err(refused) => return refuse(api::of_refused(&refused)),
+impl Grpc for Jobs {}
+impl Grpc for Operations {}
+
+/// Calls a service for a caller that its policy allows to call now, for as long as it does.
+fn call_identified(live: &Live, service: &mut impl Grpc, request: Request<Body>) -> Revocable {
+    let access = live.access.load();
+    if access.is_open() {
+        let permission = Permission::new(&live.access, &access, Grant::unrestricted(None));
+        return permitted(service, request, permission);
+    }
+    let extensions = request.extensions();
+    let tcp = extensions.get::<TcpConnectInfo>();
+    let address = tcp.and_then(TcpConnectInfo::remote_addr).map(|address| address.ip());
+    let certificate = extensions.get::<CertificateNames>().map(|CertificateNames(names)| &**names);
+    let identified = access.identify_now(Evidence { headers: request.headers(), certificate, address });
+    if let Some(identified) = identified {
+        return begin(live, &access, service, request, identified);
+    }
+    let (live, mut service, access) = (live.clone(), service.clone(), Guard::into_inner(access));
+    Revocable::without_permission(Box::pin(async move {
+        let identified = match access::bearer_token(request.headers()) {
+            Some(Ok(token)) => access.identify(token, address).await,
+            Some(Err(refused)) => Err(refused),
+            None => Err(Refused::Unverifiable),
         };
-        Principal::note(&request, &grant);
-        if let Some(Err(exceeded)) = grant.usage().map(|usage| usage.begin_call()) {
-            return refuse(api::of_rate_exceeded(exceeded));
-        }
-        request.extensions_mut().insert(grant.clone());
-        let permission = Permission::new(&self.live.access, access, grant);
-        Box::pin(Revocable::new(self.jobs.call(request), permission, streams))
-    }
+        begin(&live, &access, &mut service, request, identified).await
+    }))
 }
 
-/// The method of a path `/service/method` of the job status service.
-fn method_of_jobs(path: &str) -> Option<&str> {
-    path.strip_prefix('/')?.strip_prefix(SERVICE_NAME)?.strip_prefix('/')
+fn begin(
+    live: &Live,
+    access: &Access,
+    service: &mut impl Grpc,
+    mut request: Request<Body>,
+    identified: Result<Grant, Refused>,
+) -> Revocable {
+    let refuse = |status: Status| Revocable::without_permission(Box::pin(ready(Ok(status.into_http()))));
+    let grant = match identified {
+        Ok(grant) => grant,
+        Err(refused) => return refuse(api::of_refused(&refused)),
+    };
+    Principal::note(&request, &grant);
+    if let Some(Err(exceeded)) = grant.usage().map(|usage| usage.begin_call()) {
+        return refuse(api::of_rate_exceeded(exceeded));
+    }
+    request.extensions_mut().insert(grant.clone());
+    permitted(service, request, Permission::new(&live.access, access, grant))
+}
+
+fn permitted(service: &mut impl Grpc, request: Request<Body>, permission: Permission) -> Revocable {
+    let method = request.uri().path().rsplit('/').next();
+    let streams = method.is_some_and(|method| STREAMING.contains(&method));
+    Revocable::new(service.call(request), permission, streams)
+}
+
+/// Whether the path is `/service/method` of this service.
+fn is_for(service: &str, path: &str) -> bool {
+    let method = path.strip_prefix('/').and_then(|path| path.strip_prefix(service));
+    method.is_some_and(|method| method.starts_with('/'))
 }
 
 #[cfg(test)]
@@ -198,11 +271,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn path_of_the_job_status_service_is_recognized() {
-        assert_eq!(SERVICE_NAME, Jobs::NAME);
-        for method in ["GetJobStatus", "NoSuchMethod"] {
-            assert_eq!(method_of_jobs(&format!("/jobwatch.v1.JobStatusService/{method}")), Some(method));
-        }
+    fn path_of_a_service_with_callers_is_recognized() {
+        assert_eq!((JOBS, OPERATIONS), (Jobs::NAME, Operations::NAME));
+        assert!(is_for(JOBS, "/jobwatch.v1.JobStatusService/GetJobStatus"));
+        assert!(is_for(JOBS, "/jobwatch.v1.JobStatusService/NoSuchMethod"));
+        assert!(is_for(OPERATIONS, "/google.longrunning.Operations/GetOperation"));
     }
 
     #[test]
@@ -215,7 +288,7 @@ mod tests {
             "jobwatch.v1.JobStatusService/GetJobStatus",
             "/grpc.health.v1.Health/Check",
         ] {
-            assert_eq!(method_of_jobs(path), None, "{path}");
+            assert!(!is_for(JOBS, path) && !is_for(OPERATIONS, path), "{path}");
         }
     }
 }

@@ -6,6 +6,7 @@
 use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, timeout_at},
@@ -18,7 +19,8 @@ use super::{
     connection::{Peer, Shared, serve},
     connection_age::AgeLimit,
     dispatch::{CertificateNames, Dispatch},
-    other_protocols::http2,
+    http1,
+    other_protocols::{Protocol, protocol},
     tls::Tls,
     usage::{ConnectionUsage, Usage, sweep},
     wire::Wire,
@@ -29,7 +31,7 @@ use crate::telemetry::{Sampled, metrics::metrics};
 /// free file descriptors) before accepting again.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// How long a client may take for a TLS handshake and its first bytes of HTTP/2. Without
+/// How long a client may take for a TLS handshake and its first bytes of HTTP. Without
 /// this limit, clients that only open connections could use up `limits.connections`.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
@@ -172,32 +174,50 @@ async fn handle(
 ) -> io::Result<()> {
     let until = Instant::now() + HANDSHAKE;
     let address = stream.connect_info();
-    let streams = shared.streams;
     let Some(first) = before(until, &usage, first_byte(&stream)).await? else { return Ok(()) };
-    let ended = match tls {
+    match tls {
         None if first == TLS_HANDSHAKE => {
-            return Err(io::Error::other("the client speaks TLS, and server.tls is not set"));
+            Err(io::Error::other("the client speaks TLS, and server.tls is not set"))
         }
         None => {
-            let peer = Peer { address, certificate: None };
-            let Some(stream) = before(until, &usage, http2(stream)).await? else { return Ok(()) };
-            serve(Wire::new(stream, streams), until, peer, usage, shared).await
+            let peer = Peer { address, certificate: None, is_encrypted: false };
+            speak(stream, until, peer, usage, shared).await
         }
         Some(_) if first != TLS_HANDSHAKE => {
-            return Err(io::Error::other("the client does not speak TLS, and server.tls is set"));
+            Err(io::Error::other("the client does not speak TLS, and server.tls is set"))
         }
         Some(tls) => {
             let accept = async { tls.acceptor().accept(stream).await.map(Some) };
             let Some(stream) = before(until, &usage, accept).await? else { return Ok(()) };
             let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
             let certificate = certificate.and_then(|der| CertificateNames::of(der));
-            let peer = Peer { address, certificate };
-            let Some(stream) = before(until, &usage, http2(stream)).await? else { return Ok(()) };
-            serve(Wire::new(stream, streams), until, peer, usage, shared).await
+            let peer = Peer { address, certificate, is_encrypted: true };
+            speak(stream, until, peer, usage, shared).await
         }
-    };
-    if let Err(error) = ended {
-        debug!(%error, "connection failed");
+    }
+}
+
+/// Serves a connection over the version of HTTP that its client speaks.
+async fn speak<T: AsyncRead + AsyncWrite + Unpin>(
+    stream: T,
+    until: Instant,
+    peer: Peer,
+    usage: Arc<ConnectionUsage>,
+    shared: Arc<Shared>,
+) -> io::Result<()> {
+    let Some((protocol, stream)) = before(until, &usage, protocol(stream)).await? else { return Ok(()) };
+    match protocol {
+        Protocol::Http2 => {
+            let wire = Wire::new(stream, shared.streams);
+            if let Err(error) = serve(wire, until, peer, usage, shared).await {
+                debug!(%error, "connection failed");
+            }
+        }
+        Protocol::Http1 => {
+            if let Err(error) = http1::serve(stream, until, peer, usage, shared).await {
+                debug!(%error, "connection failed");
+            }
+        }
     }
     Ok(())
 }

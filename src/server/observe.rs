@@ -1,4 +1,4 @@
-//! Counts calls of the job status service, and writes the access log.
+//! Counts calls of the services whose callers are identified, and writes the access log.
 //!
 //! The end of a call is its trailers, or its head where that has the status; the end of one
 //! whose client leaves before is that its body is dropped.
@@ -19,7 +19,6 @@ use uuid::Uuid;
 
 use crate::{
     access::Grant,
-    proto::served::job_status_service_server::SERVICE_NAME,
     telemetry::{
         metrics::{ActiveCall, metrics},
         traces::{CallSpan, Tracer},
@@ -47,6 +46,7 @@ impl Principal {
 
 /// A call from its request to its end.
 pub(super) struct Observed {
+    service: &'static str,
     call: ActiveCall<'static>,
     principal: Option<Principal>,
     /// Where there is an access log.
@@ -60,6 +60,7 @@ impl Observed {
     /// end is logged. `tracer`: traces it.
     pub(super) fn begin<B>(
         request: &mut Request<B>,
+        service: &'static str,
         identifies: bool,
         access_log: bool,
         tracer: Option<&Tracer>,
@@ -72,7 +73,7 @@ impl Observed {
         }
         let request_id = access_log.then(|| request_id(request.headers()));
         let span = tracer.and_then(|tracer| tracer.begin_call(request.headers()));
-        Self { call, principal, request_id, span }
+        Self { service, call, principal, request_id, span }
     }
 
     /// Observes the call's response.
@@ -117,7 +118,7 @@ impl Observed {
             );
         }
         if let Some(span) = self.span.take() {
-            span.end(SERVICE_NAME, self.call.method(), code.into());
+            span.end(self.service, self.call.method(), code.into());
         }
         self.call.end(code.into());
     }

@@ -26,7 +26,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{error, info, warn};
 
-use super::{descriptors, dispatch::Live, engine_limits, rotation, setup};
+use super::{descriptors, dispatch::Live, engine_limits, rotation, setup, web::Web};
 use crate::{
     access::Access,
     admin::{Outcome, Reloads},
@@ -329,6 +329,9 @@ impl Reloader {
         }
         self.service.set_bounds(bounds(config));
         self.live.access_log.store(log.access, Relaxed);
+        if diff.sets(&["server.web"]) {
+            self.live.web.store(Arc::new(Web::new(&server.web)));
+        }
         if diff.sets(&["log.level"]) {
             let level = telemetry::filter(log.level.as_deref().unwrap_or("info"));
             if let Some(variable) = telemetry::filter_variable() {

@@ -3,18 +3,20 @@
 //! The call's task takes everything from the stream as it arrives, and passes on whole
 //! messages. So what a client has sent of a message, and what no call has read, lies in
 //! one buffer, which counts as the connection's. A stream whose messages are not read gets
-//! no more room in its window.
+//! no more room in its window. A body that is not gRPC's is one message, and passed on when
+//! it has ended.
 
 use std::{
     collections::VecDeque,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
 };
 
 use bytes::{Bytes, BytesMut};
 use h2::RecvStream;
 use http_body::{Body, Frame};
+use hyper::body::Incoming;
 use tonic::Status;
 
 use super::usage::{Charge, ConnectionUsage};
@@ -29,6 +31,33 @@ const SMALL: usize = 16 << 10;
 /// Bytes of the head of a message: a flag and its length.
 const HEAD: usize = 5;
 
+/// Where a body comes from.
+#[derive(Debug)]
+pub(super) enum Source {
+    Http2(RecvStream),
+    Http1(Incoming),
+}
+
+/// How a body is divided.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// Into messages of gRPC.
+    #[default]
+    Messages,
+    /// Not at all.
+    Whole,
+}
+
+/// What a body may be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Expected {
+    pub(super) framing: Framing,
+    /// Bytes of a message.
+    pub(super) limit: usize,
+    /// Whether the client may take its time for the messages.
+    pub(super) streaming: bool,
+}
+
 /// The call's side of a body.
 #[derive(Debug)]
 pub(super) struct Received(Arc<Mutex<State>>);
@@ -39,7 +68,7 @@ pub(super) struct RequestBody(Arc<Mutex<State>>);
 
 #[derive(Debug)]
 struct State {
-    stream: RecvStream,
+    source: Source,
     connection: Arc<ConnectionUsage>,
     charge: Option<Charge>,
     messages: Messages,
@@ -64,6 +93,7 @@ struct Messages {
     /// Bytes of the present message that are still to come.
     left: usize,
     limit: usize,
+    framing: Framing,
     /// Whole messages so far.
     count: usize,
 }
@@ -72,18 +102,17 @@ struct Messages {
 #[derive(Debug, PartialEq)]
 struct TooLong(usize);
 
-/// Splits the body of a request. `limit`: bytes of a message; `streaming`: whether the
-/// client may take its time for the messages.
+/// Splits the body of a request.
 pub(super) fn receive(
-    stream: RecvStream,
+    source: Source,
     connection: &Arc<ConnectionUsage>,
-    (limit, streaming): (usize, bool),
+    Expected { framing, limit, streaming }: Expected,
 ) -> (Received, RequestBody) {
     let state = Arc::new(Mutex::new(State {
-        stream,
+        source,
         connection: Arc::clone(connection),
         charge: None,
-        messages: Messages { limit, ..Messages::default() },
+        messages: Messages { limit, framing, ..Messages::default() },
         unreleased: 0,
         streaming,
         ended: false,
@@ -142,7 +171,7 @@ impl State {
     fn receive(&mut self, cx: &mut Context<'_>) -> bool {
         let mut news = false;
         while !self.ended {
-            match self.stream.poll_data(cx) {
+            match self.source.poll_data(cx) {
                 Poll::Pending => break,
                 Poll::Ready(Some(Ok(data))) => {
                     news = true;
@@ -153,7 +182,7 @@ impl State {
                     news = true;
                     self.ended = true;
                 }
-                Poll::Ready(Some(Err(_))) => {
+                Poll::Ready(Some(Err(BrokeOff))) => {
                     news = true;
                     self.fail(Status::cancelled("the request broke off"));
                 }
@@ -184,9 +213,34 @@ impl State {
     }
 
     fn release(&mut self) {
-        if self.unreleased > 0 {
+        let unreleased = std::mem::take(&mut self.unreleased);
+        if let Source::Http2(stream) = &mut self.source
+            && unreleased > 0
+        {
             // This fails only for more bytes than were received.
-            let _ = self.stream.flow_control().release_capacity(std::mem::take(&mut self.unreleased));
+            let _ = stream.flow_control().release_capacity(unreleased);
+        }
+    }
+}
+
+/// The rest of a body does not come.
+struct BrokeOff;
+
+impl Source {
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokeOff>>> {
+        match self {
+            Self::Http2(stream) => stream.poll_data(cx).map_err(|_| BrokeOff),
+            Self::Http1(body) => loop {
+                match ready!(Pin::new(&mut *body).poll_frame(cx)) {
+                    Some(Ok(frame)) => match frame.into_data() {
+                        Ok(data) => return Poll::Ready(Some(Ok(data))),
+                        // Trailers, which no form has in a request.
+                        Err(_) => {}
+                    },
+                    Some(Err(_)) => return Poll::Ready(Some(Err(BrokeOff))),
+                    None => return Poll::Ready(None),
+                }
+            },
         }
     }
 }
@@ -194,6 +248,14 @@ impl State {
 impl Messages {
     /// Adds what has arrived.
     fn add(&mut self, mut data: Bytes) -> Result<(), TooLong> {
+        if self.framing == Framing::Whole {
+            let length = self.partial.len() + data.len();
+            if length > self.limit {
+                return Err(TooLong(length));
+            }
+            self.partial.extend_from_slice(&data);
+            return Ok(());
+        }
         let mut whole = 0;
         let mut at = 0;
         while at < data.len() {
@@ -299,6 +361,15 @@ mod tests {
         let mut messages = messages(10);
         messages.add(framed(&[7; 10]).into()).unwrap();
         assert_eq!(messages.add(Bytes::from_static(&[0, 0, 0, 0, 11])), Err(TooLong(11)));
+    }
+
+    #[test]
+    fn body_that_is_not_of_grpc_is_one_message_within_the_limit() {
+        let mut messages = Messages { limit: 10, framing: Framing::Whole, ..Messages::default() };
+        messages.add(Bytes::from_static(b"{\"a\"")).unwrap();
+        messages.add(Bytes::from_static(b":1}")).unwrap();
+        assert_eq!((messages.whole.len(), &messages.partial[..]), (0, &b"{\"a\":1}"[..]));
+        assert_eq!(messages.add(Bytes::from_static(b"xxxx")), Err(TooLong(11)));
     }
 
     proptest! {

@@ -110,7 +110,7 @@ impl Permission {
 /// A response that ends when its call's permission does.
 pub(super) struct Revocable {
     response: BoxFuture<Response<Body>, Infallible>,
-    /// Until there is a response.
+    /// Until there is a response, where it may be revoked.
     permission: Option<Permission>,
     /// The response is more than one message.
     streams: bool,
@@ -124,6 +124,11 @@ impl Revocable {
     ) -> Self {
         Self { response, permission: Some(permission), streams }
     }
+
+    /// A response that a permission has no part in, or has already.
+    pub(super) fn without_permission(response: BoxFuture<Response<Body>, Infallible>) -> Self {
+        Self { response, permission: None, streams: false }
+    }
 }
 
 impl Future for Revocable {
@@ -131,7 +136,7 @@ impl Future for Revocable {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        let Some(permission) = &mut this.permission else { return Poll::Pending };
+        let Some(permission) = &mut this.permission else { return this.response.as_mut().poll(cx) };
         if permission.is_revoked() {
             return Poll::Ready(Ok(permission.end().into_http()));
         }

@@ -199,7 +199,7 @@ impl Files {
         let mut config = builder.with_single_cert(chain, key).map_err(|error| {
             problem("key", format!("does not fit the certificate of server.tls.cert: {error}"))
         })?;
-        config.alpn_protocols = vec![b"h2".to_vec()];
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok((TlsAcceptor::from(Arc::new(config)), ends))
     }
 }

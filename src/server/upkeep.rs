@@ -11,7 +11,10 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 use crate::{
     access::Access,
     engine::{Engine, Health, JobStatuses},
-    proto::served::job_status_service_server::SERVICE_NAME,
+    proto::{
+        longrunning::operations_server::SERVICE_NAME as OPERATIONS,
+        served::job_status_service_server::SERVICE_NAME as JOBS,
+    },
     telemetry,
 };
 
@@ -109,9 +112,9 @@ impl Upkeep {
     }
 }
 
-/// The server, its service, and the backends.
+/// The server, its services, and the backends.
 fn services(published: &Published) -> Vec<String> {
-    let own = ["", SERVICE_NAME].map(str::to_owned).into_iter();
+    let own = ["", JOBS, OPERATIONS].map(str::to_owned).into_iter();
     own.chain(published.keys().map(|backend| service(backend))).collect()
 }
 

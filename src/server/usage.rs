@@ -153,6 +153,12 @@ impl Usage {
         new
     }
 
+    /// Bytes that are held now.
+    #[cfg(test)]
+    pub(super) fn used(&self) -> usize {
+        self.used.load(Relaxed)
+    }
+
     /// Asks all connections to end with their last call.
     pub(super) fn drain(&self) {
         for connection in self.connections() {

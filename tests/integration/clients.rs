@@ -192,7 +192,13 @@ async fn grpcurl_lists_and_describes_the_service() {
     let services = grpcurl(&[&address, "list"]).await.succeeded().out;
     assert_eq!(
         services.lines().collect::<Vec<_>>(),
-        [HEALTH, "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection", SERVICE]
+        [
+            "google.longrunning.Operations",
+            HEALTH,
+            "grpc.reflection.v1.ServerReflection",
+            "grpc.reflection.v1alpha.ServerReflection",
+            SERVICE
+        ]
     );
     let service = grpcurl(&[&address, "describe", SERVICE]).await.succeeded().out;
     let watch =
@@ -368,6 +374,18 @@ async fn python_client_is_generated_from_the_contract() {
 }
 
 #[tokio::test]
+async fn operation_future_of_google_waits_for_a_job() {
+    let gateway = Gateway::start().await;
+    let simulator = gateway.simulator(Vendor::Immuta);
+    let plan = Plan::succeeds(Outcome::Text("24 tables".to_owned())).running_for(Duration::from_hours(1));
+    let running = simulator.start_job(plan).id;
+    let failing = simulator.start_job(Plan::fails("no such column")).id;
+    let names = [&*running, &*failing, "none"].map(|id| format!("backends/immuta/jobs/{id}"));
+    let args = [gateway.address.to_string(), contract(), simulator.base_url()].into_iter().chain(names);
+    passes(python("operations.py"), args).await;
+}
+
+#[tokio::test]
 async fn node_client_gets_and_watches_from_the_contract() {
     let gateway = Gateway::start().await;
     let mut node = command("node");
@@ -409,6 +427,18 @@ async fn examples_watch_a_job_and_exit_by_its_outcome() {
             assert!(ran.out.contains(state), "{}", ran.out);
         }
     }
+}
+
+#[tokio::test]
+async fn openapi_document_is_valid() {
+    let gateway = Gateway::start().await;
+    let document = reqwest::get(format!("http://{}/openapi.json", gateway.address)).await.unwrap();
+    let file = tempfile::Builder::new().suffix(".json").tempfile().unwrap();
+    std::fs::write(file.path(), document.bytes().await.unwrap()).unwrap();
+    let mut validator = command(tool("python/bin/python"));
+    validator.args(["-m", "openapi_spec_validator", "--schema", "3.1.0"]).arg(file.path());
+    let out = Ran::of(validator).await.succeeded().out;
+    assert!(out.ends_with(": OK\n"), "{out}");
 }
 
 #[tokio::test]

@@ -15,10 +15,6 @@ use jobwatch::{
 use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage};
 use prost_types::FileDescriptorSet;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-};
 use tonic::Code;
 
 use crate::{harness::*, program::Program};
@@ -53,7 +49,12 @@ fn served_descriptors_have_each_file_once_under_its_usual_name() {
     let files = described().file;
     let names: BTreeSet<_> = files.iter().map(|file| file.name().to_owned()).collect();
     assert_eq!(names.len(), files.len(), "{names:?}");
-    for name in ["google/rpc/status.proto", "google/rpc/error_details.proto", "google/protobuf/any.proto"] {
+    for name in [
+        "google/rpc/status.proto",
+        "google/rpc/error_details.proto",
+        "google/longrunning/operations.proto",
+        "google/protobuf/any.proto",
+    ] {
         assert!(names.contains(name), "{names:?}");
     }
     let pool = DescriptorPool::decode(FILE_DESCRIPTOR_SET).unwrap();
@@ -95,7 +96,7 @@ async fn failed_element_is_printed_by_a_client_of_the_contract_alone() {
     let request = batch_request([job("immuta", "a")]);
     let response = guard(program.client().batch_get_statuses(request)).await.unwrap().into_inner();
     let mut set = described();
-    set.file.retain(|file| file.package() != "google.rpc");
+    set.file.retain(|file| !["google.rpc", "google.longrunning"].contains(&file.package()));
     let pool = DescriptorPool::from_file_descriptor_set(set).unwrap();
     let kind = pool.get_message_by_name("jobwatch.v1.BatchGetStatusesResponse").unwrap();
     let printed = DynamicMessage::decode(kind, &*response.encode_to_vec()).unwrap();
@@ -155,32 +156,4 @@ async fn resumed_watch_of_an_ended_job_sends_its_status_over_watch_jobs() {
         assert!(matches!(end, Some(Outcome::End(end)) if end.code == 0));
         assert_eq!(guard(events.message()).await.unwrap(), None);
     }
-}
-
-#[tokio::test]
-async fn request_over_http1_gets_a_readable_response() {
-    let program = Program::start([Backend::dead(Vendor::Immuta).await], "info").await;
-    for request in ["GET / HTTP/1.1\r\nHost: x\r\n\r\n", "POST /v1 HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}"] {
-        let mut stream = TcpStream::connect(program.address()).await.unwrap();
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut response = String::new();
-        guard(stream.read_to_string(&mut response)).await.unwrap();
-        assert!(response.starts_with("HTTP/1.1 505 HTTP Version Not Supported\r\n"), "{response}");
-        assert!(response.contains("this address speaks gRPC over HTTP/2"), "{response}");
-    }
-    assert!(get(&program.client(), &job("immuta", "a")).await.is_err(), "others are served");
-}
-
-#[tokio::test]
-async fn grpc_web_request_is_refused_and_not_executed() {
-    let simulator = simulator(Vendor::Immuta).await;
-    let program = Program::start([Backend::of(&simulator)], "info").await;
-    let client = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
-    let url = format!("http://{}/jobwatch.v1.JobStatusService/GetJobStatus", program.address());
-    let request = client.post(url).header("content-type", "application/grpc-web+proto").body("x");
-    let response = guard(request.send()).await.unwrap();
-    assert_eq!(response.status(), 415);
-    let text = guard(response.text()).await.unwrap();
-    assert!(text.contains("content-type is not application/grpc"), "{text}");
-    assert!(simulator.calls().is_empty());
 }

@@ -23,9 +23,11 @@ mod errors;
 mod faults;
 mod field;
 mod harness;
+mod http;
 #[cfg(target_os = "linux")]
 mod image;
 mod languages;
+mod long_running;
 #[cfg(target_os = "linux")]
 mod one_core;
 mod operations;
@@ -49,3 +51,4 @@ mod tls;
 mod vendors;
 mod watch_jobs;
 mod watches;
+mod web;

@@ -11,6 +11,7 @@ use tonic_reflection::pb::{v1, v1alpha};
 use crate::harness::*;
 
 const SERVICE: &str = "jobwatch.v1.JobStatusService";
+const OPERATIONS: &str = "google.longrunning.Operations";
 
 async fn gateway() -> Gateway {
     Gateway::start([Backend::dead(jobwatch::simulators::Vendor::Immuta).await]).await
@@ -53,6 +54,7 @@ async fn both_reflections_list_the_services_and_describe_what_clients_decode() {
     let symbols = [
         SERVICE,
         "jobwatch.v1.JobStatus",
+        OPERATIONS,
         "grpc.health.v1.Health",
         "google.rpc.ErrorInfo",
         "google.rpc.RetryInfo",
@@ -63,7 +65,7 @@ async fn both_reflections_list_the_services_and_describe_what_clients_decode() {
     for (services, files) in
         [reflect!(v1, gateway.channel(), symbols), reflect!(v1alpha, gateway.channel(), symbols)]
     {
-        for name in [SERVICE, "grpc.health.v1.Health"] {
+        for name in [SERVICE, OPERATIONS, "grpc.health.v1.Health"] {
             assert!(services.contains(name), "{services:?}");
         }
         assert_eq!(files.len(), symbols.len());
@@ -75,7 +77,7 @@ async fn both_reflections_list_the_services_and_describe_what_clients_decode() {
 async fn health_is_serving_despite_vendor_outages() {
     let gateway = gateway().await;
     let mut health = HealthClient::new(gateway.channel());
-    for service in ["", SERVICE] {
+    for service in ["", SERVICE, OPERATIONS] {
         let request = HealthCheckRequest { service: service.to_owned() };
         let response = guard(health.check(request)).await.unwrap().into_inner();
         assert_eq!(response.status(), ServingStatus::Serving, "{service:?}");

@@ -168,8 +168,17 @@ pub(super) fn jobs(found: &[FoundJob], search: &Search, now: Timestamp) -> Table
 
 fn job_row(found: &FoundJob, now: Timestamp) -> Row {
     let FoundJob { number: _, report, snapshot } = found;
-    let JobReport { job, state, subscribers, last_poll, last_change, next_poll: _, quarantined, failure } =
-        report;
+    let JobReport {
+        job,
+        latest: _,
+        state,
+        subscribers,
+        last_poll,
+        last_change,
+        next_poll: _,
+        quarantined,
+        failure,
+    } = report;
     let status = snapshot.as_ref().map(|snapshot| snapshot.core_status());
     let cells: [Cell; 8] = [
         ("Job", job_link(job)),

@@ -6,9 +6,14 @@ use tokio::io::duplex;
 
 use super::*;
 use crate::server::{
-    request_body,
+    form::Form,
+    request_body::{self, Expected, Framing, Source},
     usage::{Room, Usage},
 };
+
+fn expected() -> Expected {
+    Expected { framing: Framing::Messages, limit: 1 << 10, streaming: false }
+}
 
 /// How long the server sends a response of a mebibyte to a client that takes only the first
 /// bytes. `None` if it still does after a day.
@@ -18,11 +23,11 @@ async fn ends_after(must_be_taken: bool, deadline: Option<Duration>) -> Option<D
         let mut connection = h2::server::Builder::new().handshake::<_, Piece>(far).await.unwrap();
         let (request, respond) = connection.accept().await.unwrap().unwrap();
         let usage = Usage::new(Room::new(1 << 30, 0, 1, 1)).connect([127, 0, 0, 1].into()).unwrap();
-        let (received, _body) = request_body::receive(request.into_body(), &usage, (1 << 10, false));
+        let (received, _body) = request_body::receive(Source::Http2(request.into_body()), &usage, expected());
         let began = Instant::now();
         let usage = usage.begin_call(0).unwrap();
         let deadline = deadline.map(|deadline| began + deadline);
-        let call = Call { received, usage, deadline, must_be_taken };
+        let call = Call { received, usage, deadline, must_be_taken, form: Form::GRPC };
         let body = Body::new(Full::new(Bytes::from(vec![0; 1 << 20])));
         let run = call.run(async { Ok::<_, Ended>(Response::new(body)) }, respond);
         let connection = async { while connection.accept().await.is_some() {} };

@@ -10,8 +10,8 @@ use std::{
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 use tokio::time::Instant;
 
-/// Methods of the service; calls of others count as the last.
-pub const METHODS: [&str; 8] = [
+/// Methods of the services; calls of others count as the last.
+pub const METHODS: [&str; 13] = [
     "GetJobStatus",
     "BatchGetStatuses",
     "WatchJob",
@@ -19,6 +19,11 @@ pub const METHODS: [&str; 8] = [
     "DownloadArtifact",
     "ListBackends",
     "ListJobs",
+    "GetOperation",
+    "WaitOperation",
+    "ListOperations",
+    "CancelOperation",
+    "DeleteOperation",
     "other",
 ];
 

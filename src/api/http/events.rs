@@ -1,0 +1,133 @@
+//! A watch as server-sent events.
+//!
+//! ```text
+//! status ──> status, heartbeat, interruption ... ──> terminal status ──> end
+//!     └──────────────────────┴──> failure ──> end
+//! ```
+//!
+//! The id of an event is its resume token, so that a browser continues by itself where it lost
+//! the stream. A browser connects again after the end, too: the id of the terminal status says
+//! so, and the response to it is 204, after which a browser stops.
+
+use std::fmt::Write as _;
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::{HeaderValue, Response, header};
+use http_body::Frame;
+use http_body_util::StreamBody;
+use prost::Message;
+use tonic::{Code, Status, body::Body};
+
+use super::{
+    errors,
+    messages::{Messages, Next},
+    protect,
+};
+use crate::proto::{
+    json,
+    v1::{JobStatus, WatchJobResponse, watch_job_response::Event},
+};
+
+/// Ends the id of the last event. No resume token has a dot.
+const ENDED: &str = ".end";
+
+/// The resume token in the id of an event; `None` if it is the id of the last one.
+pub(super) fn resume_token(id: &str) -> Option<&str> {
+    (!id.ends_with(ENDED)).then_some(id)
+}
+
+/// The response to a watch.
+///
+/// # Errors
+/// The watch has failed before its first event.
+pub(super) async fn response(mut messages: Messages) -> Result<Response<Body>, Status> {
+    let first = match messages.next().await {
+        Next::End(status) if status.code() != Code::Ok => return Err(status),
+        first => first,
+    };
+    let events = stream::unfold((Some(first), Some(messages)), |(first, messages)| async move {
+        let mut messages = messages?;
+        let next = match first {
+            Some(first) => first,
+            None => messages.next().await,
+        };
+        let (text, rest) = match next {
+            Next::Message(message) => (event(&message), Some(messages)),
+            Next::End(status) if status.code() == Code::Ok => return None,
+            Next::End(status) => (failure(&status), None),
+        };
+        Some((Ok::<_, Status>(Frame::data(Bytes::from(text))), (None, rest)))
+    });
+    let mut response = Response::new(Body::new(StreamBody::new(events)));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    protect(headers);
+    // nginx collects a response otherwise.
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    Ok(response)
+}
+
+/// One event of the watch.
+fn event(message: &[u8]) -> String {
+    let text = json::encoded_to_json("jobwatch.v1.WatchJobResponse", message);
+    let (Some(text), Ok(response)) = (text, WatchJobResponse::decode(message)) else {
+        return failure(&Status::internal("an event can't be read"));
+    };
+    let (name, end) = match response.event {
+        Some(Event::Status(JobStatus { terminal: true, .. })) => ("status", ENDED),
+        Some(Event::Status(_)) => ("status", ""),
+        Some(Event::Heartbeat(_)) => ("heartbeat", ""),
+        Some(Event::Interruption(_)) => ("interruption", ""),
+        None => ("event", ""),
+    };
+    let mut written = String::with_capacity(text.len() + 128);
+    let _ = write!(written, "event: {name}\n");
+    if !response.resume_token.is_empty() {
+        let _ = write!(written, "id: {}{end}\n", response.resume_token);
+    }
+    let _ = write!(written, "data: {text}\n\n");
+    written
+}
+
+/// The error that ends the watch, and when a browser shall connect again.
+fn failure(status: &Status) -> String {
+    let retry = errors::retry_millis(status).map(|millis| format!("retry: {millis}\n")).unwrap_or_default();
+    format!("event: failure\n{retry}data: {}\n\n", errors::to_json(status))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::v1::{Heartbeat, JobState};
+
+    fn written(event: Event) -> String {
+        let response = WatchJobResponse { event: Some(event), resume_token: "abc".to_owned() };
+        super::event(&response.encode_to_vec())
+    }
+
+    #[test]
+    fn event_has_its_name_its_token_and_its_json_in_one_line() {
+        let heartbeat = written(Event::Heartbeat(Heartbeat::default()));
+        assert_eq!(
+            heartbeat,
+            "event: heartbeat\nid: abc\ndata: {\"heartbeat\":{},\"resumeToken\":\"abc\"}\n\n"
+        );
+        let description = "two\nlines".to_owned();
+        let status = JobStatus { state: JobState::Running.into(), description, ..JobStatus::default() };
+        let text = written(Event::Status(status.clone()));
+        assert_eq!(
+            text,
+            "event: status\nid: abc\ndata: {\"status\":{\"state\":\"JOB_STATE_RUNNING\",\"description\":\"two\\nlines\"},\
+             \"resumeToken\":\"abc\"}\n\n"
+        );
+        let text = written(Event::Status(JobStatus { terminal: true, ..status }));
+        assert!(text.starts_with("event: status\nid: abc.end\ndata: "), "{text}");
+    }
+
+    #[test]
+    fn id_of_the_last_event_is_no_token() {
+        assert_eq!(resume_token("abc"), Some("abc"));
+        assert_eq!(resume_token("abc.end"), None);
+    }
+}

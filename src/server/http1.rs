@@ -1,0 +1,178 @@
+//! One connection over HTTP/1.1, with the bounds of one over HTTP/2.
+//!
+//! ```text
+//! accepted ──> head ──> call ──> head ──> ... ──> draining ──> end
+//!     └─────────┴────────┴──────────────────────────┴───> closed
+//! ```
+//!
+//! The first head has ten seconds from the connection's start, each later one a minute. A
+//! client that takes nothing of a response for a minute loses its connection. One request is
+//! served after the other.
+
+use std::{
+    convert::Infallible,
+    future::poll_fn,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    task::Poll,
+    time::Duration,
+};
+
+use http::{Request, Response};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::{Instant, MissedTickBehavior, interval_at},
+};
+use tokio_io_timeout::TimeoutStream;
+use tonic::{Status, body::Body};
+use tower::Service as _;
+
+use super::{
+    call::TAKE,
+    connection::{HEADER_LIST, IDLE, Peer, Shared, TICK},
+    connection_age::{Age, Due},
+    incoming,
+    request_body::Source,
+    usage::ConnectionUsage,
+};
+use crate::{
+    api::{self, ConnectionEnd},
+    telemetry::metrics::metrics,
+};
+
+mod outgoing;
+
+use outgoing::Outgoing;
+
+/// How long the head of a later request may take, the wait for it included.
+const HEAD: Duration = Duration::from_mins(1);
+
+/// Number of headers of a request.
+const HEADERS: usize = 100;
+
+/// Bytes that are read of a head, and those that are written at once.
+const BUFFER: usize = 2 * HEADER_LIST as usize;
+
+/// What a connection does next.
+enum Event {
+    Drain,
+    Tick,
+    End(hyper::Result<()>),
+}
+
+/// Serves a connection until it ends. `until`: when the first head must have come.
+pub(super) async fn serve<T: AsyncRead + AsyncWrite>(
+    stream: T,
+    until: Instant,
+    peer: Peer,
+    usage: Arc<ConnectionUsage>,
+    shared: Arc<Shared>,
+) -> hyper::Result<()> {
+    let mut age = shared.age.map(|limit| limit.begin(rand::random()));
+    let has_begun = Arc::new(AtomicBool::new(false));
+    let service = {
+        let (usage, shared, has_begun) = (Arc::clone(&usage), Arc::clone(&shared), Arc::clone(&has_begun));
+        let end = age.as_ref().map(Age::end).cloned();
+        service_fn(move |request| {
+            has_begun.store(true, Relaxed);
+            answer(request, peer.clone(), Arc::clone(&usage), Arc::clone(&shared), end.clone())
+        })
+    };
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(TAKE));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .max_headers(HEADERS)
+        .max_header_size(HEADER_LIST as usize)
+        .max_buf_size(BUFFER)
+        // Else responses are copied into a buffer, where no usage counts them.
+        .writev(true)
+        .serve_connection(TokioIo::new(Box::pin(stream)), service);
+    let mut connection = pin!(connection);
+    let mut ticks = interval_at(Instant::now() + TICK, TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut idle_since = Instant::now();
+    let mut drains = false;
+    loop {
+        let event = poll_fn(|cx| {
+            usage.register(cx.waker());
+            if usage.is_closed() {
+                return Poll::Ready(Event::End(Ok(())));
+            }
+            if let Some(age) = &mut age
+                && let Poll::Ready(due) = age.poll(cx)
+            {
+                return Poll::Ready(match due {
+                    Due::Drain if drains => Event::Tick,
+                    Due::Drain => {
+                        metrics().connection_expired();
+                        Event::Drain
+                    }
+                    Due::Close => Event::End(Ok(())),
+                });
+            }
+            if usage.is_draining() && !drains {
+                return Poll::Ready(Event::Drain);
+            }
+            if ticks.poll_tick(cx).is_ready() {
+                return Poll::Ready(Event::Tick);
+            }
+            connection.as_mut().poll(cx).map(Event::End)
+        });
+        match event.await {
+            Event::End(ended) => return ended,
+            Event::Drain => {
+                drains = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            Event::Tick => {
+                let now = Instant::now();
+                if usage.calls() > 0 {
+                    idle_since = now;
+                }
+                if now >= until && !has_begun.load(Relaxed) {
+                    return Ok(());
+                }
+                let idle = if (shared.is_scarce)() { IDLE.1 } else { IDLE.0 };
+                if now.saturating_duration_since(idle_since) >= idle && !drains {
+                    drains = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+            }
+        }
+    }
+}
+
+/// Serves one request.
+async fn answer(
+    request: Request<Incoming>,
+    peer: Peer,
+    usage: Arc<ConnectionUsage>,
+    shared: Arc<Shared>,
+    end: Option<ConnectionEnd>,
+) -> Result<Response<Outgoing>, Infallible> {
+    let (head, body) = request.into_parts();
+    let mut service = shared.service.clone();
+    let (form, refused) = incoming::form(&head, &peer, &service);
+    let Some(call) = usage.begin_call(incoming::header_bytes(&head)) else {
+        let response = form.failure(&api::of_full_connection());
+        return Ok(response.map(Outgoing::uncounted));
+    };
+    let (request, call) =
+        incoming::begin((head, Source::Http1(body)), (form, refused), &peer, call, end.as_ref());
+    let response = call.response(service.call(request), |_| false).await;
+    // The service does not fail, and hyper drops this future with its connection.
+    let response = response.unwrap_or_else(|_| call.form.failure(&Status::internal("the call has ended")));
+    let (mut parts, body): (_, Body) = response.into_parts();
+    call.form.complete(&mut parts.headers);
+    Ok(Response::from_parts(parts, Outgoing::new(body, call)))
+}
+
+#[cfg(test)]
+mod tests;

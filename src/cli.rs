@@ -41,7 +41,6 @@ mod simulate;
 mod text;
 mod token;
 mod watch;
-mod watcher;
 
 pub use exit::Exit;
 use exit::Failure;

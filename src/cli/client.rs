@@ -16,6 +16,7 @@ use super::{
     text::one_line,
 };
 use crate::{
+    client::proto_duration,
     config,
     proto::v1::{JobRef, JobStatusView},
 };
@@ -152,12 +153,6 @@ impl Freshness {
 /// Parses a duration of the command line.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     config::parse_duration(text).ok_or_else(|| "write a duration such as 500ms, 30s or 5m".to_owned())
-}
-
-/// A duration in the contract's type.
-pub(super) fn proto_duration(duration: Duration) -> prost_types::Duration {
-    // A duration that overflows is longer than any real wait.
-    duration.try_into().unwrap_or(prost_types::Duration { seconds: i64::from(i32::MAX), nanos: 0 })
 }
 
 #[cfg(test)]

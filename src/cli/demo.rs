@@ -20,11 +20,11 @@ use super::{
     row::Row,
     serve::signalled,
     simulate,
-    watcher::Watcher,
 };
 use crate::{
+    client::{self, Options},
     config::Config,
-    proto::v1::{JobRef, WatchJobRequest},
+    proto::v1::JobRef,
     server::{self, ServeError},
     simulators::{DemoJob, SimulatorSet, Vendor},
     telemetry,
@@ -84,13 +84,10 @@ impl Args {
 
         let now = Timestamp::now();
         let mut rows: Vec<_> = jobs.iter().map(|job| Row::new(&reference(job), job.title, now)).collect();
-        let requests = jobs
-            .iter()
-            .map(|job| WatchJobRequest { job: Some(reference(job)), ..Default::default() })
-            .collect();
-        let watcher = Watcher::start(&client, requests, Vec::new(), Duration::from_secs(30));
+        let options = Options { patience: Some(Duration::from_secs(30)), ..Options::default() };
+        let updates = client::follow(&client, jobs.iter().map(reference), &options);
         let format = if out.is_terminal() && Paint::allowed() { Format::Board } else { Format::Log };
-        let exit = Presentation::of(format).run(watcher, &mut rows).await?;
+        let exit = Presentation::of(format).run(updates, &mut rows).await?;
         if !self.exit_when_done {
             writeln!(out, "\nAll jobs have ended. The gateway runs until you press Ctrl-C.")?;
             std::future::pending::<()>().await;

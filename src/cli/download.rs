@@ -20,9 +20,11 @@ use super::{
     job_list::parse_job,
     render::{Paint, RESULT, VENDOR_PAYLOAD, name},
     text::one_line,
-    watcher,
 };
-use crate::proto::v1::{ArtifactInfo, DownloadArtifactRequest, JobRef};
+use crate::{
+    client::{backoff, is_resumable, retry_delay},
+    proto::v1::{ArtifactInfo, DownloadArtifactRequest, JobRef},
+};
 
 /// Attempts in a row without progress.
 const MAX_ATTEMPTS: u32 = 5;
@@ -71,15 +73,14 @@ impl Args {
             };
             failures = if transfer.offset > before { 1 } else { failures + 1 };
             let subject = format!("{}/{}", name(&self.job), self.artifact_id);
-            if failures > MAX_ATTEMPTS || !watcher::is_retryable(&status) {
+            if failures > MAX_ATTEMPTS || !is_resumable(&status) {
                 transfer.progress.finish_and_clear();
                 eprint!("{}", fault::render(&one_line(&subject), &status, Paint::stderr()));
                 return Ok(Exit::Failed);
             }
-            let requested = fault::retry_delay(&status).unwrap_or_default();
-            let wait = watcher::backoff(failures, rand::random()).max(requested);
+            let wait = backoff(failures, rand::random()).max(retry_delay(&status).unwrap_or_default());
             let (at, wait_text) = (transfer.offset, fault::seconds(wait));
-            let cause = format!("{}: {}", fault::code(status.code()), one_line(status.message()));
+            let cause = fault::line(&status);
             let subject = one_line(&subject);
             transfer.progress.suspend(|| {
                 eprintln!("{subject}: interrupted at byte {at} ({cause}); resuming in {wait_text}");
@@ -109,7 +110,7 @@ impl Args {
             transfer.write(&response.data)?;
         }
         if transfer.sink.is_none() {
-            return Err(Status::internal("the gateway sent no information about the file").into());
+            return Err(Status::data_loss("the gateway sent no information about the file").into());
         }
         Ok(())
     }
@@ -171,7 +172,7 @@ impl Transfer {
 
     fn write(&mut self, data: &[u8]) -> Result<(), Interruption> {
         let Some(sink) = &mut self.sink else {
-            return Err(Status::internal("the gateway sent no information about the file").into());
+            return Err(Status::data_loss("the gateway sent no information about the file").into());
         };
         sink.write(data)?;
         self.offset = self.offset.saturating_add(i64::try_from(data.len()).unwrap_or(i64::MAX));

@@ -6,6 +6,7 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use super::{render::Paint, text::one_line};
+use crate::client::retry_delay;
 
 /// Renders code, message, reason and advice in several lines, each with a line break.
 pub(super) fn render(subject: &str, status: &Status, paint: Paint) -> String {
@@ -43,9 +44,9 @@ pub(super) fn render(subject: &str, status: &Status, paint: Paint) -> String {
     text
 }
 
-/// The wait that the server requests.
-pub(super) fn retry_delay(status: &Status) -> Option<Duration> {
-    status.get_details_retry_info().and_then(|info| info.retry_delay)
+/// Code and message in one line.
+pub(super) fn line(status: &Status) -> String {
+    format!("{}: {}", code(status.code()), one_line(status.message()))
 }
 
 /// A short wait in words.

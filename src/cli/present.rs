@@ -17,10 +17,11 @@ use super::{
     json::{self, Data},
     render::{Paint, name},
     row::{Row, Trouble, longest_name},
-    text::one_line,
-    watcher::{Update, Watcher},
 };
-use crate::proto::v1::{Interruption, JobState, WatchJobResponse, watch_job_response::Event};
+use crate::{
+    client::{Follow, Update},
+    proto::v1::{Interruption, JobState, WatchJobResponse, watch_job_response::Event},
+};
 
 /// The output's format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +61,7 @@ impl Presentation {
     }
 
     /// Updates the rows until all watches have ended. Returns the worst exit code.
-    pub(super) async fn run(mut self, mut watcher: Watcher, rows: &mut [Row]) -> io::Result<Exit> {
+    pub(super) async fn run(mut self, mut updates: Follow, rows: &mut [Row]) -> io::Result<Exit> {
         let mut board = (self.format == Format::Board).then(Board::new);
         let mut ticks = interval(Duration::from_millis(100));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -82,7 +83,7 @@ impl Presentation {
                 }
             };
             tokio::select! {
-                update = watcher.next(), if is_watching => match update {
+                update = updates.next(), if is_watching => match update {
                     Some(update) => self.apply(update, rows)?,
                     None => is_watching = false,
                 },
@@ -136,15 +137,17 @@ impl Presentation {
             Update::Disconnected { cause, retry_in } => {
                 let open = || rows.iter().filter(|row| !row.ended);
                 let subject = subject(open());
+                let cause = fault::line(&cause);
                 self.report_lost(&subject, &cause, retry_in);
-                let trouble = lost(&cause, retry_in);
+                let trouble = lost(cause, retry_in);
                 for row in rows.iter_mut().filter(|row| !row.ended) {
                     row.trouble = Some(trouble.clone());
                 }
             }
             Update::Restarting { at, cause, retry_in } => {
+                let cause = fault::line(&cause);
                 self.report_lost(&rows[at].name, &cause, retry_in);
-                rows[at].trouble = Some(lost(&cause, retry_in));
+                rows[at].trouble = Some(lost(cause, retry_in));
             }
             Update::Reconnected => {
                 if self.notes_on_stderr() {
@@ -174,7 +177,7 @@ impl Presentation {
     fn report_lost(&self, subject: &str, cause: &str, retry_in: Duration) {
         if self.notes_on_stderr() {
             let retry_in = fault::seconds(retry_in);
-            eprintln!("{subject}: connection lost; trying again in {retry_in} ({})", one_line(cause));
+            eprintln!("{subject}: connection lost; trying again in {retry_in} ({cause})");
         }
     }
 
@@ -212,9 +215,9 @@ fn subject<'a>(open: impl Iterator<Item = &'a Row>) -> String {
     }
 }
 
-fn lost(cause: &str, retry_in: Duration) -> Trouble {
+fn lost(cause: String, retry_in: Duration) -> Trouble {
     let retry_at = Timestamp::now().checked_add(retry_in).ok();
-    Trouble { is_connection: true, cause: one_line(cause), retry_at }
+    Trouble { is_connection: true, cause, retry_at }
 }
 
 fn apply_response(row: &mut Row, response: WatchJobResponse) {
@@ -224,8 +227,7 @@ fn apply_response(row: &mut Row, response: WatchJobResponse) {
             row.trouble = None;
         }
         Some(Event::Interruption(Interruption { cause, observe_time: _, retry_time })) => {
-            let cause = tonic::Status::from(&cause.unwrap_or_default());
-            let cause = format!("{}: {}", fault::code(cause.code()), one_line(cause.message()));
+            let cause = fault::line(&Status::from(&cause.unwrap_or_default()));
             let retry_at = super::render::time(retry_time.as_ref());
             row.trouble = Some(Trouble { is_connection: false, cause, retry_at });
         }

@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use jiff::Timestamp;
 
 use super::{
-    client::{Jobs, duration, proto_duration},
+    client::{Jobs, duration},
     connection::Connection,
     exit::{Exit, Failure},
     hook::Hooks,
@@ -15,9 +15,11 @@ use super::{
     present::{Format, Presentation, report_failure},
     render::{self, Paint},
     row::Row,
-    watcher::Watcher,
 };
-use crate::proto::v1::{JobState, JobStatusResult, WatchJobRequest, job_status_result::Outcome};
+use crate::{
+    client::{self, Options},
+    proto::v1::{JobState, JobStatusResult, job_status_result::Outcome},
+};
 
 /// Watches jobs.
 #[derive(Debug, clap::Args)]
@@ -87,14 +89,15 @@ impl Args {
         let client = self.jobs.client(&self.connection).await?;
         let now = Timestamp::now();
         let mut rows: Vec<_> = jobs.iter().map(|job| Row::new(job, "", now)).collect();
-        let requests = jobs.iter().map(|job| WatchJobRequest {
-            job: Some(job.clone()),
-            view: self.jobs.view().into(),
-            poll_interval: self.poll_interval.map(proto_duration),
-            ..Default::default()
-        });
         let until: Vec<JobState> = self.until.iter().map(|state| (*state).into()).collect();
-        let watcher = Watcher::start(&client, requests.collect(), until.clone(), self.reconnect);
+        let options = Options {
+            view: self.jobs.view(),
+            poll_interval: self.poll_interval,
+            until: until.clone(),
+            patience: Some(self.reconnect),
+            ..Options::default()
+        };
+        let updates = client::follow(&client, jobs, &options);
         let output = self.jobs.output;
         let format = match output.style() {
             Style::Text if output.allows_board() => Format::Board,
@@ -110,7 +113,7 @@ impl Args {
             timeout: self.timeout,
             hooks: self.exec.map(Hooks::new),
         };
-        let exit = presentation.run(watcher, &mut rows).await?;
+        let exit = presentation.run(updates, &mut rows).await?;
         match (format, &rows[..]) {
             (Format::Silent, rows) => print_results(rows, output.printer())?,
             (Format::Board | Format::Log, [row]) => show(row, format)?,

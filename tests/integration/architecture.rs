@@ -121,7 +121,8 @@ const MODULES: &[(&str, &[&str])] = &[
     ("api", &["access", "job", "telemetry", "engine", "proto", "snapshot"]),
     ("server", &["access", "admin", "config", "telemetry", "transport", "engine", "proto", "api"]),
     ("simulators", &[]),
-    ("cli", &["access", "config", "proto", "server", "simulators", "telemetry"]),
+    ("client", &["proto"]),
+    ("cli", &["access", "client", "config", "proto", "server", "simulators", "telemetry"]),
     ("fuzzing", &["job", "vendors", "transport"]),
 ];
 

@@ -9,6 +9,7 @@ mod attacks;
 mod batches;
 mod check;
 mod cli;
+mod client_module;
 mod clients;
 mod configuration;
 mod connections;

@@ -1,15 +1,15 @@
-//! Watches jobs with one `WatchJobs` call, and reconnects:
+//! Follows jobs with one `WatchJobs` call, and resumes it:
 //!
 //! ```text
-//! calling ──> open ──> ended            every watch has ended, or an error that is not retried
+//! calling ──> open ──> ended            every watch has ended, or a final error
 //!    ^          │
-//!    └─ backoff <┘                      UNAVAILABLE, a broken stream, silence
+//!    └─ backoff <┘                      an error after which the contract allows to resume, silence
 //! ```
 //!
-//! One task makes the calls. The [`Watcher`] owns the task; dropping it ends the call. A
+//! One task makes the calls. [`Follow`] owns the task; dropping it ends the call. A
 //! watch that ends alone with an error that may pass is added to the open call again.
 
-use std::{convert::Infallible, error::Error, time::Duration};
+use std::{convert::Infallible, time::Duration};
 
 use tokio::{
     sync::mpsc,
@@ -19,78 +19,94 @@ use tokio::{
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tonic::{Code, Status};
 
-use super::{client::proto_duration, connection::Client, fault};
+use super::{Options, Transport, is_resumable, retry::wait_before_next};
 use crate::proto::v1::{
-    AddWatch, JobState, RemoveWatch, WatchJobRequest, WatchJobResponse, WatchJobsRequest, WatchJobsResponse,
-    watch_job_response, watch_jobs_request::Request, watch_jobs_response::Outcome,
+    AddWatch, JobRef, JobState, JobStatus, RemoveWatch, WatchJobRequest, WatchJobResponse, WatchJobsRequest,
+    WatchJobsResponse, job_status_service_client::JobStatusServiceClient, watch_job_response::Event,
+    watch_jobs_request::Request, watch_jobs_response::Outcome,
 };
 
 /// The heartbeat interval to request.
 const HEARTBEAT: Duration = Duration::from_secs(20);
 /// A stream without any message for this long is dead.
 const MAX_SILENCE: Duration = Duration::from_mins(1);
-/// First and longest wait before a reconnect.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
-
-/// What happened.
+/// What happened. Numbers are places in the list of jobs.
 #[derive(Debug)]
-pub(super) enum Update {
-    /// The gateway sent a response for one watch.
+pub enum Update {
+    /// The gateway sent an event of one watch: a status, a heartbeat or an interruption. A
+    /// terminal status comes once, and nothing older comes after it.
     Response(usize, Box<WatchJobResponse>),
-    /// The connection was lost and will be tried again.
+    /// The call failed and is made again.
     Disconnected {
         /// Why.
-        cause: String,
+        cause: Box<Status>,
         /// How long until then.
         retry_in: Duration,
     },
-    /// One watch ended with an error that may pass, and will be started again.
+    /// One watch ended with an error that may pass, and is started again.
     Restarting {
         /// Which one.
         at: usize,
         /// Why.
-        cause: String,
+        cause: Box<Status>,
         /// How long until then.
         retry_in: Duration,
     },
     /// The gateway sends responses again.
     Reconnected,
-    /// One watch has ended.
+    /// One watch has ended: after the status that ends it, or with a final error.
     Ended(usize, Result<(), Box<Status>>),
 }
 
-/// Watches of several jobs.
+/// Follows jobs. Their order gives the numbers of the updates. Each job ends by itself, with its
+/// terminal status or an error.
+pub fn follow<T: Transport>(
+    client: &JobStatusServiceClient<T>,
+    jobs: impl IntoIterator<Item = JobRef>,
+    options: &Options,
+) -> Follow {
+    let (sender, updates) = mpsc::channel(64);
+    let watch = |job| {
+        let request = WatchJobRequest {
+            job: Some(job),
+            view: options.view.into(),
+            poll_interval: options.poll_interval.map(proto_duration),
+            heartbeat_interval: Some(proto_duration(HEARTBEAT)),
+            state_changes_only: options.state_changes_only,
+            ..Default::default()
+        };
+        Watch { request, is_open: true, is_waiting: false, failures: 0, lost_at: None }
+    };
+    let session = Session {
+        watches: jobs.into_iter().map(watch).collect(),
+        until: options.until.clone(),
+        patience: options.patience.unwrap_or(Duration::MAX),
+        sender,
+        last_message: Instant::now(),
+    };
+    let mut tasks = JoinSet::new();
+    tasks.spawn(session.run_within(options.timeout, client.clone()));
+    Follow { updates, _tasks: tasks }
+}
+
+/// The updates of followed jobs. Dropping it ends the watches.
 #[derive(Debug)]
-pub(super) struct Watcher {
+pub struct Follow {
     updates: mpsc::Receiver<Update>,
     _tasks: JoinSet<()>,
 }
 
-impl Watcher {
-    /// Starts `watches`. They end with the terminal status, or once a job has one of the
-    /// states `until`. They reconnect for at most `patience` after a connection is lost.
-    pub(super) fn start(
-        client: &Client,
-        watches: Vec<WatchJobRequest>,
-        until: Vec<JobState>,
-        patience: Duration,
-    ) -> Self {
-        let (sender, updates) = mpsc::channel(64);
-        let watch = |mut request: WatchJobRequest| {
-            request.heartbeat_interval = Some(proto_duration(HEARTBEAT));
-            Watch { request, is_open: true, is_waiting: false, failures: 0, lost_at: None }
-        };
-        let watches = watches.into_iter().map(watch).collect();
-        let session = Session { watches, until, patience, sender, last_message: Instant::now() };
-        let mut tasks = JoinSet::new();
-        tasks.spawn(session.run(client.clone()));
-        Self { updates, _tasks: tasks }
-    }
-
-    /// The next update; `None` once all watches have ended.
-    pub(super) async fn next(&mut self) -> Option<Update> {
+impl Follow {
+    /// The next update; `None` once all watches have ended. Cancel safe.
+    pub async fn next(&mut self) -> Option<Update> {
         self.updates.recv().await
     }
+}
+
+/// A duration in the contract's type.
+pub(crate) fn proto_duration(duration: Duration) -> prost_types::Duration {
+    // A duration that overflows is longer than any real wait.
+    duration.try_into().unwrap_or(prost_types::Duration { seconds: i64::from(i32::MAX), nanos: 0 })
 }
 
 /// One watch.
@@ -127,7 +143,15 @@ struct Session {
 }
 
 impl Session {
-    async fn run(mut self, mut client: Client) {
+    async fn run_within<T: Transport>(mut self, limit: Option<Duration>, client: JobStatusServiceClient<T>) {
+        let Some(limit) = limit else { return self.run(client).await };
+        if timeout(limit, self.run(client)).await.is_err() {
+            let text = format!("the job has not ended within {limit:?}");
+            self.fail(&Status::deadline_exceeded(text)).await;
+        }
+    }
+
+    async fn run<T: Transport>(&mut self, mut client: JobStatusServiceClient<T>) {
         let mut failures = 0;
         let mut is_lost = false;
         while self.watches.iter().any(|watch| watch.is_open) {
@@ -136,14 +160,14 @@ impl Session {
             if self.tokens() != before {
                 failures = 0;
             }
-            let requested = fault::retry_delay(&status).unwrap_or_default();
-            let retry_in = backoff(failures, rand::random()).max(requested);
-            if !is_retryable(&status) || self.last_message.elapsed() + retry_in > self.patience {
+            let retry_in = wait_before_next(&status, failures);
+            let silence = self.last_message.elapsed().saturating_add(retry_in);
+            if !is_resumable(&status) || silence > self.patience {
                 return self.fail(&status).await;
             }
             failures += 1;
             is_lost = true;
-            if !self.send(Update::Disconnected { cause: cause(&status), retry_in }).await {
+            if !self.send(Update::Disconnected { cause: Box::new(status), retry_in }).await {
                 return;
             }
             sleep(retry_in).await;
@@ -169,16 +193,16 @@ impl Session {
     }
 
     /// Makes one call for all open watches. `is_lost`: the one before was lost.
-    async fn call(&mut self, client: &mut Client, is_lost: bool) -> CallEnd {
+    async fn call<T: Transport>(&mut self, client: &mut JobStatusServiceClient<T>, is_lost: bool) -> CallEnd {
         match self.call_to_its_end(client, is_lost).await {
             Err(end) => end,
         }
     }
 
     /// Ends only by a failure or because nothing is left to do.
-    async fn call_to_its_end(
+    async fn call_to_its_end<T: Transport>(
         &mut self,
-        client: &mut Client,
+        client: &mut JobStatusServiceClient<T>,
         mut is_lost: bool,
     ) -> Result<Infallible, CallEnd> {
         let silence = |_| Status::unavailable("the gateway sent nothing for a minute");
@@ -240,11 +264,11 @@ impl Session {
                 if !response.resume_token.is_empty() {
                     watch.request.resume_token.clone_from(&response.resume_token);
                 }
-                let ends = |status: &crate::proto::v1::JobStatus| {
+                let ends = |status: &JobStatus| {
                     (status.terminal, status.terminal || self.until.contains(&status.state()))
                 };
                 let (is_terminal, is_end) = match &response.event {
-                    Some(watch_job_response::Event::Status(status)) => ends(status),
+                    Some(Event::Status(status)) => ends(status),
                     _ => (false, false),
                 };
                 watch.is_open = !is_end;
@@ -269,10 +293,9 @@ impl Session {
                     status => status,
                 };
                 let now = Instant::now();
-                let requested = fault::retry_delay(&status).unwrap_or_default();
-                let retry_in = backoff(watch.failures, rand::random()).max(requested);
-                let lost_at = *watch.lost_at.get_or_insert(now);
-                if is_retryable(&status) && now.duration_since(lost_at) + retry_in <= self.patience {
+                let retry_in = wait_before_next(&status, watch.failures);
+                let lost_for = now.duration_since(*watch.lost_at.get_or_insert(now)).saturating_add(retry_in);
+                if is_resumable(&status) && lost_for <= self.patience {
                     watch.failures += 1;
                     watch.is_waiting = true;
                     if self.watches.iter().all(|watch| !watch.is_open || watch.is_waiting) {
@@ -280,7 +303,7 @@ impl Session {
                         return Err(status.into());
                     }
                     restarts.push((now + retry_in, at));
-                    Update::Restarting { at, cause: cause(&status), retry_in }
+                    Update::Restarting { at, cause: Box::new(status), retry_in }
                 } else {
                     watch.is_open = false;
                     Update::Ended(at, Err(Box::new(status)))
@@ -296,43 +319,4 @@ impl Session {
 fn add(at: usize, watch: &WatchJobRequest) -> WatchJobsRequest {
     let add = AddWatch { watch_id: at as u64, watch: Some(watch.clone()) };
     WatchJobsRequest { request: Some(Request::Add(add)) }
-}
-
-fn cause(status: &Status) -> String {
-    fault::code(status.code()) + ": " + status.message()
-}
-
-/// Whether another call may succeed: the server is unavailable, or the connection
-/// broke.
-pub(super) fn is_retryable(status: &Status) -> bool {
-    status.code() == Code::Unavailable || status.source().is_some()
-}
-
-/// Exponential with full jitter; `random` is in 0..1.
-pub(super) fn backoff(failures: u32, random: f64) -> Duration {
-    let (first, longest) = BACKOFF;
-    let most = first.saturating_mul(2_u32.saturating_pow(failures)).min(longest);
-    first / 2 + most.mul_f64(random.clamp(0.0, 1.0))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn backoff_grows_to_a_bound_and_is_never_zero() {
-        assert_eq!(backoff(0, 0.0), Duration::from_millis(125));
-        assert_eq!(backoff(1, 1.0), Duration::from_millis(625));
-        for failures in [10, 100, u32::MAX] {
-            assert_eq!(backoff(failures, 1.0), Duration::from_millis(10_125));
-        }
-    }
-
-    #[test]
-    fn only_unavailable_and_broken_connections_are_retryable() {
-        assert!(is_retryable(&Status::unavailable("shutting down")));
-        assert!(!is_retryable(&Status::not_found("no such job")));
-        assert!(!is_retryable(&Status::internal("malformed")));
-        assert!(is_retryable(&Status::from_error(Box::new(std::io::Error::other("connection reset")))));
-    }
 }

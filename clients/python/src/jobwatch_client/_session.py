@@ -1,0 +1,193 @@
+"""The watches of one `follow`, without I/O: what to send, what a response means, when to resume."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import grpc
+from google.protobuf.duration_pb2 import Duration
+from jobwatch.v1.job_pb2 import JobRef, JobStatus, JobStatusView
+from jobwatch.v1.job_status_service_pb2 import AddWatch, WatchJobRequest, WatchJobsRequest, WatchJobsResponse
+
+from ._errors import GatewayError, NotEnded, of_element
+
+#: A job: a JobRef, or "BACKEND/JOB_ID".
+Job = JobRef | str
+
+_HEARTBEAT = 20
+#: A call without any message for this long is dead.
+SILENCE = 60.0
+
+
+def job_ref(job: Job) -> JobRef:
+    if isinstance(job, JobRef):
+        return job
+    backend, slash, job_id = job.partition("/")
+    if not (backend and slash and job_id):
+        raise ValueError(f'{job!r} is not a job; write a JobRef or "BACKEND/JOB_ID"')
+    return JobRef(backend=backend, job_id=job_id)
+
+
+def job_refs(jobs: Job | Iterable[Job]) -> list[JobRef]:
+    return [job_ref(jobs)] if isinstance(jobs, (JobRef, str)) else [job_ref(job) for job in jobs]
+
+
+@dataclass(frozen=True)
+class Update:
+    """What happened to one job. If neither is set, a problem has passed."""
+
+    job: JobRef
+    #: A new status.
+    status: JobStatus | None = None
+    #: Nothing newer is known at present: the vendor can't be polled, or the gateway can't be
+    #: reached. The watch goes on.
+    problem: GatewayError | None = None
+    #: The watch has ended with this error.
+    error: GatewayError | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether this is the last update of the job."""
+        return self.error is not None or (self.status is not None and self.status.terminal)
+
+
+@dataclass(frozen=True)
+class Options:
+    view: JobStatusView
+    poll_interval: float | None
+    state_changes_only: bool
+
+
+@dataclass
+class _Watch:
+    request: WatchJobRequest
+    failures: int = 0
+    has_problem: bool = False
+    #: When to add it again, if it ended alone.
+    due: float | None = None
+
+
+@dataclass
+class Session:
+    jobs: list[JobRef]
+    options: Options
+    #: An error that ended all open watches, so that another call is needed.
+    lost_with: GatewayError | None = None
+    _open: dict[int, _Watch] = field(default_factory=dict)
+    _failures: int = 0
+
+    def __post_init__(self) -> None:
+        for at, job in enumerate(self.jobs):
+            request = WatchJobRequest(
+                job=job,
+                view=self.options.view,
+                heartbeat_interval=Duration(seconds=_HEARTBEAT),
+                state_changes_only=self.options.state_changes_only,
+            )
+            if self.options.poll_interval is not None:
+                request.poll_interval.FromNanoseconds(round(self.options.poll_interval * 1e9))
+            self._open[at] = _Watch(request)
+
+    @property
+    def done(self) -> bool:
+        return not self._open
+
+    def begin(self) -> list[WatchJobsRequest]:
+        """The first requests of a call."""
+        self.lost_with = None
+        for watch in self._open.values():
+            watch.due = None
+        return [_add(at, watch) for at, watch in self._open.items()]
+
+    def due_at(self) -> float | None:
+        """When a watch is to be added again."""
+        return min((watch.due for watch in self._open.values() if watch.due is not None), default=None)
+
+    def due(self, now: float) -> list[WatchJobsRequest]:
+        """Watches to add again."""
+        found = [(at, watch) for at, watch in self._open.items() if watch.due is not None and watch.due <= now]
+        for _, watch in found:
+            watch.due = None
+        return [_add(at, watch) for at, watch in found]
+
+    def receive(self, response: WatchJobsResponse, now: float) -> Iterator[Update]:
+        """What a response means."""
+        at = response.watch_id
+        watch = self._open.get(at)
+        if watch is None:
+            return
+        job = self.jobs[at]
+        if response.HasField("event"):
+            event = response.event
+            watch.failures = self._failures = 0
+            watch.request.resume_token = event.resume_token or watch.request.resume_token
+            if event.HasField("interruption"):
+                watch.has_problem = True
+                yield Update(job, problem=of_element(event.interruption.cause))
+                return
+            had_problem, watch.has_problem = watch.has_problem, False
+            if event.HasField("status"):
+                if event.status.terminal:
+                    del self._open[at]
+                yield Update(job, status=event.status)
+            elif had_problem:
+                yield Update(job)
+        elif response.HasField("end"):
+            error = of_element(response.end)
+            if error.code is grpc.StatusCode.OK:
+                error = GatewayError(grpc.StatusCode.UNAVAILABLE, "the watch ended before the job did")
+            if not error.resumable:
+                del self._open[at]
+                yield Update(job, error=error)
+                return
+            watch.due = now + error.wait_before_next(watch.failures)
+            watch.failures += 1
+            watch.has_problem = True
+            if all(watch.due is not None for watch in self._open.values()):
+                # A gateway that shuts down ends every watch: another call reaches another one.
+                self.lost_with = error
+            else:
+                yield Update(job, problem=error)
+
+    def lost(self, error: GatewayError) -> tuple[list[Update], float]:
+        """The call has failed: what to report, and how long to wait before another one."""
+        if not error.resumable:
+            return self._end(error), 0.0
+        wait = error.wait_before_next(self._failures)
+        self._failures += 1
+        for watch in self._open.values():
+            watch.has_problem = True
+        return [Update(self.jobs[at], problem=error) for at in self._open], wait
+
+    def timed_out(self, timeout: float) -> list[Update]:
+        return self._end(NotEnded(timeout))
+
+    def _end(self, error: GatewayError) -> list[Update]:
+        ended = [Update(self.jobs[at], error=error) for at in self._open]
+        self._open.clear()
+        return ended
+
+
+@dataclass
+class Waiting:
+    """Makes the result of `wait` of updates."""
+
+    _last: JobStatus | None = None
+    _problem: GatewayError | None = None
+
+    def take(self, update: Update) -> JobStatus | None:
+        """The terminal status, or nothing yet."""
+        if isinstance(update.error, NotEnded):
+            update.error.status, update.error.problem = self._last, self._problem
+        if update.error:
+            raise update.error
+        if update.problem and not update.problem.resumable:
+            # The gateway would go on until somebody corrects this, such as its credentials.
+            raise update.problem
+        self._last, self._problem = update.status or self._last, update.problem
+        return update.status if update.ended else None
+
+
+def _add(at: int, watch: _Watch) -> WatchJobsRequest:
+    return WatchJobsRequest(add=AddWatch(watch_id=at, watch=watch.request))

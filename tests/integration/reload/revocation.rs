@@ -221,3 +221,27 @@ async fn calls_of_a_client_that_takes_nothing_end_with_its_rights() {
         gateway.reload(&access(&[("ci", &token, ALL)]), backends()).await;
     }
 }
+
+#[tokio::test]
+async fn event_stream_of_a_removed_token_ends_with_a_failure() {
+    let simulator = simulator(Vendor::Immuta).await;
+    let token = generate_token();
+    let gateway = Reloading::start(&access(&[("ci", &token, ALL)]), [rarely_polled(&simulator)]).await;
+    let id = simulator.start_job(Plan::fixed("active")).id;
+    let url = format!("http://{}/v1/backends/immuta/jobs/{id}/events", gateway.program.address());
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let mut response = guard(client.get(url).bearer_auth(&token).send()).await.unwrap();
+    let mut received = String::new();
+    while !received.contains("\n\n") {
+        let chunk = guard(response.chunk()).await.unwrap().expect("the stream goes on");
+        received.push_str(std::str::from_utf8(&chunk).unwrap());
+    }
+    assert!(received.starts_with("event: status\n"), "{received}");
+    let others = access(&[("other", &generate_token(), ALL)]);
+    gateway.reload(&others, [rarely_polled(&simulator)]).await;
+    while let Some(chunk) = guard(response.chunk()).await.unwrap() {
+        received.push_str(std::str::from_utf8(&chunk).unwrap());
+    }
+    let end = received.rsplit("event: ").next().unwrap();
+    assert!(end.starts_with("failure\nretry: ") && end.contains("\"ACCESS_CHANGED\""), "{received}");
+}

@@ -145,6 +145,12 @@ fn unary(mut messages: Messages, name: &'static str) -> Result<Response<Body>, S
             Next::Message(message) => {
                 let text = json::encoded_to_json(name, &message);
                 let text = text.ok_or_else(|| Status::internal("the response can't be read"))?;
+                // The call has ended when its end is read.
+                if let Next::End(status) = messages.next().await
+                    && status.code() != tonic::Code::Ok
+                {
+                    return Err(status);
+                }
                 Ok(Frame::data(Bytes::from(text + "\n")))
             }
             Next::End(status) => Err(status),

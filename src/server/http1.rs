@@ -57,7 +57,7 @@ const HEADERS: usize = 100;
 
 /// Bytes of a head. Less than over HTTP/2: the buffer for it doubles, and a connection is counted
 /// with what it may take.
-const HEAD_BYTES: usize = 24 << 10;
+const HEAD_BYTES: usize = 20 << 10;
 
 /// What a connection does next.
 enum Event {

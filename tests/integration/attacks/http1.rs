@@ -54,7 +54,7 @@ async fn unread_responses_over_http1_are_bounded() {
 #[tokio::test]
 async fn unfinished_requests_over_http1_are_bounded() {
     let mut scene = Scene::start("unfinished requests over HTTP/1.1").await;
-    let head = format!("GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: {}", "x".repeat(23 << 10)).into_bytes();
+    let head = format!("GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: {}", "x".repeat(19 << 10)).into_bytes();
     let most = 2 << 20;
     let mut body = format!(
         "POST /v1/jobs:batchGet HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n\
@@ -93,7 +93,7 @@ async fn connections_over_http1_cost_at_most_what_they_are_counted_with() {
     let address = measured.program.address().parse().unwrap();
     let (connections, _) = numbers();
     let before = measured.memory().await;
-    let request = format!("GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: {}", "x".repeat(23 << 10)).into_bytes();
+    let request = format!("GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: {}", "x".repeat(19 << 10)).into_bytes();
     let unfinished = send_on_each(address, connections, request).await;
     let held = (measured.memory().await - before) / connections as f64;
     row("connection over HTTP/1.1 with a head that does not end", held, IDLE_CONNECTION_BYTES);
@@ -101,7 +101,7 @@ async fn connections_over_http1_cost_at_most_what_they_are_counted_with() {
     let before = measured.memory().await;
     let mut used = send_on_each(address, connections, get_head(&large, "?max_age=3600s")).await;
     for stream in &mut used {
-        let mut read = vec![0; 80_000];
+        let mut read = vec![0; 200_000];
         let mut length = 0;
         while !read[..length].ends_with(b"\r\n0\r\n\r\n") {
             let more = guard(stream.read(&mut read[length..])).await.unwrap();

@@ -103,7 +103,7 @@ pub(super) fn job(report: JobReport) -> pb::InspectedJob {
     } = report;
     let error = failure.map(|failure| status::to_proto(&status::of_failure(&failure, &job, "job")));
     pb::InspectedJob {
-        job: Some(job_ref(job)),
+        job: Some(job_ref(&job)),
         state: state.map(|state| i32::from(state as u8)),
         subscribers: count(subscribers),
         last_poll_time: last_poll.map(timestamp),
@@ -115,7 +115,7 @@ pub(super) fn job(report: JobReport) -> pb::InspectedJob {
 }
 
 /// A job's name.
-pub(super) fn job_ref(job: JobRef) -> pb::JobRef {
+pub(super) fn job_ref(job: &JobRef) -> pb::JobRef {
     let JobRef { backend, id, tag, .. } = job;
     pb::JobRef {
         backend: backend.as_ref().into(),

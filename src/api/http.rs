@@ -7,9 +7,11 @@
 
 use std::convert::Infallible;
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::stream;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, request};
-use http_body_util::{BodyExt, Full};
+use http_body::Frame;
+use http_body_util::{BodyExt, Full, StreamBody};
 use prost::Message;
 use tonic::{Status, body::Body};
 
@@ -20,9 +22,11 @@ mod errors;
 mod events;
 mod messages;
 mod openapi;
+mod room;
 mod route;
 
 pub use errors::failure;
+pub use room::{CountsBytes, Room};
 pub use route::is_api_path;
 
 use errors::Problem;
@@ -69,7 +73,7 @@ where
 }
 
 async fn serve<F>(
-    head: request::Parts,
+    mut head: request::Parts,
     route: Route,
     body: Body,
     grpc: impl FnOnce(Request<Body>) -> F,
@@ -96,12 +100,15 @@ where
             (BATCH.0, message, Some(BATCH.1))
         }
     };
-    let Ok(response) = grpc(call_of(head, path, &message)).await;
+    let room = head.extensions.remove::<Room>();
+    let call = call_of(head, path, &message);
+    drop(message);
+    let Ok(response) = grpc(call).await;
     let request_id = response.headers().get(REQUEST_ID).cloned();
     let messages = Messages::of(response);
     let answered = match name {
-        None => events::response(messages).await,
-        Some(name) => unary(messages, name).await,
+        None => events::response(messages, room).await,
+        Some(name) => unary(messages, name),
     };
     let mut response = answered.unwrap_or_else(|status| failure(&status));
     if let Some(id) = request_id {
@@ -127,24 +134,38 @@ fn call_of(mut head: request::Parts, path: &'static str, message: &[u8]) -> Requ
     Request::from_parts(head, Body::new(Full::new(body.freeze())))
 }
 
-/// The response of a call with one message.
-async fn unary(mut messages: Messages, name: &str) -> Result<Response<Body>, Status> {
-    let message = match messages.next().await {
-        Next::Message(message) => message,
-        Next::End(status) => return Err(status),
-    };
-    match messages.next().await {
-        Next::End(status) if status.code() == tonic::Code::Ok => {}
-        Next::End(status) => return Err(status),
-        Next::Message(_) => return Err(Status::internal("a unary call has two responses")),
+/// The response of a call with one message, which is encoded when it is sent. Such a call has
+/// failed in its head or not at all.
+fn unary(mut messages: Messages, name: &'static str) -> Result<Response<Body>, Status> {
+    if let Some(status) = messages.failure() {
+        return Err(status);
     }
-    let text = json::encoded_to_json(name, &message);
-    text.map(|text| of_text(text + "\n")).ok_or_else(|| Status::internal("the response can't be read"))
+    let text = stream::once(async move {
+        match messages.next().await {
+            Next::Message(message) => {
+                let text = json::encoded_to_json(name, &message);
+                let text = text.ok_or_else(|| Status::internal("the response can't be read"))?;
+                // The call has ended when its end is read.
+                if let Next::End(status) = messages.next().await
+                    && status.code() != tonic::Code::Ok
+                {
+                    return Err(status);
+                }
+                Ok(Frame::data(Bytes::from(text + "\n")))
+            }
+            Next::End(status) => Err(status),
+        }
+    });
+    Ok(of_body(Body::new(StreamBody::new(text))))
 }
 
 /// A response with this JSON.
-fn of_text(text: impl Into<bytes::Bytes>) -> Response<Body> {
-    let mut response = Response::new(Body::new(Full::new(text.into())));
+fn of_text(text: impl Into<Bytes>) -> Response<Body> {
+    of_body(Body::new(Full::new(text.into())))
+}
+
+fn of_body(body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     protect(headers);

@@ -156,15 +156,13 @@ fn operation(job: JobRef, latest: &LatestStatus, shows: Shows) -> Operation {
 /// The operation of a job in a list.
 fn of_report(report: JobReport) -> Operation {
     let JobReport { job, latest, .. } = report;
-    match latest {
-        Some(latest) => operation(job, &latest, Shows::ItsPlace),
-        None => {
-            let name = name::of(&job);
-            let status = pb::JobStatus { job: Some(convert::job_ref(job)), ..pb::JobStatus::default() };
-            let metadata = Some(any("jobwatch.v1.JobStatus", &status));
-            Operation { name, metadata, done: false, result: None }
-        }
+    if let Some(latest) = latest {
+        return operation(job, &latest, Shows::ItsPlace);
     }
+    let name = name::of(&job);
+    let status = pb::JobStatus { job: Some(convert::job_ref(&job)), ..pb::JobStatus::default() };
+    let metadata = Some(any("jobwatch.v1.JobStatus", &status));
+    Operation { name, metadata, done: false, result: None }
 }
 
 fn any(name: &str, message: &impl Message) -> Any {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::problems::Problems;
+use super::{problems::Problems, web::check_hosts};
 use crate::{
     telemetry::{self, Format},
     vendors,
@@ -55,19 +55,6 @@ fn format<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Fo
 
 fn address<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
     SocketAddr::deserialize(deserializer).map(Some)
-}
-
-/// Reports what is no name of a host.
-pub(super) fn check_hosts(key: &str, hosts: &[String], problems: &mut Problems) {
-    for host in hosts {
-        let is_in_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
-        if host.is_empty() || !host.chars().all(is_in_name) {
-            let text = format!(
-                "has {host:?}; write the name without scheme and port, such as \"jobwatch.internal\""
-            );
-            problems.add(key, text);
-        }
-    }
 }
 
 impl Admin {

@@ -4,7 +4,7 @@ use http::Uri;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{admin::check_hosts, problems::Problems};
+use super::problems::Problems;
 
 /// Browsers: gRPC-Web and HTTP.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -29,6 +29,19 @@ impl Web {
             problems.add("server.web.origins", text);
         }
         check_hosts("server.web.hosts", &self.hosts, problems);
+    }
+}
+
+/// Reports what is no name of a host.
+pub(super) fn check_hosts(key: &str, hosts: &[String], problems: &mut Problems) {
+    for host in hosts {
+        let is_in_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+        if host.is_empty() || !host.chars().all(is_in_name) {
+            let text = format!(
+                "has {host:?}; write the name without scheme and port, such as \"jobwatch.internal\""
+            );
+            problems.add(key, text);
+        }
     }
 }
 

@@ -55,7 +55,7 @@ const CONNECTION_WINDOW: u32 = 1 << 20;
 const SMALL_FRAMES: usize = 8 << 20;
 
 /// Largest header list of a request: a bearer token of 16 KiB and the rest.
-pub(super) const HEADER_LIST: u32 = 32 << 10;
+const HEADER_LIST: u32 = 32 << 10;
 
 /// How often a connection looks whether it is silent or idle.
 pub(super) const TICK: Duration = Duration::from_secs(5);

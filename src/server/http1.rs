@@ -34,7 +34,7 @@ use tower::Service as _;
 
 use super::{
     call::TAKE,
-    connection::{HEADER_LIST, IDLE, Peer, Shared, TICK},
+    connection::{IDLE, Peer, Shared, TICK},
     connection_age::{Age, Due},
     incoming,
     request_body::Source,
@@ -55,8 +55,9 @@ const HEAD: Duration = Duration::from_mins(1);
 /// Number of headers of a request.
 const HEADERS: usize = 100;
 
-/// Bytes that are read of a head, and those that are written at once.
-const BUFFER: usize = 2 * HEADER_LIST as usize;
+/// Bytes of a head. Less than over HTTP/2: the buffer for it doubles, and a connection is counted
+/// with what it may take.
+const HEAD_BYTES: usize = 20 << 10;
 
 /// What a connection does next.
 enum Event {
@@ -89,8 +90,8 @@ pub(super) async fn serve<T: AsyncRead + AsyncWrite>(
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
         .max_headers(HEADERS)
-        .max_header_size(HEADER_LIST as usize)
-        .max_buf_size(BUFFER)
+        .max_header_size(HEAD_BYTES)
+        .max_buf_size(HEAD_BYTES)
         // Else responses are copied into a buffer, where no usage counts them.
         .writev(true)
         .serve_connection(TokioIo::new(Box::pin(stream)), service);

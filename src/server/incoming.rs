@@ -1,6 +1,8 @@
 //! A request as it arrives over either version of HTTP: its form, who sent it, and what its
 //! call may use.
 
+use std::sync::Arc;
+
 use http::{Request, request};
 use tonic::{Status, body::Body};
 
@@ -12,7 +14,10 @@ use super::{
     request_body::{self, Source},
     usage::CallUsage,
 };
-use crate::api::{self, ConnectionEnd};
+use crate::api::{
+    self, ConnectionEnd,
+    http::{CountsBytes, Room},
+};
 
 /// Why a request is not served, with its form.
 #[derive(Clone, Debug)]
@@ -55,6 +60,7 @@ pub(super) fn begin(
     }
     if form.kind != Kind::Grpc {
         head.extensions.insert(form.clone());
+        head.extensions.insert(Room::of(Arc::clone(usage.connection()) as Arc<dyn CountsBytes>));
     }
     if let Some(refused) = refused {
         head.extensions.insert(refused);

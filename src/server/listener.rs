@@ -11,10 +11,13 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, timeout_at},
 };
+use tokio_rustls::server::TlsStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::server::Connected;
 use tracing::{debug, warn};
 
+#[cfg(target_os = "linux")]
+use super::call::TAKE;
 use super::{
     connection::{Peer, Shared, serve},
     connection_age::AgeLimit,
@@ -197,8 +200,39 @@ async fn handle(
     }
 }
 
+/// A connection over TCP.
+trait Socket: AsyncRead + AsyncWrite + Unpin {
+    fn tcp(&self) -> &TcpStream;
+}
+
+impl Socket for TcpStream {
+    fn tcp(&self) -> &TcpStream {
+        self
+    }
+}
+
+impl Socket for TlsStream<TcpStream> {
+    fn tcp(&self) -> &TcpStream {
+        self.get_ref().0
+    }
+}
+
+/// Has the system close the connection of a client that acknowledges nothing of what it is sent.
+/// HTTP/1.1 has no pings.
+fn close_if_silent(stream: &TcpStream) {
+    #[cfg(target_os = "linux")]
+    {
+        let millis = u32::try_from(TAKE.as_millis()).unwrap_or(u32::MAX);
+        if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(stream, millis) {
+            debug!(%error, "time-out of acknowledgements not set");
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = stream;
+}
+
 /// Serves a connection over the version of HTTP that its client speaks.
-async fn speak<T: AsyncRead + AsyncWrite + Unpin>(
+async fn speak<T: Socket>(
     stream: T,
     until: Instant,
     peer: Peer,
@@ -214,6 +248,7 @@ async fn speak<T: AsyncRead + AsyncWrite + Unpin>(
             }
         }
         Protocol::Http1 => {
+            close_if_silent(stream.get_ref().tcp());
             if let Err(error) = http1::serve(stream, until, peer, usage, shared).await {
                 debug!(%error, "connection failed");
             }
@@ -239,4 +274,18 @@ async fn first_byte(stream: &TcpStream) -> io::Result<Option<u8>> {
     let mut first = [0];
     let read = stream.peek(&mut first).await?;
     Ok((read > 0).then_some(first[0]))
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn system_closes_the_connection_of_a_client_that_acknowledges_nothing() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        close_if_silent(&stream);
+        let millis = rustix::net::sockopt::tcp_user_timeout(&stream).unwrap();
+        assert_eq!(u128::from(millis), TAKE.as_millis());
+    }
 }

@@ -47,6 +47,12 @@ pub(super) struct Rewound<T> {
     stream: T,
 }
 
+impl<T> Rewound<T> {
+    pub(super) fn get_ref(&self) -> &T {
+        &self.stream
+    }
+}
+
 impl<T: AsyncRead + Unpin> AsyncRead for Rewound<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,

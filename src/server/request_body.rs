@@ -232,11 +232,12 @@ impl Source {
             Self::Http2(stream) => stream.poll_data(cx).map_err(|_| BrokeOff),
             Self::Http1(body) => loop {
                 match ready!(Pin::new(&mut *body).poll_frame(cx)) {
-                    Some(Ok(frame)) => match frame.into_data() {
-                        Ok(data) => return Poll::Ready(Some(Ok(data))),
-                        // Trailers, which no form has in a request.
-                        Err(_) => {}
-                    },
+                    // Else they are trailers, which no form has in a request.
+                    Some(Ok(frame)) => {
+                        if let Ok(data) = frame.into_data() {
+                            return Poll::Ready(Some(Ok(data)));
+                        }
+                    }
                     Some(Err(_)) => return Poll::Ready(Some(Err(BrokeOff))),
                     None => return Poll::Ready(None),
                 }

@@ -10,6 +10,7 @@
 use std::{
     collections::HashMap,
     net::{IpAddr, Ipv6Addr},
+    pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
@@ -20,7 +21,7 @@ use std::{
 use futures_util::task::AtomicWaker;
 use tokio::{sync::Notify, time::Instant};
 
-use crate::config::CALL_BYTES;
+use crate::{api::http::CountsBytes, config::CALL_BYTES};
 
 mod room;
 mod sweep;
@@ -326,6 +327,16 @@ impl ConnectionUsage {
             self.progress_at.store(now, Relaxed);
         }
         now.saturating_sub(self.progress_at.load(Relaxed).max(since))
+    }
+}
+
+impl CountsBytes for ConnectionUsage {
+    fn room(self: Arc<Self>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(async move { self.wait_for_room().await })
+    }
+
+    fn hold(self: Arc<Self>, bytes: usize) -> Box<dyn Send + Sync> {
+        Box::new(self.charge(bytes))
     }
 }
 

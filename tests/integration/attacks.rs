@@ -14,6 +14,7 @@ use std::{
 
 use bytes::Bytes;
 use jobwatch::{
+    config::IDLE_CONNECTION_BYTES,
     proto::v1::JobRef,
     simulators::{End, Outcome, Plan, Simulator, Vendor},
 };
@@ -32,6 +33,7 @@ mod costs;
 mod errors;
 mod files;
 mod frames;
+mod http1;
 mod scene;
 mod shares;
 mod soak;

@@ -1,6 +1,6 @@
 //! The connection limit, and the time-out of a silent connection.
 
-use std::fs;
+use std::{fs, sync::Arc};
 
 use jobwatch::simulators::{Plan, Vendor};
 use tempfile::TempDir;
@@ -8,6 +8,10 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     time::{Duration, timeout},
+};
+use tokio_rustls::{
+    TlsConnector,
+    rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs},
 };
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 
@@ -45,13 +49,17 @@ fn tls() -> (TempDir, rcgen::Certificate, String) {
 async fn tls_client_with_failed_handshake_sees_the_reason() {
     let (_dir, cert, section) = tls();
     let gateway = Gateway::start_with(&section, [Backend::dead(Vendor::Claret).await]).await;
-    let only_http_1 = reqwest::Client::builder()
-        .tls_certs_only([reqwest::Certificate::from_pem(cert.pem().as_bytes()).unwrap()])
-        .http1_only()
-        .build()
-        .unwrap();
-    let url = format!("https://localhost:{}", gateway.address.port());
-    let error = guard(only_http_1.get(url).send()).await.unwrap_err();
+    let mut roots = RootCertStore::empty();
+    roots.add(cert.der().clone()).unwrap();
+    let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"spdy/3".to_vec()];
+    let stream = TcpStream::connect(gateway.address).await.unwrap();
+    let connector = TlsConnector::from(Arc::new(config));
+    let error = guard(connector.connect("localhost".try_into().unwrap(), stream)).await.unwrap_err();
     assert!(format!("{error:?}").contains("NoApplicationProtocol"), "{error:?}");
 }
 

@@ -31,9 +31,14 @@ fn is_reason(text: &str) -> bool {
 
 /// The reasons of the only module that builds errors.
 fn reasons() -> BTreeSet<String> {
-    let source = read("src/api/status.rs");
-    let (code, _) = source.split_once("#[cfg(test)]").unwrap();
-    code.split('"').skip(1).step_by(2).filter(|text| is_reason(text)).map(str::to_owned).collect()
+    let mut reasons = BTreeSet::new();
+    for file in ["status.rs", "status/operations.rs", "status/web.rs"] {
+        let source = read(&format!("src/api/{file}"));
+        let code = source.split("#[cfg(test)]").next().unwrap();
+        let texts = code.split('"').skip(1).step_by(2);
+        reasons.extend(texts.filter(|text| is_reason(text)).map(str::to_owned));
+    }
+    reasons
 }
 
 /// The sections of the runbook, by their headings.

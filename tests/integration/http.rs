@@ -200,7 +200,8 @@ impl Events {
                         other => panic!("{other:?}"),
                     }
                 }
-                self.text = rest.to_owned();
+                let rest = rest.to_owned();
+                self.text = rest;
                 return Some(read);
             }
             let bytes = guard(self.response.chunk()).await.unwrap()?;
@@ -445,7 +446,7 @@ async fn connection_age_ends_a_stream_that_its_client_resumes() {
     let first = events.status().await;
     let end = events.next().await.unwrap();
     assert_eq!(detail(&end.data, "ErrorInfo")["reason"], "CONNECTION_EXPIRED");
-    assert!(end.retry.unwrap() <= Duration::from_secs(1).as_millis() as u64);
+    assert!(Duration::from_millis(end.retry.unwrap()) <= Duration::from_secs(1));
     assert_eq!(events.next().await, None);
     simulator.finish(&id);
     let mut events = Events::open(&over_http1(), &url, Some(&first.id)).await;

@@ -112,8 +112,8 @@ async fn list_has_the_jobs_that_are_followed_in_pages_and_names_backends_that_ar
     for id in ["one", "two", "three"] {
         watches.push(watched_job(&immuta, &jobs, Plan::fixed("active").id(id)).await.1);
     }
-    let mut lost = Watch::of(&jobs, &job("claret", "7")).await;
-    lost.interruption().await;
+    let mut down = Watch::of(&jobs, &job("claret", "7")).await;
+    down.interruption().await;
     let list = async |name: &str, page_token: &str, return_partial_success| {
         let request = ListOperationsRequest {
             name: name.to_owned(),

@@ -23,6 +23,7 @@ use super::{
     errors,
     messages::{Messages, Next},
     protect,
+    room::Room,
 };
 use crate::proto::{
     json,
@@ -37,27 +38,46 @@ pub(super) fn resume_token(id: &str) -> Option<&str> {
     (!id.ends_with(ENDED)).then_some(id)
 }
 
-/// The response to a watch.
+/// An event that was read to know how the response begins, and what counts its bytes.
+struct First {
+    text: Bytes,
+    held: Option<Box<dyn Send + Sync>>,
+}
+
+/// The response to a watch. The first event is encoded when `room` has some, the others when
+/// they are sent.
 ///
 /// # Errors
 /// The watch has failed before its first event.
-pub(super) async fn response(mut messages: Messages) -> Result<Response<Body>, Status> {
+pub(super) async fn response(mut messages: Messages, room: Option<Room>) -> Result<Response<Body>, Status> {
+    if let Some(room) = &room {
+        room.wait().await;
+    }
     let first = match messages.next().await {
         Next::End(status) if status.code() != Code::Ok => return Err(status),
-        first => first,
+        Next::End(_) => None,
+        Next::Message(message) => {
+            let text = Bytes::from(event(&message));
+            let held = room.map(|room| room.hold(text.len()));
+            Some(First { text, held })
+        }
     };
-    let events = stream::unfold((Some(first), Some(messages)), |(first, messages)| async move {
+    let open = first.is_some().then_some(messages);
+    let events = stream::unfold((first, open), |(first, messages)| async move {
         let mut messages = messages?;
-        let next = match first {
-            Some(first) => first,
-            None => messages.next().await,
+        let (text, rest) = match first {
+            // From here on the sender counts it.
+            Some(First { text, held }) => {
+                drop(held);
+                (text, Some(messages))
+            }
+            None => match messages.next().await {
+                Next::Message(message) => (event(&message).into(), Some(messages)),
+                Next::End(status) if status.code() == Code::Ok => return None,
+                Next::End(status) => (failure(&status).into(), None),
+            },
         };
-        let (text, rest) = match next {
-            Next::Message(message) => (event(&message), Some(messages)),
-            Next::End(status) if status.code() == Code::Ok => return None,
-            Next::End(status) => (failure(&status), None),
-        };
-        Some((Ok::<_, Status>(Frame::data(Bytes::from(text))), (None, rest)))
+        Some((Ok::<_, Status>(Frame::data(text)), (None, rest)))
     });
     let mut response = Response::new(Body::new(StreamBody::new(events)));
     let headers = response.headers_mut();
@@ -82,9 +102,9 @@ fn event(message: &[u8]) -> String {
         None => ("event", ""),
     };
     let mut written = String::with_capacity(text.len() + 128);
-    let _ = write!(written, "event: {name}\n");
+    let _ = writeln!(written, "event: {name}");
     if !response.resume_token.is_empty() {
-        let _ = write!(written, "id: {}{end}\n", response.resume_token);
+        let _ = writeln!(written, "id: {}{end}", response.resume_token);
     }
     let _ = write!(written, "data: {text}\n\n");
     written

@@ -30,6 +30,11 @@ impl Messages {
         Self { body, received: BytesMut::new(), end: Status::from_header_map(&head.headers) }
     }
 
+    /// The status, where the head has it.
+    pub(super) fn failure(&mut self) -> Option<Status> {
+        self.end.take()
+    }
+
     /// Waits for the next message.
     pub(super) async fn next(&mut self) -> Next {
         loop {

@@ -376,8 +376,8 @@ mod tests {
             schemas["jobwatch.v1.CallError"]["properties"]["metadata"]["additionalProperties"]["type"],
             "string"
         );
-        let states = schemas["jobwatch.v1.JobState"]["description"].as_str().unwrap();
-        assert!(states.contains("`JOB_STATE_PENDING`: Accepted, not started."), "{states}");
+        let words = schemas["jobwatch.v1.JobState"]["description"].as_str().unwrap();
+        assert!(words.contains("`JOB_STATE_PENDING`: Accepted, not started."), "{words}");
         let parameters = document["components"]["parameters"].as_object().unwrap();
         assert!(parameters.values().all(|parameter| parameter["description"].as_str().unwrap().len() > 10));
     }

@@ -228,12 +228,8 @@ mod tests {
         })
     }
 
-    fn job_ref(backend: &str, job_id: &str, job_tag: &str) -> Option<pb::JobRef> {
-        Some(pb::JobRef {
-            backend: backend.to_owned(),
-            job_id: job_id.to_owned(),
-            job_tag: job_tag.to_owned(),
-        })
+    fn job_ref(backend: &str, job_id: &str, job_tag: &str) -> pb::JobRef {
+        pb::JobRef { backend: backend.to_owned(), job_id: job_id.to_owned(), job_tag: job_tag.to_owned() }
     }
 
     #[test]
@@ -241,7 +237,7 @@ mod tests {
         let seconds = |seconds, nanos| Some(prost_types::Duration { seconds, nanos });
         let uri = "/v1/backends/immuta-prod/jobs/a%2Fb%20c?wait=30s&maxAge=1.5s&view=BASIC&job_tag=t%26u";
         let wanted = pb::GetJobStatusRequest {
-            job: job_ref("immuta-prod", "a/b c", "t&u"),
+            job: Some(job_ref("immuta-prod", "a/b c", "t&u")),
             view: 1,
             max_age: seconds(1, 500_000_000),
             wait: seconds(30, 0),
@@ -251,7 +247,7 @@ mod tests {
             "/v1/backends/b/jobs/1/events?state_changes_only=true&heartbeatInterval=5s&resume_token=old";
         let wanted = |resume_token: &str| {
             Route::Watch(pb::WatchJobRequest {
-                job: job_ref("b", "1", ""),
+                job: Some(job_ref("b", "1", "")),
                 heartbeat_interval: seconds(5, 0),
                 state_changes_only: true,
                 resume_token: resume_token.to_owned(),

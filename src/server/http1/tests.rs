@@ -124,7 +124,7 @@ async fn settled(is: impl Fn() -> bool) {
 
 #[tokio::test(start_paused = true)]
 async fn head_that_is_too_large_is_refused() {
-    for head in [format!("x: {}\r\n", "x".repeat(HEADER_LIST as usize)), "x: y\r\n".repeat(HEADERS + 1)] {
+    for head in [format!("x: {}\r\n", "x".repeat(HEAD_BYTES)), "x: y\r\n".repeat(HEADERS + 1)] {
         let (mut client, _usage, _, _served) = connection(1 << 20);
         let request = format!("GET /openapi.json HTTP/1.1\r\nhost: localhost\r\n{head}\r\n");
         client.write_all(request.as_bytes()).await.unwrap();

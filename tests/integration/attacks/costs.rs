@@ -1,6 +1,6 @@
 //! What connections, calls and frames cost, beside what they are counted with.
 
-use jobwatch::config::{CALL_BYTES, IDLE_CONNECTION_BYTES};
+use jobwatch::config::CALL_BYTES;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::Instant,
@@ -21,20 +21,20 @@ const ROOM: &str = r#"
 "#;
 
 /// How many connections, and calls on each of them, are measured.
-fn numbers() -> (usize, usize) {
+pub(super) fn numbers() -> (usize, usize) {
     if scale() == 1 { (400, 10) } else { (1000, 10) }
 }
 
 /// A gateway with room for many connections.
-struct Measured {
-    program: Program,
-    client: Client,
+pub(super) struct Measured {
+    pub(super) program: Program,
+    pub(super) client: Client,
     files: Option<Files>,
-    simulator: Simulator,
+    pub(super) simulator: Simulator,
 }
 
 impl Measured {
-    async fn start(files: Option<Files>) -> Self {
+    pub(super) async fn start(files: Option<Files>) -> Self {
         let simulator = simulator(Vendor::Immuta).await;
         let server = files
             .as_ref()
@@ -59,7 +59,7 @@ impl Measured {
 
     /// Resident memory once the allocator has returned what it has free. It does so only while
     /// the program works.
-    async fn memory(&self) -> f64 {
+    pub(super) async fn memory(&self) -> f64 {
         let began = Instant::now();
         let mut least = u64::MAX;
         while began.elapsed() < Duration::from_secs(3) {
@@ -72,7 +72,7 @@ impl Measured {
     }
 }
 
-fn row(what: &str, bytes: f64, counted: usize) {
+pub(super) fn row(what: &str, bytes: f64, counted: usize) {
     println!("| {what} | {:.1} KiB | {} KiB |", bytes / 1024.0, counted >> 10);
 }
 

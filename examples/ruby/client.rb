@@ -67,7 +67,7 @@ end
 # One of an error's details, or nil.
 def detail(error, kind)
   details = error.to_rpc_status&.details || []
-  found = details.find { |detail| detail.type_name == kind.descriptor.name }
+  found = details.find { |detail| detail.type_url.end_with?("/#{kind.descriptor.name}") }
   kind.decode(found.value) if found
 end
 

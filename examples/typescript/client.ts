@@ -1,7 +1,7 @@
 /**
  * Waits for a job, watches it, or writes its result, through restarts of the gateway.
  *
- *     npm install ./clients/typescript
+ *     npm install jobwatch-client-0.2.0.tgz
  *     node client.js 127.0.0.1:50051 immuta-prod/42 wait|watch|result
  */
 import { GatewayError, JobClient, JobState, type JobStatus } from "jobwatch-client";

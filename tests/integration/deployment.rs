@@ -231,6 +231,8 @@ fn version_is_the_same_everywhere() {
         ("deploy/compose/compose.yaml", format!("image: jobwatch:{version}\n")),
         ("deploy/kubernetes/base/deployment.yaml", format!("image: jobwatch:{version}\n")),
         ("CHANGELOG.md", format!("\n## [{version}] - ")),
+        ("clients/python/pyproject.toml", format!("\nversion = \"{version}\"\n")),
+        ("clients/typescript/package.json", format!("\n  \"version\": \"{version}\",\n")),
     ] {
         assert!(read(path).contains(&text), "{path} has no {text:?}");
     }

@@ -40,6 +40,12 @@ impl Restarted {
         self.program.exit_code().await;
     }
 
+    /// Stops it as a rollout does: each watch ends with SHUTTING_DOWN.
+    pub(crate) async fn stop(&mut self) {
+        self.program.signal("TERM").await;
+        assert_eq!(self.program.exit_code().await, Some(0));
+    }
+
     pub(crate) async fn restart(&mut self) {
         self.program = Program::run(command(&self.config), "info").await;
     }

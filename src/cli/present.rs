@@ -177,7 +177,7 @@ impl Presentation {
     fn report_lost(&self, subject: &str, cause: &str, retry_in: Duration) {
         if self.notes_on_stderr() {
             let retry_in = fault::seconds(retry_in);
-            eprintln!("{subject}: connection lost; trying again in {retry_in} ({cause})");
+            eprintln!("{subject}: disconnected; trying again in {retry_in} ({cause})");
         }
     }
 

@@ -40,8 +40,8 @@ impl Trouble {
         // Rounded up: "in 1 s" is followed by the attempt, not by "in 0 s".
         let seconds = left.map(|left| left.as_secs() + i64::from(left.subsec_nanos() > 0));
         match (self.is_connection, seconds) {
-            (true, Some(seconds)) => format!("connection lost; trying again in {seconds} s"),
-            (true, None) => "connection lost; trying again".to_owned(),
+            (true, Some(seconds)) => format!("disconnected; trying again in {seconds} s"),
+            (true, None) => "disconnected; trying again".to_owned(),
             (false, Some(seconds)) => format!("{} · next poll in {seconds} s", self.cause),
             (false, None) => self.cause.clone(),
         }

@@ -88,9 +88,9 @@ fn trouble_is_shown_beside_the_latest_status_with_the_time_left() {
             )
         );
     }
-    assert_eq!(trouble(true, 78).text(at(75)), "connection lost; trying again in 3 s");
-    assert_eq!(trouble(true, 78).text(at(76)), "connection lost; trying again in 2 s");
-    assert_eq!(trouble(true, 78).text(at(78)), "connection lost; trying again");
+    assert_eq!(trouble(true, 78).text(at(75)), "disconnected; trying again in 3 s");
+    assert_eq!(trouble(true, 78).text(at(76)), "disconnected; trying again in 2 s");
+    assert_eq!(trouble(true, 78).text(at(78)), "disconnected; trying again");
 }
 
 #[test]

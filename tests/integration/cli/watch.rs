@@ -41,7 +41,7 @@ async fn interrupted_watch_resumes_from_last_token() {
     let requests = gateway.script.watch_requests.lock().unwrap();
     let tokens: Vec<_> = requests.iter().map(|request| &*request.resume_token).collect();
     assert_eq!(tokens, ["", "first", "first"]);
-    assert!(ran.err.starts_with("immuta/x: connection lost; trying again in "), "{}", ran.err);
+    assert!(ran.err.starts_with("immuta/x: disconnected; trying again in "), "{}", ran.err);
     assert!(ran.err.contains("(UNAVAILABLE: shutting down)"), "{}", ran.err);
 }
 
@@ -130,7 +130,7 @@ async fn watch_reconnects_after_a_lost_connection() {
     let ran = Ran::of(&child.wait_with_output().await.unwrap());
     assert!(next.is_some_and(|line| line.contains("JOB_STATE_SUCCEEDED")), "{}", ran.err);
     assert_eq!(ran.code, Some(0), "{}", ran.err);
-    assert!(ran.err.contains("connection lost"), "{}", ran.err);
+    assert!(ran.err.contains("disconnected"), "{}", ran.err);
 }
 
 #[tokio::test]
@@ -164,8 +164,8 @@ async fn lost_connection_of_several_jobs_is_one_reconnect_and_one_line() {
     let ran = gateway.run(&["watch", "immuta/x", "immuta/y", "-o", "table"]).await;
     assert_eq!(ran.code, Some(0), "{}", ran.err);
     assert_eq!(gateway.script.calls.load(Ordering::Relaxed), 2);
-    assert_eq!(ran.err.matches("connection lost").count(), 1, "{}", ran.err);
-    assert!(ran.err.starts_with("2 jobs: connection lost; trying again in "), "{}", ran.err);
+    assert_eq!(ran.err.matches("disconnected").count(), 1, "{}", ran.err);
+    assert!(ran.err.starts_with("2 jobs: disconnected; trying again in "), "{}", ran.err);
     assert!(ran.err.ends_with("2 jobs: connected again\n"), "{}", ran.err);
 }
 

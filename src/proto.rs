@@ -1,8 +1,10 @@
 //! The generated contract.
 
 mod call_error;
+mod codec;
 
 pub use call_error::DOMAIN;
+pub use codec::Codec;
 
 /// Package `jobwatch.v1`.
 #[allow(missing_docs, clippy::all, clippy::pedantic)]

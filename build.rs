@@ -213,6 +213,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::create_dir_all(&served)?;
     let mut configure = configure()
         .build_client(false)
+        .codec_path("crate::proto::Codec")
         .out_dir(served)
         .extern_path(".jobwatch.v1.JobStatus", "crate::snapshot::Shown");
     for file in files.file.iter().filter(|file| file.package() == "jobwatch.v1") {

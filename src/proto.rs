@@ -1,9 +1,11 @@
 //! The generated contract.
 
 mod call_error;
+mod codec;
 pub mod json;
 
 pub use call_error::DOMAIN;
+pub use codec::Codec;
 
 /// Package `jobwatch.v1`.
 #[allow(missing_docs, clippy::all, clippy::pedantic)]

@@ -56,19 +56,29 @@ impl Engine {
         {
             return Ok(last);
         }
-        let answer = self.get_all(std::slice::from_ref(job), options).await.pop();
+        let answer = self.poll_all(std::slice::from_ref(job), options, |_| None).await.pop();
         answer.unwrap_or(Err(Failure::Deadline(MissedDeadline::Answer)))
     }
 
     /// The status of each of `jobs`, in their order. One job's failure is its own.
     pub(super) async fn get_all(&self, jobs: &[JobRef], options: GetOptions) -> Vec<Answer> {
+        self.poll_all(jobs, options, |job| self.terminal(job, options.parts)).await
+    }
+
+    /// The same; `cached` looks a terminal status up.
+    async fn poll_all(
+        &self,
+        jobs: &[JobRef],
+        options: GetOptions,
+        cached: impl Fn(&JobRef) -> Option<LatestStatus>,
+    ) -> Vec<Answer> {
         let started = Instant::now();
         let queue = Arc::new(NotificationQueue::of_call());
         let mut answers: Vec<Option<Answer>> = Vec::with_capacity(jobs.len());
         let mut open: Vec<Option<Pending>> = Vec::with_capacity(jobs.len());
         let mut unanswered = 0;
         for (slot, job) in (0..).zip(jobs) {
-            let (pending, answer) = match self.begin(job, options, &queue, slot) {
+            let (pending, answer) = match self.begin(job, options, &cached, &queue, slot) {
                 Ok(pending) => {
                     let answer = pending.answer(started, !options.wait.is_zero());
                     (answer.is_none().then_some(pending), answer)
@@ -133,12 +143,15 @@ impl Engine {
         &self,
         job: &JobRef,
         options: GetOptions,
+        cached: impl Fn(&JobRef) -> Option<LatestStatus>,
         queue: &Arc<NotificationQueue>,
         slot: u32,
     ) -> Result<Pending, Answer> {
         let GetOptions { max_age, wait, deadline, parts, caller } = options;
-        let backend = self.backend_of(job).map_err(Err)?;
-        if let Some(last) = self.terminal(job, parts) {
+        let backend = self.backends.load().get(&job.backend).cloned();
+        let backend = backend.ok_or(Err(Failure::UnknownBackend))?;
+        // A job that is cached or in the table has a valid name.
+        if let Some(last) = cached(job) {
             return Err(Ok(last));
         }
         if let Some(max_age) = max_age.filter(|_| wait.is_zero())
@@ -147,14 +160,14 @@ impl Engine {
         {
             return Err(Ok(latest));
         }
-        let lease = if wait.is_zero() { None } else { Some(self.quotas.lease(caller).map_err(Err)?) };
         let purpose = Purpose::Call { max_age, deadline };
         let interest = Interest { queue: Arc::clone(queue), slot, caller: caller.key(), parts, purpose };
         let subscribed = backend.checked(job, || {
+            let lease = if wait.is_zero() { None } else { Some(self.quotas.lease(caller)?) };
             let subscribed = backend.engine.subscribe_with_counts(job, interest);
-            subscribed.map_err(|refusal| self.refused(refusal))
+            Ok((subscribed.map_err(|refusal| self.refused(refusal))?, lease))
         });
-        let (subscription, (polls, answers)) = subscribed.map_err(Err)?;
+        let ((subscription, (polls, answers)), lease) = subscribed.map_err(Err)?;
         let grace_ends = Instant::now() + backend.settings().grace;
         // It was not notified if the backend was retired before it subscribed.
         if backend.retired.is_cancelled() && !self.shutdown.is_cancelled() {

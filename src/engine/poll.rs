@@ -1,16 +1,18 @@
 //! One poll: a request for one or more jobs, and what becomes of them.
 
 use std::{
+    future::poll_fn,
     mem,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    task::Poll,
 };
 
+use futures_util::task::AtomicWaker;
 use jiff::Timestamp;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use super::{
     Pause,
@@ -31,14 +33,31 @@ use crate::{
 pub(super) struct InFlightPoll {
     /// Jobs in it that have subscribers.
     subscribed: AtomicUsize,
-    cancelled: CancellationToken,
+    cancelled: AtomicBool,
+    /// The poll's task.
+    task: AtomicWaker,
     /// Where polls are traced.
     span: Option<PollSpan>,
 }
 
 impl InFlightPoll {
     fn new(jobs: usize, span: Option<PollSpan>) -> Arc<Self> {
-        Arc::new(Self { subscribed: AtomicUsize::new(jobs), cancelled: CancellationToken::new(), span })
+        let (subscribed, cancelled) = (AtomicUsize::new(jobs), AtomicBool::new(false));
+        Arc::new(Self { subscribed, cancelled, task: AtomicWaker::new(), span })
+    }
+
+    /// Whether nobody subscribes to any of its jobs any more.
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Acquire)
+    }
+
+    /// Waits in the poll's task until nobody does.
+    pub(super) async fn cancelled(&self) {
+        poll_fn(|cx| {
+            self.task.register(cx.waker());
+            if self.is_cancelled() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     }
 
     /// The poll's span, if it is traced.
@@ -48,7 +67,7 @@ impl InFlightPoll {
 
     /// One more job has subscribers. Returns whether it is not too late for that.
     pub(super) fn job_subscribed(&self) -> bool {
-        let in_time = !self.cancelled.is_cancelled();
+        let in_time = !self.is_cancelled();
         if in_time {
             self.subscribed.fetch_add(1, Ordering::Relaxed);
         }
@@ -58,7 +77,8 @@ impl InFlightPoll {
     /// One job has no subscribers any more.
     pub(super) fn job_left(&self) {
         if self.subscribed.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.cancelled.cancel();
+            self.cancelled.store(true, Ordering::Release);
+            self.task.wake();
         }
     }
 
@@ -189,9 +209,9 @@ impl Batch {
         self.began
     }
 
-    /// Ends when nobody subscribes to any of the jobs any more.
-    pub(super) fn cancelled(&self) -> CancellationToken {
-        self.poll.cancelled.clone()
+    /// The poll, which is cancelled when nobody subscribes to any of the jobs any more.
+    pub(super) fn in_flight(&self) -> &Arc<InFlightPoll> {
+        &self.poll
     }
 
     /// What is known of each job, to compare its element with.

@@ -127,7 +127,8 @@ impl Call {
         F: Future<Output = Result<Response<Body>, E>>,
     {
         let mut service = pin!(service);
-        let mut timer = pin!(sleep_until(Instant::now() + RECEIVE));
+        // Nearly every request is there whole when its call begins.
+        let mut receive_by = None;
         let mut late = pin!(self.after_deadline());
         poll_fn(|cx| {
             self.received.poll(cx);
@@ -144,7 +145,7 @@ impl Call {
             if late.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Ok(self.form.failure(&api::of_deadline())));
             }
-            if is_receiving && timer.as_mut().poll(cx).is_ready() {
+            if is_receiving && poll_timer(&mut receive_by, cx).is_ready() {
                 return Poll::Ready(Ok(self.form.failure(&api::of_slow_request(RECEIVE))));
             }
             Poll::Pending
@@ -212,6 +213,11 @@ impl Call {
     }
 }
 
+/// Polls the timer of a message that the client has begun, and starts it.
+fn poll_timer(receive_by: &mut Option<Pin<Box<Sleep>>>, cx: &mut Context<'_>) -> Poll<()> {
+    receive_by.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + RECEIVE))).as_mut().poll(cx)
+}
+
 /// A response being sent.
 struct Sending<'a, L> {
     call: &'a Call,
@@ -235,9 +241,7 @@ impl<L: Future<Output = ()>> Sending<'_, L> {
         poll_fn(|cx| {
             self.call.received.poll(cx);
             if self.call.received.settle() {
-                let timer =
-                    self.receive_by.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + RECEIVE)));
-                if timer.as_mut().poll(cx).is_ready() {
+                if poll_timer(&mut self.receive_by, cx).is_ready() {
                     self.call.received.fail(api::of_slow_request(RECEIVE));
                     self.receive_by = None;
                 }

@@ -55,7 +55,7 @@ struct Waits {
 struct Identity {
     /// Counts the secrets of this backend.
     generation: u64,
-    secret: Option<SecretString>,
+    secret: Option<Arc<SecretString>>,
     fixed: Option<HeaderValue>,
     tokens: Option<TokenCache>,
     /// The budget of the secret.
@@ -78,7 +78,7 @@ pub(super) enum Purpose {
 pub(super) struct Authorization {
     pub(super) header: Option<HeaderValue>,
     version: Version,
-    secret: Option<SecretString>,
+    secret: Option<Arc<SecretString>>,
     purpose: Purpose,
     /// When the request was authorized, and when the vendor gave the token.
     began: Instant,
@@ -226,8 +226,11 @@ impl Credentials {
 impl Authorization {
     /// The outcome of a request that was sent with this, without any of its secrets.
     pub(super) fn redact(&self, outcome: Result<Elements, BackendFault>) -> Result<Elements, BackendFault> {
+        if outcome.as_ref().is_ok_and(|elements| elements.as_slice().iter().all(Result::is_ok)) {
+            return outcome;
+        }
         let sent = self.header.as_ref().and_then(credential);
-        let secret = self.secret.as_ref().map(ExposeSecret::expose_secret);
+        let secret = self.secret.as_ref().map(|secret| secret.expose_secret());
         let secrets: Vec<&str> = sent.into_iter().chain(secret).collect();
         match outcome {
             Ok(elements) => Ok(redaction::elements(elements, &secrets)),
@@ -259,7 +262,7 @@ impl Identity {
         let exchanges = configured.scheme() == Some(&Scheme::Exchange);
         let tokens = exchanges.then(|| TokenCache::new(generation));
         let fixed = fixed.map(header).transpose()?;
-        Ok(Self { generation, secret, fixed, tokens, polls, files })
+        Ok(Self { generation, secret: secret.map(Arc::new), fixed, tokens, polls, files })
     }
 
     async fn authorization(
@@ -283,7 +286,10 @@ impl Identity {
             self.files.admit(permit).await?;
         }
         if let Some(tokens) = &self.tokens {
-            let token = tokens.token(adapter, secret, &self.polls, http, permit).await?;
+            let token = match tokens.cached() {
+                Ok(token) => token,
+                Err(_) => Box::pin(tokens.token(adapter, secret, &self.polls, http, permit)).await?,
+            };
             authorization.header = Some(token.header);
             authorization.version = token.version;
             authorization.token_since = Some(token.since);

@@ -17,10 +17,7 @@ use futures_util::future::{Either, select};
 use http::{HeaderMap, HeaderValue, Request, Response, Version, header};
 use http_body_util::Full;
 use hyper_util::client::legacy::{self, connect::capture_connection};
-use tokio::{
-    task::yield_now,
-    time::{Instant, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 
 use super::{
     Permit, Reservation, ResponseBudget, SetupError,
@@ -95,9 +92,7 @@ pub(super) fn headers(dialer: &Dialer, network: &Network) -> HeaderMap {
 pub(super) fn with_headers(request: Request<Bytes>, headers: &HeaderMap) -> Request<Full<Bytes>> {
     let mut request = request.map(Full::new);
     for (name, value) in headers {
-        if !request.headers().contains_key(name) {
-            request.headers_mut().insert(name, value.clone());
-        }
+        request.headers_mut().entry(name).or_insert_with(|| value.clone());
     }
     request
 }
@@ -157,12 +152,9 @@ impl HttpClient {
         names_jobs: NamesJobs<'_>,
         permit: &mut Permit,
     ) -> Result<(Response<Bytes>, Reservation), BackendFault> {
-        // Requests that are ready together are then sent in one go: a vendor nearby is
-        // woken for them all, not for each. Saves about a quarter of a poll.
-        yield_now().await;
         let kept = self.kept.current();
         match &self.known_answers {
-            None => self.exchange(&kept, request, permit).await,
+            None => self.exchange(&kept, request(), request, permit).await,
             Some(known) => Box::pin(self.exchange_checked(known, &kept, request, names_jobs, permit)).await,
         }
     }
@@ -176,13 +168,14 @@ impl HttpClient {
         names_jobs: NamesJobs<'_>,
         permit: &mut Permit,
     ) -> Result<(Response<Bytes>, Reservation), BackendFault> {
-        let key = known.key(&request());
+        let first = request();
+        let key = known.key(&first);
         let expected = known.expected(key);
         let names = |response: &Response<Bytes>| names_jobs.is_some_and(|names_jobs| names_jobs(response));
         let is_named = names_jobs.is_some() && self.names_jobs.load(Ordering::Relaxed);
         let mut unverified = None;
         if expected.is_some() || is_named || self.is_http2.load(Ordering::Relaxed) {
-            match self.exchange(kept, request, permit).await {
+            match self.exchange(kept, first, request, permit).await {
                 Ok((response, room)) if refuses_any_request(&response) => return Ok((response, room)),
                 Ok((response, room)) => {
                     let answer = known.hash(&response);
@@ -232,19 +225,20 @@ impl HttpClient {
     /// request goes out says nothing about the vendor, so the request is sent once more,
     /// over a new one: others that are kept may have ended with it. The client below does
     /// so itself only where it knows of the end before it writes, and does not tell whether
-    /// a part of the head had come; no request here starts or changes a job.
+    /// a part of the head had come; no request here starts or changes a job. `write` writes
+    /// the request for that.
     async fn exchange(
         &self,
         kept: &Arc<Generation>,
+        request: Request<Bytes>,
         write: WriteRequest<'_>,
         permit: &mut Permit,
     ) -> Result<(Response<Bytes>, Reservation), BackendFault> {
-        let request = write();
         let asked = Asked::of(&request);
-        let request = with_headers(request, &self.headers);
         let again = || with_headers(write(), &self.headers);
         let opening = kept.may_send(permit).await;
         permit.consume().await;
+        let request = with_headers(request, &self.headers);
         let sent_at = Instant::now();
         let (outcome, has_connected) = {
             // Pinned here, so that it is not moved into the scope.
@@ -292,19 +286,33 @@ impl HttpClient {
         outcome.map_err(|failure| self.fault(asked, failure))
     }
 
-    /// Like [`attempt`](Self::attempt); lets other requests go as soon as the connection is
-    /// open.
-    async fn attempt_kept(
+    /// Sends a request over a kept connection, or over the first one, which it opens.
+    fn attempt_kept<'a>(
+        &'a self,
+        kept: &'a Generation,
+        opening: Option<Opening<'a>>,
+        asked: &'a Asked,
+        request: Request<Full<Bytes>>,
+        sent_at: Instant,
+    ) -> impl Future<Output = Result<(Response<Bytes>, Reservation), Failure>> + Send + 'a {
+        match opening {
+            None => Either::Left(self.attempt(&kept.client, asked, request, sent_at)),
+            Some(opening) => {
+                Either::Right(Box::pin(self.attempt_opening(kept, opening, asked, request, sent_at)))
+            }
+        }
+    }
+
+    /// Like [`attempt`](Self::attempt) for the request that opens the first connection; lets
+    /// other requests go as soon as it is open.
+    async fn attempt_opening(
         &self,
         kept: &Generation,
-        opening: Option<Opening<'_>>,
+        opening: Opening<'_>,
         asked: &Asked,
         mut request: Request<Full<Bytes>>,
         sent_at: Instant,
     ) -> Result<(Response<Bytes>, Reservation), Failure> {
-        let Some(opening) = opening else {
-            return self.attempt(&kept.client, asked, request, sent_at).await;
-        };
         let mut captured = capture_connection(&mut request);
         let opened = pin!(async move {
             captured.wait_for_connection_metadata().await;
@@ -317,21 +325,26 @@ impl HttpClient {
         }
     }
 
-    async fn attempt(
-        &self,
+    /// Sends a request, and reads its response within the time-out. The future does not hold
+    /// the request.
+    fn attempt<'a>(
+        &'a self,
         client: &Client,
-        asked: &Asked,
+        asked: &'a Asked,
         request: Request<Full<Bytes>>,
         sent_at: Instant,
-    ) -> Result<(Response<Bytes>, Reservation), Failure> {
+    ) -> impl Future<Output = Result<(Response<Bytes>, Reservation), Failure>> + Send + use<'a> {
         traces::http_request(&request);
-        let response = timeout_at(sent_at + self.timeout, client.request(request)).await;
-        let response = response.map_err(|_| Failure::TimedOut)?.map_err(Failure::Client)?;
-        traces::http_response(response.status());
-        let (max_bytes, budget, timeout) = (self.max_response_bytes, &*self.budget, self.timeout);
-        let limits = Limits { max_bytes, budget, sent_at, timeout };
-        let read = response_body::read(asked.clone(), response, limits, |error| broken(error));
-        read.await.map_err(Failure::Fault)
+        let response = client.request(request);
+        async move {
+            let response = timeout_at(sent_at + self.timeout, response).await;
+            let response = response.map_err(|_| Failure::TimedOut)?.map_err(Failure::Client)?;
+            traces::http_response(response.status());
+            let (max_bytes, budget, timeout) = (self.max_response_bytes, &*self.budget, self.timeout);
+            let limits = Limits { max_bytes, budget, sent_at, timeout };
+            let read = response_body::read(asked.clone(), response, limits, |error| broken(error));
+            read.await.map_err(Failure::Fault)
+        }
     }
 
     fn fault(&self, asked: &Asked, failure: Failure) -> BackendFault {

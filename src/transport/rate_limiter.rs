@@ -92,7 +92,8 @@ impl Permit {
     /// Waits until one request may be sent, which has to follow at once.
     pub async fn consume(&mut self) {
         if self.acquired_at.take().is_none() {
-            self.limiter.take_turn().await;
+            // Boxed, since most permits are acquired.
+            Box::pin(self.limiter.take_turn()).await;
         }
     }
 

@@ -58,7 +58,7 @@ fn spellings(secret: &str) -> [Cow<'_, str>; 4] {
     let form: String = form_urlencoded::byte_serialize(secret.as_bytes()).collect();
     // One that is nothing but white space would fold to nothing, which is everywhere.
     let folded = if folded.is_empty() { Cow::Borrowed(secret) } else { folded.into() };
-    [secret.into(), folded, percent_encoded(secret).into(), form.into()]
+    [secret.into(), folded, percent_encoded(secret), form.into()]
 }
 
 #[cfg(test)]

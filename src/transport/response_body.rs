@@ -9,9 +9,13 @@
 //! body that is not read to its end closes its connection, on HTTP/1.1; a short one is
 //! therefore read although nobody needs it.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    pin::pin,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use http_body::Body;
 use http_body_util::BodyExt;
@@ -120,10 +124,10 @@ where
             return Err(FaultKind::TooLarge.into());
         }
         let room = budget.acquire(length.unwrap_or(max_bytes.saturating_mul(decoder.buffers())));
-        let room = timeout_at(sent_at + timeout, room).await;
-        let mut room = room.map_err(|_| BackendFault::from(FaultKind::Overloaded))?;
-        let whole = timeout_at(sent_at + timeout, self.push_all(&mut decoder)).await;
-        whole.map_err(|_| unfinished(timeout))??;
+        let room = by(sent_at + timeout, room).await;
+        let mut room = room.ok_or_else(|| BackendFault::from(FaultKind::Overloaded))?;
+        let whole = by(sent_at + timeout, self.push_all(&mut decoder)).await;
+        whole.ok_or_else(|| unfinished(timeout))??;
         let capacity = decoder.capacity();
         let body = decoder.finish().map_err(undecodable)?;
         room.shrink_to(capacity.max(body.len()));
@@ -146,16 +150,16 @@ where
         let deadline = limits.sent_at + limits.timeout;
         let until = deadline.min(now + REFUSAL_PATIENCE);
         let room = limits.budget.acquire(MAX_REFUSAL_BYTES);
-        let room = timeout_at(if is_undecided { deadline } else { until }, room).await;
+        let room = by(if is_undecided { deadline } else { until }, room).await;
         let mut room = match room {
-            Ok(room) => room,
-            Err(_) if is_undecided => return Err(FaultKind::Overloaded.into()),
-            Err(_) => return Ok((Bytes::new(), Reservation::default())),
+            Some(room) => room,
+            None if is_undecided => return Err(FaultKind::Overloaded.into()),
+            None => return Ok((Bytes::new(), Reservation::default())),
         };
         let mut decoder = Decoder::new(head.headers(), MAX_REFUSAL_BYTES, announced);
-        let whole = timeout_at(until, self.push_all(&mut decoder)).await;
+        let whole = by(until, self.push_all(&mut decoder)).await;
         let capacity = decoder.capacity();
-        let whole = whole.unwrap_or_else(|_| Err(unfinished(until - now)));
+        let whole = whole.unwrap_or_else(|| Err(unfinished(until - now)));
         let needs_body = matches!(head.status(), StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY);
         let body = match whole {
             Ok(()) => decoder.finish().unwrap_or_default(),
@@ -176,6 +180,15 @@ where
             }
         }
         Ok(())
+    }
+}
+
+/// What `future` comes to by `deadline`. Most are ready and need no timer.
+async fn by<T>(deadline: Instant, future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    match future.as_mut().now_or_never() {
+        Some(ready) => Some(ready),
+        None => timeout_at(deadline, future).await.ok(),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{borrow::Cow, str::FromStr};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Uri, header};
+use http::{HeaderValue, Method, Request, Uri, header, uri::PathAndQuery};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize, Serializer};
@@ -17,7 +17,11 @@ const LONGEST: usize = 2048;
 /// Where a backend is: an http or https URL that a path can be appended to.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-pub struct BaseUrl(Url);
+pub struct BaseUrl {
+    url: Url,
+    /// The same, as requests name it.
+    uri: Uri,
+}
 
 /// Why a text is not a [`BaseUrl`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -57,8 +61,8 @@ impl FromStr for BaseUrl {
             return Err(InvalidBaseUrl::TooLong);
         }
         // A URL may hold characters, in its host above all, that a request can't.
-        let _: Uri = url.as_str().parse().map_err(|_| InvalidBaseUrl::NotAUrl)?;
-        Ok(Self(url))
+        let uri = url.as_str().parse().map_err(|_| InvalidBaseUrl::NotAUrl)?;
+        Ok(Self { url, uri })
     }
 }
 
@@ -101,8 +105,13 @@ impl BaseUrl {
     /// Like [`join`](Self::join) for a path of any length. `None` where no
     /// request could hold the result.
     pub(super) fn join_any(&self, path: &str) -> Option<Uri> {
-        let base = self.0.as_str().trim_end_matches('/');
-        format!("{base}{path}").parse().ok()
+        let path = [self.uri.path().trim_end_matches('/'), path].concat();
+        if path.is_empty() {
+            return Some(self.uri.clone());
+        }
+        let mut parts = self.uri.clone().into_parts();
+        parts.path_and_query = Some(PathAndQuery::from_maybe_shared(Bytes::from(path)).ok()?);
+        Uri::from_parts(parts).ok()
     }
 
     /// A POST of JSON for JSON to `path` after the URL's own.
@@ -134,17 +143,17 @@ impl BaseUrl {
 
     /// The URL as it was given.
     pub fn as_str(&self) -> &str {
-        self.0.as_str()
+        self.url.as_str()
     }
 
     /// Whether what is sent there is encrypted.
     pub fn is_https(&self) -> bool {
-        self.0.scheme() == "https"
+        self.url.scheme() == "https"
     }
 
     /// Whether the host is this machine.
     pub fn is_loopback(&self) -> bool {
-        match self.0.host() {
+        match self.url.host() {
             Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
             Some(Host::Ipv4(ip)) => ip.is_loopback(),
             Some(Host::Ipv6(ip)) => ip.is_loopback(),
@@ -154,9 +163,9 @@ impl BaseUrl {
 }
 
 /// RFC 3986, section 2.1: everything but the unreserved characters.
-pub(crate) fn percent_encoded(text: &str) -> String {
+pub(crate) fn percent_encoded(text: &str) -> Cow<'_, str> {
     const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-    utf8_percent_encode(text, RESERVED).to_string()
+    utf8_percent_encode(text, RESERVED).into()
 }
 
 #[cfg(test)]
@@ -185,9 +194,14 @@ mod tests {
 
     #[test]
     fn path_goes_behind_the_base_urls_own() {
+        for base in ["http://db:8082", "http://db:8082/"] {
+            let base: BaseUrl = base.parse().unwrap();
+            assert_eq!([base.join("/get/job"), base.join("")], ["http://db:8082/get/job", "http://db:8082/"]);
+        }
         for base in ["http://db:8082/gpudb-0", "http://db:8082/gpudb-0/"] {
             let base: BaseUrl = base.parse().unwrap();
             assert_eq!(base.join("/get/job"), "http://db:8082/gpudb-0/get/job");
+            assert_eq!(base.join(""), "http://db:8082/gpudb-0");
         }
     }
 

@@ -8,8 +8,7 @@
 use std::num::NonZeroUsize;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
-use serde_json::value::RawValue;
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use thiserror::Error;
 use uuid::Uuid;
 
@@ -17,7 +16,7 @@ use super::{
     Adapter, BaseUrl, Capabilities, Elements, FileFault, Part, RefusedLocation, TokenExchange,
     canonical_integer,
     classification::PathTemplate,
-    json::{self, Object},
+    json::{self, Object, Value},
     percent_encoded, response,
 };
 use crate::job::{
@@ -31,12 +30,14 @@ mod token;
 pub use config::ClaretConfig;
 use token::Login;
 
+const REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with");
+
 /// The adapter for one Claret tenant.
 #[derive(Debug)]
 pub struct Claret {
     base_url: BaseUrl,
-    /// Begins with a slash, has no slash at its end, needs no escaping.
-    api: String,
+    /// What stands before the id in the path of a poll; needs no escaping.
+    statuses: String,
     login: Option<Login>,
     /// The path of every poll.
     path: PathTemplate,
@@ -59,9 +60,9 @@ impl Claret {
         }
         let api = format!("/{}/api/v1", percent_encoded(tenant));
         let login = email.map(|email| Login::new(&base_url, &api, email));
-        let path = base_url.join(&format!("{api}/imports/status/")).path().to_owned();
-        let path = PathTemplate(format!("{path}{{id}}").into());
-        Ok(Self { base_url, api, login, path })
+        let statuses = format!("{api}/imports/status/");
+        let path = PathTemplate(format!("{}{{id}}", base_url.join(&statuses).path()).into());
+        Ok(Self { base_url, statuses, login, path })
     }
 }
 
@@ -87,7 +88,7 @@ impl Adapter for Claret {
 
     fn request(&self, jobs: &[JobRef]) -> Request<Bytes> {
         let id = jobs.first().map_or("", |job| &job.id);
-        let path = format!("{}/imports/status/{}", self.api, percent_encoded(id));
+        let path = [&*self.statuses, &*percent_encoded(id)].concat();
         let mut request = request(Method::GET, self.base_url.join(&path));
         request.extensions_mut().insert(self.path.clone());
         request
@@ -136,7 +137,7 @@ fn request(method: Method, uri: Uri) -> Request<Bytes> {
     // answer a rejected token with the login page instead of a JSON 401.
     let headers = request.headers_mut();
     headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
-    headers.insert("x-requested-with", HeaderValue::from_static("XMLHttpRequest"));
+    headers.insert(REQUESTED_WITH, HeaderValue::from_static("XMLHttpRequest"));
     request
 }
 
@@ -160,7 +161,7 @@ fn refusal(response: &Response<Bytes>) -> Result<JobFault, BackendFault> {
         let missing = tells_it_is_missing(&message) || tells_it_is_missing(&reason);
         return if missing { Ok(JobFault::NotFound) } else { Err(rejected(&reason)) };
     };
-    let first = |field: &RawValue| {
+    let first = |field: Value<'_>| {
         json::text(field).or_else(|| json::elements(field).into_iter().find_map(json::text))
     };
     match errors.get("job_log_id").and_then(first) {
@@ -204,12 +205,12 @@ fn observe(id: &str, content: &Bytes) -> Result<Observation, JobFault> {
         owner: job.get("user_id").and_then(json::identifier).unwrap_or_default(),
         start_time: time("started_at"),
         end_time: time("completed_at"),
-        vendor_payload: Bytes::copy_from_slice(content),
+        vendor_payload: content.clone(),
         ..Observation::new(state, word)
     })
 }
 
-fn progress(value: &RawValue) -> Option<Progress> {
+fn progress(value: Value<'_>) -> Option<Progress> {
     let value = Object::of(value)?;
     let progress = Progress {
         percent: None,

@@ -204,6 +204,9 @@ impl HeadRules<'_> {
     /// the body.
     pub(super) fn judge(self, head: &Response<Bytes>) -> Result<(), BackendFault> {
         let status = head.status();
+        if Class::of(status) == Class::Success {
+            return Ok(());
+        }
         let wait = requested_wait::of_head(status, head.headers());
         let kind = match self.class(head, wait.is_some()) {
             Class::Success | Class::Other => return Ok(()),

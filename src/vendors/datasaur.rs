@@ -20,12 +20,12 @@ use std::num::NonZeroUsize;
 use bytes::Bytes;
 use http::{Request, Response};
 use jiff::Timestamp;
-use serde_json::{json, value::RawValue};
+use serde_json::json;
 use uuid::Uuid;
 
 use super::{
     Adapter, BaseUrl, Capabilities, Elements, TokenExchange,
-    json::{self, Object},
+    json::{self, Object, Value},
     response,
 };
 use crate::job::{
@@ -145,12 +145,12 @@ fn observe(element: &Bytes) -> Result<Observation, JobFault> {
 
 /// Why the job failed: a line of each error for people, and the whole list. An
 /// error's line is the `message` of its `args`, or the first of its `stack`.
-fn job_error(errors: &RawValue) -> Option<JobError> {
+fn job_error(errors: Value<'_>) -> Option<JobError> {
     let entries = json::list(errors);
     if entries.as_ref().is_some_and(Vec::is_empty) {
         return None;
     }
-    let line = |entry: &RawValue| {
+    let line = |entry: Value<'_>| {
         let entry = Object::of(entry)?;
         let message = entry.get("args").and_then(Object::of).and_then(|args| args.text("message"));
         let stack = entry.text("stack").unwrap_or_default();
@@ -164,7 +164,7 @@ fn job_error(errors: &RawValue) -> Option<JobError> {
 /// ISO 8601 with an offset, or milliseconds since 1970 as number or text. The
 /// schema says no more than "String", so anything else is left out, and so is a
 /// number that as milliseconds would lie before 1973: its unit is another one.
-fn timestamp(created_at: &RawValue) -> Option<Timestamp> {
+fn timestamp(created_at: Value<'_>) -> Option<Timestamp> {
     let text = json::plain(created_at);
     match text.parse::<i64>() {
         Ok(millis) if millis >= 100_000_000_000 => Timestamp::from_millisecond(millis).ok(),

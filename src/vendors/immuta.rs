@@ -13,12 +13,11 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use serde::Serialize;
-use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::{
     Adapter, BaseUrl, Capabilities, Elements, TokenExchange,
-    json::{self, Object},
+    json::{self, Object, Value},
     refusal, response,
 };
 use crate::job::{
@@ -82,22 +81,22 @@ impl Adapter for Immuta {
         response::check_json(response)?;
         let not_jobs = || response::malformed("not an object of jobs", response.status());
         let body = Object::parse(response.body()).ok_or_else(not_jobs)?;
-        let part = |element: &RawValue| {
+        let part = |element: Value<'_>| {
             if json::is_null(element) {
                 return Err(JobFault::NotFound);
             }
             Ok(json::part(response.body(), element))
         };
-        let members: Vec<(&str, &RawValue)> = body.members().collect();
+        let members: Vec<(&str, Value<'_>)> = body.members().collect();
         // The usual case: the order of the request.
         if members.iter().map(|(id, _)| *id).eq(jobs.iter().map(|job| &*job.id)) {
             return Ok(Elements::for_each(jobs, |index, _| part(members[index].1)));
         }
-        let elements: HashMap<&str, &RawValue> = members.into_iter().collect();
+        let elements: HashMap<&str, Value<'_>> = members.into_iter().collect();
         // That a job is missing can only be told by a response that is about jobs,
         // which an object with nothing but, say, a `message` is not.
-        let is_job = |element: &&RawValue| {
-            json::is_null(element)
+        let is_job = |element: &Value<'_>| {
+            json::is_null(*element)
                 || Object::parse(element.get().as_bytes()).is_some_and(|job| job.get("state").is_some())
         };
         let has_element = |job: &JobRef| elements.contains_key(&*job.id);
@@ -105,7 +104,7 @@ impl Adapter for Immuta {
             return Err(not_jobs());
         }
         let polled: HashSet<&str> = jobs.iter().map(|job| &*job.id).collect();
-        let is_strange = |(id, element): (&&str, &&RawValue)| !polled.contains(id) && is_job(element);
+        let is_strange = |(id, element): (&&str, &Value<'_>)| !polled.contains(id) && is_job(element);
         // A response about other jobs may be the response to another request.
         let missing = if elements.iter().any(is_strange) {
             JobFault::Malformed { why: "the answer is about other jobs" }
@@ -113,7 +112,7 @@ impl Adapter for Immuta {
             JobFault::NotFound
         };
         Ok(Elements::for_each(jobs, |_, job| match elements.get(&*job.id) {
-            Some(element) => part(element),
+            Some(element) => part(*element),
             None => Err(missing.clone()),
         }))
     }
@@ -155,17 +154,16 @@ fn observe(id: &str, element: &Bytes) -> Result<Observation, JobFault> {
 
 /// The page's table calls the state an array of strings, its example shows a
 /// string.
-fn state_word(state: &RawValue) -> Option<String> {
-    let word = if json::is_list(state) {
-        let [only] = serde_json::from_str::<[&RawValue; 1]>(state.get()).ok()?;
-        json::text(only)?
-    } else {
-        json::text(state)?
+fn state_word(state: Value<'_>) -> Option<String> {
+    let word = match json::list(state).as_deref() {
+        Some([only]) => json::text(*only)?,
+        Some(_) => return None,
+        None => json::text(state)?,
     };
     (!word.is_empty()).then_some(word)
 }
 
-fn result(element: &Bytes, output: &RawValue) -> JobResult {
+fn result(element: &Bytes, output: Value<'_>) -> JobResult {
     match json::text(output) {
         Some(text) => JobResult { data: text.into(), content_type: ContentType::Text },
         None => JobResult { data: json::part(element, output), content_type: ContentType::Json },
@@ -191,7 +189,7 @@ fn refused(jobs: &[JobRef], response: &Response<Bytes>) -> Result<JobFault, Back
 fn names_the_id(response: &Response<Bytes>, id: &str) -> bool {
     let Some(body) = Object::parse(response.body()) else { return false };
     let message = body.text("message").unwrap_or_default();
-    let validation = body.get("validation").map_or("", RawValue::get);
+    let validation = body.get("validation").map_or("", Value::get);
     let text = format!("{message} {validation}").to_ascii_lowercase();
     ["jobids", "jobid", "job id"].iter().any(|name| text.contains(name))
         || message.contains(&format!("\"{id}\""))

@@ -5,43 +5,72 @@
 //! size survive. Readers here are lenient and total, and none of them recurses
 //! with its input, which a vendor could nest as deep as the size cap allows.
 
-use std::{borrow::Cow, collections::HashSet, fmt};
+use std::borrow::Cow;
 
 use bytes::Bytes;
-use serde::{
-    Deserialize, Deserializer,
-    de::{self, MapAccess, Visitor},
-};
-use serde_json::value::RawValue;
 
 use crate::job::{JobError, Progress};
 
+mod scan;
+
+/// A value as it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Value<'a>(&'a str);
+
+impl<'a> Value<'a> {
+    /// The text that it is in JSON.
+    pub(super) fn get(self) -> &'a str {
+        self.0
+    }
+
+    /// `None` where the bytes are anything but one JSON value.
+    pub(super) fn parse(bytes: &'a [u8]) -> Option<Self> {
+        scan::value(std::str::from_utf8(bytes).ok()?).map(Self)
+    }
+
+    #[cfg(test)]
+    pub(super) fn new(text: &'a str) -> Self {
+        Self(text)
+    }
+}
+
 /// An object's members in document order.
-pub(super) struct Object<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+pub(super) struct Object<'a>(Vec<(Cow<'a, str>, Value<'a>)>);
 
 impl<'a> Object<'a> {
     /// `None` where the bytes are anything but one JSON object.
     pub(super) fn parse(bytes: &'a [u8]) -> Option<Self> {
-        serde_json::from_slice(bytes).ok()
+        Self::read(std::str::from_utf8(bytes).ok()?)
     }
 
     /// `None` where the value is anything but an object.
-    pub(super) fn of(value: &'a RawValue) -> Option<Self> {
-        if is_object(value) { serde_json::from_str(value.get()).ok() } else { None }
+    pub(super) fn of(value: Value<'a>) -> Option<Self> {
+        if is_object(value) { Self::read(value.get()) } else { None }
+    }
+
+    fn read(text: &'a str) -> Option<Self> {
+        let mut members = Vec::with_capacity(12);
+        let mut are_names_texts = true;
+        scan::members(text, |name, value| match unescaped(name) {
+            Some(name) => members.push((name, Value(value))),
+            None => are_names_texts = false,
+        })?;
+        are_names_texts.then_some(Self(members))
     }
 
     /// `None` where a name stands twice, for readers to whom nothing says which
     /// of the two is right.
     pub(super) fn unambiguous(self) -> Option<Self> {
-        let mut names = HashSet::new();
-        self.0.iter().all(|(name, _)| names.insert(name)).then_some(self)
+        let mut names: Vec<&str> = self.0.iter().map(|(name, _)| &**name).collect();
+        names.sort_unstable();
+        names.is_sorted_by(|one, other| one != other).then_some(self)
     }
 
     /// The member's value; null counts as absent. Of a repeated name the last
     /// one counts, as in `JSON.parse`.
-    pub(super) fn get(&self, name: &str) -> Option<&'a RawValue> {
+    pub(super) fn get(&self, name: &str) -> Option<Value<'a>> {
         let (_, value) = self.0.iter().rfind(|(key, _)| key == name)?;
-        (!is_null(value)).then_some(value)
+        (!is_null(*value)).then_some(*value)
     }
 
     /// The member's value where it is a text.
@@ -50,92 +79,67 @@ impl<'a> Object<'a> {
     }
 
     /// The members in document order, repeated names included.
-    pub(super) fn members(&self) -> impl Iterator<Item = (&str, &'a RawValue)> {
+    pub(super) fn members(&self) -> impl Iterator<Item = (&str, Value<'a>)> {
         self.0.iter().map(|(name, value)| (&**name, *value))
     }
 }
 
-impl<'de> Deserialize<'de> for Object<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Members;
-
-        impl<'de> Visitor<'de> for Members {
-            type Value = Object<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object<'de>, A::Error> {
-                let mut members = Vec::with_capacity(8);
-                while let Some((Name(name), value)) = map.next_entry()? {
-                    members.push((name, value));
-                }
-                Ok(Object(members))
-            }
-        }
-
-        deserializer.deserialize_map(Members)
+/// What stands between the quotes, copied only where it is written with escapes. `None` for
+/// one with a lone surrogate, which no UTF-8 can hold.
+fn unescaped(quoted: &str) -> Option<Cow<'_, str>> {
+    let text = quoted.strip_prefix('"')?.strip_suffix('"')?;
+    // Nearly all, and too short for a search by words.
+    if !text.as_bytes().contains(&b'\\') {
+        return Some(Cow::Borrowed(text));
     }
-}
-
-/// A member's name, copied only where it is written with escapes.
-struct Name<'a>(Cow<'a, str>);
-
-impl<'de> Deserialize<'de> for Name<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Text;
-
-        impl<'de> Visitor<'de> for Text {
-            type Value = Name<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a name")
-            }
-
-            fn visit_borrowed_str<E: de::Error>(self, name: &'de str) -> Result<Name<'de>, E> {
-                Ok(Name(Cow::Borrowed(name)))
-            }
-
-            fn visit_str<E: de::Error>(self, name: &str) -> Result<Name<'de>, E> {
-                Ok(Name(Cow::Owned(name.to_owned())))
-            }
-        }
-
-        deserializer.deserialize_str(Text)
+    let (plain, mut rest) = text.split_once('\\')?;
+    let mut unescaped = String::with_capacity(text.len());
+    unescaped.push_str(plain);
+    loop {
+        let escaped = match rest.as_bytes().first()? {
+            b'b' => '\u{8}',
+            b'f' => '\u{c}',
+            b'n' => '\n',
+            b'r' => '\r',
+            b't' => '\t',
+            // These are rare.
+            b'u' => return serde_json::from_str(quoted).ok().map(Cow::Owned),
+            itself => char::from(*itself),
+        };
+        unescaped.push(escaped);
+        let after = rest.get(1..)?;
+        let Some((plain, next)) = after.split_once('\\') else {
+            unescaped.push_str(after);
+            return Some(unescaped.into());
+        };
+        unescaped.push_str(plain);
+        rest = next;
     }
 }
 
 /// Whether the value is null.
-pub(super) fn is_null(value: &RawValue) -> bool {
+pub(super) fn is_null(value: Value<'_>) -> bool {
     value.get() == "null"
 }
 
 /// Whether the value is an object.
-pub(super) fn is_object(value: &RawValue) -> bool {
+pub(super) fn is_object(value: Value<'_>) -> bool {
     value.get().starts_with('{')
-}
-
-/// Whether the value is an array.
-pub(super) fn is_list(value: &RawValue) -> bool {
-    value.get().starts_with('[')
 }
 
 /// The text, unescaped. `None` for any other type, and for one with a lone
 /// surrogate, which no UTF-8 can hold.
-pub(super) fn text(value: &RawValue) -> Option<String> {
-    let text = value.get().strip_prefix('"')?.strip_suffix('"')?;
-    // Most have no escapes.
-    if text.contains('\\') { serde_json::from_str(value.get()).ok() } else { Some(text.to_owned()) }
+pub(super) fn text(value: Value<'_>) -> Option<String> {
+    unescaped(value.get()).map(Cow::into_owned)
 }
 
 /// A text, or anything else as it is written.
-pub(super) fn plain(value: &RawValue) -> String {
+pub(super) fn plain(value: Value<'_>) -> String {
     text(value).unwrap_or_else(|| value.get().to_owned())
 }
 
 /// An identifier that may be written as a text or as an integer of any size.
-pub(super) fn identifier(value: &RawValue) -> Option<String> {
+pub(super) fn identifier(value: Value<'_>) -> Option<String> {
     let digits = value.get().strip_prefix('-').unwrap_or(value.get());
     if digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return Some(value.get().to_owned());
@@ -144,24 +148,26 @@ pub(super) fn identifier(value: &RawValue) -> Option<String> {
 }
 
 /// An integer, or a text that is one.
-pub(super) fn integer(value: &RawValue) -> Option<i64> {
+pub(super) fn integer(value: Value<'_>) -> Option<i64> {
     identifier(value)?.parse().ok()
 }
 
 /// A percentage as progress; one that is not within 0 to 100 counts as absent.
-pub(super) fn percent(value: &RawValue) -> Option<Progress> {
+pub(super) fn percent(value: Value<'_>) -> Option<Progress> {
     let percent = serde_json::from_str(value.get()).ok().filter(|percent| (0.0..=100.0).contains(percent))?;
     Some(Progress { percent: Some(percent), ..Progress::default() })
 }
 
 /// The values of an array in order.
-pub(super) fn list(value: &RawValue) -> Option<Vec<&RawValue>> {
-    if is_list(value) { serde_json::from_str(value.get()).ok() } else { None }
+pub(super) fn list(value: Value<'_>) -> Option<Vec<Value<'_>>> {
+    let mut items = Vec::new();
+    scan::items(value.get(), |item| items.push(Value(item)))?;
+    Some(items)
 }
 
 /// The values of an array in order, or of an object in document order: PHP
 /// writes a list with gaps as an object. Of anything else, nothing.
-pub(super) fn elements(value: &RawValue) -> Vec<&RawValue> {
+pub(super) fn elements(value: Value<'_>) -> Vec<Value<'_>> {
     match Object::of(value) {
         Some(Object(members)) => members.into_iter().map(|(_, value)| value).collect(),
         None => list(value).unwrap_or_default(),
@@ -169,26 +175,26 @@ pub(super) fn elements(value: &RawValue) -> Vec<&RawValue> {
 }
 
 /// The value as a part of `body`, which it was read from, uncopied.
-pub(super) fn part(body: &Bytes, value: &RawValue) -> Bytes {
+pub(super) fn part(body: &Bytes, value: Value<'_>) -> Bytes {
     body.slice_ref(value.get().as_bytes())
 }
 
 /// A copy of the exact bytes, so that a small part does not keep a large response
 /// in memory.
-pub(super) fn bytes(value: &RawValue) -> Bytes {
+pub(super) fn bytes(value: Value<'_>) -> Bytes {
     Bytes::copy_from_slice(value.get().as_bytes())
 }
 
 /// What a vendor gave as the reason of a failure: its words for people, and the
 /// whole of it as details.
-pub(super) fn error(value: &RawValue) -> JobError {
+pub(super) fn error(value: Value<'_>) -> JobError {
     JobError { message: message(value).unwrap_or_default(), details: bytes(value) }
 }
 
 /// The words for people: the value itself where it is a text, else its `message`,
 /// which may stand a few wrappers deep.
-pub(super) fn message(value: &RawValue) -> Option<String> {
-    fn within(value: &RawValue, depth: u8) -> Option<String> {
+pub(super) fn message(value: Value<'_>) -> Option<String> {
+    fn within(value: Value<'_>, depth: u8) -> Option<String> {
         if let Some(words) = text(value) {
             return (!words.trim().is_empty()).then_some(words);
         }
@@ -201,10 +207,12 @@ pub(super) fn message(value: &RawValue) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
-    fn raw(text: &str) -> &RawValue {
-        serde_json::from_str(text).unwrap()
+    fn raw(text: &str) -> Value<'_> {
+        Value(text)
     }
 
     #[test]
@@ -276,6 +284,18 @@ mod tests {
         }
         for json in ["-1", "101", "1e999", "\"50\"", "true", "{}"] {
             assert_eq!(percent(raw(json)), None, "{json}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_unescaped_as_by_serde_json(
+            text in "([ -~é]|\\\\[\"\\\\/bfnrt]|\\\\u[0-9a-fA-F]{4}|\\\\ud83d\\\\ude00){0,20}",
+        ) {
+            let quoted = format!("\"{text}\"");
+            if let Some(value) = Value::parse(quoted.as_bytes()) {
+                prop_assert_eq!(super::text(value), serde_json::from_str(&quoted).ok());
+            }
         }
     }
 

@@ -22,19 +22,18 @@
 //!
 //! Follows docs.kinetica.com, REST API, `/get/job` and `/show/system/status`.
 
-use std::num::NonZeroUsize;
+use std::{collections::BTreeMap, num::NonZeroUsize};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-use serde_json::{json, value::RawValue};
+use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap};
 use uuid::Uuid;
 
 use self::avro::Kind;
 use super::{
     Adapter, BaseUrl, Capabilities, Elements, HealthCheck, canonical_integer,
-    json::{self, Object},
+    json::{self, Object, Value},
     refusal, response,
 };
 use crate::job::{
@@ -101,13 +100,8 @@ impl Kinetica {
     fn post(&self, path: &str, number: Option<(&str, i64)>, options: &[(&str, &str)]) -> Request<Bytes> {
         match self.encoding {
             Encoding::Json => {
-                let options: serde_json::Map<_, _> =
-                    options.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
-                // The server expects the fields in this order, which is the alphabet's too.
-                let mut body = serde_json::Map::new();
-                body.extend(number.map(|(name, number)| (name.to_owned(), json!(number))));
-                body.insert("options".to_owned(), options.into());
-                self.base_url.post(path, &body)
+                let options = options.iter().copied().collect();
+                self.base_url.post(path, &JsonBody { number, options })
             }
             Encoding::Binary => {
                 let mut body = Vec::new();
@@ -158,7 +152,7 @@ impl Kinetica {
     fn record_json(&self, schema: avro::Schema, record: &[u8]) -> Option<String> {
         match self.encoding {
             // The documentation allows for a record that is not wrapped in a string.
-            Encoding::Json => serde_json::from_slice(record).ok().map(json::plain),
+            Encoding::Json => Value::parse(record).map(json::plain),
             Encoding::Binary => avro::to_json(schema, record),
         }
     }
@@ -205,6 +199,24 @@ impl Kinetica {
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// The body of a request in JSON.
+struct JsonBody<'a> {
+    number: Option<(&'a str, i64)>,
+    options: BTreeMap<&'a str, &'a str>,
+}
+
+impl Serialize for JsonBody<'_> {
+    /// The server expects the fields in this order, which is the alphabet's too.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut body = serializer.serialize_map(None)?;
+        if let Some((name, number)) = &self.number {
+            body.serialize_entry(name, number)?;
+        }
+        body.serialize_entry("options", &self.options)?;
+        body.end()
     }
 }
 
@@ -339,7 +351,7 @@ fn tag(record: &Object<'_>) -> Option<String> {
 
 fn observe(record: &Object<'_>) -> Result<Observation, JobFault> {
     let word = record.text("job_status").ok_or(NO_RECORD)?;
-    let running = match record.get("running").map(RawValue::get) {
+    let running = match record.get("running").map(Value::get) {
         None | Some("false") => false,
         Some("true") => true,
         Some(_) => return Err(NO_RECORD),
@@ -380,7 +392,7 @@ fn from_latin1(text: &str) -> Option<Bytes> {
 }
 
 /// Why the job failed: `error_message` for people, and the whole map.
-fn error(status_map: &RawValue) -> Option<JobError> {
+fn error(status_map: Value<'_>) -> Option<JobError> {
     let map = Object::of(status_map).and_then(Object::unambiguous);
     if map.as_ref().is_some_and(|map| map.members().next().is_none()) {
         return None;

@@ -17,9 +17,8 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, StatusCode, header};
 use jiff::{Timestamp, fmt::rfc2822::DateTimeParser};
-use serde_json::value::RawValue;
 
-use super::json::{self, Object};
+use super::json::{self, Object, Value};
 
 /// Longest wait that is believed, so that one wrong value can't switch a backend off for
 /// days.
@@ -230,7 +229,7 @@ fn structured(line: &str, at: Option<SystemTime>) -> Option<Duration> {
 }
 
 /// The longest wait that a member of this object, or of one within it, asks for.
-fn within(value: &RawValue, depth: u8, at: Option<SystemTime>) -> Option<Duration> {
+fn within(value: Value<'_>, depth: u8, at: Option<SystemTime>) -> Option<Duration> {
     let depth = depth.checked_sub(1)?;
     let object = Object::of(value)?;
     let waits = object.members().filter_map(|(name, value)| {

@@ -3,6 +3,8 @@
 //! Each function judges one thing, so that an adapter reads as the list of its
 //! vendor's own rules with the common ones in between.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode, header};
 
@@ -19,13 +21,14 @@ pub(super) fn check_status(head: &Response<Bytes>) -> Result<(), BackendFault> {
 /// proxies and frameworks write many types above JSON.
 pub(super) fn check_json(response: &Response<Bytes>) -> Result<(), BackendFault> {
     let malformed = |why| Err(malformed(why, response.status()));
-    if is_page(response) {
+    let kind = content_type(response.headers());
+    if is_page_of(kind.as_deref(), response.body()) {
         return malformed("it is a page in HTML, not JSON");
     }
     if is_utf16(response.body()) {
         return malformed("it is in UTF-16, not UTF-8");
     }
-    match content_type(response.headers()) {
+    match kind {
         Some(kind) if !may_be_json(&kind) => malformed("not JSON"),
         _ => Ok(()),
     }
@@ -65,16 +68,22 @@ pub(super) fn check_octets(response: &Response<Bytes>) -> Result<(), BackendFaul
 /// Whether a response is a page for people, as its type says or, where it has none, its
 /// beginning.
 pub(super) fn is_page(response: &Response<Bytes>) -> bool {
-    match content_type(response.headers()) {
+    is_page_of(content_type(response.headers()).as_deref(), response.body())
+}
+
+fn is_page_of(kind: Option<&str>, body: &[u8]) -> bool {
+    match kind {
         Some(kind) => kind.contains("html"),
-        None => response.body().trim_ascii_start().starts_with(b"<"),
+        None => body.trim_ascii_start().starts_with(b"<"),
     }
 }
 
 /// Lower-case media type without parameters.
-pub(super) fn content_type(headers: &HeaderMap) -> Option<String> {
+pub(super) fn content_type(headers: &HeaderMap) -> Option<Cow<'_, str>> {
     let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
-    let kind = value.split(';').next()?.trim().to_ascii_lowercase();
+    let kind = value.split(';').next()?.trim();
+    let has_capitals = kind.bytes().any(|byte| byte.is_ascii_uppercase());
+    let kind = if has_capitals { kind.to_ascii_lowercase().into() } else { Cow::from(kind) };
     (!kind.is_empty()).then_some(kind)
 }
 

@@ -221,7 +221,7 @@ impl World {
             _ => {}
         }
         // As the poll loop does at once.
-        self.batches.retain(|batch| !batch.cancelled().is_cancelled());
+        self.batches.retain(|batch| !batch.in_flight().is_cancelled());
     }
 
     fn check(&self) {

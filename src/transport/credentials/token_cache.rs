@@ -136,7 +136,7 @@ impl TokenCache {
     }
 
     /// The token, if it is valid; otherwise how many refreshes have ended.
-    fn cached(&self) -> Result<CachedToken, u64> {
+    pub(super) fn cached(&self) -> Result<CachedToken, u64> {
         let state = self.lock();
         match &state.token {
             Some(token) if token.refresh_at.is_none_or(|at| Instant::now() < at) => Ok(token.clone()),

@@ -1,10 +1,9 @@
 //! The files of an import: paths by category, and their download.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
-use serde_json::value::RawValue;
 
 use crate::{
     job::{Artifact, FaultKind},
@@ -12,33 +11,38 @@ use crate::{
         BaseUrl, FileFault, Part, RefusedLocation,
         classification::HeadRules,
         file,
-        json::{self, Object},
+        json::{self, Object, Value},
         response,
     },
 };
 
 /// The documented categories in the order in which a job fills them, then any
 /// other in document order.
-pub(super) fn artifacts(files: &RawValue) -> Vec<Artifact> {
+pub(super) fn artifacts(files: Value<'_>) -> Vec<Artifact> {
     const ORDER: [&str; 4] = ["input", "staging", "output", "errors"];
     let Some(files) = Object::of(files) else { return Vec::new() };
     let mut categories: Vec<_> = files.members().collect();
     categories.sort_by_key(|(name, _)| ORDER.iter().position(|known| known == name).unwrap_or(ORDER.len()));
 
-    let (mut counts, mut taken) = (HashMap::<String, usize>::new(), HashSet::new());
+    // With how many files of that name there were.
+    let mut taken = HashMap::<String, usize>::new();
     let mut artifacts = Vec::new();
     for (category, paths) in categories {
         for uri in json::elements(paths).into_iter().filter_map(json::text).filter(|uri| !uri.is_empty()) {
             let file_name = file_name(&uri).to_owned();
-            let name = format!("{category}/{file_name}");
-            let count = counts.entry(name.clone()).or_default();
+            let name = [category, "/", &file_name].concat();
+            let mut count = taken.get(&name).copied().unwrap_or_default();
             let id = loop {
-                *count += 1;
-                let id = if *count == 1 { name.clone() } else { format!("{name}#{count}") };
-                if taken.insert(id.clone()) {
+                count += 1;
+                let id = if count == 1 { name.clone() } else { format!("{name}#{count}") };
+                if !taken.contains_key(&id) {
                     break id;
                 }
             };
+            if count > 1 {
+                taken.insert(name, count);
+            }
+            taken.insert(id.clone(), 1);
             artifacts.push(Artifact { id, category: category.to_owned(), file_name, vendor_uri: uri });
         }
     }

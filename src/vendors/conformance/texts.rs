@@ -12,11 +12,11 @@ struct Places {
 impl Places {
     fn of(text: &str) -> Self {
         let mut places = Self::default();
-        places.visit(text, serde_json::from_str(text).unwrap());
+        places.visit(text, super::json::Value::new(text));
         places
     }
 
-    fn visit(&mut self, text: &str, value: &RawValue) {
+    fn visit(&mut self, text: &str, value: super::json::Value<'_>) {
         let start = value.get().as_ptr() as usize - text.as_ptr() as usize;
         let end = start + value.get().len();
         self.values.push((start, end));

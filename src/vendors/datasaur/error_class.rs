@@ -7,11 +7,10 @@
 //! what failed behind the server.
 
 use http::StatusCode;
-use serde_json::value::RawValue;
 
 use crate::vendors::{
     classification::Class,
-    json::{self, Object},
+    json::{self, Object, Value},
 };
 
 /// What an error is about.
@@ -130,7 +129,7 @@ impl ErrorClass {
 
     /// A word in any case, or a number that is an HTTP status. graphql-java's classification
     /// may be an object that has it as its `type`.
-    fn of_code(code: &RawValue) -> Self {
+    fn of_code(code: Value<'_>) -> Self {
         let code = match Object::of(code) {
             Some(object) => object.text("type").unwrap_or_default(),
             None => json::plain(code),
@@ -172,7 +171,7 @@ impl ErrorClass {
         Self::Other
     }
 
-    fn of_status(status: &RawValue) -> Self {
+    fn of_status(status: Value<'_>) -> Self {
         json::plain(status).trim().parse().map_or(Self::Other, Self::of_number)
     }
 
@@ -195,8 +194,7 @@ mod tests {
     use super::*;
 
     fn class(error: &str) -> ErrorClass {
-        let error: &RawValue = serde_json::from_str(error).unwrap();
-        let error = Object::of(error).unwrap();
+        let error = Object::of(Value::new(error)).unwrap();
         ErrorClass::of(&error.text("message").unwrap_or_default(), &error)
     }
 

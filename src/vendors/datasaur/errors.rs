@@ -4,13 +4,12 @@
 //! specification fixes only `message` and `path`; [`ErrorClass`] reads the rest.
 
 use http::StatusCode;
-use serde_json::value::RawValue;
 
 use super::error_class::ErrorClass;
 use crate::{
     job::{BackendFault, FaultKind, JobFault, JobRef},
     vendors::{
-        json::{self, Object},
+        json::{self, Object, Value},
         refusal, response,
     },
 };
@@ -27,7 +26,7 @@ struct GraphqlError {
 
 impl GraphqlErrors {
     /// Total: what is not a documented error is one without words.
-    pub(super) fn read(errors: Option<&RawValue>) -> Self {
+    pub(super) fn read(errors: Option<Value<'_>>) -> Self {
         let Some(errors) = errors else { return Self(Vec::new()) };
         let list = json::list(errors).unwrap_or_else(|| vec![errors]);
         Self(list.into_iter().map(GraphqlError::read).collect())
@@ -113,7 +112,7 @@ impl ErrorClass {
 }
 
 impl GraphqlError {
-    fn read(error: &RawValue) -> Self {
+    fn read(error: Value<'_>) -> Self {
         let error = Object::of(error);
         let part = |name| error.as_ref()?.get(name);
         let message = part("message").and_then(json::text).unwrap_or_default();

@@ -4,20 +4,19 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use serde_json::value::RawValue;
 
 use super::GraphqlErrors;
 use crate::{
     job::{BackendFault, JobFault, JobRef},
     vendors::{
         Elements,
-        json::{self, Object},
+        json::{self, Object, Value},
     },
 };
 
 /// The list that came back, by id.
 pub(super) struct JobList<'a> {
-    by_id: HashMap<String, Result<&'a RawValue, JobFault>>,
+    by_id: HashMap<String, Result<Value<'a>, JobFault>>,
     /// The id at each position; none where the element is null.
     ids: Vec<Option<String>>,
     /// Whether there is an element that is neither null nor has an id.
@@ -25,7 +24,7 @@ pub(super) struct JobList<'a> {
 }
 
 impl<'a> JobList<'a> {
-    pub(super) fn read(list: Vec<&'a RawValue>) -> Self {
+    pub(super) fn read(list: Vec<Value<'a>>) -> Self {
         let mut jobs = Self { by_id: HashMap::new(), ids: Vec::new(), unreadable: false };
         for element in list {
             let id = own_id(element);
@@ -64,7 +63,7 @@ impl<'a> JobList<'a> {
         let strange = self.by_id.keys().any(|id| !was_polled(id));
         Elements::try_for_each(jobs, |index, job| {
             match self.by_id.get(&*job.id) {
-                Some(Ok(element)) => return Ok(Ok(json::part(body, element))),
+                Some(Ok(element)) => return Ok(Ok(json::part(body, *element))),
                 Some(Err(fault)) => return Ok(Err(fault.clone())),
                 None => {}
             }
@@ -82,7 +81,7 @@ impl<'a> JobList<'a> {
 }
 
 /// The element's id. Of two, nothing says which is right.
-fn own_id(element: &RawValue) -> Option<String> {
+fn own_id(element: Value<'_>) -> Option<String> {
     let element = Object::of(element)?;
     let mut ids = element.members().filter(|(name, _)| *name == "id");
     match (ids.next(), ids.next()) {

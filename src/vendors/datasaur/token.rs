@@ -9,14 +9,13 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use schemars::JsonSchema;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use url::form_urlencoded;
 
 use crate::{
     job::{BackendFault, FaultKind},
     vendors::{
         BaseUrl, Expiry, Token, TokenExchange,
-        json::{self, Object},
+        json::{self, Object, Value},
         response,
     },
 };
@@ -93,13 +92,13 @@ impl TokenExchange for Client {
 }
 
 /// Seconds, as number or text. None that can be used is none at all.
-fn lifetime(expires_in: &RawValue) -> Option<Expiry> {
+fn lifetime(expires_in: Value<'_>) -> Option<Expiry> {
     let seconds = json::plain(expires_in).trim().parse().ok().filter(|seconds| *seconds > 0.0)?;
     Duration::try_from_secs_f64(seconds).ok().map(Expiry::After)
 }
 
 /// RFC 6749 section 5.2: the code says whether it is the client that is refused.
-fn refused(error: &RawValue, description: Option<String>, status: StatusCode) -> BackendFault {
+fn refused(error: Value<'_>, description: Option<String>, status: StatusCode) -> BackendFault {
     let code = json::text(error).unwrap_or_default();
     if matches!(code.as_str(), "invalid_client" | "invalid_grant" | "unauthorized_client" | "access_denied") {
         return response::judged(FaultKind::CredentialsRejected, status);

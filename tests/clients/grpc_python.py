@@ -99,6 +99,7 @@ def fails(title, code):
 
 def check_reflection(gateway):
     check("reflection lists the services", sorted(gateway.described.get_services()), [
+        "google.longrunning.Operations",
         "grpc.health.v1.Health",
         "grpc.reflection.v1.ServerReflection",
         "grpc.reflection.v1alpha.ServerReflection",

@@ -195,7 +195,8 @@ async fn handle(
             let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
             let certificate = certificate.and_then(|der| CertificateNames::of(der));
             let peer = Peer { address, certificate, is_encrypted: true };
-            speak(stream, until, peer, usage, shared).await
+            // It is large, and each step that it is passed to would have room for it.
+            speak(Box::new(stream), until, peer, usage, shared).await
         }
     }
 }
@@ -211,7 +212,7 @@ impl Socket for TcpStream {
     }
 }
 
-impl Socket for TlsStream<TcpStream> {
+impl Socket for Box<TlsStream<TcpStream>> {
     fn tcp(&self) -> &TcpStream {
         self.get_ref().0
     }
@@ -249,7 +250,8 @@ async fn speak<T: Socket>(
         }
         Protocol::Http1 => {
             close_if_silent(stream.get_ref().tcp());
-            if let Err(error) = http1::serve(stream, until, peer, usage, shared).await {
+            // Else each connection over HTTP/2 would have room for it, too.
+            if let Err(error) = Box::pin(http1::serve(stream, until, peer, usage, shared)).await {
                 debug!(%error, "connection failed");
             }
         }

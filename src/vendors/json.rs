@@ -5,13 +5,16 @@
 //! size survive. Readers here are lenient and total, and none of them recurses
 //! with its input, which a vendor could nest as deep as the size cap allows.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt};
 
 use bytes::Bytes;
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, MapAccess, Visitor},
+};
+use serde_json::value::RawValue;
 
 use crate::job::{JobError, Progress};
-
-mod scan;
 
 /// A value as it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,12 +28,18 @@ impl<'a> Value<'a> {
 
     /// `None` where the bytes are anything but one JSON value.
     pub(super) fn parse(bytes: &'a [u8]) -> Option<Self> {
-        scan::value(std::str::from_utf8(bytes).ok()?).map(Self)
+        serde_json::from_slice::<&RawValue>(bytes).ok().map(Self::from)
     }
 
     #[cfg(test)]
     pub(super) fn new(text: &'a str) -> Self {
         Self(text)
+    }
+}
+
+impl<'a> From<&'a RawValue> for Value<'a> {
+    fn from(value: &'a RawValue) -> Self {
+        Self(value.get())
     }
 }
 
@@ -40,22 +49,12 @@ pub(super) struct Object<'a>(Vec<(Cow<'a, str>, Value<'a>)>);
 impl<'a> Object<'a> {
     /// `None` where the bytes are anything but one JSON object.
     pub(super) fn parse(bytes: &'a [u8]) -> Option<Self> {
-        Self::read(std::str::from_utf8(bytes).ok()?)
+        serde_json::from_slice(bytes).ok()
     }
 
     /// `None` where the value is anything but an object.
     pub(super) fn of(value: Value<'a>) -> Option<Self> {
-        if is_object(value) { Self::read(value.get()) } else { None }
-    }
-
-    fn read(text: &'a str) -> Option<Self> {
-        let mut members = Vec::with_capacity(12);
-        let mut are_names_texts = true;
-        scan::members(text, |name, value| match unescaped(name) {
-            Some(name) => members.push((name, Value(value))),
-            None => are_names_texts = false,
-        })?;
-        are_names_texts.then_some(Self(members))
+        if is_object(value) { serde_json::from_str(value.get()).ok() } else { None }
     }
 
     /// `None` where a name stands twice, for readers to whom nothing says which
@@ -84,36 +83,54 @@ impl<'a> Object<'a> {
     }
 }
 
-/// What stands between the quotes, copied only where it is written with escapes. `None` for
-/// one with a lone surrogate, which no UTF-8 can hold.
-fn unescaped(quoted: &str) -> Option<Cow<'_, str>> {
-    let text = quoted.strip_prefix('"')?.strip_suffix('"')?;
-    // Nearly all, and too short for a search by words.
-    if !text.as_bytes().contains(&b'\\') {
-        return Some(Cow::Borrowed(text));
+impl<'de> Deserialize<'de> for Object<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members;
+
+        impl<'de> Visitor<'de> for Members {
+            type Value = Object<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object<'de>, A::Error> {
+                let mut members = Vec::with_capacity(12);
+                while let Some((Name(name), value)) = map.next_entry::<_, &RawValue>()? {
+                    members.push((name, value.into()));
+                }
+                Ok(Object(members))
+            }
+        }
+
+        deserializer.deserialize_map(Members)
     }
-    let (plain, mut rest) = text.split_once('\\')?;
-    let mut unescaped = String::with_capacity(text.len());
-    unescaped.push_str(plain);
-    loop {
-        let escaped = match rest.as_bytes().first()? {
-            b'b' => '\u{8}',
-            b'f' => '\u{c}',
-            b'n' => '\n',
-            b'r' => '\r',
-            b't' => '\t',
-            // These are rare.
-            b'u' => return serde_json::from_str(quoted).ok().map(Cow::Owned),
-            itself => char::from(*itself),
-        };
-        unescaped.push(escaped);
-        let after = rest.get(1..)?;
-        let Some((plain, next)) = after.split_once('\\') else {
-            unescaped.push_str(after);
-            return Some(unescaped.into());
-        };
-        unescaped.push_str(plain);
-        rest = next;
+}
+
+/// A member's name, copied only where it is written with escapes.
+struct Name<'a>(Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for Name<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+
+        impl<'de> Visitor<'de> for Text {
+            type Value = Name<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a name")
+            }
+
+            fn visit_borrowed_str<E: de::Error>(self, name: &'de str) -> Result<Name<'de>, E> {
+                Ok(Name(Cow::Borrowed(name)))
+            }
+
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<Name<'de>, E> {
+                Ok(Name(Cow::Owned(name.to_owned())))
+            }
+        }
+
+        deserializer.deserialize_str(Text)
     }
 }
 
@@ -130,7 +147,9 @@ pub(super) fn is_object(value: Value<'_>) -> bool {
 /// The text, unescaped. `None` for any other type, and for one with a lone
 /// surrogate, which no UTF-8 can hold.
 pub(super) fn text(value: Value<'_>) -> Option<String> {
-    unescaped(value.get()).map(Cow::into_owned)
+    let text = value.get().strip_prefix('"')?.strip_suffix('"')?;
+    // Most have no escapes.
+    if text.contains('\\') { serde_json::from_str(value.get()).ok() } else { Some(text.to_owned()) }
 }
 
 /// A text, or anything else as it is written.
@@ -160,9 +179,8 @@ pub(super) fn percent(value: Value<'_>) -> Option<Progress> {
 
 /// The values of an array in order.
 pub(super) fn list(value: Value<'_>) -> Option<Vec<Value<'_>>> {
-    let mut items = Vec::new();
-    scan::items(value.get(), |item| items.push(Value(item)))?;
-    Some(items)
+    let items: Vec<&RawValue> = serde_json::from_str(value.get()).ok()?;
+    Some(items.into_iter().map(Value::from).collect())
 }
 
 /// The values of an array in order, or of an object in document order: PHP

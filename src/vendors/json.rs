@@ -179,6 +179,10 @@ pub(super) fn percent(value: Value<'_>) -> Option<Progress> {
 
 /// The values of an array in order.
 pub(super) fn list(value: Value<'_>) -> Option<Vec<Value<'_>>> {
+    // An error of the parser costs more than all the rest of a small value.
+    if !value.get().starts_with('[') {
+        return None;
+    }
     let items: Vec<&RawValue> = serde_json::from_str(value.get()).ok()?;
     Some(items.into_iter().map(Value::from).collect())
 }

@@ -52,7 +52,7 @@ use crate::{
 
 /// One gRPC contract over every vendor's asynchronous-job API.
 #[derive(Debug, Parser)]
-#[command(name = "jobwatch", version = build::LONG_VERSION, after_help = EXIT_CODES, disable_help_subcommand = true)]
+#[command(name = "jobwatch", version = build::LONG_VERSION, after_help = EXIT_CODES)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,

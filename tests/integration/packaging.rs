@@ -25,7 +25,7 @@ fn commands() -> BTreeSet<String> {
     let lines = commands.lines().take_while(|line| !line.is_empty());
     lines
         .filter_map(|line| Some(line.strip_prefix("  ")?.split(' ').next()?.to_owned()))
-        .filter(|name| !name.is_empty())
+        .filter(|name| !name.is_empty() && name != "help")
         .collect()
 }
 

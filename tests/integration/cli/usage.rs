@@ -126,7 +126,12 @@ async fn every_help_text_has_exit_codes_and_fits() {
     let names = rest.lines().take_while(|line| !line.is_empty());
     let names: Vec<_> = names.filter_map(|line| line.split_whitespace().next()).collect();
     assert!(names.len() >= 12, "{help}");
+    // `help` shows the texts of the others.
+    let (help, names): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| *name == "help");
+    assert_eq!(help.len(), 1);
     for name in names.into_iter().chain(["man"]) {
+        let text = Ran::of(&jobwatch(&["help", name]).output().await.unwrap()).out;
+        assert!(text.contains("Exit codes:\n  0    "), "help {name}: {text}");
         let ran = Ran::of(&jobwatch(&[name, "--help"]).output().await.unwrap());
         assert!(ran.out.contains("Exit codes:\n  0    "), "{name}: {}", ran.out);
     }

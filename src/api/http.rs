@@ -39,6 +39,9 @@ const BATCH: (&str, &str) =
     ("/jobwatch.v1.JobStatusService/BatchGetStatuses", "jobwatch.v1.BatchGetStatusesResponse");
 const WATCH: &str = "/jobwatch.v1.JobStatusService/WatchJob";
 
+/// Objects in a body of JSON that are read: one for each job, and some more.
+const MOST_OBJECTS: usize = 20_000;
+
 /// Headers of a request that do not belong to the call that it becomes: what they say is true
 /// of this request only.
 const OWN_HEADERS: [HeaderName; 9] = [
@@ -92,6 +95,11 @@ where
         Route::Get(request) => (GET.0, request.encode_to_vec(), Some(GET.1)),
         Route::Batch => {
             let body = body.collect().await.map_err(Problem::from)?.to_bytes();
+            // Each costs far more than its bytes.
+            if body.iter().fold(0, |count, byte| count + usize::from(*byte == b'{')) > MOST_OBJECTS {
+                let reason = format!("has more than {MOST_OBJECTS} objects; name fewer jobs");
+                return Err(Status::from(InvalidField::new("body", &reason)).into());
+            }
             let message = json::encoded_from_json("jobwatch.v1.BatchGetStatusesRequest", &body);
             let message = message.map_err(|error| {
                 let reason = format!("is not a BatchGetStatusesRequest in JSON: {error}");

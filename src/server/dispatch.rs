@@ -8,6 +8,7 @@
 use std::{
     convert::Infallible,
     future::ready,
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -16,7 +17,7 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, Guard};
-use http::{HeaderValue, Request, Response, request::Parts};
+use http::{HeaderValue, Method, Request, Response, request::Parts};
 use tokio_util::sync::CancellationToken;
 use tonic::{
     Status, body::Body, codec::CompressionEncoding, codegen::BoxFuture, service::Routes,
@@ -154,6 +155,12 @@ impl Dispatch {
             return Box::pin(ready(Ok(response)));
         }
         let request = Request::from_parts(head, body);
+        // Before its body is read.
+        if request.method() == Method::POST
+            && let Some(Err(refused)) = identified_now(&self.live.access.load(), &request)
+        {
+            return Box::pin(ready(Ok(form.failure(&api::of_refused(&refused)))));
+        }
         let mut dispatch = self.clone();
         let mut grpc = move |request| dispatch.call_grpc(request);
         match form.kind {
@@ -213,14 +220,10 @@ fn call_identified(live: &Live, service: &mut impl Grpc, request: Request<Body>)
         let permission = Permission::new(&live.access, &access, Grant::unrestricted(None));
         return permitted(service, request, permission);
     }
-    let extensions = request.extensions();
-    let tcp = extensions.get::<TcpConnectInfo>();
-    let address = tcp.and_then(TcpConnectInfo::remote_addr).map(|address| address.ip());
-    let certificate = extensions.get::<CertificateNames>().map(|CertificateNames(names)| &**names);
-    let identified = access.identify_now(Evidence { headers: request.headers(), certificate, address });
-    if let Some(identified) = identified {
+    if let Some(identified) = identified_now(&access, &request) {
         return begin(live, &access, service, request, identified);
     }
+    let address = address(&request);
     let (live, mut service, access) = (live.clone(), service.clone(), Guard::into_inner(access));
     Revocable::without_permission(Box::pin(async move {
         let identified = match access::bearer_token(request.headers()) {
@@ -230,6 +233,17 @@ fn call_identified(live: &Live, service: &mut impl Grpc, request: Request<Body>)
         };
         begin(&live, &access, &mut service, request, identified).await
     }))
+}
+
+/// Who calls, if that is known without waiting.
+fn identified_now(access: &Access, request: &Request<Body>) -> Option<Result<Grant, Refused>> {
+    let certificate = request.extensions().get().map(|CertificateNames(names)| &**names);
+    access.identify_now(Evidence { headers: request.headers(), certificate, address: address(request) })
+}
+
+fn address(request: &Request<Body>) -> Option<IpAddr> {
+    let tcp = request.extensions().get::<TcpConnectInfo>();
+    tcp.and_then(TcpConnectInfo::remote_addr).map(|address| address.ip())
 }
 
 fn begin(

@@ -6,8 +6,8 @@
 //! ```
 //!
 //! The first head has ten seconds from the connection's start, each later one a minute. A
-//! client that takes nothing of a response for a minute loses its connection. One request is
-//! served after the other.
+//! client that takes nothing of a response for a minute loses its connection, and so does a
+//! response that sends nothing for ten. One request is served after the other.
 
 use std::{
     convert::Infallible,
@@ -26,7 +26,7 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    time::{Instant, MissedTickBehavior, interval_at},
+    time::{Instant, MissedTickBehavior, interval_at, timeout},
 };
 use tokio_io_timeout::TimeoutStream;
 use tonic::{Status, body::Body};
@@ -51,6 +51,10 @@ use outgoing::Outgoing;
 
 /// How long the head of a later request may take, the wait for it included.
 const HEAD: Duration = Duration::from_mins(1);
+
+/// How long a response may send nothing. While one is due, hyper does not notice that a client
+/// has left which had sent more than its request.
+pub(super) const SILENCE: Duration = Duration::from_secs(630);
 
 /// Number of headers of a request.
 const HEADERS: usize = 100;
@@ -167,8 +171,9 @@ async fn answer(
     };
     let (request, call) =
         incoming::begin((head, Source::Http1(body)), (form, refused), &peer, call, end.as_ref());
-    let response = call.response(service.call(request), |_| false).await;
+    let response = timeout(SILENCE, call.response(service.call(request), |_| false)).await;
     // The service does not fail, and hyper drops this future with its connection.
+    let response = response.unwrap_or_else(|_| Ok(call.form.failure(&api::of_deadline())));
     let response = response.unwrap_or_else(|_| call.form.failure(&Status::internal("the call has ended")));
     let (mut parts, body): (_, Body) = response.into_parts();
     call.form.complete(&mut parts.headers);

@@ -54,6 +54,12 @@ async fn get_json(program: &Program, path: &str) -> (u16, Value) {
     sent(over_http1().get(url(program, path))).await
 }
 
+/// A batch with this body.
+fn batch_of(program: &Program, body: &Value) -> RequestBuilder {
+    let request = over_http1().post(url(program, "/v1/jobs:batchGet"));
+    request.header("content-type", "application/json").body(body.to_string())
+}
+
 /// A detail of an error by its type's name.
 fn detail<'a>(error: &'a Value, name: &str) -> &'a Value {
     let kind = format!("type.googleapis.com/google.rpc.{name}");
@@ -324,6 +330,26 @@ async fn callers_are_identified_as_in_grpc() {
     assert_eq!((code, &detail(&error, "ErrorInfo")["reason"]), (403, &json!("BACKEND_NOT_ALLOWED")));
     let (code, document) = get_json(&program, "/openapi.json").await;
     assert_eq!((code, &document["openapi"]), (200, &json!("3.1.0")));
+    // Before anything of the body is read.
+    let (code, error) = sent(batch_of(&program, &json!(["no batch"]))).await;
+    assert_eq!((code, &detail(&error, "ErrorInfo")["reason"]), (401, &json!("CALLER_UNAUTHENTICATED")));
+}
+
+#[tokio::test]
+async fn what_would_cost_too_much_is_refused_with_the_limit() {
+    let simulator = simulator(Vendor::Immuta).await;
+    let program = program(&simulator).await;
+    let jobs = vec![json!({}); 20_001];
+    let (code, error) = sent(batch_of(&program, &json!({ "jobs": jobs }))).await;
+    assert_eq!((code, &error["message"]), (400, &json!("body has more than 20000 objects; name fewer jobs")));
+    for (path, name) in
+        [("1?wait=600.1s", "wait"), ("1/events?heartbeat_interval=3600s", "heartbeat_interval")]
+    {
+        let (code, error) = get_json(&program, &format!("/v1/backends/immuta/jobs/{path}")).await;
+        let message = format!("{name} is too long for HTTP; write at most 600s, and send another request");
+        assert_eq!((code, &error["message"]), (400, &json!(message)));
+    }
+    assert!(simulator.calls().is_empty());
 }
 
 #[tokio::test]

@@ -12,6 +12,10 @@ use crate::{
     proto::v1 as pb,
 };
 
+/// Longest time in which a response sends nothing, in seconds: proxies allow less, and the
+/// server hardly more.
+const MOST_SECONDS: i64 = 600;
+
 /// What a request stands for.
 #[derive(Debug, PartialEq)]
 pub(super) enum Route {
@@ -54,7 +58,7 @@ impl Route {
                     job: Some(job(backend, id, &mut given)?),
                     view: given.view()?,
                     max_age: given.duration("max_age")?,
-                    wait: given.duration("wait")?,
+                    wait: given.short_duration("wait")?,
                 }))
             }
             ["v1", "backends", backend, "jobs", id, "events"] => {
@@ -83,7 +87,7 @@ fn watch(head: &request::Parts, backend: &str, id: &str) -> Result<Route, Proble
         view: given.view()?,
         resume_token,
         poll_interval: given.duration("poll_interval")?,
-        heartbeat_interval: given.duration("heartbeat_interval")?,
+        heartbeat_interval: given.short_duration("heartbeat_interval")?,
         state_changes_only: given.flag("state_changes_only")?,
     }))
 }
@@ -185,6 +189,17 @@ impl Parameters {
         let duration = text.parse::<prost_types::Duration>();
         let reason = || format!("is {}; write seconds with an s, such as 30s or 1.5s", quoted(&text));
         duration.map(Some).map_err(|_| invalid(name, &reason()))
+    }
+
+    /// A time in which nothing is sent.
+    fn short_duration(&mut self, name: &str) -> Result<Option<prost_types::Duration>, Problem> {
+        let duration = self.duration(name)?;
+        if duration.as_ref().is_some_and(|duration| (duration.seconds, duration.nanos) > (MOST_SECONDS, 0)) {
+            let reason =
+                format!("is too long for HTTP; write at most {MOST_SECONDS}s, and send another request");
+            return Err(invalid(name, &reason));
+        }
+        Ok(duration)
     }
 
     fn flag(&mut self, name: &str) -> Result<bool, Problem> {

@@ -9,9 +9,10 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
-use tokio::time::{Sleep, sleep_until};
+use tokio::time::{Sleep, sleep, sleep_until};
 use tonic::{Status, body::Body};
 
+use super::SILENCE;
 use crate::server::{
     call::{AFTER_DEADLINE, Call, Piece, SEND_BUFFER},
     usage::Charge,
@@ -30,17 +31,19 @@ pub(super) struct Outgoing {
     room: Option<Wait>,
     /// When a call has to end that does not by itself.
     late: Option<Pin<Box<Sleep>>>,
+    /// When one has to end that sends nothing.
+    silent: Option<Pin<Box<Sleep>>>,
 }
 
 impl Outgoing {
     pub(super) fn new(body: Body, call: Call) -> Self {
         let late = call.deadline.map(|deadline| Box::pin(sleep_until(deadline + AFTER_DEADLINE)));
-        Self { body, call: Some(call), rest: None, room: None, late }
+        Self { body, call: Some(call), rest: None, room: None, late, silent: None }
     }
 
     /// A small body.
     pub(super) fn uncounted(body: Body) -> Self {
-        Self { body, call: None, rest: None, room: None, late: None }
+        Self { body, call: None, rest: None, room: None, late: None, silent: None }
     }
 
     /// The next piece of the present frame.
@@ -82,9 +85,13 @@ impl http_body::Body for Outgoing {
                 this.room = Some(Box::pin(async move { connection.wait_for_room().await }));
                 continue;
             }
-            let Some(frame) = ready!(Pin::new(&mut this.body).poll_frame(cx)) else {
-                return Poll::Ready(None);
+            let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) else {
+                let silent = this.silent.get_or_insert_with(|| Box::pin(sleep(SILENCE)));
+                ready!(silent.as_mut().poll(cx));
+                return Poll::Ready(Some(Err(Status::deadline_exceeded("nothing was sent for too long"))));
             };
+            this.silent = None;
+            let Some(frame) = frame else { return Poll::Ready(None) };
             let bytes = match frame?.into_data() {
                 Ok(bytes) if bytes.is_empty() => continue,
                 Ok(bytes) => bytes,
@@ -114,5 +121,36 @@ impl http_body::Body for Outgoing {
             hint.set_upper(upper.saturating_add(rest));
         }
         hint
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use futures_util::stream;
+    use http_body::Body as _;
+    use http_body_util::StreamBody;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn response_that_sends_nothing_ends_and_one_that_sends_goes_on() {
+        let frames = stream::unfold(0, |sent| async move {
+            match sent {
+                3 => std::future::pending().await,
+                _ => sleep(SILENCE.mul_f64(0.9)).await,
+            }
+            Some((Ok::<_, Status>(Frame::data(Bytes::from_static(b"x"))), sent + 1))
+        });
+        let mut response = Outgoing::uncounted(Body::new(StreamBody::new(Box::pin(frames))));
+        for _ in 0..3 {
+            let frame = poll_fn(|cx| Pin::new(&mut response).poll_frame(cx)).await;
+            assert!(matches!(frame, Some(Ok(_))));
+        }
+        let last = Instant::now();
+        let frame = poll_fn(|cx| Pin::new(&mut response).poll_frame(cx)).await;
+        assert!(matches!(frame, Some(Err(_))) && last.elapsed() >= SILENCE);
     }
 }

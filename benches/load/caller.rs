@@ -14,6 +14,8 @@ use reqwest::{Client, redirect};
 use serde::Deserialize;
 use tokio::{runtime::Runtime, task::JoinSet, time::Instant};
 
+use jobwatch::proto::v1::{JobState, JobStatus, Progress as Steps};
+
 use crate::{Outcome, gateway::KINETICA, machine::Cores, process::Worker, vendor};
 
 /// Starts the caller of `vendor`, with so many requests in flight about so many jobs.
@@ -36,7 +38,7 @@ struct Response {
 
 #[derive(Debug, Deserialize)]
 #[expect(dead_code, reason = "to decode them is the point")]
-struct Content {
+pub(crate) struct Content {
     job_log_id: i64,
     status: String,
     r#type: String,
@@ -49,7 +51,6 @@ struct Content {
 }
 
 #[derive(Debug, Deserialize)]
-#[expect(dead_code, reason = "to decode them is the point")]
 struct Progress {
     completed_steps: i64,
     total_steps: i64,
@@ -81,11 +82,11 @@ struct Wrapper {
 
 #[derive(Debug, Deserialize)]
 #[expect(dead_code, reason = "to decode them is the point")]
-struct Record {
+pub(crate) struct Record {
     endpoint: String,
     job_status: String,
     running: bool,
-    progress: i64,
+    progress: f64,
     successful: bool,
     response_encoding: String,
     job_response: String,
@@ -98,47 +99,50 @@ pub(crate) fn work(runtime: &Runtime, args: &[String]) -> Outcome {
     let [backend, vendor, in_flight, jobs] = args else {
         return Err("the caller takes four arguments".into());
     };
-    let client = Client::builder()
-        .user_agent("bench")
-        .redirect(redirect::Policy::none())
-        .no_proxy()
-        .timeout(Duration::from_secs(15))
-        .tcp_nodelay(true)
-        .build()?;
-    let caller = Caller {
-        client,
-        is_kinetica: backend == KINETICA,
-        vendor: vendor.clone(),
-        jobs: jobs.parse()?,
-        next: Arc::new(AtomicUsize::new(0)),
-    };
-    let in_flight = in_flight.parse()?;
+    let caller = Caller::new(backend, vendor)?;
+    let (in_flight, jobs) = (in_flight.parse()?, jobs.parse()?);
+    let next = Arc::new(AtomicUsize::new(0));
     for line in std::io::stdin().lines() {
         let time = Duration::from_millis(line?.parse()?);
-        println!("{}", runtime.block_on(caller.ask_for(time, in_flight))?);
+        println!("{}", runtime.block_on(caller.ask_for(time, in_flight, jobs, &next))?);
     }
     Ok(())
 }
 
-#[derive(Clone)]
-struct Caller {
+#[derive(Clone, Debug)]
+pub(crate) struct Caller {
     client: Client,
     is_kinetica: bool,
     vendor: String,
-    jobs: usize,
-    next: Arc<AtomicUsize>,
 }
 
 impl Caller {
-    async fn ask_for(&self, time: Duration, in_flight: usize) -> Outcome<u64> {
+    pub(crate) fn new(backend: &str, vendor: &str) -> Outcome<Self> {
+        let client = Client::builder()
+            .user_agent("bench")
+            .redirect(redirect::Policy::none())
+            .no_proxy()
+            .timeout(Duration::from_secs(15))
+            .tcp_nodelay(true)
+            .build()?;
+        Ok(Self { client, is_kinetica: backend == KINETICA, vendor: vendor.to_owned() })
+    }
+
+    async fn ask_for(
+        &self,
+        time: Duration,
+        in_flight: usize,
+        jobs: usize,
+        next: &Arc<AtomicUsize>,
+    ) -> Outcome<u64> {
         let end = Instant::now() + time;
         let mut clients = JoinSet::new();
         for _ in 0..in_flight {
-            let caller = self.clone();
+            let (caller, next) = (self.clone(), next.clone());
             clients.spawn(async move {
                 let mut responses = 0_u64;
                 while Instant::now() < end {
-                    caller.send().await?;
+                    caller.send(&vendor::claret_id(next.fetch_add(1, Relaxed) % jobs)).await?;
                     responses += 1;
                 }
                 Outcome::Ok(responses)
@@ -151,12 +155,12 @@ impl Caller {
         Ok(responses)
     }
 
-    async fn send(&self) -> Outcome {
-        let id = vendor::claret_id(self.next.fetch_add(1, Relaxed) % self.jobs);
-        if self.is_kinetica { self.send_to_kinetica(&id).await } else { self.send_to_claret(&id).await }
+    /// Asks the vendor for one job and decodes its response.
+    pub(crate) async fn send(&self, id: &str) -> Outcome<Decoded> {
+        if self.is_kinetica { self.send_to_kinetica(id).await } else { self.send_to_claret(id).await }
     }
 
-    async fn send_to_kinetica(&self, id: &str) -> Outcome {
+    async fn send_to_kinetica(&self, id: &str) -> Outcome<Decoded> {
         let request = self
             .client
             .post(format!("http://{}/get/job", self.vendor))
@@ -166,10 +170,14 @@ impl Caller {
         let body = request.send().await?.error_for_status()?.bytes().await?;
         let wrapper: Wrapper = serde_json::from_slice(&body)?;
         let record: Record = serde_json::from_str(&wrapper.data_str)?;
-        if wrapper.status == "OK" && record.running { Ok(()) } else { Err("a job has ended".into()) }
+        if wrapper.status == "OK" && record.running {
+            Ok(Decoded::Kinetica(record))
+        } else {
+            Err("a job has ended".into())
+        }
     }
 
-    async fn send_to_claret(&self, id: &str) -> Outcome {
+    async fn send_to_claret(&self, id: &str) -> Outcome<Decoded> {
         let url = format!("http://{}/{}/api/v1/imports/status/{id}", self.vendor, vendor::TENANT);
         let request = self
             .client
@@ -180,9 +188,46 @@ impl Caller {
         let body = request.send().await?.error_for_status()?.bytes().await?;
         let response: Response = serde_json::from_slice(&body)?;
         if response.content.job_log_id.to_string() == id {
-            Ok(())
+            Ok(Decoded::Claret(response.content))
         } else {
             Err("a response is another job's".into())
+        }
+    }
+}
+
+/// The response of a vendor.
+#[derive(Debug)]
+pub(crate) enum Decoded {
+    Claret(Content),
+    Kinetica(Record),
+}
+
+impl Decoded {
+    /// The same in the words of the contract.
+    pub(crate) fn into_status(self) -> JobStatus {
+        let state = JobState::Running.into();
+        match self {
+            Self::Claret(content) => JobStatus {
+                state,
+                vendor_state: content.status,
+                job_type: content.r#type,
+                description: content.description,
+                vendor_url: content.job_status_link,
+                progress: Some(Steps {
+                    completed_steps: Some(content.progress.completed_steps),
+                    total_steps: Some(content.progress.total_steps),
+                    current_step: content.progress.current_step.unwrap_or_default(),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            },
+            Self::Kinetica(record) => JobStatus {
+                state,
+                vendor_state: record.job_status,
+                job_type: record.endpoint,
+                progress: Some(Steps { percent: Some(record.progress), ..Default::default() }),
+                ..Default::default()
+            },
         }
     }
 }

@@ -2,8 +2,8 @@
 //! `cargo bench --bench load -- [--short] [--only ROW] [--json FILE]`.
 //!
 //! One program in several roles. It starts itself as the *floor* (a bare tonic server
-//! with the same messages, or a bare HTTP client) and as the *vendor*, and the gateway
-//! as it was built. Whatever is measured has one core for itself; load and vendor
+//! with the same messages, a bare HTTP client, or both together) and as the *vendor*, and
+//! the gateway as it was built. Whatever is measured has one core for itself; load and vendor
 //! share the other. Where a row has a floor, both are measured in short slices, one
 //! after the other, so that whatever else the machine does hits both.
 //!
@@ -46,6 +46,9 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let done = match args.split_first().map(|(role, args)| (role.as_str(), args)) {
         Some(("floor", args)) => runtime().and_then(|on| on.block_on(ends_with_input(floor::serve(args)))),
+        Some(("upstream", args)) => {
+            runtime().and_then(|on| on.block_on(ends_with_input(floor::serve_calling(args))))
+        }
         Some(("caller", args)) => runtime().and_then(|on| caller::work(&on, args)),
         Some(("vendor", _)) => one_thread(ends_with_input(vendor::serve())),
         _ => run(Options::parse()),

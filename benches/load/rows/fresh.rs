@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::{Bench, ratios};
 use crate::{
-    Outcome, caller,
+    Outcome, caller, floor,
     gateway::{IMMUTA, KINETICA, Poll, job},
     http2::framed,
     load::{Calls, Load, Meter, Series},
@@ -63,12 +63,21 @@ pub(super) async fn single(bench: &Bench, backend: &'static str) -> Outcome<Row>
     }
     caller.command("500").await?;
 
-    let (mut floor, mut gateway_series) = (Series::default(), Series::default());
+    let plain = floor::start_calling(backend, vendor.address(), bench.cores).await?;
+    let mut plain_load = Load::open(plain.address, 8, SINGLE / 8, &fresh(backend, 0..JOBS)).await?;
+    plain_load.run(bench.slice() / 2).await?;
+
+    let (mut bare, mut gateway_series) = (Series::default(), Series::default());
+    let mut plain_series = Series::default();
     let mut upstream = Vec::new();
     for _ in 0..bench.pick(10, 4) {
         let meter = Meter::start(&caller, Some(&vendor))?;
         let completed = caller.command(&bench.slice().as_millis().to_string()).await?.parse()?;
-        floor.add(completed, meter.stop(&caller, Some(&vendor))?);
+        bare.add(completed, meter.stop(&caller, Some(&vendor))?);
+
+        let meter = Meter::start(&plain, Some(&vendor))?;
+        let completed = plain_load.run(bench.slice()).await?;
+        plain_series.add(completed, meter.stop(&plain, Some(&vendor))?);
 
         let before = vendor.received().await?;
         let meter = Meter::start(&*gateway, Some(&vendor))?;
@@ -80,10 +89,12 @@ pub(super) async fn single(bench: &Bench, backend: &'static str) -> Outcome<Row>
     let mut row =
         Row::new(name, format!("GetJobStatus polled upstream, vendor without a batch call: {vendor}"));
     let goal = if backend == KINETICA { 1.8 } else { 1.6 };
-    let by_floor = ratios(&gateway_series.cpu, &floor.cpu);
+    let by_floor = ratios(&gateway_series.cpu, &bare.cpu);
     row.goal("CPU a call, by a bare reqwest call's", "", &by_floor, Goal::AtMost(goal));
+    row.note("by a tonic server that calls reqwest", "", &ratios(&gateway_series.cpu, &plain_series.cpu));
     row.note("requests upstream a call", "", &upstream);
-    floor.note(&mut row, "bare reqwest", "a call");
+    plain_series.note(&mut row, "tonic and reqwest", "a call");
+    bare.note(&mut row, "bare reqwest", "a call");
     gateway_series.note(&mut row, "gateway", "a call");
     Ok(row)
 }

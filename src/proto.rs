@@ -20,6 +20,12 @@ pub mod served {
     include!(concat!(env!("OUT_DIR"), "/served/jobwatch.v1.rs"));
 }
 
+/// Package `jobwatch.cluster.v1`: what replicas send each other.
+#[allow(missing_docs, clippy::all, clippy::pedantic)]
+pub mod cluster {
+    include!(concat!(env!("OUT_DIR"), "/cluster/jobwatch.cluster.v1.rs"));
+}
+
 /// Package `google.longrunning`.
 #[allow(missing_docs, clippy::all, clippy::pedantic)]
 pub mod longrunning {

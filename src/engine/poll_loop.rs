@@ -91,6 +91,12 @@ impl PollLoop {
             let readiness = planner::readiness(&mut backend.state(), Instant::now());
             match readiness {
                 Readiness::Ready => {}
+                Readiness::Following => {
+                    // Whatever woke this task is for the one that follows.
+                    backend.changed();
+                    backend.while_following().await;
+                    continue;
+                }
                 Readiness::Idle => {
                     backend.wait_for_change().await;
                     yield_now().await;

@@ -1,0 +1,217 @@
+//! One replica among others: its sessions, and which of them a message is for.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use prost::Message;
+use tokio::{sync::mpsc, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use super::{owner::Owner, wire::Wire};
+use crate::{
+    engine::Backend,
+    proto::cluster::{Envelope, Frame, Open, Refused, envelope::Kind, refused::Reason},
+};
+
+/// Messages that wait for one session. More than a peer's window.
+const INBOX: usize = 256;
+
+/// Most sessions of followers.
+const SESSIONS: usize = 4096;
+
+/// How long a message waits that the wire can't take.
+const WIRE_IS_FULL: Duration = Duration::from_millis(5);
+
+/// This replica.
+pub struct Member {
+    /// Names this run of the program.
+    incarnation: u64,
+    wire: Arc<dyn Wire>,
+    shared: Mutex<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    /// Backends that this replica polls for the others.
+    owned: HashMap<Arc<str>, Owned>,
+    /// Sessions of followers, by the follower and its number.
+    serving: HashMap<(u64, u64), mpsc::Sender<Heard>>,
+    /// This replica's own, by their number.
+    following: HashMap<u64, (u64, mpsc::Sender<Heard>)>,
+}
+
+struct Owned {
+    backend: Arc<Backend>,
+    digest: u64,
+    stop: CancellationToken,
+}
+
+/// What came for a session.
+#[derive(Debug)]
+pub(super) enum Heard {
+    Frame(Frame),
+    Refused(Reason),
+}
+
+impl Member {
+    /// A replica without sessions.
+    pub fn new(incarnation: u64, wire: Arc<dyn Wire>) -> Arc<Self> {
+        Arc::new(Self { incarnation, wire, shared: Mutex::default() })
+    }
+
+    /// Polls a backend for the other replicas from now on.
+    pub(super) fn own(&self, backend: &Arc<Backend>, digest: u64) {
+        let owned = Owned { backend: Arc::clone(backend), digest, stop: CancellationToken::new() };
+        let before = self.shared().owned.insert(Arc::clone(backend.name()), owned);
+        if let Some(before) = before {
+            before.stop.cancel();
+        }
+    }
+
+    /// Does so no longer: its followers look for another owner.
+    pub(super) fn disown(&self, backend: &Backend) {
+        let owned = self.shared().owned.remove(&**backend.name());
+        if let Some(owned) = owned {
+            owned.stop.cancel();
+        }
+    }
+
+    /// How many replicas follow this one, each counted for each backend.
+    pub fn followers(&self) -> usize {
+        self.shared().serving.len()
+    }
+
+    /// Takes in a message of another replica.
+    pub fn receive(self: &Arc<Self>, message: Bytes) {
+        // Of a later release, or of nobody that belongs here.
+        let Ok(Envelope { from, session, kind: Some(kind) }) = Envelope::decode(message) else { return };
+        let heard = match kind {
+            Kind::Open(open) => return self.open(from, session, &open),
+            Kind::Frame(frame) => Heard::Frame(frame),
+            Kind::Refused(refused) => Heard::Refused(refused.reason()),
+        };
+        let inbox = {
+            let shared = self.shared();
+            let own = shared.following.get(&session).filter(|(owner, _)| *owner == from);
+            own.map(|(_, inbox)| inbox.clone()).or_else(|| shared.serving.get(&(from, session)).cloned())
+        };
+        // A session whose inbox is full notices the gap.
+        let is_unknown = match (inbox, heard) {
+            (Some(inbox), heard) => {
+                let _ = inbox.try_send(heard);
+                false
+            }
+            (None, Heard::Frame(_)) => true,
+            (None, Heard::Refused(_)) => false,
+        };
+        if is_unknown {
+            self.refuse(from, session, Reason::UnknownSession);
+        }
+    }
+
+    fn open(self: &Arc<Self>, from: u64, session: u64, open: &Open) {
+        let opened = {
+            let mut shared = self.shared();
+            match shared.owned.get(&*open.backend) {
+                None => Err(Reason::NotOwner),
+                Some(owned) if owned.digest != open.digest => Err(Reason::DifferentBackend),
+                Some(_) if shared.serving.len() >= SESSIONS => Err(Reason::TooManySessions),
+                Some(owned) => {
+                    let (backend, stop) = (Arc::clone(&owned.backend), owned.stop.clone());
+                    let (inbox, heard) = mpsc::channel(INBOX);
+                    shared.serving.insert((from, session), inbox);
+                    Ok((backend, stop, heard))
+                }
+            }
+        };
+        match opened {
+            Err(reason) => self.refuse(from, session, reason),
+            Ok((backend, stop, heard)) => {
+                let member = Arc::clone(self);
+                tokio::spawn(async move {
+                    member.serve(from, session, backend, heard, stop).await;
+                    member.shared().serving.remove(&(from, session));
+                });
+            }
+        }
+    }
+
+    /// Serves one follower until its session is over.
+    async fn serve(
+        &self,
+        from: u64,
+        session: u64,
+        backend: Arc<Backend>,
+        mut inbox: mpsc::Receiver<Heard>,
+        stop: CancellationToken,
+    ) {
+        let mut owner = Owner::new(backend, session, Instant::now());
+        loop {
+            loop {
+                match owner.next_frame(Instant::now()) {
+                    Ok(Some(frame)) => self.send_frame(from, session, frame).await,
+                    Ok(None) => break,
+                    Err(_) => return self.refuse(from, session, Reason::UnknownSession),
+                }
+            }
+            let heard = tokio::select! {
+                () = stop.cancelled() => return self.refuse(from, session, Reason::NotOwner),
+                heard = inbox.recv() => heard,
+                () = owner.notified() => continue,
+                () = tokio::time::sleep_until(owner.wakes_at()) => continue,
+            };
+            let taken = match heard {
+                Some(Heard::Frame(frame)) => owner.receive(Instant::now(), frame),
+                Some(Heard::Refused(_)) | None => return,
+            };
+            if taken.is_err() {
+                return self.refuse(from, session, Reason::UnknownSession);
+            }
+        }
+    }
+
+    /// Begins a session with the replica that polls a backend.
+    pub(super) fn begin(&self, owner: u64, backend: &str, digest: u64) -> (u64, mpsc::Receiver<Heard>) {
+        let session = rand::random();
+        let (inbox, heard) = mpsc::channel(INBOX);
+        self.shared().following.insert(session, (owner, inbox));
+        self.send(owner, session, Kind::Open(Open { backend: backend.to_owned(), digest }));
+        (session, heard)
+    }
+
+    /// Ends one of this replica's sessions.
+    pub(super) fn end(&self, owner: u64, session: u64) {
+        self.shared().following.remove(&session);
+        self.refuse(owner, session, Reason::UnknownSession);
+    }
+
+    /// Sends a frame, as soon as the wire can take it.
+    pub(super) async fn send_frame(&self, to: u64, session: u64, frame: Frame) {
+        let envelope = Envelope { from: self.incarnation, session, kind: Some(Kind::Frame(frame)) };
+        let message = Bytes::from(envelope.encode_to_vec());
+        // At most as long as a session lasts without a sign of life.
+        for _ in 0..(super::link::SILENCE.as_millis() / WIRE_IS_FULL.as_millis()) {
+            if self.wire.send(to, message.clone()) {
+                return;
+            }
+            tokio::time::sleep(WIRE_IS_FULL).await;
+        }
+    }
+
+    fn refuse(&self, to: u64, session: u64, reason: Reason) {
+        self.send(to, session, Kind::Refused(Refused { reason: reason.into() }));
+    }
+
+    fn send(&self, to: u64, session: u64, kind: Kind) {
+        let envelope = Envelope { from: self.incarnation, session, kind: Some(kind) };
+        self.wire.send(to, envelope.encode_to_vec().into());
+    }
+
+    fn shared(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

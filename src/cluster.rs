@@ -6,10 +6,23 @@
 //!               └────> isolated                 no session with an owner
 //! ```
 
+/// Whether a test leaves out a rule, to see whether the checks notice.
+macro_rules! leaves_out {
+    ($mutant:ident) => {{
+        #[cfg(test)]
+        let is_left_out = crate::cluster::mutants::leaves_out(crate::cluster::mutants::Mutant::$mutant);
+        #[cfg(not(test))]
+        let is_left_out = false;
+        is_left_out
+    }};
+}
+
 mod fault;
 mod follower;
 mod link;
 mod member;
+#[cfg(test)]
+mod mutants;
 mod owner;
 mod seat;
 mod wire;

@@ -66,6 +66,8 @@ struct Slot {
     asked: Option<u64>,
     /// Others have asked since.
     asked_again: bool,
+    /// The last status that the owner sent, where it was not published.
+    unpublished: Option<Box<Snapshot>>,
 }
 
 impl Follower {
@@ -192,6 +194,7 @@ impl Follower {
             added: message,
             asked: asks.then_some(message),
             asked_again: false,
+            unpublished: None,
         };
         let Ok(place) = u32::try_from(self.slots.insert(slot)) else { return };
         if self.by_number.len() <= number {
@@ -247,7 +250,7 @@ impl Follower {
     fn publish(&mut self, processed: u64, item: Item) -> Result<(), Broken> {
         let Item { slot: place, answers, said } = item;
         let Some(slot) = self.slots.get(place as usize) else { return Ok(()) };
-        if slot.added > processed {
+        if slot.added > processed && !leaves_out!(AnySlot) {
             // It is about the job that had the slot before.
             return Ok(());
         }
@@ -266,7 +269,14 @@ impl Follower {
             }
         };
         let slot = &mut self.slots[place as usize];
-        let is_answer = slot.asked == Some(answers);
+        let said = match said {
+            Said::Observed { snapshot, observed, began, began_since, age } => {
+                let last = slot.unpublished.take();
+                Said::Observed { snapshot: snapshot.or(last), observed, began, began_since, age }
+            }
+            said => said,
+        };
+        let is_answer = slot.asked == Some(answers) || leaves_out!(AnyAnswer);
         let asked_again = slot.asked_again;
         if is_answer {
             (slot.asked, slot.asked_again) = (None, false);
@@ -281,6 +291,7 @@ impl Follower {
             }
             Followed::Open if is_answer && asked_again => self.ask(place),
             Followed::Open => {}
+            Followed::NotPublished(snapshot) => slot.unpublished = snapshot,
         }
         Ok(())
     }
@@ -320,7 +331,7 @@ impl Follower {
             snapshot,
             observed: Observed { observer: ObserverId(observer), sequence },
             began,
-            began_since: began_after >= slot.added,
+            began_since: began_after >= slot.added || leaves_out!(AnyBeginning),
             age: Duration::from_micros(age_us),
         })
     }

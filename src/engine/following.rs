@@ -127,13 +127,16 @@ pub enum ForReplica {
 }
 
 /// What became of a job that there were news of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Followed {
     /// Nobody subscribes to it any more, or its status is terminal; if not, it is registered
     /// anew.
     Over,
     /// It goes on.
     Open,
+    /// It goes on, and its status was not published: it may be older than what is known.
+    /// Later news may be that it is the same.
+    NotPublished(Option<Box<Snapshot>>),
 }
 
 impl Backend {
@@ -286,18 +289,20 @@ impl Backend {
         let mut guard = self.state();
         let state = &mut *guard;
         let Some(entry) = entry_of(state, key) else { return Followed::Over };
+        if news.answers {
+            entry.shared.record().is_asked = false;
+        }
         if !matches!(entry.stage, Stage::Scheduled) {
             let is_ended = matches!(entry.stage, Stage::Ended);
             return if is_ended { Followed::Over } else { Followed::Open };
         }
-        let News { said, answers, asked_again } = news;
-        let waits = {
-            let mut record = entry.shared.record();
-            record.is_asked &= !answers;
-            record.is_asked
-        } || entry.waiting.is_some();
+        let News { said, answers, .. } = news;
+        // Those that came since the job was taken are asked for with the next look at it.
+        let asks_again = news.asked_again || state.scheduler.is_ready(key.number);
+        let Some(entry) = entry_of(state, key) else { return Followed::Over };
+        let waits = entry.waiting.is_some() || entry.shared.record().is_asked;
         let answers = answers || !waits;
-        let waiting = entry.waiting.clone().filter(|_| asked_again || !answers);
+        let waiting = entry.waiting.clone().filter(|_| asks_again || !answers);
         let before = entry.history.phase();
         let mut last = None;
         match said {
@@ -310,7 +315,7 @@ impl Backend {
                         drop(guard);
                         self.changed();
                     }
-                    return Followed::Open;
+                    return Followed::NotPublished(snapshot);
                 }
                 let at = now.checked_sub(age).unwrap_or(now);
                 let time = Timestamp::now().checked_sub(age).unwrap_or(Timestamp::MIN);
@@ -347,7 +352,7 @@ impl Backend {
         }
         state.note_phase(key.number, before);
         let Some(last) = last else {
-            if state.jobs[key.number].waiting.is_none() {
+            if !asks_again {
                 state.scheduler.schedule(key.number, now + REPEAT);
             }
             return Followed::Open;

@@ -7,7 +7,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, watch};
+use rand::{RngExt, rngs::StdRng};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
@@ -19,6 +23,7 @@ use crate::{
             script::Script,
         },
     },
+    transport::Upstream,
 };
 
 /// How long a message takes.
@@ -27,10 +32,15 @@ const DELAY: Duration = Duration::from_micros(400);
 /// Carries messages between the replicas of a test.
 #[derive(Default)]
 pub(super) struct Net {
-    inboxes: Mutex<HashMap<u64, mpsc::UnboundedSender<Bytes>>>,
+    inboxes: Mutex<HashMap<u64, mpsc::UnboundedSender<Sent>>>,
     /// Pairs of sender and receiver between which nothing arrives.
     cut: Mutex<Vec<(u64, u64)>>,
+    /// Delays and losses; none without.
+    dice: Mutex<Option<StdRng>>,
 }
+
+/// Who sends a message, when it arrives, and the message.
+type Sent = (u64, Instant, Bytes);
 
 struct Port {
     from: u64,
@@ -39,10 +49,18 @@ struct Port {
 
 impl Wire for Port {
     fn send(&self, to: u64, message: Bytes) -> bool {
-        if !self.net.cut.lock().unwrap().contains(&(self.from, to))
+        let (delay, is_lost) = match &mut *self.net.dice.lock().unwrap() {
+            None => (DELAY, false),
+            Some(dice) => {
+                let most = if dice.random_bool(0.02) { 3000 } else { 5 };
+                (Duration::from_millis(dice.random_range(0..=most)), dice.random_bool(0.005))
+            }
+        };
+        if !is_lost
+            && !self.net.cut.lock().unwrap().contains(&(self.from, to))
             && let Some(inbox) = self.net.inboxes.lock().unwrap().get(&to)
         {
-            let _ = inbox.send(message);
+            let _ = inbox.send((self.from, Instant::now() + delay, message));
         }
         true
     }
@@ -56,44 +74,69 @@ impl Net {
     pub(super) fn heal(&self) {
         self.cut.lock().unwrap().clear();
     }
+
+    pub(super) fn with_dice(dice: StdRng) -> Self {
+        Self { dice: Mutex::new(Some(dice)), ..Self::default() }
+    }
+
+    /// Nothing is lost or late any more.
+    pub(super) fn calm(&self) {
+        self.heal();
+        *self.dice.lock().unwrap() = None;
+    }
+
+    /// A replica is gone.
+    pub(super) fn forget(&self, number: u64) {
+        self.inboxes.lock().unwrap().remove(&number);
+    }
 }
 
 /// One replica.
 pub(super) struct Replica {
     pub(super) number: u64,
     pub(super) running: Running,
-    pub(super) member: Arc<Member>,
     pub(super) lease: watch::Sender<Ownership>,
     pub(super) role: watch::Receiver<Role>,
     _stop: DropGuard,
 }
 
 impl Replica {
-    pub(super) fn start(net: &Arc<Net>, number: u64, vendor: &Arc<Script>, max_batch: usize) -> Self {
-        let running =
-            start(vec![setup("vendor", max_batch, Arc::clone(vendor) as _)], limits(many_watches()));
+    pub(super) fn start(net: &Arc<Net>, number: u64, vendor: Arc<dyn Upstream>, max_batch: usize) -> Self {
+        let running = start(vec![setup("vendor", max_batch, vendor)], limits(many_watches()));
         let member = Member::new(number, Arc::new(Port { from: number, net: Arc::clone(net) }));
         let (inbox, mut inbound) = mpsc::unbounded_channel();
         net.inboxes.lock().unwrap().insert(number, inbox);
         let receiver = Arc::clone(&member);
         let stop = CancellationToken::new();
         let stopped = stop.clone();
+        let mut senders = HashMap::new();
         tokio::spawn(async move {
             loop {
                 let message = tokio::select! {
                     message = inbound.recv() => message,
                     () = stopped.cancelled() => None,
                 };
-                let Some(message) = message else { return };
-                tokio::time::sleep(DELAY).await;
-                receiver.receive(message);
+                let Some((from, at, message)) = message else { return };
+                // In the order in which each replica sends.
+                let sender = senders.entry(from).or_insert_with(|| {
+                    let (sender, mut messages) = mpsc::unbounded_channel::<(Instant, Bytes)>();
+                    let receiver = Arc::clone(&receiver);
+                    tokio::spawn(async move {
+                        while let Some((at, message)) = messages.recv().await {
+                            tokio::time::sleep_until(at).await;
+                            receiver.receive(message);
+                        }
+                    });
+                    sender
+                });
+                let _ = sender.send((at, message));
             }
         });
         let (lease, ownership) = watch::channel(Ownership::Unknown);
         let backend = running.engine.shared_backend("vendor").unwrap();
-        let (seat, role) = Seat::new(Arc::clone(&member), backend, 1, ownership);
+        let (seat, role) = Seat::new(member, backend, 1, ownership);
         tokio::spawn(seat.run(stop.clone()));
-        Self { number, running, member, lease, role, _stop: stop.drop_guard() }
+        Self { number, running, lease, role, _stop: stop.drop_guard() }
     }
 
     pub(super) fn engine(&self) -> &Arc<Engine> {
@@ -116,10 +159,6 @@ impl Replica {
         }
     }
 
-    pub(super) fn role(&self) -> Role {
-        *self.role.borrow()
-    }
-
     pub(super) async fn becomes(&mut self, role: Role) {
         self.role.wait_for(|now| *now == role).await.unwrap();
     }
@@ -128,7 +167,8 @@ impl Replica {
 /// Three replicas, the first of which owns the backend.
 pub(super) async fn three(vendor: &Arc<Script>, max_batch: usize) -> (Arc<Net>, [Replica; 3]) {
     let net = Arc::new(Net::default());
-    let mut replicas = [1, 2, 3].map(|number| Replica::start(&net, number, vendor, max_batch));
+    let mut replicas =
+        [1, 2, 3].map(|number| Replica::start(&net, number, Arc::clone(vendor) as _, max_batch));
     give_lease(&replicas, 1);
     replicas[0].becomes(Role::Owner).await;
     for replica in &mut replicas[1..] {

@@ -250,7 +250,7 @@ impl Follower {
     fn publish(&mut self, processed: u64, item: Item) -> Result<(), Broken> {
         let Item { slot: place, answers, said } = item;
         let Some(slot) = self.slots.get(place as usize) else { return Ok(()) };
-        if slot.added > processed && !leaves_out!(AnySlot) {
+        if slot.added > processed && !leaves_out!(SameJob) {
             // It is about the job that had the slot before.
             return Ok(());
         }
@@ -276,7 +276,7 @@ impl Follower {
             }
             said => said,
         };
-        let is_answer = slot.asked == Some(answers) || leaves_out!(AnyAnswer);
+        let is_answer = slot.asked == Some(answers) || leaves_out!(OwnAnswer);
         let asked_again = slot.asked_again;
         if is_answer {
             (slot.asked, slot.asked_again) = (None, false);
@@ -331,7 +331,7 @@ impl Follower {
             snapshot,
             observed: Observed { observer: ObserverId(observer), sequence },
             began,
-            began_since: began_after >= slot.added || leaves_out!(AnyBeginning),
+            began_since: began_after >= slot.added || leaves_out!(LaterObservation),
             age: Duration::from_micros(age_us),
         })
     }
@@ -340,7 +340,7 @@ impl Follower {
 /// A time before all that is remembered.
 fn long_ago(sent_at: &VecDeque<(u64, Instant)>) -> Instant {
     let first = sent_at.front().map_or_else(Instant::now, |(_, at)| *at);
-    first.checked_sub(Duration::from_secs(3600)).unwrap_or(first)
+    first.checked_sub(Duration::from_hours(1)).unwrap_or(first)
 }
 
 fn snapshot_of(status: Status) -> Option<SnapshotParts> {

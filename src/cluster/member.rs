@@ -99,7 +99,7 @@ impl Member {
             let own = shared.following.get(&session).filter(|(owner, _)| *owner == from);
             #[cfg(test)]
             let own = own.or_else(|| {
-                let is_any = super::mutants::leaves_out(super::mutants::Mutant::AnySession);
+                let is_any = super::mutants::leaves_out(super::mutants::Mutant::OwnSession);
                 shared.following.values().find(|(owner, _)| is_any && *owner == from)
             });
             own.map(|(_, inbox)| inbox.clone()).or_else(|| shared.serving.get(&(from, session)).cloned())

@@ -5,18 +5,19 @@ use std::cell::Cell;
 /// A rule that is left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mutant {
-    /// Messages of other sessions are taken in.
-    AnySession,
-    /// An observation of another replica counts whenever its poll began.
-    AnyBeginning,
-    /// Whatever is said about a job answers those that wait for it.
-    AnyAnswer,
-    /// What is said about a slot's earlier job counts for the present one.
-    AnySlot,
+    /// Only messages of a session count for it.
+    OwnSession,
+    /// An observation of another replica counts only if its poll began after the registration.
+    LaterObservation,
+    /// Only what was asked for ends the wait of those that asked.
+    OwnAnswer,
+    /// What is said about a slot's earlier job does not count for the present one.
+    SameJob,
 }
 
 impl Mutant {
-    pub(super) const ALL: [Self; 4] = [Self::AnySession, Self::AnyBeginning, Self::AnyAnswer, Self::AnySlot];
+    pub(super) const ALL: [Self; 4] =
+        [Self::OwnSession, Self::LaterObservation, Self::OwnAnswer, Self::SameJob];
 }
 
 thread_local! {

@@ -81,7 +81,7 @@ impl Owner {
         if self.link.has_room() {
             self.queue.notified().await;
         } else {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 
@@ -113,7 +113,7 @@ impl Owner {
         for Change { slot, what } in changes {
             match what.ok_or(Broken::Garbage)? {
                 What::Add(add) => self.add(number, slot, add, now)?,
-                What::Wanted(wanted) => self.want(number, slot, &wanted)?,
+                What::Wanted(wanted) => self.want(number, slot, wanted),
                 What::Drop(_) => {
                     if let Some(place) = self.slots.get_mut(slot as usize) {
                         *place = None;
@@ -142,7 +142,7 @@ impl Owner {
             tag: (!job_tag.is_empty()).then(|| job_tag.into()),
         };
         let purpose = Purpose::Replica {
-            interval: interval(&wanted),
+            interval: interval(wanted),
             asks: wanted.asks,
             due: now + Duration::from_millis(due_in_ms).min(Duration::from_hours(1)),
             unchanged_since: now.checked_sub(Duration::from_millis(unchanged_ms)).unwrap_or(now),
@@ -186,12 +186,12 @@ impl Owner {
         }
     }
 
-    fn want(&mut self, number: u64, slot: u32, wanted: &Wanted) -> Result<(), Broken> {
+    fn want(&mut self, number: u64, slot: u32, wanted: Wanted) {
         // What it asked for may have been said just now.
         let Some(known) = self.slots.get_mut(slot as usize).and_then(Option::as_deref_mut) else {
             let answers = if wanted.asks { number } else { 0 };
             self.ready.push(Item { slot, answers, said: Some(Said::Refused(true)) });
-            return Ok(());
+            return;
         };
         let parts = Parts { result: wanted.result, payload: wanted.payload };
         if parts == known.parts && interval(wanted).is_none() {
@@ -199,7 +199,7 @@ impl Owner {
                 known.asked = Some((number, known.subscription.look(JobRecord::polls_before_now)));
                 known.subscription.poll_now();
             }
-            return Ok(());
+            return;
         }
         let job = known.subscription.job().clone();
         let now = Instant::now();
@@ -217,7 +217,6 @@ impl Owner {
             // What was asked for before is still to be answered.
             new.asked = new.asked.or(old.asked);
         }
-        Ok(())
     }
 
     fn send_news(&mut self, now: Instant) {
@@ -313,7 +312,7 @@ impl Owner {
     }
 }
 
-fn interval(wanted: &Wanted) -> Option<Duration> {
+fn interval(wanted: Wanted) -> Option<Duration> {
     (wanted.interval_ms > 0).then(|| Duration::from_millis(wanted.interval_ms.into()))
 }
 

@@ -226,7 +226,7 @@ impl Backend {
                 state.schedule(number, due.max(now));
             }
             Purpose::Watch { interval: Some(wanted) } | Purpose::Replica { interval: Some(wanted), .. } => {
-                Self::hasten(state, number, wanted, now)
+                Self::hasten(state, number, wanted, now);
             }
             _ => {}
         }

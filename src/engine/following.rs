@@ -327,9 +327,9 @@ impl Backend {
                 if last.is_none() {
                     entry.drop_unwanted_parts(now);
                 }
-                let stats = &mut state.stats;
-                (stats.last_fault, stats.failures_in_a_row) = (None, 0);
-                stats.last_success = Some((now, time));
+                let figures = &mut state.stats;
+                (figures.last_fault, figures.failures_in_a_row) = (None, 0);
+                figures.last_success = Some((now, time));
                 state.breaker.succeeded();
             }
             Said::Missing { times } => {

@@ -26,13 +26,16 @@ use crate::{
     transport::Upstream,
 };
 
+/// Most messages on the way to a replica.
+const ON_THE_WAY: usize = 10_000;
+
 /// How long a message takes.
 const DELAY: Duration = Duration::from_micros(400);
 
 /// Carries messages between the replicas of a test.
 #[derive(Default)]
 pub(super) struct Net {
-    inboxes: Mutex<HashMap<u64, mpsc::UnboundedSender<Sent>>>,
+    inboxes: Mutex<HashMap<u64, mpsc::Sender<Sent>>>,
     /// Pairs of sender and receiver between which nothing arrives.
     cut: Mutex<Vec<(u64, u64)>>,
     /// Delays and losses; none without.
@@ -60,7 +63,7 @@ impl Wire for Port {
             && !self.net.cut.lock().unwrap().contains(&(self.from, to))
             && let Some(inbox) = self.net.inboxes.lock().unwrap().get(&to)
         {
-            let _ = inbox.send((self.from, Instant::now() + delay, message));
+            let _ = inbox.try_send((self.from, Instant::now() + delay, message));
         }
         true
     }
@@ -104,7 +107,7 @@ impl Replica {
     pub(super) fn start(net: &Arc<Net>, number: u64, vendor: Arc<dyn Upstream>, max_batch: usize) -> Self {
         let running = start(vec![setup("vendor", max_batch, vendor)], limits(many_watches()));
         let member = Member::new(number, Arc::new(Port { from: number, net: Arc::clone(net) }));
-        let (inbox, mut inbound) = mpsc::unbounded_channel();
+        let (inbox, mut inbound) = mpsc::channel(ON_THE_WAY);
         net.inboxes.lock().unwrap().insert(number, inbox);
         let receiver = Arc::clone(&member);
         let stop = CancellationToken::new();
@@ -119,7 +122,7 @@ impl Replica {
                 let Some((from, at, message)) = message else { return };
                 // In the order in which each replica sends.
                 let sender = senders.entry(from).or_insert_with(|| {
-                    let (sender, mut messages) = mpsc::unbounded_channel::<(Instant, Bytes)>();
+                    let (sender, mut messages) = mpsc::channel::<(Instant, Bytes)>(ON_THE_WAY);
                     let receiver = Arc::clone(&receiver);
                     tokio::spawn(async move {
                         while let Some((at, message)) = messages.recv().await {
@@ -129,7 +132,7 @@ impl Replica {
                     });
                     sender
                 });
-                let _ = sender.send((at, message));
+                let _ = sender.try_send((at, message));
             }
         });
         let (lease, ownership) = watch::channel(Ownership::Unknown);

@@ -205,14 +205,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     configure().compile_fds(files.clone())?;
 
-    let cluster = out.join("cluster");
-    fs::create_dir_all(&cluster)?;
-    let messages = compile(&["jobwatch/cluster/v1/session.proto"])?;
-    tonic_prost_build::configure().bytes(".jobwatch.cluster.v1").out_dir(cluster).compile_fds(messages)?;
-
     let longrunning = out.join("longrunning");
     fs::create_dir_all(&longrunning)?;
     configure().out_dir(longrunning).compile_fds(compile(&operations)?)?;
+
+    let cluster = out.join("cluster");
+    fs::create_dir_all(&cluster)?;
+    tonic_prost_build::configure()
+        .bytes(".jobwatch.cluster.v1")
+        .out_dir(cluster)
+        .compile_fds(compile(&["jobwatch/cluster/v1/cluster.proto", "jobwatch/cluster/v1/session.proto"])?)?;
 
     let served = out.join("served");
     fs::create_dir_all(&served)?;

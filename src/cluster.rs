@@ -1,10 +1,13 @@
-//! Replicas that share the work: one polls a backend, the others follow it.
+//! Several replicas that cost the vendors what one costs.
 //!
 //! ```text
 //!   lease ──> seat ──> polling                  this replica has the lease
 //!               ├────> follower <── link ──> owner     another one has it
 //!               └────> isolated                 no session with an owner
 //! ```
+//!
+//! One replica owns each backend: [`lease`] decides which, over a bucket of NATS. [`share`]
+//! says how much of a limit each replica may use.
 
 /// Whether a test leaves out a rule, to see whether the checks notice.
 macro_rules! leaves_out {
@@ -19,16 +22,18 @@ macro_rules! leaves_out {
 
 mod fault;
 mod follower;
+pub mod lease;
 mod link;
 mod member;
 #[cfg(test)]
 mod mutants;
 mod owner;
 mod seat;
+pub mod share;
 mod wire;
 
 pub use member::Member;
-pub use seat::{Ownership, Role, Seat};
+pub use seat::{Limits, Role, Seat};
 pub use wire::Wire;
 
 #[cfg(test)]

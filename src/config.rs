@@ -25,6 +25,7 @@ use crate::vendors::{BaseUrl, Scheme, SignIn, VendorConfig};
 
 mod access;
 mod admin;
+mod cluster;
 mod credentials;
 mod diff;
 mod drain;
@@ -47,6 +48,7 @@ mod web;
 
 pub use access::{Access, Algorithm, Jwt, Policy, Right, Token, TokenHash};
 pub use admin::{Admin, Log};
+pub use cluster::{Cluster, ClusterCredentials, ClusterTls};
 pub use diff::{BackendChange, Change, Diff};
 pub use effective::{Effective, Origin};
 pub use environment::{EnvFile, Environment};
@@ -72,6 +74,8 @@ pub struct Config {
     pub access: Access,
     /// Limits for callers and for memory.
     pub limits: Limits,
+    /// Replicas that share the work, if they do.
+    pub cluster: Option<Cluster>,
     /// The backends, sorted by name.
     pub backends: Vec<Backend>,
 }
@@ -327,6 +331,7 @@ impl Config {
     /// Settings that are valid but probably a mistake; one line each.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings: Vec<String> = self.server.drain_warning().into_iter().collect();
+        warnings.extend(self.cluster.iter().flat_map(|cluster| cluster.warnings(&self.backends)));
         for backend in &self.backends {
             let Some(secret) = backend.credentials.secret() else { continue };
             let texts = secret.warnings(secret.value()).into_iter();

@@ -131,7 +131,7 @@ async fn run_with(
     source: Option<ConfigSource>,
 ) -> Result<(), ServeError> {
     let (connections, room) = connection_room(&config);
-    let Config { server, admin, log, traces, access, limits, backends: _ } = &config;
+    let Config { server, admin, log, traces, access, limits, cluster: _, backends: _ } = &config;
     let tls = server.tls.as_ref().map(Tls::new).transpose()?;
     let live = Live::new(Access::new(access)?, log.access, web::Web::new(&server.web));
     let draining = CancellationToken::new();

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     job::{BackendFault, FaultKind},
-    proto::cluster::{Fault, fault::Kind},
+    proto::cluster::v1::{Fault, fault::Kind},
 };
 
 /// Most different reasons of other releases that are kept.

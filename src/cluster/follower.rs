@@ -17,7 +17,7 @@ use super::{
 use crate::{
     engine::{Backend, Followed, FollowedJob, JobKey, News as Told, Said},
     job::{FaultKind, JobState, Observed, ObserverId, Parts},
-    proto::cluster::{
+    proto::cluster::v1::{
         Add, Change, Frame, Interest, Item, News, Observed as ObservedMessage, Status, Wanted, change::What,
         item,
     },

@@ -11,7 +11,7 @@ use std::{collections::VecDeque, mem, time::Duration};
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::proto::cluster::Frame;
+use crate::proto::cluster::v1::Frame;
 
 /// Most bytes of one frame. NATS takes a megabyte by default.
 const FRAME_BYTES: usize = 512 * 1024;

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::{owner::Owner, wire::Wire};
 use crate::{
     engine::Backend,
-    proto::cluster::{Envelope, Frame, Open, Refused, envelope::Kind, refused::Reason},
+    proto::cluster::v1::{Envelope, Frame, Open, Refused, envelope::Kind, refused::Reason},
 };
 
 /// Messages that wait for one session. More than a peer's window.
@@ -65,6 +65,9 @@ impl Member {
 
     /// Polls a backend for the other replicas from now on.
     pub(super) fn own(&self, backend: &Arc<Backend>, digest: u64) {
+        if self.shared().owned.get(&**backend.name()).is_some_and(|owned| owned.digest == digest) {
+            return;
+        }
         let owned = Owned { backend: Arc::clone(backend), digest, stop: CancellationToken::new() };
         let before = self.shared().owned.insert(Arc::clone(backend.name()), owned);
         if let Some(before) = before {
@@ -97,11 +100,6 @@ impl Member {
         let inbox = {
             let shared = self.shared();
             let own = shared.following.get(&session).filter(|(owner, _)| *owner == from);
-            #[cfg(test)]
-            let own = own.or_else(|| {
-                let is_any = super::mutants::leaves_out(super::mutants::Mutant::OwnSession);
-                shared.following.values().find(|(owner, _)| is_any && *owner == from)
-            });
             own.map(|(_, inbox)| inbox.clone()).or_else(|| shared.serving.get(&(from, session)).cloned())
         };
         // A session whose inbox is full notices the gap.
@@ -218,5 +216,38 @@ impl Member {
 
     fn shared(&self) -> MutexGuard<'_, Shared> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes everything and delivers nothing.
+    struct Nowhere;
+
+    impl Wire for Nowhere {
+        fn send(&self, _: u64, _: Bytes) -> bool {
+            true
+        }
+    }
+
+    fn frame(from: u64, session: u64) -> Bytes {
+        let kind = Some(Kind::Frame(Frame { number: 1, acknowledged: 0, more: false, data: "x".into() }));
+        Envelope { from, session, kind }.encode_to_vec().into()
+    }
+
+    #[tokio::test]
+    async fn only_messages_of_the_owner_in_the_present_session_are_taken_in() {
+        let member = Member::new(1, Arc::new(Nowhere));
+        let (earlier, _) = member.begin(2, "vendor", 0);
+        member.end(2, earlier);
+        let (session, mut inbox) = member.begin(2, "vendor", 0);
+        member.receive(frame(2, earlier));
+        member.receive(frame(3, session));
+        member.receive("neither".into());
+        assert!(inbox.try_recv().is_err());
+        member.receive(frame(2, session));
+        assert!(matches!(inbox.try_recv(), Ok(Heard::Frame(frame)) if frame.number == 1));
     }
 }

@@ -5,8 +5,6 @@ use std::cell::Cell;
 /// A rule that is left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mutant {
-    /// Only messages of a session count for it.
-    OwnSession,
     /// An observation of another replica counts only if its poll began after the registration.
     LaterObservation,
     /// Only what was asked for ends the wait of those that asked.

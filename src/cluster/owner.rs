@@ -18,7 +18,7 @@ use crate::{
         Purpose, Subscription,
     },
     job::{Fingerprint, JobRef, Parts, View},
-    proto::cluster::{
+    proto::cluster::v1::{
         Add, Change, Frame, Interest as InterestMessage, Interrupted, Item, News, Observed, Status, Wanted,
         change::What, item::Said,
     },

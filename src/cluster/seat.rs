@@ -19,10 +19,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     follower::Follower,
+    lease::Ownership,
     link::SILENCE,
     member::{Heard, Member},
+    share::Share,
 };
-use crate::{engine::Backend, proto::cluster::refused::Reason};
+use crate::{
+    engine::{Backend, Pause},
+    job::FaultKind,
+    proto::cluster::v1::refused::Reason,
+};
 
 /// Pause between two attempts to begin a session.
 const RETRY: Duration = Duration::from_millis(500);
@@ -30,15 +36,15 @@ const RETRY: Duration = Duration::from_millis(500);
 /// Longest wait for the first sign of an owner.
 const OPENS: Duration = Duration::from_secs(1);
 
-/// Who polls a backend, as the lease says.
+/// What a replica may use of a backend's limits, and which backend that is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ownership {
-    /// Nothing is known.
-    Unknown,
-    /// This replica.
-    Own,
-    /// The replica of this number.
-    Other(u64),
+pub struct Limits {
+    /// Of `requests_per_second`.
+    pub rate: Share,
+    /// Of `max_concurrency`.
+    pub concurrency: Share,
+    /// Replicas whose backends differ in this do not share.
+    pub digest: u64,
 }
 
 /// What a replica does for a backend.
@@ -61,7 +67,7 @@ pub enum Role {
 pub struct Seat {
     member: Arc<Member>,
     backend: Arc<Backend>,
-    digest: u64,
+    limits: watch::Receiver<Limits>,
     ownership: watch::Receiver<Ownership>,
     role: watch::Sender<Role>,
     /// When it was last polled for, by this replica or another.
@@ -73,160 +79,186 @@ impl Seat {
     pub fn new(
         member: Arc<Member>,
         backend: Arc<Backend>,
-        digest: u64,
+        limits: watch::Receiver<Limits>,
         ownership: watch::Receiver<Ownership>,
     ) -> (Self, watch::Receiver<Role>) {
         backend.begin_following();
         let (role, roles) = watch::channel(Role::Starting);
-        let seat = Self { member, backend, digest, ownership, role, served_at: Instant::now() };
+        let seat = Self { member, backend, limits, ownership, role, served_at: Instant::now() };
+        seat.allow(None);
         (seat, roles)
     }
 
-    /// Runs until `stop`.
+    /// Runs until `stop`, or until nothing can change any more.
     pub async fn run(mut self, stop: CancellationToken) {
-        let stopped = stop.clone();
         tokio::select! {
             () = self.decide() => {}
-            () = stopped.cancelled() => {}
+            () = stop.cancelled() => {}
         }
         self.member.disown(&self.backend);
     }
 
     async fn decide(&mut self) {
         loop {
-            let ownership = *self.ownership.borrow_and_update();
+            let ownership = self.ownership.borrow_and_update().clone();
+            let digest = self.limits.borrow_and_update().digest;
+            if !matches!(ownership, Ownership::Owner { .. }) {
+                self.lose();
+            }
             match ownership {
-                Ownership::Own => {
-                    self.member.own(&self.backend, self.digest);
-                    self.become_role(Role::Owner);
-                    if self.ownership.changed().await.is_err() {
-                        return;
+                Ownership::Owner { until, full_rate_from, pause, .. } => {
+                    if self.role() != Role::Owner {
+                        if let Some(pause) = pause {
+                            let fault = FaultKind::Unavailable { why: pause.reason }.into();
+                            self.backend.follow_pause(Pause { until: pause.until, fault });
+                        }
+                        self.become_role(Role::Owner);
                     }
-                    self.member.disown(&self.backend);
-                    self.served_at = Instant::now();
-                }
-                Ownership::Other(owner) => {
-                    if *self.role.borrow() == Role::Owner {
-                        // Its jobs are in a session before they would be due again.
-                        self.become_role(Role::Starting);
-                    }
+                    self.member.own(&self.backend, digest);
+                    let is_early = Instant::now() < full_rate_from;
+                    self.allow((!is_early).then_some(until));
                     tokio::select! {
-                        () = follow(&self.member, &self.backend, self.digest, owner, &self.role, &mut self.served_at) => {}
                         changed = self.ownership.changed() => if changed.is_err() { return },
+                        changed = self.limits.changed() => if changed.is_err() { return },
+                        () = tokio::time::sleep_until(full_rate_from), if is_early => {}
                     }
-                    if matches!(*self.role.borrow(), Role::Follower { .. }) {
+                }
+                Ownership::HeldBy { incarnation, .. } => {
+                    let mut ownership = self.ownership.clone();
+                    let mut limits = self.limits.clone();
+                    tokio::select! {
+                        () = self.follow(incarnation, digest) => {}
+                        changed = other_owner(&mut ownership, incarnation) => if changed.is_err() { return },
+                        changed = limits.changed() => if changed.is_err() { return },
+                    }
+                    if matches!(self.role(), Role::Follower { .. }) {
                         self.served_at = Instant::now();
                     }
                 }
                 Ownership::Unknown => {
-                    if *self.role.borrow() == Role::Owner {
-                        self.become_role(Role::Isolated);
-                    }
                     let isolated_at = self.served_at + SILENCE;
+                    let is_isolated = self.role() == Role::Isolated;
                     tokio::select! {
                         changed = self.ownership.changed() => if changed.is_err() { return },
-                        () = tokio::time::sleep_until(isolated_at) => {
+                        changed = self.limits.changed() => if changed.is_err() { return },
+                        () = tokio::time::sleep_until(isolated_at), if !is_isolated => {
                             self.become_role(Role::Isolated);
-                            if self.ownership.changed().await.is_err() {
-                                return;
-                            }
                         }
                     }
                 }
             }
+        }
+    }
+
+    fn role(&self) -> Role {
+        *self.role.borrow()
+    }
+
+    /// This replica is not the owner, or no longer.
+    fn lose(&mut self) {
+        self.allow(None);
+        self.member.disown(&self.backend);
+        if self.role() == Role::Owner {
+            self.served_at = Instant::now();
+            // Its jobs are registered elsewhere before they are due again, if there is an owner.
+            self.become_role(Role::Starting);
         }
     }
 
     fn become_role(&self, role: Role) {
-        become_role(&self.backend, &self.role, role);
+        match role {
+            Role::Owner | Role::Isolated => self.backend.end_following(),
+            Role::Follower { .. } | Role::Starting => self.backend.begin_following(),
+        }
+        self.role.send_if_modified(|now| std::mem::replace(now, role) != role);
     }
-}
 
-fn become_role(backend: &Backend, roles: &watch::Sender<Role>, role: Role) {
-    match role {
-        Role::Owner | Role::Isolated => backend.end_following(),
-        Role::Follower { .. } | Role::Starting => backend.begin_following(),
+    /// Sets what may be used of the limits: the owner's part until this time.
+    fn allow(&self, owner_until: Option<Instant>) {
+        let Limits { rate, concurrency, .. } = *self.limits.borrow();
+        let parts = |share: Share| (share.own, share.owner);
+        self.backend.set_allowance(parts(rate), parts(concurrency), owner_until);
     }
-    roles.send_if_modified(|now| std::mem::replace(now, role) != role);
-}
 
-/// Follows an owner, in one session after the other.
-async fn follow(
-    member: &Member,
-    backend: &Arc<Backend>,
-    digest: u64,
-    owner: u64,
-    role: &watch::Sender<Role>,
-    served_at: &mut Instant,
-) {
-    loop {
+    /// Follows an owner, in one session after the other.
+    async fn follow(&mut self, owner: u64, digest: u64) {
+        loop {
+            let (reason, was_open) = self.session(owner, digest).await;
+            if was_open && reason == Some(Reason::UnknownSession) {
+                // A message was lost.
+                continue;
+            }
+            let retry_at = Instant::now() + RETRY;
+            let isolated_at = self.served_at + SILENCE;
+            if self.role() != Role::Isolated && isolated_at <= retry_at {
+                tokio::time::sleep_until(isolated_at).await;
+                self.become_role(Role::Isolated);
+            }
+            tokio::time::sleep_until(retry_at).await;
+        }
+    }
+
+    /// One session. Returns why the owner ended it, and whether it had begun.
+    async fn session(&mut self, owner: u64, digest: u64) -> (Option<Reason>, bool) {
         let began = Instant::now();
-        let (number, mut inbox) = member.begin(owner, backend.name(), digest);
-        let ending = Ending { member, owner, number };
-        let mut session = Follower::new(Arc::clone(backend), began);
-        let reason = loop {
+        let (number, mut inbox) = self.member.begin(owner, self.backend.name(), digest);
+        let _ending = Ending { member: Arc::clone(&self.member), owner, number };
+        let mut session = Follower::new(Arc::clone(&self.backend), began);
+        loop {
             let now = Instant::now();
-            if !session.is_open() && now >= began + OPENS {
-                break None;
+            let is_open = session.is_open();
+            if !is_open && now >= began + OPENS {
+                return (None, false);
             }
             match session.next_frame(now) {
                 Ok(Some(frame)) => {
-                    member.send_frame(owner, number, frame).await;
+                    self.member.send_frame(owner, number, frame).await;
                     continue;
                 }
                 Ok(None) => {}
-                Err(_) => break None,
+                Err(_) => return (None, is_open),
             }
-            let wakes_at = if session.is_open() { session.wakes_at() } else { began + OPENS };
-            let has_room = session.is_open() && session.has_room();
-            let isolated_at = *served_at + SILENCE;
+            let wakes_at = if is_open { session.wakes_at() } else { began + OPENS };
             tokio::select! {
                 heard = inbox.recv() => match heard {
                     Some(Heard::Frame(frame)) => {
-                        if !session.is_open() {
+                        if !is_open {
                             // Before anything is registered.
-                            become_role(backend, role, Role::Follower { owner });
+                            self.become_role(Role::Follower { owner });
                         }
                         if session.receive(Instant::now(), frame).is_err() {
-                            break None;
+                            return (Some(Reason::UnknownSession), true);
                         }
-                        *served_at = Instant::now();
+                        self.served_at = Instant::now();
                     }
-                    Some(Heard::Refused(reason)) => break Some(reason),
-                    None => break None,
+                    Some(Heard::Refused(reason)) => return (Some(reason), is_open),
+                    None => return (None, is_open),
                 },
-                () = backend.due(), if has_room => {}
+                () = self.backend.due(), if is_open && session.has_room() => {}
                 () = tokio::time::sleep_until(wakes_at) => {}
-                () = tokio::time::sleep_until(isolated_at), if !session.is_open() => {
-                    if *role.borrow() != Role::Isolated {
-                        become_role(backend, role, Role::Isolated);
-                    }
-                    *served_at = Instant::now();
-                }
             }
-        };
-        drop(ending);
-        if reason == Some(Reason::UnknownSession) && session.is_open() {
-            // It had begun: a message was lost.
-            continue;
         }
-        let retry_at = Instant::now() + RETRY;
-        if *role.borrow() != Role::Isolated && *served_at + SILENCE <= retry_at {
-            tokio::time::sleep_until(*served_at + SILENCE).await;
-            become_role(backend, role, Role::Isolated);
-        }
-        tokio::time::sleep_until(retry_at).await;
     }
 }
 
+/// Waits until the replica of this number is not the owner any more.
+async fn other_owner(
+    ownership: &mut watch::Receiver<Ownership>,
+    owner: u64,
+) -> Result<(), watch::error::RecvError> {
+    let is_same =
+        |now: &Ownership| matches!(now, Ownership::HeldBy { incarnation, .. } if *incarnation == owner);
+    ownership.wait_for(|now| !is_same(now)).await.map(drop)
+}
+
 /// Ends a session when it is dropped.
-struct Ending<'a> {
-    member: &'a Member,
+struct Ending {
+    member: Arc<Member>,
     owner: u64,
     number: u64,
 }
 
-impl Drop for Ending<'_> {
+impl Drop for Ending {
     fn drop(&mut self) {
         self.member.end(self.owner, self.number);
     }

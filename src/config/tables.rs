@@ -12,6 +12,7 @@ use toml::{Table, Value};
 
 use super::{
     Access, Admin, Limits, Log, Poll, Protocol, Server,
+    cluster::{self, ClusterKeys},
     problems::{BEARER, example},
     schema::{self, properties, required_of, strip_null},
     values::{self, Milliseconds, SECOND},
@@ -44,6 +45,9 @@ pub(super) struct Keys {
     /// The most that callers may use, and the most that the gateway holds for them.
     #[serde(deserialize_with = "values::table")]
     pub(super) limits: Limits,
+    /// Replicas that share the work over NATS. Without it each replica works by itself.
+    #[serde(deserialize_with = "cluster::table")]
+    pub(super) cluster: Option<ClusterKeys>,
     /// The backends by their names, which callers write in JobRef.backend. A backend is one
     /// deployment of a vendor.
     #[serde(deserialize_with = "values::table")]
@@ -104,7 +108,7 @@ impl Default for TracesKeys {
     }
 }
 
-fn ratio<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+pub(super) fn ratio<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
     let value = Value::deserialize(deserializer)?;
     let number = match &value {
         Value::Float(number) => Some(*number),

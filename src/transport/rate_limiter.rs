@@ -29,21 +29,33 @@ impl RateLimiter {
         Arc::new(Self { rate, turn, released: Notify::new() })
     }
 
-    /// The limit.
+    /// The limit, where it is not a share of that of several replicas.
     pub fn per_second(&self) -> NonZeroU32 {
         self.rate().per_second
     }
 
-    /// Sets the limit. What was sent in the last second counts.
+    /// Sets the limit. What was sent in the last second counts. Changes nothing once there is
+    /// an [allowance](Self::set_allowance), which is a share of that limit.
     pub fn set_per_second(&self, per_second: NonZeroU32) {
         self.rate().per_second = per_second;
+        self.released.notify_one();
+    }
+
+    /// Sets a limit that depends on the time: `owner` before `owner_until`, else `own`, which
+    /// may be 0. It is looked up each time that a request is sent, so that a process that was
+    /// stopped and continued is back at `own`. What was sent in the last second counts.
+    pub fn set_allowance(&self, own: u32, owner: u32, owner_until: Option<Instant>) {
+        self.rate().allowance = Some(Allowance { own, owner, owner_until });
         self.released.notify_one();
     }
 
     /// The share of the limit that was used in the second before `now`: 0.0 to 1.0.
     pub fn in_use(&self, now: Instant) -> f64 {
         let rate = self.rate();
-        let (used, limit) = (rate.sent_within_a_second(now), rate.per_second.get());
+        let (used, limit) = (rate.sent_within_a_second(now), rate.limit(now));
+        if limit == 0 {
+            return 1.0;
+        }
         f64::from(u32::try_from(used).unwrap_or(u32::MAX).min(limit)) / f64::from(limit)
     }
 
@@ -65,13 +77,31 @@ impl RateLimiter {
     async fn take_turn(&self) -> Instant {
         let _turn = self.turn.lock().await;
         loop {
-            let now = Instant::now();
-            let taken = self.rate().take(now);
+            let taken = {
+                let mut rate = self.rate();
+                let now = Instant::now();
+                rate.take(now).map(|()| now)
+            };
             match taken {
-                Ok(()) => return now,
-                Err(at) => _ = timeout_at(at, self.released.notified()).await,
+                Ok(at) => return at,
+                Err(Some(at)) => _ = timeout_at(at, self.released.notified()).await,
+                // Until there is another allowance.
+                Err(None) => self.released.notified().await,
             }
         }
+    }
+
+    /// Counts the request of a permit that was acquired at `acquired_at` as sent now, if the
+    /// limit allows that still. Otherwise the permit is released.
+    fn confirm(&self, acquired_at: Instant) -> bool {
+        let mut rate = self.rate();
+        rate.release(acquired_at);
+        let is_taken = rate.take(Instant::now()).is_ok();
+        drop(rate);
+        if !is_taken {
+            self.released.notify_one();
+        }
+        is_taken
     }
 
     fn rate(&self) -> MutexGuard<'_, Rate> {
@@ -89,9 +119,11 @@ pub struct Permit {
 }
 
 impl Permit {
-    /// Waits until one request may be sent, which has to follow at once.
+    /// Waits until one request may be sent, which has to follow at once. An acquired permit is
+    /// checked again: the limit may have fallen since, and the process may have been stopped.
     pub async fn consume(&mut self) {
-        if self.acquired_at.take().is_none() {
+        let is_confirmed = self.acquired_at.take().is_some_and(|at| self.limiter.confirm(at));
+        if !is_confirmed {
             // Boxed, since most permits are acquired.
             Box::pin(self.limiter.take_turn()).await;
         }
@@ -118,31 +150,50 @@ impl Drop for Permit {
     }
 }
 
+/// A limit that depends on the time.
+#[derive(Clone, Copy, Debug)]
+struct Allowance {
+    own: u32,
+    owner: u32,
+    owner_until: Option<Instant>,
+}
+
 /// A sliding window over the last second. Remembers when each of the last requests was
 /// sent, so that the limit is exact: no burst, no drift.
 #[derive(Debug)]
 struct Rate {
     per_second: NonZeroU32,
+    allowance: Option<Allowance>,
     sent: VecDeque<Instant>,
 }
 
 impl Rate {
     /// At most `per_second` requests in any one second.
     fn new(per_second: NonZeroU32) -> Self {
-        Self { per_second, sent: VecDeque::new() }
+        Self { per_second, allowance: None, sent: VecDeque::new() }
+    }
+
+    /// Most requests in the second before `now`.
+    fn limit(&self, now: Instant) -> u32 {
+        match self.allowance {
+            None => self.per_second.get(),
+            Some(Allowance { owner, owner_until: Some(until), .. }) if now < until => owner,
+            Some(Allowance { own, .. }) => own,
+        }
     }
 
     /// Counts one request that is sent at `now`.
     ///
     /// # Errors
-    /// When to try again.
-    fn take(&mut self, now: Instant) -> Result<(), Instant> {
-        let most = usize::try_from(self.per_second.get()).unwrap_or(usize::MAX);
+    /// When to try again; `None` if only another allowance helps.
+    fn take(&mut self, now: Instant) -> Result<(), Option<Instant>> {
+        let most = usize::try_from(self.limit(now)).unwrap_or(usize::MAX);
         // There are more than that after the limit was lowered.
         if let Some(place) = self.sent.len().checked_sub(most) {
-            let at = self.sent[place] + Duration::from_secs(1);
+            let Some(oldest) = self.sent.get(place) else { return Err(None) };
+            let at = *oldest + Duration::from_secs(1);
             if at > now {
-                return Err(at);
+                return Err(Some(at));
             }
             self.sent.drain(..=place);
         }
@@ -259,6 +310,78 @@ mod tests {
         assert_eq!(shares(&limiter), "0");
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn owners_limit_ends_by_itself_at_its_time() {
+        let limiter = limiter(100);
+        let began = Instant::now();
+        limiter.set_allowance(1, 3, Some(began + 2 * SECOND));
+        let mut sent = Vec::new();
+        for _ in 0..9 {
+            limiter.acquire().await.consume().await;
+            sent.push(began.elapsed().as_secs());
+        }
+        assert_eq!(sent, [0, 0, 0, 1, 1, 1, 2, 3, 4], "three a second, then one");
+        limiter.set_per_second(NonZeroU32::new(50).unwrap());
+        assert!(limiter.acquire().now_or_never().is_none(), "an allowance is a share of it");
+        assert!((limiter.in_use(Instant::now()) - 1.0).abs() < f64::EPSILON);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn replica_without_a_share_waits_until_it_has_one() {
+        let limiter = limiter(100);
+        limiter.set_allowance(0, 2, None);
+        let mut waits = std::pin::pin!(limiter.acquire());
+        tokio::time::advance(100 * SECOND).await;
+        assert!(waits.as_mut().now_or_never().is_none());
+        assert!((limiter.in_use(Instant::now()) - 1.0).abs() < f64::EPSILON);
+        limiter.set_allowance(0, 2, Some(Instant::now() + SECOND));
+        waits.now_or_never().expect("a share wakes").consume().await;
+        limiter.acquire().await.consume().await;
+        assert!(limiter.acquire().now_or_never().is_none());
+        tokio::time::advance(SECOND).await;
+        assert!(limiter.acquire().now_or_never().is_none(), "the owner's time is over");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn permit_of_the_owner_that_is_consumed_too_late_is_checked_again() {
+        let limiter = limiter(100);
+        limiter.set_allowance(1, 3, Some(Instant::now() + SECOND));
+        let mut permits = [limiter.acquire().await, limiter.acquire().await, limiter.acquire().await];
+        tokio::time::advance(SECOND).await;
+        let mut sent = 0;
+        for permit in &mut permits {
+            sent += usize::from(permit.consume().now_or_never().is_some());
+        }
+        assert_eq!(sent, 1, "only its own share");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn permits_from_before_a_stop_of_the_process_count_when_they_are_consumed() {
+        let limiter = limiter(2);
+        let mut permits = [limiter.acquire().await, limiter.acquire().await];
+        tokio::time::advance(60 * SECOND).await;
+        limiter.acquire().await.consume().await;
+        let mut sent = 1;
+        for permit in &mut permits {
+            sent += usize::from(permit.consume().now_or_never().is_some());
+        }
+        assert_eq!(sent, 2, "two in one second, whenever they were acquired");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn permit_that_is_no_longer_allowed_waits_and_gives_its_place_to_others() {
+        let limiter = limiter(100);
+        limiter.set_allowance(0, 1, Some(Instant::now() + SECOND));
+        let mut permit = limiter.acquire().await;
+        limiter.set_allowance(0, 1, None);
+        let mut consumed = std::pin::pin!(permit.consume());
+        assert!(consumed.as_mut().now_or_never().is_none());
+        tokio::time::advance(10 * SECOND).await;
+        assert!(consumed.as_mut().now_or_never().is_none());
+        limiter.set_allowance(0, 1, Some(Instant::now() + SECOND));
+        assert!(consumed.now_or_never().is_some());
+    }
+
     proptest! {
         #[test]
         fn no_second_ever_holds_more_requests_than_allowed(
@@ -282,7 +405,7 @@ mod tests {
                 match rate.take(now) {
                     Ok(()) if is_sent => sent.push((now, limit as usize)),
                     Ok(()) => place = Some(now),
-                    Err(at) => prop_assert!(at > now),
+                    Err(at) => prop_assert!(at.is_some_and(|at| at > now)),
                 }
                 if let Some(at) = before {
                     rate.release(at);
@@ -291,6 +414,47 @@ mod tests {
             for (index, &(at, limit)) in sent.iter().enumerate() {
                 let before = sent[..=index].iter().filter(|&&(other, _)| other + SECOND > at).count();
                 prop_assert!(before <= limit, "{before} within a second, at a limit of {limit}");
+            }
+        }
+
+        #[test]
+        fn no_second_holds_more_than_the_allowance_of_its_end(
+            steps in proptest::collection::vec(
+                (0..400_u64, any::<bool>(), prop::option::weighted(0.2, (0..4_u32, 0..6_u32, prop::option::of(0..1500_u64)))),
+                1..200,
+            ),
+        ) {
+            let mut rate = Rate::new(NonZeroU32::MIN);
+            let mut now = Instant::now();
+            let (mut own, mut owner, mut until) = (1, 1, None);
+            rate.allowance = Some(Allowance { own, owner, owner_until: until });
+            let mut sent: Vec<(Instant, usize)> = Vec::new();
+            let mut acquired: Vec<Instant> = Vec::new();
+            for (step, is_consumed_at_once, change) in steps {
+                now += Duration::from_millis(step);
+                if let Some((new_own, more, for_ms)) = change {
+                    (own, owner) = (new_own, new_own + more);
+                    until = for_ms.map(|ms| now + Duration::from_millis(ms));
+                    rate.allowance = Some(Allowance { own, owner, owner_until: until });
+                }
+                let limit = if until.is_some_and(|until| now < until) { owner } else { own } as usize;
+                match rate.take(now) {
+                    Ok(()) if is_consumed_at_once => sent.push((now, limit)),
+                    Ok(()) => acquired.push(now),
+                    Err(None) => prop_assert_eq!(limit, 0),
+                    Err(Some(at)) => prop_assert!(at > now),
+                }
+                // A permit of an earlier step, as `confirm` counts it.
+                if acquired.len() > 2 {
+                    rate.release(acquired.remove(0));
+                    if rate.take(now).is_ok() {
+                        sent.push((now, limit));
+                    }
+                }
+            }
+            for (index, &(at, limit)) in sent.iter().enumerate() {
+                let before = sent[..=index].iter().filter(|&&(other, _)| other + SECOND > at).count();
+                prop_assert!(before <= limit, "{before} within a second, at an allowance of {limit}");
             }
         }
     }

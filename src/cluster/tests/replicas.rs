@@ -15,7 +15,7 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
-    cluster::{Member, Ownership, Role, Seat, Wire},
+    cluster::{Limits, Member, Role, Seat, Wire, lease::Ownership, share::Share},
     engine::{
         Caller, Engine, GetOptions, JobStatuses, Watch, WatchOptions,
         tests::{
@@ -28,6 +28,10 @@ use crate::{
 
 /// Most messages on the way to a replica.
 const ON_THE_WAY: usize = 10_000;
+
+/// Of a vendor that takes what comes.
+const LIMITS: Limits =
+    Limits { rate: Share { own: 100, owner: 800 }, concurrency: Share { own: 4, owner: 8 }, digest: 1 };
 
 /// How long a message takes.
 const DELAY: Duration = Duration::from_micros(400);
@@ -98,6 +102,7 @@ impl Net {
 pub(super) struct Replica {
     pub(super) number: u64,
     pub(super) running: Running,
+    _limits: watch::Sender<Limits>,
     pub(super) lease: watch::Sender<Ownership>,
     pub(super) role: watch::Receiver<Role>,
     _stop: DropGuard,
@@ -137,9 +142,10 @@ impl Replica {
         });
         let (lease, ownership) = watch::channel(Ownership::Unknown);
         let backend = running.engine.shared_backend("vendor").unwrap();
-        let (seat, role) = Seat::new(member, backend, 1, ownership);
+        let (limits, shares) = watch::channel(LIMITS);
+        let (seat, role) = Seat::new(member, backend, shares, ownership);
         tokio::spawn(seat.run(stop.clone()));
-        Self { number, running, lease, role, _stop: stop.drop_guard() }
+        Self { number, running, _limits: limits, lease, role, _stop: stop.drop_guard() }
     }
 
     pub(super) fn engine(&self) -> &Arc<Engine> {
@@ -180,10 +186,18 @@ pub(super) async fn three(vendor: &Arc<Script>, max_batch: usize) -> (Arc<Net>, 
     (net, replicas)
 }
 
+/// That `owner` has the lease, as one replica believes.
+pub(super) fn belief(of: u64, owner: u64) -> Ownership {
+    if of != owner {
+        return Ownership::HeldBy { member: owner.to_string(), incarnation: owner, epoch: 1 };
+    }
+    let now = Instant::now();
+    Ownership::Owner { epoch: 1, until: now + Duration::from_hours(1), full_rate_from: now, pause: None }
+}
+
 /// The lease is this replica's from now on.
 pub(super) fn give_lease(replicas: &[Replica], owner: u64) {
     for replica in replicas {
-        let ownership = if replica.number == owner { Ownership::Own } else { Ownership::Other(owner) };
-        replica.lease.send_replace(ownership);
+        replica.lease.send_replace(belief(replica.number, owner));
     }
 }

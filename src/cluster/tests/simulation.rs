@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     cluster::{
-        Ownership,
+        lease::Ownership,
         mutants::{Mutant, with_mutant},
     },
     engine::{
@@ -161,8 +161,7 @@ async fn simulate(seed: u64) -> Vec<String> {
                 let replicas = replicas.borrow();
                 let replica = &replicas[dice.random_range(0..replicas.len())];
                 let other = replicas[dice.random_range(0..replicas.len())].number;
-                let belief = if other == replica.number { Ownership::Own } else { Ownership::Other(other) };
-                replica.lease.send_replace(belief);
+                replica.lease.send_replace(belief(replica.number, other));
             }
             8 => {
                 let place = dice.random_range(0..3);

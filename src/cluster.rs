@@ -6,8 +6,9 @@
 //!               └────> isolated                 no session with an owner
 //! ```
 //!
-//! One replica owns each backend: [`lease`] decides which, over a bucket of NATS. [`share`]
-//! says how much of a limit each replica may use.
+//! One replica owns each backend: [`lease`] decides which, and [`election`] keeps the lease in a
+//! bucket of [`nats`]. [`share`] says how much of a limit each replica may use. [`wire`] is what
+//! the rest sees of the connection.
 
 /// Whether a test leaves out a rule, to see whether the checks notice.
 macro_rules! leaves_out {
@@ -20,6 +21,7 @@ macro_rules! leaves_out {
     }};
 }
 
+pub mod election;
 mod fault;
 mod follower;
 pub mod lease;
@@ -27,12 +29,15 @@ mod link;
 mod member;
 #[cfg(test)]
 mod mutants;
+pub mod nats;
 mod owner;
+mod replica;
 mod seat;
 pub mod share;
-mod wire;
+pub mod wire;
 
 pub use member::Member;
+pub use replica::Replica;
 pub use seat::{Limits, Role, Seat};
 pub use wire::Wire;
 

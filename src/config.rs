@@ -15,6 +15,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
+use xxhash_rust::xxh3::xxh3_64;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -205,6 +206,16 @@ pub struct Backend {
     pub network: Network,
     /// The vendor's own keys as they were written, without secrets.
     pub own: toml::Table,
+}
+
+impl Backend {
+    /// A hash of where its jobs are polled: two backends of one name that differ in it may
+    /// know other jobs by the same ids.
+    pub fn place(&self) -> u64 {
+        let mut own = self.own.clone();
+        own.remove("credentials");
+        xxh3_64(format!("{} {} {own}", self.vendor.kind().key, self.base_url.as_str()).as_bytes())
+    }
 }
 
 /// The gateway's credentials at a vendor.

@@ -13,6 +13,7 @@ use crate::{
     access::{Access, AccessError},
     admin::{self, Admin, Phase, Readiness, Reloads},
     api::Service,
+    cluster::Replica,
     config::{Backend, Config, IDLE_CONNECTION_BYTES, Limits},
     engine::{BackendSetup, Engine, EngineLimits, MemoryLimits, PollInterval, PollPlan, WatchLimits},
     proto::{
@@ -60,6 +61,9 @@ pub use tls::TlsError;
 pub use traces::{TracesError, check_traces};
 use upkeep::Upkeep;
 use usage::{Room, Usage};
+
+/// How long the leases of backends may be released.
+const RELEASE: Duration = Duration::from_secs(2);
 
 /// How long the last spans may be exported after the drain.
 const FLUSH: Duration = Duration::from_secs(1);
@@ -141,6 +145,12 @@ async fn run_with(
     let rotation = start_backends(&config, &engine, &response_budget, tracer.as_ref())?;
     let (rotation_changes, changes) = mpsc::channel(rotation::CHANGES);
     let _rotation = AbortOnDropHandle::new(tokio::spawn(rotation.run(rotation::INTERVAL, changes)));
+    let replica = config.cluster.as_ref().map(Replica::start);
+    for backend in &config.backends {
+        if let (Some(replica), Some(shared)) = (&replica, engine.shared_backend(&backend.name)) {
+            replica.share(shared, backend);
+        }
+    }
     let refresh = reload::refresh(&live);
     let readiness = Readiness::default();
     let admin_limits = admin::Limits {
@@ -205,6 +215,7 @@ async fn run_with(
         rotation: rotation_changes,
         connections,
         reloads,
+        replica: replica.clone(),
         refresh,
         refused: None,
         config,
@@ -220,8 +231,14 @@ async fn run_with(
     }
     let drain =
         Drain { server: &server, readiness: &readiness, engine: &engine, usage: &usage, draining: &draining };
+    let release = async {
+        if let Some(replica) = &replica {
+            // Before the drain, so that another replica polls meanwhile.
+            replica.release(RELEASE).await;
+        }
+    };
     tokio::select! {
-        () = drain.run(serving) => {}
+        ((), ()) = async { tokio::join!(drain.run(serving), release) } => {}
         () = poll_tasks.failed() => return Err(ServeError::PollTask),
     }
     if let Some(exporter) = exporter {

@@ -14,8 +14,7 @@ pub(super) enum Mutant {
 }
 
 impl Mutant {
-    pub(super) const ALL: [Self; 4] =
-        [Self::OwnSession, Self::LaterObservation, Self::OwnAnswer, Self::SameJob];
+    pub(super) const ALL: [Self; 3] = [Self::LaterObservation, Self::OwnAnswer, Self::SameJob];
 }
 
 thread_local! {

@@ -99,7 +99,7 @@ struct ClusterCredentialKeys {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ClusterTls {
-    /// PEM file of authorities that are trusted besides the system's.
+    /// PEM file of authorities that are trusted in place of the system's.
     pub ca: Option<PathBuf>,
     /// PEM chain of this replica.
     pub cert: Option<PathBuf>,

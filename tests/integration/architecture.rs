@@ -116,7 +116,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("proto", &[]),
     ("snapshot", &["job", "proto"]),
     // Of the vendors only `FileFault` and `RefusedLocation`, see below.
-    ("cluster", &["proto"]),
+    ("cluster", &["config", "proto"]),
     ("engine", &["job", "telemetry", "vendors", "transport", "snapshot"]),
     ("admin", &["job", "telemetry", "transport", "engine", "proto"]),
     ("api", &["access", "job", "telemetry", "engine", "proto", "snapshot"]),

@@ -385,7 +385,12 @@ fn followed(state: &State, number: usize, is_due: bool, now: Instant) -> Followe
     if asks {
         entry.shared.record().is_asked = true;
     }
-    let due = state.scheduler.due_at(number).filter(|_| !is_due).unwrap_or(now);
+    // Not when it is asked for again here: when it would have been polled.
+    let observed = {
+        let record = entry.shared.record();
+        record.latest.as_ref().map(|latest| latest.at).filter(|_| record.outcome == PollOutcome::Observed)
+    };
+    let due = observed.filter(|_| !asks).map_or(now, |at| at + state.interval(entry, now));
     FollowedJob {
         key: JobKey { number, shared: Arc::clone(&entry.shared) },
         parts: entry.wanted_parts(),

@@ -210,3 +210,40 @@ async fn large_result_arrives_whole() {
     let mut watch = follower.watch("a");
     assert_eq!(event(&mut watch).await, "Running");
 }
+
+#[tokio::test(start_paused = true)]
+async fn watchers_hear_from_each_next_owner_within_an_interval_and_it_costs_no_extra_poll() {
+    let vendor = Script::new(LATENCY);
+    let ids: Vec<String> = (0..20).map(|number| format!("job {number}")).collect();
+    for id in &ids {
+        vendor.set(id, JobState::Running);
+    }
+    let (_net, mut replicas) = three(&vendor, 100).await;
+    let mut watches: Vec<_> =
+        replicas.iter().flat_map(|replica| ids.iter().map(|id| replica.watch(id))).collect();
+    for watch in &mut watches {
+        assert_eq!(event(watch).await, "Running");
+    }
+    // The interval is ten seconds by then.
+    pass(120 * SECOND).await;
+    vendor.forget_calls();
+    pass(60 * SECOND).await;
+    let before = vendor.calls().len();
+    vendor.forget_calls();
+    for owner in [2, 3, 1, 2, 3, 1] {
+        give_lease(&replicas, owner);
+        pass(10 * SECOND).await;
+    }
+    let calls = vendor.calls().len();
+    assert!(calls <= before + 6, "{calls} polls in a minute of six owners, {before} of one");
+    give_lease(&replicas, 2);
+    replicas[2].becomes(Role::Follower { owner: 2 }).await;
+    for id in &ids {
+        vendor.set(id, JobState::Succeeded);
+    }
+    let changed_at = Instant::now();
+    for watch in &mut watches {
+        assert_eq!(status(watch).await, "Succeeded");
+    }
+    assert!(changed_at.elapsed() <= 11 * SECOND, "{:?}", changed_at.elapsed());
+}

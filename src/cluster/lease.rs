@@ -32,6 +32,9 @@ pub use crate::proto::cluster::v1::{LeasePause, LeaseValue};
 /// What two monotonic clocks may differ by, as a part: a hundredth each.
 const CLOCKS: u32 = 50;
 
+/// A released lease is taken over within a second, however long it is.
+const LONGEST_SPREAD: Duration = Duration::from_millis(500);
+
 /// The window of the rate limiter: the owner before may have sent requests in it.
 const WINDOW: Duration = Duration::from_secs(1);
 
@@ -52,9 +55,10 @@ impl Timing {
         Self { lease, renew_deadline: lease * 2 / 3, retry: lease * 2 / 15 }
     }
 
-    /// The longest time that a replica waits because another comes before it.
-    fn spread(&self) -> Duration {
-        self.retry / 4
+    /// The longest time that a replica waits because another comes before it, and the wait
+    /// after a call without an answer.
+    fn short(&self) -> Duration {
+        (self.retry / 4).min(LONGEST_SPREAD)
     }
 }
 
@@ -199,7 +203,7 @@ impl Lease {
     /// these spread over them.
     pub fn new(backend: &str, me: Member, timing: Timing) -> Self {
         let rank = xxh3_64_with_seed(me.name.as_bytes(), xxh3_64_with_seed(backend.as_bytes(), 0));
-        let delay = part_of(timing.spread(), rank);
+        let delay = part_of(timing.short(), rank);
         let random = rank ^ me.incarnation;
         Self {
             me,
@@ -385,7 +389,7 @@ impl Lease {
 
     /// The value could not be read.
     pub fn unreadable(&mut self, now: Instant) {
-        self.due = Some(now + self.jittered(self.timing.retry / 4));
+        self.due = Some(now + self.jittered(self.timing.short()));
     }
 
     /// The value of the last action, sent at `sent_at`, was written at this revision, or not.
@@ -398,7 +402,7 @@ impl Lease {
                 return;
             }
             Err(WriteError::Failed) => {
-                self.due = Some(now + self.jittered(self.timing.retry / 4));
+                self.due = Some(now + self.jittered(self.timing.short()));
                 return;
             }
         };

@@ -191,6 +191,14 @@ impl Nats {
             Ok(Err(PublishErrorKind::WrongLastSequence | PublishErrorKind::WrongLastMessageId)) => {
                 Err(WriteError::Conflict)
             }
+            // Nobody took it: the bucket has no leader at present, or it was lost.
+            Ok(Err(PublishErrorKind::StreamNotFound)) => {
+                let context = bucket(&client, self.shared.call);
+                match timeout(self.shared.call, create_bucket(&context, &self.shared.names)).await {
+                    Ok(Ok(true)) => Err(WriteError::Conflict),
+                    _ => Err(WriteError::Failed),
+                }
+            }
             Ok(Err(_)) | Err(_) => Err(WriteError::Failed),
         }
     }
@@ -262,10 +270,10 @@ async fn write(
     Ok(ack.sequence)
 }
 
-/// Creates the bucket of leases, unless another replica has.
-async fn create_bucket(context: &jetstream::Context, names: &Names) -> Result<(), String> {
+/// Creates the bucket of leases, unless there is one. Returns whether there was none.
+async fn create_bucket(context: &jetstream::Context, names: &Names) -> Result<bool, String> {
     match context.get_stream(&names.stream).await {
-        Ok(_) => return Ok(()),
+        Ok(_) => return Ok(false),
         Err(error) => match error.kind() {
             GetStreamErrorKind::JetStream(inner) if inner.error_code() == ErrorCode::STREAM_NOT_FOUND => {}
             _ => return Err(error.to_string()),
@@ -288,18 +296,20 @@ async fn create_bucket(context: &jetstream::Context, names: &Names) -> Result<()
     for num_replicas in [BUCKET_REPLICAS, 1] {
         let Err(error) = context.create_stream(config(num_replicas)).await else {
             info!(bucket = names.bucket, replicas = num_replicas, "bucket of leases created");
-            return Ok(());
+            return Ok(true);
         };
         match error.kind() {
             CreateStreamErrorKind::JetStream(inner) => match inner.error_code() {
-                ErrorCode::STREAM_NAME_EXIST | ErrorCode::STREAM_NAME_EXIST_RESTORE_FAILED => return Ok(()),
+                ErrorCode::STREAM_NAME_EXIST | ErrorCode::STREAM_NAME_EXIST_RESTORE_FAILED => {
+                    return Ok(true);
+                }
                 _ if num_replicas > 1 => {}
                 _ => return Err(error.to_string()),
             },
             _ => return Err(error.to_string()),
         }
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Events of the client. Ends with the client.

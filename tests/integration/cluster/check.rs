@@ -1,0 +1,98 @@
+//! `jobwatch check --connect` of the section of replicas.
+
+use std::{io::Write as _, process::Stdio};
+
+use tempfile::NamedTempFile;
+use tokio::process::Command;
+
+use super::*;
+
+/// The line about the cluster.
+async fn check(servers: &Servers, more: &str) -> String {
+    let mut file = NamedTempFile::new().unwrap();
+    file.write_all(section(&servers.urls(), more).as_bytes()).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_jobwatch"));
+    command.args(["check", "--connect", "--config"]).arg(file.path());
+    command.env_clear().env("PASSWORD", "hush").stdin(Stdio::null()).kill_on_drop(true);
+    let output = timeout(PATIENCE, command.output()).await.unwrap().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(!text.contains("hush"), "{text}");
+    let line = text.lines().find(|line| line.contains("  cluster  ")).unwrap_or_else(|| panic!("{text}"));
+    line.split_once("  cluster  ").map(|(verdict, rest)| format!("{} {rest}", verdict.trim())).unwrap()
+}
+
+/// Waits until the servers serve.
+async fn started(servers: &Servers) {
+    for url in servers.urls() {
+        let address = url.strip_prefix("nats://").unwrap().to_owned();
+        let connect = async {
+            while tokio::net::TcpStream::connect(&address).await.is_err() {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, connect).await.unwrap();
+    }
+}
+
+const MEMBER: &str = "member = \"gateway-0\"\n";
+
+#[tokio::test]
+async fn servers_that_work_are_ok_as_often_as_they_are_tried() {
+    let servers = Servers::start(1, "");
+    started(&servers).await;
+    let url = &servers.urls()[0];
+    for _ in 0..2 {
+        let expected = format!("OK gateway-0 of 3 replicas of test over {url}, no credentials");
+        assert_eq!(check(&servers, MEMBER).await, expected);
+    }
+}
+
+#[tokio::test]
+async fn server_that_is_not_there_is_named() {
+    let mut servers = Servers::start(1, "");
+    servers.kill_one(0);
+    let line = check(&servers, MEMBER).await;
+    assert!(line.starts_with(&format!("FAILED no connection: {}: IO error", servers.urls()[0])), "{line}");
+}
+
+#[tokio::test]
+async fn missing_permission_is_named_with_the_subject() {
+    let all = ["jobwatch.test.v1.>", "$JS.API.>", "$KV.jobwatch_leases_test.>"];
+    let inbox = "subscribe: [\"_INBOX.>\", \"jobwatch.test.v1.>\"]";
+    let credentials =
+        format!("{MEMBER}credentials = {{ user = \"gateway\", password = {{ env = \"PASSWORD\" }} }}");
+    let users = |publish: &[&str]| {
+        format!(
+            "authorization {{ users: [{{ user: gateway, password: hush, permissions: {{ publish: {publish:?}, \
+             {inbox} }} }}] }}"
+        )
+    };
+    for (allowed, expected) in [
+        (&all[..], "OK gateway-0 of 3 replicas of test over "),
+        (&all[1..], "Permissions Violation for Publish to \"jobwatch.test.v1.to."),
+        (
+            &[all[0], all[2]],
+            "Permissions Violation for Publish to \"$JS.API.STREAM.INFO.KV_jobwatch_leases_test\"",
+        ),
+        (&all[..2], "Permissions Violation for Publish to \"$KV.jobwatch_leases_test._probe\""),
+    ] {
+        let servers = Servers::start(1, &users(allowed));
+        started(&servers).await;
+        let line = check(&servers, &credentials).await;
+        assert!(line.contains(expected), "{line}");
+        if allowed.len() < all.len() {
+            assert!(line.starts_with("FAILED") && line.contains("; allow the account "), "{line}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn rejected_credentials_and_servers_without_jetstream_are_named() {
+    let servers = Servers::start(1, "authorization { users: [{ user: gateway, password: other }] }");
+    started(&servers).await;
+    let credentials =
+        format!("{MEMBER}credentials = {{ user = \"gateway\", password = {{ env = \"PASSWORD\" }} }}");
+    let line = check(&servers, &credentials).await;
+    let expected = "the server rejects cluster.credentials (user and password): authorization violation";
+    assert!(line.starts_with("FAILED no connection: ") && line.contains(expected), "{line}");
+}

@@ -165,6 +165,15 @@ fn opentelemetry_stays_in_the_traces_of_the_telemetry() {
 }
 
 #[test]
+fn client_of_nats_stays_in_its_module() {
+    let sources = sources(&[""]);
+    let (nats, others): (Vec<_>, Vec<_>) =
+        sources.into_iter().partition(|(path, _)| path.to_string_lossy().contains("cluster/nats"));
+    assert!(!lines_that_name(&nats, &["async_nats"]).is_empty());
+    assert_eq!(lines_that_name(&others, &["async_nats"]), [""; 0]);
+}
+
+#[test]
 fn engine_uses_only_the_file_faults_of_the_vendors() {
     let engine: Vec<_> =
         sources_of("engine").into_iter().filter(|(path, _)| !path.components().any(is_tests)).collect();

@@ -27,6 +27,7 @@ use crate::vendors::{BaseUrl, Scheme, SignIn, VendorConfig};
 mod access;
 mod admin;
 mod cluster;
+mod cluster_keys;
 mod credentials;
 mod diff;
 mod drain;

@@ -179,7 +179,7 @@ fn log_change(backend: &str, known: &Ownership, ownership: &Ownership) {
         (Ownership::Owner { epoch: known, .. }, Ownership::Owner { epoch, .. }) if known == epoch => {}
         (_, Ownership::Owner { epoch, .. }) => info!(backend, epoch, "this replica owns the backend"),
         (Ownership::Owner { epoch, .. }, _) => {
-            info!(backend, epoch, "this replica no longer owns the backend")
+            info!(backend, epoch, "this replica no longer owns the backend");
         }
         (_, Ownership::HeldBy { member, epoch, .. }) => {
             info!(backend, owner = member, epoch, "another replica owns the backend");

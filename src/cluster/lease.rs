@@ -27,106 +27,16 @@ use std::time::Duration;
 use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+mod ownership;
+
 pub use crate::proto::cluster::v1::{LeasePause, LeaseValue};
+pub use ownership::{Action, Member, Ownership, Pause, Timing, WriteError};
 
 /// What two monotonic clocks may differ by, as a part: a hundredth each.
 const CLOCKS: u32 = 50;
 
 /// The window of the rate limiter: the owner before may have sent requests in it.
 const WINDOW: Duration = Duration::from_secs(1);
-
-/// The durations of an election.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timing {
-    /// How long a value is unchanged before another replica replaces it.
-    pub lease: Duration,
-    /// How long an owner is one after it sent a renewal.
-    pub renew_deadline: Duration,
-    /// From one renewal to the next, or from one look at the value to the next.
-    pub retry: Duration,
-}
-
-impl Timing {
-    /// client-go's proportions: 15 s, 10 s and 2 s.
-    pub fn of_lease(lease: Duration) -> Self {
-        Self { lease, renew_deadline: lease * 2 / 3, retry: lease * 2 / 15 }
-    }
-
-    /// The longest time that a replica waits because another comes before it.
-    fn spread(&self) -> Duration {
-        self.retry / 4
-    }
-}
-
-/// A replica.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Member {
-    /// Its configured name.
-    pub name: String,
-    /// The process: random, not zero.
-    pub incarnation: u64,
-}
-
-/// Whose a backend is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ownership {
-    /// Nobody's, as far as this replica knows.
-    Unknown,
-    /// This replica's.
-    Owner {
-        /// Counts the changes of owner.
-        epoch: u64,
-        /// When this ends, unless a renewal succeeds before.
-        until: Instant,
-        /// From when it may send as many requests as the owner may.
-        full_rate_from: Instant,
-        /// What its predecessor knew of the backend.
-        pause: Option<Pause>,
-    },
-    /// Another replica's.
-    HeldBy {
-        /// Its name.
-        member: String,
-        /// Its process.
-        incarnation: u64,
-        /// Counts the changes of owner.
-        epoch: u64,
-    },
-}
-
-/// A time in which the backend must not be polled.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pause {
-    /// Its end.
-    pub until: Instant,
-    /// The kind of the fault, such as "throttled".
-    pub reason: String,
-}
-
-/// What to do next.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Action {
-    /// Read the value, and call [`Lease::observed`] or [`Lease::unreadable`].
-    Read,
-    /// Write the value if there is none, and call [`Lease::written`].
-    Create(LeaseValue),
-    /// Write the value if the revision is still this one, and call [`Lease::written`].
-    Update(LeaseValue, u64),
-    /// Nothing before this time.
-    Nothing {
-        /// When to ask again.
-        until: Instant,
-    },
-}
-
-/// Why a value was not written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WriteError {
-    /// The revision is another one.
-    Conflict,
-    /// No answer: it may have been written, or may still be.
-    Failed,
-}
 
 /// The lease of one backend, as one replica sees it.
 #[derive(Debug)]
@@ -199,7 +109,7 @@ impl Lease {
     /// these spread over them.
     pub fn new(backend: &str, me: Member, timing: Timing) -> Self {
         let rank = xxh3_64_with_seed(me.name.as_bytes(), xxh3_64_with_seed(backend.as_bytes(), 0));
-        let delay = part_of(timing.spread(), rank);
+        let delay = part_of(timing.short(), rank);
         let random = rank ^ me.incarnation;
         Self {
             me,
@@ -292,7 +202,10 @@ impl Lease {
         if !is_renewal {
             self.predecessor = self.predecessor(now);
         }
-        let value = if is_renewal || self.takes(entry.as_ref()) {
+        let takes = is_renewal || entry.is_some();
+        #[cfg(test)]
+        let takes = takes || self.mutant == Some(Mutant::MissingIsFree);
+        let value = if takes {
             let epoch = if is_renewal { seen.max(1) } else { seen + 1 };
             let Member { name: member, incarnation } = self.me.clone();
             LeaseValue { member, incarnation, epoch, ..LeaseValue::default() }
@@ -300,15 +213,6 @@ impl Lease {
             LeaseValue { epoch: seen, ..LeaseValue::default() }
         };
         self.write(value, revision, now, pause)
-    }
-
-    /// Whether a bid makes this replica the owner.
-    fn takes(&self, entry: Option<&(u64, LeaseValue)>) -> bool {
-        #[cfg(test)]
-        if self.mutant == Some(Mutant::MissingIsFree) {
-            return true;
-        }
-        entry.is_some()
     }
 
     /// How long a key is seen unchanged before a bid.
@@ -385,7 +289,7 @@ impl Lease {
 
     /// The value could not be read.
     pub fn unreadable(&mut self, now: Instant) {
-        self.due = Some(now + self.jittered(self.timing.retry / 4));
+        self.due = Some(now + self.jittered(self.timing.short()));
     }
 
     /// The value of the last action, sent at `sent_at`, was written at this revision, or not.
@@ -398,7 +302,7 @@ impl Lease {
                 return;
             }
             Err(WriteError::Failed) => {
-                self.due = Some(now + self.jittered(self.timing.retry / 4));
+                self.due = Some(now + self.jittered(self.timing.short()));
                 return;
             }
         };
@@ -488,7 +392,7 @@ fn is_vacant(value: &LeaseValue) -> bool {
 
 /// The part of the duration that a number is of all numbers.
 fn part_of(duration: Duration, number: u64) -> Duration {
-    let nanos = duration.as_nanos().min(u128::from(u64::MAX)) * u128::from(number) >> 64;
+    let nanos = (duration.as_nanos().min(u128::from(u64::MAX)) * u128::from(number)) >> 64;
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
 }
 

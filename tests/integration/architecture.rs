@@ -123,7 +123,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("server", &["access", "admin", "config", "telemetry", "transport", "engine", "proto", "api"]),
     ("simulators", &[]),
     ("client", &["proto"]),
-    ("cli", &["access", "client", "config", "proto", "server", "simulators", "telemetry"]),
+    ("cli", &["access", "client", "cluster", "config", "proto", "server", "simulators", "telemetry"]),
     ("fuzzing", &["job", "vendors", "transport"]),
 ];
 
@@ -162,6 +162,15 @@ fn opentelemetry_stays_in_the_traces_of_the_telemetry() {
         .filter(|(path, _)| !path.to_string_lossy().contains("telemetry/traces"))
         .collect();
     assert_eq!(lines_that_name(&others, &foreign), [""; 0]);
+}
+
+#[test]
+fn client_of_nats_stays_in_its_module() {
+    let sources = sources(&[""]);
+    let (nats, others): (Vec<_>, Vec<_>) =
+        sources.into_iter().partition(|(path, _)| path.to_string_lossy().contains("cluster/nats"));
+    assert!(!lines_that_name(&nats, &["async_nats"]).is_empty());
+    assert_eq!(lines_that_name(&others, &["async_nats"]), [""; 0]);
 }
 
 #[test]

@@ -146,6 +146,9 @@ async fn owner_stays_while_one_of_three_servers_is_killed() {
     let (epoch, _) = owner.owns().await;
     let mut follower = Replica::start(&servers, 2, 60 * SECOND);
     follower.follows(1).await;
+    let client = async_nats::connect(servers.urls()).await.unwrap();
+    let stream = async_nats::jetstream::new(client).get_stream("KV_jobwatch_leases_test").await.unwrap();
+    assert_eq!(stream.cached_info().config.num_replicas, 3);
     let Connection::Connected { server } = owner.nats.connection().borrow().clone() else { panic!() };
     servers.kill(&server);
     // Three renewals later.

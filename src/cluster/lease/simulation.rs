@@ -119,11 +119,11 @@ pub(super) fn run(seed: u64, mutant: Option<Mutant>) -> Run {
         run: Run::default(),
     };
     for _ in 0..count {
-        let speed = simulation.random.random_range(0.99..=1.01);
+        let clock = simulation.random.random_range(0.99..=1.01);
         simulation.nodes.push(Node {
             lease: None,
             incarnation: 0,
-            speed,
+            speed: clock,
             stopped_until: 0,
             cut_off_until: 0,
             call: None,

@@ -1,13 +1,23 @@
 //! Tries NATS, and says which permission is missing.
 
-use std::{fmt, sync::PoisonError, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
-use async_nats::{Client, HeaderMap, jetstream::context::PublishErrorKind};
+use async_nats::{Client, Event, HeaderMap, jetstream::context::PublishErrorKind};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
 
-use super::{LastWords, Names, bucket, connect, create_bucket, last_words, read, write};
+use super::{
+    Names,
+    bucket::{self, EXPECTED},
+    connect::{Events, connect},
+    words,
+};
 use crate::config::Cluster;
 
 /// Longest time for one step. A new bucket of several servers needs some seconds.
@@ -21,7 +31,7 @@ const KEY: &str = "_probe";
 /// # Errors
 /// What does not work and what to do, for people.
 pub async fn check(cluster: &Cluster) -> Result<(), String> {
-    let (client, events) = connect(cluster).await.map_err(|(why, _)| format!("no connection: {why}"))?;
+    let (client, events) = connect(cluster).await.map_err(|why| format!("no connection: {why}"))?;
     let (last_words, _task) = last_words(events);
     let names = Names::of(cluster);
     let probe = Probe { client, names, last_words };
@@ -66,16 +76,16 @@ impl Probe {
 
     async fn bucket(&self) -> Result<(), String> {
         let Names { bucket: name, stream, .. } = &self.names;
-        let context = bucket(&self.client, STEP / 2);
+        let context = bucket::context(&self.client, STEP / 2);
         let api = format!("$JS.API.STREAM.INFO.{stream} and $JS.API.STREAM.CREATE.{stream}");
         let step = format!("bucket {name}");
-        let found = timeout(STEP, create_bucket(&context, &self.names)).await;
+        let found = timeout(STEP, bucket::create(&context, &self.names, false)).await;
         found
             .unwrap_or_else(|_| Err("no answer within 10s".to_owned()))
             .map_err(|why| self.failed(&step, &format!("JetStream, and to publish to {api}"), why))?;
 
         let api = format!("to publish to $JS.API.STREAM.MSG.GET.{stream}");
-        let found = timeout(STEP, read(&self.client, &self.names, KEY, STEP / 2)).await;
+        let found = timeout(STEP, bucket::read(&self.client, &self.names, KEY, STEP / 2, false)).await;
         let found = found
             .unwrap_or_else(|_| Err("no answer within 10s".to_owned()))
             .map_err(|why| self.failed(&format!("{step} can't be read"), &api, why))?;
@@ -96,7 +106,7 @@ impl Probe {
             Err(kind) => return Err(self.failed(&format!("{step} can't be written"), &api, kind)),
         }
         let mut headers = HeaderMap::new();
-        headers.insert(super::EXPECTED, written.to_string());
+        headers.insert(EXPECTED, written.to_string());
         headers.insert("KV-Operation", "DEL");
         let deleted = async {
             let sent = context.publish_with_headers(key, headers, Bytes::new()).await;
@@ -109,7 +119,7 @@ impl Probe {
     }
 
     async fn write(&self, revision: u64, value: &'static str) -> Result<u64, PublishErrorKind> {
-        let written = write(
+        let written = bucket::write(
             &self.client,
             self.names.key(KEY),
             Bytes::from_static(value.as_bytes()),
@@ -118,4 +128,20 @@ impl Probe {
         );
         timeout(STEP, written).await.unwrap_or(Err(PublishErrorKind::TimedOut))
     }
+}
+
+/// The last error that a server has sent.
+type LastWords = Arc<Mutex<Option<String>>>;
+
+fn last_words(mut events: Events) -> (LastWords, AbortOnDropHandle<()>) {
+    let last = LastWords::default();
+    let heard = Arc::clone(&last);
+    let task = tokio::spawn(async move {
+        while let Some(event) = events.recv().await {
+            if let Event::ServerError(error) = event {
+                *heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(words(&error));
+            }
+        }
+    });
+    (last, AbortOnDropHandle::new(task))
 }

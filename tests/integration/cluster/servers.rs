@@ -35,7 +35,7 @@ fn free_port() -> u16 {
 
 /// Servers of one cluster, or a single one. They end with this.
 pub(super) struct Servers {
-    servers: Vec<Server>,
+    all: Vec<Server>,
     folder: TempDir,
     /// More lines of each configuration, such as users.
     more: String,
@@ -51,27 +51,27 @@ impl Servers {
     /// Starts this many.
     pub(super) fn start(count: usize, more: &str) -> Self {
         let ports = || Server { child: None, port: free_port(), route: free_port() };
-        let servers = (0..count).map(|_| ports()).collect();
-        let mut servers = Self { servers, folder: TempDir::new().unwrap(), more: more.to_owned() };
+        let all = (0..count).map(|_| ports()).collect();
+        let mut servers = Self { all, folder: TempDir::new().unwrap(), more: more.to_owned() };
         (0..count).for_each(|index| servers.start_one(index));
         servers
     }
 
     pub(super) fn urls(&self) -> Vec<String> {
-        self.servers.iter().map(|server| format!("nats://127.0.0.1:{}", server.port)).collect()
+        self.all.iter().map(|server| format!("nats://127.0.0.1:{}", server.port)).collect()
     }
 
     fn write_config(&self, index: usize) -> PathBuf {
-        let Server { port, route, .. } = &self.servers[index];
-        let store = self.folder.path().join(format!("store-{index}"));
+        let Server { port, route, .. } = &self.all[index];
+        let store = self.folder.path().join(format!("store-{index}")).display().to_string();
         let mut text = format!(
             "server_name: nats-{index}\nlisten: 127.0.0.1:{port}\njetstream {{ store_dir: {store:?} }}\n{}\n",
             self.more
         );
-        if self.servers.len() > 1 {
+        if self.all.len() > 1 {
             let routes: Vec<String> =
-                self.servers.iter().map(|server| format!("nats://127.0.0.1:{}", server.route)).collect();
-            write!(text, "cluster {{ name: test, listen: 127.0.0.1:{route}, routes: {routes:?} }}\n")
+                self.all.iter().map(|server| format!("nats://127.0.0.1:{}", server.route)).collect();
+            writeln!(text, "cluster {{ name: test, listen: 127.0.0.1:{route}, routes: {routes:?} }}")
                 .unwrap();
         }
         let path = self.folder.path().join(format!("nats-{index}.conf"));
@@ -84,7 +84,7 @@ impl Servers {
         let config = self.write_config(index);
         let mut command = Command::new(program());
         command.arg("-c").arg(config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        self.servers[index].child = Some(command.spawn().unwrap());
+        self.all[index].child = Some(command.spawn().unwrap());
     }
 
     /// Ends the one of this name at once.
@@ -94,7 +94,7 @@ impl Servers {
     }
 
     pub(super) fn kill_one(&mut self, index: usize) {
-        let mut child = self.servers[index].child.take().unwrap();
+        let mut child = self.all[index].child.take().unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
     }
@@ -108,7 +108,7 @@ impl Servers {
     pub(super) fn reload(&mut self, more: &str) {
         more.clone_into(&mut self.more);
         self.write_config(0);
-        let id = self.servers[0].child.as_ref().unwrap().id().to_string();
+        let id = self.all[0].child.as_ref().unwrap().id().to_string();
         let status = Command::new("kill").args(["-HUP", &id]).status().unwrap();
         assert!(status.success());
     }
@@ -116,7 +116,7 @@ impl Servers {
 
 impl Drop for Servers {
     fn drop(&mut self) {
-        for child in self.servers.iter_mut().filter_map(|server| server.child.as_mut()) {
+        for child in self.all.iter_mut().filter_map(|server| server.child.as_mut()) {
             let _ = child.kill();
             let _ = child.wait();
         }

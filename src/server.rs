@@ -233,7 +233,8 @@ async fn run_with(
         Drain { server: &server, readiness: &readiness, engine: &engine, usage: &usage, draining: &draining };
     let release = async {
         if let Some(replica) = &replica {
-            // Before the drain, so that another replica polls meanwhile.
+            // Watches end now: another replica polls for those who come back there.
+            draining.cancelled().await;
             replica.release(RELEASE).await;
         }
     };

@@ -129,7 +129,7 @@ impl Replica {
         }
     }
 
-    /// Lets other replicas own all backends. This one follows them until it ends.
+    /// Lets other replicas own all backends. This one polls for the calls that it still has.
     pub async fn release(&self, within: Duration) {
         let elections: Vec<Election> =
             self.seats().values_mut().filter_map(|seated| seated.election.take()).collect();

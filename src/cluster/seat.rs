@@ -92,10 +92,14 @@ impl Seat {
     /// Runs until `stop`, or until nothing can change any more.
     pub async fn run(mut self, stop: CancellationToken) {
         tokio::select! {
-            () = self.decide() => {}
-            () = stop.cancelled() => {}
+            () = self.decide() => {
+                // The lease was released, since this replica ends. Until then it polls for the
+                // calls that it still has.
+                self.lose();
+                self.become_role(Role::Isolated);
+            }
+            () = stop.cancelled() => self.member.disown(&self.backend),
         }
-        self.member.disown(&self.backend);
     }
 
     async fn decide(&mut self) {

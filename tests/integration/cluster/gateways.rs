@@ -9,7 +9,7 @@ use jobwatch::{
         nats::Nats,
     },
     config::Config,
-    proto::v1::{JobRef, WatchJobRequest, watch_job_response::Event},
+    proto::v1::{GetJobStatusRequest, JobRef, WatchJobRequest, watch_job_response::Event},
     simulators::{End, Outcome, Plan, Simulator, Vendor},
 };
 use tokio::{
@@ -52,7 +52,7 @@ impl Gateways {
 
     async fn program(&self, number: usize) -> Program {
         let sections = format!(
-            "[server]\nlisten = \"127.0.0.1:0\"\ndrain_timeout = \"2s\"\n[cluster]\nnats = {:?}\nname = \
+            "[server]\nlisten = \"127.0.0.1:0\"\ndrain_timeout = \"60s\"\n[cluster]\nnats = {:?}\nname = \
              \"gateways\"\nreplicas = {GATEWAYS}\nmember = \"gateway-{number}\"\nlease = \"{}s\"\n[limits]\n\
              inline_result_bytes = \"16 MiB\"\nmessage_bytes = \"32 MiB\"\n",
             self.servers.urls(),
@@ -331,9 +331,21 @@ async fn owner_that_shuts_down_leaves_the_backend_to_another_at_once() {
     let owner = gateways.owner().await;
     let follower = (owner + 1) % GATEWAYS;
     let mut watch = watch_all(&gateways.programs[follower].client(), std::slice::from_ref(&job)).await;
+    // A call that the owner still has is served to its end.
+    let last = simulator.start_job(plan(2));
+    let last_job = job_at(&simulator, &last);
+    let client = gateways.programs[owner].client();
+    let waiting = tokio::spawn(async move {
+        let request = GetJobStatusRequest { wait: Some(proto_ms(120_000)), ..get_request(&last_job) };
+        get_status(&client, request).await
+    });
+    until(|| simulator.calls().iter().any(|call| call.job_ids.contains(&last.id))).await;
     let began = Instant::now();
     gateways.programs[owner].signal("TERM").await;
     simulator.finish(&started.id);
+    gateways.programs[owner].logged("shutdown began").await;
+    simulator.finish(&last.id);
+    assert!(waiting.await.unwrap().unwrap().terminal);
     assert!(watch[0].terminal_status().await.terminal);
     let is_other =
         |number: usize| last_owner(&gateways.programs[number].log(), number).is_some_and(|now| now != owner);

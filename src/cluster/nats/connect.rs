@@ -86,8 +86,9 @@ async fn options(cluster: &Cluster) -> Result<ConnectOptions, String> {
     let value = value.expose_secret().to_owned();
     Ok(match &cluster.credentials {
         ClusterCredentials::None => options,
+        // The client reads no last line without its end, which a secret of a file has not.
         ClusterCredentials::Creds(secret) => options
-            .credentials(&value)
+            .credentials(&format!("{value}\n"))
             .map_err(|error| format!("{} can't be used: {error}; write a credentials file", secret.key()))?,
         ClusterCredentials::Nkey(_) => options.nkey(value),
         ClusterCredentials::Password { user, .. } => options.user_and_password(user.clone(), value),

@@ -57,8 +57,13 @@ async fn server_that_is_not_there_is_named() {
 
 #[tokio::test]
 async fn missing_permission_is_named_with_the_subject() {
-    let all = ["jobwatch.test.v1.>", "$JS.API.>", "$KV.jobwatch_leases_test.>"];
-    let inbox = "subscribe: [\"_INBOX.>\", \"jobwatch.test.v1.>\"]";
+    // As docs/operations.md lists them.
+    let own = "jobwatch.test.v1.>";
+    let key = "$KV.jobwatch_leases_test.>";
+    let api = |call: &str| format!("$JS.API.STREAM.{call}.KV_jobwatch_leases_test");
+    let (info, create, get) = (&*api("INFO"), &*api("CREATE"), &*api("MSG.GET"));
+    let all = [own, key, info, create, get];
+    let inbox = format!("subscribe: [\"_INBOX.>\", \"{own}\"]");
     let credentials =
         format!("{MEMBER}credentials = {{ user = \"gateway\", password = {{ env = \"PASSWORD\" }} }}");
     let users = |publish: &[&str]| {
@@ -67,22 +72,24 @@ async fn missing_permission_is_named_with_the_subject() {
              {inbox} }} }}] }}"
         )
     };
-    for (allowed, expected) in [
-        (&all[..], "OK gateway-0 of 3 replicas of test over "),
-        (&all[1..], "Permissions Violation for Publish to \"jobwatch.test.v1.to."),
-        (
-            &[all[0], all[2]],
-            "Permissions Violation for Publish to \"$JS.API.STREAM.INFO.KV_jobwatch_leases_test\"",
-        ),
-        (&all[..2], "Permissions Violation for Publish to \"$KV.jobwatch_leases_test._probe\""),
+    let servers = Servers::start(1, &users(&all));
+    started(&servers).await;
+    let line = check(&servers, &credentials).await;
+    assert!(line.starts_with("OK gateway-0 of 3 replicas of test over "), "{line}");
+    for (missing, subject) in [
+        (own, "jobwatch.test.v1.to."),
+        (info, info),
+        (create, create),
+        (get, get),
+        (key, "$KV.jobwatch_leases_test._probe"),
     ] {
-        let servers = Servers::start(1, &users(allowed));
+        let allowed: Vec<&str> = all.iter().copied().filter(|allowed| *allowed != missing).collect();
+        let servers = Servers::start(1, &users(&allowed));
         started(&servers).await;
         let line = check(&servers, &credentials).await;
-        assert!(line.contains(expected), "{line}");
-        if allowed.len() < all.len() {
-            assert!(line.starts_with("FAILED") && line.contains("; allow the account "), "{line}");
-        }
+        let expected = format!("Permissions Violation for Publish to \"{subject}");
+        assert!(line.starts_with("FAILED") && line.contains(&expected), "{missing}: {line}");
+        assert!(line.contains("; allow the account "), "{line}");
     }
 }
 
@@ -95,4 +102,16 @@ async fn rejected_credentials_and_servers_without_jetstream_are_named() {
     let line = check(&servers, &credentials).await;
     let expected = "the server rejects cluster.credentials (user and password): authorization violation";
     assert!(line.starts_with("FAILED no connection: ") && line.contains(expected), "{line}");
+
+    let servers = Servers::start(1, "jetstream: disabled");
+    started(&servers).await;
+    let line = check(&servers, MEMBER).await;
+    assert!(line.starts_with("FAILED bucket jobwatch_leases_test: "), "{line}");
+    assert!(line.contains("; it needs JetStream, and to publish to $JS.API.STREAM.INFO."), "{line}");
+
+    let mut creds = NamedTempFile::new().unwrap();
+    creds.write_all(b"no credentials").unwrap();
+    let text = format!("{MEMBER}credentials = {{ creds = {{ file = {:?} }} }}", creds.path());
+    let line = check(&servers, &text).await;
+    assert!(line.starts_with("FAILED no connection: cluster.credentials.creds can't be used: "), "{line}");
 }

@@ -64,10 +64,10 @@ impl Servers {
     fn write_config(&self, index: usize) -> PathBuf {
         let Server { port, route, .. } = &self.all[index];
         let store = self.folder.path().join(format!("store-{index}")).display().to_string();
-        let mut text = format!(
-            "server_name: nats-{index}\nlisten: 127.0.0.1:{port}\njetstream {{ store_dir: {store:?} }}\n{}\n",
-            self.more
-        );
+        let mut text = format!("server_name: nats-{index}\nlisten: 127.0.0.1:{port}\n{}\n", self.more);
+        if !self.more.contains("jetstream") {
+            writeln!(text, "jetstream {{ store_dir: {store:?} }}").unwrap();
+        }
         if self.all.len() > 1 {
             let routes: Vec<String> =
                 self.all.iter().map(|server| format!("nats://127.0.0.1:{}", server.route)).collect();

@@ -257,7 +257,7 @@ impl Backend {
             state.schedule(number, now);
         }
         if needs_poll {
-            state.wait_for(number, Waiting { deadline, caller, since: now }, now);
+            state.wait_for(number, Waiting { deadline, caller, since: now, needs_poll: is_call }, now);
             state.jobs[number].join_poll(subscriber);
         }
         let passes = in_time && (is_new || state.jobs[number].polled_at.is_none());
@@ -363,7 +363,11 @@ impl Backend {
                 state.schedule(number, now);
             }
         }
-        state.wait_for(number, Waiting { deadline: now + FIRST_STATUS, caller, since: now }, now);
+        state.wait_for(
+            number,
+            Waiting { deadline: now + FIRST_STATUS, caller, since: now, needs_poll: true },
+            now,
+        );
         drop(guard);
         self.changed();
     }

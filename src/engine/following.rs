@@ -300,7 +300,8 @@ impl Backend {
         // Those that came since the job was taken are asked for with the next look at it.
         let asks_again = news.asked_again || state.scheduler.is_ready(key.number);
         let Some(entry) = entry_of(state, key) else { return Followed::Over };
-        let waits = entry.waiting.is_some() || entry.shared.record().is_asked;
+        let waits = entry.waiting.as_ref().is_some_and(|waiting| waiting.needs_poll)
+            || entry.shared.record().is_asked;
         let answers = answers || !waits;
         let waiting = entry.waiting.clone().filter(|_| asks_again || !answers);
         let before = entry.history.phase();
@@ -381,7 +382,8 @@ fn entry_of<'a>(state: &'a mut State, key: &JobKey) -> Option<&'a mut JobEntry> 
 
 fn followed(state: &State, number: usize, is_due: bool, now: Instant) -> FollowedJob {
     let entry = &state.jobs[number];
-    let asks = entry.waiting.is_some() || is_due && entry.shared.record().latest.is_some();
+    let needs_poll = entry.waiting.as_ref().is_some_and(|waiting| waiting.needs_poll);
+    let asks = needs_poll || is_due && entry.shared.record().latest.is_some();
     if asks {
         entry.shared.record().is_asked = true;
     }

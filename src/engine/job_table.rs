@@ -192,6 +192,8 @@ pub(super) struct Waiting {
     pub(super) caller: CallerKey,
     /// When that call came.
     pub(super) since: Instant,
+    /// Whether one of them needs a poll that ends later: a new watch shows what is known.
+    pub(super) needs_poll: bool,
 }
 
 impl JobTable {
@@ -336,8 +338,13 @@ impl JobEntry {
     /// A call waits for the job from now on.
     pub(super) fn wait_for(&mut self, waiting: Waiting) {
         match &mut self.waiting {
-            Some(earlier) if earlier.deadline <= waiting.deadline => {}
-            Some(later) => **later = waiting,
+            Some(earlier) if earlier.deadline <= waiting.deadline => {
+                earlier.needs_poll |= waiting.needs_poll;
+            }
+            Some(later) => {
+                let needs_poll = later.needs_poll || waiting.needs_poll;
+                **later = Waiting { needs_poll, ..waiting };
+            }
             none => *none = Some(Box::new(waiting)),
         }
     }

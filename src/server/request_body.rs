@@ -8,6 +8,7 @@
 
 use std::{
     collections::VecDeque,
+    io,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker, ready},
@@ -56,6 +57,8 @@ pub(super) struct Expected {
     pub(super) limit: usize,
     /// Whether the client may take its time for the messages.
     pub(super) streaming: bool,
+    /// Bytes of the whole body, where its head has them.
+    pub(super) announced: Option<usize>,
 }
 
 /// The call's side of a body.
@@ -98,17 +101,22 @@ struct Messages {
     count: usize,
 }
 
-/// A message has so many bytes, which are too many.
+/// A message has too many bytes.
 #[derive(Debug, PartialEq)]
-struct TooLong(usize);
+enum TooLong {
+    /// So many.
+    By(usize),
+    /// Others may follow.
+    AtLeast,
+}
 
 /// Splits the body of a request.
 pub(super) fn receive(
     source: Source,
     connection: &Arc<ConnectionUsage>,
-    Expected { framing, limit, streaming }: Expected,
+    Expected { framing, limit, streaming, announced }: Expected,
 ) -> (Received, RequestBody) {
-    let state = Arc::new(Mutex::new(State {
+    let mut state = State {
         source,
         connection: Arc::clone(connection),
         charge: None,
@@ -118,7 +126,12 @@ pub(super) fn receive(
         ended: false,
         failure: None,
         reader: None,
-    }));
+    };
+    // Before a byte of it is read.
+    if let Some(bytes) = announced.filter(|bytes| framing == Framing::Whole && *bytes > limit) {
+        state.fail(api::of_long_request(bytes, limit));
+    }
+    let state = Arc::new(Mutex::new(state));
     (Received(Arc::clone(&state)), RequestBody(state))
 }
 
@@ -182,9 +195,9 @@ impl State {
                     news = true;
                     self.ended = true;
                 }
-                Poll::Ready(Some(Err(BrokeOff))) => {
+                Poll::Ready(Some(Err(broken))) => {
                     news = true;
-                    self.fail(Status::cancelled("the request broke off"));
+                    self.fail(broken.status());
                 }
             }
         }
@@ -196,8 +209,12 @@ impl State {
 
     fn take(&mut self, data: Bytes) {
         let before = self.messages.partial.len();
-        if let Err(TooLong(bytes)) = self.messages.add(data) {
-            return self.fail(api::of_long_request(bytes, self.messages.limit));
+        if let Err(too_long) = self.messages.add(data) {
+            let limit = self.messages.limit;
+            return self.fail(match too_long {
+                TooLong::By(bytes) => api::of_long_request(bytes, limit),
+                TooLong::AtLeast => api::of_longer_request(limit),
+            });
         }
         let now = self.messages.partial.len();
         if now > SMALL && now > before && !self.connection.has_room() {
@@ -223,13 +240,44 @@ impl State {
     }
 }
 
-/// The rest of a body does not come.
-struct BrokeOff;
+/// Why the rest of a body does not come.
+enum Broken {
+    /// The client has left, or has cancelled the call.
+    Off,
+    /// The client sends no more, and may wait for a response.
+    Short,
+    /// It is not what the head of the request says.
+    Malformed,
+}
+
+impl Broken {
+    fn status(&self) -> Status {
+        match self {
+            Self::Off => Status::cancelled("the request broke off"),
+            Self::Short => {
+                api::of_unreadable_body("ends before the length in the request's head; send all of it")
+            }
+            Self::Malformed => api::of_unreadable_body(
+                "is not in chunks as RFC 9112 has them; correct them, or send a Content-Length",
+            ),
+        }
+    }
+
+    /// hyper's error while it reads a body.
+    fn of(error: &hyper::Error) -> Self {
+        let read = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
+        match read.map(io::Error::kind) {
+            Some(io::ErrorKind::UnexpectedEof) => Self::Short,
+            Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => Self::Malformed,
+            _ => Self::Off,
+        }
+    }
+}
 
 impl Source {
-    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokeOff>>> {
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
         match self {
-            Self::Http2(stream) => stream.poll_data(cx).map_err(|_| BrokeOff),
+            Self::Http2(stream) => stream.poll_data(cx).map_err(|_| Broken::Off),
             Self::Http1(body) => loop {
                 match ready!(Pin::new(&mut *body).poll_frame(cx)) {
                     // Else they are trailers, which no form has in a request.
@@ -238,7 +286,7 @@ impl Source {
                             return Poll::Ready(Some(Ok(data)));
                         }
                     }
-                    Some(Err(_)) => return Poll::Ready(Some(Err(BrokeOff))),
+                    Some(Err(error)) => return Poll::Ready(Some(Err(Broken::of(&error)))),
                     None => return Poll::Ready(None),
                 }
             },
@@ -252,7 +300,7 @@ impl Messages {
         if self.framing == Framing::Whole {
             let length = self.partial.len() + data.len();
             if length > self.limit {
-                return Err(TooLong(length));
+                return Err(TooLong::AtLeast);
             }
             self.partial.extend_from_slice(&data);
             return Ok(());
@@ -271,7 +319,7 @@ impl Messages {
                 let [_, length @ ..] = self.head;
                 self.left = u32::from_be_bytes(length) as usize;
                 if self.left > self.limit {
-                    return Err(TooLong(self.left));
+                    return Err(TooLong::By(self.left));
                 }
             } else {
                 let taken = self.left.min(data.len() - at);
@@ -361,7 +409,7 @@ mod tests {
     fn longer_message_than_the_limit_is_refused_by_its_head() {
         let mut messages = messages(10);
         messages.add(framed(&[7; 10]).into()).unwrap();
-        assert_eq!(messages.add(Bytes::from_static(&[0, 0, 0, 0, 11])), Err(TooLong(11)));
+        assert_eq!(messages.add(Bytes::from_static(&[0, 0, 0, 0, 11])), Err(TooLong::By(11)));
     }
 
     #[test]
@@ -370,7 +418,7 @@ mod tests {
         messages.add(Bytes::from_static(b"{\"a\"")).unwrap();
         messages.add(Bytes::from_static(b":1}")).unwrap();
         assert_eq!((messages.whole.len(), &messages.partial[..]), (0, &b"{\"a\":1}"[..]));
-        assert_eq!(messages.add(Bytes::from_static(b"xxxx")), Err(TooLong(11)));
+        assert_eq!(messages.add(Bytes::from_static(b"xxxx")), Err(TooLong::AtLeast));
     }
 
     proptest! {

@@ -12,7 +12,7 @@
 
 use std::{convert::Infallible, future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
 
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response, header};
 use http_body::Body as _;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -191,6 +191,11 @@ async fn answer(
     let response = response.unwrap_or_else(|_| call.form.failure(&Status::internal("the call has ended")));
     let (mut parts, body): (_, Body) = response.into_parts();
     call.form.complete(&mut parts.headers);
+    // The rest of the request is not read, so nothing can follow it. A client that does not know
+    // this would send its next request and lose it.
+    if !call.received.is_whole() {
+        parts.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     Ok(Response::from_parts(parts, Outgoing::new(body, call, open)))
 }
 

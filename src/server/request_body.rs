@@ -80,6 +80,8 @@ struct State {
     /// Messages that come after the first one.
     streaming: bool,
     ended: bool,
+    /// All of it has come.
+    is_whole: bool,
     failure: Option<Status>,
     reader: Option<Waker>,
 }
@@ -124,6 +126,7 @@ pub(super) fn receive(
         unreleased: 0,
         streaming,
         ended: false,
+        is_whole: false,
         failure: None,
         reader: None,
     };
@@ -161,6 +164,11 @@ impl Received {
         !state.ended && (state.messages.is_partial() || expects_first)
     }
 
+    /// Whether all of it has come, even if it was not read.
+    pub(super) fn is_whole(&self) -> bool {
+        lock(&self.0).is_whole
+    }
+
     /// Ends the body with this failure.
     pub(super) fn fail(&self, failure: Status) {
         let mut state = lock(&self.0);
@@ -194,6 +202,7 @@ impl State {
                 Poll::Ready(None) => {
                     news = true;
                     self.ended = true;
+                    self.is_whole = true;
                 }
                 Poll::Ready(Some(Err(broken))) => {
                     news = true;

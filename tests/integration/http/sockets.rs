@@ -151,6 +151,14 @@ async fn body_that_can_not_be_read_has_a_status_of_its_own() {
 }
 
 #[tokio::test]
+async fn response_before_the_end_of_the_request_says_that_the_connection_ends() {
+    let program = program(&simulator(Vendor::Immuta).await).await;
+    let head = "POST /v1/jobs:batchGet HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";
+    let (_, head, _) = response_to(&program, format!("{head}Content-Length: 3145728\r\n\r\n ")).await;
+    assert!(head.contains("\r\nconnection: close\r\n"), "{head}");
+}
+
+#[tokio::test]
 async fn body_is_asked_for_when_it_is_wanted() {
     let program = program(&simulator(Vendor::Immuta).await).await;
     let mut stream = TcpStream::connect(program.address()).await.unwrap();

@@ -10,8 +10,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 use super::socket::{Condition, Socket};
 
-/// What HTTP/2 begins with. No method of HTTP/1.1 does.
-const PREFACE: &[u8; 4] = b"PRI ";
+/// What HTTP/2 begins with.
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// What a client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,9 +133,11 @@ mod tests {
             b"SSH-2.0-OpenSSH_9.2\r\n",
             b"\0\0\0\x04\0\0",
             b"PRx!",
+            b"PRI * HTTP/1.1\r\n\r\n",
+            b"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n",
         ] {
             assert_eq!(first(bytes).await, Some(Protocol::Http1), "{bytes:?}");
         }
-        assert_eq!(first(b"PR").await, None, "closed before anything was said");
+        assert_eq!(first(b"PRI * HTTP/2.0").await, None, "closed before anything was said");
     }
 }

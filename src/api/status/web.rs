@@ -52,10 +52,10 @@ pub fn of_unreadable_body(reason: &str) -> Status {
     InvalidField::new("body", reason).into()
 }
 
-/// The status of a request whose body has this content encoding.
-pub fn of_encoded_body(encoding: &str) -> Status {
+/// The status of a request whose body has this encoding, which this header names.
+pub fn of_encoded_body(header: &str, encoding: &str) -> Status {
     let message = format!(
-        "the header Content-Encoding is {:?}, which is not served; send the body as it is, without this header",
+        "the header {header} is {:?}, which is not served; send the body as it is, without this header",
         repeated(encoding)
     );
     Status::with_error_details(Code::Unimplemented, message, info("UNIMPLEMENTED", HashMap::new()))
@@ -69,11 +69,11 @@ pub fn of_plain_text() -> Status {
 
 /// The status of a request over HTTP for a path that there is not.
 pub(in crate::api) fn of_unknown_path(path: &str) -> Status {
-    let hint = match path.trim_start_matches('/').starts_with("v1/") {
-        true => {
-            "a job is /v1/backends/BACKEND/jobs/JOB_ID, with %2F for each / within its id, and no / at the end; "
-        }
-        false => "",
+    let is_like_a_job = path.trim_start_matches('/').starts_with("v1/");
+    let hint = if is_like_a_job {
+        "a job is /v1/backends/BACKEND/jobs/JOB_ID, with %2F for each / within its id, and no / at the end; "
+    } else {
+        ""
     };
     let message = format!("there is nothing at this path; {hint}{SERVED}");
     Status::with_error_details(Code::NotFound, message, info("NOT_FOUND", HashMap::new()))

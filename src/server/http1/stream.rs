@@ -138,10 +138,10 @@ impl<T: Socket> Inner<T> {
     }
 
     /// Sends an error in place of hyper's.
-    fn refuse(&mut self, head: &[u8]) -> io::Result<usize> {
+    fn refuse(&mut self, head: &[u8]) -> usize {
         self.requests.sends.store(true, Relaxed);
         self.refusal = refusal(head);
-        Ok(head.len())
+        head.len()
     }
 
     /// Sends the rest of the error.
@@ -223,7 +223,7 @@ impl<T: Socket> AsyncWrite for Stream<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let mut inner = lock(&self.0);
         if inner.is_hypers_own(buf) {
-            return Poll::Ready(inner.refuse(buf));
+            return Poll::Ready(Ok(inner.refuse(buf)));
         }
         let written = inner.io.as_mut().poll_write(cx, buf);
         inner.taken(written)
@@ -238,7 +238,7 @@ impl<T: Socket> AsyncWrite for Stream<T> {
         if let [only] = bufs
             && inner.is_hypers_own(only)
         {
-            return Poll::Ready(inner.refuse(only));
+            return Poll::Ready(Ok(inner.refuse(only)));
         }
         let written = inner.io.as_mut().poll_write_vectored(cx, bufs);
         inner.taken(written)

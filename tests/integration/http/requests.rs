@@ -88,7 +88,7 @@ async fn paths_and_queries_are_read_as_clients_write_them() {
         assert!(code == 404 && error["message"].as_str().unwrap().starts_with(hint), "{error}");
     }
     for (query, message) in [
-        ("veiw=FULL", "veiw is no parameter of this path; write one of view, max_age, wait, job_tag"),
+        ("weit=1s", "weit is no parameter of this path; write one of view, max_age, wait, job_tag"),
         ("maxAge=1s&max_age=2s", "max_age is given twice; write it once"),
     ] {
         let (code, error) = get_json(&program, &format!("/v1/backends/immuta/jobs/1?{query}")).await;
@@ -128,6 +128,11 @@ async fn content_types_have_parameters_and_any_case_and_no_encoding() {
     }
     assert_eq!(batch("content-type", "text/plain").await.0, 415);
     assert_eq!(batch("content-encoding", "identity").await.0, 400, "the body is read");
+    let (code, error) = batch("transfer-encoding", "gzip, chunked").await;
+    assert!(
+        code == 415
+            && error["message"].as_str().unwrap().starts_with("the header Transfer-Encoding is \"gzip\"")
+    );
     let (code, error) = batch("content-encoding", "gzip").await;
     let message = "the header Content-Encoding is \"gzip\", which is not served; send the body as it is, without this header";
     assert_eq!((code, &error["message"]), (415, &json!(message)));

@@ -31,6 +31,7 @@ async fn bytes_that_are_no_request_get_a_readable_error() {
         b"\0\0\0\x04\0\0\0\0\0",
         b"GET /\r\n\r\n",
         b"GET / HTTP/3.7\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: localhost\r\nno colon\r\n\r\n",
         b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
     ] {

@@ -12,7 +12,7 @@
 
 use std::{convert::Infallible, future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
 
-use http::{HeaderValue, Request, Response, header};
+use http::{HeaderValue, Request, Response, Version, header};
 use http_body::Body as _;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -174,6 +174,7 @@ async fn answer(
     open: Open,
 ) -> Result<Response<Outgoing>, Infallible> {
     let (head, body) = request.into_parts();
+    let version = head.version;
     let mut service = shared.service.clone();
     let (form, refused) = match host::check(&head) {
         Ok(()) => incoming::form(&head, &peer, &service),
@@ -191,9 +192,10 @@ async fn answer(
     let response = response.unwrap_or_else(|_| call.form.failure(&Status::internal("the call has ended")));
     let (mut parts, body): (_, Body) = response.into_parts();
     call.form.complete(&mut parts.headers);
-    // The rest of the request is not read, so nothing can follow it. A client that does not know
-    // this would send its next request and lose it.
-    if !call.received.is_whole() {
+    // Nothing can follow a request whose rest is not read, nor a response without a length in
+    // HTTP/1.0. A client that does not know this would send its next request and lose it.
+    let ends_with_connection = version == Version::HTTP_10 && body.size_hint().exact().is_none();
+    if ends_with_connection || !call.received.is_whole() {
         parts.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(Response::from_parts(parts, Outgoing::new(body, call, open)))

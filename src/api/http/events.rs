@@ -6,8 +6,8 @@
 //! ```
 //!
 //! The id of an event is its resume token, so that a browser continues by itself where it lost
-//! the stream. A browser connects again after the end, too: the id of the terminal status says
-//! so, and the response to it is 204, after which a browser stops.
+//! the stream. A browser connects again after the end, too: the id of the terminal status, or of
+//! a failure for good, says so, and the response to it is 204, after which a browser stops.
 
 use std::fmt::Write as _;
 
@@ -144,8 +144,25 @@ fn event(message: &[u8]) -> String {
 
 /// The error that ends the watch, and when a browser shall connect again.
 fn failure(status: &Status) -> String {
-    let retry = errors::retry_millis(status).map(|millis| format!("retry: {millis}\n")).unwrap_or_default();
+    let retry = match errors::retry_millis(status) {
+        Some(millis) => format!("retry: {millis}\n"),
+        None if is_final(status.code()) => format!("id: {ENDED}\n"),
+        None => String::new(),
+    };
     format!("event: failure\n{retry}data: {}\n\n", errors::to_json(status))
+}
+
+/// Whether the same watch can't succeed later. A browser would begin it again and again.
+fn is_final(code: Code) -> bool {
+    matches!(
+        code,
+        Code::InvalidArgument
+            | Code::NotFound
+            | Code::PermissionDenied
+            | Code::Unauthenticated
+            | Code::FailedPrecondition
+            | Code::Unimplemented
+    )
 }
 
 #[cfg(test)]
@@ -178,8 +195,18 @@ mod tests {
     }
 
     #[test]
+    fn failure_says_when_to_come_back_or_that_it_is_for_good() {
+        let gone = failure(&Status::not_found("gone"));
+        assert!(gone.starts_with("event: failure\nid: .end\ndata: {\"code\":5,"), "{gone}");
+        let access = failure(&crate::api::of_changed_access());
+        assert!(access.starts_with("event: failure\nretry: "), "{access}");
+        let internal = failure(&Status::internal("a bug"));
+        assert!(internal.starts_with("event: failure\ndata: "), "{internal}");
+    }
+
+    #[test]
     fn id_of_the_last_event_is_no_token() {
         assert_eq!(resume_token("abc"), Some("abc"));
-        assert_eq!(resume_token("abc.end"), None);
+        assert_eq!((resume_token("abc.end"), resume_token(".end")), (None, None));
     }
 }

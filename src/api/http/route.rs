@@ -181,19 +181,19 @@ fn watch(head: &request::Parts, backend: &str, id: &str) -> Result<Route, Proble
     // A browser's own, when it connects again: newer than what is in the URL.
     let last = head.headers.get("last-event-id").and_then(|id| id.to_str().ok()).unwrap_or(&in_query);
     let Some(resume_token) = events::resume_token(last) else { return Ok(Route::Ended) };
-    let job = Some(job(backend, id, &mut given)?);
-    if head.method == Method::HEAD {
-        let view = pb::JobStatusView::Basic.into();
-        return Ok(Route::Peek(pb::GetJobStatusRequest { job, view, ..pb::GetJobStatusRequest::default() }));
-    }
-    Ok(Route::Watch(pb::WatchJobRequest {
-        job,
+    let request = pb::WatchJobRequest {
+        job: Some(job(backend, id, &mut given)?),
         view: given.view()?,
         resume_token: resume_token.to_owned(),
         poll_interval: given.duration("poll_interval")?,
         heartbeat_interval: given.short_duration("heartbeat_interval")?,
         state_changes_only: given.flag("state_changes_only")?,
-    }))
+    };
+    if head.method == Method::HEAD {
+        let (job, view) = (request.job, pb::JobStatusView::Basic.into());
+        return Ok(Route::Peek(pb::GetJobStatusRequest { job, view, ..pb::GetJobStatusRequest::default() }));
+    }
+    Ok(Route::Watch(request))
 }
 
 /// Why there is nothing at this path.

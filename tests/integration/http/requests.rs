@@ -40,8 +40,11 @@ async fn head_of_events_begins_no_watch() {
         };
         assert_eq!(head(&format!("{id}/events")).await, (200, "text/event-stream".to_owned()));
         assert_eq!(head("none/events").await, (404, "application/json".to_owned()));
+        assert_eq!(head(&format!("{id}/events?view=ALL")).await.0, 400);
     }
-    assert!(!program.log().contains("WatchJob"), "{}", program.log());
+    let log = program.log();
+    let mut watches = log.lines().filter(|line| line.contains("method=\"WatchJob\""));
+    assert!(watches.all(|line| line.contains("INVALID_ARGUMENT")), "{log}");
 }
 
 #[tokio::test]
@@ -157,6 +160,28 @@ async fn resumed_stream_begins_before_its_first_event() {
         let bad = guard(client.get(format!("{path}&resume_token=x")).send()).await.unwrap();
         assert_eq!(bad.status(), 400, "what is known at once is no stream");
     }
+}
+
+#[tokio::test]
+async fn resumed_stream_that_fails_for_good_tells_a_browser_to_stop() {
+    let simulator = simulator(Vendor::Immuta).await;
+    let program = program(&simulator).await;
+    let client = over_http1();
+    let id = simulator.start_job(Plan::fixed("active")).id;
+    let path = url(&program, &format!("/v1/backends/immuta/jobs/{id}/events"));
+    let first = Events::open(&client, &path, None).await.status().await;
+    simulator.forget(&id);
+    let mut again = Events::open(&client, &path, Some(&first.id)).await;
+    let end = loop {
+        let event = again.next().await.unwrap();
+        if event.name == "failure" {
+            break event;
+        }
+    };
+    assert_eq!((&end.data["code"], &*end.id, end.retry), (&json!(5), ".end", None));
+    assert_eq!(again.next().await, None);
+    let last = guard(client.get(&path).header("last-event-id", &end.id).send()).await.unwrap();
+    assert_eq!(last.status(), 204);
 }
 
 #[tokio::test]

@@ -83,7 +83,9 @@ async fn plain_text_at_a_port_of_tls_gets_a_readable_error() {
 
 #[tokio::test]
 async fn host_has_to_be_named_once_in_http_1_1() {
-    let program = program(&simulator(Vendor::Immuta).await).await;
+    let simulator = simulator(Vendor::Immuta).await;
+    simulator.start_job(Plan::default().id("done"));
+    let program = program(&simulator).await;
     let close = "Connection: close\r\n\r\n";
     for (request, message) in [
         ("GET /openapi.json HTTP/1.1\r\n", "Host is missing; HTTP/1.1 requires one"),
@@ -104,6 +106,12 @@ async fn host_has_to_be_named_once_in_http_1_1() {
         let text = raw(&program, request.as_bytes()).await;
         assert!(text.split(' ').nth(1) == Some("200"), "{text}");
     }
+    let failed = "GET /v1/backends/immuta/jobs/none HTTP/1.0\r\nConnection: keep-alive\r\n\r\n".repeat(2);
+    let text = raw(&program, format!("{failed}{OPEN_API}Connection: close\r\n\r\n").as_bytes()).await;
+    assert_eq!(text.matches("connection: keep-alive").count(), 2, "errors have a length: {text}");
+    let unary = "GET /v1/backends/immuta/jobs/done HTTP/1.0\r\nConnection: keep-alive\r\n\r\n";
+    let text = raw(&program, unary.as_bytes()).await;
+    assert!(text.contains("JOB_STATE_SUCCEEDED") && text.contains("connection: close"), "{text}");
     let foreign =
         "GET http://evil.example/openapi.json HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     assert_eq!(response_to(&program, foreign).await.0, 403, "the name in the target comes first");

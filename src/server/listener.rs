@@ -203,8 +203,14 @@ async fn handle(
 
 /// Says what is wrong to a client that has begun a request without TLS.
 async fn refuse_plain_text(stream: &mut TcpStream) -> io::Result<()> {
+    let mut read = [0; 4096];
+    let length = stream.peek(&mut read).await?;
+    // A client of HTTP/2 can't read it, and guesses better at a connection that is closed.
+    if read[..length].starts_with(b"PRI ") {
+        return Ok(());
+    }
     // Else the system would reset the connection when it is closed.
-    let _ = stream.read(&mut [0; 4096]).await?;
+    let _ = stream.read(&mut read).await?;
     stream.write_all(&http1::plain_text_refusal()).await?;
     stream.shutdown().await
 }

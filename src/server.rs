@@ -41,6 +41,8 @@ mod reload;
 mod request_body;
 mod revocation;
 mod rotation;
+mod site;
+mod socket;
 mod tls;
 mod traces;
 mod upkeep;

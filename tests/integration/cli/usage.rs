@@ -119,27 +119,44 @@ async fn exec_receives_the_job_in_variables_that_no_shell_interprets() {
     assert!(ran.err.ends_with(": exit status: 7\n"), "{}", ran.err);
 }
 
+/// The commands that a help text lists.
+fn listed(help: &str) -> Vec<String> {
+    let Some((_, rest)) = help.split_once("Commands:\n") else { return Vec::new() };
+    let rows = rest.lines().take_while(|line| !line.is_empty());
+    let names = rows.filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+    names.filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
+}
+
 #[tokio::test]
 async fn every_help_text_has_exit_codes_and_fits() {
-    let help = Ran::of(&jobwatch(&["--help"]).output().await.unwrap()).out;
-    let (_, rest) = help.split_once("Commands:\n").unwrap();
-    let names = rest.lines().take_while(|line| !line.is_empty());
-    let names: Vec<_> = names.filter_map(|line| line.split_whitespace().next()).collect();
-    assert!(names.len() >= 12, "{help}");
-    // `help` shows the texts of the others.
-    let (help, names): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| *name == "help");
-    assert_eq!(help.len(), 1);
-    for name in names.into_iter().chain(["man"]) {
-        let text = Ran::of(&jobwatch(&["help", name]).output().await.unwrap()).out;
-        assert!(text.contains("Exit codes:\n  0    "), "help {name}: {text}");
-        let ran = Ran::of(&jobwatch(&[name, "--help"]).output().await.unwrap());
-        assert!(ran.out.contains("Exit codes:\n  0    "), "{name}: {}", ran.out);
+    let mut open: Vec<Vec<String>> = vec![Vec::new(), vec!["man".to_owned()]];
+    let mut seen = Vec::new();
+    while let Some(path) = open.pop() {
+        let path: Vec<&str> = path.iter().map(String::as_str).collect();
+        let long = [&path[..], &["--help"]].concat();
+        let help = Ran::of(&jobwatch(&long).output().await.unwrap()).out;
+        let short = Ran::of(&jobwatch(&[&path[..], &["-h"]].concat()).output().await.unwrap()).out;
+        let by_help = Ran::of(&jobwatch(&[&["help"], &path[..]].concat()).output().await.unwrap()).out;
+        for text in [&help, &short, &by_help] {
+            assert!(text.contains("Exit codes:\n  0    "), "{path:?}: {text}");
+            for line in text.lines() {
+                assert!(line.chars().count() <= 80, "{path:?}: {line}");
+            }
+        }
+        for name in listed(&help).iter().filter(|name| *name != "help") {
+            open.push(path.iter().copied().chain([&**name]).map(str::to_owned).collect());
+        }
+        seen.push(path.join(" "));
+    }
+    for path in ["watch", "config schema", "config show", "token new"] {
+        assert!(seen.iter().any(|seen| seen == path), "{path}: {seen:?}");
     }
 }
 
 #[tokio::test]
 async fn every_option_of_the_connection_has_a_variable() {
     let help = Ran::of(&jobwatch(&["watch", "--help"]).output().await.unwrap()).out;
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
     for name in ["SERVER", "CA", "TOKEN_FILE", "TOKEN", "CERT", "KEY"] {
         assert!(
             help.contains(&format!("[env: JOBWATCH_{name}="))
@@ -208,6 +225,6 @@ async fn token_option_is_refused_without_tls_over_a_network() {
             .unwrap(),
     );
     assert_eq!(ran.code, Some(2));
-    assert!(ran.err.contains("--token or JOBWATCH_TOKEN: the token would travel unencrypted"), "{}", ran.err);
+    assert!(ran.err.contains("error: --token: the token would travel unencrypted"), "{}", ran.err);
     assert!(!ran.err.contains("sesame"), "{}", ran.err);
 }

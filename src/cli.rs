@@ -84,7 +84,7 @@ enum Command {
     Get(client::Query),
     /// Watch jobs until they end.
     ///
-    /// The watch goes on through restarts of the gateway, and while the gateway can't poll the
+    /// A job that is named twice is watched once. The watch goes on through restarts of the gateway, and while the gateway can't poll the
     /// vendor, also because the vendor rejects the gateway's credentials: its operator may
     /// correct them. --timeout bounds it. Credentials of the caller that the gateway rejects end
     /// it at once; if they lose their rights during the watch, it is tried once more.

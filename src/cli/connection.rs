@@ -147,6 +147,10 @@ impl Connection {
 
     fn address(&self) -> Result<Address, Failure> {
         let option = self.variables.name("server");
+        if self.options.server.is_empty() {
+            let why = "is empty; write a URL such as http://127.0.0.1:50051, or";
+            return Err(Failure::Usage(format!("{option} {why} {}", self.variables.omit("server"))));
+        }
         Address::parse(&self.options.server).map_err(|why| Failure::Usage(format!("{option} {why}")))
     }
 
@@ -156,7 +160,8 @@ impl Connection {
         let option = self.variables.name(name);
         if path.as_os_str().is_empty() {
             return Err(Failure::Usage(format!(
-                "{option} is empty; write the path of a file, or leave it out"
+                "{option} is empty; write the path of a file, or {}",
+                self.variables.omit(name)
             )));
         }
         Ok(Some(NamedFile { option, path }))
@@ -165,14 +170,21 @@ impl Connection {
     /// The token, which is not sent over a network in plain text.
     fn authorization(&self, server: &Address) -> Result<Authorization, Failure> {
         let file = self.file("token_file", self.options.token_file.as_ref())?;
-        let (text, source) = match (&file, &self.options.token) {
-            (Some(file), _) => (file.read()?, format!("{} {}", file.option, file.path.display())),
-            (None, Some(token)) => (token.expose_secret().as_bytes().to_vec(), self.variables.name("token")),
+        let (text, source, id) = match (&file, &self.options.token) {
+            (Some(file), _) => {
+                (file.read()?, format!("{} {}", file.option, file.path.display()), "token_file")
+            }
+            (None, Some(token)) => {
+                (token.expose_secret().as_bytes().to_vec(), self.variables.name("token"), "token")
+            }
             (None, None) => return Ok(Authorization(None)),
         };
         let token = str::from_utf8(&text).unwrap_or_default().trim();
         if text.trim_ascii().is_empty() {
-            return Err(Failure::Usage(format!("{source} is empty; write the token, or leave it out")));
+            return Err(Failure::Usage(format!(
+                "{source} is empty; write the token, or {}",
+                self.variables.omit(id)
+            )));
         }
         if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
             let why = "does not hold a token, which has no spaces, line breaks or other letters than ASCII; \
@@ -209,11 +221,12 @@ impl Connection {
         let cert = self.file("cert", options.cert.as_ref())?;
         let key = self.file("key", options.key.as_ref())?;
         let server = self.variables.name("server");
-        if let Some(file) = [&ca, &cert, &key].into_iter().flatten().next().filter(|_| !address.is_tls) {
-            let option = &file.option;
-            let why = format!(
-                "is not encrypted, so {option} has no effect; write an https:// URL, or leave {option} out"
-            );
+        let set = [("ca", &ca), ("cert", &cert), ("key", &key)];
+        let set = set.into_iter().find_map(|(id, file)| file.as_ref().map(|file| (id, &file.option)));
+        if let Some((id, option)) = set.filter(|_| !address.is_tls) {
+            let omit = self.variables.omit(id);
+            let why =
+                format!("is not encrypted, so {option} has no effect; write an https:// URL, or {omit}");
             return Err(Failure::Usage(format!("{server} {address} {why}")));
         }
         let identity = match (&cert, &key) {

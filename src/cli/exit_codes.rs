@@ -6,7 +6,8 @@ pub(super) const PROGRAM: &str = "Exit codes:
   2    wrong usage or configuration
   3    the call failed, or a command of watch --exec
   4    a job has not ended (get, batch, watch --timeout)
-  130  interrupted";
+  130  interrupted
+  141  the reader of the output has closed it";
 
 pub(super) const GET: &str = "Exit codes:
   0    all jobs have succeeded

@@ -15,9 +15,18 @@ impl Variables {
         Self(matches.ids().filter(is_variable).map(ToString::to_string).collect())
     }
 
+    /// How to do without it.
+    pub(super) fn omit(&self, id: &str) -> &'static str {
+        if self.has(id) { "unset it" } else { "leave it out" }
+    }
+
+    fn has(&self, id: &str) -> bool {
+        self.0.iter().any(|set| set == id)
+    }
+
     /// The option `token_file` as its user wrote it: `--token-file`, or `JOBWATCH_TOKEN_FILE`.
     pub(super) fn name(&self, id: &str) -> String {
-        if self.0.iter().any(|set| set == id) {
+        if self.has(id) {
             format!("JOBWATCH_{}", id.to_uppercase())
         } else {
             format!("--{}", id.replace('_', "-"))

@@ -1,6 +1,6 @@
 //! `jobwatch watch` through gateways that are killed and started again at their address.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use jobwatch::simulators::Plan;
 
@@ -21,16 +21,15 @@ async fn watch_through_several_kills_prints_each_end_once_and_runs_each_command_
     command.env("PATH", std::env::var_os("PATH").unwrap());
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let mut next = async || guard(lines.next_line()).await.unwrap();
 
     let mut events: Vec<Value> = Vec::new();
     let is_end = |event: &Value| event["status"]["terminal"] == true;
     let ends = |events: &[Value]| events.iter().filter(|event| is_end(event)).count();
     // Each has been seen before the first kill.
-    let mut seen = BTreeMap::new();
+    let mut seen = BTreeSet::new();
     while seen.len() < jobs.len() {
-        let event: Value = serde_json::from_str(&next().await.unwrap()).unwrap();
-        seen.insert(event["job"]["jobId"].to_string(), ());
+        let event: Value = serde_json::from_str(&guard(lines.next_line()).await.unwrap().unwrap()).unwrap();
+        seen.insert(event["job"]["jobId"].to_string());
         events.push(event);
     }
     // One ends while there is no gateway, and one after it is back.
@@ -47,13 +46,12 @@ async fn watch_through_several_kills_prints_each_end_once_and_runs_each_command_
         }
         let wanted = (2 * round + 2).min(jobs.len());
         while ends(&events) < wanted {
-            events.push(serde_json::from_str(&next().await.unwrap()).unwrap());
+            events.push(serde_json::from_str(&guard(lines.next_line()).await.unwrap().unwrap()).unwrap());
         }
     }
-    while let Some(line) = next().await {
+    while let Some(line) = guard(lines.next_line()).await.unwrap() {
         events.push(serde_json::from_str(&line).unwrap());
     }
-    drop(next);
     let ran = Ran::of(&guard(child.wait_with_output()).await.unwrap());
     assert_eq!(ran.code, Some(0), "{}", ran.err);
 

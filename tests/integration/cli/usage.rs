@@ -228,3 +228,79 @@ async fn token_option_is_refused_without_tls_over_a_network() {
     assert!(ran.err.contains("error: --token: the token would travel unencrypted"), "{}", ran.err);
     assert!(!ran.err.contains("sesame"), "{}", ran.err);
 }
+
+#[tokio::test]
+async fn messages_name_the_variable_that_has_set_an_option() {
+    let run = async |args: &[&str], variables: &[(&str, &str)]| {
+        let mut command = jobwatch(&[&["get", "db/1"], args].concat());
+        command.envs(variables.iter().copied());
+        let ran = Ran::of(&guard(command.output()).await.unwrap());
+        assert_eq!(ran.code, Some(2), "{}", ran.err);
+        ran.err
+    };
+    let plain = "http://127.0.0.1:1";
+    for (args, variables, message) in [
+        (
+            &["--server", plain][..],
+            &[("JOBWATCH_CA", "x")][..],
+            "--server http://127.0.0.1:1 is not encrypted, so JOBWATCH_CA has no effect; write an https:// URL, or unset it",
+        ),
+        (
+            &["--server", plain, "--ca", "x"],
+            &[],
+            "--server http://127.0.0.1:1 is not encrypted, so --ca has no effect; write an https:// URL, or leave it out",
+        ),
+        (
+            &["--key", "x"],
+            &[("JOBWATCH_SERVER", plain)],
+            "JOBWATCH_SERVER http://127.0.0.1:1 is not encrypted, so --key has no effect",
+        ),
+        (
+            &[],
+            &[("JOBWATCH_SERVER", "")],
+            "JOBWATCH_SERVER is empty; write a URL such as http://127.0.0.1:50051, or unset it",
+        ),
+        (
+            &[],
+            &[("JOBWATCH_SERVER", "https://gateway/jobs")],
+            "JOBWATCH_SERVER \"https://gateway/jobs\" has a path; gRPC uses no path, write https://gateway",
+        ),
+        (&["--server", "ftp://x"], &[("JOBWATCH_SERVER", plain)], "--server \"ftp://x\" has another scheme"),
+        (&[], &[("JOBWATCH_TOKEN", "")], "JOBWATCH_TOKEN is empty; write the token, or unset it"),
+        (&[], &[("JOBWATCH_TOKEN", "a\nb")], "JOBWATCH_TOKEN does not hold a token, "),
+        (
+            &[],
+            &[("JOBWATCH_TOKEN_FILE", "/no/such/file")],
+            "JOBWATCH_TOKEN_FILE /no/such/file can't be read: ",
+        ),
+        (&["--token-file", ""], &[], "--token-file is empty; write the path of a file, or leave it out"),
+        (
+            &[],
+            &[("JOBWATCH_TOKEN", "a"), ("JOBWATCH_SERVER", "http://gateway.test:1")],
+            "JOBWATCH_TOKEN: the token would travel unencrypted; write an https:// URL for JOBWATCH_SERVER",
+        ),
+        (
+            &["--server", "https://gateway.test"],
+            &[("JOBWATCH_CA", "/no/such/file")],
+            "JOBWATCH_CA /no/such/file can't be read: ",
+        ),
+        (
+            &["--server", "https://gateway.test"],
+            &[("JOBWATCH_CERT", "")],
+            "JOBWATCH_CERT is empty; write the path of a file, or unset it",
+        ),
+    ] {
+        let err = run(args, variables).await;
+        assert!(err.starts_with(&format!("error: {message}")), "{err}");
+    }
+}
+
+#[tokio::test]
+async fn job_that_is_named_twice_is_watched_once() {
+    let gateway = Gateway::start(vec![vec![response("done", "a")]]).await;
+    let mut command = jobwatch(&["watch", "immuta/x", "immuta/x", "-o", "name", "--exec", "echo ran"]);
+    command.env("JOBWATCH_SERVER", gateway.address.to_string());
+    command.env("PATH", std::env::var_os("PATH").unwrap());
+    let ran = Ran::of(&guard(command.output()).await.unwrap());
+    assert_eq!((ran.code, &*ran.out, &*ran.err), (Some(0), "immuta/x\n", "ran\n"));
+}

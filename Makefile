@@ -143,6 +143,14 @@ image-check: ## Build the image's program as its Dockerfile does, and run it in 
 test: tools ## Run all tests, real clients included
 	$(CARGO) test --locked --all-features --no-fail-fast
 
+.PHONY: packages
+packages: $(PYTHON_STAMP) $(NODE_STAMP) ## Build the packages of clients/ into target/packages, and check what they hold
+	rm -rf target/packages && mkdir -p target/packages/python target/packages/typescript
+	$(CLIENTS)/python.sh $(TOOLS) target/packages/python
+	$(CLIENTS)/typescript.sh $(TOOLS) target/packages/typescript
+	cp target/packages/python/dist/* target/packages/typescript/*.tgz target/packages/
+	rm -r target/packages/python target/packages/typescript
+
 .PHONY: operate
 operate: $(PYTHON_STAMP) $(DEBIAN_STAMP) ## Run simulated vendors, gateway, Prometheus and a collector; check dashboard, alerts and spans
 	$(CARGO) build --locked --all-features

@@ -39,8 +39,9 @@ pub use connection_end::{ConnectionEnd, of_expired_connection, of_shutdown};
 pub use limits::{LONGEST_REQUEST, is_unary, request_limits};
 use request::{InvalidField, Refusal};
 pub use status::{
-    complete, of_changed_access, of_deadline, of_foreign_host, of_foreign_origin, of_full_connection,
-    of_long_request, of_rate_exceeded, of_refused, of_slow_request,
+    complete, of_bad_host, of_changed_access, of_deadline, of_encoded_body, of_foreign_host,
+    of_foreign_origin, of_full_connection, of_long_head, of_long_request, of_longer_request, of_plain_text,
+    of_rate_exceeded, of_refused, of_slow_request, of_unreadable_body, of_unreadable_head,
 };
 
 /// Heartbeat interval of a watch that sets none.

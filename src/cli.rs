@@ -10,8 +10,9 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+mod address;
 mod batch;
 mod board;
 mod check;
@@ -22,6 +23,7 @@ mod connection;
 mod demo;
 mod download;
 mod exit;
+mod exit_codes;
 mod fault;
 mod first_bytes;
 mod get;
@@ -38,8 +40,12 @@ mod row;
 mod serve;
 #[cfg(feature = "demo")]
 mod simulate;
+mod table;
 mod text;
+mod tls;
+mod tls_fault;
 mod token;
+mod variables;
 mod watch;
 
 pub use exit::Exit;
@@ -52,66 +58,11 @@ use crate::{
 
 /// One gRPC contract over every vendor's asynchronous-job API.
 #[derive(Debug, Parser)]
-#[command(name = "jobwatch", version = build::LONG_VERSION, after_help = EXIT_CODES)]
+#[command(name = "jobwatch", version = build::LONG_VERSION, after_help = exit_codes::PROGRAM)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
 }
-
-const EXIT_CODES: &str = "Exit codes:
-  0    the job succeeded (with several jobs, all of them), or the file is complete
-  1    a job ended in another state
-  2    wrong usage or configuration
-  3    the call failed, or a command of watch --exec
-  4    a job has not ended (get, batch, watch --timeout)
-  130  interrupted";
-
-const EXIT_CODES_OF_GET: &str = "Exit codes:
-  0    all jobs have succeeded
-  1    a job ended in another state
-  2    wrong usage
-  3    the call failed, for at least one job
-  4    a job has not ended
-  130  interrupted";
-
-const EXIT_CODES_OF_WATCH: &str = "Exit codes:
-  0    all jobs have succeeded, or have reached a state of --until
-  1    a job ended in another state
-  2    wrong usage
-  3    a watch or a command of --exec failed
-  4    a job has not ended within --timeout
-  130  interrupted";
-
-const EXIT_CODES_OF_CALL: &str = "Exit codes:
-  0    done
-  2    wrong usage
-  3    the call failed
-  130  interrupted";
-
-const EXIT_CODES_OF_DOWNLOAD: &str = "Exit codes:
-  0    the file is complete
-  2    wrong usage
-  3    the download failed
-  130  interrupted";
-
-const EXIT_CODES_OF_CHECK: &str = "Exit codes:
-  0    valid; with --connect, every backend answers
-  2    wrong usage or configuration
-  3    with --connect, a backend does not answer";
-
-const EXIT_CODES_OF_HEALTHCHECK: &str = "Exit codes:
-  0    the gateway accepts calls
-  1    it does not, or can't be reached
-  2    wrong usage";
-
-const EXIT_CODES_OF_SERVER: &str = "Exit codes:
-  0    stopped by a signal
-  2    wrong usage or configuration, or it can't listen
-  130  ended at once by a second signal";
-
-const EXIT_CODES_OF_TOOL: &str = "Exit codes:
-  0    done
-  2    wrong usage or configuration";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -120,52 +71,57 @@ enum Command {
     /// SIGTERM and SIGINT stop it: it is not ready from then on, accepts calls for
     /// server.drain_delay, ends watches after their newest status, and waits at most
     /// server.drain_timeout for other calls. A second signal ends the process at once.
-    #[command(after_help = EXIT_CODES_OF_SERVER)]
+    #[command(after_help = exit_codes::SERVER)]
     Serve(serve::Args),
     /// Validate a configuration and report every problem.
-    #[command(after_help = EXIT_CODES_OF_CHECK)]
+    #[command(after_help = exit_codes::CHECK)]
     Check(check::Args),
     /// Show the schema of the configuration, or the configuration in effect.
-    #[command(after_help = EXIT_CODES_OF_TOOL)]
+    #[command(after_help = exit_codes::TOOL)]
     Config(configuration::Args),
     /// Show the status of jobs.
-    #[command(after_help = EXIT_CODES_OF_GET)]
+    #[command(after_help = exit_codes::GET)]
     Get(client::Query),
     /// Watch jobs until they end.
-    #[command(after_help = EXIT_CODES_OF_WATCH)]
+    ///
+    /// A job that is named twice is watched once. The watch goes on through restarts of the gateway, and while the gateway can't poll the
+    /// vendor, also because the vendor rejects the gateway's credentials: its operator may
+    /// correct them. --timeout bounds it. Credentials of the caller that the gateway rejects end
+    /// it at once; if they lose their rights during the watch, it is tried once more.
+    #[command(after_help = exit_codes::WATCH)]
     Watch(watch::Args),
     /// Show the statuses of many jobs with one call.
-    #[command(after_help = EXIT_CODES_OF_GET)]
+    #[command(after_help = exit_codes::GET)]
     Batch(client::Query),
     /// Download one of a job's files, its result or its vendor payload.
-    #[command(after_help = EXIT_CODES_OF_DOWNLOAD)]
+    #[command(after_help = exit_codes::DOWNLOAD)]
     Download(download::Args),
     /// Show the backends of a gateway.
-    #[command(after_help = EXIT_CODES_OF_CALL)]
+    #[command(after_help = exit_codes::CALL)]
     Backends(inspect::Backends),
     /// Show the jobs that a gateway polls or retains.
-    #[command(after_help = EXIT_CODES_OF_CALL)]
+    #[command(after_help = exit_codes::CALL)]
     Jobs(inspect::Jobs),
     /// Make bearer tokens for callers.
-    #[command(after_help = EXIT_CODES_OF_TOOL)]
+    #[command(after_help = exit_codes::TOOL)]
     Token(token::Args),
     /// Check that a gateway accepts calls. Exits with 0 or 1.
-    #[command(after_help = EXIT_CODES_OF_HEALTHCHECK)]
+    #[command(after_help = exit_codes::HEALTHCHECK)]
     Healthcheck(healthcheck::Args),
     /// Print a completion script for a shell.
-    #[command(after_help = EXIT_CODES_OF_TOOL)]
+    #[command(after_help = exit_codes::TOOL)]
     Completions(packaging::Completions),
     /// Write manual pages.
     #[command(hide = true)]
-    #[command(after_help = EXIT_CODES_OF_TOOL)]
+    #[command(after_help = exit_codes::TOOL)]
     Man(packaging::Man),
     /// Run a gateway with simulated vendors and watch their jobs.
     #[cfg(feature = "demo")]
-    #[command(after_help = EXIT_CODES_OF_SERVER, after_long_help = simulate::long_help() + "\n" + EXIT_CODES_OF_SERVER)]
+    #[command(after_help = exit_codes::SERVER, after_long_help = simulate::long_help() + "\n" + exit_codes::SERVER)]
     Demo(demo::Args),
     /// Run one simulated vendor to develop a client against.
     #[cfg(feature = "demo")]
-    #[command(after_help = EXIT_CODES_OF_SERVER, after_long_help = simulate::long_help() + "\n" + EXIT_CODES_OF_SERVER)]
+    #[command(after_help = exit_codes::SERVER, after_long_help = simulate::long_help() + "\n" + exit_codes::SERVER)]
     Simulate(simulate::Args),
 }
 
@@ -185,6 +141,12 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 }
 
 impl Cli {
+    /// Reads the command line. Ends the process with help, or with an error of usage.
+    pub fn from_command_line() -> Self {
+        let matches = Self::command().term_width(help_width()).get_matches();
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
+
     /// Runs the command and returns its exit code.
     pub fn run(self) -> ExitCode {
         let runtime = match runtime() {
@@ -223,6 +185,19 @@ impl Command {
             Self::Simulate(args) => args.run().await,
         }
     }
+}
+
+/// Most columns of a help text, and those of one that goes to no terminal.
+const HELP_WIDTH: (usize, usize) = (100, 80);
+
+/// The columns that a help text is wrapped to.
+fn help_width() -> usize {
+    let (most, elsewhere) = HELP_WIDTH;
+    let terminal =
+        [console::Term::stdout(), console::Term::stderr()].into_iter().find(console::Term::is_term);
+    let columns = terminal.and_then(|terminal| terminal.size_checked()).map(|(_, columns)| columns.into());
+    // A terminal that does not know its size says zero.
+    columns.filter(|columns| *columns > 0).map_or(elsewhere, |columns: usize| columns.min(most))
 }
 
 async fn until_interrupted(work: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {

@@ -16,7 +16,7 @@
 //! contract allows it, see [`is_resumable`], and honour `RetryInfo`. The state of a job that failed
 //! is a status, with the vendor's words in its `error`; an `Err` is the gateway's.
 
-use std::{error::Error, fmt, time::Duration};
+use std::{error::Error, fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http_body::Body as HttpBody;
@@ -79,6 +79,33 @@ pub struct Options {
     pub timeout: Option<Duration>,
     /// How long to try again after the gateway is lost. Unset: until `timeout`.
     pub patience: Option<Duration>,
+    /// What [`wait`] calls with each problem that does not end it.
+    pub on_problem: Option<OnProblem>,
+}
+
+/// Receives why nothing newer is known at present: the gateway can't be reached, or can't poll the
+/// vendor. So a wait for a wrong address is not silent.
+///
+/// ```
+/// use jobwatch::client::{OnProblem, Options};
+///
+/// let on_problem = OnProblem::new(|problem| eprintln!("still waiting: {problem}"));
+/// let options = Options { on_problem: Some(on_problem), ..Options::default() };
+/// ```
+#[derive(Clone)]
+pub struct OnProblem(Arc<dyn Fn(&Status) + Send + Sync>);
+
+impl OnProblem {
+    /// Calls a function. It runs within the wait and must not block.
+    pub fn new(call: impl Fn(&Status) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(call))
+    }
+}
+
+impl fmt::Debug for OnProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnProblem")
+    }
 }
 
 /// Names a job.
@@ -126,6 +153,12 @@ pub async fn wait<T: Transport>(
     let options = Options { state_changes_only: true, ..options.clone() };
     let mut updates = follow(client, [job], &options);
     let (mut last, mut problem) = (None, None);
+    let report = |problem: Status| {
+        if let Some(OnProblem(call)) = &options.on_problem {
+            call(&problem);
+        }
+        Some(problem)
+    };
     while let Some(update) = updates.next().await {
         match update {
             Update::Response(_, response) => match response.event {
@@ -135,12 +168,12 @@ pub async fn wait<T: Transport>(
                     if !is_resumable(&cause) {
                         return Err(WaitError { status: cause, last, problem: None });
                     }
-                    problem = Some(cause);
+                    problem = report(cause);
                 }
                 Some(Event::Heartbeat(_)) => problem = None,
                 None => {}
             },
-            Update::Disconnected { cause, .. } | Update::Restarting { cause, .. } => problem = Some(*cause),
+            Update::Disconnected { cause, .. } | Update::Restarting { cause, .. } => problem = report(*cause),
             Update::Reconnected => {}
             Update::Ended(_, Ok(())) => {
                 if let Some(status) = last.take() {

@@ -42,6 +42,8 @@ mod reload;
 mod request_body;
 mod revocation;
 mod rotation;
+mod site;
+mod socket;
 mod tls;
 mod traces;
 mod upkeep;
@@ -145,12 +147,7 @@ async fn run_with(
     let rotation = start_backends(&config, &engine, &response_budget, tracer.as_ref())?;
     let (rotation_changes, changes) = mpsc::channel(rotation::CHANGES);
     let _rotation = AbortOnDropHandle::new(tokio::spawn(rotation.run(rotation::INTERVAL, changes)));
-    let replica = config.cluster.as_ref().map(Replica::start);
-    for backend in &config.backends {
-        if let (Some(replica), Some(shared)) = (&replica, engine.shared_backend(&backend.name)) {
-            replica.share(shared, backend);
-        }
-    }
+    let replica = share_backends(&config, &engine);
     let refresh = reload::refresh(&live);
     let readiness = Readiness::default();
     let admin_limits = admin::Limits {
@@ -231,15 +228,8 @@ async fn run_with(
     }
     let drain =
         Drain { server: &server, readiness: &readiness, engine: &engine, usage: &usage, draining: &draining };
-    let release = async {
-        if let Some(replica) = &replica {
-            // Watches end now: another replica polls for those who come back there.
-            draining.cancelled().await;
-            replica.release(RELEASE).await;
-        }
-    };
     tokio::select! {
-        ((), ()) = async { tokio::join!(drain.run(serving), release) } => {}
+        ((), ()) = async { tokio::join!(drain.run(serving), release(replica.as_deref(), &draining)) } => {}
         () = poll_tasks.failed() => return Err(ServeError::PollTask),
     }
     if let Some(exporter) = exporter {
@@ -264,6 +254,25 @@ fn start_backends(
         engine.start_backend(setup(backend, endpoint, config.server.collection_window, tracer));
     }
     Ok(rotation)
+}
+
+/// Shares all backends with other replicas, if there are to be any.
+fn share_backends(config: &Config, engine: &Engine) -> Option<Arc<Replica>> {
+    let replica = Replica::start(config.cluster.as_ref()?);
+    for backend in &config.backends {
+        if let Some(shared) = engine.shared_backend(&backend.name) {
+            replica.share(shared, backend);
+        }
+    }
+    Some(replica)
+}
+
+/// Releases the leases when watches end: another replica polls for those who come back there.
+async fn release(replica: Option<&Replica>, draining: &CancellationToken) {
+    if let Some(replica) = replica {
+        draining.cancelled().await;
+        replica.release(RELEASE).await;
+    }
 }
 
 /// Logs that calls are accepted, and by which program.

@@ -9,11 +9,13 @@ use std::convert::Infallible;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::stream;
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, request};
-use http_body::Frame;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, request,
+};
+use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt, Full, StreamBody};
 use prost::Message;
-use tonic::{Status, body::Body};
+use tonic::{Code, Status, body::Body};
 
 use super::{request::InvalidField, status};
 use crate::proto::json;
@@ -24,12 +26,14 @@ mod messages;
 mod openapi;
 mod room;
 mod route;
+mod short_names;
 
 pub use errors::failure;
 pub use room::{CountsBytes, Room};
-pub use route::is_api_path;
+pub use route::{call_path, check_encoding, is_api_path, media_type};
 
 use errors::Problem;
+use events::Begin;
 use messages::{Messages, Next};
 use route::Route;
 
@@ -57,7 +61,34 @@ const OWN_HEADERS: [HeaderName; 9] = [
 ];
 
 /// The id of a call in the access log.
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Why a call is not served, as an extension of its request: its caller is identified and it is
+/// counted first.
+#[derive(Clone, Debug)]
+pub struct Unserved(pub Status);
+
+/// A call of gRPC, and how its response is answered.
+struct Plan {
+    path: &'static str,
+    message: Vec<u8>,
+    form: Shows,
+}
+
+/// What the response to a call shows.
+enum Shows {
+    /// Its one message, whose type has this name.
+    Message(&'static str),
+    Events(Begin),
+    /// The head of events.
+    Head,
+}
+
+/// What a request leads to.
+enum Step {
+    Answer(Response<Body>),
+    Call(Plan),
+}
 
 /// Serves a request. `grpc` calls the contract's service.
 pub async fn call<F>(
@@ -67,62 +98,136 @@ pub async fn call<F>(
 where
     F: Future<Output = Result<Response<Body>, Infallible>>,
 {
-    let (head, body) = request.into_parts();
-    let served = match Route::of(&head) {
-        Ok(route) => serve(head, route, body, grpc).await,
+    let (mut head, body) = request.into_parts();
+    let head_only = head.method == Method::HEAD;
+    let room = head.extensions.remove::<Room>();
+    let step = match Route::of(&head) {
+        Ok(route) => step(route, body).await,
         Err(problem) => Err(problem),
     };
-    Ok(served.unwrap_or_else(Problem::into_response))
+    let response = match step {
+        Ok(Step::Answer(response)) => response,
+        Ok(Step::Call(plan)) => serve(head, plan, room.clone(), grpc).await,
+        Err(problem) => refuse(head, problem, grpc).await,
+    };
+    Ok(if head_only { without_body(response, room).await } else { response })
+}
+
+/// What a request leads to, once its body has been read.
+async fn step(route: Route, body: Body) -> Result<Step, Problem> {
+    let (path, message, form) = match route {
+        Route::OpenApi => return Ok(Step::Answer(of_text(openapi::document()))),
+        Route::Options(methods) => return Ok(Step::Answer(no_content([(header::ALLOW, methods)]))),
+        Route::Ended => return Ok(Step::Answer(no_content([]))),
+        Route::Watch(request) => {
+            let begin = if request.resume_token.is_empty() { Begin::WithFirstEvent } else { Begin::AtOnce };
+            (WATCH, request.encode_to_vec(), Shows::Events(begin))
+        }
+        Route::Peek(request) => (GET.0, request.encode_to_vec(), Shows::Head),
+        Route::Get(request) => (GET.0, request.encode_to_vec(), Shows::Message(GET.1)),
+        Route::Batch => {
+            let message = batch(body).await.map_err(|status| Problem::from(status).of_call(BATCH.0))?;
+            (BATCH.0, message, Shows::Message(BATCH.1))
+        }
+    };
+    Ok(Step::Call(Plan { path, message, form }))
+}
+
+/// The message of a batch in this body.
+async fn batch(body: Body) -> Result<Vec<u8>, Status> {
+    let body = body.collect().await?.to_bytes();
+    // Each costs far more than its bytes.
+    if body.iter().fold(0, |count, byte| count + usize::from(*byte == b'{')) > MOST_OBJECTS {
+        let reason = format!("has more than {MOST_OBJECTS} objects; name fewer jobs");
+        return Err(InvalidField::new("body", &reason).into());
+    }
+    short_names::encoded_from_json("jobwatch.v1.BatchGetStatusesRequest", &body).map_err(|error| {
+        let reason = format!("is not a BatchGetStatusesRequest in JSON: {error}");
+        InvalidField::new("body", &status::repeated(&reason)).into()
+    })
 }
 
 async fn serve<F>(
-    mut head: request::Parts,
-    route: Route,
-    body: Body,
+    head: request::Parts,
+    Plan { path, message, form }: Plan,
+    room: Option<Room>,
     grpc: impl FnOnce(Request<Body>) -> F,
-) -> Result<Response<Body>, Problem>
+) -> Response<Body>
 where
     F: Future<Output = Result<Response<Body>, Infallible>>,
 {
-    let (path, message, name) = match route {
-        Route::OpenApi => return Ok(of_text(openapi::document())),
-        Route::Ended => {
-            let mut response = Response::new(Body::empty());
-            *response.status_mut() = StatusCode::NO_CONTENT;
-            return Ok(response);
-        }
-        Route::Watch(request) => (WATCH, request.encode_to_vec(), None),
-        Route::Get(request) => (GET.0, request.encode_to_vec(), Some(GET.1)),
-        Route::Batch => {
-            let body = body.collect().await.map_err(Problem::from)?.to_bytes();
-            // Each costs far more than its bytes.
-            if body.iter().fold(0, |count, byte| count + usize::from(*byte == b'{')) > MOST_OBJECTS {
-                let reason = format!("has more than {MOST_OBJECTS} objects; name fewer jobs");
-                return Err(Status::from(InvalidField::new("body", &reason)).into());
-            }
-            let message = json::encoded_from_json("jobwatch.v1.BatchGetStatusesRequest", &body);
-            let message = message.map_err(|error| {
-                let reason = format!("is not a BatchGetStatusesRequest in JSON: {error}");
-                Status::from(InvalidField::new("body", &status::repeated(&reason)))
-            })?;
-            (BATCH.0, message, Some(BATCH.1))
-        }
-    };
-    let room = head.extensions.remove::<Room>();
     let call = call_of(head, path, &message);
     drop(message);
     let Ok(response) = grpc(call).await;
-    let request_id = response.headers().get(REQUEST_ID).cloned();
+    let mut answered = HeaderMap::new();
+    copy_request_id(response.headers(), &mut answered);
     let messages = Messages::of(response);
-    let answered = match name {
-        None => events::response(messages, room).await,
-        Some(name) => unary(messages, name),
+    let response = match form {
+        Shows::Events(begin) => events::response(messages, room, begin).await,
+        Shows::Message(name) => unary(messages, name),
+        Shows::Head => peek(messages).await,
     };
-    let mut response = answered.unwrap_or_else(|status| failure(&status));
-    if let Some(id) = request_id {
-        response.headers_mut().insert(REQUEST_ID, id);
+    let mut response = response.unwrap_or_else(|status| failure(&status));
+    copy_request_id(&answered, response.headers_mut());
+    response
+}
+
+/// Refuses a request. One for a method of gRPC is a call that fails: its caller may be refused
+/// first, and it is counted.
+async fn refuse<F>(
+    mut head: request::Parts,
+    problem: Problem,
+    grpc: impl FnOnce(Request<Body>) -> F,
+) -> Response<Body>
+where
+    F: Future<Output = Result<Response<Body>, Infallible>>,
+{
+    let Some(path) = problem.call() else { return problem.into_response() };
+    head.extensions.insert(Unserved(problem.status().clone()));
+    let Ok(refused) = grpc(call_of(head, path, &[])).await;
+    let mut response = match Status::from_header_map(refused.headers()) {
+        Some(status) if !is_same(&status, problem.status()) => failure(&status),
+        _ => problem.into_response(),
+    };
+    copy_request_id(refused.headers(), response.headers_mut());
+    response
+}
+
+fn is_same(one: &Status, other: &Status) -> bool {
+    (one.code(), one.message()) == (other.code(), other.message())
+}
+
+/// Copies the id of a call to the head of another response.
+pub fn copy_request_id(from: &HeaderMap, to: &mut HeaderMap) {
+    if let Some(id) = from.get(&REQUEST_ID) {
+        to.insert(&REQUEST_ID, id.clone());
     }
-    Ok(response)
+}
+
+/// The response to a HEAD: the same without its body, whose length it has.
+async fn without_body(response: Response<Body>, room: Option<Room>) -> Response<Body> {
+    let (mut head, body) = response.into_parts();
+    if !body.is_end_stream() {
+        if let Some(room) = room {
+            room.wait().await;
+        }
+        match body.collect().await {
+            Ok(body) => _ = head.headers.insert(header::CONTENT_LENGTH, body.to_bytes().len().into()),
+            Err(status) => return failure(&status).map(|_| Body::empty()),
+        }
+    }
+    Response::from_parts(head, Body::empty())
+}
+
+/// The head of the events of a job that can be watched.
+async fn peek(mut messages: Messages) -> Result<Response<Body>, Status> {
+    loop {
+        match messages.next().await {
+            Next::Message(_) => {}
+            Next::End(status) if status.code() == Code::Ok => return Ok(events::head(Body::empty())),
+            Next::End(status) => return Err(status),
+        }
+    }
 }
 
 /// The call of gRPC with this message.
@@ -155,7 +260,7 @@ fn unary(mut messages: Messages, name: &'static str) -> Result<Response<Body>, S
                 let text = text.ok_or_else(|| Status::internal("the response can't be read"))?;
                 // The call has ended when its end is read.
                 if let Next::End(status) = messages.next().await
-                    && status.code() != tonic::Code::Ok
+                    && status.code() != Code::Ok
                 {
                     return Err(status);
                 }
@@ -165,6 +270,17 @@ fn unary(mut messages: Messages, name: &'static str) -> Result<Response<Body>, S
         }
     });
     Ok(of_body(Body::new(StreamBody::new(text))))
+}
+
+/// A response without a body.
+fn no_content<const N: usize>(headers: [(HeaderName, &'static str); N]) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    for (name, value) in headers {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    protect(response.headers_mut());
+    response
 }
 
 /// A response with this JSON.
@@ -181,7 +297,7 @@ fn of_body(body: Body) -> Response<Body> {
 }
 
 /// What every response has: it is not kept, and is nothing but what it says.
-fn protect(headers: &mut http::HeaderMap) {
+fn protect(headers: &mut HeaderMap) {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
 }

@@ -12,7 +12,7 @@ use tonic_types::Status as Rpc;
 
 use super::{
     Call, Service, convert, grant,
-    request::{self, InvalidField},
+    request::{self, InvalidField, Refusal},
     status,
 };
 use crate::{
@@ -94,6 +94,10 @@ impl<E: JobStatuses> Operations for Service<E> {
         }
         let backend = name::backend(&name)?;
         let names = self.inspected(&backend, &grant)?;
+        // An empty list would say that there are no operations.
+        if names.is_empty() && !self.engine.backend_names().is_empty() {
+            return Err(Refusal::NotAllowed(JobRef::new(name::ALL, "")).into());
+        }
         let (operations, next_page_token) = self.page(&names, page_size, &page_token, of_report)?;
         let mut unreachable = Vec::new();
         if return_partial_success {

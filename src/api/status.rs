@@ -24,7 +24,10 @@ mod web;
 
 pub(super) use operations::{of_job_end, of_read_only};
 
-pub use web::{of_foreign_host, of_foreign_origin};
+pub use web::{
+    of_bad_host, of_encoded_body, of_foreign_host, of_foreign_origin, of_long_head, of_plain_text,
+    of_unreadable_body, of_unreadable_head,
+};
 pub(super) use web::{of_other_method, of_unknown_path, of_unserved_content};
 
 /// Most characters of a caller's own text that an error repeats. No valid job id
@@ -236,6 +239,12 @@ pub fn of_full_connection() -> Status {
 /// The status of a call whose request is too long.
 pub fn of_long_request(bytes: usize, most: usize) -> Status {
     let message = format!("the request has {bytes} bytes; send at most {most}");
+    Status::with_error_details(Code::ResourceExhausted, message, info("REQUEST_TOO_LONG", HashMap::new()))
+}
+
+/// The status of a call whose request is longer than this, by an unknown number of bytes.
+pub fn of_longer_request(most: usize) -> Status {
+    let message = format!("the request has more than {most} bytes, which is the limit; send fewer");
     Status::with_error_details(Code::ResourceExhausted, message, info("REQUEST_TOO_LONG", HashMap::new()))
 }
 

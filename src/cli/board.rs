@@ -112,7 +112,7 @@ impl Board {
         let columns = columns.saturating_sub(1);
         let mut text = self.back();
         if rows.len() > 1 {
-            self.history(rows, now);
+            self.history(rows, columns, now);
         }
         for line in std::mem::take(&mut self.notes).lines() {
             text = text + line + CLEAR_LINE + "\n";
@@ -138,16 +138,18 @@ impl Board {
     }
 
     /// Notes the jobs that have ended since the last frame.
-    fn history(&mut self, rows: &[Row], now: Timestamp) {
+    fn history(&mut self, rows: &[Row], columns: usize, now: Timestamp) {
         self.in_history.resize(rows.len(), false);
-        let width = longest_name(rows);
+        // Names are whole. One that is too long for this column moves only its own line.
+        let width = longest_name(rows).min(columns.saturating_sub(OTHER_COLUMNS));
+        let paint = self.paint.within(columns);
         for (row, is_noted) in rows.iter().zip(&mut self.in_history) {
             if !row.ended || std::mem::replace(is_noted, true) {
                 continue;
             }
             let line = match &row.failed {
-                Some(status) => fault::render(&row.name, status, self.paint),
-                None => row.log_line(width, now, self.paint) + "\n",
+                Some(status) => fault::render(&row.name, status, paint),
+                None => row.history_lines(width, now, paint).join("\n") + "\n",
             };
             self.notes.push_str(&line);
         }
@@ -163,6 +165,9 @@ impl Board {
         if self.drawn == 0 { String::new() } else { format!("\x1b[{}A\r", self.drawn) }
     }
 }
+
+/// Columns of a line in the history besides the name: sign, state, time and the gaps between them.
+const OTHER_COLUMNS: usize = 23;
 
 const CLEAR_LINE: &str = "\x1b[K";
 const CLEAR_BELOW: &str = "\x1b[J";

@@ -110,34 +110,49 @@ impl Jobs {
         }
     }
 
-    /// Connects, and with `--json` reports a failure as JSON.
+    /// Connects, and reports a failure in the output's format.
     pub(super) async fn client(&self, connection: &Connection) -> Result<Client, Failure> {
-        match connection.open().await {
-            Err(Failure::Connect(message)) if self.output.json_errors() => {
-                let mut printer = self.output.printer();
-                self.report_failure(&mut printer, None, &Status::unavailable(message))?;
-                printer.finish()?;
-                Err(Failure::Reported)
-            }
-            opened => opened,
-        }
+        connect(connection, self.output).await
     }
 
-    /// Reports a failed call for one job or all: as text on stderr, or on stdout in the form
-    /// of a batch's element.
+    /// Reports a failed call for one job or all.
     pub(super) fn report_failure(
         &self,
         printer: &mut Printer,
         job: Option<&JobRef>,
         status: &Status,
     ) -> io::Result<()> {
-        if self.output.json_errors() {
-            return printer.print(("JobStatusResult", &json::failure(job, status)), None, String::new);
-        }
         let subject = job.map_or_else(|| "batch".to_owned(), |job| one_line(&name(job)));
-        eprint!("{}", fault::render(&subject, status, Paint::stderr()));
-        Ok(())
+        report_failure(self.output, printer, (&subject, job), status)
     }
+}
+
+/// Connects, and with a JSON format reports a failure as JSON.
+pub(super) async fn connect(connection: &Connection, output: Output) -> Result<Client, Failure> {
+    match connection.open().await {
+        Err(Failure::Connect(message)) if output.json_errors() => {
+            let mut printer = output.printer();
+            report_failure(output, &mut printer, ("", None), &Status::unavailable(message))?;
+            printer.finish()?;
+            Err(Failure::Reported)
+        }
+        opened => opened,
+    }
+}
+
+/// Reports a failed call: as text about its subject on stderr, or on stdout in the form of a batch's
+/// element.
+pub(super) fn report_failure(
+    output: Output,
+    printer: &mut Printer,
+    (subject, job): (&str, Option<&JobRef>),
+    status: &Status,
+) -> io::Result<()> {
+    if output.json_errors() {
+        return printer.print(("JobStatusResult", &json::failure(job, status)), None, String::new);
+    }
+    eprint!("{}", fault::render(subject, status, Paint::stderr()));
+    Ok(())
 }
 
 impl Freshness {

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use super::{
     Configuration,
     exit::{Exit, Failure},
+    exit_codes,
 };
 use crate::config::{self, Effective};
 
@@ -18,9 +19,11 @@ pub(super) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Print JSON Schema (draft 2020-12) of the configuration file.
+    #[command(after_help = exit_codes::TOOL)]
     Schema,
     /// Print every value in effect, and where it comes from: default, file and line, or
     /// variable. Secrets are not shown.
+    #[command(after_help = exit_codes::TOOL)]
     Show {
         #[command(flatten)]
         configuration: Configuration,

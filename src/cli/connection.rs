@@ -5,19 +5,22 @@ use std::{
     time::Duration,
 };
 
-use clap::Args;
+use clap::{
+    ArgMatches, Args, Command, FromArgMatches,
+    builder::{OsStringValueParser, TypedValueParser},
+};
 use secrecy::{ExposeSecret, SecretString};
+use tokio_rustls::rustls::pki_types::ServerName;
 use tonic::{
     Request, Status,
     codec::CompressionEncoding,
     metadata::{Ascii, MetadataValue},
     service::{Interceptor, interceptor::InterceptedService},
-    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
+    transport::{Channel, Endpoint},
 };
 
 use super::{
-    exit::Failure,
-    first_bytes::{self, root_cause},
+    address::Address, exit::Failure, first_bytes::Connector, tls, tls_fault::Used, variables::Variables,
 };
 use crate::proto::v1::job_status_service_client::JobStatusServiceClient;
 
@@ -41,18 +44,18 @@ impl Interceptor for Authorization {
 const MAX_MESSAGE: usize = 1 << 30;
 
 /// How to reach the gateway.
-#[derive(Debug, Default, Args)]
-pub(super) struct Connection {
+#[derive(Debug, Args)]
+struct Options {
     /// The gateway's address. The default scheme is http://.
-    #[arg(long, value_name = "URL", env = "JOBWATCH_SERVER", default_value = "http://127.0.0.1:50051")]
+    #[arg(long, value_name = "URL", env = "JOBWATCH_SERVER", default_value = DEFAULT)]
     server: String,
 
     /// PEM file of certificate authorities to trust instead of the system's, for https://.
-    #[arg(long, value_name = "FILE", env = "JOBWATCH_CA")]
+    #[arg(long, value_name = "FILE", env = "JOBWATCH_CA", value_parser = any_path())]
     ca: Option<PathBuf>,
 
-    /// File that holds the caller's token and nothing else.
-    #[arg(long, value_name = "FILE", env = "JOBWATCH_TOKEN_FILE")]
+    /// File that holds the caller's token and nothing else. It takes precedence over --token.
+    #[arg(long, value_name = "FILE", env = "JOBWATCH_TOKEN_FILE", value_parser = any_path())]
     token_file: Option<PathBuf>,
 
     /// The caller's token. Other users of this machine can read it in the process list, and
@@ -60,25 +63,72 @@ pub(super) struct Connection {
     #[arg(long, value_name = "TOKEN", env = "JOBWATCH_TOKEN", hide_env_values = true)]
     token: Option<SecretString>,
 
-    /// PEM file of the caller's certificate chain, for https://.
-    #[arg(long, value_name = "FILE", env = "JOBWATCH_CERT", requires = "key")]
+    /// PEM file of the caller's certificate chain, for https://. Needs --key.
+    #[arg(long, value_name = "FILE", env = "JOBWATCH_CERT", value_parser = any_path())]
     cert: Option<PathBuf>,
 
     /// PEM file of that certificate's key.
-    #[arg(long, value_name = "FILE", env = "JOBWATCH_KEY", requires = "cert")]
+    #[arg(long, value_name = "FILE", env = "JOBWATCH_KEY", value_parser = any_path())]
     key: Option<PathBuf>,
+}
+
+const DEFAULT: &str = "http://127.0.0.1:50051";
+
+/// A path, also an empty one: its message names the variable that it comes from.
+fn any_path() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { server: DEFAULT.to_owned(), ca: None, token_file: None, token: None, cert: None, key: None }
+    }
+}
+
+/// How to reach the gateway.
+#[derive(Debug, Default)]
+pub(super) struct Connection {
+    options: Options,
+    variables: Variables,
+}
+
+impl FromArgMatches for Connection {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        Self::from_arg_matches_mut(&mut matches.clone())
+    }
+
+    fn from_arg_matches_mut(matches: &mut ArgMatches) -> Result<Self, clap::Error> {
+        let variables = Variables::of(matches);
+        Ok(Self { options: Options::from_arg_matches_mut(matches)?, variables })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl Args for Connection {
+    fn augment_args(command: Command) -> Command {
+        Options::augment_args(command)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Options::augment_args_for_update(command)
+    }
 }
 
 impl Connection {
     /// To a gateway at this address.
     #[cfg(feature = "demo")]
     pub(super) fn to(address: std::net::SocketAddr) -> Self {
-        Self { server: address.to_string(), ..Self::default() }
+        let options = Options { server: address.to_string(), ..Options::default() };
+        Self { options, variables: Variables::default() }
     }
 
     /// Connects. The client reconnects by itself later.
     pub(super) async fn open(&self) -> Result<Client, Failure> {
-        let authorization = self.authorization(self.endpoint()?.uri())?;
+        let authorization = self.authorization(&self.address()?)?;
         let channel = self.channel().await?;
         Ok(JobStatusServiceClient::with_interceptor(channel, authorization)
             .max_decoding_message_size(MAX_MESSAGE)
@@ -87,29 +137,63 @@ impl Connection {
 
     /// Connects, for any service.
     pub(super) async fn channel(&self) -> Result<Channel, Failure> {
-        let endpoint = self.endpoint()?;
-        first_bytes::connect(&endpoint).await.map_err(|error| {
-            Failure::Connect(format!("can't reach a gateway at {}: {error}", url(&self.server)))
-        })
+        let address = self.address()?;
+        let connector = self.connector(&address)?;
+        connector
+            .connect(&self.endpoint(&address)?)
+            .await
+            .map_err(|error| Failure::Connect(format!("can't reach a gateway at {address}: {error}")))
+    }
+
+    fn address(&self) -> Result<Address, Failure> {
+        let option = self.variables.name("server");
+        if self.options.server.is_empty() {
+            let why = "is empty; write a URL such as http://127.0.0.1:50051, or";
+            return Err(Failure::Usage(format!("{option} {why} {}", self.variables.omit("server"))));
+        }
+        Address::parse(&self.options.server).map_err(|why| Failure::Usage(format!("{option} {why}")))
+    }
+
+    /// The files that are set, each with its option as the user wrote it.
+    fn file<'a>(&self, name: &'a str, file: Option<&'a PathBuf>) -> Result<Option<NamedFile<'a>>, Failure> {
+        let Some(path) = file else { return Ok(None) };
+        let option = self.variables.name(name);
+        if path.as_os_str().is_empty() {
+            return Err(Failure::Usage(format!(
+                "{option} is empty; write the path of a file, or {}",
+                self.variables.omit(name)
+            )));
+        }
+        Ok(Some(NamedFile { option, path }))
     }
 
     /// The token, which is not sent over a network in plain text.
-    fn authorization(&self, server: &http::Uri) -> Result<Authorization, Failure> {
-        let (text, source) = match (&self.token_file, &self.token) {
-            (Some(file), _) => (read("--token-file", file)?, format!("--token-file {}", file.display())),
+    fn authorization(&self, server: &Address) -> Result<Authorization, Failure> {
+        let file = self.file("token_file", self.options.token_file.as_ref())?;
+        let (text, source, id) = match (&file, &self.options.token) {
+            (Some(file), _) => {
+                (file.read()?, format!("{} {}", file.option, file.path.display()), "token_file")
+            }
             (None, Some(token)) => {
-                (token.expose_secret().as_bytes().to_vec(), "--token or JOBWATCH_TOKEN".to_owned())
+                (token.expose_secret().as_bytes().to_vec(), self.variables.name("token"), "token")
             }
             (None, None) => return Ok(Authorization(None)),
         };
         let token = str::from_utf8(&text).unwrap_or_default().trim();
-        if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(Failure::Usage(format!("{source} does not hold a token; write the token alone")));
+        if text.trim_ascii().is_empty() {
+            return Err(Failure::Usage(format!(
+                "{source} is empty; write the token, or {}",
+                self.variables.omit(id)
+            )));
         }
-        let host = server.host().unwrap_or_default().trim_matches(['[', ']']);
-        let is_local = host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
-        if server.scheme_str() != Some("https") && !is_local {
-            let why = "the token would travel unencrypted; write an https:// URL for --server";
+        if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            let why = "does not hold a token, which has no spaces, line breaks or other letters than ASCII; \
+                       write the token alone";
+            return Err(Failure::Usage(format!("{source} {why}")));
+        }
+        if !server.is_tls && !server.is_loopback() {
+            let option = self.variables.name("server");
+            let why = format!("the token would travel unencrypted; write an https:// URL for {option}");
             return Err(Failure::Usage(format!("{source}: {why}")));
         }
         let mut header: MetadataValue<Ascii> =
@@ -118,50 +202,77 @@ impl Connection {
         Ok(Authorization(Some(header)))
     }
 
-    fn endpoint(&self) -> Result<Endpoint, Failure> {
-        let url = url(&self.server);
-        let usage = |why: &str| Failure::Usage(format!("--server {url} {why}"));
-        let endpoint = Endpoint::from_shared(url.clone())
-            .ok()
-            .filter(|endpoint| {
-                let uri = endpoint.uri();
-                uri.host().is_some_and(|host| !host.is_empty())
-                    && matches!(uri.scheme_str(), Some("http" | "https"))
-            })
-            .ok_or_else(|| usage("is not a URL; write one such as http://127.0.0.1:50051"))?
+    /// TLS does not come from tonic, so that its faults can be explained.
+    fn endpoint(&self, address: &Address) -> Result<Endpoint, Failure> {
+        let usage = |error: tonic::transport::Error| {
+            Failure::Usage(format!("{} {address}: {error}", self.variables.name("server")))
+        };
+        let endpoint = Endpoint::from_shared(address.plain()).map_err(usage)?;
+        endpoint
+            .origin(address.uri.clone())
             .connect_timeout(Duration::from_secs(10))
             .user_agent(concat!("jobwatch/", env!("CARGO_PKG_VERSION")))
-            .map_err(|error| usage(&error.to_string()))?;
-        if endpoint.uri().scheme_str() != Some("https") {
-            return match (&self.ca, &self.cert) {
-                (None, None) => Ok(endpoint),
-                (Some(_), _) => Err(usage("is not encrypted, so --ca has no effect; write an https:// URL")),
-                (_, Some(_)) => {
-                    Err(usage("is not encrypted, so --cert has no effect; write an https:// URL"))
-                }
-            };
+            .map_err(usage)
+    }
+
+    fn connector(&self, address: &Address) -> Result<Connector, Failure> {
+        let options = &self.options;
+        let ca = self.file("ca", options.ca.as_ref())?;
+        let cert = self.file("cert", options.cert.as_ref())?;
+        let key = self.file("key", options.key.as_ref())?;
+        let server = self.variables.name("server");
+        let set = [("ca", &ca), ("cert", &cert), ("key", &key)];
+        let set = set.into_iter().find_map(|(id, file)| file.as_ref().map(|file| (id, &file.option)));
+        if let Some((id, option)) = set.filter(|_| !address.is_tls) {
+            let omit = self.variables.omit(id);
+            let why =
+                format!("is not encrypted, so {option} has no effect; write an https:// URL, or {omit}");
+            return Err(Failure::Usage(format!("{server} {address} {why}")));
         }
-        let tls = match &self.ca {
-            None => ClientTlsConfig::new().with_native_roots(),
-            Some(file) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read("--ca", file)?)),
-        };
-        let tls = match (&self.cert, &self.key) {
-            (Some(cert), Some(key)) => {
-                tls.identity(Identity::from_pem(read("--cert", cert)?, read("--key", key)?))
+        let identity = match (&cert, &key) {
+            (Some(cert), Some(key)) => Some((cert.named(), key.named())),
+            (None, None) => None,
+            (Some(NamedFile { option, .. }), None) => {
+                return Err(Failure::Usage(format!(
+                    "{option} is set without its key; write --key FILE, too"
+                )));
             }
-            _ => tls,
+            (None, Some(NamedFile { option, .. })) => {
+                return Err(Failure::Usage(format!(
+                    "{option} is set without its certificate; write --cert FILE, too"
+                )));
+            }
         };
-        endpoint.tls_config(tls).map_err(|error| Failure::Usage(format!("TLS: {}", root_cause(&error))))
+        let tls = if address.is_tls {
+            let connector =
+                tls::connector(ca.as_ref().map(NamedFile::named), identity).map_err(Failure::Usage)?;
+            let name = ServerName::try_from(address.host().to_owned())
+                .map_err(|_| Failure::Usage(format!("{server} {address} has no valid host name")))?;
+            Some((connector, name))
+        } else {
+            None
+        };
+        let (ca, cert) = (ca.map(|file| file.option), cert.map(|file| file.option));
+        Ok(Connector { tls, used: Used { server, ca, cert } })
     }
 }
 
-fn read(option: &str, file: &Path) -> Result<Vec<u8>, Failure> {
-    std::fs::read(file)
-        .map_err(|error| Failure::Usage(format!("{option} {} can't be read: {error}", file.display())))
+/// A file that an option or a variable names.
+struct NamedFile<'a> {
+    option: String,
+    path: &'a Path,
 }
 
-fn url(server: &str) -> String {
-    if server.contains("://") { server.to_owned() } else { format!("http://{server}") }
+impl NamedFile<'_> {
+    fn named(&self) -> tls::Named<'_> {
+        (&self.option, self.path)
+    }
+
+    fn read(&self) -> Result<Vec<u8>, Failure> {
+        let Self { option, path } = self;
+        std::fs::read(path)
+            .map_err(|error| Failure::Usage(format!("{option} {} can't be read: {error}", path.display())))
+    }
 }
 
 #[cfg(test)]
@@ -169,26 +280,16 @@ mod tests {
     use super::*;
 
     fn connection(server: &str) -> Connection {
-        Connection { server: server.to_owned(), ..Connection::default() }
-    }
-
-    #[test]
-    fn address_without_scheme_uses_http() {
-        assert_eq!(connection("gateway:50051").endpoint().unwrap().uri(), "http://gateway:50051/");
-        assert_eq!(connection("[::1]:50051").endpoint().unwrap().uri(), "http://[::1]:50051/");
-    }
-
-    #[test]
-    fn invalid_address_is_refused() {
-        for server in ["", "ftp://gateway", "http://", "two words"] {
-            assert!(matches!(connection(server).endpoint(), Err(Failure::Usage(_))), "{server}");
-        }
+        let options = Options { server: server.to_owned(), ..Options::default() };
+        Connection { options, variables: Variables::default() }
     }
 
     #[test]
     fn ca_without_tls_is_refused() {
-        let connection = Connection { ca: Some("ca.pem".into()), ..connection("gateway:1") };
-        assert!(matches!(connection.endpoint(), Err(Failure::Usage(_))));
+        let mut connection = connection("gateway:1");
+        connection.options.ca = Some("ca.pem".into());
+        let address = connection.address().unwrap();
+        assert!(matches!(connection.connector(&address), Err(Failure::Usage(_))));
     }
 
     #[tokio::test]

@@ -8,15 +8,25 @@ use tonic_types::StatusExt;
 use super::{render::Paint, text::one_line};
 use crate::client::retry_delay;
 
+/// Where values begin.
+const MARGIN: usize = 13;
+
 /// Renders code, message, reason and advice in several lines, each with a line break.
 pub(super) fn render(subject: &str, status: &Status, paint: Paint) -> String {
-    let head = paint.red("error:");
+    let mut text = String::new();
     let message = one_line(status.message());
-    let mut text = format!("{head} {subject}: {}: {message}\n", paint.bold(&code(status.code())));
+    let head = format!("error: {subject}: {}: {message}", code(status.code()));
+    for (n, line) in paint.folded(&head, 2).iter().enumerate() {
+        let line = match line.strip_prefix("error:") {
+            Some(rest) if n == 0 => paint.red("error:") + rest,
+            _ => format!("  {line}"),
+        };
+        text = text + &line + "\n";
+    }
     let mut row = |label: &str, value: &str| {
-        if !value.is_empty() {
-            let label = paint.dim(&format!("{label:<9}"));
-            text = format!("{text}  {label}  {value}\n");
+        for (n, line) in paint.folded(value, MARGIN).iter().filter(|line| !line.is_empty()).enumerate() {
+            let label = paint.dim(&format!("{:<9}", if n == 0 { label } else { "" }));
+            text = format!("{text}  {label}  {line}\n");
         }
     };
     let info = status.get_details_error_info();
@@ -75,7 +85,9 @@ fn advice(reason: &str, code: Code) -> &'static str {
         "JOB_NOT_FOUND" => "check the id and the backend; a vendor may have forgotten an old job",
         "JOB_GONE" => "look at the vendor: it knew the job before and no longer does",
         "ARTIFACT_NOT_FOUND" => "check the file's id against the job's files",
-        "CALLER_UNAUTHENTICATED" => "present credentials that the gateway accepts",
+        "CALLER_UNAUTHENTICATED" => {
+            "present credentials that the gateway accepts, with --token-file or with --cert and --key"
+        }
         "BACKEND_NOT_ALLOWED" => "request access to this backend from the gateway's operator",
         "BACKEND_CREDENTIALS_REJECTED" => "have the gateway's operator correct this backend's credentials",
         "BACKEND_FORBIDDEN" => "have the vendor grant the permission to the gateway's account",
@@ -100,7 +112,7 @@ fn advice(reason: &str, code: Code) -> &'static str {
         _ => match code {
             Code::Unavailable => "try again{in}",
             Code::DeadlineExceeded => "try again, or allow more time",
-            Code::Unimplemented => "check that --server is a jobwatch gateway of this version",
+            Code::Unimplemented => "check that the address is that of a jobwatch gateway of this version",
             _ => "",
         },
     }

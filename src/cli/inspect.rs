@@ -4,12 +4,14 @@ use jiff::{SignedDuration, Timestamp};
 use tonic::Status;
 
 use super::{
+    client::{connect, report_failure},
     connection::Connection,
     exit::{Exit, Failure},
-    fault, json,
-    output::{Output, Style},
+    json,
+    output::{Output, Printer, Style},
     render::{self, Paint, word},
-    text::{columns, one_line, padded},
+    table::table,
+    text::one_line,
 };
 use crate::proto::v1::{Backend, BackendHealth, InspectedJob, ListBackendsRequest, ListJobsRequest};
 
@@ -39,13 +41,13 @@ pub(super) struct Jobs {
 
 impl Backends {
     pub(super) async fn run(self) -> Result<Exit, Failure> {
-        let mut client = self.connection.open().await?;
+        let mut client = connect(&self.connection, self.output).await?;
         let backends = match client.list_backends(ListBackendsRequest {}).await {
             Ok(response) => response.into_inner().backends,
-            Err(status) => return Ok(report("backends", &status)),
+            Err(status) => return report(self.output, self.output.printer(), "backends", &status),
         };
         if self.output.style() == Style::Text {
-            return write(&backends_table(&backends, Timestamp::now()));
+            return write(&backends_table(&backends, Timestamp::now(), Paint::stdout().columns()));
         }
         let mut printer = self.output.printer();
         for backend in &backends {
@@ -58,16 +60,16 @@ impl Backends {
 
 impl Jobs {
     pub(super) async fn run(self) -> Result<Exit, Failure> {
-        let mut client = self.connection.open().await?;
+        let mut client = connect(&self.connection, self.output).await?;
         let mut page_token = String::new();
-        let mut rows = vec![JOBS_HEAD.map(str::to_owned).to_vec()];
+        let mut rows = Vec::new();
         let is_text = self.output.style() == Style::Text;
         let mut printer = self.output.printer();
         loop {
             let request = ListJobsRequest { backend: self.backend.clone(), page_size: 1000, page_token };
             let page = match client.list_jobs(request).await {
                 Ok(response) => response.into_inner(),
-                Err(status) => return Ok(report("jobs", &status)),
+                Err(status) => return report(self.output, printer, "jobs", &status),
             };
             let now = Timestamp::now();
             for job in &page.jobs {
@@ -84,16 +86,23 @@ impl Jobs {
             page_token = page.next_page_token;
         }
         if is_text {
-            return write(&aligned(&rows));
+            if rows.is_empty() {
+                let of =
+                    if self.backend.is_empty() { String::new() } else { format!(" of {}", self.backend) };
+                eprintln!("The gateway polls or retains no jobs{of}.");
+                return Ok(Exit::Succeeded);
+            }
+            return write(&table(&JOBS_HEAD, &rows, Paint::stdout().columns()));
         }
         printer.finish()?;
         Ok(Exit::Succeeded)
     }
 }
 
-fn report(subject: &str, status: &Status) -> Exit {
-    eprint!("{}", fault::render(subject, status, Paint::stderr()));
-    Exit::Failed
+fn report(output: Output, mut printer: Printer, subject: &str, status: &Status) -> Result<Exit, Failure> {
+    report_failure(output, &mut printer, (subject, None), status)?;
+    printer.finish()?;
+    Ok(Exit::Failed)
 }
 
 fn write(text: &str) -> Result<Exit, Failure> {
@@ -107,7 +116,7 @@ const BACKENDS_HEAD: [&str; 9] =
 const JOBS_HEAD: [&str; 8] =
     ["JOB", "STATE", "SUBSCRIBERS", "LAST POLL", "LAST CHANGE", "NEXT POLL", "QUARANTINED", "LAST ERROR"];
 
-fn backends_table(backends: &[Backend], now: Timestamp) -> String {
+fn backends_table(backends: &[Backend], now: Timestamp, room: Option<usize>) -> String {
     let row = |backend: &Backend| {
         let health = match backend.health() {
             BackendHealth::Unspecified => "UNKNOWN",
@@ -133,9 +142,8 @@ fn backends_table(backends: &[Backend], now: Timestamp) -> String {
             error,
         ]
     };
-    let mut rows = vec![BACKENDS_HEAD.map(str::to_owned).to_vec()];
-    rows.extend(backends.iter().map(row));
-    aligned(&rows)
+    let rows: Vec<_> = backends.iter().map(row).collect();
+    table(&BACKENDS_HEAD, &rows, room)
 }
 
 fn job_row(job: &InspectedJob, now: Timestamp) -> Vec<String> {
@@ -168,23 +176,6 @@ fn short(duration: SignedDuration) -> String {
     }
 }
 
-/// Rows of equally wide columns.
-fn aligned(rows: &[Vec<String>]) -> String {
-    let count = rows.iter().map(Vec::len).max().unwrap_or_default();
-    let width = |column: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(column));
-        cells.map(|cell| columns(cell)).max().unwrap_or_default()
-    };
-    let widths: Vec<usize> = (0..count).map(width).collect();
-    let mut text = String::new();
-    for row in rows {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| padded(cell, *width));
-        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
-        text.push('\n');
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -212,7 +203,7 @@ mod tests {
             rate_in_use: 0.25,
             ..Default::default()
         };
-        let table = backends_table(&[down], Timestamp::from_second(1000).unwrap());
+        let table = backends_table(&[down], Timestamp::from_second(1000).unwrap(), None);
         assert_eq!(
             table,
             "BACKEND  VENDOR    HEALTH       JOBS  QUEUED  QUARANTINED  LAG  RATE  LAST ERROR\n\

@@ -26,14 +26,15 @@ pub(super) struct Output {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Kind {
-    /// Text for people.
+    /// Text for people. Errors go to stderr.
     Table,
     /// One JSON array when all is known, errors included. Results and payloads that are
     /// JSON are shown as JSON, others in base64.
     Json,
     /// The same with one JSON object per line, each as soon as it is known.
     Jsonl,
-    /// BACKEND/JOB_ID, one per line.
+    /// Names alone, one per line: BACKEND/JOB_ID of a job, or the name of a backend. Errors go
+    /// to stderr.
     Name,
 }
 

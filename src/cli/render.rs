@@ -1,14 +1,12 @@
 //! Statuses as text: pure functions of the status, the time and the colour setting.
 
-use std::{
-    fmt::Write,
-    io::{self, IsTerminal},
-};
+use std::fmt::Write;
 
+use console::Term;
 use indicatif::DecimalBytes;
 use jiff::{SignedDuration, Timestamp};
 
-use super::text::{clean, columns, one_line, padded};
+use super::text::{clean, columns, folded, one_line, padded};
 use crate::proto::v1::{Artifact, JobRef, JobResult, JobState, JobStatus, Progress};
 
 /// The artifact ids of a job's result and its vendor payload, see `DownloadArtifactRequest`.
@@ -19,20 +17,46 @@ pub(super) const VENDOR_PAYLOAD: &str = "jobwatch:vendor_payload";
 const PREVIEW_LINES: usize = 12;
 const PREVIEW_CHARS: usize = 1000;
 
-/// Colours, if they are enabled.
+/// How text looks where it goes: its colours, if they are enabled, and the width it is laid out to.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Paint(bool);
+pub(super) struct Paint {
+    has_colours: bool,
+    /// Columns of the terminal; elsewhere lines have any length.
+    columns: Option<usize>,
+}
 
 impl Paint {
     /// No colours at all.
-    pub(super) const NONE: Self = Self(false);
+    pub(super) const NONE: Self = Self { has_colours: false, columns: None };
 
     pub(super) fn stdout() -> Self {
-        Self(io::stdout().is_terminal() && Self::allowed())
+        Self::of(&Term::stdout())
     }
 
     pub(super) fn stderr() -> Self {
-        Self(io::stderr().is_terminal() && Self::allowed())
+        Self::of(&Term::stderr())
+    }
+
+    fn of(terminal: &Term) -> Self {
+        let is_terminal = terminal.is_term();
+        let size = terminal.size_checked().filter(|_| is_terminal);
+        let columns = size.map(|(_, columns)| usize::from(columns)).filter(|columns| *columns > 0);
+        Self { has_colours: is_terminal && Self::allowed(), columns }
+    }
+
+    /// The same for so many columns.
+    pub(super) fn within(self, columns: usize) -> Self {
+        Self { columns: Some(columns), ..self }
+    }
+
+    /// Lines that fit after a margin of so many columns.
+    pub(super) fn folded(self, text: &str, margin: usize) -> Vec<String> {
+        folded(text, self.columns.map(|columns| columns.saturating_sub(margin)))
+    }
+
+    /// Columns of the terminal; elsewhere lines have any length.
+    pub(super) fn columns(self) -> Option<usize> {
+        self.columns
     }
 
     /// Whether the terminal may be sent more than plain lines; see <https://no-color.org>.
@@ -42,7 +66,11 @@ impl Paint {
     }
 
     fn with(self, code: &str, text: &str) -> String {
-        if self.0 && !text.is_empty() { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+        if self.has_colours && !text.is_empty() {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
     }
 
     pub(super) fn bold(self, text: &str) -> String {
@@ -234,6 +262,9 @@ pub(super) fn details(status: &JobStatus, paint: Paint) -> String {
     block.text
 }
 
+/// Where the values of a block begin.
+const MARGIN: usize = 13;
+
 /// Labelled lines below a heading.
 struct Block {
     text: String,
@@ -242,15 +273,23 @@ struct Block {
 
 impl Block {
     fn row(&mut self, label: &str, value: &str) {
-        if !value.is_empty() {
-            let label = self.paint.dim(&format!("{label:<9}"));
-            writeln!(self.text, "  {label}  {value}").expect("a String takes any text");
+        self.painted(label, value, str::to_owned);
+    }
+
+    /// A value in as many lines as it needs, each painted.
+    fn painted(&mut self, label: &str, value: &str, paint: impl Fn(&str) -> String) {
+        if value.is_empty() {
+            return;
+        }
+        for (n, line) in self.paint.folded(value, MARGIN).iter().enumerate() {
+            let label = self.paint.dim(&format!("{:<9}", if n == 0 { label } else { "" }));
+            writeln!(self.text, "  {label}  {}", paint(line)).expect("a String takes any text");
         }
     }
 
     fn lines(&mut self, label: &str, text: &str, paint: impl Fn(&str) -> String) {
         for (n, line) in text.lines().filter(|line| !line.trim().is_empty()).take(PREVIEW_LINES).enumerate() {
-            self.row(if n == 0 { label } else { "" }, &paint(&clean(line)));
+            self.painted(if n == 0 { label } else { "" }, &clean(line), &paint);
         }
     }
 
@@ -267,141 +306,11 @@ impl Block {
         self.lines(label, &start, str::to_owned);
         if start.len() < text.len() || text.lines().count() > PREVIEW_LINES {
             let rest = format!("… {} bytes in all; -o jsonl shows them", text.len());
-            self.row("", &self.paint.dim(&rest));
+            let paint = self.paint;
+            self.painted("", &rest, |line| paint.dim(line));
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use prost_types::Timestamp as Time;
-
-    use super::*;
-    use crate::proto::v1::{JobError, JobRef};
-
-    fn at(seconds: i64) -> Time {
-        Time { seconds, nanos: 0 }
-    }
-
-    #[test]
-    fn details_show_every_known_field() {
-        let status = JobStatus {
-            job: Some(JobRef { backend: "claret".into(), job_id: "42".into(), ..Default::default() }),
-            state: JobState::Failed.into(),
-            vendor_state: "failed".into(),
-            terminal: true,
-            progress: Some(Progress { completed_steps: Some(2), total_steps: Some(5), ..Default::default() }),
-            error: Some(JobError { message: "no such column: sku\nin row 7".into(), ..Default::default() }),
-            result: Some(JobResult {
-                data: "{\"a\":1}".into(),
-                content_type: "application/json".into(),
-                ..Default::default()
-            }),
-            artifacts: vec![Artifact {
-                category: "errors".into(),
-                file_name: "e.csv".into(),
-                vendor_uri: "s3://b/e.csv".into(),
-                artifact_id: "errors/e.csv".into(),
-            }],
-            job_type: "import".into(),
-            description: "Stock".into(),
-            create_time: Some(at(1_700_000_000)),
-            start_time: Some(at(1_700_000_001)),
-            end_time: Some(at(1_700_000_063)),
-            ..Default::default()
-        };
-        let expected = "\
-✘ FAILED  claret/42  failed
-  job        import · Stock
-  progress   2 of 5 steps
-  created    2023-11-14T22:13:20Z
-  started    2023-11-14T22:13:21Z
-  ended      2023-11-14T22:14:23Z · after 1:02
-  error      no such column: sku
-             in row 7
-  result     application/json, 7 bytes
-             {
-               \"a\": 1
-             }
-  files      errors/e.csv  s3://b/e.csv
-";
-        assert_eq!(details(&status, Paint::NONE), expected);
-    }
-
-    #[test]
-    fn omitted_parts_show_their_size_and_the_download_command() {
-        let job =
-            |id: &str| Some(JobRef { backend: "immuta".into(), job_id: id.into(), ..Default::default() });
-        let status = JobStatus {
-            job: job("42"),
-            error: Some(JobError {
-                message: "no".into(),
-                details_omitted: true,
-                details_size_bytes: 2_000_000,
-                ..Default::default()
-            }),
-            result: Some(JobResult {
-                content_type: "application/json".into(),
-                omitted: true,
-                size_bytes: 3_200_000,
-                ..Default::default()
-            }),
-            vendor_payload_omitted: true,
-            vendor_payload_size_bytes: 5_000_000_000,
-            ..Default::default()
-        };
-        let expected = "
-  error      no
-             details: 2.00 MB left out; jobwatch download immuta/42 jobwatch:vendor_payload
-  result     application/json, 3.20 MB left out; jobwatch download immuta/42 jobwatch:result
-  payload    5.00 GB left out; jobwatch download immuta/42 jobwatch:vendor_payload
-";
-        let text = details(&status, Paint::NONE);
-        assert!(text.ends_with(expected), "{text}");
-
-        let text = details(&JobStatus { job: job("it's; $x"), ..status }, Paint::NONE);
-        assert!(text.contains(r"download 'immuta/it'\''s; $x' jobwatch:result"), "{text}");
-    }
-
-    #[test]
-    fn control_characters_of_a_vendor_are_removed() {
-        let status = JobStatus {
-            description: "a\x1b[2Jb\r\nc\u{9b}1m".into(),
-            error: Some(JobError { message: "x\x1b]0;t\x07\n\x1b[1A".into(), ..Default::default() }),
-            result: Some(JobResult {
-                data: "\x1b[2J".into(),
-                content_type: "text/\x1bplain".into(),
-                ..Default::default()
-            }),
-            ..Default::default()
-        };
-        let text = details(&status, Paint::NONE);
-        assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
-    }
-
-    #[test]
-    fn long_result_is_truncated_with_a_note() {
-        let data = "line\n".repeat(100);
-        let result =
-            Some(JobResult { data: data.into(), content_type: "text/plain".into(), ..Default::default() });
-        let text = details(&JobStatus { result, ..Default::default() }, Paint::NONE);
-        assert!(text.lines().count() < 20);
-        assert!(text.ends_with("… 500 bytes in all; -o jsonl shows them\n"), "{text}");
-    }
-
-    #[test]
-    fn clock_shows_hours_only_from_one_hour() {
-        for (seconds, shown) in [(-3, "0:00"), (7, "0:07"), (62, "1:02"), (3662, "1:01:02")] {
-            assert_eq!(clock(SignedDuration::from_secs(seconds)), shown);
-        }
-    }
-
-    #[test]
-    fn state_sign_is_one_column_wide() {
-        for number in 0..=8 {
-            let state = JobState::try_from(number).unwrap();
-            assert_eq!(sign(state).chars().count(), 1);
-            assert!(word(state).len() <= 10);
-        }
-    }
-}
+mod tests;

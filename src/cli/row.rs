@@ -17,6 +17,8 @@ const BAR: usize = 20;
 /// The bar on a narrow terminal.
 const SHORT_BAR: usize = 10;
 const NARROW: usize = 110;
+/// What stands before details in the history.
+const HISTORY_MARGIN: &str = "    ";
 /// Most lines of details below a row.
 const DETAIL_LINES: usize = 2;
 const LONGEST_NAME: usize = 44;
@@ -103,6 +105,28 @@ impl Row {
         format!("{head}  {detail}").trim_end().to_owned()
     }
 
+    /// The end of a job for the history of a terminal of so many columns, without loss: one line,
+    /// or the details below it. A name that leaves no room has a line of its own.
+    pub(super) fn history_lines(&self, width: usize, now: Timestamp, paint: Paint) -> Vec<String> {
+        let line = self.log_line(width, now, paint);
+        let Some(room) = paint.columns() else { return vec![line] };
+        if columns(&line) <= room {
+            return vec![line];
+        }
+        let head = self.head(&padded(&self.name, width), now, None, paint);
+        let detail = self.detail(now, Paint::NONE);
+        let (first, rest) = if columns(head.trim_end()) <= room {
+            (head.trim_end().to_owned(), detail)
+        } else {
+            let (sign, _) = self.around_name(now, None, paint);
+            let (_, state) = self.around_name(now, None, Paint::NONE);
+            (format!("{sign} {}", self.name), format!("{state}  {detail}"))
+        };
+        let rest = paint.folded(rest.trim_end(), HISTORY_MARGIN.len());
+        let rest = rest.iter().map(|line| format!("{HISTORY_MARGIN}{}", paint.dim(line)));
+        std::iter::once(first).chain(rest).collect()
+    }
+
     /// The row on a board of so many columns: one line, and more for details that do not
     /// fit if `may_wrap`.
     pub(super) fn board_lines(&self, board: &BoardSize, now: Timestamp, paint: Paint) -> Vec<String> {
@@ -134,14 +158,20 @@ impl Row {
 
     /// Sign, name, state and time.
     fn head(&self, name: &str, now: Timestamp, tick: Option<usize>, paint: Paint) -> String {
+        let (sign, rest) = self.around_name(now, tick, paint);
+        format!("{sign} {name}  {rest}")
+    }
+
+    /// What stands before the name, and state and time.
+    fn around_name(&self, now: Timestamp, tick: Option<usize>, paint: Paint) -> (String, String) {
         let spinner = tick.map(|tick| SPINNER[tick % SPINNER.len()]);
         if self.failed.is_some() {
             let code = format!("{:<10}", "NO STATUS");
-            return format!("{} {name}  {}  {:7}", paint.red("✘"), paint.red(&code), "");
+            return (paint.red("✘"), format!("{}  {:7}", paint.red(&code), ""));
         }
         let Some(status) = &self.status else {
             let spinner = paint.dim(spinner.unwrap_or(" "));
-            return format!("{spinner} {name}  {:<10}  {}", "", self.elapsed(None, now));
+            return (spinner, format!("{:<10}  {}", "", self.elapsed(None, now)));
         };
         let state = status.state();
         let sign = match state {
@@ -152,7 +182,7 @@ impl Row {
         };
         let sign = if self.trouble.is_some() { paint.yellow(sign) } else { paint.state(state, sign) };
         let word = paint.state(state, &padded(&truncate_str(&state_word(status), 20, "…"), 10));
-        format!("{sign} {name}  {word}  {}", self.elapsed(Some(status), now))
+        (sign, format!("{word}  {}", self.elapsed(Some(status), now)))
     }
 
     fn elapsed(&self, status: Option<&JobStatus>, now: Timestamp) -> String {

@@ -1,8 +1,7 @@
 //! `jobwatch simulate`: one simulated vendor, for people who write clients.
 
 use std::{
-    fmt::Write as _,
-    io::{self, Write as _},
+    io::{self, Write},
     net::{Ipv4Addr, SocketAddr},
 };
 
@@ -10,6 +9,7 @@ use super::{
     exit::{Exit, Failure},
     render::Paint,
     serve::signalled,
+    text::{columns, padded, wrapped},
 };
 use crate::simulators::{Simulator, Vendor, credentials};
 
@@ -172,7 +172,8 @@ const EFFECTS: &[(&str, &str)] = &[
 /// For two terminals.
 const EXAMPLE: [&str; 2] = [
     "jobwatch simulate immuta --listen 127.0.0.1:8090",
-    r#"curl -X POST -H 'content-type: application/json' -d '{"effect":{"reset_at":20},"times":3}' \
+    r#"curl -X POST -H 'content-type: application/json' \
+    -d '{"effect":{"reset_at":20},"times":3}' \
     http://127.0.0.1:8090/_simulator/faults"#,
 ];
 
@@ -185,30 +186,48 @@ pub(super) fn curl(url: &str, route: &str, body: &str) -> String {
     format!("curl -X POST{body} {url}/_simulator/{route}")
 }
 
+/// Where descriptions begin in the help, and its width.
+const COLUMN: usize = 38;
+const WIDTH: usize = 80;
+
+/// An example, and what it does beside it or below it.
+fn entry(example: &str, what: &str) -> String {
+    let mut lines = wrapped(what, WIDTH - COLUMN).into_iter();
+    let mut text = format!("  {example}");
+    if columns(&text) + 2 <= COLUMN {
+        text = padded(&text, COLUMN) + &lines.next().unwrap_or_default();
+    }
+    for line in lines {
+        text = text + "\n" + &padded("", COLUMN) + &line;
+    }
+    text + "\n"
+}
+
 /// The long help: admin API, plans and effects.
 pub(super) fn long_help() -> String {
-    let mut text =
-        "The admin API is below /_simulator of its URL. It needs no credentials and takes JSON bodies\n\
-                    (content-type: application/json):\n\n"
-            .to_owned();
-    // Writing to a String can't fail.
+    let mut text = "The admin API is below /_simulator of its URL. It needs no credentials and takes\n\
+                    JSON bodies (content-type: application/json):\n\n"
+        .to_owned();
     for (route, body, what) in ROUTES {
-        let _ = writeln!(text, "  {route:21} {body:31} {what}");
+        text += &entry(format!("{route}  {body}").trim_end(), what);
     }
     text += "\nA job's plan may have these keys:\n\n";
     for (key, what) in PLAN {
-        text = text + format!("  {key:46} {what}").trim_end() + "\n";
+        text += &entry(key, what);
     }
-    text += "\nA fault has an \"effect\". Optional: \"path\" (a part of the request's path), \"job_id\", \"times\":\n\n";
+    text += "\nA fault has an \"effect\". Optional: \"path\" (a part of the request's path),\n\
+             \"job_id\", \"times\":\n\n";
     for (effect, what) in EFFECTS {
-        text = text + format!("  {effect:50} {what}").trim_end() + "\n";
+        text += &entry(effect, what);
     }
-    text += "\nIf several faults match a request, every delay applies, and only the first other fault. Example:\n\n";
+    text += "\nIf several faults match a request, every delay applies, and only the first other\n\
+             fault. Example:\n\n";
     for line in EXAMPLE {
         text = text + "  " + line + "\n";
     }
-    text + "\nA simulator has no TLS. To test a failed handshake, use https:// with the simulator's port as\n\
-            base_url. To test a failed DNS look-up, use a host name below .invalid.\n"
+    text + "\nA simulator has no TLS. To test a failed handshake, use https:// with the\n\
+            simulator's port as base_url. To test a failed DNS look-up, use a host name\n\
+            below .invalid.\n"
 }
 
 #[cfg(test)]
@@ -269,7 +288,7 @@ mod tests {
     #[test]
     fn help_fits_a_terminal() {
         for line in long_help().lines() {
-            assert!(line.chars().count() <= 100, "{line}");
+            assert!(line.chars().count() <= 80, "{line}");
         }
     }
 

@@ -62,6 +62,30 @@ pub(super) fn wrapped(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
+/// Narrower columns are left to the terminal.
+const NARROWEST: usize = 20;
+
+/// Lines of at most `width` columns, broken only at spaces: names and URLs stay whole, so that they
+/// can be copied. Spaces at the beginning stay.
+pub(super) fn folded(text: &str, width: Option<usize>) -> Vec<String> {
+    let Some(width) = width.filter(|width| *width >= NARROWEST && columns(text) > *width) else {
+        return vec![text.to_owned()];
+    };
+    let margin: String = text.chars().take_while(|c| *c == ' ').collect();
+    let (mut lines, mut line) = (Vec::new(), String::new());
+    for word in text.split(' ').filter(|word| !word.is_empty()) {
+        if line.is_empty() {
+            line = margin.clone() + word;
+        } else if columns(&line) + 1 + columns(word) > width {
+            lines.push(std::mem::replace(&mut line, margin.clone() + word));
+        } else {
+            line = line + " " + word;
+        }
+    }
+    lines.push(line);
+    lines
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,5 +110,14 @@ mod tests {
             assert_eq!(lines.concat().replace(' ', ""), text.replace(' ', ""));
         }
         assert_eq!(wrapped("ab 日本語", 4), ["ab", "日本", "語"]);
+    }
+
+    #[test]
+    fn folded_text_keeps_its_words_whole() {
+        let url = "https://gateway.example.com/a/very/long/path";
+        let text = format!("  see {url} for more than one word");
+        assert_eq!(folded(&text, Some(20)), ["  see", &format!("  {url}"), "  for more than one", "  word"]);
+        assert_eq!(folded(&text, None), [&*text]);
+        assert_eq!(folded(&text, Some(5)), [&*text]);
     }
 }

@@ -2,7 +2,10 @@
 
 use std::io::{self, Write};
 
-use super::exit::{Exit, Failure};
+use super::{
+    exit::{Exit, Failure},
+    exit_codes,
+};
 use crate::access;
 
 /// Makes bearer tokens for callers.
@@ -15,6 +18,7 @@ pub(super) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Print a new token, and the hash that stands for it in the configuration.
+    #[command(after_help = exit_codes::TOOL)]
     New {
         /// The caller's name.
         #[arg(value_name = "NAME", value_parser = name, default_value = "my-service")]

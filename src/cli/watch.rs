@@ -1,6 +1,6 @@
 //! `jobwatch watch`: watches jobs until they end.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use clap::ValueEnum;
 use jiff::Timestamp;
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     client::{self, Options},
-    proto::v1::{JobState, JobStatusResult, job_status_result::Outcome},
+    proto::v1::{JobRef, JobState, JobStatusResult, job_status_result::Outcome},
 };
 
 /// Watches jobs.
@@ -85,7 +85,7 @@ impl From<State> for JobState {
 
 impl Args {
     pub(super) async fn run(self) -> Result<Exit, Failure> {
-        let jobs = self.jobs.refs()?;
+        let jobs = distinct(self.jobs.refs()?);
         let client = self.jobs.client(&self.connection).await?;
         let now = Timestamp::now();
         let mut rows: Vec<_> = jobs.iter().map(|job| Row::new(job, "", now)).collect();
@@ -121,6 +121,13 @@ impl Args {
         }
         Ok(exit)
     }
+}
+
+/// Each job once, in the order given: one command of --exec runs for each.
+fn distinct(jobs: Vec<JobRef>) -> Vec<JobRef> {
+    let mut seen = HashSet::new();
+    let key = |job: &JobRef| (job.backend.clone(), job.job_id.clone(), job.job_tag.clone());
+    jobs.into_iter().filter(|job| seen.insert(key(job))).collect()
 }
 
 /// Prints the last status or the error of each job.

@@ -5,6 +5,10 @@ use std::{error::Error, time::Duration};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
+/// Doublings of the first wait within the first five tries: a gateway that restarts is back soon, so
+/// none of them waits for more than two seconds.
+const FIRST_DOUBLINGS: u32 = 3;
+
 /// First and longest wait before a reconnect.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
 
@@ -26,11 +30,14 @@ pub fn retry_delay(status: &Status) -> Option<Duration> {
     status.get_details_retry_info().and_then(|info| info.retry_delay)
 }
 
-/// The wait after so many failures in a row: exponential with full jitter. `random` is in 0..1.
+/// The wait after so many failures in a row: exponential with jitter, at most two seconds for the
+/// first five of them. `random` is in 0..1.
 pub fn backoff(failures: u32, random: f64) -> Duration {
     let (first, longest) = BACKOFF;
-    let most = first.saturating_mul(2_u32.saturating_pow(failures)).min(longest);
-    first / 2 + most.mul_f64(random.clamp(0.0, 1.0))
+    let doublings = failures.min(FIRST_DOUBLINGS).max(failures.saturating_sub(1));
+    let most = first.saturating_mul(2_u32.saturating_pow(doublings)).min(longest);
+    let random_part = most.saturating_sub(first / 2);
+    first / 2 + random_part.mul_f64(random.clamp(0.0, 1.0))
 }
 
 /// The wait before the call after this error.
@@ -46,9 +53,10 @@ mod tests {
     #[test]
     fn backoff_grows_to_a_bound_and_is_never_zero() {
         assert_eq!(backoff(0, 0.0), Duration::from_millis(125));
-        assert_eq!(backoff(1, 1.0), Duration::from_millis(625));
+        let longest: Vec<_> = (0..9).map(|failures| backoff(failures, 1.0).as_millis()).collect();
+        assert_eq!(longest, [250, 500, 1000, 2000, 2000, 4000, 8000, 10_000, 10_000]);
         for failures in [10, 100, u32::MAX] {
-            assert_eq!(backoff(failures, 1.0), Duration::from_millis(10_125));
+            assert_eq!(backoff(failures, 1.0), Duration::from_secs(10));
         }
     }
 
@@ -87,6 +95,6 @@ mod tests {
     fn requested_wait_is_a_minimum() {
         let status = of_the_gateway(Code::Unavailable, Some(Duration::from_mins(1)));
         assert_eq!(wait_before_next(&status, 0), Duration::from_mins(1));
-        assert!(wait_before_next(&Status::unavailable("no"), 0) <= Duration::from_millis(375));
+        assert!(wait_before_next(&Status::unavailable("no"), 0) <= Duration::from_millis(250));
     }
 }

@@ -26,7 +26,7 @@ use tonic::{Status, body::Body};
 use tracing::debug;
 
 use super::{
-    form::Form,
+    form::{Form, Kind},
     request_body::Received,
     revocation::Permission,
     usage::{CallUsage, Charge},
@@ -146,7 +146,12 @@ impl Call {
                 return Poll::Ready(Ok(self.form.failure(&api::of_deadline())));
             }
             if is_receiving && poll_timer(&mut receive_by, cx).is_ready() {
-                return Poll::Ready(Ok(self.form.failure(&api::of_slow_request(RECEIVE))));
+                let slow = api::of_slow_request(RECEIVE);
+                if self.form.kind == Kind::Grpc {
+                    return Poll::Ready(Ok(self.form.failure(&slow)));
+                }
+                // Whatever reads it makes it the end of a call that is counted.
+                self.received.fail(slow);
             }
             Poll::Pending
         })

@@ -17,7 +17,7 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, Guard};
-use http::{HeaderValue, Method, Request, Response, request::Parts};
+use http::{Extensions, HeaderValue, Method, Request, Response, Uri, request::Parts};
 use tokio_util::sync::CancellationToken;
 use tonic::{
     Status, body::Body, codec::CompressionEncoding, codegen::BoxFuture, service::Routes,
@@ -31,6 +31,7 @@ use super::{
     incoming,
     observe::{Observed, Principal},
     revocation::{Permission, Revocable},
+    site::Site,
     web::{self, Web},
 };
 use crate::{
@@ -149,18 +150,21 @@ impl Dispatch {
     fn call_web(&self, request: Request<Body>, form: Form) -> BoxFuture<Response<Body>, Infallible> {
         let (mut head, body) = request.into_parts();
         if let Some(incoming::Refused(status)) = head.extensions.remove() {
-            return Box::pin(ready(Ok(form.failure(&status))));
+            return self.refuse(head, form, status);
         }
         if let Some(response) = web::preflight(&head, &form) {
             return Box::pin(ready(Ok(response)));
         }
-        let request = Request::from_parts(head, body);
         // Before its body is read.
-        if request.method() == Method::POST
-            && let Some(Err(refused)) = identified_now(&self.live.access.load(), &request)
+        if head.method == Method::POST
+            && let Some(Err(refused)) = identified_now(&self.live.access.load(), &head)
         {
-            return Box::pin(ready(Ok(form.failure(&api::of_refused(&refused)))));
+            return self.refuse(head, form, api::of_refused(&refused));
         }
+        if let Some(origin) = &form.origin {
+            head.extensions.insert(Site::new(origin.clone(), &self.live.web));
+        }
+        let request = Request::from_parts(head, body);
         let mut dispatch = self.clone();
         let mut grpc = move |request| dispatch.call_grpc(request);
         match form.kind {
@@ -168,6 +172,20 @@ impl Dispatch {
             Kind::GrpcWeb => web::call(request, form, grpc),
             Kind::Http => Box::pin(api::http::call(request, grpc)),
         }
+    }
+
+    /// Refuses a request before its body is read. It counts as the call that it would be.
+    fn refuse(&self, mut head: Parts, form: Form, status: Status) -> BoxFuture<Response<Body>, Infallible> {
+        if form.kind == Kind::Http
+            && let Some(path) = api::http::call_path(&head)
+        {
+            head.uri = Uri::from_static(path);
+        }
+        let service = [JOBS, OPERATIONS].into_iter().find(|service| is_for(service, head.uri.path()));
+        let Some(service) = service else { return Box::pin(ready(Ok(form.failure(&status)))) };
+        let mut request = Request::from_parts(head, ());
+        let observed = self.observe(&mut request, service).response(ready(Ok(status.into_http())));
+        Box::pin(async move { Ok(form.refusal(&observed.await?)) })
     }
 
     fn call_grpc(&mut self, mut request: Request<Body>) -> BoxFuture<Response<Body>, Infallible> {
@@ -190,7 +208,7 @@ impl Dispatch {
         }
     }
 
-    fn observe(&self, request: &mut Request<Body>, service: &'static str) -> Observed {
+    fn observe<B>(&self, request: &mut Request<B>, service: &'static str) -> Observed {
         let identifies = !self.live.access.load().is_open();
         let access_log = self.live.access_log.load(Relaxed);
         Observed::begin(request, service, identifies, access_log, self.tracer.as_ref())
@@ -220,10 +238,13 @@ fn call_identified(live: &Live, service: &mut impl Grpc, request: Request<Body>)
         let permission = Permission::new(&live.access, &access, Grant::unrestricted(None));
         return permitted(service, request, permission);
     }
-    if let Some(identified) = identified_now(&access, &request) {
+    let (head, body) = request.into_parts();
+    let identified = identified_now(&access, &head);
+    let request = Request::from_parts(head, body);
+    if let Some(identified) = identified {
         return begin(live, &access, service, request, identified);
     }
-    let address = address(&request);
+    let address = address(request.extensions());
     let (live, mut service, access) = (live.clone(), service.clone(), Guard::into_inner(access));
     Revocable::without_permission(Box::pin(async move {
         let identified = match access::bearer_token(request.headers()) {
@@ -236,13 +257,13 @@ fn call_identified(live: &Live, service: &mut impl Grpc, request: Request<Body>)
 }
 
 /// Who calls, if that is known without waiting.
-fn identified_now(access: &Access, request: &Request<Body>) -> Option<Result<Grant, Refused>> {
-    let certificate = request.extensions().get().map(|CertificateNames(names)| &**names);
-    access.identify_now(Evidence { headers: request.headers(), certificate, address: address(request) })
+fn identified_now(access: &Access, head: &Parts) -> Option<Result<Grant, Refused>> {
+    let certificate = head.extensions.get().map(|CertificateNames(names)| &**names);
+    access.identify_now(Evidence { headers: &head.headers, certificate, address: address(&head.extensions) })
 }
 
-fn address(request: &Request<Body>) -> Option<IpAddr> {
-    let tcp = request.extensions().get::<TcpConnectInfo>();
+fn address(extensions: &Extensions) -> Option<IpAddr> {
+    let tcp = extensions.get::<TcpConnectInfo>();
     tcp.and_then(TcpConnectInfo::remote_addr).map(|address| address.ip())
 }
 
@@ -266,10 +287,19 @@ fn begin(
     permitted(service, request, Permission::new(&live.access, access, grant))
 }
 
-fn permitted(service: &mut impl Grpc, request: Request<Body>, permission: Permission) -> Revocable {
+fn permitted(service: &mut impl Grpc, mut request: Request<Body>, permission: Permission) -> Revocable {
+    if let Some(api::http::Unserved(status)) = request.extensions_mut().remove() {
+        return Revocable::without_permission(Box::pin(ready(Ok(status.into_http()))));
+    }
+    let site = request.extensions_mut().remove::<Site>();
     let method = request.uri().path().rsplit('/').next();
     let streams = method.is_some_and(|method| STREAMING.contains(&method));
-    Revocable::new(service.call(request), permission, streams)
+    let response = service.call(request);
+    let response = match site {
+        Some(site) => site.while_listed(response),
+        None => response,
+    };
+    Revocable::new(response, permission, streams)
 }
 
 /// Whether the path is `/service/method` of this service.

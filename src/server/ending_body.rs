@@ -8,14 +8,14 @@ use std::{
 use bytes::Bytes;
 use http::Response;
 use http_body::{Frame, SizeHint};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::CancellationToken;
 use tonic::{Status, body::Body};
 
 use crate::api::{self, ConnectionEnd};
 
 /// What ends a response, and its status then.
 pub(super) struct End {
-    when: Pin<Box<WaitForCancellationFutureOwned>>,
+    when: Pin<Box<dyn Future<Output = ()> + Send>>,
     status: fn() -> Status,
 }
 
@@ -23,6 +23,11 @@ impl End {
     /// The connection has become too old.
     pub(super) fn of_connection(end: &ConnectionEnd) -> Self {
         Self { when: Box::pin(end.ended()), status: api::of_expired_connection }
+    }
+
+    /// The site in a browser that reads the response may do so no more.
+    pub(super) fn of_site(refused: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self { when: Box::pin(refused), status: api::of_changed_access }
     }
 
     /// The server drains.

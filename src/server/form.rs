@@ -1,6 +1,6 @@
 //! The forms in which clients speak: gRPC, gRPC-Web, and HTTP with JSON.
 
-use http::{HeaderMap, HeaderValue, Method, Response, Version, header, request};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, Version, header, request};
 use tonic::{Status, body::Body};
 
 use super::{
@@ -11,11 +11,11 @@ use super::{
 use crate::api::{self, http::is_api_path};
 
 /// The content types of gRPC-Web that are served: messages of protobuf, as bytes or in base64.
-const GRPC_WEB: [&[u8]; 4] = [
-    b"application/grpc-web",
-    b"application/grpc-web+proto",
-    b"application/grpc-web-text",
-    b"application/grpc-web-text+proto",
+pub(super) const GRPC_WEB: [&str; 4] = [
+    "application/grpc-web",
+    "application/grpc-web+proto",
+    "application/grpc-web-text",
+    "application/grpc-web-text+proto",
 ];
 
 /// What a request is.
@@ -32,19 +32,30 @@ pub(super) struct Form {
     pub(super) kind: Kind,
     /// The site in a browser that sends it and may read the response.
     pub(super) origin: Option<HeaderValue>,
+    /// Whether the response has no body: that to a HEAD.
+    pub(super) head_only: bool,
 }
 
 impl Form {
     /// Plain gRPC.
-    pub(super) const GRPC: Self = Self { kind: Kind::Grpc, origin: None };
+    pub(super) const GRPC: Self = Self { kind: Kind::Grpc, origin: None, head_only: false };
 
-    /// What the body of a request for this path may be.
-    pub(super) fn expected(&self, path: &str) -> Expected {
-        let (limit, streaming) = api::request_limits(path);
+    /// The form of a request that comes from this site, if from one.
+    pub(super) fn of(head: &request::Parts, origin: Option<HeaderValue>) -> Self {
+        Self { kind: Kind::of(head), origin, head_only: head.method == Method::HEAD }
+    }
+
+    /// What the body of a request with this head may be.
+    pub(super) fn expected(&self, head: &request::Parts) -> Expected {
+        let (limit, streaming) = api::request_limits(head.uri.path());
+        let announced = head.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+        let announced = announced.and_then(|length| length.parse().ok());
         match self.kind {
-            Kind::Grpc => Expected { framing: Framing::Messages, limit, streaming },
+            Kind::Grpc => Expected { framing: Framing::Messages, limit, streaming, announced },
             // Browsers send a request whole.
-            Kind::GrpcWeb | Kind::Http => Expected { framing: Framing::Whole, limit, streaming: false },
+            Kind::GrpcWeb | Kind::Http => {
+                Expected { framing: Framing::Whole, limit, streaming: false, announced }
+            }
         }
     }
 
@@ -53,8 +64,18 @@ impl Form {
         match self.kind {
             Kind::Grpc => status.clone().into_http(),
             Kind::GrpcWeb => web::failure(status),
+            Kind::Http if self.head_only => api::http::failure(status).map(|_| Body::empty()),
             Kind::Http => api::http::failure(status),
         }
+    }
+
+    /// The response of a call that gRPC has refused with this head.
+    pub(super) fn refusal(&self, refused: &Response<Body>) -> Response<Body> {
+        let status = Status::from_header_map(refused.headers());
+        let mut response =
+            self.failure(&status.unwrap_or_else(|| Status::internal("the call has no status")));
+        api::http::copy_request_id(refused.headers(), response.headers_mut());
+        response
     }
 
     /// Completes the head of a response.
@@ -70,19 +91,25 @@ impl Kind {
     /// What a request with this head is.
     pub(super) fn of(head: &request::Parts) -> Self {
         let is_http2 = head.version == Version::HTTP_2;
-        match head.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes) {
-            Some(content_type) if is_grpc(content_type) && is_http2 => Self::Grpc,
-            Some(content_type) if GRPC_WEB.contains(&content_type) => Self::GrpcWeb,
+        match media_types(&head.headers, &header::CONTENT_TYPE).next() {
+            Some(content_type) if is_grpc(&content_type) && is_http2 => Self::Grpc,
+            Some(content_type) if GRPC_WEB.contains(&&*content_type) => Self::GrpcWeb,
             None if is_http2 && head.method == Method::POST && !is_api_path(head.uri.path()) => Self::Grpc,
             _ => Self::Http,
         }
     }
 }
 
+/// The media types in a header, in lower case and without their parameters.
+pub(super) fn media_types(headers: &HeaderMap, name: &HeaderName) -> impl Iterator<Item = String> {
+    let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(api::http::media_type)
+}
+
 /// Whether this is a content type of gRPC.
-fn is_grpc(content_type: &[u8]) -> bool {
-    let rest = content_type.strip_prefix(b"application/grpc");
-    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
+fn is_grpc(content_type: &str) -> bool {
+    let rest = content_type.strip_prefix("application/grpc");
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('+'))
 }
 
 #[cfg(test)]
@@ -102,11 +129,18 @@ mod tests {
         };
         let (one, two) = (Version::HTTP_11, Version::HTTP_2);
         let get = "/jobwatch.v1.JobStatusService/GetJobStatus";
-        for content_type in ["application/grpc", "application/grpc+proto", "application/grpc;x=y"] {
+        for content_type in
+            ["application/grpc", "application/grpc+proto", "application/grpc;x=y", "Application/gRPC ; x=y"]
+        {
             assert_eq!(kind("POST", get, two, content_type), Kind::Grpc);
             assert_eq!(kind("POST", get, one, content_type), Kind::Http, "gRPC needs HTTP/2");
         }
-        for content_type in ["application/grpc-web", "application/grpc-web-text+proto"] {
+        for content_type in [
+            "application/grpc-web",
+            "application/grpc-web-text+proto",
+            "application/grpc-web+proto; charset=utf-8",
+            "APPLICATION/GRPC-WEB-TEXT ;charset=utf-8",
+        ] {
             assert_eq!(
                 [one, two].map(|version| kind("POST", get, version, content_type)),
                 [Kind::GrpcWeb; 2]

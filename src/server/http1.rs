@@ -7,28 +7,16 @@
 //!
 //! The first head has ten seconds from the connection's start, each later one a minute. A
 //! client that takes nothing of a response for a minute loses its connection, and so does a
-//! response that sends nothing for ten. One request is served after the other.
+//! response that sends nothing for ten. A client that has left is noticed within some seconds. One
+//! request is served after the other.
 
-use std::{
-    convert::Infallible,
-    future::poll_fn,
-    pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
-    task::Poll,
-    time::Duration,
-};
+use std::{convert::Infallible, future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
 
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response, Version, header};
+use http_body::Body as _;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    time::{Instant, MissedTickBehavior, interval_at, timeout},
-};
-use tokio_io_timeout::TimeoutStream;
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tonic::{Status, body::Body};
 use tower::Service as _;
 
@@ -38,6 +26,7 @@ use super::{
     connection_age::{Age, Due},
     incoming,
     request_body::Source,
+    socket::{Condition, Socket},
     usage::ConnectionUsage,
 };
 use crate::{
@@ -45,16 +34,25 @@ use crate::{
     telemetry::metrics::metrics,
 };
 
+mod host;
 mod outgoing;
+mod stream;
 
 use outgoing::Outgoing;
+pub(super) use stream::plain_text_refusal;
+use stream::{Open, Requests, Stream};
 
 /// How long the head of a later request may take, the wait for it included.
 const HEAD: Duration = Duration::from_mins(1);
 
-/// How long a response may send nothing. While one is due, hyper does not notice that a client
-/// has left which had sent more than its request.
+/// How long a response may send nothing: nothing shows that a client has left whose end does not
+/// arrive.
 pub(super) const SILENCE: Duration = Duration::from_secs(630);
+
+/// How long a client that sends no more may take nothing. Nearly all of them have left: a client
+/// that has closed the connection looks like one that has closed its half, until it is sent
+/// something.
+const HALF_CLOSED: Duration = Duration::from_secs(10);
 
 /// Number of headers of a request.
 const HEADERS: usize = 100;
@@ -71,7 +69,7 @@ enum Event {
 }
 
 /// Serves a connection until it ends. `until`: when the first head must have come.
-pub(super) async fn serve<T: AsyncRead + AsyncWrite>(
+pub(super) async fn serve<T: Socket>(
     stream: T,
     until: Instant,
     peer: Peer,
@@ -79,17 +77,16 @@ pub(super) async fn serve<T: AsyncRead + AsyncWrite>(
     shared: Arc<Shared>,
 ) -> hyper::Result<()> {
     let mut age = shared.age.map(|limit| limit.begin(rand::random()));
-    let has_begun = Arc::new(AtomicBool::new(false));
+    let requests = Arc::new(Requests::default());
     let service = {
-        let (usage, shared, has_begun) = (Arc::clone(&usage), Arc::clone(&shared), Arc::clone(&has_begun));
+        let (usage, shared, requests) = (Arc::clone(&usage), Arc::clone(&shared), Arc::clone(&requests));
         let end = age.as_ref().map(Age::end).cloned();
-        service_fn(move |request| {
-            has_begun.store(true, Relaxed);
-            answer(request, peer.clone(), Arc::clone(&usage), Arc::clone(&shared), end.clone())
+        service_fn(move |request: Request<Incoming>| {
+            let open = requests.begin(!request.body().is_end_stream());
+            answer(request, peer.clone(), Arc::clone(&usage), Arc::clone(&shared), end.clone(), open)
         })
     };
-    let mut stream = TimeoutStream::new(stream);
-    stream.set_write_timeout(Some(TAKE));
+    let stream = Stream::new(stream, TAKE, Arc::clone(&requests));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
@@ -98,11 +95,14 @@ pub(super) async fn serve<T: AsyncRead + AsyncWrite>(
         .max_buf_size(HEAD_BYTES)
         // Else responses are copied into a buffer, where no usage counts them.
         .writev(true)
-        .serve_connection(TokioIo::new(Box::pin(stream)), service);
+        // Elsewhere nothing but the end of what a client sends shows that it has left.
+        .half_close(cfg!(target_os = "linux"))
+        .serve_connection(TokioIo::new(stream.clone()), service);
     let mut connection = pin!(connection);
     let mut ticks = interval_at(Instant::now() + TICK, TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut idle_since = Instant::now();
+    let mut half_closed_since = None;
     let mut drains = false;
     loop {
         let event = poll_fn(|cx| {
@@ -140,8 +140,18 @@ pub(super) async fn serve<T: AsyncRead + AsyncWrite>(
                 let now = Instant::now();
                 if usage.calls() > 0 {
                     idle_since = now;
+                    match stream.condition() {
+                        Condition::Open => {}
+                        Condition::HalfClosed => {
+                            let since = (*half_closed_since.get_or_insert(now)).max(stream.taken_at());
+                            if now.saturating_duration_since(since) >= HALF_CLOSED {
+                                return Ok(());
+                            }
+                        }
+                        Condition::Gone => return Ok(()),
+                    }
                 }
-                if now >= until && !has_begun.load(Relaxed) {
+                if now >= until && !requests.has_begun() {
                     return Ok(());
                 }
                 let idle = if (shared.is_scarce)() { IDLE.1 } else { IDLE.0 };
@@ -161,13 +171,18 @@ async fn answer(
     usage: Arc<ConnectionUsage>,
     shared: Arc<Shared>,
     end: Option<ConnectionEnd>,
+    open: Open,
 ) -> Result<Response<Outgoing>, Infallible> {
     let (head, body) = request.into_parts();
+    let version = head.version;
     let mut service = shared.service.clone();
-    let (form, refused) = incoming::form(&head, &peer, &service);
+    let (form, refused) = match host::check(&head) {
+        Ok(()) => incoming::form(&head, &peer, &service),
+        Err(status) => incoming::refused(&head, status),
+    };
     let Some(call) = usage.begin_call(incoming::header_bytes(&head)) else {
         let response = form.failure(&api::of_full_connection());
-        return Ok(response.map(Outgoing::uncounted));
+        return Ok(response.map(|body| Outgoing::uncounted(body, Some(open))));
     };
     let (request, call) =
         incoming::begin((head, Source::Http1(body)), (form, refused), &peer, call, end.as_ref());
@@ -177,7 +192,13 @@ async fn answer(
     let response = response.unwrap_or_else(|_| call.form.failure(&Status::internal("the call has ended")));
     let (mut parts, body): (_, Body) = response.into_parts();
     call.form.complete(&mut parts.headers);
-    Ok(Response::from_parts(parts, Outgoing::new(body, call)))
+    // Nothing can follow a request whose rest is not read, nor a response without a length in
+    // HTTP/1.0. A client that does not know this would send its next request and lose it.
+    let ends_with_connection = version == Version::HTTP_10 && body.size_hint().exact().is_none();
+    if ends_with_connection || !call.received.is_whole() {
+        parts.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    Ok(Response::from_parts(parts, Outgoing::new(body, call, open)))
 }
 
 #[cfg(test)]

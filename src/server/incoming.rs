@@ -30,14 +30,18 @@ pub(super) fn header_bytes(head: &request::Parts) -> usize {
 
 /// The form of a request, and why it is refused if it is.
 pub(super) fn form(head: &request::Parts, peer: &Peer, service: &Dispatch) -> (Form, Option<Refused>) {
-    let kind = Kind::of(head);
-    if kind == Kind::Grpc {
+    if Kind::of(head) == Kind::Grpc {
         return (Form::GRPC, None);
     }
     match service.site(head, peer.is_encrypted) {
-        Ok(origin) => (Form { kind, origin }, None),
-        Err(status) => (Form { kind, origin: None }, Some(Refused(status))),
+        Ok(origin) => (Form::of(head, origin), None),
+        Err(status) => refused(head, status),
     }
+}
+
+/// The form of a request that is refused for this reason.
+pub(super) fn refused(head: &request::Parts, status: Status) -> (Form, Option<Refused>) {
+    (Form::of(head, None), Some(Refused(status)))
 }
 
 /// The request for the service, and the call that it begins.
@@ -50,7 +54,7 @@ pub(super) fn begin(
 ) -> (Request<Body>, Call) {
     let path = head.uri.path();
     let must_be_taken = api::is_unary(path);
-    let (received, body) = request_body::receive(source, usage.connection(), form.expected(path));
+    let (received, body) = request_body::receive(source, usage.connection(), form.expected(&head));
     head.extensions.insert(peer.address.clone());
     if let Some(certificate) = &peer.certificate {
         head.extensions.insert(certificate.clone());

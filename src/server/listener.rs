@@ -6,24 +6,22 @@
 use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, timeout_at},
 };
-use tokio_rustls::server::TlsStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::server::Connected;
 use tracing::{debug, warn};
 
-#[cfg(target_os = "linux")]
-use super::call::TAKE;
 use super::{
     connection::{Peer, Shared, serve},
     connection_age::AgeLimit,
     dispatch::{CertificateNames, Dispatch},
     http1,
     other_protocols::{Protocol, protocol},
+    socket::{self, Socket},
     tls::Tls,
     usage::{ConnectionUsage, Usage, sweep},
     wire::Wire,
@@ -124,7 +122,7 @@ impl Listener {
         while let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await {
             let (stream, address) = loop {
                 match self.socket.accept().await.and_then(|(stream, address)| {
-                    stream.set_nodelay(true)?;
+                    socket::prepare(&stream)?;
                     Ok((stream, address))
                 }) {
                     Ok(accepted) => break accepted,
@@ -187,6 +185,8 @@ async fn handle(
             speak(stream, until, peer, usage, shared).await
         }
         Some(_) if first != TLS_HANDSHAKE => {
+            let mut stream = stream;
+            let _ = timeout_at(until, refuse_plain_text(&mut stream)).await;
             Err(io::Error::other("the client does not speak TLS, and server.tls is set"))
         }
         Some(tls) => {
@@ -201,35 +201,18 @@ async fn handle(
     }
 }
 
-/// A connection over TCP.
-trait Socket: AsyncRead + AsyncWrite + Unpin {
-    fn tcp(&self) -> &TcpStream;
-}
-
-impl Socket for TcpStream {
-    fn tcp(&self) -> &TcpStream {
-        self
+/// Says what is wrong to a client that has begun a request without TLS.
+async fn refuse_plain_text(stream: &mut TcpStream) -> io::Result<()> {
+    let mut read = [0; 4096];
+    let length = stream.peek(&mut read).await?;
+    // A client of HTTP/2 can't read it, and guesses better at a connection that is closed.
+    if read[..length].starts_with(b"PRI ") {
+        return Ok(());
     }
-}
-
-impl Socket for Box<TlsStream<TcpStream>> {
-    fn tcp(&self) -> &TcpStream {
-        self.get_ref().0
-    }
-}
-
-/// Has the system close the connection of a client that acknowledges nothing of what it is sent.
-/// HTTP/1.1 has no pings.
-fn close_if_silent(stream: &TcpStream) {
-    #[cfg(target_os = "linux")]
-    {
-        let millis = u32::try_from(TAKE.as_millis()).unwrap_or(u32::MAX);
-        if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(stream, millis) {
-            debug!(%error, "time-out of acknowledgements not set");
-        }
-    }
-    #[cfg(not(target_os = "linux"))]
-    let _ = stream;
+    // Else the system would reset the connection when it is closed.
+    let _ = stream.read(&mut read).await?;
+    stream.write_all(&http1::plain_text_refusal()).await?;
+    stream.shutdown().await
 }
 
 /// Serves a connection over the version of HTTP that its client speaks.
@@ -249,7 +232,7 @@ async fn speak<T: Socket>(
             }
         }
         Protocol::Http1 => {
-            close_if_silent(stream.get_ref().tcp());
+            stream.close_if_silent();
             // Else each connection over HTTP/2 would have room for it, too.
             if let Err(error) = Box::pin(http1::serve(stream, until, peer, usage, shared)).await {
                 debug!(%error, "connection failed");
@@ -276,18 +259,4 @@ async fn first_byte(stream: &TcpStream) -> io::Result<Option<u8>> {
     let mut first = [0];
     let read = stream.peek(&mut first).await?;
     Ok((read > 0).then_some(first[0]))
-}
-
-#[cfg(all(test, target_os = "linux"))]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn system_closes_the_connection_of_a_client_that_acknowledges_nothing() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        close_if_silent(&stream);
-        let millis = rustix::net::sockopt::tcp_user_timeout(&stream).unwrap();
-        assert_eq!(u128::from(millis), TAKE.as_millis());
-    }
 }

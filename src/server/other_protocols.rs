@@ -8,14 +8,16 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
-/// What HTTP/2 begins with. No method of HTTP/1.1 does.
-const PREFACE: &[u8; 4] = b"PRI ";
+use super::socket::{Condition, Socket};
+
+/// What HTTP/2 begins with.
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// What a client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Protocol {
+    /// Also anything else: an error of HTTP/1.1 is text, which people and most clients can read.
     Http1,
-    /// Also anything else: HTTP/2 says what is wrong with it.
     Http2,
 }
 
@@ -33,8 +35,7 @@ where
             read => filled += read,
         }
     }
-    let is_method = head[..filled].iter().all(|byte| byte.is_ascii_uppercase() || *byte == b' ');
-    let protocol = if head != *PREFACE && is_method { Protocol::Http1 } else { Protocol::Http2 };
+    let protocol = if head == *PREFACE { Protocol::Http2 } else { Protocol::Http1 };
     Ok(Some((protocol, Rewound { head, next: 0, filled, stream })))
 }
 
@@ -47,9 +48,13 @@ pub(super) struct Rewound<T> {
     stream: T,
 }
 
-impl<T> Rewound<T> {
-    pub(super) fn get_ref(&self) -> &T {
-        &self.stream
+impl<T: Socket> Socket for Rewound<T> {
+    fn condition(&self) -> Condition {
+        self.stream.condition()
+    }
+
+    fn close_if_silent(&self) {
+        self.stream.close_if_silent();
     }
 }
 
@@ -65,6 +70,9 @@ impl<T: AsyncRead + Unpin> AsyncRead for Rewound<T> {
         }
         buf.put_slice(&self.head[self.next..self.next + count]);
         self.next += count;
+        // hyper looks at what follows a first piece only once a head may be whole. With the rest of
+        // it, bytes that are no head are refused at once. Its error, if any, comes again.
+        let _ = Pin::new(&mut self.stream).poll_read(cx, buf);
         Poll::Ready(Ok(()))
     }
 }
@@ -72,6 +80,18 @@ impl<T: AsyncRead + Unpin> AsyncRead for Rewound<T> {
 impl<T: AsyncWrite + Unpin> AsyncWrite for Rewound<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -102,12 +122,22 @@ mod tests {
 
     #[tokio::test]
     async fn protocol_is_told_by_the_first_bytes() {
-        for bytes in [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], b"\0\0\0\x04\0\0", b"PRx!"] {
-            assert_eq!(first(bytes).await, Some(Protocol::Http2), "{bytes:?}");
+        let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+        assert_eq!(first(preface).await, Some(Protocol::Http2));
+        for bytes in [
+            &b"GET / HTTP/1.1\r\n\r\n"[..],
+            b"PUT / HTTP/1.0\r\n\r\n",
+            b"PROPFIND / HTTP/1.1\r\n\r\n",
+            b"\r\nGET / HTTP/1.1\r\n\r\n",
+            b"get / HTTP/1.1\r\n\r\n",
+            b"SSH-2.0-OpenSSH_9.2\r\n",
+            b"\0\0\0\x04\0\0",
+            b"PRx!",
+            b"PRI * HTTP/1.1\r\n\r\n",
+            b"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n",
+        ] {
+            assert_eq!(first(bytes).await, Some(Protocol::Http1), "{bytes:?}");
         }
-        for request in ["GET / HTTP/1.1\r\n\r\n", "POST / HTTP/1.1\r\n\r\n{}", "PUT / HTTP/1.0\r\n\r\n"] {
-            assert_eq!(first(request.as_bytes()).await, Some(Protocol::Http1), "{request}");
-        }
-        assert_eq!(first(b"PR").await, None, "closed before anything was said");
+        assert_eq!(first(b"PRI * HTTP/2.0").await, None, "closed before anything was said");
     }
 }

@@ -339,7 +339,7 @@ impl Reloader {
         self.service.set_bounds(bounds(config));
         self.live.access_log.store(log.access, Relaxed);
         if diff.sets(&["server.web"]) {
-            self.live.web.store(Arc::new(Web::new(&server.web)));
+            self.live.web.swap(Arc::new(Web::new(&server.web))).retire();
         }
         if diff.sets(&["log.level"]) {
             let level = telemetry::filter(log.level.as_deref().unwrap_or("info"));

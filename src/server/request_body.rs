@@ -10,17 +10,19 @@ use std::{
     collections::VecDeque,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll, Waker, ready},
+    task::{Context, Poll, Waker},
 };
 
 use bytes::{Bytes, BytesMut};
-use h2::RecvStream;
 use http_body::{Body, Frame};
-use hyper::body::Incoming;
 use tonic::Status;
 
 use super::usage::{Charge, ConnectionUsage};
 use crate::api;
+
+mod source;
+
+pub(super) use source::Source;
 
 /// Window of a stream: what a client may send without its call reading it.
 pub(super) const WINDOW: u32 = 64 << 10;
@@ -30,13 +32,6 @@ const SMALL: usize = 16 << 10;
 
 /// Bytes of the head of a message: a flag and its length.
 const HEAD: usize = 5;
-
-/// Where a body comes from.
-#[derive(Debug)]
-pub(super) enum Source {
-    Http2(RecvStream),
-    Http1(Incoming),
-}
 
 /// How a body is divided.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,6 +51,8 @@ pub(super) struct Expected {
     pub(super) limit: usize,
     /// Whether the client may take its time for the messages.
     pub(super) streaming: bool,
+    /// Bytes of the whole body, where its head has them.
+    pub(super) announced: Option<usize>,
 }
 
 /// The call's side of a body.
@@ -77,6 +74,8 @@ struct State {
     /// Messages that come after the first one.
     streaming: bool,
     ended: bool,
+    /// All of it has come.
+    is_whole: bool,
     failure: Option<Status>,
     reader: Option<Waker>,
 }
@@ -98,17 +97,22 @@ struct Messages {
     count: usize,
 }
 
-/// A message has so many bytes, which are too many.
+/// A message has too many bytes.
 #[derive(Debug, PartialEq)]
-struct TooLong(usize);
+enum TooLong {
+    /// So many.
+    By(usize),
+    /// Others may follow.
+    AtLeast,
+}
 
 /// Splits the body of a request.
 pub(super) fn receive(
     source: Source,
     connection: &Arc<ConnectionUsage>,
-    Expected { framing, limit, streaming }: Expected,
+    Expected { framing, limit, streaming, announced }: Expected,
 ) -> (Received, RequestBody) {
-    let state = Arc::new(Mutex::new(State {
+    let mut state = State {
         source,
         connection: Arc::clone(connection),
         charge: None,
@@ -116,9 +120,15 @@ pub(super) fn receive(
         unreleased: 0,
         streaming,
         ended: false,
+        is_whole: false,
         failure: None,
         reader: None,
-    }));
+    };
+    // Before a byte of it is read.
+    if let Some(bytes) = announced.filter(|bytes| framing == Framing::Whole && *bytes > limit) {
+        state.fail(api::of_long_request(bytes, limit));
+    }
+    let state = Arc::new(Mutex::new(state));
     (Received(Arc::clone(&state)), RequestBody(state))
 }
 
@@ -146,6 +156,11 @@ impl Received {
         }
         let expects_first = !state.streaming && state.messages.count == 0;
         !state.ended && (state.messages.is_partial() || expects_first)
+    }
+
+    /// Whether all of it has come, even if it was not read.
+    pub(super) fn is_whole(&self) -> bool {
+        lock(&self.0).is_whole
     }
 
     /// Ends the body with this failure.
@@ -181,10 +196,11 @@ impl State {
                 Poll::Ready(None) => {
                     news = true;
                     self.ended = true;
+                    self.is_whole = true;
                 }
-                Poll::Ready(Some(Err(BrokeOff))) => {
+                Poll::Ready(Some(Err(broken))) => {
                     news = true;
-                    self.fail(Status::cancelled("the request broke off"));
+                    self.fail(broken.status());
                 }
             }
         }
@@ -196,8 +212,12 @@ impl State {
 
     fn take(&mut self, data: Bytes) {
         let before = self.messages.partial.len();
-        if let Err(TooLong(bytes)) = self.messages.add(data) {
-            return self.fail(api::of_long_request(bytes, self.messages.limit));
+        if let Err(too_long) = self.messages.add(data) {
+            let limit = self.messages.limit;
+            return self.fail(match too_long {
+                TooLong::By(bytes) => api::of_long_request(bytes, limit),
+                TooLong::AtLeast => api::of_longer_request(limit),
+            });
         }
         let now = self.messages.partial.len();
         if now > SMALL && now > before && !self.connection.has_room() {
@@ -223,36 +243,13 @@ impl State {
     }
 }
 
-/// The rest of a body does not come.
-struct BrokeOff;
-
-impl Source {
-    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokeOff>>> {
-        match self {
-            Self::Http2(stream) => stream.poll_data(cx).map_err(|_| BrokeOff),
-            Self::Http1(body) => loop {
-                match ready!(Pin::new(&mut *body).poll_frame(cx)) {
-                    // Else they are trailers, which no form has in a request.
-                    Some(Ok(frame)) => {
-                        if let Ok(data) = frame.into_data() {
-                            return Poll::Ready(Some(Ok(data)));
-                        }
-                    }
-                    Some(Err(_)) => return Poll::Ready(Some(Err(BrokeOff))),
-                    None => return Poll::Ready(None),
-                }
-            },
-        }
-    }
-}
-
 impl Messages {
     /// Adds what has arrived.
     fn add(&mut self, mut data: Bytes) -> Result<(), TooLong> {
         if self.framing == Framing::Whole {
             let length = self.partial.len() + data.len();
             if length > self.limit {
-                return Err(TooLong(length));
+                return Err(TooLong::AtLeast);
             }
             self.partial.extend_from_slice(&data);
             return Ok(());
@@ -271,7 +268,7 @@ impl Messages {
                 let [_, length @ ..] = self.head;
                 self.left = u32::from_be_bytes(length) as usize;
                 if self.left > self.limit {
-                    return Err(TooLong(self.left));
+                    return Err(TooLong::By(self.left));
                 }
             } else {
                 let taken = self.left.min(data.len() - at);
@@ -361,7 +358,7 @@ mod tests {
     fn longer_message_than_the_limit_is_refused_by_its_head() {
         let mut messages = messages(10);
         messages.add(framed(&[7; 10]).into()).unwrap();
-        assert_eq!(messages.add(Bytes::from_static(&[0, 0, 0, 0, 11])), Err(TooLong(11)));
+        assert_eq!(messages.add(Bytes::from_static(&[0, 0, 0, 0, 11])), Err(TooLong::By(11)));
     }
 
     #[test]
@@ -370,7 +367,7 @@ mod tests {
         messages.add(Bytes::from_static(b"{\"a\"")).unwrap();
         messages.add(Bytes::from_static(b":1}")).unwrap();
         assert_eq!((messages.whole.len(), &messages.partial[..]), (0, &b"{\"a\":1}"[..]));
-        assert_eq!(messages.add(Bytes::from_static(b"xxxx")), Err(TooLong(11)));
+        assert_eq!(messages.add(Bytes::from_static(b"xxxx")), Err(TooLong::AtLeast));
     }
 
     proptest! {

@@ -9,11 +9,15 @@ use std::convert::Infallible;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header, request};
 use http_body_util::{BodyExt, Full};
+use tokio_util::sync::CancellationToken;
 use tonic::{Status, body::Body, codegen::BoxFuture};
 use tonic_web::GrpcWebLayer;
 use tower::{Layer, Service as _, service_fn};
 
-use super::{form::Form, messages};
+use super::{
+    form::{Form, GRPC_WEB, media_types},
+    messages,
+};
 use crate::{admin, api, config};
 
 /// Headers of a response that a site may read, beside the usual ones.
@@ -32,12 +36,29 @@ const LONGEST_LIST: usize = 1024;
 pub(super) struct Web {
     origins: Vec<HeaderValue>,
     hosts: Vec<String>,
+    replaced: CancellationToken,
 }
 
 impl Web {
     pub(super) fn new(configured: &config::Web) -> Self {
         let origins = configured.origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok());
-        Self { origins: origins.collect(), hosts: configured.hosts.clone() }
+        let (origins, hosts) = (origins.collect(), configured.hosts.clone());
+        Self { origins, hosts, replaced: CancellationToken::new() }
+    }
+
+    /// Whether this site may send requests.
+    pub(super) fn lists(&self, origin: &HeaderValue) -> bool {
+        self.origins.contains(origin)
+    }
+
+    /// Another has taken its place: open calls of sites have to be looked at again.
+    pub(super) fn retire(&self) {
+        self.replaced.cancel();
+    }
+
+    /// Completes when another has taken its place.
+    pub(super) async fn replaced(&self) {
+        self.replaced.cancelled().await;
     }
 
     /// The site that sends a request, if one does and may. `needs_name`: whether the request
@@ -57,7 +78,7 @@ impl Web {
         }
         match head.headers.get(header::ORIGIN) {
             None => Ok(None),
-            Some(origin) if self.origins.contains(origin) => Ok(Some(origin.clone())),
+            Some(origin) if self.lists(origin) => Ok(Some(origin.clone())),
             Some(origin) => Err(api::of_foreign_origin(&String::from_utf8_lossy(origin.as_bytes()))),
         }
     }
@@ -114,9 +135,21 @@ where
         for name in ["grpc-accept-encoding", "grpc-encoding"] {
             head.headers.remove(HeaderName::from_static(name));
         }
-        let body = match body.collect().await {
+        // The library knows them in one spelling.
+        for (name, media_type) in library_types(&head.headers) {
+            head.headers.insert(name, HeaderValue::from_static(media_type));
+        }
+        let body = match api::http::check_encoding(&head.headers) {
+            Ok(()) => body.collect().await,
+            Err(status) => Err(status),
+        };
+        let body = match body {
             Ok(body) => Body::new(Full::new(body.to_bytes())),
-            Err(status) => return Ok(form.failure(&status)),
+            Err(status) => {
+                head.extensions.insert(api::http::Unserved(status));
+                let refused = grpc(Request::from_parts(head, Body::empty())).await?;
+                return Ok(form.refusal(&refused));
+            }
         };
         let mut grpc = Some(grpc);
         let service = service_fn(move |request| {
@@ -128,6 +161,18 @@ where
         });
         GrpcWebLayer::new().layer(service).call(Request::from_parts(head, body)).await
     })
+}
+
+/// The content type of a request, and the one that its response shall have, as the library knows
+/// them: without an accepted type, the response has that of the request.
+fn library_types(headers: &HeaderMap) -> Vec<(HeaderName, &'static str)> {
+    let known = |name: &HeaderName| {
+        media_types(headers, name).find_map(|media| GRPC_WEB.into_iter().find(|known| *known == media))
+    };
+    let content_type = known(&header::CONTENT_TYPE);
+    let accepted = known(&header::ACCEPT).or(content_type);
+    let types = [(header::CONTENT_TYPE, content_type), (header::ACCEPT, accepted)];
+    types.into_iter().filter_map(|(name, media_type)| Some((name, media_type?))).collect()
 }
 
 /// Completes head and trailers, which become a part of the body.

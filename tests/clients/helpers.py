@@ -7,6 +7,8 @@ no listener, and "locked" has the wrong credentials.
 """
 
 import asyncio
+import logging
+import socket
 import sys
 
 import grpc
@@ -71,7 +73,12 @@ def check_codes():
     error = of_call(Failed(code.UNAVAILABLE, [retry, info]))
     check("an error is decoded", (error.reason, error.metadata, error.retry_delay), ("R", {"a": "b"}, 1.5))
     check("a requested wait is a minimum", error.wait_before_next(0) >= 1.5, True)
-    check("a back-off has a bound", of_call(Failed(code.UNAVAILABLE)).wait_before_next(10**6) <= 10.125, True)
+    unavailable = of_call(Failed(code.UNAVAILABLE))
+    check("a back-off has a bound", unavailable.wait_before_next(10**6) <= 10, True)
+    early = max(unavailable.wait_before_next(failures) for failures in range(5) for _ in range(200))
+    check("the first five tries come soon", early <= 2, True)
+    late = max(unavailable.wait_before_next(9) for _ in range(200))
+    check("later ones come more rarely", late > 4, True)
 
 
 def check_threads(address, url, jobs):
@@ -129,6 +136,44 @@ def check_threads(address, url, jobs):
     check("a closed iterator ends its watches", watched(address, 0), 0)
 
 
+def check_unreachable():
+    """What a wait and a watch say of a gateway that is not there."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+    with grpc.insecure_channel(address, CHANNEL_OPTIONS) as channel:
+        jobs = JobClient(channel)
+        problems = []
+        error = failure(lambda: jobs.wait("immuta/1", timeout=3, on_problem=problems.append))
+        check("a wait without a gateway ends at its timeout", type(error), NotEnded)
+        check("it reports each failure", len(problems) > 1, True)
+        check("with its code", {problem.code for problem in problems}, {grpc.StatusCode.UNAVAILABLE})
+        with Recorder() as lines:
+            failure(lambda: jobs.wait("immuta/1", timeout=1))
+        check("without a function the failures are logged", lines[0].startswith("still waiting for immuta/1: UNAVAILABLE"), True)
+        names = ["immuta/1", "immuta/2", "immuta/3"]
+        updates = [update for update in jobs.follow(names, timeout=2)]
+        lost = [update for update in updates if update.problem]
+        check("a lost connection is one update", {len(update.jobs) for update in lost}, {3})
+        check("it has all jobs", [job.job_id for job in lost[0].jobs], ["1", "2", "3"])
+        check("each job ends by itself", [update.job.job_id for update in updates if update.error], ["1", "2", "3"])
+
+
+class Recorder(logging.Handler):
+    """The lines of the package's logger."""
+
+    def __enter__(self):
+        self.lines = []
+        logging.getLogger("jobwatch_client").addHandler(self)
+        return self.lines
+
+    def __exit__(self, *_):
+        logging.getLogger("jobwatch_client").removeHandler(self)
+
+    def emit(self, record):
+        self.lines.append(record.getMessage())
+
+
 def watched(address, wanted):
     """The number of watched jobs, once it is the wanted one."""
     with grpc.insecure_channel(address) as channel:
@@ -159,6 +204,11 @@ async def check_asyncio(address, url):
         async for update in jobs.follow([f"immuta/{done}", "immuta/no-such-job"]):
             seen[update.job.job_id] = outcome(update)
         check("asyncio: one job of many fails alone", seen, {done: "JOB_STATE_SUCCEEDED", "no-such-job": "JOB_NOT_FOUND"})
+        problems = []
+        try:
+            await jobs.wait("down/1", timeout=2, on_problem=problems.append)
+        except NotEnded:
+            check("asyncio: problems are reported", problems[0].reason, "BACKEND_UNAVAILABLE")
         waiting = asyncio.ensure_future(jobs.wait(f"immuta/{running}"))
         await asyncio.to_thread(watched, address, 1)
         waiting.cancel()
@@ -168,6 +218,7 @@ async def check_asyncio(address, url):
 
 def main(address, url):
     check_codes()
+    check_unreachable()
     with grpc.insecure_channel(address, CHANNEL_OPTIONS) as channel:
         check_threads(address, url, JobClient(channel))
     asyncio.run(check_asyncio(address, url))

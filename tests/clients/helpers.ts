@@ -7,6 +7,8 @@
  * no listener, and "locked" has the wrong credentials.
  */
 import assert from "node:assert";
+import { once } from "node:events";
+import { createServer, type AddressInfo } from "node:net";
 import { status as Code } from "@grpc/grpc-js";
 import { GatewayError, JobClient, JobState, NotEndedError, type Update } from "jobwatch-client";
 
@@ -55,7 +57,30 @@ check("it resumes after overload", resumes(Code.RESOURCE_EXHAUSTED, { reason: "R
 check("it does not resume after NOT_FOUND", resumes(Code.NOT_FOUND), false);
 const asked = new GatewayError(Code.UNAVAILABLE, "no", { retryDelayMs: 60_000 });
 check("a requested wait is a minimum", asked.waitBeforeNextMs(0), 60_000);
-check("a back-off has a bound", new GatewayError(Code.UNAVAILABLE, "no").waitBeforeNextMs(1e6) <= 10_125, true);
+const unavailable = new GatewayError(Code.UNAVAILABLE, "no");
+check("a back-off has a bound", unavailable.waitBeforeNextMs(1e6) <= 10_000, true);
+const longest = (failures: number): number =>
+  Math.max(...Array.from({ length: 200 }, () => unavailable.waitBeforeNextMs(failures)));
+check("the first five tries come soon", Math.max(...[0, 1, 2, 3, 4].map(longest)) <= 2000, true);
+check("later ones come more rarely", longest(9) > 4000, true);
+
+const free = createServer().listen(0, "127.0.0.1");
+await once(free, "listening");
+const { port } = free.address() as AddressInfo;
+await new Promise((resolve) => free.close(resolve));
+const nobody = new JobClient(`127.0.0.1:${port}`);
+const problems: GatewayError[] = [];
+const onProblem = (problem: GatewayError): void => void problems.push(problem);
+const unreached = await failure<NotEndedError>(nobody.wait("immuta/1", { timeoutMs: 3000, onProblem }));
+check("a wait without a gateway ends at its timeout", unreached.name, "NotEndedError");
+check("it reports each failure", problems.length > 1 && problems.every(({ code }) => code === Code.UNAVAILABLE), true);
+const lost: string[][] = [];
+for await (const { problem, jobs } of nobody.follow(["immuta/1", "immuta/2", "immuta/3"], { timeoutMs: 2000 })) {
+  if (problem) lost.push(jobs.map(({ jobId }) => jobId));
+}
+check("a lost connection is one update with all jobs", lost[0], ["1", "2", "3"]);
+check("of each failure", lost.every((ids) => ids.length === 3), true);
+nobody.close();
 
 const done = await start({});
 const running = await start({ held: "active" });

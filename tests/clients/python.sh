@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds clients/python as it is published, from its source distribution, installs it, and checks
-# its types and those of its users.
+# Builds clients/python as it is published, from its source distribution, checks what the
+# archives hold, installs it, and checks its types and those of its users.
 #
 #     tests/clients/python.sh TOOLS OUT
 #
@@ -19,6 +19,7 @@ cd "$out/source/clients/python"
 cd "$out"
 "$python" -m pip --quiet --disable-pip-version-check --no-input wheel --no-build-isolation --no-deps --no-index \
     --wheel-dir "$out/dist" "$out"/dist/jobwatch_client-*.tar.gz
+"$python" "$root/tests/clients/contents.py" "$out"/dist/jobwatch_client-*
 "$python" -m pip --quiet --disable-pip-version-check --no-input install --no-deps --no-index --target "$out/site" \
     "$out"/dist/jobwatch_client-*.whl
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Packs clients/typescript as it is published, installs the archive, and compiles programs that use
-# it.
+# Packs clients/typescript as it is published, checks what the archive holds, installs it,
+# and compiles programs that use it.
 #
 #     tests/clients/typescript.sh TOOLS OUT
 #
@@ -19,6 +19,7 @@ cd "$out/source/clients/typescript"
 rm -rf node_modules dist src/gen
 ln -s "$modules" node_modules
 npm pack --silent --pack-destination "$out" >"$out/pack.log" 2>&1 || { cat "$out/pack.log"; exit 1; }
+"$tools/python/bin/python" "$root/tests/clients/contents.py" "$out"/jobwatch-client-*.tgz
 
 cd "$out/app"
 for package in @bufbuild @grpc @types undici-types; do

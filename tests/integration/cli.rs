@@ -39,7 +39,13 @@ use tonic_types::{ErrorDetails, StatusExt};
 use crate::harness::guard;
 
 #[cfg(target_os = "linux")]
+mod layout;
+mod rejected;
+#[cfg(target_os = "linux")]
+mod restarts;
+#[cfg(target_os = "linux")]
 mod terminal;
+mod tls;
 mod usage;
 mod watch;
 

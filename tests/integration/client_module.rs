@@ -131,3 +131,23 @@ async fn dropped_follow_ends_its_watches() {
     drop(updates);
     guard(async { while watched().await > 0 {} }).await;
 }
+
+#[tokio::test]
+async fn wait_reports_each_problem_while_it_goes_on() {
+    let (_simulator, mut program) = gateway().await;
+    let reported = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let on_problem = client::OnProblem::new({
+        let reported = std::sync::Arc::clone(&reported);
+        move |problem| reported.lock().unwrap().push(problem.code())
+    });
+    let options = Options { timeout: Some(ms(1500)), on_problem: Some(on_problem), ..Options::default() };
+    wait(&program, job("down", "1"), &options).await.unwrap_err();
+    let of_the_vendor = std::mem::take(&mut *reported.lock().unwrap());
+    assert!(of_the_vendor.contains(&Code::Unavailable), "{of_the_vendor:?}");
+
+    let client = program.client();
+    program.signal("KILL").await;
+    program.exit_code().await;
+    guard(client::wait(&client, job("immuta", "1"), &options)).await.unwrap_err();
+    assert!(!reported.lock().unwrap().is_empty());
+}

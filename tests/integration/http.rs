@@ -18,6 +18,9 @@ use crate::{
     program::{Program, command},
 };
 
+mod requests;
+mod sockets;
+
 /// A program with these sections in its configuration.
 async fn program_with(sections: &str, simulator: &Simulator) -> Program {
     let config =
@@ -162,7 +165,7 @@ async fn batch_has_one_element_for_each_job() {
     let long = format!(r#"{{"jobs": [{{"jobId": "{}"}}]}}"#, "x".repeat(3 << 20));
     for client in [over_http1(), over_http2()] {
         let (code, error) = sent(batch(client, long.clone())).await;
-        assert_eq!((code, &detail(&error, "ErrorInfo")["reason"]), (429, &json!("REQUEST_TOO_LONG")));
+        assert_eq!((code, &detail(&error, "ErrorInfo")["reason"]), (413, &json!("REQUEST_TOO_LONG")));
     }
 }
 
@@ -197,7 +200,7 @@ impl Events {
         loop {
             if let Some((event, rest)) = self.text.split_once("\n\n") {
                 let mut read = Event::default();
-                for line in event.lines() {
+                for line in event.lines().filter(|line| !line.starts_with(':')) {
                     match line.split_once(": ").unwrap() {
                         ("event", name) => name.clone_into(&mut read.name),
                         ("id", id) => id.clone_into(&mut read.id),
@@ -208,6 +211,9 @@ impl Events {
                 }
                 let rest = rest.to_owned();
                 self.text = rest;
+                if read == Event::default() {
+                    continue;
+                }
                 return Some(read);
             }
             let bytes = guard(self.response.chunk()).await.unwrap()?;
@@ -352,14 +358,20 @@ async fn what_would_cost_too_much_is_refused_with_the_limit() {
     assert!(simulator.calls().is_empty());
 }
 
-#[tokio::test]
-async fn both_versions_of_http_are_served_over_tls() {
+/// A certificate of localhost, and the configuration of a server that has it.
+fn certificate() -> (tempfile::TempDir, String, rcgen::CertifiedKey<rcgen::KeyPair>) {
     let dir = tempfile::tempdir().unwrap();
     let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let (certificate, private) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
     std::fs::write(&certificate, key.cert.pem()).unwrap();
     std::fs::write(&private, key.signing_key.serialize_pem()).unwrap();
     let section = format!("tls = {{ cert = '{}', key = '{}' }}", certificate.display(), private.display());
+    (dir, section, key)
+}
+
+#[tokio::test]
+async fn both_versions_of_http_are_served_over_tls() {
+    let (_dir, section, key) = certificate();
     let simulator = simulator(Vendor::Immuta).await;
     let program = program_with(&section, &simulator).await;
     let port = program.address().rsplit_once(':').unwrap().1;

@@ -4,7 +4,7 @@
 
 mod page;
 mod programs;
-mod restarted;
+pub(crate) mod restarted;
 #[allow(dead_code, unreachable_pub, reason = "a program of its own, too")]
 #[path = "../../examples/client.rs"]
 mod rust_example;

@@ -196,6 +196,16 @@ async fn callers_have_the_rights_of_the_job_status_service() {
         let listed = guard(client(&program).list_operations(request)).await;
         assert_eq!(listed.is_ok(), allowed, "another's jobs are for operators, as in ListJobs");
     }
+    for name in ["backends/-", ""] {
+        for (token, reason) in [(&tokens[0], Some("BACKEND_NOT_ALLOWED")), (&tokens[1], None)] {
+            let mut request =
+                Request::new(ListOperationsRequest { name: name.to_owned(), ..Default::default() });
+            request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+            let listed = guard(client(&program).list_operations(request)).await;
+            let refused = listed.err().map(|error| code_and_reason(&error));
+            assert_eq!(refused, reason.map(|reason| (Code::PermissionDenied, reason.to_owned())));
+        }
+    }
     program.logged("method=\"GetOperation\" code=\"OK\"").await;
     assert!(
         program.log().contains("principal=\"token:reader\" method=\"GetOperation\""),

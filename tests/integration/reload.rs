@@ -22,6 +22,7 @@ mod files;
 mod refused;
 mod revocation;
 mod settings;
+mod sites;
 
 const SECTIONS: &str = "[server]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n";
 const RELOADED: &str = "configuration reloaded backends_added";

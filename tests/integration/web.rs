@@ -75,9 +75,17 @@ async fn unary_call_and_stream_are_served_in_both_encodings_and_versions() {
             let request = frame(&request);
             for is_text in [false, true] {
                 let kind = if is_text { "application/grpc-web-text" } else { "application/grpc-web+proto" };
+                // As libraries write it, with parameters, and among others.
+                let (content_type, accept) = match method {
+                    "GetJobStatus" => (kind.to_owned(), kind.to_owned()),
+                    _ => (
+                        format!("{} ; charset=utf-8", kind.to_uppercase()),
+                        format!("text/html;q=0.5, {kind};q=0.9"),
+                    ),
+                };
                 let body = if is_text { STANDARD.encode(&request).into_bytes() } else { request.to_vec() };
                 let call = client.post(format!("http://{}/{SERVICE}/{method}", program.address()));
-                let call = call.header("content-type", kind).header("accept", kind).body(body);
+                let call = call.header("content-type", content_type).header("accept", accept).body(body);
                 let response = guard(call.send()).await.unwrap();
                 assert_eq!(response.status(), 200);
                 assert!(response.headers()["content-type"].to_str().unwrap().starts_with(kind));
@@ -139,6 +147,15 @@ async fn failed_call_has_its_details_where_a_site_may_read_them() {
             client.post(&url).header("content-type", "application/grpc-web+proto").body(vec![0; 1 << 20]);
         let response = guard(long.send()).await.unwrap();
         assert_eq!(response.headers()["grpc-status"], "8", "{:?}", response.headers());
+
+        let encoded = client.post(&url).header("content-type", "application/grpc-web+proto");
+        let response = guard(encoded.header("content-encoding", "gzip").body("").send()).await.unwrap();
+        assert_eq!(response.headers()["grpc-status"], "12");
+        let message = response.headers()["grpc-message"].to_str().unwrap();
+        assert!(
+            message.starts_with("the header Content-Encoding is \"gzip\", which is not served"),
+            "{message}"
+        );
     }
     assert_eq!(simulator.calls().len(), 2, "the site's calls only, which found nothing");
 }

@@ -110,10 +110,10 @@ pub(super) async fn watches(bench: &Bench) -> Outcome<Row> {
     let before = owner.memory()?;
     let requests = vendor.received().await?.requests;
     let began = Instant::now();
-    let mut followed = Calls::open(follower.address, IMMUTA, Shares::even(JOBS, 10)).await?;
-    followed.listen(Until::Seen).await?;
+    let mut others = Calls::open(follower.address, IMMUTA, Shares::even(JOBS, 10)).await?;
+    others.listen(Until::Seen).await?;
     let opened = began.elapsed().as_secs_f64();
-    followed.listen(Until::Time(Instant::now() + poll.interval * 2)).await?;
+    others.listen(Until::Time(Instant::now() + poll.interval * 2)).await?;
     let memory = owner.memory()?.saturating_sub(before) as f64 / JOBS as f64;
     let requests = (vendor.received().await?.requests - requests) as f64;
     let intervals = began.elapsed().as_secs_f64() / poll.interval.as_secs_f64();

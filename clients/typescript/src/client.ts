@@ -18,12 +18,13 @@ const MOST_FAILURES = 5;
 
 /**
  * Pings find a dead connection, calls are spread over all addresses of the target, and the channel
- * reconnects within ten seconds.
+ * reconnects within two seconds: how often is up to the client.
  */
 const CHANNEL_OPTIONS: ChannelOptions = {
   "grpc.keepalive_time_ms": 30_000,
   "grpc.keepalive_timeout_ms": 10_000,
-  "grpc.max_reconnect_backoff_ms": 10_000,
+  "grpc.initial_reconnect_backoff_ms": 250,
+  "grpc.max_reconnect_backoff_ms": 2_000,
   "grpc.service_config": JSON.stringify({ loadBalancingConfig: [{ round_robin: {} }] }),
 };
 
@@ -36,7 +37,7 @@ export interface ClientOptions {
   channelOptions?: ChannelOptions;
 }
 
-export interface WaitOptions {
+export interface CallOptions {
   /** Longest time in all. */
   timeoutMs?: number;
   /** Aborts the calls. */
@@ -47,7 +48,15 @@ export interface WaitOptions {
   pollIntervalMs?: number;
 }
 
-export interface FollowOptions extends WaitOptions {
+export interface WaitOptions extends CallOptions {
+  /**
+   * Called with each problem that does not end the wait: the gateway can't be reached, or can't poll the
+   * vendor.
+   */
+  onProblem?: (problem: GatewayError) => void;
+}
+
+export interface FollowOptions extends CallOptions {
   /** No update for a status in which only the progress has changed. */
   stateChangesOnly?: boolean;
 }
@@ -82,6 +91,7 @@ export class JobClient {
       // The gateway would go on until somebody corrects this, such as its credentials.
       if (update.problem && !update.problem.resumable) throw update.problem;
       if (update.status?.terminal) return update.status;
+      if (update.problem) options.onProblem?.(update.problem);
       last = update.status ?? last;
       problem = update.problem;
     }

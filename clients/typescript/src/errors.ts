@@ -7,6 +7,11 @@ import type { CallError, JobStatus } from "./gen/jobwatch/v1/job_pb.js";
 
 const FIRST_MS = 250;
 const LONGEST_MS = 10_000;
+/**
+ * Doublings of the first wait within the first five tries: a gateway that restarts is back soon, so none
+ * of them waits for more than two seconds.
+ */
+const FIRST_DOUBLINGS = 3;
 
 /** What an error says besides its code and message. */
 interface Details {
@@ -54,11 +59,12 @@ export class GatewayError extends Error {
 
   /**
    * The wait after so many failures in a row: what the gateway asks for, and at least a growing
-   * back-off with jitter.
+   * back-off with jitter, of at most two seconds for the first five.
    */
   waitBeforeNextMs(failures: number): number {
-    const most = Math.min(FIRST_MS * 2 ** failures, LONGEST_MS);
-    return Math.max(FIRST_MS / 2 + most * Math.random(), this.retryDelayMs ?? 0);
+    const doublings = Math.max(Math.min(failures, FIRST_DOUBLINGS), failures - 1);
+    const most = Math.min(FIRST_MS * 2 ** doublings, LONGEST_MS);
+    return Math.max(FIRST_MS / 2 + (most - FIRST_MS / 2) * Math.random(), this.retryDelayMs ?? 0);
   }
 }
 

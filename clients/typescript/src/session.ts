@@ -19,9 +19,12 @@ export type Job = string | MessageInitShape<typeof JobRefSchema>;
 export const SILENCE_MS = 60_000;
 const HEARTBEAT_MS = 20_000;
 
-/** What happened to one job. An update with its job alone says that a problem has passed. */
+/** What happened to a job, or to all that are open. With neither of the rest, a problem has passed. */
 export interface Update {
+  /** The job; the first one of `jobs`. */
   job: JobRef;
+  /** The jobs that it is about: one, or with a lost connection all that are open. */
+  jobs: JobRef[];
   /** A new status. */
   status?: JobStatus;
   /**
@@ -105,6 +108,7 @@ export class Session {
     const watch = this.#open.get(response.watchId);
     if (!watch) return;
     const { job } = watch;
+    const jobs = [job];
     const { outcome } = response;
     if (outcome.case === "event") {
       const { event, resumeToken } = outcome.value;
@@ -114,19 +118,19 @@ export class Session {
       watch.hasProblem = event.case === "interruption";
       if (event.case === "status") {
         if (event.value.terminal) this.#open.delete(response.watchId);
-        yield { job, status: event.value };
+        yield { job, jobs, status: event.value };
       } else if (event.case === "interruption") {
         const unknown = new GatewayError(Code.UNAVAILABLE, "the vendor can't be polled");
-        yield { job, problem: event.value.cause ? ofElement(event.value.cause) : unknown };
+        yield { job, jobs, problem: event.value.cause ? ofElement(event.value.cause) : unknown };
       } else if (hadProblem) {
-        yield { job };
+        yield { job, jobs };
       }
     } else if (outcome.case === "end") {
       let error = ofElement(outcome.value);
       if (error.code === Code.OK) error = new GatewayError(Code.UNAVAILABLE, "the watch ended before the job did");
       if (!error.resumable) {
         this.#open.delete(response.watchId);
-        yield { job, error };
+        yield { job, jobs, error };
         return;
       }
       watch.due = now + error.waitBeforeNextMs(watch.failures++);
@@ -135,20 +139,18 @@ export class Session {
         // A gateway that shuts down ends every watch: another call reaches another one.
         this.lostWith = error;
       } else {
-        yield { job, problem: error };
+        yield { job, jobs, problem: error };
       }
     }
   }
 
-  /** The call has failed: what to report, and how long to wait before another one. */
+  /** The call has failed: what to report, once for all jobs, and how long to wait before another one. */
   lost(error: GatewayError): [Update[], number] {
     if (!error.resumable) return [this.#end(error), 0];
     const waitMs = error.waitBeforeNextMs(this.#failures++);
-    const updates = [...this.#open.values()].map((watch): Update => {
-      watch.hasProblem = true;
-      return { job: watch.job, problem: error };
-    });
-    return [updates, waitMs];
+    for (const watch of this.#open.values()) watch.hasProblem = true;
+    const [job, ...others] = [...this.#open.values()].map((watch) => watch.job);
+    return [job ? [{ job, jobs: [job, ...others], problem: error }] : [], waitMs];
   }
 
   timedOut(timeoutMs: number): Update[] {
@@ -156,7 +158,7 @@ export class Session {
   }
 
   #end(error: GatewayError): Update[] {
-    const updates = [...this.#open.values()].map(({ job }): Update => ({ job, error }));
+    const updates = [...this.#open.values()].map(({ job }): Update => ({ job, jobs: [job], error }));
     this.#open.clear();
     return updates;
   }

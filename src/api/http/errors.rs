@@ -17,11 +17,13 @@ pub(super) struct Problem {
     /// The HTTP status, where it is not the one of the code.
     http: Option<StatusCode>,
     header: Option<(HeaderName, HeaderValue)>,
+    /// The method of gRPC that the request would have called.
+    call: Option<&'static str>,
 }
 
 impl From<Status> for Problem {
     fn from(status: Status) -> Self {
-        Self { status, http: None, header: None }
+        Self { status, http: None, header: None, call: None }
     }
 }
 
@@ -32,6 +34,18 @@ impl Problem {
 
     pub(super) fn and(self, name: HeaderName, value: &'static str) -> Self {
         Self { header: Some((name, HeaderValue::from_static(value))), ..self }
+    }
+
+    pub(super) fn of_call(self, path: &'static str) -> Self {
+        Self { call: Some(path), ..self }
+    }
+
+    pub(super) fn call(&self) -> Option<&'static str> {
+        self.call
+    }
+
+    pub(super) fn status(&self) -> &Status {
+        &self.status
     }
 
     #[cfg(test)]
@@ -55,7 +69,7 @@ impl Problem {
 pub fn failure(status: &Status) -> Response<Body> {
     let status = status::complete(status, MOST_BYTES);
     let mut response = of_text(to_json(&status) + "\n");
-    *response.status_mut() = http_status(status.code());
+    *response.status_mut() = http_status(&status);
     if let Some(seconds) = retry_millis(&status).map(|millis| millis.div_ceil(1000)) {
         response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
     }
@@ -81,8 +95,17 @@ pub(super) fn retry_millis(status: &Status) -> Option<u64> {
     u64::try_from(delay.as_nanos().div_ceil(1_000_000)).ok()
 }
 
+/// The HTTP status of an error. The reasons that concern a body have one of their own.
+fn http_status(status: &Status) -> StatusCode {
+    match status.get_details_error_info() {
+        Some(info) if info.reason == "REQUEST_TOO_LONG" => StatusCode::PAYLOAD_TOO_LARGE,
+        Some(info) if info.reason == "REQUEST_TIMEOUT" => StatusCode::REQUEST_TIMEOUT,
+        _ => of_code(status.code()),
+    }
+}
+
 /// The HTTP status that stands for a code, as `google/rpc/code.proto` has it.
-fn http_status(code: Code) -> StatusCode {
+fn of_code(code: Code) -> StatusCode {
     let number = match code {
         Code::Ok => 200,
         Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => 400,
@@ -142,7 +165,7 @@ mod tests {
 
     #[test]
     fn each_code_has_its_http_status() {
-        let statuses: Vec<u16> = (0..17).map(|code| http_status(Code::from(code)).as_u16()).collect();
+        let statuses: Vec<u16> = (0..17).map(|code| of_code(Code::from(code)).as_u16()).collect();
         assert_eq!(
             statuses,
             [200, 499, 500, 400, 504, 404, 409, 403, 429, 400, 409, 400, 501, 500, 503, 500, 401]

@@ -6,8 +6,8 @@
 //! ```
 //!
 //! The id of an event is its resume token, so that a browser continues by itself where it lost
-//! the stream. A browser connects again after the end, too: the id of the terminal status says
-//! so, and the response to it is 204, after which a browser stops.
+//! the stream. A browser connects again after the end, too: the id of the terminal status, or of
+//! a failure for good, says so, and the response to it is 204, after which a browser stops.
 
 use std::fmt::Write as _;
 
@@ -33,6 +33,18 @@ use crate::proto::{
 /// Ends the id of the last event. No resume token has a dot.
 const ENDED: &str = ".end";
 
+/// What clients ignore: it shows them and proxies that the stream has begun.
+const COMMENT: Bytes = Bytes::from_static(b":\n\n");
+
+/// When the response to a watch begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Begin {
+    /// With the first event, so that a watch that fails before it has an HTTP status.
+    WithFirstEvent,
+    /// The client has had an event before, and the next one may be far away.
+    AtOnce,
+}
+
 /// The resume token in the id of an event; `None` if it is the id of the last one.
 pub(super) fn resume_token(id: &str) -> Option<&str> {
     (!id.ends_with(ENDED)).then_some(id)
@@ -49,7 +61,17 @@ struct First {
 ///
 /// # Errors
 /// The watch has failed before its first event.
-pub(super) async fn response(mut messages: Messages, room: Option<Room>) -> Result<Response<Body>, Status> {
+pub(super) async fn response(
+    mut messages: Messages,
+    room: Option<Room>,
+    begin: Begin,
+) -> Result<Response<Body>, Status> {
+    if begin == Begin::AtOnce {
+        return match messages.failure() {
+            Some(status) => Err(status),
+            None => Ok(stream_of(Some(First { text: COMMENT, held: None }), messages)),
+        };
+    }
     if let Some(room) = &room {
         room.wait().await;
     }
@@ -62,6 +84,11 @@ pub(super) async fn response(mut messages: Messages, room: Option<Room>) -> Resu
             Some(First { text, held })
         }
     };
+    Ok(stream_of(first, messages))
+}
+
+/// The response that begins with this, and ends there if nothing is given.
+fn stream_of(first: Option<First>, messages: Messages) -> Response<Body> {
     let open = first.is_some().then_some(messages);
     let events = stream::unfold((first, open), |(first, messages)| async move {
         let mut messages = messages?;
@@ -79,13 +106,18 @@ pub(super) async fn response(mut messages: Messages, room: Option<Room>) -> Resu
         };
         Some((Ok::<_, Status>(Frame::data(text)), (None, rest)))
     });
-    let mut response = Response::new(Body::new(StreamBody::new(events)));
+    head(Body::new(StreamBody::new(events)))
+}
+
+/// A response of events.
+pub(super) fn head(body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     protect(headers);
     // nginx collects a response otherwise.
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
-    Ok(response)
+    response
 }
 
 /// One event of the watch.
@@ -112,8 +144,25 @@ fn event(message: &[u8]) -> String {
 
 /// The error that ends the watch, and when a browser shall connect again.
 fn failure(status: &Status) -> String {
-    let retry = errors::retry_millis(status).map(|millis| format!("retry: {millis}\n")).unwrap_or_default();
+    let retry = match errors::retry_millis(status) {
+        Some(millis) => format!("retry: {millis}\n"),
+        None if is_final(status.code()) => format!("id: {ENDED}\n"),
+        None => String::new(),
+    };
     format!("event: failure\n{retry}data: {}\n\n", errors::to_json(status))
+}
+
+/// Whether the same watch can't succeed later. A browser would begin it again and again.
+fn is_final(code: Code) -> bool {
+    matches!(
+        code,
+        Code::InvalidArgument
+            | Code::NotFound
+            | Code::PermissionDenied
+            | Code::Unauthenticated
+            | Code::FailedPrecondition
+            | Code::Unimplemented
+    )
 }
 
 #[cfg(test)]
@@ -146,8 +195,18 @@ mod tests {
     }
 
     #[test]
+    fn failure_says_when_to_come_back_or_that_it_is_for_good() {
+        let gone = failure(&Status::not_found("gone"));
+        assert!(gone.starts_with("event: failure\nid: .end\ndata: {\"code\":5,"), "{gone}");
+        let access = failure(&crate::api::of_changed_access());
+        assert!(access.starts_with("event: failure\nretry: "), "{access}");
+        let internal = failure(&Status::internal("a bug"));
+        assert!(internal.starts_with("event: failure\ndata: "), "{internal}");
+    }
+
+    #[test]
     fn id_of_the_last_event_is_no_token() {
         assert_eq!(resume_token("abc"), Some("abc"));
-        assert_eq!(resume_token("abc.end"), None);
+        assert_eq!((resume_token("abc.end"), resume_token(".end")), (None, None));
     }
 }

@@ -123,7 +123,7 @@ fn paths(comments: &Comments) -> Value {
                     "{}\n\nServer-sent events. `status`, `heartbeat` and `interruption` have a \
                      jobwatch.v1.WatchJobResponse as their data, `failure` a google.rpc.Status. The id of an event \
                      is its resume token. After a `status` that is terminal the stream ends; a client that \
-                     connects again with the id of that event receives 204.",
+                     connects again with the id of that event, or of a `failure` that has one, receives 204.",
                     method("WatchJob")
                 ),
                 "parameters": parameters(&[
@@ -135,7 +135,7 @@ fn paths(comments: &Comments) -> Value {
                         "description": "The events.",
                         "content": { "text/event-stream": { "schema": { "type": "string" } } },
                     },
-                    "204": { "description": "Last-Event-ID is that of the terminal status." },
+                    "204": { "description": "Last-Event-ID or resume_token is the id of the last event." },
                     "4XX": failure,
                     "5XX": failure,
                 },

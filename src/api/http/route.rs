@@ -2,14 +2,15 @@
 
 use std::borrow::Cow;
 
-use http::{Method, StatusCode, Version, header, request};
+use http::{HeaderMap, Method, StatusCode, Version, header, request};
 use percent_encoding::percent_decode_str;
+use tonic::Status;
 use url::form_urlencoded;
 
-use super::{errors::Problem, events};
+use super::{errors::Problem, events, short_names};
 use crate::{
     api::{request::InvalidField, status},
-    proto::v1 as pb,
+    proto::{json::pool, v1 as pb},
 };
 
 /// Longest time in which a response sends nothing, in seconds: proxies allow less, and the
@@ -24,6 +25,10 @@ pub(super) enum Route {
     /// A batch, which the body names.
     Batch,
     Watch(pb::WatchJobRequest),
+    /// The head of a watch, which is not begun.
+    Peek(pb::GetJobStatusRequest),
+    /// The methods that a path has.
+    Options(&'static str),
     /// A watch whose end its client has seen.
     Ended,
 }
@@ -35,79 +40,170 @@ pub fn is_api_path(path: &str) -> bool {
 
 impl Route {
     pub(super) fn of(head: &request::Parts) -> Result<Self, Problem> {
-        let segments: Vec<&str> = head.uri.path().split('/').skip(1).collect();
-        match segments[..] {
-            ["openapi.json"] => {
-                method(head, &Method::GET, "GET")?;
-                Ok(Self::OpenApi)
+        let path = Path::of(head);
+        if head.method == Method::OPTIONS
+            && let Some(methods) = path.methods(head)
+        {
+            return Ok(Self::Options(methods));
+        }
+        let (allowed, methods) = match path {
+            Path::Other => return Err(other(head)),
+            Path::Batch => (head.method == Method::POST, "POST, OPTIONS"),
+            _ => (is_get(head), "GET, HEAD, OPTIONS"),
+        };
+        if !allowed {
+            let problem =
+                Problem::from(status::of_other_method(methods.split(',').next().unwrap_or_default()));
+            return Err(problem.with(StatusCode::METHOD_NOT_ALLOWED).and(header::ALLOW, methods));
+        }
+        let route = match path {
+            Path::Job(backend, id) => get(head, backend, id),
+            Path::Events(backend, id) => watch(head, backend, id),
+            Path::Batch => batch(head),
+            Path::OpenApi | Path::Other => Ok(Self::OpenApi),
+        };
+        route.map_err(|problem| match path.call() {
+            Some(call) => problem.of_call(call),
+            None => problem,
+        })
+    }
+}
+
+/// A path of this interface.
+#[derive(Clone, Copy, Debug)]
+enum Path<'a> {
+    OpenApi,
+    Batch,
+    Job(&'a str, &'a str),
+    Events(&'a str, &'a str),
+    Other,
+}
+
+impl<'a> Path<'a> {
+    fn of(head: &'a request::Parts) -> Self {
+        let mut segments = head.uri.path().split('/').skip(1);
+        let segments: [Option<&str>; 7] = std::array::from_fn(|_| segments.next());
+        match segments {
+            [Some("openapi.json"), None, ..] => Self::OpenApi,
+            [Some("v1"), Some("jobs:batchGet"), None, ..] => Self::Batch,
+            [Some("v1"), Some("backends"), Some(backend), Some("jobs"), Some(id), None, _] => {
+                Self::Job(backend, id)
             }
-            ["v1", "jobs:batchGet"] => {
-                method(head, &Method::POST, "POST")?;
-                Parameters::of(head, &[])?;
-                let content_type = head.headers.get(header::CONTENT_TYPE).and_then(|name| name.to_str().ok());
-                let media = content_type.and_then(|text| text.split(';').next()).unwrap_or_default().trim();
-                if !media.eq_ignore_ascii_case("application/json") {
-                    return Err(unserved("this path reads content-type application/json"));
-                }
-                Ok(Self::Batch)
+            [Some("v1"), Some("backends"), Some(backend), Some("jobs"), Some(id), Some("events"), None] => {
+                Self::Events(backend, id)
             }
-            ["v1", "backends", backend, "jobs", id] => {
-                method(head, &Method::GET, "GET")?;
-                let mut given = Parameters::of(head, &["view", "max_age", "wait", "job_tag"])?;
-                Ok(Self::Get(pb::GetJobStatusRequest {
-                    job: Some(job(backend, id, &mut given)?),
-                    view: given.view()?,
-                    max_age: given.duration("max_age")?,
-                    wait: given.short_duration("wait")?,
-                }))
-            }
-            ["v1", "backends", backend, "jobs", id, "events"] => {
-                method(head, &Method::GET, "GET")?;
-                watch(head, backend, id)
-            }
-            _ => Err(other(head)),
+            _ => Self::Other,
         }
     }
+
+    /// The method of gRPC that a request for it calls.
+    fn call(self) -> Option<&'static str> {
+        match self {
+            Self::Job(..) => Some(super::GET.0),
+            Self::Events(..) => Some(super::WATCH),
+            Self::Batch => Some(super::BATCH.0),
+            Self::OpenApi | Self::Other => None,
+        }
+    }
+
+    /// The methods of HTTP that it has.
+    fn methods(self, head: &request::Parts) -> Option<&'static str> {
+        match self {
+            Self::Batch => Some("POST, OPTIONS"),
+            Self::OpenApi | Self::Job(..) | Self::Events(..) => Some("GET, HEAD, OPTIONS"),
+            // All of the server's.
+            Self::Other => (head.uri.path() == "*").then_some("GET, HEAD, POST, OPTIONS"),
+        }
+    }
+}
+
+/// The method of gRPC that a request calls, if it calls one.
+pub fn call_path(head: &request::Parts) -> Option<&'static str> {
+    Path::of(head).call()
+}
+
+fn is_get(head: &request::Parts) -> bool {
+    head.method == Method::GET || head.method == Method::HEAD
+}
+
+fn get(head: &request::Parts, backend: &str, id: &str) -> Result<Route, Problem> {
+    let mut given = Parameters::of(head, &["view", "max_age", "wait", "job_tag"])?;
+    Ok(Route::Get(pb::GetJobStatusRequest {
+        job: Some(job(backend, id, &mut given)?),
+        view: given.view()?,
+        max_age: given.duration("max_age")?,
+        wait: given.short_duration("wait")?,
+    }))
+}
+
+fn batch(head: &request::Parts) -> Result<Route, Problem> {
+    Parameters::of(head, &[])?;
+    let content_type = head.headers.get(header::CONTENT_TYPE).and_then(|name| name.to_str().ok());
+    if content_type.is_none_or(|content_type| media_type(content_type) != "application/json") {
+        return Err(unserved("this path reads content-type application/json"));
+    }
+    check_encoding(&head.headers).map_err(|status| {
+        let problem = Problem::from(status).with(StatusCode::UNSUPPORTED_MEDIA_TYPE);
+        problem.and(header::ACCEPT_ENCODING, "identity")
+    })?;
+    Ok(Route::Batch)
+}
+
+/// A media type in lower case and without its parameters.
+pub fn media_type(text: &str) -> String {
+    text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+/// Checks that the body of a request is sent as it is.
+///
+/// # Errors
+/// It is compressed, or encoded otherwise.
+pub fn check_encoding(headers: &HeaderMap) -> Result<(), Status> {
+    for (header, name, plain) in [
+        (header::CONTENT_ENCODING, "Content-Encoding", &b"identity"[..]),
+        (header::TRANSFER_ENCODING, "Transfer-Encoding", b"chunked"),
+    ] {
+        let encodings = headers.get_all(header).into_iter();
+        let encodings = encodings.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+        let mut others = encodings.map(<[u8]>::trim_ascii).filter(|other| !other.eq_ignore_ascii_case(plain));
+        if let Some(other) = others.next() {
+            return Err(status::of_encoded_body(name, &String::from_utf8_lossy(other)));
+        }
+    }
+    Ok(())
 }
 
 fn watch(head: &request::Parts, backend: &str, id: &str) -> Result<Route, Problem> {
     const KNOWN: [&str; 6] =
         ["view", "resume_token", "poll_interval", "heartbeat_interval", "state_changes_only", "job_tag"];
     let mut given = Parameters::of(head, &KNOWN)?;
-    let mut resume_token = given.take("resume_token").unwrap_or_default();
+    let in_query = given.take("resume_token").unwrap_or_default();
     // A browser's own, when it connects again: newer than what is in the URL.
-    if let Some(last) = head.headers.get("last-event-id").and_then(|id| id.to_str().ok()) {
-        match events::resume_token(last) {
-            Some(token) => token.clone_into(&mut resume_token),
-            None => return Ok(Route::Ended),
-        }
-    }
-    Ok(Route::Watch(pb::WatchJobRequest {
+    let last = head.headers.get("last-event-id").and_then(|id| id.to_str().ok()).unwrap_or(&in_query);
+    let Some(resume_token) = events::resume_token(last) else { return Ok(Route::Ended) };
+    let request = pb::WatchJobRequest {
         job: Some(job(backend, id, &mut given)?),
         view: given.view()?,
-        resume_token,
+        resume_token: resume_token.to_owned(),
         poll_interval: given.duration("poll_interval")?,
         heartbeat_interval: given.short_duration("heartbeat_interval")?,
         state_changes_only: given.flag("state_changes_only")?,
-    }))
-}
-
-/// Refuses other methods.
-fn method(head: &request::Parts, allowed: &Method, name: &'static str) -> Result<(), Problem> {
-    if head.method == allowed {
-        return Ok(());
+    };
+    if head.method == Method::HEAD {
+        let (job, view) = (request.job, pb::JobStatusView::Basic.into());
+        return Ok(Route::Peek(pb::GetJobStatusRequest { job, view, ..pb::GetJobStatusRequest::default() }));
     }
-    let problem = Problem::from(status::of_other_method(name));
-    Err(problem.with(StatusCode::METHOD_NOT_ALLOWED).and(header::ALLOW, name))
+    Ok(Route::Watch(request))
 }
 
 /// Why there is nothing at this path.
 fn other(head: &request::Parts) -> Problem {
-    let content_type = head.headers.get(header::CONTENT_TYPE).map(http::HeaderValue::as_bytes);
-    if content_type.is_some_and(|name| name.starts_with(b"application/grpc")) {
+    let content_type = head.headers.get(header::CONTENT_TYPE).and_then(|name| name.to_str().ok());
+    let content_type = content_type.map(media_type).unwrap_or_default();
+    if content_type.starts_with("application/grpc") {
         return if head.version == Version::HTTP_2 {
             unserved("the content-type is neither one of gRPC nor one of gRPC-Web with protobuf")
-        } else if content_type.is_some_and(|name| name.starts_with(b"application/grpc-web")) {
+        } else if content_type.starts_with("application/grpc-web") {
             unserved("gRPC-Web is served with application/grpc-web+proto and application/grpc-web-text+proto")
         } else {
             let needs = "gRPC needs HTTP/2, and this request came over HTTP/1.1";
@@ -121,7 +217,7 @@ fn other(head: &request::Parts) -> Problem {
         Some((service, _)) if service.contains('.') && head.method == Method::POST => {
             unserved("the content-type is not application/grpc")
         }
-        _ => status::of_unknown_path().into(),
+        _ => status::of_unknown_path(head.uri.path()).into(),
     }
 }
 
@@ -177,11 +273,9 @@ impl Parameters {
 
     fn view(&mut self) -> Result<i32, Problem> {
         let Some(text) = self.take("view") else { return Ok(0) };
-        let name = text.strip_prefix("JOB_STATUS_VIEW_").unwrap_or(&text).to_ascii_uppercase();
-        let view = pb::JobStatusView::from_str_name(&format!("JOB_STATUS_VIEW_{name}"));
-        let view = view
-            .ok_or_else(|| invalid("view", &format!("is {}; write BASIC, STANDARD or FULL", quoted(&text))));
-        view.map(i32::from)
+        let views = pool().get_enum_by_name("jobwatch.v1.JobStatusView");
+        let view = views.and_then(|views| Some(short_names::value(&views, &text)?.number()));
+        view.ok_or_else(|| invalid("view", &format!("is {}; write BASIC, STANDARD or FULL", quoted(&text))))
     }
 
     fn duration(&mut self, name: &str) -> Result<Option<prost_types::Duration>, Problem> {
@@ -228,109 +322,4 @@ fn in_json(name: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use http::Request;
-
-    use super::*;
-
-    fn route(method: &str, uri: &str, headers: &[(&str, &str)]) -> Result<Route, (u16, String)> {
-        let request = Request::builder().method(method).uri(uri);
-        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
-        let head = request.body(()).unwrap().into_parts().0;
-        Route::of(&head).map_err(|problem| {
-            let message = problem.message().to_owned();
-            (problem.into_response().status().as_u16(), message)
-        })
-    }
-
-    fn job_ref(backend: &str, job_id: &str, job_tag: &str) -> pb::JobRef {
-        pb::JobRef { backend: backend.to_owned(), job_id: job_id.to_owned(), job_tag: job_tag.to_owned() }
-    }
-
-    #[test]
-    fn path_and_query_name_job_and_options() {
-        let seconds = |seconds, nanos| Some(prost_types::Duration { seconds, nanos });
-        let uri = "/v1/backends/immuta-prod/jobs/a%2Fb%20c?wait=30s&maxAge=1.5s&view=BASIC&job_tag=t%26u";
-        let wanted = pb::GetJobStatusRequest {
-            job: Some(job_ref("immuta-prod", "a/b c", "t&u")),
-            view: 1,
-            max_age: seconds(1, 500_000_000),
-            wait: seconds(30, 0),
-        };
-        assert_eq!(route("GET", uri, &[]), Ok(Route::Get(wanted)));
-        let uri =
-            "/v1/backends/b/jobs/1/events?state_changes_only=true&heartbeatInterval=5s&resume_token=old";
-        let wanted = |resume_token: &str| {
-            Route::Watch(pb::WatchJobRequest {
-                job: Some(job_ref("b", "1", "")),
-                heartbeat_interval: seconds(5, 0),
-                state_changes_only: true,
-                resume_token: resume_token.to_owned(),
-                ..pb::WatchJobRequest::default()
-            })
-        };
-        assert_eq!(route("GET", uri, &[]), Ok(wanted("old")));
-        assert_eq!(route("GET", uri, &[("last-event-id", "new")]), Ok(wanted("new")));
-        assert_eq!(route("GET", uri, &[("last-event-id", "new.end")]), Ok(Route::Ended));
-        let json = [("content-type", "application/json; charset=utf-8")];
-        assert_eq!(route("POST", "/v1/jobs:batchGet", &json), Ok(Route::Batch));
-        assert_eq!(route("GET", "/openapi.json", &[]), Ok(Route::OpenApi));
-    }
-
-    #[test]
-    fn bad_request_says_what_to_write_instead() {
-        let get = "/v1/backends/b/jobs/1";
-        for (method, uri, code, message) in [
-            (
-                "GET",
-                format!("{get}?wait=30"),
-                400,
-                "wait is \"30\"; write seconds with an s, such as 30s or 1.5s",
-            ),
-            ("GET", format!("{get}?view=ALL"), 400, "view is \"ALL\"; write BASIC, STANDARD or FULL"),
-            ("GET", format!("{get}?wait=1s&wait=2s"), 400, "wait is given twice; write it once"),
-            (
-                "GET",
-                format!("{get}?weit=1s"),
-                400,
-                "weit is no parameter of this path; write one of view, max_age, wait, job_tag",
-            ),
-            (
-                "GET",
-                format!("{get}/events?state_changes_only=1"),
-                400,
-                "state_changes_only is \"1\"; write true or false",
-            ),
-            ("GET", "/v1/backends/b/jobs/%ff".to_owned(), 400, "job.job_id is not UTF-8 in percent-encoding"),
-            ("POST", get.to_owned(), 405, "this path has no such method; send GET"),
-            ("GET", "/v1/jobs:batchGet".to_owned(), 405, "this path has no such method; send POST"),
-            (
-                "POST",
-                "/v1/jobs:batchGet?wait=1s".to_owned(),
-                400,
-                "wait is no parameter of this path, which has none",
-            ),
-        ] {
-            assert_eq!(route(method, &uri, &[]), Err((code, message.to_owned())), "{uri}");
-        }
-        let served = "this address serves gRPC over HTTP/2, gRPC-Web, and the paths of /openapi.json";
-        let call = "/jobwatch.v1.JobStatusService/GetJobStatus";
-        for (method, uri, content_type, code, message) in [
-            ("GET", "/", "", 404, "there is nothing at this path"),
-            ("GET", "/v1/jobs", "", 404, "there is nothing at this path"),
-            ("POST", call, "application/json", 415, "the content-type is not application/grpc"),
-            ("POST", call, "application/grpc", 426, "gRPC needs HTTP/2, and this request came over HTTP/1.1"),
-            (
-                "POST",
-                call,
-                "application/grpc-web+json",
-                415,
-                "gRPC-Web is served with application/grpc-web+proto and application/grpc-web-text+proto",
-            ),
-            ("POST", "/v1/jobs:batchGet", "text/plain", 415, "this path reads content-type application/json"),
-        ] {
-            let headers = [("content-type", content_type)];
-            assert_eq!(route(method, uri, &headers), Err((code, format!("{message}; {served}"))), "{uri}");
-        }
-    }
-}
+mod tests;

@@ -9,6 +9,9 @@ use crate::{api::request::InvalidField, job::JobRef, proto::v1 as pb};
 /// What is not written as it is: all but the unreserved characters of URLs.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
+/// In place of a backend: all of them.
+pub(super) const ALL: &str = "-";
+
 /// The job that an operation of this name stands for.
 pub(super) fn job(name: &str) -> Result<pb::JobRef, InvalidField> {
     let parts: Vec<&str> = name.split('/').collect();
@@ -40,7 +43,7 @@ pub(super) fn of(job: &JobRef) -> String {
 /// The backend whose operations a list of this name has; empty for all.
 pub(super) fn backend(name: &str) -> Result<String, InvalidField> {
     match name.split('/').collect::<Vec<_>>()[..] {
-        [""] | ["backends", "-"] => Ok(String::new()),
+        [""] | ["backends", ALL] => Ok(String::new()),
         ["backends", backend] if !backend.is_empty() => decoded(backend),
         _ => Err(InvalidField::new(NAME, "has no operations; write backends/BACKEND, or backends/- for all")),
     }

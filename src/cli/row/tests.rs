@@ -148,3 +148,32 @@ fn bar_has_constant_width_for_any_progress() {
         }
     }
 }
+
+#[test]
+fn end_of_a_job_is_laid_out_to_the_terminal_without_loss() {
+    let message = "no such column: sku in the file that the job has read, which has the columns id and name";
+    let status = JobStatus {
+        state: JobState::Failed.into(),
+        terminal: true,
+        error: Some(JobError { message: message.into(), ..Default::default() }),
+        end_time: Some(prost_types::Timestamp { seconds: 30, nanos: 0 }),
+        ..Default::default()
+    };
+    let short = row(Some(status));
+    let lines = short.history_lines(10, at(75), Paint::NONE.within(79));
+    assert_eq!(
+        lines,
+        [
+            "✘ claret/42   FAILED         0:30",
+            "    no such column: sku in the file that the job has read, which has the",
+            "    columns id and name",
+        ]
+    );
+    let name = format!("immuta/{}", "x".repeat(60));
+    let long = Row { name: name.clone(), ..short };
+    let lines = long.history_lines(56, at(75), Paint::NONE.within(79));
+    assert_eq!(lines[0], format!("✘ {name}"));
+    assert_eq!(lines[1], "    FAILED 0:30 no such column: sku in the file that the job has read, which");
+    assert_eq!(lines[2], "    has the columns id and name");
+    assert_eq!(long.history_lines(56, at(75), Paint::NONE).len(), 1);
+}

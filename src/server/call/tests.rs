@@ -12,7 +12,7 @@ use crate::server::{
 };
 
 fn expected() -> Expected {
-    Expected { framing: Framing::Messages, limit: 1 << 10, streaming: false }
+    Expected { framing: Framing::Messages, limit: 1 << 10, streaming: false, announced: None }
 }
 
 /// How long the server sends a response of a mebibyte to a client that takes only the first

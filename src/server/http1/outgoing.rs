@@ -12,7 +12,7 @@ use http_body::{Frame, SizeHint};
 use tokio::time::{Sleep, sleep, sleep_until};
 use tonic::{Status, body::Body};
 
-use super::SILENCE;
+use super::{SILENCE, stream::Open};
 use crate::server::{
     call::{AFTER_DEADLINE, Call, Piece, SEND_BUFFER},
     usage::Charge,
@@ -33,17 +33,18 @@ pub(super) struct Outgoing {
     late: Option<Pin<Box<Sleep>>>,
     /// When one has to end that sends nothing.
     silent: Option<Pin<Box<Sleep>>>,
+    _open: Option<Open>,
 }
 
 impl Outgoing {
-    pub(super) fn new(body: Body, call: Call) -> Self {
+    pub(super) fn new(body: Body, call: Call, open: Open) -> Self {
         let late = call.deadline.map(|deadline| Box::pin(sleep_until(deadline + AFTER_DEADLINE)));
-        Self { body, call: Some(call), rest: None, room: None, late, silent: None }
+        Self { call: Some(call), late, ..Self::uncounted(body, Some(open)) }
     }
 
     /// A small body.
-    pub(super) fn uncounted(body: Body) -> Self {
-        Self { body, call: None, rest: None, room: None, late: None, silent: None }
+    pub(super) fn uncounted(body: Body, open: Option<Open>) -> Self {
+        Self { body, call: None, rest: None, room: None, late: None, silent: None, _open: open }
     }
 
     /// The next piece of the present frame.
@@ -144,7 +145,7 @@ mod tests {
             }
             Some((Ok::<_, Status>(Frame::data(Bytes::from_static(b"x"))), sent + 1))
         });
-        let mut response = Outgoing::uncounted(Body::new(StreamBody::new(Box::pin(frames))));
+        let mut response = Outgoing::uncounted(Body::new(StreamBody::new(Box::pin(frames))), None);
         for _ in 0..3 {
             let frame = poll_fn(|cx| Pin::new(&mut response).poll_frame(cx)).await;
             assert!(matches!(frame, Some(Ok(_))));

@@ -13,7 +13,7 @@ use super::*;
 const SCROLLBACK: usize = 1000;
 
 /// A terminal of this size, and what is on it.
-struct Terminal {
+pub(super) struct Terminal {
     screen: Arc<Mutex<vt100::Parser>>,
     raw: Arc<Mutex<Vec<u8>>>,
     changed: Arc<Notify>,
@@ -22,12 +22,13 @@ struct Terminal {
 }
 
 impl Terminal {
-    fn new(rows: u16, columns: u16) -> Self {
-        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    // A gateway that a test starts must not hold the terminal open.
+    pub(super) fn new(rows: u16, columns: u16) -> Self {
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
         let name = ptsname(&master, Vec::new()).unwrap();
-        let program = open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap();
+        let program = open(name, OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty()).unwrap();
         let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         tcsetwinsize(&program, size).unwrap();
         let screen = Arc::new(Mutex::new(vt100::Parser::new(rows, columns, SCROLLBACK)));
@@ -40,15 +41,24 @@ impl Terminal {
     }
 
     fn start(&self, args: &[&str], gateway: &Gateway, environment: &[(&str, &str)]) -> tokio::process::Child {
+        self.start_at(args, &gateway.address.to_string(), environment)
+    }
+
+    pub(super) fn start_at(
+        &self,
+        args: &[&str],
+        server: &str,
+        environment: &[(&str, &str)],
+    ) -> tokio::process::Child {
         let mut command = jobwatch(args);
-        command.env("JOBWATCH_SERVER", gateway.address.to_string()).env("TERM", "xterm");
+        command.env("JOBWATCH_SERVER", server).env("TERM", "xterm");
         command.envs(environment.iter().copied());
         command.stdout(self.program.try_clone().unwrap()).stderr(self.program.try_clone().unwrap());
         command.spawn().unwrap()
     }
 
     /// Waits until the screen contains this.
-    async fn shows(&self, text: &str) -> String {
+    pub(super) async fn shows(&self, text: &str) -> String {
         self.find(|contents| contents.contains(text).then(|| contents.to_owned())).await
     }
 
@@ -67,7 +77,7 @@ impl Terminal {
     }
 
     /// All lines, those that have scrolled away included, once the program has exited.
-    fn finish(mut self) -> (Vec<String>, String) {
+    pub(super) fn finish(mut self) -> (Vec<String>, String) {
         drop(self.program);
         self.reader.take().unwrap().join().unwrap();
         let mut screen = self.screen.lock().unwrap();
@@ -102,9 +112,9 @@ fn read_all(mut master: File, screen: &Mutex<vt100::Parser>, raw: &Mutex<Vec<u8>
     }
 }
 
-const LONG: &str = "cefb58a0-cd71-11ec-8e29-81c20d280994";
+pub(super) const LONG: &str = "cefb58a0-cd71-11ec-8e29-81c20d280994";
 
-async fn open_gateway(watches: Vec<Replies>) -> Gateway {
+pub(super) async fn open_gateway(watches: Vec<Replies>) -> Gateway {
     Gateway::serve(Scripted { watches: scripts(watches), stays_open: true, ..Scripted::default() }).await
 }
 

@@ -119,27 +119,44 @@ async fn exec_receives_the_job_in_variables_that_no_shell_interprets() {
     assert!(ran.err.ends_with(": exit status: 7\n"), "{}", ran.err);
 }
 
+/// The commands that a help text lists.
+fn listed(help: &str) -> Vec<String> {
+    let Some((_, rest)) = help.split_once("Commands:\n") else { return Vec::new() };
+    let rows = rest.lines().take_while(|line| !line.is_empty());
+    let names = rows.filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+    names.filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
+}
+
 #[tokio::test]
 async fn every_help_text_has_exit_codes_and_fits() {
-    let help = Ran::of(&jobwatch(&["--help"]).output().await.unwrap()).out;
-    let (_, rest) = help.split_once("Commands:\n").unwrap();
-    let names = rest.lines().take_while(|line| !line.is_empty());
-    let names: Vec<_> = names.filter_map(|line| line.split_whitespace().next()).collect();
-    assert!(names.len() >= 12, "{help}");
-    // `help` shows the texts of the others.
-    let (help, names): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| *name == "help");
-    assert_eq!(help.len(), 1);
-    for name in names.into_iter().chain(["man"]) {
-        let text = Ran::of(&jobwatch(&["help", name]).output().await.unwrap()).out;
-        assert!(text.contains("Exit codes:\n  0    "), "help {name}: {text}");
-        let ran = Ran::of(&jobwatch(&[name, "--help"]).output().await.unwrap());
-        assert!(ran.out.contains("Exit codes:\n  0    "), "{name}: {}", ran.out);
+    let mut open: Vec<Vec<String>> = vec![Vec::new(), vec!["man".to_owned()]];
+    let mut seen = Vec::new();
+    while let Some(path) = open.pop() {
+        let path: Vec<&str> = path.iter().map(String::as_str).collect();
+        let long = [&path[..], &["--help"]].concat();
+        let help = Ran::of(&jobwatch(&long).output().await.unwrap()).out;
+        let short = Ran::of(&jobwatch(&[&path[..], &["-h"]].concat()).output().await.unwrap()).out;
+        let by_help = Ran::of(&jobwatch(&[&["help"], &path[..]].concat()).output().await.unwrap()).out;
+        for text in [&help, &short, &by_help] {
+            assert!(text.contains("Exit codes:\n  0    "), "{path:?}: {text}");
+            for line in text.lines() {
+                assert!(line.chars().count() <= 80, "{path:?}: {line}");
+            }
+        }
+        for name in listed(&help).iter().filter(|name| *name != "help") {
+            open.push(path.iter().copied().chain([&**name]).map(str::to_owned).collect());
+        }
+        seen.push(path.join(" "));
+    }
+    for path in ["watch", "config schema", "config show", "token new"] {
+        assert!(seen.iter().any(|seen| seen == path), "{path}: {seen:?}");
     }
 }
 
 #[tokio::test]
 async fn every_option_of_the_connection_has_a_variable() {
     let help = Ran::of(&jobwatch(&["watch", "--help"]).output().await.unwrap()).out;
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
     for name in ["SERVER", "CA", "TOKEN_FILE", "TOKEN", "CERT", "KEY"] {
         assert!(
             help.contains(&format!("[env: JOBWATCH_{name}="))
@@ -208,6 +225,82 @@ async fn token_option_is_refused_without_tls_over_a_network() {
             .unwrap(),
     );
     assert_eq!(ran.code, Some(2));
-    assert!(ran.err.contains("--token or JOBWATCH_TOKEN: the token would travel unencrypted"), "{}", ran.err);
+    assert!(ran.err.contains("error: --token: the token would travel unencrypted"), "{}", ran.err);
     assert!(!ran.err.contains("sesame"), "{}", ran.err);
+}
+
+#[tokio::test]
+async fn messages_name_the_variable_that_has_set_an_option() {
+    let run = async |args: &[&str], variables: &[(&str, &str)]| {
+        let mut command = jobwatch(&[&["get", "db/1"], args].concat());
+        command.envs(variables.iter().copied());
+        let ran = Ran::of(&guard(command.output()).await.unwrap());
+        assert_eq!(ran.code, Some(2), "{}", ran.err);
+        ran.err
+    };
+    let plain = "http://127.0.0.1:1";
+    for (args, variables, message) in [
+        (
+            &["--server", plain][..],
+            &[("JOBWATCH_CA", "x")][..],
+            "--server http://127.0.0.1:1 is not encrypted, so JOBWATCH_CA has no effect; write an https:// URL, or unset it",
+        ),
+        (
+            &["--server", plain, "--ca", "x"],
+            &[],
+            "--server http://127.0.0.1:1 is not encrypted, so --ca has no effect; write an https:// URL, or leave it out",
+        ),
+        (
+            &["--key", "x"],
+            &[("JOBWATCH_SERVER", plain)],
+            "JOBWATCH_SERVER http://127.0.0.1:1 is not encrypted, so --key has no effect",
+        ),
+        (
+            &[],
+            &[("JOBWATCH_SERVER", "")],
+            "JOBWATCH_SERVER is empty; write a URL such as http://127.0.0.1:50051, or unset it",
+        ),
+        (
+            &[],
+            &[("JOBWATCH_SERVER", "https://gateway/jobs")],
+            "JOBWATCH_SERVER \"https://gateway/jobs\" has a path; gRPC uses no path, write https://gateway",
+        ),
+        (&["--server", "ftp://x"], &[("JOBWATCH_SERVER", plain)], "--server \"ftp://x\" has another scheme"),
+        (&[], &[("JOBWATCH_TOKEN", "")], "JOBWATCH_TOKEN is empty; write the token, or unset it"),
+        (&[], &[("JOBWATCH_TOKEN", "a\nb")], "JOBWATCH_TOKEN does not hold a token, "),
+        (
+            &[],
+            &[("JOBWATCH_TOKEN_FILE", "/no/such/file")],
+            "JOBWATCH_TOKEN_FILE /no/such/file can't be read: ",
+        ),
+        (&["--token-file", ""], &[], "--token-file is empty; write the path of a file, or leave it out"),
+        (
+            &[],
+            &[("JOBWATCH_TOKEN", "a"), ("JOBWATCH_SERVER", "http://gateway.test:1")],
+            "JOBWATCH_TOKEN: the token would travel unencrypted; write an https:// URL for JOBWATCH_SERVER",
+        ),
+        (
+            &["--server", "https://gateway.test"],
+            &[("JOBWATCH_CA", "/no/such/file")],
+            "JOBWATCH_CA /no/such/file can't be read: ",
+        ),
+        (
+            &["--server", "https://gateway.test"],
+            &[("JOBWATCH_CERT", "")],
+            "JOBWATCH_CERT is empty; write the path of a file, or unset it",
+        ),
+    ] {
+        let err = run(args, variables).await;
+        assert!(err.starts_with(&format!("error: {message}")), "{err}");
+    }
+}
+
+#[tokio::test]
+async fn job_that_is_named_twice_is_watched_once() {
+    let gateway = Gateway::start(vec![vec![response("done", "a")]]).await;
+    let mut command = jobwatch(&["watch", "immuta/x", "immuta/x", "-o", "name", "--exec", "echo ran"]);
+    command.env("JOBWATCH_SERVER", gateway.address.to_string());
+    command.env("PATH", std::env::var_os("PATH").unwrap());
+    let ran = Ran::of(&guard(command.output()).await.unwrap());
+    assert_eq!((ran.code, &*ran.out, &*ran.err), (Some(0), "immuta/x\n", "ran\n"));
 }

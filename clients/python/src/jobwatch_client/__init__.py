@@ -14,11 +14,12 @@ from ._errors import GatewayError, NotEnded
 from ._session import Job, Update
 
 #: Options for a channel: pings find a dead connection, calls are spread over all addresses of
-#: the target, and the channel reconnects within ten seconds.
+#: the target, and the channel reconnects within two seconds: how often is up to the client.
 CHANNEL_OPTIONS: list[tuple[str, int | str]] = [
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.max_reconnect_backoff_ms", 10_000),
+    ("grpc.initial_reconnect_backoff_ms", 250),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
     ("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}'),
 ]
 

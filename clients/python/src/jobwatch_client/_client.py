@@ -12,17 +12,25 @@ from typing import Any
 
 import grpc
 from jobwatch.v1.job_pb2 import JOB_STATUS_VIEW_UNSPECIFIED, JobStatus, JobStatusView
-from jobwatch.v1.job_status_service_pb2 import DownloadArtifactRequest, WatchJobsRequest, WatchJobsResponse
+from jobwatch.v1.job_status_service_pb2 import WatchJobsRequest, WatchJobsResponse
 from jobwatch.v1.job_status_service_pb2_grpc import JobStatusServiceStub
 
 from ._errors import GatewayError, of_call
-from ._session import SILENCE, Job, Options, Session, Update, Waiting, job_ref, job_refs
-
-RESULT = "jobwatch:result"
-#: Interruptions of a download in a row without progress.
-MOST_FAILURES = 5
-SILENT = GatewayError(grpc.StatusCode.UNAVAILABLE, "the gateway sent nothing for a minute")
-ENDED_EARLY = GatewayError(grpc.StatusCode.UNAVAILABLE, "the call ended before the jobs did")
+from ._session import (
+    ENDED_EARLY,
+    RESULT,
+    SILENCE,
+    SILENT,
+    Download,
+    Job,
+    OnProblem,
+    Options,
+    Session,
+    Update,
+    Waiting,
+    job_ref,
+    job_refs,
+)
 
 
 class JobClient:
@@ -42,13 +50,17 @@ class JobClient:
         timeout: float | None = None,
         view: JobStatusView = JOB_STATUS_VIEW_UNSPECIFIED,
         poll_interval: float | None = None,
+        on_problem: OnProblem | None = None,
     ) -> JobStatus:
         """Returns the terminal status of a job.
+
+        `on_problem` is called with each problem that does not end the wait: the gateway can't be
+        reached, or can't poll the vendor. Without it, the logger "jobwatch_client" has a warning.
 
         Raises NotEnded after `timeout` seconds, and GatewayError for a final error. That includes
         what keeps the gateway from polling the vendor, unless it may pass by itself.
         """
-        waiting = Waiting()
+        waiting = Waiting(on_problem)
         updates = self.follow(
             job_ref(job), timeout=timeout, view=view, poll_interval=poll_interval, state_changes_only=True
         )
@@ -127,26 +139,19 @@ class JobClient:
     def download(self, job: Job, artifact_id: str = RESULT) -> Iterator[bytes]:
         """Yields the bytes of a file, of the result, or of "jobwatch:vendor_payload". Continues where
         it was interrupted."""
-        request = DownloadArtifactRequest(job=job_ref(job), artifact_id=artifact_id)
-        failures = 0
+        download = Download(job, artifact_id)
         while True:
-            call = self._stub.DownloadArtifact(request, metadata=self._metadata)
+            call = self._stub.DownloadArtifact(download.request, metadata=self._metadata)
             try:
                 for response in call:
-                    request.if_version = request.if_version or response.info.version
-                    if response.data:
-                        request.offset += len(response.data)
-                        failures = 0
-                        yield response.data
+                    if data := download.receive(response):
+                        yield data
                 return
             except grpc.RpcError as error:
-                failed = of_call(error)
+                wait = download.interrupted(of_call(error))
             finally:
                 call.cancel()
-            if not failed.resumable or failures == MOST_FAILURES:
-                raise failed
-            time.sleep(failed.wait_before_next(failures))
-            failures += 1
+            time.sleep(wait)
 
     def result(self, status: JobStatus) -> bytes:
         """The result of a job, downloaded if it is too large for a status."""

@@ -11,6 +11,9 @@ from google.rpc import error_details_pb2, status_pb2
 from jobwatch.v1.job_pb2 import CallError, JobStatus
 
 _FIRST, _LONGEST = 0.25, 10.0
+#: Doublings of the first wait within the first five tries: a gateway that restarts is back soon, so
+#: none of them waits for more than two seconds.
+_FIRST_DOUBLINGS = 3
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _CODE = grpc.StatusCode
 
@@ -50,9 +53,10 @@ class GatewayError(Exception):
 
     def wait_before_next(self, failures: int) -> float:
         """Seconds to wait after so many failures in a row: what the gateway asks for, and at least
-        a growing back-off with jitter."""
-        most: float = min(_FIRST * 2 ** min(failures, 16), _LONGEST)
-        return max(_FIRST / 2 + most * random.random(), self.retry_delay or 0.0)
+        a growing back-off with jitter, of at most two seconds for the first five."""
+        doublings = max(min(failures, _FIRST_DOUBLINGS), failures - 1)
+        most: float = min(_FIRST * 2 ** min(doublings, 16), _LONGEST)
+        return max(_FIRST / 2 + (most - _FIRST / 2) * random.random(), self.retry_delay or 0.0)
 
 
 class NotEnded(GatewayError, TimeoutError):

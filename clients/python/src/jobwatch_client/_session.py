@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import logging
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
 from jobwatch.v1.job_pb2 import JobRef, JobStatus, JobStatusView
-from jobwatch.v1.job_status_service_pb2 import AddWatch, WatchJobRequest, WatchJobsRequest, WatchJobsResponse
+from jobwatch.v1.job_status_service_pb2 import (
+    AddWatch,
+    DownloadArtifactRequest,
+    DownloadArtifactResponse,
+    WatchJobRequest,
+    WatchJobsRequest,
+    WatchJobsResponse,
+)
 
 from ._errors import GatewayError, NotEnded, of_element
 
@@ -18,6 +26,17 @@ Job = JobRef | str
 _HEARTBEAT = 20
 #: A call without any message for this long is dead.
 SILENCE = 60.0
+SILENT = GatewayError(grpc.StatusCode.UNAVAILABLE, "the gateway sent nothing for a minute")
+ENDED_EARLY = GatewayError(grpc.StatusCode.UNAVAILABLE, "the call ended before the jobs did")
+
+RESULT = "jobwatch:result"
+#: Interruptions of a download in a row without progress.
+_MOST_FAILURES = 5
+
+#: Receives why nothing newer is known at present.
+OnProblem = Callable[[GatewayError], None]
+
+_log = logging.getLogger("jobwatch_client")
 
 
 def job_ref(job: Job) -> JobRef:
@@ -35,8 +54,9 @@ def job_refs(jobs: Job | Iterable[Job]) -> list[JobRef]:
 
 @dataclass(frozen=True)
 class Update:
-    """What happened to one job. If neither is set, a problem has passed."""
+    """What happened to a job, or to all that are open. If neither is set, a problem has passed."""
 
+    #: The job; the first one of `jobs`.
     job: JobRef
     #: A new status.
     status: JobStatus | None = None
@@ -45,6 +65,11 @@ class Update:
     problem: GatewayError | None = None
     #: The watch has ended with this error.
     error: GatewayError | None = None
+    #: The jobs that it is about: one, or with a lost connection all that are open.
+    jobs: tuple[JobRef, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "jobs", self.jobs or (self.job,))
 
     @property
     def ended(self) -> bool:
@@ -151,14 +176,15 @@ class Session:
                 yield Update(job, problem=error)
 
     def lost(self, error: GatewayError) -> tuple[list[Update], float]:
-        """The call has failed: what to report, and how long to wait before another one."""
+        """The call has failed: what to report, once for all jobs, and how long to wait before another."""
         if not error.resumable:
             return self._end(error), 0.0
         wait = error.wait_before_next(self._failures)
         self._failures += 1
         for watch in self._open.values():
             watch.has_problem = True
-        return [Update(self.jobs[at], problem=error) for at in self._open], wait
+        jobs = tuple(self.jobs[at] for at in self._open)
+        return [Update(jobs[0], problem=error, jobs=jobs)], wait
 
     def timed_out(self, timeout: float) -> list[Update]:
         return self._end(NotEnded(timeout))
@@ -173,6 +199,7 @@ class Session:
 class Waiting:
     """Makes the result of `wait` of updates."""
 
+    on_problem: OnProblem | None = None
     _last: JobStatus | None = None
     _problem: GatewayError | None = None
 
@@ -185,8 +212,36 @@ class Waiting:
         if update.problem and not update.problem.resumable:
             # The gateway would go on until somebody corrects this, such as its credentials.
             raise update.problem
+        if update.problem and self.on_problem:
+            self.on_problem(update.problem)
+        elif update.problem:
+            job = f"{update.job.backend}/{update.job.job_id}"
+            _log.warning("still waiting for %s: %s", job, update.problem)
         self._last, self._problem = update.status or self._last, update.problem
         return update.status if update.ended else None
+
+
+class Download:
+    """A download through interruptions: what to request, and when to give up."""
+
+    def __init__(self, job: Job, artifact_id: str) -> None:
+        self.request = DownloadArtifactRequest(job=job_ref(job), artifact_id=artifact_id)
+        self._failures = 0
+
+    def receive(self, response: DownloadArtifactResponse) -> bytes:
+        """The bytes of a response; the next call goes on after them."""
+        self.request.if_version = self.request.if_version or response.info.version
+        if response.data:
+            self.request.offset += len(response.data)
+            self._failures = 0
+        return response.data
+
+    def interrupted(self, error: GatewayError) -> float:
+        """The wait before the next call. Raises the error if there is to be none."""
+        if not error.resumable or self._failures == _MOST_FAILURES:
+            raise error
+        self._failures += 1
+        return error.wait_before_next(self._failures - 1)
 
 
 def _add(at: int, watch: _Watch) -> WatchJobsRequest:

@@ -12,12 +12,25 @@ from typing import Any
 import grpc
 import grpc.aio
 from jobwatch.v1.job_pb2 import JOB_STATUS_VIEW_UNSPECIFIED, JobStatus, JobStatusView
-from jobwatch.v1.job_status_service_pb2 import DownloadArtifactRequest, WatchJobsRequest
+from jobwatch.v1.job_status_service_pb2 import WatchJobsRequest
 from jobwatch.v1.job_status_service_pb2_grpc import JobStatusServiceStub
 
-from ._client import ENDED_EARLY, MOST_FAILURES, RESULT, SILENT
 from ._errors import GatewayError, of_call
-from ._session import SILENCE, Job, Options, Session, Update, Waiting, job_ref, job_refs
+from ._session import (
+    ENDED_EARLY,
+    RESULT,
+    SILENCE,
+    SILENT,
+    Download,
+    Job,
+    OnProblem,
+    Options,
+    Session,
+    Update,
+    Waiting,
+    job_ref,
+    job_refs,
+)
 
 
 class JobClient:
@@ -34,9 +47,10 @@ class JobClient:
         timeout: float | None = None,
         view: JobStatusView = JOB_STATUS_VIEW_UNSPECIFIED,
         poll_interval: float | None = None,
+        on_problem: OnProblem | None = None,
     ) -> JobStatus:
         """As `jobwatch_client.JobClient.wait`."""
-        waiting = Waiting()
+        waiting = Waiting(on_problem)
         updates = self.follow(
             job_ref(job), timeout=timeout, view=view, poll_interval=poll_interval, state_changes_only=True
         )
@@ -86,26 +100,19 @@ class JobClient:
 
     async def download(self, job: Job, artifact_id: str = RESULT) -> AsyncGenerator[bytes, None]:
         """As `jobwatch_client.JobClient.download`."""
-        request = DownloadArtifactRequest(job=job_ref(job), artifact_id=artifact_id)
-        failures = 0
+        download = Download(job, artifact_id)
         while True:
-            call = self._stub.DownloadArtifact(request, metadata=self._metadata)
+            call = self._stub.DownloadArtifact(download.request, metadata=self._metadata)
             try:
                 async for response in call:
-                    request.if_version = request.if_version or response.info.version
-                    if response.data:
-                        request.offset += len(response.data)
-                        failures = 0
-                        yield response.data
+                    if data := download.receive(response):
+                        yield data
                 return
             except grpc.RpcError as error:
-                failed = of_call(error)
+                wait = download.interrupted(of_call(error))
             finally:
                 call.cancel()
-            if not failed.resumable or failures == MOST_FAILURES:
-                raise failed
-            await asyncio.sleep(failed.wait_before_next(failures))
-            failures += 1
+            await asyncio.sleep(wait)
 
     async def result(self, status: JobStatus) -> bytes:
         """As `jobwatch_client.JobClient.result`."""

@@ -27,6 +27,7 @@ use crate::vendors::{BaseUrl, Scheme, SignIn, VendorConfig};
 mod access;
 mod admin;
 mod cluster;
+mod cluster_keys;
 mod credentials;
 mod diff;
 mod drain;
@@ -49,7 +50,8 @@ mod web;
 
 pub use access::{Access, Algorithm, Jwt, Policy, Right, Token, TokenHash};
 pub use admin::{Admin, Log};
-pub use cluster::{Cluster, ClusterCredentials, ClusterTls};
+pub use cluster::{Cluster, ClusterCredentials};
+pub use cluster_keys::ClusterTls;
 pub use diff::{BackendChange, Change, Diff};
 pub use effective::{Effective, Origin};
 pub use environment::{EnvFile, Environment};

@@ -214,6 +214,21 @@ impl<const MIN: u64, const MAX: u64> JsonSchema for Milliseconds<MIN, MAX> {
     }
 }
 
+/// A number from 0 to 1.
+pub(super) fn ratio<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    let value = Value::deserialize(deserializer)?;
+    let number = match &value {
+        Value::Float(number) => Some(*number),
+        Value::Integer(0) => Some(0.0),
+        Value::Integer(1) => Some(1.0),
+        Value::String(text) => text.parse().ok(),
+        _ => None,
+    };
+    number
+        .filter(|number| (0.0..=1.0).contains(number))
+        .ok_or_else(|| D::Error::custom(format!("is {value}; write a number from 0 to 1, such as 0.05")))
+}
+
 /// A table, not a list: derived code takes a list for the fields in their order.
 pub(super) fn table<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
     struct Map<T>(PhantomData<T>);

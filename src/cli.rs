@@ -16,6 +16,7 @@ mod batch;
 mod board;
 mod check;
 mod client;
+mod cluster;
 mod configuration;
 mod connection;
 #[cfg(feature = "demo")]
@@ -99,6 +100,13 @@ const EXIT_CODES_OF_CHECK: &str = "Exit codes:
   2    wrong usage or configuration
   3    with --connect, a backend does not answer";
 
+const EXIT_CODES_OF_CLUSTER_STATUS: &str = "Exit codes:
+  0    each backend has one owner, and all replicas poll or follow
+  1    a replica is isolated or not connected to NATS, or the replicas disagree
+  2    wrong usage
+  3    an address does not answer, or its gateway has no [cluster]
+  130  interrupted";
+
 const EXIT_CODES_OF_HEALTHCHECK: &str = "Exit codes:
   0    the gateway accepts calls
   1    it does not, or can't be reached
@@ -146,6 +154,8 @@ enum Command {
     /// Show the jobs that a gateway polls or retains.
     #[command(after_help = EXIT_CODES_OF_CALL)]
     Jobs(inspect::Jobs),
+    /// Show how replicas share the work.
+    Cluster(cluster::Cluster),
     /// Make bearer tokens for callers.
     #[command(after_help = EXIT_CODES_OF_TOOL)]
     Token(token::Args),
@@ -213,6 +223,7 @@ impl Command {
             Self::Download(args) => until_interrupted(args.run()).await,
             Self::Backends(args) => until_interrupted(args.run()).await,
             Self::Jobs(args) => until_interrupted(args.run()).await,
+            Self::Cluster(args) => until_interrupted(args.run()).await,
             Self::Token(args) => args.run(),
             Self::Healthcheck(args) => args.run().await,
             Self::Completions(args) => args.run(Cli::command()),

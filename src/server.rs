@@ -167,6 +167,7 @@ async fn run_with(
         reloads: Arc::clone(&reloads),
         hosts: admin.hosts.clone().into(),
         live: admin::LivePages::default(),
+        replica: replica.clone(),
     };
     let _admin = match admin.listen {
         Some(address) => Some(serve_admin(address, answers).await?),

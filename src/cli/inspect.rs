@@ -158,7 +158,7 @@ fn age(time: Option<&prost_types::Timestamp>, now: Timestamp) -> String {
 }
 
 /// In the largest unit that leaves more than nothing.
-fn short(duration: SignedDuration) -> String {
+pub(super) fn short(duration: SignedDuration) -> String {
     let millis = duration.as_millis().max(0);
     match millis {
         0..1000 => format!("{millis} ms"),
@@ -169,7 +169,7 @@ fn short(duration: SignedDuration) -> String {
 }
 
 /// Rows of equally wide columns.
-fn aligned(rows: &[Vec<String>]) -> String {
+pub(super) fn aligned(rows: &[Vec<String>]) -> String {
     let count = rows.iter().map(Vec::len).max().unwrap_or_default();
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column));

@@ -39,9 +39,15 @@ struct Shared {
     /// Backends that this replica polls for the others.
     owned: HashMap<Arc<str>, Owned>,
     /// Sessions of followers, by the follower and its number.
-    serving: HashMap<(u64, u64), mpsc::Sender<Heard>>,
+    serving: HashMap<(u64, u64), Serving>,
     /// This replica's own, by their number.
     following: HashMap<u64, (u64, mpsc::Sender<Heard>)>,
+}
+
+/// A session of a follower.
+struct Serving {
+    backend: Arc<str>,
+    inbox: mpsc::Sender<Heard>,
 }
 
 struct Owned {
@@ -88,6 +94,11 @@ impl Member {
         self.shared().serving.len()
     }
 
+    /// The same of one backend.
+    pub(super) fn followers_of(&self, backend: &str) -> usize {
+        self.shared().serving.values().filter(|serving| *serving.backend == *backend).count()
+    }
+
     /// Takes in a message of another replica.
     pub fn receive(self: &Arc<Self>, message: Bytes) {
         // Of a later release, or of nobody that belongs here.
@@ -100,7 +111,8 @@ impl Member {
         let inbox = {
             let shared = self.shared();
             let own = shared.following.get(&session).filter(|(owner, _)| *owner == from);
-            own.map(|(_, inbox)| inbox.clone()).or_else(|| shared.serving.get(&(from, session)).cloned())
+            let serving = || shared.serving.get(&(from, session)).map(|serving| serving.inbox.clone());
+            own.map(|(_, inbox)| inbox.clone()).or_else(serving)
         };
         // A session whose inbox is full notices the gap.
         let is_unknown = match (inbox, heard) {
@@ -126,7 +138,8 @@ impl Member {
                 Some(owned) => {
                     let (backend, stop) = (Arc::clone(&owned.backend), owned.stop.clone());
                     let (inbox, heard) = mpsc::channel(INBOX);
-                    shared.serving.insert((from, session), inbox);
+                    let serving = Serving { backend: Arc::clone(backend.name()), inbox };
+                    shared.serving.insert((from, session), serving);
                     Ok((backend, stop, heard))
                 }
             }

@@ -116,14 +116,14 @@ const MODULES: &[(&str, &[&str])] = &[
     ("proto", &[]),
     ("snapshot", &["job", "proto"]),
     // Of the vendors only `FileFault` and `RefusedLocation`, see below.
-    ("cluster", &["config", "proto"]),
     ("engine", &["job", "telemetry", "vendors", "transport", "snapshot"]),
-    ("admin", &["job", "telemetry", "transport", "engine", "proto"]),
+    ("cluster", &["job", "config", "transport", "proto", "snapshot", "engine"]),
+    ("admin", &["job", "telemetry", "transport", "engine", "cluster", "proto"]),
     ("api", &["access", "job", "telemetry", "engine", "proto", "snapshot"]),
-    ("server", &["access", "admin", "config", "telemetry", "transport", "engine", "proto", "api"]),
+    ("server", &["access", "admin", "cluster", "config", "telemetry", "transport", "engine", "proto", "api"]),
     ("simulators", &[]),
     ("client", &["proto"]),
-    ("cli", &["access", "client", "config", "proto", "server", "simulators", "telemetry"]),
+    ("cli", &["access", "client", "cluster", "config", "proto", "server", "simulators", "telemetry"]),
     ("fuzzing", &["job", "vendors", "transport"]),
 ];
 

@@ -37,7 +37,10 @@ use tokio::{net::TcpListener, time::timeout};
 use tower::limit::GlobalConcurrencyLimitLayer;
 
 use crate::{
-    cluster::{Replica, ReplicaStatus, status::NatsStatus},
+    cluster::{
+        Replica, ReplicaStatus,
+        status::{NatsStatus, RoleName},
+    },
     engine::{Engine, Health, JobStatuses},
     telemetry::{self, LevelError},
 };
@@ -175,7 +178,12 @@ fn name_of(health: Health) -> &'static str {
 /// Whether this replica shares the work. If it doesn't, it still serves its callers.
 fn cluster_detail(status: &ReplicaStatus) -> serde_json::Value {
     let isolated: Vec<_> = status.isolated().map(|seat| &seat.backend).collect();
-    let summary = if isolated.is_empty() { "sharing" } else { "isolated" };
+    let is_starting = status.backends.iter().any(|seat| seat.role == RoleName::Starting);
+    let summary = match (isolated.is_empty(), is_starting) {
+        (false, _) => "isolated",
+        (true, true) => "starting",
+        (true, false) => "sharing",
+    };
     let mut detail = json!({ "status": summary, "isolated_backends": isolated });
     if let NatsStatus::Disconnected { why, .. } = &status.nats {
         detail["not_connected"] = why.as_str().into();
@@ -232,7 +240,6 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::{
-        cluster::status::RoleName,
         engine::{EngineLimits, MemoryLimits, WatchLimits},
         transport::ResponseBudget,
     };
@@ -291,6 +298,9 @@ pub(crate) mod tests {
         let status = replica_status();
         let wanted = json!({ "status": "sharing", "isolated_backends": [] });
         assert_eq!(cluster_detail(&status), wanted);
+        let mut starting = status.clone();
+        starting.backends[0].role = RoleName::Starting;
+        assert_eq!(cluster_detail(&starting)["status"], "starting");
         let status = isolated(status);
         let wanted = json!({ "status": "isolated", "isolated_backends": ["db"], "not_connected": "connection refused" });
         assert_eq!(cluster_detail(&status), wanted);

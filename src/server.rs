@@ -145,12 +145,7 @@ async fn run_with(
     let rotation = start_backends(&config, &engine, &response_budget, tracer.as_ref())?;
     let (rotation_changes, changes) = mpsc::channel(rotation::CHANGES);
     let _rotation = AbortOnDropHandle::new(tokio::spawn(rotation.run(rotation::INTERVAL, changes)));
-    let replica = config.cluster.as_ref().map(Replica::start);
-    for backend in &config.backends {
-        if let (Some(replica), Some(shared)) = (&replica, engine.shared_backend(&backend.name)) {
-            replica.share(shared, backend);
-        }
-    }
+    let replica = share_backends(&config, &engine);
     let refresh = reload::refresh(&live);
     let readiness = Readiness::default();
     let admin_limits = admin::Limits {
@@ -232,20 +227,33 @@ async fn run_with(
     }
     let drain =
         Drain { server: &server, readiness: &readiness, engine: &engine, usage: &usage, draining: &draining };
-    let release = async {
-        if let Some(replica) = &replica {
-            // Before the drain, so that another replica polls meanwhile.
-            replica.release(RELEASE).await;
-        }
-    };
+    // Both at once, so that another replica polls during the drain.
     tokio::select! {
-        ((), ()) = async { tokio::join!(drain.run(serving), release) } => {}
+        ((), ()) = async { tokio::join!(drain.run(serving), release(replica.as_deref())) } => {}
         () = poll_tasks.failed() => return Err(ServeError::PollTask),
     }
     if let Some(exporter) = exporter {
         exporter.shut_down(FLUSH).await;
     }
     Ok(())
+}
+
+/// Shares all backends with the other replicas, with `[cluster]`.
+fn share_backends(config: &Config, engine: &Engine) -> Option<Arc<Replica>> {
+    let replica = config.cluster.as_ref().map(Replica::start)?;
+    for backend in &config.backends {
+        if let Some(shared) = engine.shared_backend(&backend.name) {
+            replica.share(shared, backend);
+        }
+    }
+    Some(replica)
+}
+
+/// Lets other replicas own all backends.
+async fn release(replica: Option<&Replica>) {
+    if let Some(replica) = replica {
+        replica.release(RELEASE).await;
+    }
 }
 
 /// Has all backends polled. Returns what reads their secrets again.

@@ -8,7 +8,7 @@
 //!
 //! One replica owns each backend: [`lease`] decides which, and [`election`] keeps the lease in a
 //! bucket of [`nats`]. [`share`] says how much of a limit each replica may use. [`wire`] is what
-//! the rest sees of the connection.
+//! the rest sees of the connection, and [`status`] what operators see.
 
 /// Whether a test leaves out a rule, to see whether the checks notice.
 macro_rules! leaves_out {
@@ -34,11 +34,13 @@ mod owner;
 mod replica;
 mod seat;
 pub mod share;
+pub mod status;
 pub mod wire;
 
 pub use member::Member;
 pub use replica::Replica;
 pub use seat::{Limits, Role, Seat};
+pub use status::ReplicaStatus;
 pub use wire::Wire;
 
 #[cfg(test)]

@@ -50,7 +50,8 @@ mod web;
 
 pub use access::{Access, Algorithm, Jwt, Policy, Right, Token, TokenHash};
 pub use admin::{Admin, Log};
-pub use cluster::{Cluster, ClusterCredentials, ClusterTls};
+pub use cluster::{Cluster, ClusterCredentials};
+pub use cluster_keys::ClusterTls;
 pub use diff::{BackendChange, Change, Diff};
 pub use effective::{Effective, Origin};
 pub use environment::{EnvFile, Environment};

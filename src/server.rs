@@ -164,6 +164,7 @@ async fn run_with(
         reloads: Arc::clone(&reloads),
         hosts: admin.hosts.clone().into(),
         live: admin::LivePages::default(),
+        replica: replica.clone(),
     };
     let _admin = match admin.listen {
         Some(address) => Some(serve_admin(address, answers).await?),
@@ -229,7 +230,7 @@ async fn run_with(
     let drain =
         Drain { server: &server, readiness: &readiness, engine: &engine, usage: &usage, draining: &draining };
     tokio::select! {
-        ((), ()) = async { tokio::join!(drain.run(serving), release(replica.as_deref(), &draining)) } => {}
+        () = shut_down(drain, serving, replica.as_deref()) => {}
         () = poll_tasks.failed() => return Err(ServeError::PollTask),
     }
     if let Some(exporter) = exporter {
@@ -267,12 +268,22 @@ fn share_backends(config: &Config, engine: &Engine) -> Option<Arc<Replica>> {
     Some(replica)
 }
 
-/// Releases the leases when watches end: another replica polls for those who come back there.
-async fn release(replica: Option<&Replica>, draining: &CancellationToken) {
-    if let Some(replica) = replica {
-        draining.cancelled().await;
-        replica.release(RELEASE).await;
-    }
+/// Drains the server. Releases the leases when watches end: another replica polls for those who
+/// come back there.
+async fn shut_down(drain: Drain<'_>, serving: impl Future<Output = ()>, replica: Option<&Replica>) {
+    let draining = drain.draining;
+    let drained = async {
+        drain.run(serving).await;
+        // Also where it ended before it had begun.
+        draining.cancel();
+    };
+    let released = async {
+        if let Some(replica) = replica {
+            draining.cancelled().await;
+            replica.release(RELEASE).await;
+        }
+    };
+    tokio::join!(drained, released);
 }
 
 /// Logs that calls are accepted, and by which program.

@@ -23,8 +23,9 @@ const INBOX: usize = 256;
 /// Most sessions of followers.
 const SESSIONS: usize = 4096;
 
-/// How long a message waits that the wire can't take.
+/// How long a message waits that the wire can't take, and how often.
 const WIRE_IS_FULL: Duration = Duration::from_millis(5);
+const TRIES: usize = 40;
 
 /// This replica.
 pub struct Member {
@@ -39,9 +40,15 @@ struct Shared {
     /// Backends that this replica polls for the others.
     owned: HashMap<Arc<str>, Owned>,
     /// Sessions of followers, by the follower and its number.
-    serving: HashMap<(u64, u64), mpsc::Sender<Heard>>,
+    serving: HashMap<(u64, u64), Serving>,
     /// This replica's own, by their number.
     following: HashMap<u64, (u64, mpsc::Sender<Heard>)>,
+}
+
+/// A session of a follower.
+struct Serving {
+    backend: Arc<str>,
+    inbox: mpsc::Sender<Heard>,
 }
 
 struct Owned {
@@ -88,6 +95,11 @@ impl Member {
         self.shared().serving.len()
     }
 
+    /// The same of one backend.
+    pub(super) fn followers_of(&self, backend: &str) -> usize {
+        self.shared().serving.values().filter(|serving| *serving.backend == *backend).count()
+    }
+
     /// Takes in a message of another replica.
     pub fn receive(self: &Arc<Self>, message: Bytes) {
         // Of a later release, or of nobody that belongs here.
@@ -100,7 +112,8 @@ impl Member {
         let inbox = {
             let shared = self.shared();
             let own = shared.following.get(&session).filter(|(owner, _)| *owner == from);
-            own.map(|(_, inbox)| inbox.clone()).or_else(|| shared.serving.get(&(from, session)).cloned())
+            let serving = || shared.serving.get(&(from, session)).map(|serving| serving.inbox.clone());
+            own.map(|(_, inbox)| inbox.clone()).or_else(serving)
         };
         // A session whose inbox is full notices the gap.
         let is_unknown = match (inbox, heard) {
@@ -126,7 +139,8 @@ impl Member {
                 Some(owned) => {
                     let (backend, stop) = (Arc::clone(&owned.backend), owned.stop.clone());
                     let (inbox, heard) = mpsc::channel(INBOX);
-                    shared.serving.insert((from, session), inbox);
+                    let serving = Serving { backend: Arc::clone(backend.name()), inbox };
+                    shared.serving.insert((from, session), serving);
                     Ok((backend, stop, heard))
                 }
             }
@@ -196,13 +210,13 @@ impl Member {
     pub(super) async fn send_frame(&self, to: u64, session: u64, frame: Frame) {
         let envelope = Envelope { from: self.incarnation, session, kind: Some(Kind::Frame(frame)) };
         let message = Bytes::from(envelope.encode_to_vec());
-        // At most as long as a session lasts without a sign of life.
-        for _ in 0..(super::link::SILENCE.as_millis() / WIRE_IS_FULL.as_millis()) {
+        for _ in 0..TRIES {
             if self.wire.send(to, message.clone()) {
                 return;
             }
             tokio::time::sleep(WIRE_IS_FULL).await;
         }
+        // The other side notices the gap, if there is a connection at all.
     }
 
     fn refuse(&self, to: u64, session: u64, reason: Reason) {

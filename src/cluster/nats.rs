@@ -306,8 +306,15 @@ impl Connector {
         }
         let server = client.server_info().server_name;
         self.shared.client.store(Some(Arc::new(client.clone())));
-        info!(server, "connected to NATS");
-        self.state.send_replace(Connection::Connected { server });
+        self.state.send_if_modified(|state| {
+            // The client reports its first connection as well.
+            if matches!(state, Connection::Connected { server: known } if *known == server) {
+                return false;
+            }
+            info!(server, "connected to NATS");
+            *state = Connection::Connected { server };
+            true
+        });
     }
 
     fn disconnected(&self, why: String) {

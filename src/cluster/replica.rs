@@ -2,10 +2,12 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
+use jiff::Timestamp;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
@@ -18,8 +20,9 @@ use super::{
     lease::{self, Ownership, Timing},
     member::Member,
     nats::Nats,
-    seat::{Limits, Role, Seat},
+    seat::{Limits, Seat},
     share::Share,
+    status::{self, NatsStatus, OwnerStatus, Record, ReplicaStatus, SeatStatus, ShareStatus},
     wire::Connection,
 };
 use crate::{
@@ -42,19 +45,14 @@ struct Seated {
     limits: watch::Sender<Limits>,
     election: Option<Election>,
     ownership: watch::Receiver<Ownership>,
-    role: watch::Receiver<Role>,
+    record: Arc<Record>,
     _stop: DropGuard,
 }
 
-/// What a replica does for one backend, for operators.
-#[derive(Clone, Debug)]
-pub struct SeatStatus {
-    /// The backend.
-    pub backend: Arc<str>,
-    /// What this replica does for it.
-    pub role: Role,
-    /// Who owns it.
-    pub ownership: Ownership,
+impl fmt::Debug for Replica {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Replica").field("me", &self.me).finish_non_exhaustive()
+    }
 }
 
 impl Replica {
@@ -113,11 +111,12 @@ impl Replica {
         let election = Election::start(Arc::clone(&self.nats), &config.name, self.me.clone(), timing, pause);
         let (sender, receiver) = watch::channel(limits);
         let ownership = election.ownership();
-        let (seat, role) = Seat::new(Arc::clone(&self.member), backend, receiver, ownership.clone());
+        let (seat, _) = Seat::new(Arc::clone(&self.member), backend, receiver, ownership.clone());
+        let record = seat.record();
         let stop = CancellationToken::new();
         tokio::spawn(seat.run(stop.clone()));
         let seated =
-            Seated { limits: sender, election: Some(election), ownership, role, _stop: stop.drop_guard() };
+            Seated { limits: sender, election: Some(election), ownership, record, _stop: stop.drop_guard() };
         seats.insert(Arc::clone(&config.name), seated);
     }
 
@@ -136,24 +135,55 @@ impl Replica {
         futures_util::future::join_all(elections.into_iter().map(|election| election.release(within))).await;
     }
 
-    /// Whether it is connected to NATS.
-    pub fn connection(&self) -> Connection {
-        self.nats.connection().borrow().clone()
-    }
-
-    /// What this replica does for each backend, sorted by name.
-    pub fn status(&self) -> Vec<SeatStatus> {
-        let status = |(name, seated): (&Arc<str>, &Seated)| SeatStatus {
-            backend: Arc::clone(name),
-            role: *seated.role.borrow(),
-            ownership: seated.ownership.borrow().clone(),
+    /// What this replica does among the others.
+    pub fn status(&self) -> ReplicaStatus {
+        let Cluster { name, replicas, .. } = &self.config;
+        let nats = match self.nats.connection().borrow().clone() {
+            Connection::Connected { server } => NatsStatus::Connected { server },
+            Connection::Disconnected { why, since } => {
+                NatsStatus::Disconnected { why, since: time_of(since) }
+            }
         };
-        self.seats().iter().map(status).collect()
+        ReplicaStatus {
+            cluster: name.clone(),
+            member: self.me.name.clone(),
+            incarnation: status::incarnation(self.me.incarnation),
+            replicas: *replicas,
+            nats,
+            sessions: self.member.followers(),
+            backends: self
+                .seats()
+                .iter()
+                .map(|(backend, seated)| self.seat_status(backend, seated))
+                .collect(),
+        }
     }
 
-    /// How many sessions followers have with this replica.
-    pub fn followers(&self) -> usize {
-        self.member.followers()
+    fn seat_status(&self, backend: &str, seated: &Seated) -> SeatStatus {
+        let owner = match &*seated.ownership.borrow() {
+            Ownership::Unknown => None,
+            Ownership::Owner { epoch, .. } => Some((self.me.clone(), *epoch)),
+            Ownership::HeldBy { member, incarnation, epoch } => {
+                Some((lease::Member { name: member.clone(), incarnation: *incarnation }, *epoch))
+            }
+        };
+        let owner = owner.map(|(lease::Member { name, incarnation }, epoch)| OwnerStatus {
+            member: name,
+            incarnation: status::incarnation(incarnation),
+            epoch,
+        });
+        let Share { own, owner: whole } = seated.limits.borrow().rate;
+        let recorded = seated.record.get();
+        SeatStatus {
+            backend: backend.to_owned(),
+            role: recorded.role,
+            since: recorded.since,
+            owner,
+            sessions: self.member.followers_of(backend),
+            requests_per_second: ShareStatus { own, owner: whole },
+            owner_changes: recorded.owner_changes,
+            session_restarts: recorded.session_restarts,
+        }
     }
 
     fn limits(&self, config: &config::Backend) -> Limits {
@@ -169,4 +199,10 @@ impl Replica {
     fn seats(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Seated>> {
         self.seats.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The time of day of an instant in the past.
+fn time_of(at: Instant) -> Timestamp {
+    let now = Timestamp::now();
+    now.checked_sub(at.elapsed()).unwrap_or(now)
 }

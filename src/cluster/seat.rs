@@ -16,6 +16,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
 
 use super::{
     follower::Follower,
@@ -23,6 +24,7 @@ use super::{
     link::SILENCE,
     member::{Heard, Member},
     share::Share,
+    status::{Record, Restart, RoleName},
 };
 use crate::{
     engine::{Backend, Pause},
@@ -70,6 +72,7 @@ pub struct Seat {
     limits: watch::Receiver<Limits>,
     ownership: watch::Receiver<Ownership>,
     role: watch::Sender<Role>,
+    record: Arc<Record>,
     /// When it was last polled for, by this replica or another.
     served_at: Instant,
 }
@@ -84,9 +87,22 @@ impl Seat {
     ) -> (Self, watch::Receiver<Role>) {
         backend.begin_following();
         let (role, roles) = watch::channel(Role::Starting);
-        let seat = Self { member, backend, limits, ownership, role, served_at: Instant::now() };
+        let seat = Self {
+            member,
+            backend,
+            limits,
+            ownership,
+            role,
+            record: Arc::new(Record::new()),
+            served_at: Instant::now(),
+        };
         seat.allow(None);
         (seat, roles)
+    }
+
+    /// What happens to it, for operators.
+    pub(super) fn record(&self) -> Arc<Record> {
+        Arc::clone(&self.record)
     }
 
     /// Runs until `stop`, or until nothing can change any more.
@@ -106,6 +122,7 @@ impl Seat {
         loop {
             let ownership = self.ownership.borrow_and_update().clone();
             let digest = self.limits.borrow_and_update().digest;
+            self.record.owner_seen(&ownership);
             if !matches!(ownership, Ownership::Owner { .. }) {
                 self.lose();
             }
@@ -135,9 +152,6 @@ impl Seat {
                         changed = other_owner(&mut ownership, incarnation) => if changed.is_err() { return },
                         changed = limits.changed() => if changed.is_err() { return },
                     }
-                    if matches!(self.role(), Role::Follower { .. }) {
-                        self.served_at = Instant::now();
-                    }
                 }
                 Ownership::Unknown => {
                     let isolated_at = self.served_at + SILENCE;
@@ -164,8 +178,9 @@ impl Seat {
         self.member.disown(&self.backend);
         if self.role() == Role::Owner {
             self.served_at = Instant::now();
-            // Its jobs are registered elsewhere before they are due again, if there is an owner.
-            self.become_role(Role::Starting);
+            // With another owner, its jobs are registered there before they are due again.
+            let has_owner = matches!(*self.ownership.borrow(), Ownership::HeldBy { .. });
+            self.become_role(if has_owner { Role::Starting } else { Role::Isolated });
         }
     }
 
@@ -174,7 +189,29 @@ impl Seat {
             Role::Owner | Role::Isolated => self.backend.end_following(),
             Role::Follower { .. } | Role::Starting => self.backend.begin_following(),
         }
-        self.role.send_if_modified(|now| std::mem::replace(now, role) != role);
+        if self.role.send_if_modified(|now| std::mem::replace(now, role) != role) {
+            self.record.role_changed(role);
+            self.log_role(role);
+        }
+    }
+
+    fn log_role(&self, role: Role) {
+        let backend = &**self.backend.name();
+        let ownership = self.ownership.borrow();
+        let owner = match &*ownership {
+            _ if role == Role::Owner => "this replica",
+            Ownership::HeldBy { member, .. } => member,
+            Ownership::Owner { .. } | Ownership::Unknown => "unknown",
+        };
+        let name = RoleName::from(role);
+        match role {
+            Role::Isolated => {
+                warn!(backend, role = %name, owner, "role changed: this replica polls for its own callers only");
+            }
+            Role::Starting | Role::Owner | Role::Follower { .. } => {
+                info!(backend, role = %name, owner, "role changed");
+            }
+        }
     }
 
     /// Sets what may be used of the limits: the owner's part until this time.
@@ -187,9 +224,11 @@ impl Seat {
     /// Follows an owner, in one session after the other.
     async fn follow(&mut self, owner: u64, digest: u64) {
         loop {
-            let (reason, was_open) = self.session(owner, digest).await;
-            if was_open && reason == Some(Reason::UnknownSession) {
-                // A message was lost.
+            let (end, was_open) = self.session(owner, digest).await;
+            if was_open || end == Restart::Refused {
+                self.record.session_ended(end);
+            }
+            if was_open && end == Restart::Gap {
                 continue;
             }
             let retry_at = Instant::now() + RETRY;
@@ -202,8 +241,8 @@ impl Seat {
         }
     }
 
-    /// One session. Returns why the owner ended it, and whether it had begun.
-    async fn session(&mut self, owner: u64, digest: u64) -> (Option<Reason>, bool) {
+    /// One session. Returns why it ended, and whether it had begun.
+    async fn session(&mut self, owner: u64, digest: u64) -> (Restart, bool) {
         let began = Instant::now();
         let (number, mut inbox) = self.member.begin(owner, self.backend.name(), digest);
         let _ending = Ending { member: Arc::clone(&self.member), owner, number };
@@ -212,7 +251,7 @@ impl Seat {
             let now = Instant::now();
             let is_open = session.is_open();
             if !is_open && now >= began + OPENS {
-                return (None, false);
+                return (Restart::Silence, false);
             }
             match session.next_frame(now) {
                 Ok(Some(frame)) => {
@@ -220,7 +259,7 @@ impl Seat {
                     continue;
                 }
                 Ok(None) => {}
-                Err(_) => return (None, is_open),
+                Err(_) => return (Restart::Silence, is_open),
             }
             let wakes_at = if is_open { session.wakes_at() } else { began + OPENS };
             tokio::select! {
@@ -231,12 +270,14 @@ impl Seat {
                             self.become_role(Role::Follower { owner });
                         }
                         if session.receive(Instant::now(), frame).is_err() {
-                            return (Some(Reason::UnknownSession), true);
+                            return (Restart::Gap, true);
                         }
                         self.served_at = Instant::now();
                     }
-                    Some(Heard::Refused(reason)) => return (Some(reason), is_open),
-                    None => return (None, is_open),
+                    // A message was lost.
+                    Some(Heard::Refused(Reason::UnknownSession)) if is_open => return (Restart::Gap, true),
+                    Some(Heard::Refused(_)) => return (Restart::Refused, is_open),
+                    None => return (Restart::Silence, is_open),
                 },
                 () = self.backend.due(), if is_open && session.has_room() => {}
                 () = tokio::time::sleep_until(wakes_at) => {}

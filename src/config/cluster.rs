@@ -6,7 +6,7 @@ use secrecy::ExposeSecret;
 use toml::Value;
 use url::Url;
 
-pub use super::cluster_keys::ClusterTls;
+use super::cluster_keys::ClusterTls;
 use super::{
     Backend, Secret,
     cluster_keys::{ClusterCredentialKeys, ClusterKeys},

@@ -20,6 +20,7 @@ use tokio::{
 mod check;
 mod credentials;
 mod gateways;
+mod operators;
 mod servers;
 
 use servers::Servers;

@@ -170,7 +170,10 @@ fn client_of_nats_stays_in_its_module() {
     let (nats, others): (Vec<_>, Vec<_>) =
         sources.into_iter().partition(|(path, _)| path.to_string_lossy().contains("cluster/nats"));
     assert!(!lines_that_name(&nats, &["async_nats"]).is_empty());
-    assert_eq!(lines_that_name(&others, &["async_nats"]), [""; 0]);
+    let mut named = lines_that_name(&others, &["async_nats"]);
+    // The filter of the log has its name, too.
+    named.retain(|line| !line.contains("\"async_nats\""));
+    assert_eq!(named, [""; 0]);
 }
 
 #[test]

@@ -34,6 +34,11 @@ help: ## List the targets
 demo: ## Run simulated vendors and a gateway, and watch their jobs
 	$(CARGO) run -- demo
 
+.PHONY: demo-cluster
+demo-cluster: $(PYTHON_STAMP) ## Run three gateways that share the work, and kill them on request
+	$(CARGO) build
+	$(PYTHON) deploy/demo_cluster.py $(DEMO_ARGS)
+
 .PHONY: tools
 tools: $(PYTHON_STAMP) $(NODE_STAMP) $(DEBIAN_STAMP) $(LANGUAGES_STAMP) ## Install the clients and linters that the checks use into .tools/
 
@@ -177,6 +182,11 @@ SECONDS_OF_SOAK ?= 3600
 .PHONY: soak
 soak: attacked-build ## Attack the release build for an hour, or for SECONDS_OF_SOAK, beside an honest load
 	JOBWATCH_SOAK_SECONDS=$(SECONDS_OF_SOAK) $(ATTACKED) attacks::soak -- --nocapture | { $(ATTACK_ROWS) || true; }
+
+.PHONY: cluster-kills
+cluster-kills: $(PYTHON_STAMP) ## Kill 1,000 owners of a backend, or KILLS, and look at what watchers saw
+	JOBWATCH_KILLS=$(or $(KILLS),1000) $(CARGO) test --locked --all-features --test integration \
+		cluster::gateways::no_terminal -- --nocapture
 
 .PHONY: drain
 drain: ## Drain 10,000 streams and restart three gateways in turn, and print the figures of docs/operations.md

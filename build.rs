@@ -209,6 +209,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::create_dir_all(&longrunning)?;
     configure().out_dir(longrunning).compile_fds(compile(&operations)?)?;
 
+    let cluster = out.join("cluster");
+    fs::create_dir_all(&cluster)?;
+    tonic_prost_build::configure()
+        .bytes(".jobwatch.cluster.v1")
+        .out_dir(cluster)
+        .compile_fds(compile(&["jobwatch/cluster/v1/cluster.proto", "jobwatch/cluster/v1/session.proto"])?)?;
+
     let served = out.join("served");
     fs::create_dir_all(&served)?;
     let mut configure = configure()

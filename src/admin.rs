@@ -5,6 +5,7 @@
 //! | `GET /livez` | 200 while the process runs |
 //! | `GET /readyz` | 200 from the start to the shutdown, else 503; JSON that says why |
 //! | `GET /metrics` | Prometheus text format |
+//! | `GET /cluster` | with `[cluster]`: what this replica does among the others, as JSON |
 //! | `GET /log-level` | the filter of the log |
 //! | `PUT /log-level` | replaces it; only from this machine |
 //! | `GET /` | the page for people, see `page.rs` |
@@ -36,6 +37,10 @@ use tokio::{net::TcpListener, time::timeout};
 use tower::limit::GlobalConcurrencyLimitLayer;
 
 use crate::{
+    cluster::{
+        Replica, ReplicaStatus,
+        status::{NatsStatus, RoleName},
+    },
     engine::{Engine, Health, JobStatuses},
     telemetry::{self, LevelError},
 };
@@ -116,6 +121,8 @@ pub struct Admin {
     pub hosts: Arc<[String]>,
     /// The open pages.
     pub live: LivePages,
+    /// This replica among others, with `[cluster]`.
+    pub replica: Option<Arc<Replica>>,
 }
 
 impl Admin {
@@ -130,6 +137,7 @@ impl Admin {
             .layer(from_fn_with_state(self.clone(), guard::check_host))
             // Those of programs, which reach them by any name.
             .route("/metrics", get(metrics))
+            .route("/cluster", get(cluster))
             .layer(GlobalConcurrencyLimitLayer::new(REQUESTS))
             // Probes wait for nothing, and cost little.
             .route("/livez", get(async || "ok\n"))
@@ -150,7 +158,11 @@ async fn ready(State(admin): State<Admin>) -> Response {
     let code = if phase == Phase::Ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     // An operator's mistake is no reason to send calls elsewhere.
     let configuration = admin.reloads.last().detail();
-    let body = json!({ "status": phase.to_string(), "backends": backends, "configuration": configuration });
+    let mut body =
+        json!({ "status": phase.to_string(), "backends": backends, "configuration": configuration });
+    if let Some(replica) = &admin.replica {
+        body["cluster"] = cluster_detail(&replica.status());
+    }
     (code, [(header::CONTENT_TYPE, "application/json")], format!("{body}\n")).into_response()
 }
 
@@ -161,6 +173,30 @@ fn name_of(health: Health) -> &'static str {
         Health::Degraded => "degraded",
         Health::Unavailable => "unavailable",
     }
+}
+
+/// Whether this replica shares the work. If it doesn't, it still serves its callers.
+fn cluster_detail(status: &ReplicaStatus) -> serde_json::Value {
+    let isolated: Vec<_> = status.isolated().map(|seat| &seat.backend).collect();
+    let is_starting = status.backends.iter().any(|seat| seat.role == RoleName::Starting);
+    let summary = match (isolated.is_empty(), is_starting) {
+        (false, _) => "isolated",
+        (true, true) => "starting",
+        (true, false) => "sharing",
+    };
+    let mut detail = json!({ "status": summary, "isolated_backends": isolated });
+    if let NatsStatus::Disconnected { why, .. } = &status.nats {
+        detail["not_connected"] = why.as_str().into();
+    }
+    detail
+}
+
+async fn cluster(State(admin): State<Admin>) -> Response {
+    let Some(replica) = &admin.replica else {
+        return (StatusCode::NOT_FOUND, "the configuration has no section [cluster]\n").into_response();
+    };
+    let body = json!(replica.status());
+    ([(header::CONTENT_TYPE, "application/json")], format!("{body}\n")).into_response()
 }
 
 async fn metrics(State(admin): State<Admin>) -> Response {
@@ -218,7 +254,7 @@ pub(crate) mod tests {
         let limits = Limits { responses, response_bytes: 1024, connections: 1, certificate: None };
         let readiness = Readiness::default();
         let (hosts, live, reloads) = (Arc::default(), LivePages::default(), Arc::default());
-        Admin { readiness, engine, limits, reloads, hosts, live }
+        Admin { readiness, engine, limits, reloads, hosts, live, replica: None }
     }
 
     /// The response to a request that comes from this address.
@@ -247,6 +283,59 @@ pub(crate) mod tests {
             assert_eq!(body, json!({ "status": name, "backends": {}, "configuration": configuration }));
             assert_eq!(send(&admin, Request::get("/livez"), "127.0.0.1:1").await.status().as_u16(), 200);
         }
+    }
+
+    #[tokio::test]
+    async fn program_without_a_cluster_has_no_status_of_one() {
+        let response = send(&admin(), Request::get("/cluster"), "127.0.0.1:1").await;
+        assert_eq!(response.status().as_u16(), 404);
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(body, "the configuration has no section [cluster]\n");
+    }
+
+    #[test]
+    fn readiness_names_isolated_backends_and_the_reason() {
+        let status = replica_status();
+        let wanted = json!({ "status": "sharing", "isolated_backends": [] });
+        assert_eq!(cluster_detail(&status), wanted);
+        let mut starting = status.clone();
+        starting.backends[0].role = RoleName::Starting;
+        assert_eq!(cluster_detail(&starting)["status"], "starting");
+        let status = isolated(status);
+        let wanted = json!({ "status": "isolated", "isolated_backends": ["db"], "not_connected": "connection refused" });
+        assert_eq!(cluster_detail(&status), wanted);
+    }
+
+    /// Of an owner.
+    pub(crate) fn replica_status() -> ReplicaStatus {
+        serde_json::from_value(json!({
+            "cluster": "prod",
+            "member": "gateway-0",
+            "incarnation": "0000000000000001",
+            "replicas": 3,
+            "nats": { "state": "connected", "server": "nats-1" },
+            "sessions": 2,
+            "backends": [{
+                "backend": "db",
+                "role": "owner",
+                "since": "2026-11-26T03:00:00Z",
+                "owner": { "member": "gateway-0", "incarnation": "0000000000000001", "epoch": 7 },
+                "sessions": 2,
+                "requests_per_second": { "own": 1, "owner": 18 },
+                "owner_changes": 3,
+                "session_restarts": { "gap": 1, "silence": 4, "refused": 0 },
+            }],
+        }))
+        .unwrap()
+    }
+
+    /// The same without NATS.
+    pub(crate) fn isolated(mut status: ReplicaStatus) -> ReplicaStatus {
+        let why = "connection refused".to_owned();
+        status.nats = NatsStatus::Disconnected { why, since: "2026-11-26T03:00:05Z".parse().unwrap() };
+        let seat = &mut status.backends[0];
+        (seat.role, seat.owner) = (RoleName::Isolated, None);
+        status
     }
 
     /// A client that begins a request with a body and never ends it.

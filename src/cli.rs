@@ -17,6 +17,7 @@ mod batch;
 mod board;
 mod check;
 mod client;
+mod cluster;
 mod configuration;
 mod connection;
 #[cfg(feature = "demo")]
@@ -102,6 +103,8 @@ enum Command {
     /// Show the jobs that a gateway polls or retains.
     #[command(after_help = exit_codes::CALL)]
     Jobs(inspect::Jobs),
+    /// Show how replicas share the work.
+    Cluster(cluster::Cluster),
     /// Make bearer tokens for callers.
     #[command(after_help = exit_codes::TOOL)]
     Token(token::Args),
@@ -175,6 +178,7 @@ impl Command {
             Self::Download(args) => until_interrupted(args.run()).await,
             Self::Backends(args) => until_interrupted(args.run()).await,
             Self::Jobs(args) => until_interrupted(args.run()).await,
+            Self::Cluster(args) => until_interrupted(args.run()).await,
             Self::Token(args) => args.run(),
             Self::Healthcheck(args) => args.run().await,
             Self::Completions(args) => args.run(Cli::command()),

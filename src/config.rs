@@ -15,6 +15,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
+use xxhash_rust::xxh3::xxh3_64;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,8 @@ use crate::vendors::{BaseUrl, Scheme, SignIn, VendorConfig};
 
 mod access;
 mod admin;
+mod cluster;
+mod cluster_keys;
 mod credentials;
 mod diff;
 mod drain;
@@ -47,6 +50,8 @@ mod web;
 
 pub use access::{Access, Algorithm, Jwt, Policy, Right, Token, TokenHash};
 pub use admin::{Admin, Log};
+pub use cluster::{Cluster, ClusterCredentials};
+pub use cluster_keys::ClusterTls;
 pub use diff::{BackendChange, Change, Diff};
 pub use effective::{Effective, Origin};
 pub use environment::{EnvFile, Environment};
@@ -72,6 +77,8 @@ pub struct Config {
     pub access: Access,
     /// Limits for callers and for memory.
     pub limits: Limits,
+    /// Replicas that share the work, if they do.
+    pub cluster: Option<Cluster>,
     /// The backends, sorted by name.
     pub backends: Vec<Backend>,
 }
@@ -203,6 +210,16 @@ pub struct Backend {
     pub own: toml::Table,
 }
 
+impl Backend {
+    /// A hash of where its jobs are polled: two backends of one name that differ in it may
+    /// know other jobs by the same ids.
+    pub fn place(&self) -> u64 {
+        let mut own = self.own.clone();
+        own.remove("credentials");
+        xxh3_64(format!("{} {} {own}", self.vendor.kind().key, self.base_url.as_str()).as_bytes())
+    }
+}
+
 /// The gateway's credentials at a vendor.
 #[derive(Clone, Debug)]
 pub struct Credentials(Option<(SignIn, Secret)>);
@@ -327,6 +344,7 @@ impl Config {
     /// Settings that are valid but probably a mistake; one line each.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings: Vec<String> = self.server.drain_warning().into_iter().collect();
+        warnings.extend(self.cluster.iter().flat_map(|cluster| cluster.warnings(&self.backends)));
         for backend in &self.backends {
             let Some(secret) = backend.credentials.secret() else { continue };
             let texts = secret.warnings(secret.value()).into_iter();

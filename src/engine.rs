@@ -38,6 +38,7 @@ mod configured;
 mod download;
 mod download_slots;
 mod failure;
+mod following;
 mod get;
 mod history;
 mod inspection;
@@ -71,6 +72,7 @@ pub use circuit_breaker::{Admission, CircuitBreaker, Pause};
 pub use configured::KnownJobs;
 pub use download::{Download, DownloadFailure, DownloadOptions, RESULT, VENDOR_PAYLOAD};
 pub use failure::{Failure, Refusal};
+pub use following::{Followed, FollowedJob, ForReplica, JobKey, News, Said};
 pub use get::GetOptions;
 pub use history::{JobHistory, Phase, Recent, RecentEvent, Step};
 pub use inspection::{JobPage, JobReport};
@@ -349,6 +351,11 @@ impl Engine {
         self.memory.set_limits(limits.memory);
     }
 
+    /// The jobs of a backend, for the replicas that share them.
+    pub fn shared_backend(&self, name: &str) -> Option<Arc<Backend>> {
+        self.backends.load().get(name).map(|backend| Arc::clone(&backend.engine))
+    }
+
     fn backend_of(&self, job: &JobRef) -> Result<Arc<Configured>, Failure> {
         let backend = self.backends.load().get(&job.backend).cloned().ok_or(Failure::UnknownBackend)?;
         backend.check(job)?;
@@ -442,4 +449,4 @@ impl JobStatuses for Engine {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

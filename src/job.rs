@@ -82,6 +82,21 @@ pub enum JobState {
 }
 
 impl JobState {
+    /// The state of this number; `Unknown` for that of a later release.
+    pub fn from_number(number: i32) -> Self {
+        let known = [
+            Self::Pending,
+            Self::Running,
+            Self::Retrying,
+            Self::Cancelling,
+            Self::Succeeded,
+            Self::Failed,
+            Self::Cancelled,
+            Self::Expired,
+        ];
+        known.into_iter().find(|state| *state as i32 == number).unwrap_or(Self::Unknown)
+    }
+
     /// Whether no later observation can differ.
     pub fn is_terminal(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled | Self::Expired)
@@ -97,6 +112,11 @@ impl PayloadHash {
     /// The hash of these bytes.
     pub fn of(bytes: &[u8]) -> Self {
         Self(NonZeroU64::new(xxh3_64(bytes)).unwrap_or(NonZeroU64::MIN))
+    }
+
+    /// Of bytes that this replica has not seen: the next element is read.
+    pub fn unknown() -> Self {
+        Self(NonZeroU64::MAX)
     }
 }
 

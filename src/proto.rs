@@ -13,6 +13,15 @@ pub mod v1 {
     tonic::include_proto!("jobwatch.v1");
 }
 
+/// Messages between the replicas of one gateway.
+pub mod cluster {
+    /// Package `jobwatch.cluster.v1`.
+    #[allow(missing_docs, clippy::all, clippy::pedantic)]
+    pub mod v1 {
+        include!(concat!(env!("OUT_DIR"), "/cluster/jobwatch.cluster.v1.rs"));
+    }
+}
+
 /// The service as this server implements it. Messages that contain a status contain it
 /// encoded.
 #[allow(missing_docs, clippy::all, clippy::pedantic)]

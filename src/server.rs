@@ -13,6 +13,7 @@ use crate::{
     access::{Access, AccessError},
     admin::{self, Admin, Phase, Readiness, Reloads},
     api::Service,
+    cluster::Replica,
     config::{Backend, Config, IDLE_CONNECTION_BYTES, Limits},
     engine::{BackendSetup, Engine, EngineLimits, MemoryLimits, PollInterval, PollPlan, WatchLimits},
     proto::{
@@ -62,6 +63,9 @@ pub use tls::TlsError;
 pub use traces::{TracesError, check_traces};
 use upkeep::Upkeep;
 use usage::{Room, Usage};
+
+/// How long the leases of backends may be released.
+const RELEASE: Duration = Duration::from_secs(2);
 
 /// How long the last spans may be exported after the drain.
 const FLUSH: Duration = Duration::from_secs(1);
@@ -133,7 +137,7 @@ async fn run_with(
     source: Option<ConfigSource>,
 ) -> Result<(), ServeError> {
     let (connections, room) = connection_room(&config);
-    let Config { server, admin, log, traces, access, limits, backends: _ } = &config;
+    let Config { server, admin, log, traces, access, limits, cluster: _, backends: _ } = &config;
     let tls = server.tls.as_ref().map(Tls::new).transpose()?;
     let live = Live::new(Access::new(access)?, log.access, web::Web::new(&server.web));
     let draining = CancellationToken::new();
@@ -143,6 +147,7 @@ async fn run_with(
     let rotation = start_backends(&config, &engine, &response_budget, tracer.as_ref())?;
     let (rotation_changes, changes) = mpsc::channel(rotation::CHANGES);
     let _rotation = AbortOnDropHandle::new(tokio::spawn(rotation.run(rotation::INTERVAL, changes)));
+    let replica = share_backends(&config, &engine);
     let refresh = reload::refresh(&live);
     let readiness = Readiness::default();
     let admin_limits = admin::Limits {
@@ -159,6 +164,7 @@ async fn run_with(
         reloads: Arc::clone(&reloads),
         hosts: admin.hosts.clone().into(),
         live: admin::LivePages::default(),
+        replica: replica.clone(),
     };
     let _admin = match admin.listen {
         Some(address) => Some(serve_admin(address, answers).await?),
@@ -207,6 +213,7 @@ async fn run_with(
         rotation: rotation_changes,
         connections,
         reloads,
+        replica: replica.clone(),
         refresh,
         refused: None,
         config,
@@ -223,7 +230,7 @@ async fn run_with(
     let drain =
         Drain { server: &server, readiness: &readiness, engine: &engine, usage: &usage, draining: &draining };
     tokio::select! {
-        () = drain.run(serving) => {}
+        () = shut_down(drain, serving, replica.as_deref()) => {}
         () = poll_tasks.failed() => return Err(ServeError::PollTask),
     }
     if let Some(exporter) = exporter {
@@ -248,6 +255,35 @@ fn start_backends(
         engine.start_backend(setup(backend, endpoint, config.server.collection_window, tracer));
     }
     Ok(rotation)
+}
+
+/// Shares all backends with other replicas, if there are to be any.
+fn share_backends(config: &Config, engine: &Engine) -> Option<Arc<Replica>> {
+    let replica = Replica::start(config.cluster.as_ref()?);
+    for backend in &config.backends {
+        if let Some(shared) = engine.shared_backend(&backend.name) {
+            replica.share(shared, backend);
+        }
+    }
+    Some(replica)
+}
+
+/// Drains the server. Releases the leases when watches end: another replica polls for those who
+/// come back there.
+async fn shut_down(drain: Drain<'_>, serving: impl Future<Output = ()>, replica: Option<&Replica>) {
+    let draining = drain.draining;
+    let drained = async {
+        drain.run(serving).await;
+        // Also where it ended before it had begun.
+        draining.cancel();
+    };
+    let released = async {
+        if let Some(replica) = replica {
+            draining.cancelled().await;
+            replica.release(RELEASE).await;
+        }
+    };
+    tokio::join!(drained, released);
 }
 
 /// Logs that calls are accepted, and by which program.

@@ -64,6 +64,25 @@ pub struct Snapshot {
     charge: Charge,
 }
 
+/// A snapshot on its way to another replica.
+#[derive(Clone, Debug)]
+pub struct SnapshotParts {
+    /// Where the job is in its life cycle.
+    pub state: JobState,
+    /// Of the parts that a view can leave out.
+    pub hashes: [u64; 4],
+    /// The core, the result and the payload.
+    pub bytes: Bytes,
+    /// Where the core ends.
+    pub core_end: usize,
+    /// Where the result ends.
+    pub result_end: usize,
+    /// The parts that are here.
+    pub held: Parts,
+    /// The parts that the job has and that are not here.
+    pub dropped: Parts,
+}
+
 impl Snapshot {
     /// Encodes the core of an observation and those of its parts that are in `keep`.
     ///
@@ -124,6 +143,43 @@ impl Snapshot {
             charge: charge(self.charge.budget(), bytes.len()),
             bytes,
         }
+    }
+
+    /// What another replica needs to have the same snapshot, with those parts of it that
+    /// are in `keep`.
+    pub fn to_parts(&self, keep: Parts) -> SnapshotParts {
+        let kept = self.without(Parts::ALL.difference(keep));
+        SnapshotParts {
+            state: kept.state,
+            hashes: kept.hashes.to_words(),
+            core_end: kept.core_end as usize,
+            result_end: kept.result_end as usize,
+            held: kept.held,
+            dropped: kept.dropped,
+            bytes: kept.bytes.into(),
+        }
+    }
+
+    /// The snapshot of another replica; `None` where the parts don't fit each other.
+    pub fn from_parts(parts: SnapshotParts, budget: &Arc<StatusBudget>) -> Option<Self> {
+        let SnapshotParts { state, hashes, bytes, core_end, result_end, held, dropped } = parts;
+        let fits = core_end <= result_end && result_end <= bytes.len();
+        let is_readable = fits
+            && pb::JobStatus::decode(&bytes[..core_end]).is_ok()
+            && pb::JobStatus::decode(&*bytes).is_ok();
+        if !is_readable {
+            return None;
+        }
+        Some(Self {
+            state,
+            hashes: PartHashes::from_words(hashes),
+            core_end: u32::try_from(core_end).ok()?,
+            result_end: u32::try_from(result_end).ok()?,
+            held,
+            dropped,
+            charge: charge(budget, bytes.len()),
+            bytes: bytes.to_vec().into(),
+        })
     }
 
     /// Whether everything that `parts` would show of this job is here. A part that the

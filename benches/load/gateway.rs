@@ -46,6 +46,16 @@ pub(crate) struct Setup {
     pub(crate) admin: bool,
     /// Whether it logs each call.
     pub(crate) access_log: bool,
+    /// Which replica of a cluster it is.
+    pub(crate) member: Option<Member>,
+}
+
+/// A replica.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Member {
+    /// The port of the NATS server.
+    pub(crate) nats: u16,
+    pub(crate) number: u32,
 }
 
 impl From<Poll> for Setup {
@@ -58,6 +68,7 @@ impl From<Poll> for Setup {
             traces: None,
             admin: false,
             access_log: false,
+            member: None,
         }
     }
 }
@@ -89,7 +100,7 @@ impl Deref for Gateway {
 }
 
 fn text(vendor: SocketAddr, setup: Setup) -> String {
-    let Setup { poll, requests_per_second, status_bytes, traces, admin, access_log } = setup;
+    let Setup { poll, requests_per_second, status_bytes, traces, admin, access_log, member } = setup;
     let Poll { interval, batch, concurrency } = poll;
     let status_bytes = status_bytes.map(|bytes| format!("status_bytes = \"{bytes}\"\n")).unwrap_or_default();
     let traces = traces.map(|(collector, ratio)| {
@@ -98,6 +109,13 @@ fn text(vendor: SocketAddr, setup: Setup) -> String {
     let traces = traces.unwrap_or_default();
     let admin = if admin { "[admin]\nlisten = \"127.0.0.1:0\"\n" } else { "" };
     let access_log = if access_log { "[log]\naccess = true\n" } else { "" };
+    let cluster = member.map(|Member { nats, number }| {
+        format!(
+            "[cluster]\nnats = [\"nats://127.0.0.1:{nats}\"]\nname = \"bench\"\nreplicas = 2\nmember = \
+             \"gateway-{number}\"\nlease = \"5s\"\n"
+        )
+    });
+    let cluster = cluster.unwrap_or_default();
     let interval = interval.as_millis();
     let pace = format!(
         "min_interval = \"{interval}ms\"\nmax_interval = \"{interval}ms\"\nmax_concurrency = {concurrency}\n\
@@ -105,7 +123,7 @@ fn text(vendor: SocketAddr, setup: Setup) -> String {
     );
     format!(
         "allow_inline_secrets = true\n\
-         [server]\nlisten = \"127.0.0.1:0\"\n{traces}{admin}{access_log}\
+         [server]\nlisten = \"127.0.0.1:0\"\n{traces}{admin}{access_log}{cluster}\
          [limits]\nwatches = 4000000\nwatches_per_caller = 4000000\nwatches_per_call = 2000000\n\
          streams_per_connection = 20000\nconnections = 20000\nconnections_per_address = 20000\n\
          connection_bytes = \"4 GiB\"\n{status_bytes}\

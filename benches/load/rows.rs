@@ -23,10 +23,11 @@ mod idle;
 mod isolation;
 mod overhead;
 mod overload;
+mod replicas;
 mod watch_jobs;
 
 /// Names of the rows, in their order.
-const NAMES: [&str; 19] = [
+const NAMES: [&str; 21] = [
     "cached",
     "fresh-single",
     "fresh-single-kinetica",
@@ -46,6 +47,8 @@ const NAMES: [&str; 19] = [
     "idle",
     "overhead",
     "overhead-polls",
+    "replica-get",
+    "replica-watches",
 ];
 
 /// Left out of a short run.
@@ -89,6 +92,8 @@ impl Bench {
             "idle" => idle::row(self).await,
             "overhead" => overhead::cached(self).await,
             "overhead-polls" => overhead::polls(self).await,
+            "replica-get" => replicas::get(self).await,
+            "replica-watches" => replicas::watches(self).await,
             other => Err(format!("there is no row {other}; write one of {}", NAMES.join(", ")).into()),
         }
     }

@@ -30,6 +30,7 @@ use crate::{
 };
 
 mod live;
+mod replicas;
 mod search;
 mod show;
 mod table;
@@ -140,13 +141,23 @@ fn job_response(admin: &Admin, job: &JobRef) -> Response {
     Html(job_page(admin, job, &detail).into_string()).into_response()
 }
 
+/// The tables of the overview.
+struct Overview {
+    backends: Table,
+    /// With `[cluster]`.
+    replicas: Option<Table>,
+    jobs: Table,
+    recent: Table,
+}
+
 /// What both the page and its events show of the overview.
-fn overview_tables(admin: &Admin, search: &Search, found: &Found, now: Timestamp) -> [Table; 3] {
-    [
-        show::backends(&admin.engine.backends(), now),
-        show::jobs(&found.jobs, search, now),
-        show::recent(&admin.engine, now),
-    ]
+fn overview_tables(admin: &Admin, search: &Search, found: &Found, now: Timestamp) -> Overview {
+    Overview {
+        backends: show::backends(&admin.engine.backends(), now),
+        replicas: admin.replica.as_ref().map(|replica| replicas::table(&replica.status(), now)),
+        jobs: show::jobs(&found.jobs, search, now),
+        recent: show::recent(&admin.engine, now),
+    }
 }
 
 /// The same of a job.
@@ -156,7 +167,7 @@ fn job_tables(job: &JobRef, detail: &JobDetail, now: Timestamp) -> [Table; 2] {
 
 fn overview_page(admin: &Admin, search: &Search, found: &Found) -> Markup {
     let now = Timestamp::now();
-    let [backends, jobs, recent] = overview_tables(admin, search, found, now);
+    let Overview { backends, replicas: _, jobs, recent } = overview_tables(admin, search, found, now);
     let names = admin.engine.backend_names();
     let events = format!("/events{}", search.query(&search.from));
     let content = html! {
@@ -164,6 +175,7 @@ fn overview_page(admin: &Admin, search: &Search, found: &Found) -> Markup {
             h2 id="backends-title" { "Backends" }
             (backends.html("Backends with their health, lag and rate", &show::BACKENDS))
         }
+        @if let Some(replica) = &admin.replica { (replicas::section(&replica.status(), now)) }
         section aria-labelledby="jobs-title" {
             h2 id="jobs-title" tabindex="-1" { "Jobs" }
             form action="/#jobs-title" method="get" role="search" {

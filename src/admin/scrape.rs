@@ -7,6 +7,10 @@ use tokio::runtime::Handle;
 
 use super::{Admin, reloads::Reloaded};
 use crate::{
+    cluster::{
+        ReplicaStatus,
+        status::{NatsStatus, RoleName, SeatStatus},
+    },
     engine::{Circuit, Engine, Health, JobStatuses},
     telemetry::{self, build, metrics::metrics, process::Process},
     transport::ResponseBudget,
@@ -70,6 +74,9 @@ pub(super) fn text(admin: &Admin) -> Result<Vec<u8>> {
     backends(&sheet, &admin.engine)?;
     bounds(&sheet, admin)?;
     reloads(&sheet, &admin.reloads.last())?;
+    if let Some(replica) = &admin.replica {
+        cluster(&sheet, &replica.status())?;
+    }
     runtime(&sheet)?;
     process(&sheet)?;
     let mut families = metrics().gather();
@@ -178,6 +185,55 @@ fn reloads(sheet: &Sheet, last: &Reloaded) -> Result {
     )
 }
 
+fn cluster(sheet: &Sheet, status: &ReplicaStatus) -> Result {
+    let ReplicaStatus { nats, sessions, backends, .. } = status;
+    let is_connected = matches!(nats, NatsStatus::Connected { .. });
+    sheet.value(
+        "jobwatch_cluster_connected",
+        "1 while this replica is connected to NATS, else 0.",
+        Some(f64::from(u8::from(is_connected))),
+    )?;
+    sheet.value(
+        "jobwatch_cluster_sessions",
+        "Sessions of other replicas that follow this one, each counted for each backend.",
+        Some(count(*sessions)),
+    )?;
+    let options = Opts::new("jobwatch_cluster_role", "1 for what this replica does for a backend, else 0.");
+    let roles = GaugeVec::new(options, &["backend", "role"])?;
+    for SeatStatus { backend, role: present, .. } in backends {
+        for role in RoleName::ALL {
+            let number = f64::from(u8::from(role == *present));
+            roles.with_label_values(&[&**backend, role.as_str()]).set(number);
+        }
+    }
+    sheet.0.register(Box::new(roles))?;
+    let epoch = |seat: &SeatStatus| seat.owner.as_ref().map_or(0.0, |owner| of(owner.epoch));
+    sheet.gauges(
+        "jobwatch_cluster_lease_epoch",
+        "Epoch of the present lease, which grows with each change of owner; 0 while none is known.",
+        "backend",
+        backends.iter().map(|seat| (&*seat.backend, epoch(seat))),
+    )?;
+    let options = Opts::new(
+        "jobwatch_cluster_owner_changes_total",
+        "Times that a backend got another owner, as far as this replica has seen.",
+    );
+    let changes = CounterVec::new(options, &["backend"])?;
+    let options = Opts::new(
+        "jobwatch_cluster_session_restarts_total",
+        "Sessions with the owner that ended or were refused.",
+    );
+    let restarts = CounterVec::new(options, &["backend", "reason"])?;
+    for SeatStatus { backend, owner_changes, session_restarts, .. } in backends {
+        changes.with_label_values(&[backend]).inc_by(of(*owner_changes));
+        for (reason, number) in session_restarts.by_reason() {
+            restarts.with_label_values(&[&**backend, reason]).inc_by(of(number));
+        }
+    }
+    sheet.0.register(Box::new(changes))?;
+    sheet.0.register(Box::new(restarts))
+}
+
 fn runtime(sheet: &Sheet) -> Result {
     let runtime = Handle::current().metrics();
     for (name, help, number) in [
@@ -213,4 +269,54 @@ fn process(sheet: &Sheet) -> Result {
 #[expect(clippy::cast_precision_loss, reason = "a count that is exact below 2^52")]
 fn count(number: usize) -> f64 {
     number as f64
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a count that is exact below 2^52")]
+fn of(number: u64) -> f64 {
+    number as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::tests::{isolated, replica_status};
+
+    /// The lines of a scrape with values.
+    fn lines(status: &ReplicaStatus) -> Vec<String> {
+        let sheet = Sheet(Registry::new());
+        cluster(&sheet, status).unwrap();
+        let text = TextEncoder::new().encode_to_string(&sheet.0.gather()).unwrap();
+        text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn replica_has_figures_of_its_connection_roles_and_sessions() {
+        let wanted = [
+            "jobwatch_cluster_connected 1",
+            "jobwatch_cluster_lease_epoch{backend=\"db\"} 7",
+            "jobwatch_cluster_owner_changes_total{backend=\"db\"} 3",
+            "jobwatch_cluster_role{backend=\"db\",role=\"follower\"} 0",
+            "jobwatch_cluster_role{backend=\"db\",role=\"isolated\"} 0",
+            "jobwatch_cluster_role{backend=\"db\",role=\"owner\"} 1",
+            "jobwatch_cluster_role{backend=\"db\",role=\"starting\"} 0",
+            "jobwatch_cluster_session_restarts_total{backend=\"db\",reason=\"gap\"} 1",
+            "jobwatch_cluster_session_restarts_total{backend=\"db\",reason=\"refused\"} 0",
+            "jobwatch_cluster_session_restarts_total{backend=\"db\",reason=\"silence\"} 4",
+            "jobwatch_cluster_sessions 2",
+        ];
+        assert_eq!(lines(&replica_status()), wanted);
+    }
+
+    #[test]
+    fn replica_without_nats_is_isolated_and_knows_no_epoch() {
+        let lines = lines(&isolated(replica_status()));
+        for line in [
+            "jobwatch_cluster_connected 0",
+            "jobwatch_cluster_lease_epoch{backend=\"db\"} 0",
+            "jobwatch_cluster_role{backend=\"db\",role=\"isolated\"} 1",
+            "jobwatch_cluster_role{backend=\"db\",role=\"owner\"} 0",
+        ] {
+            assert!(lines.iter().any(|known| known == line), "{line}: {lines:?}");
+        }
+    }
 }

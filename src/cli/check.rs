@@ -11,12 +11,16 @@ use super::{
     render::Paint,
 };
 use crate::{
-    config::{Backend, Protocol, Traces},
+    cluster,
+    config::{Backend, Cluster, Protocol, Traces},
     server,
 };
 
 /// The name of the export of traces in the output.
 const TRACES: &str = "traces";
+
+/// The name of the connection to other replicas.
+const CLUSTER: &str = "cluster";
 
 mod diff;
 
@@ -37,7 +41,8 @@ pub(super) struct Args {
     #[arg(long, num_args = 2, value_names = ["OLD", "NEW"], conflicts_with_all = ["config", "connect"])]
     diff: Option<Vec<PathBuf>>,
 
-    /// Also call each vendor to check the backend's credentials.
+    /// Also call each vendor to check the backend's credentials, and the NATS servers of
+    /// [cluster].
     #[arg(long)]
     connect: bool,
 }
@@ -65,6 +70,11 @@ impl Args {
         let traces = server::check_traces(&config, self.connect).await;
         let width = config.backends.iter().map(|backend| backend.name.len()).max().unwrap_or_default();
         let width = if traces.is_some() { width.max(TRACES.len()) } else { width };
+        let width = if config.cluster.is_some() { width.max(CLUSTER.len()) } else { width };
+        let sharing = match &config.cluster {
+            Some(cluster) if self.connect => Some((cluster, cluster::nats::check(cluster).await)),
+            cluster => cluster.as_ref().map(|cluster| (cluster, Ok(()))),
+        };
         let mut exit = Exit::Succeeded;
         let mut out = io::stdout().lock();
         for backend in &config.backends {
@@ -83,8 +93,22 @@ impl Args {
             }
             writeln!(out, "{}", traces_line(traces, width, failure.map(String::as_str), Paint::stdout()))?;
         }
+        if let Some((cluster, checked)) = sharing {
+            let failure = checked.as_ref().err();
+            if failure.is_some() {
+                exit = Exit::Failed;
+            }
+            let text = cluster_line(cluster, width, failure.map(String::as_str), Paint::stdout());
+            writeln!(out, "{text}")?;
+        }
         Ok(exit)
     }
+}
+
+fn cluster_line(cluster: &Cluster, width: usize, failure: Option<&str>, paint: Paint) -> String {
+    let Cluster { nats, name, replicas, member, credentials, .. } = cluster;
+    let about = format!("{member} of {replicas} replicas of {name} over {}, {credentials}", nats.join(", "));
+    verdict(CLUSTER, width, failure, &about, paint)
 }
 
 fn traces_line(traces: &Traces, width: usize, failure: Option<&str>, paint: Paint) -> String {

@@ -37,6 +37,13 @@ pub(super) const DOWNLOAD: &str = "Exit codes:
   3    the download failed
   130  interrupted";
 
+pub(super) const CLUSTER_STATUS: &str = "Exit codes:
+  0    each backend has one owner, and all replicas poll or follow
+  1    a replica is isolated or not connected to NATS, or the replicas disagree
+  2    wrong usage
+  3    an address does not answer, or its gateway has no [cluster]
+  130  interrupted";
+
 pub(super) const CHECK: &str = "Exit codes:
   0    valid; with --connect, every backend answers
   2    wrong usage or configuration

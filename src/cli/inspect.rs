@@ -166,7 +166,7 @@ fn age(time: Option<&prost_types::Timestamp>, now: Timestamp) -> String {
 }
 
 /// In the largest unit that leaves more than nothing.
-fn short(duration: SignedDuration) -> String {
+pub(super) fn short(duration: SignedDuration) -> String {
     let millis = duration.as_millis().max(0);
     match millis {
         0..1000 => format!("{millis} ms"),

@@ -80,7 +80,19 @@ pub(super) fn secret(
     secrets: &SecretSources<'_>,
     problems: &mut Problems,
 ) -> Option<Secret> {
-    secrets.read(path, key, Some(place), SecretForm::Text, problems)
+    secret_of(path, key, place, SecretForm::Text, secrets, problems)
+}
+
+/// The same in another form.
+pub(super) fn secret_of(
+    path: &str,
+    key: &str,
+    place: Value,
+    form: SecretForm,
+    secrets: &SecretSources<'_>,
+    problems: &mut Problems,
+) -> Option<Secret> {
+    secrets.read(path, key, Some(place), form, problems)
 }
 
 struct Checker<'a> {

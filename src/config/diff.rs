@@ -9,7 +9,7 @@ use secrecy::ExposeSecret;
 use toml::{Table, Value};
 
 use super::{
-    Access, Admin, Backend, Config, Limits, Log, Network, Poll, Proxies, Secret, Server, Tls,
+    Access, Admin, Backend, Cluster, Config, Limits, Log, Network, Poll, Proxies, Secret, Server, Tls,
     problems::join,
     values::{show_bytes, show_duration},
 };
@@ -99,6 +99,8 @@ impl Diff {
         );
         // Its headers are secrets.
         diff.field("traces", &old.traces, &mut new.traces, (Restart, hidden));
+        diff.cluster(old.cluster.as_ref(), new.cluster.as_mut());
+        diff.field("cluster", &old.cluster, &mut new.cluster, (Restart, hidden));
         diff.access(&old.access, &new.access);
         diff.limits(&old.limits, &mut new.limits);
         diff.backends(&old.backends, &new.backends);
@@ -174,6 +176,27 @@ impl Diff {
                 max_connection_age: (Restart, time),
                 max_connection_age_grace: (Restart, time),
                 web: (AtOnce, hidden),
+            }
+        );
+    }
+
+    /// What differs where both have replicas.
+    fn cluster(&mut self, old: Option<&Cluster>, new: Option<&mut Cluster>) {
+        let Some((old, new)) = old.zip(new) else { return };
+        compare!(
+            self,
+            "cluster",
+            old,
+            *new,
+            Cluster {
+                nats: (Restart, hidden),
+                name: (Restart, plain),
+                replicas: (Restart, plain),
+                member: (Restart, plain),
+                credentials: (Restart, hidden),
+                tls: (Restart, hidden),
+                lease: (Restart, time),
+                isolated_share: (Restart, plain),
             }
         );
     }

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    Backend, Config, Environment, InvalidConfig, file,
+    Backend, Cluster, Config, Environment, InvalidConfig, file,
     key_tree::{Found, KeyTree, Kind, Part},
     overrides,
     problems::join,
@@ -154,12 +154,15 @@ fn show(value: &Value) -> String {
 /// Every key with its value.
 fn values(read: &file::Read) -> Value {
     let file::Read { config, table, origins } = read;
-    let Config { server, admin, log, traces: _, access, limits, backends } = config;
+    let Config { server, admin, log, traces: _, access, limits, cluster: sharing, backends } = config;
     let backends: Map<String, Value> =
         backends.iter().map(|one| (one.name.to_string(), backend(one, table, origins))).collect();
     let mut values = json!({
         "server": server, "admin": admin, "log": log, "traces": traces(table, origins), "access": access, "limits": limits, "backends": backends,
     });
+    if let Some(sharing) = sharing {
+        values["cluster"] = cluster(sharing, table, origins);
+    }
     if let Some(allow) = table.get("allow_inline_secrets") {
         values["allow_inline_secrets"] = json!(allow);
     }
@@ -182,6 +185,24 @@ fn traces(table: &toml::Table, origins: &overrides::Origins) -> Value {
     if values["service_name"].is_null() && values["attributes"]["service.name"].is_null() {
         values["service_name"] = json!(SERVICE_NAME);
     }
+    values
+}
+
+/// The keys of `[cluster]`, as they are written, and as they were read where a variable may
+/// hold them as text.
+fn cluster(cluster: &Cluster, table: &toml::Table, origins: &overrides::Origins) -> Value {
+    let mut values = table.get("cluster").map_or_else(|| json!({}), |written| json!(written));
+    let Some(keys) = find(&["cluster"]) else { return values };
+    for (key, _) in keys.each() {
+        add_default(&mut values, key, &["cluster", key]);
+    }
+    redact("cluster", &mut values, keys, origins);
+    let Cluster { nats, name, replicas, member, credentials: _, tls: _, lease: _, isolated_share } = cluster;
+    values["nats"] = json!(nats);
+    values["name"] = json!(name);
+    values["replicas"] = json!(replicas);
+    values["member"] = json!(member);
+    values["isolated_share"] = json!(isolated_share);
     values
 }
 

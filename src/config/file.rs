@@ -160,14 +160,15 @@ impl Checker<'_> {
         keys.log.check(&mut self.problems);
         keys.admin.check(keys.server.listen, &mut self.problems);
         keys.access.check(keys.server.tls.as_ref(), &mut self.problems);
-        let Keys { server, admin, log, traces, mut access, mut limits, backends, .. } = keys;
+        let Keys { server, admin, log, traces, mut access, mut limits, cluster, backends, .. } = keys;
         let traces = traces.check(&self.secrets, &mut self.problems);
         if let Some(jwt) = access.jwt.as_mut().filter(|jwt| jwt.jwks_url.is_some()) {
             jwt.proxies = network::environment(self.secrets.env, &mut self.problems);
         }
+        let cluster = cluster.and_then(|keys| keys.check(&self.secrets, &mut self.problems));
         self.limits(&mut limits);
         let backends = self.backends(backends, &limits);
-        Some(Config { server, admin, log, traces, access, limits, backends: backends? })
+        Some(Config { server, admin, log, traces, access, limits, cluster, backends: backends? })
     }
 
     /// Without TLS only this machine's callers may connect, unless that is wanted.

@@ -53,7 +53,6 @@ pub(super) fn is_shown(path: &str) -> bool {
 /// What is wrong with a key that is not one of `known`.
 pub(super) fn unknown_key(name: &str, known: &[&str]) -> String {
     match name {
-        "cluster" => "is not supported by this version; remove it".to_owned(),
         "batch_deadline" => {
             "was removed; write default_deadline, which holds for every call without a deadline".to_owned()
         }

@@ -41,7 +41,8 @@ pub(super) fn check(form: SecretForm, text: &str) -> Result<(), String> {
     if of_header && text.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("bearer ")) {
         return Err("begins with \"Bearer \"; write the token alone".to_owned());
     }
-    let is_refused = |c: char| c.is_control() || of_header && !c.is_ascii_graphic();
+    let is_line_end = |c: char| form == SecretForm::Lines && matches!(c, '\r' | '\n');
+    let is_refused = |c: char| c.is_control() && !is_line_end(c) || of_header && !c.is_ascii_graphic();
     let Some((index, c)) = text.chars().enumerate().find(|(_, c)| is_refused(*c)) else { return Ok(()) };
     let what = if is_visible(c) { "a character".to_owned() } else { name(c) };
     let reason = if of_header { ", which a header can't carry" } else { "" };

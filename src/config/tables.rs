@@ -12,6 +12,7 @@ use toml::{Table, Value};
 
 use super::{
     Access, Admin, Limits, Log, Poll, Protocol, Server,
+    cluster_keys::{self, ClusterKeys},
     problems::{BEARER, example},
     schema::{self, properties, required_of, strip_null},
     values::{self, Milliseconds, SECOND},
@@ -44,6 +45,9 @@ pub(super) struct Keys {
     /// The most that callers may use, and the most that the gateway holds for them.
     #[serde(deserialize_with = "values::table")]
     pub(super) limits: Limits,
+    /// Replicas that share the work over NATS. Without it each replica works by itself.
+    #[serde(deserialize_with = "cluster_keys::table")]
+    pub(super) cluster: Option<ClusterKeys>,
     /// The backends by their names, which callers write in JobRef.backend. A backend is one
     /// deployment of a vendor.
     #[serde(deserialize_with = "values::table")]
@@ -72,7 +76,7 @@ pub(super) struct TracesKeys {
     #[serde(with = "Milliseconds::<1, { 60 * SECOND }>")]
     pub(super) timeout: Duration,
     /// Share of the traces without a caller's decision that are sampled.
-    #[serde(deserialize_with = "ratio")]
+    #[serde(deserialize_with = "values::ratio")]
     #[schemars(range(min = 0, max = 1))]
     pub(super) sample_ratio: f64,
     /// Whether a caller's traceparent decides whether its call is sampled.
@@ -102,20 +106,6 @@ impl Default for TracesKeys {
             attributes: BTreeMap::new(),
         }
     }
-}
-
-fn ratio<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
-    let value = Value::deserialize(deserializer)?;
-    let number = match &value {
-        Value::Float(number) => Some(*number),
-        Value::Integer(0) => Some(0.0),
-        Value::Integer(1) => Some(1.0),
-        Value::String(text) => text.parse().ok(),
-        _ => None,
-    };
-    number
-        .filter(|number| (0.0..=1.0).contains(number))
-        .ok_or_else(|| D::Error::custom(format!("is {value}; write a number from 0 to 1, such as 0.05")))
 }
 
 /// The keys of a backend.

@@ -525,7 +525,6 @@ fn section_problem_names_key_and_remedy() {
             "limits.watches_per_call = 0",
             "limits.watches_per_call is 0; write a whole number from 1 to 1000000000",
         ),
-        ("cluster.nats = \"nats://x\"", "cluster is not supported by this version; remove it"),
         ("allow_inline_secrets = 1", "allow_inline_secrets is neither true nor false; write one of them"),
         (
             "backends.immuta-prod.standby_urls = []",

@@ -74,6 +74,21 @@ pub(super) fn show_bytes(bytes: u64) -> String {
     format!("{} {name}", bytes / factor)
 }
 
+/// A number from 0.0 to 1.0, for `#[serde(deserialize_with)]`.
+pub(super) fn ratio<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    let value = Value::deserialize(deserializer)?;
+    let number = match &value {
+        Value::Float(number) => Some(*number),
+        Value::Integer(0) => Some(0.0),
+        Value::Integer(1) => Some(1.0),
+        Value::String(text) => text.parse().ok(),
+        _ => None,
+    };
+    number
+        .filter(|number| (0.0..=1.0).contains(number))
+        .ok_or_else(|| D::Error::custom(format!("is {value}; write a number from 0 to 1, such as 0.05")))
+}
+
 /// A whole number from `MIN` to `MAX`, for `#[serde(with)]`.
 pub(super) struct Number<const MIN: u64, const MAX: u64>;
 

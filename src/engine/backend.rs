@@ -10,7 +10,7 @@ use tokio::{sync::Notify, time::Instant};
 use tracing::warn;
 
 use super::{
-    Admission, Interest, Pause, Purpose, Refusal, Report, Subscription,
+    Admission, Clock, Interest, Pause, Purpose, Refusal, Report, Subscription,
     budget::Memory,
     job_table::{Interruption, JobEntry, LatestStatus, PollOutcome, Stage, Waiting},
     outage::{Line, OutageLog, REMINDER},
@@ -18,7 +18,7 @@ use super::{
     subscription::Subscriber,
 };
 use crate::{
-    job::{BackendFault, JobRef, Parts},
+    job::{BackendFault, JobRef, Observed, Parts},
     telemetry::{
         metrics::{BackendMetrics, metrics},
         traces::Tracer,
@@ -35,11 +35,25 @@ pub struct Backend {
     name: Arc<str>,
     rate_limiter: Arc<RateLimiter>,
     memory: Arc<Memory>,
+    clock: Clock,
     state: Mutex<State>,
     changed: Notify,
+    /// It is polled by this replica again.
+    polls_again: Notify,
+    /// This replica's part of `max_concurrency`, where there are several.
+    concurrency: Mutex<Option<Concurrency>>,
     metrics: Arc<BackendMetrics>,
     tracer: Option<Tracer>,
     lasting: Mutex<Lasting>,
+}
+
+/// How many polls may be in flight at one of several replicas.
+#[derive(Clone, Copy, Debug)]
+struct Concurrency {
+    own: usize,
+    owner: usize,
+    /// Until when `owner` counts.
+    owner_until: Option<Instant>,
 }
 
 /// What is logged again while it lasts.
@@ -56,10 +70,12 @@ impl Backend {
         plan: PollPlan,
         rate_limiter: Arc<RateLimiter>,
         memory: Arc<Memory>,
+        clock: Clock,
         tracer: Option<Tracer>,
     ) -> Arc<Self> {
         let backend = Arc::new(Self {
             metrics: metrics().backend(&name),
+            clock,
             tracer,
             lasting: Mutex::default(),
             name,
@@ -67,6 +83,8 @@ impl Backend {
             state: Mutex::new(State::new(plan, Arc::clone(&memory))),
             memory,
             changed: Notify::new(),
+            polls_again: Notify::new(),
+            concurrency: Mutex::default(),
         });
         backend.memory.add_backend(&backend);
         backend
@@ -93,12 +111,20 @@ impl Backend {
         self.tracer.as_ref()
     }
 
-    pub(super) fn name(&self) -> &Arc<str> {
+    pub(crate) fn name(&self) -> &Arc<str> {
         &self.name
     }
 
     pub(super) fn plan(&self) -> PollPlan {
         self.state().plan
+    }
+
+    /// The number of a status, as resume tokens have it.
+    pub fn observed(&self, latest: &LatestStatus) -> Observed {
+        match &latest.observed {
+            Some(observed) => **observed,
+            None => Observed { observer: self.clock.observer, sequence: self.clock.sequence(latest.began) },
+        }
     }
 
     /// Sets how long a new poll waits for others, where polls can be shared.
@@ -119,6 +145,52 @@ impl Backend {
         self.changed.notified().await;
     }
 
+    /// Sets this replica's parts of the limits, each its own and that of the owner, which counts
+    /// until `owner_until`.
+    pub fn set_allowance(&self, rate: (u32, u32), in_flight: (u32, u32), owner_until: Option<Instant>) {
+        self.rate_limiter.set_allowance(rate.0, rate.1, owner_until);
+        let size = |part: u32| usize::try_from(part).unwrap_or(usize::MAX);
+        let concurrency = Concurrency { own: size(in_flight.0), owner: size(in_flight.1), owner_until };
+        *self.concurrency.lock().unwrap_or_else(PoisonError::into_inner) = Some(concurrency);
+        self.changed();
+    }
+
+    /// How many polls may be in flight now.
+    pub(super) fn most_in_flight(&self, now: Instant) -> usize {
+        match *self.concurrency.lock().unwrap_or_else(PoisonError::into_inner) {
+            None => self.plan().max_concurrency.get(),
+            Some(Concurrency { owner, owner_until: Some(until), .. }) if now < until => owner,
+            Some(Concurrency { own, .. }) => own,
+        }
+    }
+
+    /// Why and until when the backend is not polled, for the replica that polls it next.
+    pub fn pause(&self, now: Instant) -> Option<Pause> {
+        self.paused(now)
+    }
+
+    /// The replica that polled the backend before knew that it must not be polled until then.
+    pub fn follow_pause(&self, pause: Pause) {
+        self.state().breaker.follow(pause);
+        self.changed();
+    }
+
+    /// Waits while another replica polls the backend. For the poll loop.
+    pub(super) async fn while_following(&self) {
+        loop {
+            let again = self.polls_again.notified();
+            if !self.state().is_following {
+                return;
+            }
+            again.await;
+        }
+    }
+
+    /// Has the poll loop look whether another replica polls the backend.
+    pub(super) fn polls_again(&self) {
+        self.polls_again.notify_waiters();
+    }
+
     /// Subscribes to a job. Where nobody did, it is polled at once.
     ///
     /// # Errors
@@ -128,16 +200,16 @@ impl Backend {
         job: &JobRef,
         interest: Interest,
     ) -> Result<Subscription, Refusal> {
-        self.subscribe_with_counts(job, interest).map(|(subscription, _)| subscription)
+        self.subscribe_counting(job, interest).map(|(subscription, _)| subscription)
     }
 
-    /// The same, with how many polls and answers there were before. A poll that ends just
-    /// after this is an answer to the call.
-    pub(super) fn subscribe_with_counts(
+    /// The same, with how many polls were begun or ended before, as far as that makes them
+    /// too old. A poll that ends just after this is an answer to the call.
+    pub(super) fn subscribe_counting(
         self: &Arc<Self>,
         job: &JobRef,
         interest: Interest,
-    ) -> Result<(Subscription, (u64, u64)), Refusal> {
+    ) -> Result<(Subscription, u64), Refusal> {
         if self.memory.is_full() {
             return Err(Refusal::TooManyBytes);
         }
@@ -146,12 +218,16 @@ impl Backend {
         let is_call = matches!(purpose, Purpose::Call { .. });
         let deadline = match purpose {
             Purpose::Call { deadline, .. } => deadline,
-            Purpose::Watch { .. } => now + FIRST_STATUS,
+            Purpose::Watch { .. } | Purpose::Replica { .. } => now + FIRST_STATUS,
         };
         let mut guard = self.state();
         let state = &mut *guard;
         let found = state.jobs.find(job);
-        let needs_poll = found.is_none_or(|number| needs_poll(&state.jobs[number], &interest, now));
+        let can_wait = matches!(purpose, Purpose::Replica { asks: false, .. });
+        let needs_poll = match found {
+            Some(number) => needs_poll(&state.jobs[number], &interest, now),
+            None => !can_wait,
+        };
         let queues = found.is_none_or(|number| queues_anew(&state.jobs[number]));
         let is_paused = matches!(state.breaker.admission(now), Admission::Paused(_));
         let in_time = !is_paused || state.polls_new_jobs_by(deadline, now);
@@ -181,19 +257,23 @@ impl Backend {
             state.schedule(number, now);
         }
         if needs_poll {
-            state.wait_for(number, Waiting { deadline, caller, since: now }, now);
+            state.wait_for(number, Waiting { deadline, caller, since: now, needs_poll: is_call }, now);
             state.jobs[number].join_poll(subscriber);
         }
         let passes = in_time && (is_new || state.jobs[number].polled_at.is_none());
         let paused = Self::note_pause(state, number, passes, now);
-        if let Purpose::Watch { interval: Some(wanted) } = purpose {
-            Self::hasten(state, number, wanted, now);
+        match purpose {
+            Purpose::Replica { due, unchanged_since, .. } if is_new && !needs_poll => {
+                state.jobs[number].changed_at = unchanged_since;
+                state.schedule(number, due.max(now));
+            }
+            Purpose::Watch { interval: Some(wanted) } | Purpose::Replica { interval: Some(wanted), .. } => {
+                Self::hasten(state, number, wanted, now);
+            }
+            _ => {}
         }
         let shared = Arc::clone(&state.jobs[number].shared);
-        let counts = {
-            let record = shared.record();
-            (record.polls, record.answers)
-        };
+        let polls = shared.record().polls_before_now();
         let is_earlier = needs_poll || state.scheduler.next_due() != was_due;
         drop(guard);
         if is_earlier {
@@ -201,11 +281,11 @@ impl Backend {
         }
         let max_age = match purpose {
             Purpose::Call { max_age, .. } => max_age.map(Box::new),
-            Purpose::Watch { .. } => None,
+            Purpose::Watch { .. } | Purpose::Replica { .. } => None,
         };
         let backend = Arc::clone(self);
         let paused = paused.map(Box::new);
-        Ok((Subscription { backend, shared, number, subscriber, paused, max_age }, counts))
+        Ok((Subscription { backend, shared, number, subscriber, paused, max_age }, polls))
     }
 
     /// Subscribes to a job of the table that has no subscribers. A call goes on from what
@@ -283,7 +363,11 @@ impl Backend {
                 state.schedule(number, now);
             }
         }
-        state.wait_for(number, Waiting { deadline: now + FIRST_STATUS, caller, since: now }, now);
+        state.wait_for(
+            number,
+            Waiting { deadline: now + FIRST_STATUS, caller, since: now, needs_poll: true },
+            now,
+        );
         drop(guard);
         self.changed();
     }
@@ -458,6 +542,9 @@ impl Backend {
 
 /// Whether a new subscriber has to wait for a poll.
 fn needs_poll(entry: &JobEntry, interest: &Interest, now: Instant) -> bool {
+    if let Purpose::Replica { asks: false, .. } = interest.purpose {
+        return false;
+    }
     let record = entry.shared.record();
     let Some(latest) = &record.latest else { return true };
     if !latest.snapshot.holds(interest.parts) {
@@ -469,6 +556,7 @@ fn needs_poll(entry: &JobEntry, interest: &Interest, now: Instant) -> bool {
             !latest.snapshot.is_terminal() && !max_age.is_some_and(is_fresh)
         }
         Purpose::Watch { .. } => entry.subscribers.is_empty(),
+        Purpose::Replica { asks, .. } => asks && !latest.snapshot.is_terminal(),
     }
 }
 

@@ -27,6 +27,13 @@ pub struct CallerLimits {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CallerKey(pub(super) u64);
 
+impl CallerKey {
+    /// Another replica's session of this number: one caller, for whomever it asks.
+    pub fn of_replica(session: u64) -> Self {
+        Self(HASHER.hash_one(("replica", session)))
+    }
+}
+
 /// Keyed by a random number, so that nobody can choose a name that counts as another's.
 static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 

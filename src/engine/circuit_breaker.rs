@@ -184,6 +184,16 @@ impl CircuitBreaker {
         }
     }
 
+    /// Another replica is paused, at the vendor's request or by its own back-off.
+    pub fn follow(&mut self, pause: Pause) {
+        let is_requested =
+            pause.fault.retry_after.is_some() && pause.fault.kind != FaultKind::CredentialsRejected;
+        let mine = if is_requested { &mut self.requested } else { &mut self.own };
+        if mine.as_ref().is_none_or(|mine| mine.until < pause.until) {
+            *mine = Some(pause);
+        }
+    }
+
     /// Every part of a batch failed, and nothing else succeeded: the circuit breaker
     /// opens at once. Returns when the backend may be probed.
     pub fn trip(&mut self, fault: &BackendFault, began: Instant, now: Instant, dice: f64) -> Instant {

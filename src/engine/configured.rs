@@ -42,7 +42,6 @@ pub enum KnownJobs {
 /// A backend of the configuration.
 pub(super) struct Configured {
     pub(super) engine: Arc<Backend>,
-    pub(super) clock: Clock,
     /// It was removed or replaced by another, or the server stops.
     pub(super) retired: CancellationToken,
     /// Whether another one has its name since it was retired.
@@ -84,6 +83,7 @@ impl Configured {
             setup.plan,
             rate_limiter,
             Arc::clone(memory),
+            clock,
             setup.tracer.clone(),
         );
         let stop = tokens.stop.child_token();
@@ -91,7 +91,6 @@ impl Configured {
         let polling = Polling::start(&engine, upstream, &stop, &tokens.failed);
         Self {
             engine,
-            clock,
             retired: tokens.shutdown.child_token(),
             replaced: AtomicBool::new(false),
             settings: ArcSwap::from_pointee(settings),

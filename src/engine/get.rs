@@ -34,7 +34,6 @@ pub struct GetOptions {
 struct Pending {
     subscription: Subscription,
     polls: u64,
-    answers: u64,
     grace_ends: Instant,
     max_age: Option<Duration>,
     parts: Parts,
@@ -164,10 +163,10 @@ impl Engine {
         let interest = Interest { queue: Arc::clone(queue), slot, caller: caller.key(), parts, purpose };
         let subscribed = backend.checked(job, || {
             let lease = if wait.is_zero() { None } else { Some(self.quotas.lease(caller)?) };
-            let subscribed = backend.engine.subscribe_with_counts(job, interest);
+            let subscribed = backend.engine.subscribe_counting(job, interest);
             Ok((subscribed.map_err(|refusal| self.refused(refusal))?, lease))
         });
-        let ((subscription, (polls, answers)), lease) = subscribed.map_err(Err)?;
+        let ((subscription, polls), lease) = subscribed.map_err(Err)?;
         let grace_ends = Instant::now() + backend.settings().grace;
         // It was not notified if the backend was retired before it subscribed.
         if backend.retired.is_cancelled() && !self.shutdown.is_cancelled() {
@@ -176,7 +175,6 @@ impl Engine {
         Ok(Pending {
             subscription,
             polls,
-            answers,
             grace_ends,
             max_age,
             parts,
@@ -212,7 +210,7 @@ impl Pending {
     fn judge(&self, record: &JobRecord, now: Instant, waiting: bool) -> Option<Answer> {
         let was_polled = record.polls > self.polls;
         let fresh = record.latest.as_ref().filter(|latest| {
-            let is_fresh = record.answers > self.answers
+            let is_fresh = record.last_answer > self.polls
                 || latest.snapshot.is_terminal()
                 || self.max_age.is_some_and(|age| now.saturating_duration_since(latest.at) <= age);
             is_fresh && latest.snapshot.holds(self.parts)

@@ -28,7 +28,7 @@ use super::{
     subscription::Subscribers,
 };
 use crate::{
-    job::{BackendFault, FaultKind, JobRef, Parts, PayloadHash, View},
+    job::{BackendFault, FaultKind, JobRef, Observed, Parts, PayloadHash, View},
     snapshot::Snapshot,
 };
 
@@ -45,6 +45,8 @@ pub struct LatestStatus {
     pub began: Instant,
     /// Of the payload that it was read from.
     pub(super) payload_hash: PayloadHash,
+    /// Another replica's number of the observation; `None` for one of this engine.
+    pub(super) observed: Option<Box<Observed>>,
 }
 
 /// What a subscriber sees of a job.
@@ -56,8 +58,18 @@ pub struct JobRecord {
     pub outcome: PollOutcome,
     /// Polls that have ended, in a status or otherwise.
     pub polls: u64,
-    /// Polls that ended in a status.
-    pub answers: u64,
+    /// The number of the last poll that ended in a status; zero where none did.
+    pub last_answer: u64,
+    /// Another replica was asked for a poll, and has not answered yet.
+    pub(super) is_asked: bool,
+}
+
+impl JobRecord {
+    /// The polls whose answers are too old for somebody who subscribes now. Another replica
+    /// may have sent the next one already.
+    pub(crate) fn polls_before_now(&self) -> u64 {
+        self.polls + u64::from(self.is_asked)
+    }
 }
 
 /// What the last poll of a job came to.
@@ -180,6 +192,8 @@ pub(super) struct Waiting {
     pub(super) caller: CallerKey,
     /// When that call came.
     pub(super) since: Instant,
+    /// Whether one of them needs a poll that ends later: a new watch shows what is known.
+    pub(super) needs_poll: bool,
 }
 
 impl JobTable {
@@ -282,6 +296,11 @@ pub(super) struct Moment {
     pub(super) began: Instant,
     pub(super) at: Instant,
     pub(super) time: Timestamp,
+    /// Another replica's number of the observation; `None` for one of this engine.
+    pub(super) observed: Option<Observed>,
+    /// Whether it answers those that wait for a poll: it may have been on its way before
+    /// they began to wait.
+    pub(super) answers: bool,
 }
 
 impl JobEntry {
@@ -319,15 +338,21 @@ impl JobEntry {
     /// A call waits for the job from now on.
     pub(super) fn wait_for(&mut self, waiting: Waiting) {
         match &mut self.waiting {
-            Some(earlier) if earlier.deadline <= waiting.deadline => {}
-            Some(later) => **later = waiting,
+            Some(earlier) if earlier.deadline <= waiting.deadline => {
+                earlier.needs_poll |= waiting.needs_poll;
+            }
+            Some(later) => {
+                let needs_poll = later.needs_poll || waiting.needs_poll;
+                **later = Waiting { needs_poll, ..waiting };
+            }
             none => *none = Some(Box::new(waiting)),
         }
     }
 
     /// Publishes what was observed. Returns it if it is terminal.
     pub(super) fn observed(&mut self, reading: Reading, moment: Moment) -> Option<LatestStatus> {
-        let Moment { began, at, time } = moment;
+        let Moment { began, at, time, observed, answers } = moment;
+        let observed = observed.map(Box::new);
         let mut guard = self.shared.record();
         let record = &mut *guard;
         let (mut changed, mut shown) = (false, false);
@@ -346,31 +371,42 @@ impl JobEntry {
                     latest.payload_hash = payload_hash;
                     changed |= lacks;
                 }
-                (latest.time, latest.at, latest.began) = (time, at, began);
+                (latest.time, latest.at, latest.began, latest.observed) = (time, at, began, observed);
             }
             (None, Reading::Read(snapshot, payload_hash)) => {
                 (changed, shown) = (true, true);
-                record.latest =
-                    Some(LatestStatus { snapshot: Arc::new(snapshot), time, at, began, payload_hash });
+                record.latest = Some(LatestStatus {
+                    snapshot: Arc::new(snapshot),
+                    time,
+                    at,
+                    began,
+                    payload_hash,
+                    observed,
+                });
             }
             // Nothing was known that could be the same.
             (None, Reading::Unchanged) => {}
         }
         let before = std::mem::replace(&mut record.outcome, PollOutcome::Observed);
         let recovered = before != PollOutcome::Observed;
-        record.polls += 1;
-        record.answers += 1;
+        if answers {
+            record.polls += 1;
+            record.last_answer = record.polls;
+        }
         let state = record.latest.as_ref().map(|latest| latest.snapshot.state);
         let terminal = record.latest.as_ref().filter(|latest| latest.snapshot.is_terminal()).cloned();
         drop(guard);
         if let Some(state) = state {
             self.history.enter(Phase::In(state), || time);
         }
-        (self.failures, self.waiting) = (0, None);
+        self.failures = 0;
+        if answers {
+            self.waiting = None;
+        }
         if shown {
             self.changed_at = at;
         }
-        let all = std::mem::take(&mut self.notify_all) || changed || recovered;
+        let all = answers && std::mem::take(&mut self.notify_all) || changed || recovered;
         self.notify(all);
         terminal
     }
@@ -381,9 +417,14 @@ impl JobEntry {
             PollOutcome::Missing { times } => times,
             _ => 0,
         };
+        self.missing_for(times.saturating_add(1));
+    }
+
+    /// So many polls in a row found that the vendor does not know the job.
+    pub(super) fn missing_for(&mut self, times: u32) {
         self.failures = 0;
         self.history.enter(Phase::Missing, Timestamp::now);
-        self.ended_in(PollOutcome::Missing { times: times.saturating_add(1) });
+        self.ended_in(PollOutcome::Missing { times });
     }
 
     /// The vendor says that no job can have this id.

@@ -24,6 +24,8 @@ pub(super) enum Readiness {
     At(Instant),
     /// Nothing until something changes.
     Idle,
+    /// Nothing: another replica polls the backend.
+    Following,
 }
 
 /// Why a batch is polled.
@@ -54,6 +56,9 @@ pub(super) struct Planned {
 /// Says what there is to do. While the backend is paused, tells the subscribers of jobs
 /// that fall due that they can't be polled.
 pub(super) fn readiness(state: &mut State, now: Instant) -> Readiness {
+    if state.is_following {
+        return Readiness::Following;
+    }
     state.expire(now);
     stop_isolation_unless_closed(state, now);
     state.release_suspects(now);

@@ -147,6 +147,9 @@ impl Batch {
     pub(super) fn take(backend: &Arc<Backend>, now: Instant, dice: f64) -> Option<Self> {
         let mut guard = backend.state();
         let state = &mut *guard;
+        if state.is_following {
+            return None;
+        }
         let planned = super::planner::next(state, now, dice)?;
         let polled = planned.jobs.len() + planned.refreshed.len();
         let active = backend.tracer().map(|tracer| tracer.begin_poll(backend.name(), polled));
@@ -233,7 +236,13 @@ impl Batch {
 
     /// The vendor answered. Returns whether that ended a series of failures.
     pub(super) fn answered(mut self, answers: Vec<Answer>, dice: f64) -> bool {
-        let moment = Moment { began: self.began, at: Instant::now(), time: Timestamp::now() };
+        let moment = Moment {
+            began: self.began,
+            at: Instant::now(),
+            time: Timestamp::now(),
+            observed: None,
+            answers: true,
+        };
         let now = moment.at;
         let backend = Arc::clone(&self.backend);
         let mut guard = backend.state();
@@ -262,12 +271,10 @@ impl Batch {
                 if let Ok(Reading::Read(snapshot, payload_hash)) = answer
                     && snapshot.is_terminal()
                 {
-                    let Moment { began, at, time } = moment;
+                    let Moment { began, at, time, .. } = moment;
                     let snapshot = Arc::new(snapshot);
-                    terminal.push((
-                        taken.job().clone(),
-                        LatestStatus { snapshot, time, at, began, payload_hash },
-                    ));
+                    let latest = LatestStatus { snapshot, time, at, began, payload_hash, observed: None };
+                    terminal.push((taken.job().clone(), latest));
                 }
                 continue;
             };

@@ -10,7 +10,6 @@ use std::{
 };
 
 use tokio::{
-    sync::Semaphore,
     task::{JoinSet, yield_now},
     time::Instant,
 };
@@ -85,12 +84,16 @@ impl PollLoop {
     /// poll.
     async fn take_batches(self: &Arc<Self>, polls: &mut JoinSet<()>) {
         let backend = &self.backend;
-        let max_concurrency = backend.plan().max_concurrency.get().min(Semaphore::MAX_PERMITS);
-        let concurrency = Arc::new(Semaphore::new(max_concurrency));
         loop {
             let readiness = planner::readiness(&mut backend.state(), Instant::now());
             match readiness {
                 Readiness::Ready => {}
+                Readiness::Following => {
+                    // Whatever woke this task is for the one that follows.
+                    backend.changed();
+                    backend.while_following().await;
+                    continue;
+                }
                 Readiness::Idle => {
                     backend.wait_for_change().await;
                     yield_now().await;
@@ -105,19 +108,17 @@ impl PollLoop {
                     continue;
                 }
             }
-            let slot = if let Ok(slot) = Arc::clone(&concurrency).try_acquire_owned() {
-                slot
-            } else {
-                let Ok(slot) = Arc::clone(&concurrency).acquire_owned().await else { return };
+            while polls.try_join_next().is_some() {}
+            if polls.len() >= backend.most_in_flight(Instant::now()) {
+                polls.join_next().await;
                 yield_now().await;
-                slot
-            };
+                continue;
+            }
             // Before the batch is taken: what falls due while this waits still joins it.
             let permit = backend.rate_limiter().acquire().await;
             let lag = backend.state().lag(Instant::now());
             if let Some(batch) = Batch::take(backend, Instant::now(), rand::random()) {
                 backend.metrics().poll_begins(batch.len(), lag);
-                while polls.try_join_next().is_some() {}
                 let poll_loop = Arc::clone(self);
                 polls.spawn(async move {
                     let (in_flight, began) = (Arc::clone(batch.in_flight()), batch.began());
@@ -127,7 +128,6 @@ impl PollLoop {
                         }
                         () = poll_loop.poll(batch, permit) => {}
                     }
-                    drop(slot);
                 });
             }
         }

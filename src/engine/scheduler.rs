@@ -107,6 +107,11 @@ impl Scheduler {
         }
     }
 
+    /// Whether a job is due.
+    pub(super) fn is_ready(&self, job: usize) -> bool {
+        matches!(self.places.get(job), Some(Place::Ready { .. }))
+    }
+
     /// Makes a scheduled job ready, or queues it anew for another class, caller or
     /// deadline. One that has been due before stays so.
     pub(super) fn make_ready(&mut self, job: usize, now: Instant, due: Due) {

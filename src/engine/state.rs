@@ -91,6 +91,8 @@ pub(super) struct State {
     pub(super) window_ends: Option<Instant>,
     /// The last part of a failed batch was polled just now: it is the others' turn.
     pub(super) isolation_had_its_turn: bool,
+    /// Another replica polls the backend for this one.
+    pub(super) is_following: bool,
 }
 
 /// Figures about one backend.
@@ -130,6 +132,7 @@ impl State {
             is_overloaded: false,
             window_ends: None,
             isolation_had_its_turn: false,
+            is_following: false,
         }
     }
 
@@ -246,7 +249,7 @@ impl State {
         now: Instant,
     ) -> Result<(), Duration> {
         // It ends at its deadline, with or without other calls.
-        if deadline <= now {
+        if deadline <= now || self.is_following {
             return Ok(());
         }
         if self.quarantine.contains(job) {
@@ -490,6 +493,17 @@ impl State {
             }
             jobs.extend(suspects);
             self.interrupt(jobs, pause, now);
+        }
+    }
+
+    /// Has all jobs of failed batches scheduled.
+    pub(super) fn end_isolation(&mut self, now: Instant) {
+        let Verdict::Outage { mut jobs, suspects } = self.isolation.outage() else { return };
+        jobs.extend(suspects);
+        for taken in jobs {
+            if self.taken_with_subscribers(&taken).is_some() {
+                self.schedule(taken.number, now);
+            }
         }
     }
 

@@ -46,6 +46,17 @@ pub enum Purpose {
         /// Longest interval between two polls that it accepts.
         interval: Option<Duration>,
     },
+    /// Another replica, for its own subscribers; notified of every poll.
+    Replica {
+        /// Longest interval between two polls that they accept.
+        interval: Option<Duration>,
+        /// They wait for a poll.
+        asks: bool,
+        /// When the job is polled next, where it is not polled yet and nobody waits.
+        due: Instant,
+        /// Since when it has not changed.
+        unchanged_since: Instant,
+    },
 }
 
 /// One subscriber of a job.
@@ -64,12 +75,13 @@ pub(super) struct Subscriber {
 impl From<Interest> for Subscriber {
     fn from(Interest { queue, slot, caller, parts, purpose }: Interest) -> Self {
         let interval = match purpose {
-            Purpose::Watch { interval: Some(interval) } => {
+            Purpose::Watch { interval: Some(interval) }
+            | Purpose::Replica { interval: Some(interval), .. } => {
                 u32::try_from(interval.as_millis()).unwrap_or(u32::MAX).max(1)
             }
             _ => 0,
         };
-        let every_poll = matches!(purpose, Purpose::Call { .. });
+        let every_poll = matches!(purpose, Purpose::Call { .. } | Purpose::Replica { .. });
         Self { queue, caller, slot, interval, parts, every_poll }
     }
 }

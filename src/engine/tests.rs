@@ -21,7 +21,7 @@ mod replicas;
 mod resume;
 mod retention;
 mod retire;
-mod rig;
+pub(crate) mod rig;
 mod scarcity;
 pub(crate) mod script;
 mod test_backend;

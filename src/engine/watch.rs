@@ -199,7 +199,7 @@ impl Engine {
             sent_own: false,
             interrupted: None,
             opened_at,
-            polls: source.look(|record| record.polls),
+            polls: source.look(JobRecord::polls_before_now),
             has_ended: false,
             backend,
         };
@@ -329,7 +329,7 @@ impl Source {
             Self::Subscribed(subscription) => subscription.look(look),
             Self::Ended(ended) => {
                 let outcome = PollOutcome::Observed;
-                look(&JobRecord { latest: Some(ended.1.clone()), outcome, polls: 0, answers: 0 })
+                look(&JobRecord { latest: Some(ended.1.clone()), outcome, ..JobRecord::default() })
             }
         }
     }
@@ -398,8 +398,7 @@ impl Progress {
     /// engine showed, all later ones are newer. Before that:
     ///
     /// - one whose poll began after the watch did, and a terminal one, always may;
-    /// - one that this engine observed may, if the token names this engine and nothing
-    ///   newer of it;
+    /// - one may whose observer the token names, with nothing newer of it;
     /// - any other that differs may be older than what another replica has shown, and the
     ///   clocks of replicas differ. Where nothing was shown yet, what other watches see
     ///   now may be shown; what was retained for calls may not, since it is older than
@@ -421,8 +420,7 @@ impl Progress {
 
     /// What a token says of a status.
     fn observed(&self, latest: &LatestStatus) -> Observed {
-        let clock = self.backend.clock;
-        Observed { observer: clock.observer, sequence: clock.sequence(latest.began) }
+        self.backend.engine.observed(latest)
     }
 
     /// That the watch is alive: an interruption that lasts is sent again.

@@ -86,6 +86,16 @@ pub struct PartHashes {
 }
 
 impl PartHashes {
+    /// The hashes of the core, the progress, the result and the payload.
+    pub fn to_words(self) -> [u64; 4] {
+        [self.core, self.progress, self.result, self.payload]
+    }
+
+    /// The same from [`to_words`](Self::to_words).
+    pub fn from_words([core, progress, result, payload]: [u64; 4]) -> Self {
+        Self { core, progress, result, payload }
+    }
+
     /// Hashes the parts of an observation.
     pub fn of(observation: &Observation) -> Self {
         let Observation {

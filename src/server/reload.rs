@@ -26,11 +26,12 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{error, info, warn};
 
-use super::{descriptors, dispatch::Live, engine_limits, rotation, setup, web::Web};
+use super::{RELEASE, descriptors, dispatch::Live, engine_limits, rotation, setup, web::Web};
 use crate::{
     access::Access,
     admin::{Outcome, Reloads},
     api,
+    cluster::Replica,
     config::{Change, Config, Credentials, Diff, InvalidConfig, Problem},
     engine::{Engine, KnownJobs},
     telemetry::{self, traces::Tracer},
@@ -77,6 +78,8 @@ pub(super) struct Reloader {
     /// Connections that there may be.
     pub(super) connections: usize,
     pub(super) reloads: Arc<Reloads>,
+    /// Where several replicas share the work.
+    pub(super) replica: Option<Arc<Replica>>,
     /// Keeps the issuer's keys current.
     pub(super) refresh: AbortOnDropHandle<()>,
     /// The problems of the configuration that was refused last, until another is accepted.
@@ -280,6 +283,9 @@ impl Reloader {
         self.apply_settings(diff, &config);
         let old = std::mem::replace(&mut self.config, config);
         for name in &diff.removed {
+            if let Some(replica) = &self.replica {
+                replica.stop_sharing(name, RELEASE).await;
+            }
             self.engine.retire_backend(name);
             self.forget_secret(&old, name).await;
             info!(backend = %name, "backend removed");
@@ -311,6 +317,9 @@ impl Reloader {
         let window = self.config.server.collection_window;
         let setup = setup(backend, Arc::clone(endpoint), window, self.tracer.as_ref());
         self.engine.reconfigure_backend(setup, known).await;
+        if let (Some(replica), Some(shared)) = (&self.replica, self.engine.shared_backend(name)) {
+            replica.share(shared, backend);
+        }
     }
 
     async fn forget_secret(&self, config: &Config, name: &str) {

@@ -160,10 +160,14 @@ pub fn check_filter(filter: &str) -> Result<(), InvalidFilter> {
 }
 
 /// The filter of `JOBWATCH_LOG`, else of `RUST_LOG`, else `default`. Of h2 it shows errors,
-/// unless it names h2: a client can cause any number of its warnings.
+/// unless it names h2: a client can cause any number of its warnings. Of async_nats, which
+/// logs each attempt to connect, it shows nothing: `cluster` logs changes of the connection.
 pub fn filter(default: &str) -> String {
     let filter = of_environment().map_or_else(|| default.to_owned(), |(_, filter)| filter);
-    if filter.contains("h2") { filter } else { format!("{filter},h2=error") }
+    let with = |filter: String, target: &str, level: &str| {
+        if filter.contains(target) { filter } else { format!("{filter},{target}={level}") }
+    };
+    with(with(filter, "h2", "error"), "async_nats", "off")
 }
 
 fn of_environment() -> Option<(&'static str, String)> {

@@ -29,21 +29,33 @@ impl RateLimiter {
         Arc::new(Self { rate, turn, released: Notify::new() })
     }
 
-    /// The limit.
+    /// The limit, where it is not a share of that of several replicas.
     pub fn per_second(&self) -> NonZeroU32 {
         self.rate().per_second
     }
 
-    /// Sets the limit. What was sent in the last second counts.
+    /// Sets the limit. What was sent in the last second counts. Changes nothing once there is
+    /// an [allowance](Self::set_allowance), which is a share of that limit.
     pub fn set_per_second(&self, per_second: NonZeroU32) {
         self.rate().per_second = per_second;
+        self.released.notify_one();
+    }
+
+    /// Sets a limit that depends on the time: `owner` before `owner_until`, else `own`, which
+    /// may be 0. It is looked up each time that a request is sent, so that a process that was
+    /// stopped and continued is back at `own`. What was sent in the last second counts.
+    pub fn set_allowance(&self, own: u32, owner: u32, owner_until: Option<Instant>) {
+        self.rate().allowance = Some(Allowance { own, owner, owner_until });
         self.released.notify_one();
     }
 
     /// The share of the limit that was used in the second before `now`: 0.0 to 1.0.
     pub fn in_use(&self, now: Instant) -> f64 {
         let rate = self.rate();
-        let (used, limit) = (rate.sent_within_a_second(now), rate.per_second.get());
+        let (used, limit) = (rate.sent_within_a_second(now), rate.limit(now));
+        if limit == 0 {
+            return 1.0;
+        }
         f64::from(u32::try_from(used).unwrap_or(u32::MAX).min(limit)) / f64::from(limit)
     }
 
@@ -65,13 +77,31 @@ impl RateLimiter {
     async fn take_turn(&self) -> Instant {
         let _turn = self.turn.lock().await;
         loop {
-            let now = Instant::now();
-            let taken = self.rate().take(now);
+            let taken = {
+                let mut rate = self.rate();
+                let now = Instant::now();
+                rate.take(now).map(|()| now)
+            };
             match taken {
-                Ok(()) => return now,
-                Err(at) => _ = timeout_at(at, self.released.notified()).await,
+                Ok(at) => return at,
+                Err(Some(at)) => _ = timeout_at(at, self.released.notified()).await,
+                // Until there is another allowance.
+                Err(None) => self.released.notified().await,
             }
         }
+    }
+
+    /// Counts the request of a permit that was acquired at `acquired_at` as sent now, if the
+    /// limit allows that still. Otherwise the permit is released.
+    fn confirm(&self, acquired_at: Instant) -> bool {
+        let mut rate = self.rate();
+        rate.release(acquired_at);
+        let is_taken = rate.take(Instant::now()).is_ok();
+        drop(rate);
+        if !is_taken {
+            self.released.notify_one();
+        }
+        is_taken
     }
 
     fn rate(&self) -> MutexGuard<'_, Rate> {
@@ -89,9 +119,11 @@ pub struct Permit {
 }
 
 impl Permit {
-    /// Waits until one request may be sent, which has to follow at once.
+    /// Waits until one request may be sent, which has to follow at once. An acquired permit is
+    /// checked again: the limit may have fallen since, and the process may have been stopped.
     pub async fn consume(&mut self) {
-        if self.acquired_at.take().is_none() {
+        let is_confirmed = self.acquired_at.take().is_some_and(|at| self.limiter.confirm(at));
+        if !is_confirmed {
             // Boxed, since most permits are acquired.
             Box::pin(self.limiter.take_turn()).await;
         }
@@ -118,31 +150,50 @@ impl Drop for Permit {
     }
 }
 
+/// A limit that depends on the time.
+#[derive(Clone, Copy, Debug)]
+struct Allowance {
+    own: u32,
+    owner: u32,
+    owner_until: Option<Instant>,
+}
+
 /// A sliding window over the last second. Remembers when each of the last requests was
 /// sent, so that the limit is exact: no burst, no drift.
 #[derive(Debug)]
 struct Rate {
     per_second: NonZeroU32,
+    allowance: Option<Allowance>,
     sent: VecDeque<Instant>,
 }
 
 impl Rate {
     /// At most `per_second` requests in any one second.
     fn new(per_second: NonZeroU32) -> Self {
-        Self { per_second, sent: VecDeque::new() }
+        Self { per_second, allowance: None, sent: VecDeque::new() }
+    }
+
+    /// Most requests in the second before `now`.
+    fn limit(&self, now: Instant) -> u32 {
+        match self.allowance {
+            None => self.per_second.get(),
+            Some(Allowance { owner, owner_until: Some(until), .. }) if now < until => owner,
+            Some(Allowance { own, .. }) => own,
+        }
     }
 
     /// Counts one request that is sent at `now`.
     ///
     /// # Errors
-    /// When to try again.
-    fn take(&mut self, now: Instant) -> Result<(), Instant> {
-        let most = usize::try_from(self.per_second.get()).unwrap_or(usize::MAX);
+    /// When to try again; `None` if only another allowance helps.
+    fn take(&mut self, now: Instant) -> Result<(), Option<Instant>> {
+        let most = usize::try_from(self.limit(now)).unwrap_or(usize::MAX);
         // There are more than that after the limit was lowered.
         if let Some(place) = self.sent.len().checked_sub(most) {
-            let at = self.sent[place] + Duration::from_secs(1);
+            let Some(oldest) = self.sent.get(place) else { return Err(None) };
+            let at = *oldest + Duration::from_secs(1);
             if at > now {
-                return Err(at);
+                return Err(Some(at));
             }
             self.sent.drain(..=place);
         }
@@ -164,134 +215,4 @@ impl Rate {
 }
 
 #[cfg(test)]
-mod tests {
-    use futures_util::FutureExt;
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    fn limiter(per_second: u32) -> Arc<RateLimiter> {
-        RateLimiter::new(NonZeroU32::new(per_second).unwrap())
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn permit_that_is_not_consumed_is_released() {
-        let limiter = limiter(1);
-        let began = Instant::now();
-        for _ in 0..10 {
-            drop(limiter.acquire().await);
-        }
-        let mut permit = limiter.acquire().await;
-        permit.release();
-        limiter.acquire().await.consume().await;
-        assert_eq!(began.elapsed(), Duration::ZERO);
-        assert!(limiter.acquire().now_or_never().is_none(), "dropped while it waits");
-        permit.consume().await;
-        assert_eq!(began.elapsed(), SECOND);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn permits_are_given_in_the_order_of_arrival() {
-        let limiter = limiter(1);
-        limiter.acquire().await.consume().await;
-        let mut early = std::pin::pin!(limiter.acquire());
-        let mut late = std::pin::pin!(limiter.acquire());
-        assert!(early.as_mut().now_or_never().is_none());
-        assert!(late.as_mut().now_or_never().is_none());
-        tokio::time::advance(SECOND).await;
-        assert!(late.as_mut().now_or_never().is_none());
-        let permit = early.now_or_never().expect("it came first");
-        assert!(late.as_mut().now_or_never().is_none());
-        drop(permit);
-        assert!(late.now_or_never().is_some(), "a released permit is given at once");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn each_further_request_waits_for_a_permit() {
-        let limiter = limiter(2);
-        let began = Instant::now();
-        let mut permit = limiter.acquire().await;
-        let mut sent = Vec::new();
-        for _ in 0..4 {
-            permit.consume().await;
-            sent.push(began.elapsed().as_secs());
-        }
-        permit.another().consume().await;
-        sent.push(began.elapsed().as_secs());
-        assert_eq!(sent, [0, 0, 1, 1, 2]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn limit_that_is_raised_or_lowered_counts_what_was_sent_before() {
-        let limiter = limiter(1);
-        let began = Instant::now();
-        limiter.acquire().await.consume().await;
-        let mut waits = std::pin::pin!(limiter.acquire());
-        assert!(waits.as_mut().now_or_never().is_none());
-        limiter.set_per_second(NonZeroU32::new(3).unwrap());
-        waits.await.consume().await;
-        limiter.acquire().await.consume().await;
-        assert_eq!(began.elapsed(), Duration::ZERO, "a raised limit holds at once");
-        limiter.set_per_second(NonZeroU32::new(2).unwrap());
-        tokio::time::advance(SECOND / 2).await;
-        limiter.acquire().await.consume().await;
-        assert_eq!((began.elapsed(), limiter.per_second().get()), (SECOND, 2));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn rate_in_use_is_the_share_of_the_last_second() {
-        let limiter = limiter(4);
-        let shares = |limiter: &RateLimiter| (limiter.in_use(Instant::now()) * 4.0).to_string();
-        assert_eq!((limiter.per_second().get(), shares(&limiter).as_str()), (4, "0"));
-        limiter.acquire().await.consume().await;
-        drop(limiter.acquire().await);
-        assert_eq!(shares(&limiter), "1", "a released permit does not count");
-        tokio::time::advance(SECOND / 2).await;
-        for _ in 0..3 {
-            limiter.acquire().await.consume().await;
-        }
-        assert_eq!(shares(&limiter), "4");
-        tokio::time::advance(SECOND / 2).await;
-        assert_eq!(shares(&limiter), "3");
-        tokio::time::advance(SECOND / 2).await;
-        assert_eq!(shares(&limiter), "0");
-    }
-
-    proptest! {
-        #[test]
-        fn no_second_ever_holds_more_requests_than_allowed(
-            steps in proptest::collection::vec((0..400_u64, any::<bool>(), prop::option::weighted(0.1, 1..6_u32)), 1..200),
-            limit in 1..6_u32,
-        ) {
-            let mut rate = Rate::new(NonZeroU32::new(limit).unwrap());
-            let mut now = Instant::now();
-            // Each with the limit at that time.
-            let mut sent: Vec<(Instant, usize)> = Vec::new();
-            let mut limit = limit;
-            // Places that were taken, and may be given back one step later.
-            let mut place = None;
-            for (step, is_sent, other_limit) in steps {
-                now += Duration::from_millis(step);
-                if let Some(other) = other_limit {
-                    limit = other;
-                    rate.per_second = NonZeroU32::new(other).unwrap();
-                }
-                let before = place.take();
-                match rate.take(now) {
-                    Ok(()) if is_sent => sent.push((now, limit as usize)),
-                    Ok(()) => place = Some(now),
-                    Err(at) => prop_assert!(at > now),
-                }
-                if let Some(at) = before {
-                    rate.release(at);
-                }
-            }
-            for (index, &(at, limit)) in sent.iter().enumerate() {
-                let before = sent[..=index].iter().filter(|&&(other, _)| other + SECOND > at).count();
-                prop_assert!(before <= limit, "{before} within a second, at a limit of {limit}");
-            }
-        }
-    }
-}
+mod tests;

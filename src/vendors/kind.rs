@@ -68,6 +68,8 @@ pub struct Key {
 pub enum SecretForm {
     /// Anything without control characters.
     Text,
+    /// The same in lines.
+    Lines,
     /// The characters of a header value.
     Header,
 }

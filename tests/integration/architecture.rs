@@ -117,12 +117,13 @@ const MODULES: &[(&str, &[&str])] = &[
     ("snapshot", &["job", "proto"]),
     // Of the vendors only `FileFault` and `RefusedLocation`, see below.
     ("engine", &["job", "telemetry", "vendors", "transport", "snapshot"]),
-    ("admin", &["job", "telemetry", "transport", "engine", "proto"]),
+    ("cluster", &["job", "config", "transport", "proto", "snapshot", "engine"]),
+    ("admin", &["job", "telemetry", "transport", "engine", "cluster", "proto"]),
     ("api", &["access", "job", "telemetry", "engine", "proto", "snapshot"]),
-    ("server", &["access", "admin", "config", "telemetry", "transport", "engine", "proto", "api"]),
+    ("server", &["access", "admin", "cluster", "config", "telemetry", "transport", "engine", "proto", "api"]),
     ("simulators", &[]),
     ("client", &["proto"]),
-    ("cli", &["access", "client", "config", "proto", "server", "simulators", "telemetry"]),
+    ("cli", &["access", "client", "cluster", "config", "proto", "server", "simulators", "telemetry"]),
     ("fuzzing", &["job", "vendors", "transport"]),
 ];
 
@@ -161,6 +162,18 @@ fn opentelemetry_stays_in_the_traces_of_the_telemetry() {
         .filter(|(path, _)| !path.to_string_lossy().contains("telemetry/traces"))
         .collect();
     assert_eq!(lines_that_name(&others, &foreign), [""; 0]);
+}
+
+#[test]
+fn client_of_nats_stays_in_its_module() {
+    let sources = sources(&[""]);
+    let (nats, others): (Vec<_>, Vec<_>) =
+        sources.into_iter().partition(|(path, _)| path.to_string_lossy().contains("cluster/nats"));
+    assert!(!lines_that_name(&nats, &["async_nats"]).is_empty());
+    let mut named = lines_that_name(&others, &["async_nats"]);
+    // The filter of the log has its name, too.
+    named.retain(|line| !line.contains("\"async_nats\""));
+    assert_eq!(named, [""; 0]);
 }
 
 #[test]

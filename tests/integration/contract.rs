@@ -40,7 +40,13 @@ fn contract_declares_no_file_of_another_project() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("proto");
     let mut found = BTreeSet::new();
     names(&root, &root, &mut found);
-    let own = ["buf.yaml", "jobwatch/v1/job.proto", "jobwatch/v1/job_status_service.proto"];
+    let own = [
+        "buf.yaml",
+        "jobwatch/cluster/v1/cluster.proto",
+        "jobwatch/cluster/v1/session.proto",
+        "jobwatch/v1/job.proto",
+        "jobwatch/v1/job_status_service.proto",
+    ];
     assert_eq!(found, own.map(str::to_owned).into());
 }
 

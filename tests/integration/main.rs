@@ -11,6 +11,7 @@ mod check;
 mod cli;
 mod client_module;
 mod clients;
+mod cluster;
 mod configuration;
 mod connections;
 mod contract;

@@ -23,7 +23,7 @@ use tokio::{
 };
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{Name, job_tables, overview_tables, search::Search, table::Table};
+use super::{Name, Overview, job_tables, overview_tables, search::Search, table::Table};
 use crate::{admin::Admin, job::JobRef};
 
 /// Pages that may be open with live updates.
@@ -118,7 +118,11 @@ impl Open {
         let Self { admin, subject, .. } = self;
         match subject {
             Subject::Overview(search) => match search.run(&admin.engine).await {
-                Ok(found) => overview_tables(admin, search, &found, Timestamp::now()).into(),
+                Ok(found) => {
+                    let Overview { backends, replicas, jobs, recent } =
+                        overview_tables(admin, search, &found, Timestamp::now());
+                    [Some(backends), replicas, Some(jobs), Some(recent)].into_iter().flatten().collect()
+                }
                 Err(_) => Vec::new(),
             },
             Subject::Job(job) => match admin.engine.job_detail(job) {

@@ -51,15 +51,15 @@ fn time_or(at: Option<Timestamp>, now: Timestamp, otherwise: &str) -> Markup {
 }
 
 /// Stands where there is nothing to show. A narrow screen leaves it out.
-fn none() -> Markup {
+pub(super) fn none() -> Markup {
     html! { span class="dim no" { "none" } }
 }
 
-fn badge(class: &str, text: &str) -> Markup {
+pub(super) fn badge(class: &str, text: &str) -> Markup {
     html! { span class={ "badge " (class) } { (text) } }
 }
 
-fn words(text: &str) -> Markup {
+pub(super) fn words(text: &str) -> Markup {
     html! { bdi { (shown(text)) } }
 }
 

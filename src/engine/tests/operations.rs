@@ -244,7 +244,9 @@ impl World {
                     }
                 }
                 Readiness::At(at) if at < end => tokio::time::sleep_until(at).await,
-                Readiness::At(_) | Readiness::Idle => return tokio::time::sleep_until(end).await,
+                Readiness::At(_) | Readiness::Idle | Readiness::Following => {
+                    return tokio::time::sleep_until(end).await;
+                }
             }
         }
     }
@@ -258,14 +260,13 @@ async fn run(operations: Vec<Operation>, max_batch: usize) {
     }
     // Whatever happened, everybody is answered once the vendor answers.
     world.batches.clear();
-    let answers = |subscription: &Subscription| subscription.look(|record| record.answers);
-    let before: Vec<u64> =
-        world.subscriptions.iter().map(|(_, subscription)| answers(subscription)).collect();
+    let polls = |subscription: &Subscription| subscription.look(|record| record.polls);
+    let before: Vec<u64> = world.subscriptions.iter().map(|(_, subscription)| polls(subscription)).collect();
     world.poll_for(400 * SECOND).await;
     for ((job, subscription), before) in world.subscriptions.iter().zip(before) {
         let record = subscription.record();
         let latest = record.latest.as_ref().expect("it was answered");
-        assert!(latest.snapshot.is_terminal() || record.answers > before, "job {job}: {record:?}");
+        assert!(latest.snapshot.is_terminal() || record.last_answer > before, "job {job}: {record:?}");
     }
     world.check();
     // Nothing is left of jobs without subscribers, and they are not polled.

@@ -19,27 +19,27 @@ use crate::{
     transport::{Backoff, Upstream},
 };
 
-pub(super) const SECOND: Duration = Duration::from_secs(1);
-pub(super) const LATENCY: Duration = Duration::from_millis(50);
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
+pub(crate) const LATENCY: Duration = Duration::from_millis(50);
 const COLLECTION_WINDOW: Duration = Duration::from_millis(5);
 
 /// An engine and the task that runs its polls.
-pub(super) struct Running {
-    pub(super) engine: Arc<Engine>,
-    pub(super) shutdown: CancellationToken,
+pub(crate) struct Running {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) shutdown: CancellationToken,
     _poll_tasks: AbortOnDropHandle<()>,
 }
 
 /// An engine with two backends: "vendor" polls many jobs at once, "other" one at a time.
-pub(super) struct Rig {
-    pub(super) script: Arc<Script>,
-    pub(super) other: Arc<Script>,
-    pub(super) engine: Arc<Engine>,
-    pub(super) shutdown: CancellationToken,
+pub(crate) struct Rig {
+    pub(crate) script: Arc<Script>,
+    pub(crate) other: Arc<Script>,
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) shutdown: CancellationToken,
     _running: Running,
 }
 
-pub(super) fn plan(max_batch: usize) -> PollPlan {
+pub(crate) fn plan(max_batch: usize) -> PollPlan {
     PollPlan {
         interval: PollInterval { min: SECOND, max: 10 * SECOND },
         backoff: Backoff { min: SECOND, max: 30 * SECOND },
@@ -50,7 +50,7 @@ pub(super) fn plan(max_batch: usize) -> PollPlan {
     }
 }
 
-pub(super) fn setup(name: &str, max_batch: usize, upstream: Arc<dyn Upstream>) -> BackendSetup {
+pub(crate) fn setup(name: &str, max_batch: usize, upstream: Arc<dyn Upstream>) -> BackendSetup {
     BackendSetup {
         name: name.into(),
         vendor: "immuta",
@@ -68,18 +68,18 @@ pub(super) fn setup(name: &str, max_batch: usize, upstream: Arc<dyn Upstream>) -
     }
 }
 
-pub(super) const MEMORY: MemoryLimits =
+pub(crate) const MEMORY: MemoryLimits =
     MemoryLimits { status_bytes: 512 << 20, inline_result_bytes: 1 << 20, jobs: 1_000_000 };
 
-pub(super) fn limits(watches: WatchLimits) -> EngineLimits {
+pub(crate) fn limits(watches: WatchLimits) -> EngineLimits {
     EngineLimits { watches, memory: MEMORY }
 }
 
-pub(super) fn many_watches() -> WatchLimits {
+pub(crate) fn many_watches() -> WatchLimits {
     WatchLimits { total: 10_000, per_caller: 10_000, per_call: 1000 }
 }
 
-pub(super) fn start(setups: Vec<BackendSetup>, limits: EngineLimits) -> Running {
+pub(crate) fn start(setups: Vec<BackendSetup>, limits: EngineLimits) -> Running {
     let shutdown = CancellationToken::new();
     let (engine, poll_tasks) = Engine::new(limits, shutdown.clone());
     for setup in setups {
@@ -89,11 +89,11 @@ pub(super) fn start(setups: Vec<BackendSetup>, limits: EngineLimits) -> Running 
     Running { engine, shutdown, _poll_tasks: AbortOnDropHandle::new(task) }
 }
 
-pub(super) fn rig() -> Rig {
+pub(crate) fn rig() -> Rig {
     rig_with(limits(WatchLimits { total: 4, per_caller: 3, per_call: 2 }))
 }
 
-pub(super) fn rig_with(limits: EngineLimits) -> Rig {
+pub(crate) fn rig_with(limits: EngineLimits) -> Rig {
     let (script, other) = (Script::new(LATENCY), Script::new(LATENCY));
     let setups =
         vec![setup("vendor", 200, Arc::clone(&script) as _), setup("other", 1, Arc::clone(&other) as _)];
@@ -102,12 +102,12 @@ pub(super) fn rig_with(limits: EngineLimits) -> Rig {
     Rig { script, other, engine, shutdown, _running: running }
 }
 
-pub(super) fn job(id: &str) -> JobRef {
+pub(crate) fn job(id: &str) -> JobRef {
     JobRef::new("vendor", id)
 }
 
 /// A watch that shows everything.
-pub(super) fn options() -> WatchOptions {
+pub(crate) fn options() -> WatchOptions {
     WatchOptions {
         view: View::FULL,
         resume_token: String::new(),
@@ -117,12 +117,12 @@ pub(super) fn options() -> WatchOptions {
     }
 }
 
-pub(super) fn resuming(token: &str) -> WatchOptions {
+pub(crate) fn resuming(token: &str) -> WatchOptions {
     WatchOptions { resume_token: token.into(), ..options() }
 }
 
 /// A call that needs a fresh status within a minute.
-pub(super) fn fresh() -> GetOptions {
+pub(crate) fn fresh() -> GetOptions {
     GetOptions {
         max_age: None,
         wait: Duration::ZERO,
@@ -133,48 +133,48 @@ pub(super) fn fresh() -> GetOptions {
 }
 
 /// A call that waits for its jobs to end.
-pub(super) fn waiting(wait: Duration) -> GetOptions {
+pub(crate) fn waiting(wait: Duration) -> GetOptions {
     GetOptions { wait, deadline: Instant::now() + wait + 60 * SECOND, ..fresh() }
 }
 
 /// A call that accepts a status of this age.
-pub(super) fn aged(max_age: Duration) -> GetOptions {
+pub(crate) fn aged(max_age: Duration) -> GetOptions {
     GetOptions { max_age: Some(max_age), ..fresh() }
 }
 
-pub(super) fn caller(number: u8) -> Caller {
+pub(crate) fn caller(number: u8) -> Caller {
     Caller::from_address(Some([127, 0, 0, number].into()))
 }
 
-pub(super) fn report_of(engine: &Engine, name: &str) -> BackendReport {
+pub(crate) fn report_of(engine: &Engine, name: &str) -> BackendReport {
     let report = engine.backends().into_iter().find(|report| &*report.name == name);
     report.expect("the backend is started")
 }
 
-pub(super) fn subscribed(engine: &Engine) -> usize {
+pub(crate) fn subscribed(engine: &Engine) -> usize {
     engine.backends().iter().map(|report| report.report.subscribed_jobs).sum()
 }
 
 impl Rig {
-    pub(super) fn subscribed(&self) -> usize {
+    pub(crate) fn subscribed(&self) -> usize {
         subscribed(&self.engine)
     }
 
-    pub(super) async fn get(&self, id: &str, options: GetOptions) -> Result<JobState, Failure> {
+    pub(crate) async fn get(&self, id: &str, options: GetOptions) -> Result<JobState, Failure> {
         self.engine.get(&job(id), options).await.map(|latest| latest.snapshot.state)
     }
 
-    pub(super) fn watch(&self, id: &str) -> Watch {
+    pub(crate) fn watch(&self, id: &str) -> Watch {
         self.engine.watch(&job(id), Caller::default(), &options()).unwrap()
     }
 
-    pub(super) fn resume(&self, id: &str, token: &str) -> Watch {
+    pub(crate) fn resume(&self, id: &str, token: &str) -> Watch {
         self.engine.watch(&job(id), Caller::default(), &resuming(token)).unwrap()
     }
 }
 
 /// The next event in short, with its resume token.
-pub(super) async fn event_and_token(watch: &mut Watch) -> (String, String) {
+pub(crate) async fn event_and_token(watch: &mut Watch) -> (String, String) {
     match timeout(3600 * SECOND, watch.next()).await.expect("an update within the hour") {
         Some(Ok(update)) => (in_short(&update.event), update.resume_token),
         Some(Err(failure)) => (format!("failed: {failure}"), String::new()),
@@ -183,12 +183,12 @@ pub(super) async fn event_and_token(watch: &mut Watch) -> (String, String) {
 }
 
 /// The next event in short.
-pub(super) async fn event(watch: &mut Watch) -> String {
+pub(crate) async fn event(watch: &mut Watch) -> String {
     event_and_token(watch).await.0
 }
 
 /// The next event that is no heartbeat, in short.
-pub(super) async fn status(watch: &mut Watch) -> String {
+pub(crate) async fn status(watch: &mut Watch) -> String {
     loop {
         let event = event(watch).await;
         if event != "heartbeat" {
@@ -197,7 +197,7 @@ pub(super) async fn status(watch: &mut Watch) -> String {
     }
 }
 
-pub(super) fn in_short(event: &Event) -> String {
+pub(crate) fn in_short(event: &Event) -> String {
     match event {
         Event::Status(latest) => format!("{:?}", latest.snapshot.state),
         Event::Heartbeat { .. } => "heartbeat".into(),
@@ -206,16 +206,16 @@ pub(super) fn in_short(event: &Event) -> String {
 }
 
 /// Whether nothing is sent for this long.
-pub(super) async fn is_silent(watch: &mut Watch, time: Duration) -> bool {
+pub(crate) async fn is_silent(watch: &mut Watch, time: Duration) -> bool {
     timeout(time, watch.next()).await.is_err()
 }
 
-pub(super) async fn pass(time: Duration) {
+pub(crate) async fn pass(time: Duration) {
     tokio::time::sleep(time).await;
 }
 
 /// Runs a property's body on a paused clock.
-pub(super) fn on_a_paused_clock(body: impl Future<Output = ()>) {
+pub(crate) fn on_a_paused_clock(body: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     runtime.unwrap().block_on(body);
 }

@@ -12,11 +12,11 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::script::Script;
 use crate::{
     engine::{
-        Backend, CallerKey, Health, Interest, MemoryLimits, NotificationQueue, PollInterval, PollOutcome,
-        PollPlan, Purpose, Refusal, Report, Subscription, budget::Memory, cache::TerminalCache,
+        Backend, CallerKey, Clock, Health, Interest, MemoryLimits, NotificationQueue, PollInterval,
+        PollOutcome, PollPlan, Purpose, Refusal, Report, Subscription, budget::Memory, cache::TerminalCache,
         poll_loop::PollLoop,
     },
-    job::{JobRef, JobState, Parts},
+    job::{JobRef, JobState, ObserverId, Parts},
     transport::{Backoff, RateLimiter, Upstream},
 };
 
@@ -55,7 +55,8 @@ pub(super) fn per_second(rate: u32) -> NonZeroU32 {
 pub(super) fn backend(plan: PollPlan) -> Arc<Backend> {
     let limits = MemoryLimits { status_bytes: 512 << 20, inline_result_bytes: 8 << 20, jobs: 1_000_000 };
     let memory = Memory::new(limits, TerminalCache::new(1 << 20, 60 * SECOND));
-    Backend::new("vendor".into(), plan, RateLimiter::new(plan.requests_per_second), memory, None)
+    let clock = Clock { observer: ObserverId(1), epoch: Instant::now() };
+    Backend::new("vendor".into(), plan, RateLimiter::new(plan.requests_per_second), memory, clock, None)
 }
 
 impl TestBackend {

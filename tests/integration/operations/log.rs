@@ -113,7 +113,7 @@ async fn access_log_has_a_line_for_each_call_with_its_request_id() {
 async fn log_level_is_replaced_while_the_program_runs() {
     let simulator = simulator(Vendor::Immuta).await;
     let (program, admin) = program_with("", [Backend::of(&simulator)]).await;
-    assert_eq!(admin.get("/log-level").await, (200, "info,h2=error\n".to_owned()));
+    assert_eq!(admin.get("/log-level").await, (200, "info,h2=error,async_nats=off\n".to_owned()));
     let (code, text) = admin.put("/log-level", "jobwatch=loud").await;
     assert!(code == 400 && text.contains("is invalid"), "{text}");
     assert_eq!(admin.put("/log-level", "info,h2=debug").await.0, 204);

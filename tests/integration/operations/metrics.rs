@@ -65,6 +65,13 @@ async fn documented_metrics_are_those_that_exist() {
         with_tls.into_iter().filter(|(name, _)| name.contains("certificate") || name.contains("spans")),
     );
 
+    let is_of_cluster = |name: &str| name.starts_with("jobwatch_cluster_");
+    assert!(!found.keys().any(|name| is_of_cluster(name)), "only with [cluster]");
+    // It works without NATS.
+    let cluster = "[cluster]\nnats = [\"nats://127.0.0.1:9\"]\nname = \"test\"\nreplicas = 2\n";
+    let (_program, admin) = program_with(cluster, [Backend::of(&claret)]).await;
+    found.extend(families(&admin).await.into_iter().filter(|(name, _)| is_of_cluster(name)));
+
     let found: BTreeMap<_, _> =
         found.into_iter().map(|(name, family)| (name, (family.kind, family.labels))).collect();
     assert_eq!(found, documented());

@@ -115,9 +115,9 @@ async fn log_level_and_access_log_change_at_once() {
     let gateway = Reloading::start("", [Backend::of(&simulator)]).await;
     let (client, job) =
         (gateway.program.client(), job_at(&simulator, &simulator.start_job(Plan::fixed("active"))));
-    assert_eq!(gateway.admin("/log-level").await.1, "info,h2=error\n");
+    assert_eq!(gateway.admin("/log-level").await.1, "info,h2=error,async_nats=off\n");
     gateway.reload("[log]\nlevel = \"jobwatch=debug\"\naccess = true", [Backend::of(&simulator)]).await;
-    assert_eq!(gateway.admin("/log-level").await.1, "jobwatch=debug,h2=error\n");
+    assert_eq!(gateway.admin("/log-level").await.1, "jobwatch=debug,h2=error,async_nats=off\n");
     get(&client, &job).await.unwrap();
     gateway.program.logged("call ended").await;
     gateway.reload("[log]\nlevel = \"info\"", [Backend::of(&simulator)]).await;

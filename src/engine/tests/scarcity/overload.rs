@@ -45,7 +45,7 @@ fn intervals(calls: &[Call]) -> Vec<Duration> {
 /// Waits for the answer to a call. Returns how long that took.
 async fn answered(call: &Subscription, within: Duration) -> Option<Duration> {
     let began = Instant::now();
-    while call.look(|record| record.answers) == 0 {
+    while call.look(|record| record.last_answer) == 0 {
         if began.elapsed() > within {
             return None;
         }
@@ -100,7 +100,7 @@ async fn waiting_calls_take_at_most_four_fifths_while_repolls_are_overdue() {
     let mut calls: Vec<Subscription> = Vec::new();
     let mut next = 0;
     while began.elapsed() < 120 * SECOND {
-        calls.retain(|call| call.look(|record| record.answers) == 0);
+        calls.retain(|call| call.look(|record| record.last_answer) == 0);
         while calls.len() < 200 {
             next += 1;
             match subscribe(&vendor.backend, &format!("other-{next}"), 7, call_until(60 * SECOND)) {
@@ -180,7 +180,7 @@ async fn calls_beyond_capacity_are_refused_and_others_are_answered_in_time() {
         // A call that is answered leaves.
         let count = admitted.len();
         while began.elapsed() + SECOND / 100 < deadline {
-            admitted.retain(|call| call.look(|record| record.answers) == 0);
+            admitted.retain(|call| call.look(|record| record.last_answer) == 0);
             pass(SECOND / 100).await;
         }
         let late = admitted.len();

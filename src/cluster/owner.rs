@@ -1,0 +1,332 @@
+//! A session with a replica that follows a backend, seen from the one that polls it.
+//!
+//! The follower is one more subscriber of each job that it registers. It is notified of every
+//! poll; a status that is the same as the last one sent costs a few bytes.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use prost::Message;
+use tokio::time::Instant;
+
+use super::{
+    fault::{milliseconds, to_message},
+    link::{Broken, Link},
+};
+use crate::{
+    engine::{
+        Backend, CallerKey, ForReplica, Interest, JobRecord, LatestStatus, NotificationQueue, PollOutcome,
+        Purpose, Subscription,
+    },
+    job::{Fingerprint, JobRef, Parts, View},
+    proto::cluster::v1::{
+        Add, Change, Frame, Interest as InterestMessage, Interrupted, Item, News, Observed, Status, Wanted,
+        change::What, item::Said,
+    },
+    snapshot::Snapshot,
+};
+
+/// Messages of the follower whose time is remembered.
+const REMEMBERED: usize = 4096;
+
+/// Most bytes of a message of news, about.
+const MESSAGE_BYTES: usize = 64 * 1024;
+
+/// Most items of one.
+const ITEMS: usize = 4096;
+
+/// One session of an owner.
+#[derive(Debug)]
+pub(super) struct Owner {
+    backend: Arc<Backend>,
+    caller: CallerKey,
+    link: Link,
+    queue: Arc<NotificationQueue>,
+    slots: Vec<Option<Box<Slot>>>,
+    /// When each of the last messages was processed.
+    processed: VecDeque<(u64, Instant)>,
+    /// What is known without a poll.
+    ready: Vec<Item>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    subscription: Subscription,
+    parts: Parts,
+    /// The status that was sent last, and the parts that it held.
+    sent: Option<(Fingerprint, Parts)>,
+    /// How many polls had ended when something was said last.
+    said_at: Option<u64>,
+    /// The message that asked for a poll, and how many polls are too old to be an answer.
+    asked: Option<(u64, u64)>,
+    /// Parts were asked for again when this many polls had ended.
+    parts_asked_at: Option<u64>,
+}
+
+impl Owner {
+    /// `session`: a number that no other session of this replica has.
+    pub(super) fn new(backend: Arc<Backend>, session: u64, now: Instant) -> Self {
+        Self {
+            backend,
+            caller: CallerKey::of_replica(session),
+            link: Link::answering(now),
+            queue: Arc::default(),
+            slots: Vec::new(),
+            processed: VecDeque::new(),
+            ready: Vec::new(),
+        }
+    }
+
+    /// Waits until there is news of a job, if it can be sent.
+    pub(super) async fn notified(&self) {
+        if self.link.has_room() {
+            self.queue.notified().await;
+        } else {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// When to look again, though nothing has come.
+    pub(super) fn wakes_at(&self) -> Instant {
+        self.link.wakes_at()
+    }
+
+    /// What is to be sent now.
+    ///
+    /// # Errors
+    /// [`Broken`] where the session is over.
+    pub(super) fn next_frame(&mut self, now: Instant) -> Result<Option<Frame>, Broken> {
+        self.link.check(now)?;
+        if self.link.has_room() {
+            self.send_news(now);
+        }
+        Ok(self.link.next_frame(now))
+    }
+
+    /// Takes in what the follower sent.
+    ///
+    /// # Errors
+    /// [`Broken`] where the session is over.
+    pub(super) fn receive(&mut self, now: Instant, frame: Frame) -> Result<(), Broken> {
+        let Some(message) = self.link.receive(now, frame)? else { return Ok(()) };
+        let InterestMessage { changes } = InterestMessage::decode(&*message).map_err(|_| Broken::Garbage)?;
+        let number = self.link.messages_received();
+        for Change { slot, what } in changes {
+            match what.ok_or(Broken::Garbage)? {
+                What::Add(add) => self.add(number, slot, add, now)?,
+                What::Wanted(wanted) => self.want(number, slot, wanted),
+                What::Drop(_) => {
+                    if let Some(place) = self.slots.get_mut(slot as usize) {
+                        *place = None;
+                    }
+                }
+            }
+        }
+        self.processed.push_back((number, now));
+        if self.processed.len() > REMEMBERED {
+            self.processed.pop_front();
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, number: u64, slot: u32, add: Add, now: Instant) -> Result<(), Broken> {
+        // A follower numbers its slots without gaps.
+        if slot as usize > self.slots.len() + ITEMS * 16 {
+            return Err(Broken::Garbage);
+        }
+        let Add { job_id, job_tag, wanted, due_in_ms, unchanged_ms } = add;
+        let wanted = wanted.ok_or(Broken::Garbage)?;
+        let parts = Parts { result: wanted.result, payload: wanted.payload };
+        let job = JobRef {
+            backend: Arc::clone(self.backend.name()),
+            id: job_id.into(),
+            tag: (!job_tag.is_empty()).then(|| job_tag.into()),
+        };
+        let purpose = Purpose::Replica {
+            interval: interval(wanted),
+            asks: wanted.asks,
+            due: now + Duration::from_millis(due_in_ms).min(Duration::from_hours(1)),
+            unchanged_since: now.checked_sub(Duration::from_millis(unchanged_ms)).unwrap_or(now),
+        };
+        let asked = wanted.asks.then_some(number);
+        self.subscribe(slot, &job, parts, purpose, asked);
+        Ok(())
+    }
+
+    /// Subscribes to a job. `asked`: the message that asks for a poll.
+    fn subscribe(&mut self, slot: u32, job: &JobRef, parts: Parts, purpose: Purpose, asked: Option<u64>) {
+        let interest = Interest { queue: Arc::clone(&self.queue), slot, caller: self.caller, parts, purpose };
+        let answers = asked.unwrap_or(0);
+        let place = slot as usize;
+        if self.slots.len() <= place {
+            self.slots.resize_with(place + 1, || None);
+        }
+        match self.backend.follow(job, interest) {
+            Ok(ForReplica::Open(subscription, polls)) => {
+                let asked = asked.map(|number| (number, polls));
+                self.slots[place] = Some(Box::new(Slot {
+                    subscription,
+                    parts,
+                    sent: None,
+                    said_at: None,
+                    asked,
+                    parts_asked_at: None,
+                }));
+                // There may be something to say at once.
+                self.queue.notify(slot);
+            }
+            Ok(ForReplica::Ended(last)) => {
+                self.slots[place] = None;
+                let observed = self.observed(&last, parts, false, Instant::now());
+                self.ready.push(Item { slot, answers, said: Some(Said::Observed(observed)) });
+            }
+            Err(_) => {
+                self.slots[place] = None;
+                self.ready.push(Item { slot, answers, said: Some(Said::Refused(true)) });
+            }
+        }
+    }
+
+    fn want(&mut self, number: u64, slot: u32, wanted: Wanted) {
+        // What it asked for may have been said just now.
+        let Some(known) = self.slots.get_mut(slot as usize).and_then(Option::as_deref_mut) else {
+            let answers = if wanted.asks { number } else { 0 };
+            self.ready.push(Item { slot, answers, said: Some(Said::Refused(true)) });
+            return;
+        };
+        let parts = Parts { result: wanted.result, payload: wanted.payload };
+        if parts == known.parts && interval(wanted).is_none() {
+            if wanted.asks {
+                known.asked = Some((number, known.subscription.look(JobRecord::polls_before_now)));
+                known.subscription.poll_now();
+            }
+            return;
+        }
+        let job = known.subscription.job().clone();
+        let now = Instant::now();
+        let purpose = Purpose::Replica {
+            interval: interval(wanted),
+            asks: wanted.asks,
+            due: now,
+            unchanged_since: now,
+        };
+        // The old subscription is kept until there is the new one, so that the job stays.
+        let old = self.slots[slot as usize].take();
+        self.subscribe(slot, &job, parts, purpose, wanted.asks.then_some(number));
+        if let (Some(old), Some(new)) = (old, &mut self.slots[slot as usize]) {
+            new.sent = old.sent;
+            // What was asked for before is still to be answered.
+            new.asked = new.asked.or(old.asked);
+        }
+    }
+
+    fn send_news(&mut self, now: Instant) {
+        let mut items = std::mem::take(&mut self.ready);
+        let mut bytes: usize = items.iter().map(Message::encoded_len).sum();
+        while bytes < MESSAGE_BYTES && items.len() < ITEMS {
+            let Some(slot) = self.queue.try_next() else { break };
+            if let Some(item) = self.item(slot, now) {
+                bytes += item.encoded_len();
+                items.push(item);
+            }
+        }
+        if !items.is_empty() {
+            let processed = self.link.messages_received();
+            self.link.push(News { processed, items }.encode_to_vec());
+        }
+    }
+
+    /// What there is to say of one job.
+    fn item(&mut self, number: u32, now: Instant) -> Option<Item> {
+        let mut slot = self.slots.get_mut(number as usize)?.take()?;
+        let item = self.look(number, &mut slot, now);
+        self.slots[number as usize] = Some(slot);
+        item
+    }
+
+    fn look(&self, number: u32, slot: &mut Slot, now: Instant) -> Option<Item> {
+        let record = slot.subscription.record();
+        let was_polled = slot.asked.is_none_or(|(_, polls)| record.polls > polls);
+        let paused = slot.subscription.paused().filter(|_| !was_polled);
+        let answers = slot.asked.filter(|_| was_polled || paused.is_some()).map(|(number, _)| number);
+        let is_news = slot.said_at != Some(record.polls) || answers.is_some();
+        let said = match (&record.outcome, paused) {
+            (_, Some(pause)) => {
+                let retry_in = pause.until.saturating_duration_since(now);
+                self.interrupted(&pause.fault, retry_in, now)
+            }
+            (PollOutcome::Interrupted(interruption), _) if is_news => {
+                let retry_in = interruption.until.saturating_duration_since(now);
+                self.interrupted(&interruption.fault, retry_in, now)
+            }
+            (PollOutcome::Missing { times }, _) if is_news => Said::Missing(*times),
+            (PollOutcome::Invalid(message), _) if is_news => Said::Invalid(message.to_string()),
+            (PollOutcome::NotPolled | PollOutcome::Observed, _) => {
+                let latest = record.latest.as_ref()?;
+                if !latest.snapshot.holds(slot.parts) {
+                    // Dropped to save memory, or of a poll before this subscriber came.
+                    if slot.parts_asked_at.replace(record.polls) != Some(record.polls) {
+                        slot.subscription.poll_now();
+                    }
+                    return None;
+                }
+                let others = Parts::ALL.difference(slot.parts);
+                let held = latest.snapshot.held().difference(others);
+                let now_sent = (latest.snapshot.fingerprint(View::FULL), held);
+                let is_same = slot.sent.replace(now_sent) == Some(now_sent);
+                if is_same && !is_news {
+                    return None;
+                }
+                Said::Observed(self.observed(latest, slot.parts, is_same, now))
+            }
+            _ => return None,
+        };
+        slot.said_at = Some(record.polls);
+        if answers.is_some() {
+            slot.asked = None;
+        }
+        Some(Item { slot: number, answers: answers.unwrap_or(0), said: Some(said) })
+    }
+
+    fn interrupted(&self, fault: &crate::job::BackendFault, retry_in: Duration, now: Instant) -> Said {
+        Said::Interrupted(Interrupted {
+            fault: Some(to_message(fault)),
+            retry_in_ms: milliseconds(retry_in),
+            is_paused: self.backend.is_paused(now),
+        })
+    }
+
+    fn observed(&self, latest: &LatestStatus, parts: Parts, is_same: bool, now: Instant) -> Observed {
+        let observed = self.backend.observed(latest);
+        let before = self.processed.partition_point(|(_, at)| *at <= latest.began);
+        let began_after = before.checked_sub(1).map_or(0, |place| self.processed[place].0);
+        let since =
+            |at: Instant| u64::try_from(now.saturating_duration_since(at).as_micros()).unwrap_or(u64::MAX);
+        Observed {
+            observer: observed.observer.0,
+            sequence: observed.sequence,
+            began_after,
+            began_ago_us: since(latest.began),
+            age_us: since(latest.at),
+            status: (!is_same).then(|| status_of(&latest.snapshot, parts)),
+        }
+    }
+}
+
+fn interval(wanted: Wanted) -> Option<Duration> {
+    (wanted.interval_ms > 0).then(|| Duration::from_millis(wanted.interval_ms.into()))
+}
+
+fn status_of(snapshot: &Snapshot, parts: Parts) -> Status {
+    let parts = snapshot.to_parts(parts);
+    Status {
+        state: parts.state as i32,
+        hashes: parts.hashes.into(),
+        encoded: parts.bytes,
+        core_end: u32::try_from(parts.core_end).unwrap_or(u32::MAX),
+        result_end: u32::try_from(parts.result_end).unwrap_or(u32::MAX),
+        holds_result: parts.held.result,
+        holds_payload: parts.held.payload,
+        dropped_result: parts.dropped.result,
+        dropped_payload: parts.dropped.payload,
+    }
+}

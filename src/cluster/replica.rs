@@ -1,0 +1,208 @@
+//! This replica among others: its connection to NATS, and what it does for each backend.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use tokio::{sync::watch, time::Instant};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::AbortOnDropHandle,
+};
+use tracing::{info, warn};
+
+use super::{
+    election::Election,
+    lease::{self, Ownership, Timing},
+    member::Member,
+    nats::Nats,
+    seat::{Limits, Seat},
+    share::Share,
+    status::{self, NatsStatus, OwnerStatus, Record, ReplicaStatus, SeatStatus, ShareStatus},
+    wire::Connection,
+};
+use crate::{
+    config::{self, Cluster},
+    engine::Backend,
+};
+
+/// This replica.
+pub struct Replica {
+    config: Cluster,
+    me: lease::Member,
+    nats: Arc<Nats>,
+    member: Arc<Member>,
+    seats: Mutex<BTreeMap<Arc<str>, Seated>>,
+    _inbound: AbortOnDropHandle<()>,
+}
+
+/// What a replica does for one backend, until this is dropped.
+struct Seated {
+    limits: watch::Sender<Limits>,
+    election: Option<Election>,
+    ownership: watch::Receiver<Ownership>,
+    record: Arc<Record>,
+    _stop: DropGuard,
+}
+
+impl fmt::Debug for Replica {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Replica").field("me", &self.me).finish_non_exhaustive()
+    }
+}
+
+impl Replica {
+    /// Connects to NATS, which may take as long as it wants.
+    pub fn start(config: &Cluster) -> Arc<Self> {
+        let incarnation = rand::random::<u64>().max(1);
+        let (nats, mut inbound) = Nats::start(config, incarnation);
+        let member = Member::new(incarnation, Arc::clone(&nats) as _);
+        let receiver = Arc::clone(&member);
+        let receiving = tokio::spawn(async move {
+            while let Some(message) = inbound.recv().await {
+                receiver.receive(message);
+            }
+        });
+        info!(
+            cluster = config.name,
+            member = config.member,
+            replicas = config.replicas,
+            "replicas of cluster {} share the work",
+            config.name
+        );
+        Arc::new(Self {
+            config: config.clone(),
+            me: lease::Member { name: config.member.clone(), incarnation },
+            nats,
+            member,
+            seats: Mutex::default(),
+            _inbound: AbortOnDropHandle::new(receiving),
+        })
+    }
+
+    /// Shares a backend with the other replicas, or goes on to with other settings.
+    pub fn share(&self, backend: Arc<Backend>, config: &config::Backend) {
+        let limits = self.limits(config);
+        if limits.rate.own == 0 {
+            warn!(
+                backend = &*config.name,
+                requests_per_second = config.poll.requests_per_second,
+                replicas = self.config.replicas,
+                "a replica without its owner can't poll this backend: requests_per_second is lower than \
+                 cluster.replicas"
+            );
+        }
+        let mut seats = self.seats();
+        if let Some(seated) = seats.get(&config.name) {
+            seated.limits.send_if_modified(|now| std::mem::replace(now, limits) != limits);
+            return;
+        }
+        let known = Arc::clone(&backend);
+        let pause = move |now: Instant| {
+            known
+                .pause(now)
+                .map(|pause| lease::Pause { until: pause.until, reason: pause.fault.kind.to_string() })
+        };
+        let timing = Timing::of_lease(self.config.lease);
+        let election = Election::start(Arc::clone(&self.nats), &config.name, self.me.clone(), timing, pause);
+        let (sender, receiver) = watch::channel(limits);
+        let ownership = election.ownership();
+        let (seat, _) = Seat::new(Arc::clone(&self.member), backend, receiver, ownership.clone());
+        let record = seat.record();
+        let stop = CancellationToken::new();
+        tokio::spawn(seat.run(stop.clone()));
+        let seated =
+            Seated { limits: sender, election: Some(election), ownership, record, _stop: stop.drop_guard() };
+        seats.insert(Arc::clone(&config.name), seated);
+    }
+
+    /// Stops sharing a backend that was removed.
+    pub async fn stop_sharing(&self, name: &str, within: Duration) {
+        let seated = self.seats().remove(name);
+        if let Some(election) = seated.and_then(|mut seated| seated.election.take()) {
+            election.release(within).await;
+        }
+    }
+
+    /// Lets other replicas own all backends. This one polls for the calls that it still has.
+    pub async fn release(&self, within: Duration) {
+        let elections: Vec<Election> =
+            self.seats().values_mut().filter_map(|seated| seated.election.take()).collect();
+        futures_util::future::join_all(elections.into_iter().map(|election| election.release(within))).await;
+    }
+
+    /// What this replica does among the others.
+    pub fn status(&self) -> ReplicaStatus {
+        let Cluster { name, replicas, .. } = &self.config;
+        let nats = match self.nats.connection().borrow().clone() {
+            Connection::Connected { server } => NatsStatus::Connected { server },
+            Connection::Disconnected { why, since } => {
+                NatsStatus::Disconnected { why, since: time_of(since) }
+            }
+        };
+        ReplicaStatus {
+            cluster: name.clone(),
+            member: self.me.name.clone(),
+            incarnation: status::incarnation(self.me.incarnation),
+            replicas: *replicas,
+            nats,
+            sessions: self.member.followers(),
+            backends: self
+                .seats()
+                .iter()
+                .map(|(backend, seated)| self.seat_status(backend, seated))
+                .collect(),
+        }
+    }
+
+    fn seat_status(&self, backend: &str, seated: &Seated) -> SeatStatus {
+        let owner = match &*seated.ownership.borrow() {
+            Ownership::Unknown => None,
+            Ownership::Owner { epoch, .. } => Some((self.me.clone(), *epoch)),
+            Ownership::HeldBy { member, incarnation, epoch } => {
+                Some((lease::Member { name: member.clone(), incarnation: *incarnation }, *epoch))
+            }
+        };
+        let owner = owner.map(|(lease::Member { name, incarnation }, epoch)| OwnerStatus {
+            member: name,
+            incarnation: status::incarnation(incarnation),
+            epoch,
+        });
+        let Share { own, owner: whole } = seated.limits.borrow().rate;
+        let recorded = seated.record.get();
+        SeatStatus {
+            backend: backend.to_owned(),
+            role: recorded.role,
+            since: recorded.since,
+            owner,
+            sessions: self.member.followers_of(backend),
+            requests_per_second: ShareStatus { own, owner: whole },
+            owner_changes: recorded.owner_changes,
+            session_restarts: recorded.session_restarts,
+        }
+    }
+
+    fn limits(&self, config: &config::Backend) -> Limits {
+        let Cluster { replicas, isolated_share, .. } = self.config;
+        let concurrency = u32::try_from(config.poll.max_concurrency.get()).unwrap_or(u32::MAX);
+        Limits {
+            rate: Share::of_rate(config.poll.requests_per_second.get(), replicas, isolated_share),
+            concurrency: Share::of_concurrency(concurrency, replicas, isolated_share),
+            digest: config.place(),
+        }
+    }
+
+    fn seats(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Seated>> {
+        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The time of day of an instant in the past.
+fn time_of(at: Instant) -> Timestamp {
+    let now = Timestamp::now();
+    now.checked_sub(at.elapsed()).unwrap_or(now)
+}

@@ -1,0 +1,7 @@
+//! Replicas in one process, on a paused clock: real engines and sessions, a scripted vendor,
+//! and a wire that loses what a test says.
+
+mod checks;
+mod following;
+mod replicas;
+mod simulation;

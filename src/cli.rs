@@ -104,6 +104,7 @@ enum Command {
     #[command(after_help = exit_codes::CALL)]
     Jobs(inspect::Jobs),
     /// Show how replicas share the work.
+    #[command(after_help = exit_codes::CLUSTER_STATUS)]
     Cluster(cluster::Cluster),
     /// Make bearer tokens for callers.
     #[command(after_help = exit_codes::TOOL)]

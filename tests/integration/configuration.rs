@@ -144,7 +144,7 @@ fn whole_example() -> String {
     let example = read("jobwatch.example.toml");
     let line = |line: &str| {
         let key = line.trim_start_matches(['#', ' ']);
-        let is_table = key.starts_with("[access") || key.starts_with("[[access");
+        let is_table = ["[access", "[[access", "[cluster"].iter().any(|table| key.starts_with(table));
         let is_key = key.split_once(" = ").is_some_and(|(key, _)| {
             key.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
         });
@@ -235,7 +235,7 @@ async fn schema_accepts_the_documented_files_and_refuses_faulty_ones_as_the_read
         ["jobwatch.example.toml"].iter().map(|path| ((*path).to_owned(), read(path))).collect();
     valid.push(("jobwatch.example.toml, all keys".to_owned(), whole_example()));
     valid.push(("a database".to_owned(), DATABASE.to_owned()));
-    for document in ["README.md", "docs/operations.md"] {
+    for document in ["README.md", "docs/operations.md", "docs/cluster.md"] {
         valid.extend(configurations(document));
     }
     for duration in ["1ms", "1m 30s", "1h", "1.5s", "2 minutes", "1m, 3s"] {

@@ -200,7 +200,7 @@ fn parameters() -> Value {
 
 /// What the contract says of a field, and its limit over HTTP.
 fn description(comments: &Comments, field: &FieldDescriptor) -> String {
-    let mut description = comments.of(field.full_name()).to_owned();
+    let mut description = comments.of(field.full_name());
     if matches!(field.name(), "wait" | "heartbeat_interval") {
         description.push_str("\n\nOver HTTP, at most 600 seconds (`600s`).");
     }

@@ -228,7 +228,7 @@ async fn id_of_the_last_event_is_checked_before_it_ends_anything() {
     let mut stream = Events { response: stream, text: String::new() };
     let last = loop {
         let event = stream.next().await.unwrap();
-        if event.id.ends_with(".end") {
+        if event.data["status"]["terminal"] == true {
             break event.id;
         }
     };

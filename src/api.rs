@@ -31,6 +31,7 @@ mod limits;
 mod operations;
 mod request;
 mod retry;
+mod silence;
 mod status;
 mod watch;
 
@@ -38,10 +39,12 @@ use connection_end::Expiry;
 pub use connection_end::{ConnectionEnd, of_expired_connection, of_shutdown};
 pub use limits::{LONGEST_REQUEST, is_unary, request_limits};
 use request::{InvalidField, Refusal};
+pub use silence::SilenceLimit;
 pub use status::{
-    complete, of_bad_host, of_changed_access, of_deadline, of_encoded_body, of_foreign_host,
-    of_foreign_origin, of_full_connection, of_long_head, of_long_request, of_longer_request, of_plain_text,
-    of_rate_exceeded, of_refused, of_slow_request, of_unreadable_body, of_unreadable_head,
+    complete, of_bad_host, of_changed_access, of_cut_off_head, of_deadline, of_encoded_body, of_endless_body,
+    of_foreign_host, of_foreign_origin, of_full_connection, of_long_head, of_long_request, of_longer_request,
+    of_plain_text, of_rate_exceeded, of_refused, of_silence, of_slow_request, of_unreadable_body,
+    of_unreadable_head,
 };
 
 /// Heartbeat interval of a watch that sets none.
@@ -160,7 +163,7 @@ impl<E: JobStatuses> Service<E> {
     fn watch_request(
         &self,
         request: pb::WatchJobRequest,
-        deadline: Option<Instant>,
+        (deadline, limit): (Option<Instant>, Option<SilenceLimit>),
         at: &str,
         grant: &Grant,
     ) -> Result<(JobRef, WatchOptions), Refusal> {
@@ -178,6 +181,7 @@ impl<E: JobStatuses> Service<E> {
         let interval = request::positive_duration(poll_interval, "poll_interval").map_err(of_watch)?;
         let heartbeat =
             request::positive_duration(heartbeat_interval, "heartbeat_interval").map_err(of_watch)?;
+        let heartbeat = silence::within(limit, "heartbeat_interval", heartbeat).map_err(of_watch)?;
         let options = WatchOptions {
             view: View { progress: !state_changes_only, ..view },
             resume_token,
@@ -220,11 +224,11 @@ impl<E: JobStatuses> JobStatusService for Service<E> {
         &self,
         request: Request<pb::GetJobStatusRequest>,
     ) -> Result<Response<served::GetJobStatusResponse>, Status> {
-        let call = Call::of(&request);
+        let (call, limit) = (Call::of(&request), SilenceLimit::of(request.extensions()));
         let pb::GetJobStatusRequest { job, view, max_age, wait } = request.into_inner();
         let job = self.job(job, "job", (&call.grant, Right::Read))?;
         let view = request::view(view)?;
-        let wait = request::duration(wait, "wait")?.unwrap_or_default();
+        let wait = silence::within(limit, "wait", request::duration(wait, "wait")?)?.unwrap_or_default();
         let max_age = request::duration(max_age, "max_age")?;
         let latest = self.latest(call, (&job, "job"), view, max_age, wait).await?;
         Ok(limits::compressed_if_large(served::GetJobStatusResponse {
@@ -239,6 +243,7 @@ impl<E: JobStatuses> JobStatusService for Service<E> {
         let arrived = Instant::now();
         let (grant, deadline) = (grant(&request), deadline(request.extensions()));
         let mut expiry = Expiry::of(request.extensions());
+        let limit = SilenceLimit::of(request.extensions());
         let pb::BatchGetStatusesRequest { jobs, view, max_age, wait } = request.into_inner();
         let Bounds { batch_size, default_deadline, message_bytes } = self.bounds();
         if jobs.is_empty() || jobs.len() > batch_size {
@@ -246,7 +251,7 @@ impl<E: JobStatuses> JobStatusService for Service<E> {
             return Err(InvalidField::new("jobs", &reason).into());
         }
         let view = request::view(view)?;
-        let wait = request::duration(wait, "wait")?.unwrap_or_default();
+        let wait = silence::within(limit, "wait", request::duration(wait, "wait")?)?.unwrap_or_default();
         let options = GetOptions {
             max_age: request::duration(max_age, "max_age")?,
             wait,
@@ -293,7 +298,12 @@ impl<E: JobStatuses> JobStatusService for Service<E> {
     ) -> Result<Response<Self::WatchJobStream>, Status> {
         let (grant, deadline) = (grant(&request), deadline(request.extensions()));
         let expiry = Expiry::of(request.extensions());
-        let (job, options) = self.watch_request(request.into_inner(), deadline, "", &grant)?;
+        let limit = SilenceLimit::of(request.extensions());
+        let is_over = request.extensions().get::<http::Ended>().is_some();
+        let (job, options) = self.watch_request(request.into_inner(), (deadline, limit), "", &grant)?;
+        if is_over {
+            return self.ended_watch(&job, &options, &grant).map(limits::not_compressed);
+        }
         let watch = self.engine.watch(&job, caller(&grant), &options);
         let watch = watch.map_err(|failure| self.failed(&failure, &job, "job", &grant))?;
         Ok(limits::not_compressed(watch::events(watch, job, expiry, self.clone(), grant)))
@@ -306,7 +316,9 @@ impl<E: JobStatuses> JobStatusService for Service<E> {
         let grant = grant(&request);
         let watches = self.engine.watch_set(caller(&grant), deadline(request.extensions()));
         let expiry = Expiry::of(request.extensions());
-        let events = watch::call_events(self.clone(), watches, grant, expiry, request.into_inner());
+        let limit = SilenceLimit::of(request.extensions());
+        let requests = (request.into_inner(), limit);
+        let events = watch::call_events(self.clone(), watches, grant, expiry, requests);
         Ok(limits::not_compressed(events))
     }
 

@@ -47,9 +47,14 @@ pub(super) async fn check_host(State(admin): State<Admin>, request: Request, nex
 /// always sends the header.
 pub fn foreign_host(host: &[u8], hosts: &[String]) -> Option<String> {
     let text = String::from_utf8_lossy(host);
-    let (name, is_ipv6) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((address, _)) => (address, true),
-        None => (text.rsplit_once(':').map_or(&*text, |(name, _)| name), false),
+    // What follows is a part of the name if it is no port, such as `:x@evil.example`.
+    let name = match text.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => &*text,
+    };
+    let (name, is_ipv6) = match name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(address) => (address, true),
+        None => (name, false),
     };
     let name = name.trim_end_matches('.').to_ascii_lowercase();
     let is_address = name.parse().is_ok_and(|address: IpAddr| address.is_ipv6() == is_ipv6);
@@ -87,6 +92,9 @@ mod tests {
             ("jobwatch.internal.evil.example", "jobwatch.internal.evil.example"),
             ("[127.0.0.1]", "127.0.0.1"),
             ("[evil", "[evil"),
+            ("[::1]x.evil.example", "[::1]x.evil.example"),
+            ("localhost:x@evil.example", "localhost:x@evil.example"),
+            ("localhost:x@evil.example:80", "localhost:x@evil.example"),
             ("", ""),
         ] {
             assert_eq!(foreign(host).as_deref(), Some(name), "{host}");

@@ -82,7 +82,14 @@ enum Shows {
     Events(Begin),
     /// The head of events.
     Head,
+    /// That a watch has ended, as its client knows.
+    End,
 }
+
+/// The client of a watch has seen its end, as an extension of its request: it is checked, and not
+/// begun.
+#[derive(Clone, Copy, Debug)]
+pub struct Ended;
 
 /// What a request leads to.
 enum Step {
@@ -102,7 +109,11 @@ where
     let head_only = head.method == Method::HEAD;
     let room = head.extensions.remove::<Room>();
     let step = match Route::of(&head) {
-        Ok(route) => step(route, body).await,
+        Ok(Route::Batch) => step(Route::Batch, body).await,
+        Ok(route) => match drop_body(body).await {
+            Ok(()) => step(route, Body::empty()).await,
+            Err(status) => Err(Problem::from(status).of_path(&head)),
+        },
         Err(problem) => Err(problem),
     };
     let response = match step {
@@ -118,7 +129,7 @@ async fn step(route: Route, body: Body) -> Result<Step, Problem> {
     let (path, message, form) = match route {
         Route::OpenApi => return Ok(Step::Answer(of_text(openapi::document()))),
         Route::Options(methods) => return Ok(Step::Answer(no_content([(header::ALLOW, methods)]))),
-        Route::Ended => return Ok(Step::Answer(no_content([]))),
+        Route::Ended(request) => (WATCH, request.encode_to_vec(), Shows::End),
         Route::Watch(request) => {
             let begin = if request.resume_token.is_empty() { Begin::WithFirstEvent } else { Begin::AtOnce };
             (WATCH, request.encode_to_vec(), Shows::Events(begin))
@@ -131,6 +142,14 @@ async fn step(route: Route, body: Body) -> Result<Step, Problem> {
         }
     };
     Ok(Step::Call(Plan { path, message, form }))
+}
+
+/// Reads a body that means nothing, up to its limit.
+async fn drop_body(mut body: Body) -> Result<(), Status> {
+    while let Some(frame) = body.frame().await {
+        frame?;
+    }
+    Ok(())
 }
 
 /// The message of a batch in this body.
@@ -148,7 +167,7 @@ async fn batch(body: Body) -> Result<Vec<u8>, Status> {
 }
 
 async fn serve<F>(
-    head: request::Parts,
+    mut head: request::Parts,
     Plan { path, message, form }: Plan,
     room: Option<Room>,
     grpc: impl FnOnce(Request<Body>) -> F,
@@ -156,6 +175,9 @@ async fn serve<F>(
 where
     F: Future<Output = Result<Response<Body>, Infallible>>,
 {
+    if let Shows::End = form {
+        head.extensions.insert(Ended);
+    }
     let call = call_of(head, path, &message);
     drop(message);
     let Ok(response) = grpc(call).await;
@@ -165,7 +187,8 @@ where
     let response = match form {
         Shows::Events(begin) => events::response(messages, room, begin).await,
         Shows::Message(name) => unary(messages, name),
-        Shows::Head => peek(messages).await,
+        Shows::Head => ended(messages).await.map(|()| events::head(Body::empty())),
+        Shows::End => ended(messages).await.map(|()| no_content([])),
     };
     let mut response = response.unwrap_or_else(|status| failure(&status));
     copy_request_id(&answered, response.headers_mut());
@@ -219,12 +242,12 @@ async fn without_body(response: Response<Body>, room: Option<Room>) -> Response<
     Response::from_parts(head, Body::empty())
 }
 
-/// The head of the events of a job that can be watched.
-async fn peek(mut messages: Messages) -> Result<Response<Body>, Status> {
+/// Waits for the end of a call that succeeds.
+async fn ended(mut messages: Messages) -> Result<(), Status> {
     loop {
         match messages.next().await {
             Next::Message(_) => {}
-            Next::End(status) if status.code() == Code::Ok => return Ok(events::head(Body::empty())),
+            Next::End(status) if status.code() == Code::Ok => return Ok(()),
             Next::End(status) => return Err(status),
         }
     }

@@ -11,9 +11,9 @@ use tonic::{Request, Response, Status};
 use tonic_types::Status as Rpc;
 
 use super::{
-    Call, Service, convert, grant,
+    Call, Service, SilenceLimit, convert, grant,
     request::{self, InvalidField, Refusal},
-    status,
+    silence, status,
 };
 use crate::{
     access::Right,
@@ -71,7 +71,7 @@ impl<E: JobStatuses> Operations for Service<E> {
         &self,
         request: Request<WaitOperationRequest>,
     ) -> Result<Response<Operation>, Status> {
-        let call = Call::of(&request);
+        let (call, limit) = (Call::of(&request), SilenceLimit::of(request.extensions()));
         let WaitOperationRequest { name, timeout } = request.into_inner();
         // Without one the wait ends with the call.
         let longest = match call.deadline {
@@ -79,7 +79,8 @@ impl<E: JobStatuses> Operations for Service<E> {
             None => self.bounds().default_deadline,
         };
         let wait = request::duration(timeout, "timeout")?.unwrap_or(longest);
-        self.operation(call, &name, wait).await
+        // It may return before the end of its timeout.
+        self.operation(call, &name, silence::reduced(limit, wait)).await
     }
 
     async fn list_operations(

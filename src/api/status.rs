@@ -25,8 +25,8 @@ mod web;
 pub(super) use operations::{of_job_end, of_read_only};
 
 pub use web::{
-    of_bad_host, of_encoded_body, of_foreign_host, of_foreign_origin, of_long_head, of_plain_text,
-    of_unreadable_body, of_unreadable_head,
+    of_bad_host, of_cut_off_head, of_encoded_body, of_endless_body, of_foreign_host, of_foreign_origin,
+    of_long_head, of_plain_text, of_unreadable_body, of_unreadable_head,
 };
 pub(super) use web::{of_other_method, of_unknown_path, of_unserved_content};
 
@@ -226,6 +226,11 @@ pub fn of_deadline() -> Status {
     of_call(&Failure::Deadline(MissedDeadline::Call))
 }
 
+/// The status of a call over HTTP/1.1 whose response has not begun for too long.
+pub fn of_silence() -> Status {
+    of_call(&Failure::Deadline(MissedDeadline::Silence))
+}
+
 /// The status of a call for which its connection has no room.
 pub fn of_full_connection() -> Status {
     let mut details = info("TOO_MANY_BYTES", HashMap::new());
@@ -260,10 +265,17 @@ pub fn complete(status: &Status, most: usize) -> Status {
     if details.error_info().is_none() {
         details.set_error_info(reason_of(status.code()), DOMAIN, HashMap::new());
     }
+    // tonic's code of a message that is too long. A reason has one code only.
+    let code = match status.code() {
+        Code::OutOfRange if details.error_info().is_some_and(|info| info.reason == "REQUEST_TOO_LONG") => {
+            Code::ResourceExhausted
+        }
+        code => code,
+    };
     let mut longest = most / 4;
     loop {
         let message = shortened(status.message(), longest);
-        let complete = Status::with_error_details(status.code(), message, details.clone());
+        let complete = Status::with_error_details(code, message, details.clone());
         if longest < 64 || encoded_len(&complete) <= most {
             return complete;
         }

@@ -8,18 +8,38 @@ use std::task::{Poll, ready};
 use futures_util::stream;
 use tokio_stream::StreamExt;
 use tokio_util::task::AbortOnDropHandle;
-use tonic::Streaming;
+use tonic::{Status, Streaming};
 
-use super::{Events, Expiry, Service, convert, request::InvalidField, status};
+use super::{Events, Expiry, Service, SilenceLimit, convert, request::InvalidField, status};
 use crate::{
     access::Grant,
-    engine::{End, Failure, JobStatuses, Outcome, Watch, WatchSet},
-    job::JobRef,
+    engine::{End, Failure, JobStatuses, Outcome, Watch, WatchOptions, WatchSet},
+    job::{JobRef, ResumeToken},
     proto::{
         served::{self, watch_jobs_response},
         v1::{self as pb, watch_jobs_request::Request},
     },
 };
+
+impl<E: JobStatuses> Service<E> {
+    /// No event of a watch whose client has seen its end.
+    pub(super) fn ended_watch(
+        &self,
+        job: &JobRef,
+        options: &WatchOptions,
+        grant: &Grant,
+    ) -> Result<Events<served::WatchJobResponse>, Status> {
+        let checked = if self.engine.backend_name(&job.backend).is_none() {
+            Err(Failure::UnknownBackend)
+        } else if options.resume_token.is_empty() {
+            Ok(())
+        } else {
+            ResumeToken::decode(&options.resume_token, job).map(drop).map_err(Failure::from)
+        };
+        checked.map_err(|failure| self.failed(&failure, job, "job", grant))?;
+        Ok(Box::pin(stream::empty()))
+    }
+}
 
 /// The events of one watch.
 pub(super) fn events<E: JobStatuses>(
@@ -52,7 +72,7 @@ pub(super) fn call_events<E: JobStatuses>(
     watches: WatchSet,
     grant: Grant,
     expiry: Expiry,
-    requests: Streaming<pb::WatchJobsRequest>,
+    requests: (Streaming<pb::WatchJobsRequest>, Option<SilenceLimit>),
 ) -> Events<served::WatchJobsResponse> {
     let reader = AbortOnDropHandle::new(tokio::spawn(read_requests(
         service.clone(),
@@ -83,7 +103,7 @@ async fn read_requests<E: JobStatuses>(
     service: Service<E>,
     watches: WatchSet,
     grant: Grant,
-    mut requests: Streaming<pb::WatchJobsRequest>,
+    (mut requests, limit): (Streaming<pb::WatchJobsRequest>, Option<SilenceLimit>),
 ) {
     while let Some(received) = requests.next().await {
         let Ok(pb::WatchJobsRequest { request }) = received else {
@@ -95,7 +115,7 @@ async fn read_requests<E: JobStatuses>(
             Some(Request::Add(pb::AddWatch { watch_id, watch })) => {
                 let read = watch
                     .ok_or_else(|| InvalidField::new("add.watch", "is required").into())
-                    .and_then(|watch| service.watch_request(watch, None, "add.watch.", &grant));
+                    .and_then(|watch| service.watch_request(watch, (None, limit), "add.watch.", &grant));
                 match read {
                     Ok((job, options)) => watches.add(watch_id, &job, &options).await,
                     Err(refusal) => watches.refuse(watch_id, Failure::from(refusal)).await,

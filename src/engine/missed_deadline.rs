@@ -18,13 +18,16 @@ pub enum MissedDeadline {
     /// The caller's.
     #[error("the caller's deadline passed")]
     Call,
+    /// The server's, of a response over HTTP/1.1 that has not begun.
+    #[error("the response did not begin in the longest time that HTTP/1.1 has here; send the request again")]
+    Silence,
 }
 
 impl MissedDeadline {
     /// Whose deadline it was: the caller's, or the server's default.
     pub fn owner(self) -> &'static str {
         match self {
-            Self::DefaultAnswer => "server",
+            Self::DefaultAnswer | Self::Silence => "server",
             Self::Answer | Self::Watch | Self::Download | Self::Call => "caller",
         }
     }

@@ -18,6 +18,9 @@ pub(super) const GRPC_WEB: [&str; 4] = [
     "application/grpc-web-text+proto",
 ];
 
+/// Those in base64.
+pub(super) const GRPC_WEB_TEXT: [&str; 2] = ["application/grpc-web-text", "application/grpc-web-text+proto"];
+
 /// What a request is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {

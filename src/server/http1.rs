@@ -35,6 +35,7 @@ use crate::{
 };
 
 mod host;
+mod length;
 mod outgoing;
 mod stream;
 
@@ -131,6 +132,10 @@ pub(super) async fn serve<T: Socket>(
             connection.as_mut().poll(cx).map(Event::End)
         });
         match event.await {
+            Event::End(Err(error)) if error.is_incomplete_message() => {
+                stream.refuse_cut_off().await;
+                return Err(error);
+            }
             Event::End(ended) => return ended,
             Event::Drain => {
                 drains = true;
@@ -144,7 +149,7 @@ pub(super) async fn serve<T: Socket>(
                         Condition::Open => {}
                         Condition::HalfClosed => {
                             let since = (*half_closed_since.get_or_insert(now)).max(stream.taken_at());
-                            if now.saturating_duration_since(since) >= HALF_CLOSED {
+                            if has_left(now.saturating_duration_since(since)) {
                                 return Ok(());
                             }
                         }
@@ -162,6 +167,12 @@ pub(super) async fn serve<T: Socket>(
             }
         }
     }
+}
+
+/// Whether a client that has closed its half has taken nothing for too long. The tick that is
+/// nearest decides: one may come a moment early.
+fn has_left(takes_nothing_for: Duration) -> bool {
+    takes_nothing_for + TICK / 2 >= HALF_CLOSED
 }
 
 /// Serves one request.
@@ -188,7 +199,7 @@ async fn answer(
         incoming::begin((head, Source::Http1(body)), (form, refused), &peer, call, end.as_ref());
     let response = timeout(SILENCE, call.response(service.call(request), |_| false)).await;
     // The service does not fail, and hyper drops this future with its connection.
-    let response = response.unwrap_or_else(|_| Ok(call.form.failure(&api::of_deadline())));
+    let response = response.unwrap_or_else(|_| Ok(call.form.failure(&api::of_silence())));
     let response = response.unwrap_or_else(|_| call.form.failure(&Status::internal("the call has ended")));
     let (mut parts, body): (_, Body) = response.into_parts();
     call.form.complete(&mut parts.headers);
@@ -197,6 +208,10 @@ async fn answer(
     let ends_with_connection = version == Version::HTTP_10 && body.size_hint().exact().is_none();
     if ends_with_connection || !call.received.is_whole() {
         parts.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        // hyper would add `keep-alive` to a response of HTTP/1.1 if the client has asked for that.
+        if version == Version::HTTP_10 {
+            parts.version = version;
+        }
     }
     Ok(Response::from_parts(parts, Outgoing::new(body, call, open)))
 }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use http::{Request, request};
+use http::{Request, Version, header, request};
 use tonic::{Status, body::Body};
 
 use super::{
@@ -15,7 +15,7 @@ use super::{
     usage::CallUsage,
 };
 use crate::api::{
-    self, ConnectionEnd,
+    self, ConnectionEnd, SilenceLimit,
     http::{CountsBytes, Room},
 };
 
@@ -33,10 +33,26 @@ pub(super) fn form(head: &request::Parts, peer: &Peer, service: &Dispatch) -> (F
     if Kind::of(head) == Kind::Grpc {
         return (Form::GRPC, None);
     }
+    if let Err(status) = check_authority(head) {
+        return refused(head, status);
+    }
     match service.site(head, peer.is_encrypted) {
         Ok(origin) => (Form::of(head, origin), None),
         Err(status) => refused(head, status),
     }
+}
+
+/// Checks that a request names this address without user information: a name before it could
+/// pass for the one of the address.
+fn check_authority(head: &request::Parts) -> Result<(), Status> {
+    let in_target = head.uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
+    if in_target {
+        return Err(api::of_bad_host("in the target of the request has user information; leave it out"));
+    }
+    if head.headers.get(header::HOST).is_some_and(|host| host.as_bytes().contains(&b'@')) {
+        return Err(api::of_bad_host("has user information; leave it out"));
+    }
+    Ok(())
 }
 
 /// The form of a request that is refused for this reason.
@@ -65,6 +81,13 @@ pub(super) fn begin(
     if form.kind != Kind::Grpc {
         head.extensions.insert(form.clone());
         head.extensions.insert(Room::of(Arc::clone(usage.connection()) as Arc<dyn CountsBytes>));
+    }
+    match form.kind {
+        Kind::Http => _ = head.extensions.insert(SilenceLimit::JSON),
+        Kind::GrpcWeb if head.version != Version::HTTP_2 => {
+            head.extensions.insert(SilenceLimit::GRPC_WEB);
+        }
+        Kind::GrpcWeb | Kind::Grpc => {}
     }
     if let Some(refused) = refused {
         head.extensions.insert(refused);

@@ -15,15 +15,20 @@ use tonic_web::GrpcWebLayer;
 use tower::{Layer, Service as _, service_fn};
 
 use super::{
-    form::{Form, GRPC_WEB, media_types},
+    form::{Form, GRPC_WEB, GRPC_WEB_TEXT, media_types},
     messages,
 };
 use crate::{admin, api, config};
+
+mod message;
 
 /// Headers of a response that a site may read, beside the usual ones.
 const EXPOSED: HeaderValue = HeaderValue::from_static(
     "grpc-status, grpc-message, grpc-status-details-bin, grpc-retry-pushback-ms, retry-after, x-request-id",
 );
+
+/// The content type of gRPC-Web in bytes.
+const GRPC_WEB_PROTO: HeaderValue = HeaderValue::from_static("application/grpc-web+proto");
 
 /// How long a browser may remember which requests a site may send, in seconds.
 const REMEMBERED: HeaderValue = HeaderValue::from_static("7200");
@@ -114,8 +119,7 @@ pub(super) fn preflight(head: &request::Parts, form: &Form) -> Option<Response<B
 /// The response of a gRPC-Web call that failed: its head has the status.
 pub(super) fn failure(status: &Status) -> Response<Body> {
     let mut response = status.clone().into_http();
-    let content_type = HeaderValue::from_static("application/grpc-web+proto");
-    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    response.headers_mut().insert(header::CONTENT_TYPE, GRPC_WEB_PROTO);
     messages::complete(response.headers_mut());
     response
 }
@@ -131,6 +135,14 @@ where
 {
     Box::pin(async move {
         let (mut head, body) = request.into_parts();
+        let body = match api::http::check_encoding(&head.headers) {
+            Ok(()) => body.collect().await,
+            Err(status) => Err(status),
+        };
+        let is_text =
+            media_types(&head.headers, &header::CONTENT_TYPE).any(|kind| GRPC_WEB_TEXT.contains(&&*kind));
+        let (limit, _) = api::request_limits(head.uri.path());
+        let body = body.and_then(|body| message::read(&head.headers, is_text, body.to_bytes(), limit));
         // What the server sends back is not compressed twice, and this body is text at most.
         for name in ["grpc-accept-encoding", "grpc-encoding"] {
             head.headers.remove(HeaderName::from_static(name));
@@ -139,12 +151,10 @@ where
         for (name, media_type) in library_types(&head.headers) {
             head.headers.insert(name, HeaderValue::from_static(media_type));
         }
-        let body = match api::http::check_encoding(&head.headers) {
-            Ok(()) => body.collect().await,
-            Err(status) => Err(status),
-        };
+        // It is decoded.
+        head.headers.insert(header::CONTENT_TYPE, GRPC_WEB_PROTO);
         let body = match body {
-            Ok(body) => Body::new(Full::new(body.to_bytes())),
+            Ok(body) => Body::new(Full::new(body)),
             Err(status) => {
                 head.extensions.insert(api::http::Unserved(status));
                 let refused = grpc(Request::from_parts(head, Body::empty())).await?;

@@ -18,6 +18,7 @@ use crate::{
     program::{Program, command},
 };
 
+mod edges;
 mod requests;
 mod sockets;
 

@@ -1,6 +1,6 @@
 //! Errors over HTTP: a `google.rpc.Status` in JSON.
 
-use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Response, StatusCode, header, request};
 use tonic::{Code, Status, body::Body};
 use tonic_types::{Status as Rpc, StatusExt};
 
@@ -38,6 +38,11 @@ impl Problem {
 
     pub(super) fn of_call(self, path: &'static str) -> Self {
         Self { call: Some(path), ..self }
+    }
+
+    /// The same of a request with this head.
+    pub(super) fn of_path(self, head: &request::Parts) -> Self {
+        Self { call: super::call_path(head), ..self }
     }
 
     pub(super) fn call(&self) -> Option<&'static str> {

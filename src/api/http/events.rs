@@ -45,9 +45,13 @@ pub(super) enum Begin {
     AtOnce,
 }
 
-/// The resume token in the id of an event; `None` if it is the id of the last one.
-pub(super) fn resume_token(id: &str) -> Option<&str> {
-    (!id.ends_with(ENDED)).then_some(id)
+/// The resume token in the id of an event, and whether it is the id of the last one. That of a
+/// failure has none.
+pub(super) fn resume_token(id: &str) -> (&str, bool) {
+    match id.strip_suffix(ENDED) {
+        Some(token) => (token, true),
+        None => (id, false),
+    }
 }
 
 /// An event that was read to know how the response begins, and what counts its bytes.
@@ -205,8 +209,8 @@ mod tests {
     }
 
     #[test]
-    fn id_of_the_last_event_is_no_token() {
-        assert_eq!(resume_token("abc"), Some("abc"));
-        assert_eq!((resume_token("abc.end"), resume_token(".end")), (None, None));
+    fn id_of_the_last_event_is_its_token_and_its_end() {
+        assert_eq!(resume_token("abc"), ("abc", false));
+        assert_eq!((resume_token("abc.end"), resume_token(".end")), (("abc", true), ("", true)));
     }
 }

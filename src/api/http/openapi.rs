@@ -166,7 +166,7 @@ fn parameters() -> Value {
         let message = pool().get_message_by_name(&format!("jobwatch.v1.{message}"));
         let field = message.and_then(|message| message.get_field_by_name(name));
         let schema = field.as_ref().map_or_else(|| json!({}), schema_of_field);
-        let description = field.map(|field| comments.of(field.full_name())).unwrap_or_default();
+        let description = field.map(|field| description(&comments, &field)).unwrap_or_default();
         let mut parameter =
             json!({ "name": name, "in": is_in, "description": description, "schema": schema });
         if is_in == "path" {
@@ -198,6 +198,15 @@ fn parameters() -> Value {
     })
 }
 
+/// What the contract says of a field, and its limit over HTTP.
+fn description(comments: &Comments, field: &FieldDescriptor) -> String {
+    let mut description = comments.of(field.full_name());
+    if matches!(field.name(), "wait" | "heartbeat_interval") {
+        description.push_str("\n\nOver HTTP, at most 600 seconds (`600s`).");
+    }
+    description
+}
+
 fn reference(name: &str) -> Value {
     json!({ "$ref": format!("#/components/schemas/{name}") })
 }
@@ -219,7 +228,7 @@ impl Schemas {
         let mut properties = serde_json::Map::new();
         for field in message.fields() {
             let mut schema = schema_of_field(&field);
-            let description = self.comments.of(field.full_name());
+            let description = description(&self.comments, &field);
             if !description.is_empty() {
                 schema["description"] = description.into();
             }

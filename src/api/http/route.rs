@@ -9,13 +9,9 @@ use url::form_urlencoded;
 
 use super::{errors::Problem, events, short_names};
 use crate::{
-    api::{request::InvalidField, status},
+    api::{SilenceLimit, request::InvalidField, status},
     proto::{json::pool, v1 as pb},
 };
-
-/// Longest time in which a response sends nothing, in seconds: proxies allow less, and the
-/// server hardly more.
-const MOST_SECONDS: i64 = 600;
 
 /// What a request stands for.
 #[derive(Debug, PartialEq)]
@@ -30,7 +26,7 @@ pub(super) enum Route {
     /// The methods that a path has.
     Options(&'static str),
     /// A watch whose end its client has seen.
-    Ended,
+    Ended(pb::WatchJobRequest),
 }
 
 /// Whether the path is one of this interface, whatever is below it.
@@ -180,7 +176,7 @@ fn watch(head: &request::Parts, backend: &str, id: &str) -> Result<Route, Proble
     let in_query = given.take("resume_token").unwrap_or_default();
     // A browser's own, when it connects again: newer than what is in the URL.
     let last = head.headers.get("last-event-id").and_then(|id| id.to_str().ok()).unwrap_or(&in_query);
-    let Some(resume_token) = events::resume_token(last) else { return Ok(Route::Ended) };
+    let (resume_token, is_end) = events::resume_token(last);
     let request = pb::WatchJobRequest {
         job: Some(job(backend, id, &mut given)?),
         view: given.view()?,
@@ -189,6 +185,9 @@ fn watch(head: &request::Parts, backend: &str, id: &str) -> Result<Route, Proble
         heartbeat_interval: given.short_duration("heartbeat_interval")?,
         state_changes_only: given.flag("state_changes_only")?,
     };
+    if is_end {
+        return Ok(Route::Ended(request));
+    }
     if head.method == Method::HEAD {
         let (job, view) = (request.job, pb::JobStatusView::Basic.into());
         return Ok(Route::Peek(pb::GetJobStatusRequest { job, view, ..pb::GetJobStatusRequest::default() }));
@@ -288,10 +287,9 @@ impl Parameters {
     /// A time in which nothing is sent.
     fn short_duration(&mut self, name: &str) -> Result<Option<prost_types::Duration>, Problem> {
         let duration = self.duration(name)?;
-        if duration.as_ref().is_some_and(|duration| (duration.seconds, duration.nanos) > (MOST_SECONDS, 0)) {
-            let reason =
-                format!("is too long for HTTP; write at most {MOST_SECONDS}s, and send another request");
-            return Err(invalid(name, &reason));
+        // A negative one is refused later.
+        if let Some(Ok(silence)) = duration.map(std::time::Duration::try_from) {
+            SilenceLimit::JSON.check(name, silence).map_err(|long| Problem::from(Status::from(long)))?;
         }
         Ok(duration)
     }

@@ -6,6 +6,7 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use super::{InvalidField, info, repeated};
+use crate::api::LONGEST_REQUEST;
 
 /// What this address serves, for those who send something else.
 const SERVED: &str = "this address serves gRPC over HTTP/2, gRPC-Web, and the paths of /openapi.json";
@@ -33,6 +34,21 @@ pub fn of_unreadable_head() -> Status {
          headers as in RFC 9112; {SERVED}"
     );
     Status::with_error_details(Code::InvalidArgument, message, info("INVALID_REQUEST", HashMap::new()))
+}
+
+/// The status of a request over HTTP/1.1 whose head has no end.
+pub fn of_cut_off_head() -> Status {
+    let message = "the head of the request ends before the empty line after its headers; send all of it";
+    Status::with_error_details(Code::InvalidArgument, message, info("INVALID_REQUEST", HashMap::new()))
+}
+
+/// The status of a request over HTTP/1.1 whose head says that its body has more bytes than can be
+/// counted.
+pub fn of_endless_body() -> Status {
+    let message = format!(
+        "the Content-Length of the request is too long; send at most {LONGEST_REQUEST} bytes, and their number"
+    );
+    Status::with_error_details(Code::ResourceExhausted, message, info("REQUEST_TOO_LONG", HashMap::new()))
 }
 
 /// The status of a request over HTTP/1.1 whose head is too long.

@@ -24,13 +24,13 @@ use futures_util::FutureExt;
 use http::StatusCode;
 use http_body_util::{BodyExt, Collected};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
     time::{Instant, Sleep, sleep},
 };
 use tokio_io_timeout::TimeoutStream;
 use tonic::Status;
 
-use super::{HEAD_BYTES, HEADERS};
+use super::{HEAD_BYTES, HEADERS, length::Lengths};
 use crate::{
     api,
     server::socket::{Condition, Socket},
@@ -39,6 +39,11 @@ use crate::{
 /// How long, and how many bytes, a client may send after the last response.
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 4 << 20;
+
+/// How a response begins that is not hyper's.
+const BAD_REQUEST: &str = "HTTP/1.1 400 Bad Request\r\nconnection: close";
+
+const TOO_LONG: &str = "HTTP/1.1 413 Payload Too Large\r\nconnection: close";
 
 /// What is known of the requests of a connection.
 #[derive(Debug, Default)]
@@ -86,6 +91,7 @@ pub(super) struct Stream<T>(Arc<Mutex<Inner<T>>>);
 struct Inner<T> {
     io: Pin<Box<TimeoutStream<T>>>,
     requests: Arc<Requests>,
+    lengths: Lengths,
     /// The rest of an error in place of hyper's.
     refusal: Bytes,
     /// When the client last took bytes.
@@ -108,6 +114,7 @@ impl<T: Socket> Stream<T> {
         Self(Arc::new(Mutex::new(Inner {
             io: Box::pin(io),
             requests,
+            lengths: Lengths::new(),
             refusal: Bytes::new(),
             taken_at: Instant::now(),
             is_shut_down: false,
@@ -123,6 +130,18 @@ impl<T: Socket> Stream<T> {
     /// When the client last took bytes.
     pub(super) fn taken_at(&self) -> Instant {
         lock(&self.0).taken_at
+    }
+
+    /// Answers a head whose end the client has not sent before it closed its half. hyper does not.
+    pub(super) async fn refuse_cut_off(mut self) {
+        if lock(&self.0).requests.answering.load(SeqCst) {
+            return;
+        }
+        let refusal = respond(BAD_REQUEST, &api::of_cut_off_head());
+        // Most of them have left.
+        if self.write_all(&refusal).await.is_ok() {
+            let _ = self.shutdown().await;
+        }
     }
 }
 
@@ -140,7 +159,11 @@ impl<T: Socket> Inner<T> {
     /// Sends an error in place of hyper's.
     fn refuse(&mut self, head: &[u8]) -> usize {
         self.requests.sends.store(true, Relaxed);
-        self.refusal = refusal(head);
+        self.refusal = if self.lengths.is_endless() {
+            respond(TOO_LONG, &api::of_endless_body())
+        } else {
+            refusal(head)
+        };
         head.len()
     }
 
@@ -181,7 +204,7 @@ impl<T: Socket> Inner<T> {
 
 /// The response to a request that came without TLS where that is spoken.
 pub(in crate::server) fn plain_text_refusal() -> Bytes {
-    respond("HTTP/1.1 400 Bad Request\r\nconnection: close", &api::of_plain_text())
+    respond(BAD_REQUEST, &api::of_plain_text())
 }
 
 /// The error in place of one with this head.
@@ -215,7 +238,14 @@ fn respond(head: &str, status: &Status) -> Bytes {
 
 impl<T: Socket> AsyncRead for Stream<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        lock(&self.0).io.as_mut().poll_read(cx, buf)
+        let mut inner = lock(&self.0);
+        let before = buf.filled().len();
+        ready!(inner.io.as_mut().poll_read(cx, buf))?;
+        // Else it is a body, which may have any lines.
+        if !inner.requests.answering.load(SeqCst) {
+            inner.lengths.add(&buf.filled()[before..]);
+        }
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -252,6 +252,12 @@ async fn call_of_a_client_that_has_left_ends_soon() {
     assert!((29..=36).contains(&open.as_secs()), "{open:?}");
 }
 
+#[test]
+fn tick_that_comes_a_moment_early_ends_a_half_closed_connection() {
+    assert!(has_left(HALF_CLOSED) && has_left(HALF_CLOSED.mul_f64(0.999)));
+    assert!(!has_left(HALF_CLOSED / 2));
+}
+
 #[tokio::test(start_paused = true)]
 async fn response_to_a_half_closed_client_goes_on_while_it_is_taken() {
     let current = Arc::new(Mutex::new(Condition::HalfClosed));

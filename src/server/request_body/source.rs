@@ -27,6 +27,8 @@ pub(super) enum Broken {
     Off,
     /// The client sends no more, and may wait for a response.
     Short,
+    /// The same of a body in chunks.
+    WithoutLastChunk,
     /// It is not what the head of the request says.
     Malformed,
 }
@@ -38,6 +40,9 @@ impl Broken {
             Self::Short => {
                 api::of_unreadable_body("ends before the length in the request's head; send all of it")
             }
+            Self::WithoutLastChunk => {
+                api::of_unreadable_body("ends before its last chunk, which has the length 0; send all of it")
+            }
             Self::Malformed => api::of_unreadable_body(
                 "is not in chunks as RFC 9112 has them; correct them, or send a Content-Length",
             ),
@@ -45,9 +50,10 @@ impl Broken {
     }
 
     /// hyper's error while it reads a body.
-    fn of(error: &hyper::Error) -> Self {
+    fn of(error: &hyper::Error, in_chunks: bool) -> Self {
         let read = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
         match read.map(io::Error::kind) {
+            Some(io::ErrorKind::UnexpectedEof) if in_chunks => Self::WithoutLastChunk,
             Some(io::ErrorKind::UnexpectedEof) => Self::Short,
             Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => Self::Malformed,
             _ => Self::Off,
@@ -67,7 +73,10 @@ impl Source {
                             return Poll::Ready(Some(Ok(data)));
                         }
                     }
-                    Some(Err(error)) => return Poll::Ready(Some(Err(Broken::of(&error)))),
+                    Some(Err(error)) => {
+                        let in_chunks = body.size_hint().exact().is_none();
+                        return Poll::Ready(Some(Err(Broken::of(&error, in_chunks))));
+                    }
                     None => return Poll::Ready(None),
                 }
             },

@@ -28,19 +28,19 @@ fn path_and_query_name_job_and_options() {
     };
     assert_eq!(route("GET", uri, &[]), Ok(Route::Get(wanted)));
     let uri = "/v1/backends/b/jobs/1/events?state_changes_only=true&heartbeatInterval=5s&resume_token=old";
-    let wanted = |resume_token: &str| {
-        Route::Watch(pb::WatchJobRequest {
-            job: Some(job_ref("b", "1", "")),
-            heartbeat_interval: seconds(5, 0),
-            state_changes_only: true,
-            resume_token: resume_token.to_owned(),
-            ..pb::WatchJobRequest::default()
-        })
+    let watch = |resume_token: &str| pb::WatchJobRequest {
+        job: Some(job_ref("b", "1", "")),
+        heartbeat_interval: seconds(5, 0),
+        state_changes_only: true,
+        resume_token: resume_token.to_owned(),
+        ..pb::WatchJobRequest::default()
     };
+    let wanted = |resume_token: &str| Route::Watch(watch(resume_token));
     assert_eq!(route("GET", uri, &[]), Ok(wanted("old")));
     assert_eq!(route("GET", uri, &[("last-event-id", "new")]), Ok(wanted("new")));
-    assert_eq!(route("GET", uri, &[("last-event-id", "new.end")]), Ok(Route::Ended));
-    assert_eq!(route("GET", &uri.replace("=old", "=old.end"), &[]), Ok(Route::Ended));
+    assert_eq!(route("GET", uri, &[("last-event-id", "new.end")]), Ok(Route::Ended(watch("new"))));
+    let ended = Route::Ended(watch("old"));
+    assert_eq!(route("GET", &uri.replace("=old", "=old.end"), &[]), Ok(ended));
     assert_eq!(
         route("GET", &uri.replace("=old", "=old.end"), &[("last-event-id", "new")]),
         Ok(wanted("new"))

@@ -57,7 +57,7 @@ pub(super) struct Row {
     pub(super) job: JobRef,
     /// The job's name.
     pub(super) name: String,
-    /// What the job is for; may be empty.
+    /// What the job will do, shown until it has ended; may be empty.
     pub(super) title: &'static str,
     /// When the watch started.
     pub(super) since: Timestamp,
@@ -218,7 +218,7 @@ impl Row {
         let trouble = self.trouble.as_ref().map(|trouble| trouble.text(now)).unwrap_or_default();
         match &self.status {
             None => paint.yellow(&trouble),
-            Some(status) if status.terminal => self.ended_text(status, paint),
+            Some(status) if status.terminal => ended_text(status, paint),
             Some(status) => {
                 let words = status.progress.as_ref().map(progress).unwrap_or_default();
                 let error = status.error.as_ref().map(|error| one_line(&error.message)).unwrap_or_default();
@@ -226,18 +226,18 @@ impl Row {
             }
         }
     }
+}
 
-    fn ended_text(&self, status: &JobStatus, paint: Paint) -> String {
-        let error = status.error.as_ref().map(|error| one_line(&error.message)).unwrap_or_default();
-        let output = status.result.as_ref().map(result).unwrap_or_default();
-        let files = match status.artifacts.len() {
-            0 => String::new(),
-            1 => "1 file".to_owned(),
-            count => format!("{count} files"),
-        };
-        let error = if status.state() == JobState::Failed { paint.red(&error) } else { error };
-        join(&[&error, &output, &files, &paint.dim(self.title)])
-    }
+fn ended_text(status: &JobStatus, paint: Paint) -> String {
+    let error = status.error.as_ref().map(|error| one_line(&error.message)).unwrap_or_default();
+    let output = status.result.as_ref().map(result).unwrap_or_default();
+    let files = match status.artifacts.len() {
+        0 => String::new(),
+        1 => "1 file".to_owned(),
+        count => format!("{count} files"),
+    };
+    let error = if status.state() == JobState::Failed { paint.red(&error) } else { error };
+    join(&[&error, &output, &files])
 }
 
 /// The room of one row on a board.

@@ -201,7 +201,7 @@ fn datasaur() -> Vec<(&'static str, Plan)> {
             "will succeed with a JSON result",
             Plan::succeeds(labels).queued_for(seconds(5)).running_for(seconds(20)),
         ),
-        ("will become known after four seconds", late),
+        ("unknown for its first four seconds", late),
         (
             "will fail with the vendor's error",
             Plan::fails("Custom model endpoint answered 502").running_for(seconds(11)),

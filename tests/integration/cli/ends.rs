@@ -136,7 +136,7 @@ async fn interrupted_watch_prints_the_results_so_far() {
     let child = watch(&gateway.address.to_string(), &args).spawn().unwrap();
     let started = async {
         while !mark.exists() {
-            tokio::task::yield_now().await
+            tokio::task::yield_now().await;
         }
     };
     guard(started).await;
@@ -171,6 +171,10 @@ async fn server_without_grpc_suggests_the_gateways_port() {
         let mut command = watch(&address.to_string(), &["immuta/x"]);
         let ran = Ran::of(&guard(command.output()).await.unwrap());
         assert_eq!(ran.code, Some(3), "{}", ran.err);
-        assert!(ran.err.contains("that of server.listen, such as 50051, not that of admin.listen"), "{}", ran.err);
+        assert!(
+            ran.err.contains("that of server.listen, such as 50051, not that of admin.listen"),
+            "{}",
+            ran.err
+        );
     }
 }

@@ -174,7 +174,7 @@ impl Command {
             Self::Check(args) => args.run().await,
             Self::Config(args) => args.run(),
             Self::Get(query) => until_interrupted(get::run(query)).await,
-            Self::Watch(args) => until_interrupted(args.run()).await,
+            Self::Watch(args) => args.run().await,
             Self::Batch(query) => until_interrupted(batch::run(query)).await,
             Self::Download(args) => until_interrupted(args.run()).await,
             Self::Backends(args) => until_interrupted(args.run()).await,

@@ -22,9 +22,11 @@ use bytes::Bytes;
 use http_body::Body as HttpBody;
 use tonic::{Code, Status, body::Body, client::GrpcService};
 
+mod cause;
 mod follow;
 mod retry;
 
+pub use cause::connection_fault;
 pub(crate) use follow::proto_duration;
 pub use follow::{Follow, Update, follow};
 pub use retry::{backoff, is_resumable, retry_delay};
@@ -77,7 +79,7 @@ pub struct Options {
     pub until: Vec<JobState>,
     /// Longest time in all. What has not ended then fails with `DEADLINE_EXCEEDED`.
     pub timeout: Option<Duration>,
-    /// How long to try again after the gateway is lost. Unset: until `timeout`.
+    /// How long to try again after the gateway is lost, counted from the loss. Unset: until `timeout`.
     pub patience: Option<Duration>,
     /// What [`wait`] calls with each problem that does not end it.
     pub on_problem: Option<OnProblem>,
@@ -174,7 +176,7 @@ pub async fn wait<T: Transport>(
                 None => {}
             },
             Update::Disconnected { cause, .. } | Update::Restarting { cause, .. } => problem = report(*cause),
-            Update::Reconnected => {}
+            Update::Reconnected | Update::GaveUp { .. } => {}
             Update::Ended(_, Ok(())) => {
                 if let Some(status) = last.take() {
                     return Ok(status);

@@ -72,7 +72,8 @@ pub(super) fn of_failure(failure: &Failure, job: &JobRef, field: &str) -> Status
                 "",
                 "not in the server's configuration",
             );
-            (Code::NotFound, details)
+            let message = format!("no backend is named {:?}", repeated(&job.backend));
+            return Status::with_error_details(Code::NotFound, message, details);
         }
         Failure::NotAllowed => (Code::PermissionDenied, info("BACKEND_NOT_ALLOWED", metadata)),
         Failure::InvalidJob(InvalidJobRef { field: part, reason }) => {
@@ -445,7 +446,8 @@ fn missing(reason: &str, message: String, job: &JobRef, metadata: HashMap<String
 
 fn last_status(last: &LatestStatus) -> String {
     let word = vendor_message(&last.snapshot.status().vendor_state);
-    format!("; it was last seen {:?} ({word:?}) at {}", last.snapshot.state, last.time)
+    let state = format!("{:?}", last.snapshot.state).to_ascii_uppercase();
+    format!("; it was last seen {state} ({word:?}) at {}", last.time)
 }
 
 fn info(reason: &str, metadata: HashMap<String, String>) -> ErrorDetails {

@@ -117,7 +117,7 @@ impl Board {
         for line in std::mem::take(&mut self.notes).lines() {
             text = text + line + CLEAR_LINE + "\n";
         }
-        let open: Vec<&Row> = rows.iter().filter(|row| !row.ended).collect();
+        let open: Vec<&Row> = rows.iter().filter(|row| !row.is_done()).collect();
         let size = BoardSize { columns, name_width: name_width(rows, columns), tick, may_wrap: true };
         let has_tally = rows.len() > 1;
         let room = height.saturating_sub(1 + usize::from(has_tally));
@@ -144,12 +144,12 @@ impl Board {
         let width = longest_name(rows).min(columns.saturating_sub(OTHER_COLUMNS));
         let paint = self.paint.within(columns);
         for (row, is_noted) in rows.iter().zip(&mut self.in_history) {
-            if !row.ended || std::mem::replace(is_noted, true) {
+            if !row.is_done() || std::mem::replace(is_noted, true) {
                 continue;
             }
             let line = match &row.failed {
-                Some(status) => fault::render(&row.name, status, paint),
-                None => row.history_lines(width, now, paint).join("\n") + "\n",
+                Some(status) if !row.is_lost => fault::render(&row.name, status, paint),
+                _ => row.history_lines(width, now, paint).join("\n") + "\n",
             };
             self.notes.push_str(&line);
         }

@@ -170,6 +170,12 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     config::parse_duration(text).ok_or_else(|| "write a duration such as 500ms, 30s or 5m".to_owned())
 }
 
+/// Parses a duration above zero.
+pub(super) fn interval(text: &str) -> Result<Duration, String> {
+    let interval = duration(text)?;
+    if interval.is_zero() { Err("write a duration above zero, such as 30s".to_owned()) } else { Ok(interval) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

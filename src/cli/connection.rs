@@ -145,6 +145,11 @@ impl Connection {
             .map_err(|error| Failure::Connect(format!("can't reach a gateway at {address}: {error}")))
     }
 
+    /// The gateway's address, for messages.
+    pub(super) fn server(&self) -> String {
+        self.address().map_or_else(|_| self.options.server.clone(), |address| address.to_string())
+    }
+
     fn address(&self) -> Result<Address, Failure> {
         let option = self.variables.name("server");
         if self.options.server.is_empty() {

@@ -88,6 +88,9 @@ impl Args {
         let updates = client::follow(&client, jobs.iter().map(reference), &options);
         let format = if out.is_terminal() && Paint::allowed() { Format::Board } else { Format::Log };
         let exit = Presentation::of(format).run(updates, &mut rows).await?;
+        if exit == Exit::Interrupted {
+            return Ok(Exit::Succeeded);
+        }
         if !self.exit_when_done {
             writeln!(out, "\nAll jobs have ended. The gateway runs until you press Ctrl-C.")?;
             std::future::pending::<()>().await;

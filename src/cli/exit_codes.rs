@@ -22,7 +22,7 @@ pub(super) const WATCH: &str = "Exit codes:
   1    a job ended in another state
   2    wrong usage
   3    a watch or a command of --exec failed, or the gateway rejects the caller
-  4    a job has not ended within --timeout
+  4    a job or a command of --exec has not ended within --timeout
   130  interrupted";
 
 pub(super) const CALL: &str = "Exit codes:

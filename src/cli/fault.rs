@@ -6,7 +6,7 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use super::{render::Paint, text::one_line};
-use crate::client::retry_delay;
+use crate::client::{connection_fault, retry_delay};
 
 /// Where values begin.
 const MARGIN: usize = 13;
@@ -47,6 +47,7 @@ pub(super) fn render(subject: &str, status: &Status, paint: Paint) -> String {
     let reason = info.as_ref().map(|info| info.reason.as_str()).unwrap_or_default();
     let detail = info.as_ref().and_then(|info| info.metadata.get("detail")).map(String::as_str);
     let advice = match detail {
+        Some("not_ended") => "wait until the job has ended, with jobwatch watch",
         Some("standby_needs_job_tag") => "give the job's tag with --tag, or try again{in}",
         _ => advice(reason, status.code()),
     };
@@ -57,6 +58,11 @@ pub(super) fn render(subject: &str, status: &Status, paint: Paint) -> String {
 /// Code and message in one line.
 pub(super) fn line(status: &Status) -> String {
     format!("{}: {}", code(status.code()), one_line(status.message()))
+}
+
+/// Why a call failed in one line: in words if its connection did.
+pub(super) fn cause(status: &Status) -> String {
+    connection_fault(status).map_or_else(|| line(status), |words| one_line(&words))
 }
 
 /// A short wait in words.

@@ -30,6 +30,9 @@ use super::tls_fault::Used;
 /// Longest wait for the first byte. A server that sends nothing is noticed by the call.
 const MAX_WAIT: Duration = Duration::from_secs(10);
 
+/// The likeliest mistake.
+const PORT: &str = "check the port: the gateway's is that of server.listen, such as 50051, not that of admin.listen, such as 9090";
+
 /// The record types of TLS: alert and handshake.
 const TLS: [u8; 2] = [0x15, 0x16];
 
@@ -72,12 +75,12 @@ impl Connector {
                 "the server sent an alert; since it expects TLS, write an https:// URL for {server}"
             )),
             Ok(Ok(First::Byte(b'H'))) => {
-                Err("the server answers in HTTP/1.1, not in HTTP/2; check the address and port".to_owned())
+                Err(format!("the server answers in HTTP/1.1, not in HTTP/2; {PORT}"))
             }
             Ok(Ok(First::Failed(why))) => Err(why),
             Ok(Ok(First::End) | Err(_)) if is_tls => Err(used.closed_after_handshake()),
             Ok(Ok(First::End) | Err(_)) => Err(format!(
-                "the server closed the connection at once; if it expects TLS, write an https:// URL for {server}"
+                "the server closed the connection at once, so it may not speak gRPC; {PORT}; if it expects TLS, write an https:// URL for {server}"
             )),
             // It has sent SETTINGS, or nothing yet, which the call notices.
             Ok(Ok(First::Byte(_))) | Err(_) => Ok(channel),

@@ -3,13 +3,14 @@
 //! What the gateway says of the job reaches it in environment variables only, so that no
 //! shell interprets it.
 
-use std::{process::Stdio, sync::Arc};
+use std::{process::Stdio, sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
-    process::Command,
+    process::{Child, Command},
     sync::Semaphore,
     task::JoinSet,
+    time::timeout,
 };
 
 use super::{
@@ -21,11 +22,15 @@ use super::{
 /// Most commands that run at once.
 const AT_ONCE: usize = 8;
 /// How much of a command's output is shown.
-const MAX_OUTPUT: u64 = 64 << 10;
+const MAX_OUTPUT: usize = 64 << 10;
+/// How long to read on after a command has ended: a process that it left running may hold the pipe.
+const LINGER: Duration = Duration::from_millis(200);
 
 /// How a command ended.
 #[derive(Debug)]
 pub(super) struct HookEnd {
+    /// The place of the job's row; none if it is unknown.
+    pub(super) at: Option<usize>,
     /// What it wrote, and its failure if it failed.
     pub(super) text: String,
     /// Whether it exited with 0.
@@ -46,15 +51,19 @@ impl Hooks {
         Self { command, permits: Arc::new(Semaphore::new(AT_ONCE)), running: JoinSet::new() }
     }
 
-    /// Starts the command for a job.
-    pub(super) fn start(&mut self, row: &Row) {
+    /// Starts the command for the job of a row.
+    pub(super) fn start(&mut self, at: usize, row: &mut Row) {
+        row.has_command = true;
         let mut command = Command::new("sh");
         command.arg("-c").arg(&self.command).envs(variables(row));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        #[cfg(unix)]
+        command.process_group(0);
         let (name, permits) = (row.name.clone(), Arc::clone(&self.permits));
         self.running.spawn(async move {
             let _permit = permits.acquire_owned().await;
-            run(&name, command).await
+            let (text, is_success) = run(&name, command).await;
+            HookEnd { at: Some(at), text, is_success }
         });
     }
 
@@ -62,7 +71,7 @@ impl Hooks {
     pub(super) async fn ended(&mut self) -> HookEnd {
         match self.running.join_next().await {
             Some(Ok(end)) => end,
-            Some(Err(error)) => HookEnd { text: format!("--exec: {error}\n"), is_success: false },
+            Some(Err(error)) => HookEnd { at: None, text: format!("--exec: {error}\n"), is_success: false },
             None => std::future::pending().await,
         }
     }
@@ -70,6 +79,13 @@ impl Hooks {
     /// Whether no command runs.
     pub(super) fn is_idle(&self) -> bool {
         self.running.is_empty()
+    }
+
+    /// Ends all commands and what they have started, and returns how many there were.
+    pub(super) async fn end(&mut self) -> usize {
+        let count = self.running.len();
+        self.running.shutdown().await;
+        count
     }
 }
 
@@ -94,34 +110,85 @@ fn variables(row: &Row) -> Vec<(&'static str, String)> {
     variables.into_iter().map(|(name, value)| (name, value.replace('\0', ""))).collect()
 }
 
-async fn run(name: &str, mut command: Command) -> HookEnd {
-    let failed = |why: String| HookEnd { text: format!("--exec for {name}: {why}\n"), is_success: false };
+/// Runs a command to its end. Returns what it wrote, with its failure, and whether it succeeded.
+async fn run(name: &str, mut command: Command) -> (String, bool) {
+    let failed = |why: String| format!("--exec for {name}: {why}\n");
     let mut child = match command.spawn() {
         Ok(child) => child,
-        Err(error) => return failed(format!("sh can't be started: {error}")),
+        Err(error) => return (failed(format!("sh can't be started: {error}")), false),
     };
-    let (out, err) = (child.stdout.take(), child.stderr.take());
-    let (out, err, status) = tokio::join!(start_of(out), start_of(err), child.wait());
-    let text = out + &err;
+    // Declared after the child, so that it is dropped while the child has its id.
+    let mut group = Group::of(&child);
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let status = {
+        let reading = async { tokio::join!(start_of(stdout, &mut out), start_of(stderr, &mut err)) };
+        tokio::pin!(reading);
+        let mut is_open = true;
+        let status = loop {
+            tokio::select! {
+                _ = &mut reading, if is_open => is_open = false,
+                status = child.wait() => break status,
+            }
+        };
+        group.leave();
+        if is_open {
+            let _ = timeout(LINGER, reading).await;
+        }
+        status
+    };
+    let text = lines(&out) + &lines(&err);
     match status {
-        Ok(status) if status.success() => HookEnd { text, is_success: true },
-        Ok(status) => HookEnd { text: text + &failed(status.to_string()).text, is_success: false },
-        Err(error) => failed(error.to_string()),
+        Ok(status) if status.success() => (text, true),
+        Ok(status) => (text + &failed(status.to_string()), false),
+        Err(error) => (failed(error.to_string()), false),
     }
 }
 
-/// The beginning of what a command writes. The rest is read and dropped, so that the
-/// command does not block.
-async fn start_of(pipe: Option<impl AsyncRead + Unpin>) -> String {
-    let Some(mut pipe) = pipe else { return String::new() };
-    let mut bytes = Vec::new();
-    let read = (&mut pipe).take(MAX_OUTPUT).read_to_end(&mut bytes).await;
-    if read.is_ok() {
-        let _ = tokio::io::copy(&mut pipe, &mut tokio::io::sink()).await;
+/// Reads the beginning of what a command writes. The rest is read and dropped, so that the command
+/// does not block.
+async fn start_of(pipe: Option<impl AsyncRead + Unpin>, start: &mut Vec<u8>) {
+    let Some(mut pipe) = pipe else { return };
+    let mut part = vec![0; 8 << 10];
+    while let Ok(count @ 1..) = pipe.read(&mut part).await {
+        let room = MAX_OUTPUT - start.len();
+        start.extend_from_slice(&part[..count.min(room)]);
     }
-    let mut text = String::from_utf8_lossy(&bytes).into_owned();
+}
+
+fn lines(bytes: &[u8]) -> String {
+    let mut text = String::from_utf8_lossy(bytes).into_owned();
     if !text.is_empty() && !text.ends_with('\n') {
         text.push('\n');
     }
     text
+}
+
+/// The processes of a command that runs. Dropping it ends them all.
+struct Group(#[cfg(unix)] Option<rustix::process::Pid>);
+
+impl Group {
+    fn of(child: &Child) -> Self {
+        #[cfg(unix)]
+        return Self(
+            child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw),
+        );
+        #[cfg(not(unix))]
+        return Self();
+    }
+
+    /// Leaves what the command has started.
+    fn leave(&mut self) {
+        #[cfg(unix)]
+        let _ = self.0.take();
+    }
+}
+
+#[cfg(unix)]
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(leader) = self.0 {
+            let _ = rustix::process::kill_process_group(leader, rustix::process::Signal::KILL);
+        }
+    }
 }

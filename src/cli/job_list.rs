@@ -86,6 +86,8 @@ fn read(source: impl Read, name: &str) -> Result<String, Failure> {
 
 /// One job per line. Blank lines and those that begin with # are ignored.
 fn lines(text: &str, name: &str) -> Result<Vec<JobRef>, Failure> {
+    // Editors on Windows begin a file with a byte order mark.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let named = text.lines().map(str::trim).enumerate();
     named
         .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
@@ -116,8 +118,14 @@ mod tests {
 
     #[test]
     fn list_of_jobs_has_comments_and_blank_lines() {
-        let jobs = lines("# nightly\n\n  immuta/1 \r\nclaret/2\n", "list").unwrap();
+        let jobs = lines("\u{feff}# nightly\n\n  immuta/1 \r\nclaret/2\n", "list").unwrap();
         assert_eq!(jobs.iter().map(name).collect::<Vec<_>>(), ["immuta/1", "claret/2"]);
+    }
+
+    #[test]
+    fn byte_order_mark_before_the_first_job_is_skipped() {
+        let jobs = lines("\u{feff}immuta/1\r\n", "list").unwrap();
+        assert_eq!(jobs.iter().map(name).collect::<Vec<_>>(), ["immuta/1"]);
     }
 
     #[test]

@@ -51,25 +51,85 @@ pub(super) struct Presentation {
     pub(super) timeout: Option<Duration>,
     /// What to run when a job has ended.
     pub(super) hooks: Option<Hooks>,
+    /// The gateway's address, and how long to try to reconnect, for messages.
+    pub(super) gateway: (String, Duration),
+    /// Why the gateway is given up.
+    pub(super) gave_up: Option<String>,
+}
+
+/// What is waited for, and what has come of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Watching,
+    /// Every watch has ended.
+    Watched,
+    TimedOut,
+    Interrupted,
 }
 
 impl Presentation {
     /// Without any options.
     #[cfg(feature = "demo")]
     pub(super) fn of(format: Format) -> Self {
-        Self { format, json_errors: false, until: Vec::new(), timeout: None, hooks: None }
+        Self {
+            format,
+            json_errors: false,
+            until: Vec::new(),
+            timeout: None,
+            hooks: None,
+            gateway: (String::new(), Duration::ZERO),
+            gave_up: None,
+        }
     }
 
-    /// Updates the rows until all watches have ended. Returns the worst exit code.
-    pub(super) async fn run(mut self, mut updates: Follow, rows: &mut [Row]) -> io::Result<Exit> {
+    /// Updates the rows until all watches and commands have ended, or for --timeout, or until Ctrl-C.
+    /// Returns the worst exit code.
+    pub(super) async fn run(mut self, updates: Follow, rows: &mut [Row]) -> io::Result<Exit> {
         let mut board = (self.format == Format::Board).then(Board::new);
+        let shown = self.show(updates, rows, &mut board).await;
+        let ended_commands = match &mut self.hooks {
+            Some(hooks) => hooks.end().await,
+            None => 0,
+        };
+        let (phase, hooks_failed) = shown?;
+        if phase == Phase::TimedOut {
+            note(&mut board, &timed_out(rows, ended_commands));
+        }
+        for row in rows.iter_mut() {
+            row.has_command = false;
+        }
+        match board {
+            // What follows includes the row of a single job.
+            Some(board) if rows.len() == 1 => board.clear()?,
+            Some(mut board) => board.draw(rows, 0)?,
+            None => {}
+        }
+        if phase == Phase::Interrupted {
+            return Ok(Exit::Interrupted);
+        }
+        let mut exit = rows.iter().map(|row| row.exit(&self.until)).max().unwrap_or(Exit::Succeeded);
+        if ended_commands > 0 {
+            exit = exit.max(Exit::NotTerminal);
+        }
+        Ok(if hooks_failed { exit.max(Exit::Failed) } else { exit })
+    }
+
+    /// Returns what ended it, and whether a command has failed.
+    async fn show(
+        &mut self,
+        mut updates: Follow,
+        rows: &mut [Row],
+        board: &mut Option<Board>,
+    ) -> io::Result<(Phase, bool)> {
         let mut ticks = interval(Duration::from_millis(100));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut tick = 0;
         let end = self.timeout.map(|timeout| Instant::now() + timeout);
+        let interrupted = tokio::signal::ctrl_c();
+        tokio::pin!(interrupted);
         let mut hooks_failed = false;
-        let mut is_watching = true;
-        while is_watching || self.hooks.as_ref().is_some_and(|hooks| !hooks.is_idle()) {
+        let mut phase = Phase::Watching;
+        while phase == Phase::Watching || self.hooks.as_ref().is_some_and(|hooks| !hooks.is_idle()) {
             let hook_end = async {
                 match &mut self.hooks {
                     Some(hooks) => hooks.ended().await,
@@ -83,45 +143,31 @@ impl Presentation {
                 }
             };
             tokio::select! {
-                update = updates.next(), if is_watching => match update {
-                    Some(update) => self.apply(update, rows)?,
-                    None => is_watching = false,
+                update = updates.next(), if phase == Phase::Watching => match update {
+                    Some(update) => self.apply(update, rows, board)?,
+                    None => phase = Phase::Watched,
                 },
-                HookEnd { text, is_success } = hook_end => {
+                HookEnd { at, text, is_success } = hook_end => {
                     hooks_failed |= !is_success;
-                    match &mut board {
-                        Some(board) => board.note(&super::text::clean_lines(&text)),
-                        None => eprint!("{text}"),
+                    if let Some(row) = at.and_then(|at| rows.get_mut(at)) {
+                        row.has_command = false;
                     }
+                    note(board, &text);
                 }
-                () = is_late, if is_watching => {
-                    is_watching = false;
-                    let open = rows.iter().filter(|row| !row.ended).count();
-                    let text = format!("timeout: {open} of {} jobs have not ended\n", rows.len());
-                    match &mut board {
-                        Some(board) => board.note(&text),
-                        None => eprint!("{text}"),
-                    }
-                }
+                () = is_late => return Ok((Phase::TimedOut, hooks_failed)),
+                Ok(()) = &mut interrupted => return Ok((Phase::Interrupted, hooks_failed)),
                 _ = ticks.tick(), if board.is_some() => {
                     tick += 1;
-                    if let Some(board) = &mut board {
+                    if let Some(board) = board {
                         board.draw(rows, tick)?;
                     }
                 }
             }
         }
-        match board {
-            // What follows includes the row of a single job.
-            Some(board) if rows.len() == 1 => board.clear()?,
-            Some(mut board) => board.draw(rows, 0)?,
-            None => {}
-        }
-        let exit = rows.iter().map(|row| row.exit(&self.until)).max().unwrap_or(Exit::Succeeded);
-        Ok(if hooks_failed { exit.max(Exit::Failed) } else { exit })
+        Ok((phase, hooks_failed))
     }
 
-    fn apply(&mut self, update: Update, rows: &mut [Row]) -> io::Result<()> {
+    fn apply(&mut self, update: Update, rows: &mut [Row], board: &mut Option<Board>) -> io::Result<()> {
         let width = longest_name(rows);
         match update {
             Update::Response(at, response) => {
@@ -137,7 +183,7 @@ impl Presentation {
             Update::Disconnected { cause, retry_in } => {
                 let open = || rows.iter().filter(|row| !row.ended);
                 let subject = subject(open());
-                let cause = fault::line(&cause);
+                let cause = fault::cause(&cause);
                 self.report_lost(&subject, &cause, retry_in);
                 let trouble = lost(cause, retry_in);
                 for row in rows.iter_mut().filter(|row| !row.ended) {
@@ -145,7 +191,7 @@ impl Presentation {
                 }
             }
             Update::Restarting { at, cause, retry_in } => {
-                let cause = fault::line(&cause);
+                let cause = fault::cause(&cause);
                 self.report_lost(&rows[at].name, &cause, retry_in);
                 rows[at].trouble = Some(lost(cause, retry_in));
             }
@@ -157,12 +203,27 @@ impl Presentation {
                     row.trouble.take_if(|trouble| trouble.is_connection);
                 }
             }
+            Update::GaveUp { cause } => {
+                let (address, reconnect) = &self.gateway;
+                let cause = fault::cause(&cause);
+                let text = format!(
+                    "lost the gateway at {address}: {cause}; not back within --reconnect {reconnect:?}"
+                );
+                if !self.json_errors {
+                    note(board, &format!("{} {text}\n", Paint::stderr().red("error:")));
+                }
+                self.gave_up = Some(text);
+            }
             Update::Ended(at, end) => {
                 let row = &mut rows[at];
                 (row.trouble, row.ended, row.failed) = (None, true, end.err().map(|status| *status));
+                if let (Some(failed), Some(text)) = (&mut row.failed, &self.gave_up) {
+                    *failed = Status::new(failed.code(), text.as_str());
+                    row.is_lost = true;
+                }
                 self.report_end(row)?;
                 if let Some(hooks) = &mut self.hooks {
-                    hooks.start(row);
+                    hooks.start(at, row);
                 }
             }
         }
@@ -191,8 +252,31 @@ impl Presentation {
             }
             // A board notes every end in its history, or is followed by that of its only job.
             (None, _) | (Some(_), Format::Silent | Format::Board) => Ok(()),
+            (Some(_), _) if row.is_lost && !self.json_errors => Ok(()),
             (Some(status), _) => report_failure(self.json_errors, Some(row), status),
         }
+    }
+}
+
+/// Text for the history of the board, or for standard error.
+fn note(board: &mut Option<Board>, text: &str) {
+    match board {
+        Some(board) => board.note(&super::text::clean_lines(text)),
+        None => eprint!("{text}"),
+    }
+}
+
+fn timed_out(rows: &[Row], ended_commands: usize) -> String {
+    let open = rows.iter().filter(|row| !row.ended).count();
+    let jobs = format!("{open} of {} jobs have not ended", rows.len());
+    let commands = match ended_commands {
+        1 => "1 command of --exec had not ended and was killed".to_owned(),
+        count => format!("{count} commands of --exec had not ended and were killed"),
+    };
+    match (open, ended_commands) {
+        (_, 0) => format!("timeout: {jobs}\n"),
+        (0, _) => format!("timeout: {commands}\n"),
+        _ => format!("timeout: {jobs}; {commands}\n"),
     }
 }
 

@@ -57,7 +57,7 @@ pub(super) struct Row {
     pub(super) job: JobRef,
     /// The job's name.
     pub(super) name: String,
-    /// What the job is for; may be empty.
+    /// What the job will do, shown until it has ended; may be empty.
     pub(super) title: &'static str,
     /// When the watch started.
     pub(super) since: Timestamp,
@@ -69,6 +69,10 @@ pub(super) struct Row {
     pub(super) failed: Option<Status>,
     /// Whether its watch has ended.
     pub(super) ended: bool,
+    /// Whether its command of --exec has not ended.
+    pub(super) has_command: bool,
+    /// Whether it failed with the connection, which is reported once for all jobs.
+    pub(super) is_lost: bool,
 }
 
 impl Row {
@@ -84,15 +88,21 @@ impl Row {
             trouble,
             failed,
             ended: false,
+            has_command: false,
+            is_lost: false,
         }
     }
 
-    /// The exit code. With `until`, reaching one of these states is the success.
+    /// Whether there is nothing left to wait for.
+    pub(super) fn is_done(&self) -> bool {
+        self.ended && !self.has_command
+    }
+
+    /// The exit code. With `until`, reaching one of these states is a success, too.
     pub(super) fn exit(&self, until: &[JobState]) -> Exit {
         match (&self.failed, &self.status) {
             (Some(_), _) => Exit::Failed,
             (None, Some(status)) if until.contains(&status.state()) => Exit::Succeeded,
-            (None, Some(status)) if status.terminal && !until.is_empty() => Exit::Unsuccessful,
             (None, Some(status)) => Exit::of(status),
             (None, None) => Exit::NotTerminal,
         }
@@ -194,13 +204,21 @@ impl Row {
     }
 
     fn detail(&self, now: Timestamp, paint: Paint) -> String {
+        let command = if self.ended && self.has_command { "--exec runs" } else { "" };
+        join(&[&paint.dim(command), &self.job_detail(now, paint)])
+    }
+
+    fn job_detail(&self, now: Timestamp, paint: Paint) -> String {
         if let Some(status) = &self.failed {
+            if self.is_lost {
+                return paint.red("lost with the gateway");
+            }
             return paint.red(&format!("{}: {}", fault::code(status.code()), one_line(status.message())));
         }
         let trouble = self.trouble.as_ref().map(|trouble| trouble.text(now)).unwrap_or_default();
         match &self.status {
             None => paint.yellow(&trouble),
-            Some(status) if status.terminal => self.ended_text(status, paint),
+            Some(status) if status.terminal => ended_text(status, paint),
             Some(status) => {
                 let words = status.progress.as_ref().map(progress).unwrap_or_default();
                 let error = status.error.as_ref().map(|error| one_line(&error.message)).unwrap_or_default();
@@ -208,18 +226,18 @@ impl Row {
             }
         }
     }
+}
 
-    fn ended_text(&self, status: &JobStatus, paint: Paint) -> String {
-        let error = status.error.as_ref().map(|error| one_line(&error.message)).unwrap_or_default();
-        let output = status.result.as_ref().map(result).unwrap_or_default();
-        let files = match status.artifacts.len() {
-            0 => String::new(),
-            1 => "1 file".to_owned(),
-            count => format!("{count} files"),
-        };
-        let error = if status.state() == JobState::Failed { paint.red(&error) } else { error };
-        join(&[&error, &output, &files, &paint.dim(self.title)])
-    }
+fn ended_text(status: &JobStatus, paint: Paint) -> String {
+    let error = status.error.as_ref().map(|error| one_line(&error.message)).unwrap_or_default();
+    let output = status.result.as_ref().map(result).unwrap_or_default();
+    let files = match status.artifacts.len() {
+        0 => String::new(),
+        1 => "1 file".to_owned(),
+        count => format!("{count} files"),
+    };
+    let error = if status.state() == JobState::Failed { paint.red(&error) } else { error };
+    join(&[&error, &output, &files])
 }
 
 /// The room of one row on a board.

@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use jiff::Timestamp;
 
 use super::{
-    client::{Jobs, duration},
+    client::{Jobs, duration, interval},
     connection::Connection,
     exit::{Exit, Failure},
     hook::Hooks,
@@ -32,19 +32,21 @@ pub(super) struct Args {
     #[arg(long, value_name = "STATE", value_enum, value_delimiter = ',')]
     until: Vec<State>,
 
-    /// Stop after this long. The exit code is then 4 if a job has not ended.
+    /// Stop after this long, and end the commands of --exec that still run. The exit code is
+    /// then 4 if a job or a command has not ended.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     timeout: Option<Duration>,
 
-    /// Command to run with sh when a job has ended, at most 8 at once. It receives the job
-    /// in the variables JOBWATCH_JOB, JOBWATCH_BACKEND, JOBWATCH_JOB_ID, JOBWATCH_STATE,
+    /// Command to run with sh when a job has ended, at most 8 at once. `watch` waits for the
+    /// commands, but not for what they leave in the background; --timeout and Ctrl-C end them.
+    /// It receives the job in the variables JOBWATCH_JOB, JOBWATCH_BACKEND, JOBWATCH_JOB_ID, JOBWATCH_STATE,
     /// JOBWATCH_VENDOR_STATE and JOBWATCH_ERROR; the state is NO_STATUS if the watch failed.
     /// Quote them in the command: "$JOBWATCH_JOB". What it writes goes to stderr.
     #[arg(long, value_name = "COMMAND")]
     exec: Option<String>,
 
     /// Poll interval to request. The gateway may poll more often.
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", value_parser = interval)]
     poll_interval: Option<Duration>,
 
     /// How long to try to reconnect after the connection to the gateway is lost.
@@ -86,7 +88,10 @@ impl From<State> for JobState {
 impl Args {
     pub(super) async fn run(self) -> Result<Exit, Failure> {
         let jobs = distinct(self.jobs.refs()?);
-        let client = self.jobs.client(&self.connection).await?;
+        let client = tokio::select! {
+            client = self.jobs.client(&self.connection) => client?,
+            Ok(()) = tokio::signal::ctrl_c() => return Ok(Exit::Interrupted),
+        };
         let now = Timestamp::now();
         let mut rows: Vec<_> = jobs.iter().map(|job| Row::new(job, "", now)).collect();
         let until: Vec<JobState> = self.until.iter().map(|state| (*state).into()).collect();
@@ -112,6 +117,8 @@ impl Args {
             until,
             timeout: self.timeout,
             hooks: self.exec.map(Hooks::new),
+            gateway: (self.connection.server(), self.reconnect),
+            gave_up: None,
         };
         let exit = presentation.run(updates, &mut rows).await?;
         match (format, &rows[..]) {
@@ -150,7 +157,9 @@ fn show(row: &Row, format: Format) -> Result<(), Failure> {
         json::write(&render::details(status, Paint::stdout()))?;
     }
     match &row.failed {
-        Some(status) if format == Format::Board => Ok(report_failure(false, Some(row), status)?),
+        Some(status) if format == Format::Board && !row.is_lost => {
+            Ok(report_failure(false, Some(row), status)?)
+        }
         _ => Ok(()),
     }
 }

@@ -19,7 +19,7 @@ use tokio::{
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tonic::{Code, Status};
 
-use super::{Options, Transport, is_resumable, retry::wait_before_next};
+use super::{Options, Transport, connection_fault, is_resumable, retry::wait_within};
 use crate::proto::v1::{
     AddWatch, JobRef, JobState, JobStatus, RemoveWatch, WatchJobRequest, WatchJobResponse, WatchJobsRequest,
     WatchJobsResponse, job_status_service_client::JobStatusServiceClient, watch_job_response::Event,
@@ -54,6 +54,12 @@ pub enum Update {
     },
     /// The gateway sends responses again.
     Reconnected,
+    /// The call failed, and [`Options::patience`] has passed. Every open watch ends next, with the
+    /// same error.
+    GaveUp {
+        /// Why the last call failed.
+        cause: Box<Status>,
+    },
     /// One watch has ended: after the status that ends it, or with a final error.
     Ended(usize, Result<(), Box<Status>>),
 }
@@ -82,7 +88,7 @@ pub fn follow<T: Transport>(
         until: options.until.clone(),
         patience: options.patience.unwrap_or(Duration::MAX),
         sender,
-        last_message: Instant::now(),
+        lost_at: None,
     };
     let mut tasks = JoinSet::new();
     tasks.spawn(session.run_within(options.timeout, client.clone()));
@@ -139,7 +145,8 @@ struct Session {
     until: Vec<JobState>,
     patience: Duration,
     sender: mpsc::Sender<Update>,
-    last_message: Instant,
+    /// When the first call failed since the last event.
+    lost_at: Option<Instant>,
 }
 
 impl Session {
@@ -160,11 +167,20 @@ impl Session {
             if self.tokens() != before {
                 failures = 0;
             }
-            let retry_in = wait_before_next(&status, failures);
-            let silence = self.last_message.elapsed().saturating_add(retry_in);
-            if !is_resumable(&status) || silence > self.patience {
+            if !is_resumable(&status) {
                 return self.fail(&status).await;
             }
+            let now = Instant::now();
+            let lost_for = now.duration_since(*self.lost_at.get_or_insert(now));
+            let left = self.patience.saturating_sub(lost_for);
+            let Some(retry_in) = wait_within(left, &status, failures) else {
+                let last = match connection_fault(&status) {
+                    Some(fault) => Status::unavailable(format!("the gateway was lost: {fault}")),
+                    None => status.clone(),
+                };
+                self.send(Update::GaveUp { cause: Box::new(status) }).await;
+                return self.fail(&last).await;
+            };
             failures += 1;
             is_lost = true;
             if !self.send(Update::Disconnected { cause: Box::new(status), retry_in }).await {
@@ -229,8 +245,10 @@ impl Session {
                     let Some(message) = message.map_err(silence)?? else {
                         return Err(Status::unavailable("the stream ended before the job did").into());
                     };
-                    self.last_message = Instant::now();
                     let is_event = matches!(message.outcome, Some(Outcome::Event(_)));
+                    if is_event {
+                        self.lost_at = None;
+                    }
                     if is_event && std::mem::take(&mut is_lost) && !self.send(Update::Reconnected).await {
                         return Err(CallEnd::Done);
                     }
@@ -293,9 +311,10 @@ impl Session {
                     status => status,
                 };
                 let now = Instant::now();
-                let retry_in = wait_before_next(&status, watch.failures);
-                let lost_for = now.duration_since(*watch.lost_at.get_or_insert(now)).saturating_add(retry_in);
-                if is_resumable(&status) && lost_for <= self.patience {
+                let lost_for = now.duration_since(*watch.lost_at.get_or_insert(now));
+                let left = self.patience.saturating_sub(lost_for);
+                let retry_in = wait_within(left, &status, watch.failures);
+                if let Some(retry_in) = retry_in.filter(|_| is_resumable(&status)) {
                     watch.failures += 1;
                     watch.is_waiting = true;
                     if self.watches.iter().all(|watch| !watch.is_open || watch.is_waiting) {

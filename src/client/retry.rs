@@ -41,8 +41,15 @@ pub fn backoff(failures: u32, random: f64) -> Duration {
 }
 
 /// The wait before the call after this error.
-pub(super) fn wait_before_next(status: &Status, failures: u32) -> Duration {
+fn wait_before_next(status: &Status, failures: u32) -> Duration {
     backoff(failures, rand::random()).max(retry_delay(status).unwrap_or_default())
+}
+
+/// The wait before the call after this error, cut to the time that is left. None if no time is left,
+/// or if the server requests a longer wait.
+pub(super) fn wait_within(left: Duration, status: &Status, failures: u32) -> Option<Duration> {
+    let requested = retry_delay(status).unwrap_or_default();
+    (!left.is_zero() && requested <= left).then(|| wait_before_next(status, failures).min(left))
 }
 
 #[cfg(test)]
@@ -96,5 +103,15 @@ mod tests {
         let status = of_the_gateway(Code::Unavailable, Some(Duration::from_mins(1)));
         assert_eq!(wait_before_next(&status, 0), Duration::from_mins(1));
         assert!(wait_before_next(&Status::unavailable("no"), 0) <= Duration::from_millis(250));
+    }
+    #[test]
+    fn wait_is_cut_to_the_time_left_but_not_below_the_requested_one() {
+        let lost = Status::unavailable("no");
+        let (short, minute) = (Duration::from_millis(1), Duration::from_mins(1));
+        assert_eq!(wait_within(short, &lost, 9), Some(short));
+        assert_eq!(wait_within(Duration::ZERO, &lost, 0), None);
+        let requested = of_the_gateway(Code::Unavailable, Some(minute));
+        assert_eq!(wait_within(minute, &requested, 0), Some(minute));
+        assert_eq!(wait_within(short, &requested, 0), None);
     }
 }

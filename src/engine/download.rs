@@ -120,7 +120,7 @@ pub enum DownloadFailure {
         artifact_id: String,
         /// What is the matter with it.
         why: String,
-        /// One word, where the file exists but is not to be had.
+        /// One word: why the file can't be had, or that the job has not ended.
         detail: Option<&'static str>,
         /// The vendor's HTTP status, where that was the failure.
         http_status: Option<u16>,
@@ -241,20 +241,27 @@ impl Engine {
     /// The file, as a recent status names it, or else a new one.
     async fn artifact(&self, job: &JobRef, options: &DownloadOptions) -> Result<Artifact, DownloadFailure> {
         let deadline = options.deadline.unwrap_or_else(|| Instant::now() + OPEN_TIMEOUT);
+        let mut is_over = true;
         for max_age in [Some(STATUS_AGE), None] {
             let (wait, parts, caller) = (Duration::ZERO, Parts::NONE, options.caller);
             let latest = self.get_one(job, GetOptions { max_age, wait, deadline, parts, caller }).await?;
             if let Some(artifact) = latest.snapshot.artifact(&options.artifact_id) {
                 return Ok(artifact);
             }
+            is_over = latest.snapshot.is_terminal();
         }
-        Err(no_such_file(&options.artifact_id, "the job has no such file"))
+        Err(no_such_file(&options.artifact_id, "such file", is_over))
     }
 }
 
-fn no_such_file(artifact_id: &str, why: &str) -> DownloadFailure {
-    let (artifact_id, why) = (artifact_id.to_owned(), why.to_owned());
-    DownloadFailure::NotFound { artifact_id, why, detail: None, http_status: None }
+/// A job that has not ended may have the file later.
+fn no_such_file(artifact_id: &str, what: &str, is_over: bool) -> DownloadFailure {
+    let (why, detail) = if is_over {
+        (format!("the job has no {what}"), None)
+    } else {
+        (format!("the job has not ended and has no {what} yet"), Some("not_ended"))
+    };
+    DownloadFailure::NotFound { artifact_id: artifact_id.to_owned(), why, detail, http_status: None }
 }
 
 /// From where on, and of which version.
@@ -333,7 +340,8 @@ impl Downloads {
         };
         let observation = observation.map_err(|fault| report.job_failure(fault))?;
         let (bytes, content_type) = if report.artifact_id == RESULT {
-            let result = observation.result.ok_or_else(|| no_such_file(RESULT, "the job has no result"))?;
+            let is_over = observation.state.is_terminal();
+            let result = observation.result.ok_or_else(|| no_such_file(RESULT, "result", is_over))?;
             (result.data, result.content_type.as_str())
         } else {
             (observation.vendor_payload, "application/json")

@@ -119,17 +119,17 @@ fn immuta() -> Vec<(&'static str, Plan)> {
     let timeout = "Connection to the warehouse timed out";
     vec![
         (
-            "succeeds with a JSON result",
+            "will succeed with a JSON result",
             Plan::succeeds(policies).queued_for(seconds(2)).running_for(seconds(8)),
         ),
         (
-            "fails once, then succeeds",
+            "will fail once, then succeed",
             Plan::succeeds(Outcome::Text("24 tables refreshed".to_owned()))
                 .running_for(seconds(24))
                 .retried_after(timeout),
         ),
-        ("is cancelled", Plan::is_cancelled(Duration::ZERO).running_for(seconds(13))),
-        ("expires", Plan::expires().running_for(seconds(40))),
+        ("will be cancelled", Plan::is_cancelled(Duration::ZERO).running_for(seconds(13))),
+        ("will expire", Plan::expires().running_for(seconds(40))),
     ]
 }
 
@@ -137,18 +137,18 @@ fn kinetica() -> Vec<(&'static str, Plan)> {
     let table = json(r#"{"table_name":"sales.orders","rows_affected":9007199254740993,"info":{}}"#);
     let duplicate = "Column 'region' already exists in table 'sales.orders' (S/SDc:1513)";
     vec![
-        ("succeeds with a JSON result", Plan::succeeds(table).running_for(seconds(10))),
+        ("will succeed with a JSON result", Plan::succeeds(table).running_for(seconds(10))),
         (
-            "succeeds with a binary result",
+            "will succeed with a binary result",
             Plan::succeeds(Outcome::Binary(vec![0x0c, b'o', b'r', b'd', b'e', b'r', b's', 0x00, 0xff]))
                 .running_for(seconds(50)),
         ),
         (
-            "fails with the database's message",
+            "will fail with the database's message",
             Plan::fails(duplicate).running_for(seconds(6)).kind("/alter/table/columns"),
         ),
         (
-            "is cancelled, runs six more seconds",
+            "will be cancelled, but run six more seconds",
             Plan::is_cancelled(seconds(6)).running_for(seconds(12)).kind("/execute/sql"),
         ),
     ]
@@ -164,7 +164,7 @@ fn claret() -> Vec<(&'static str, Plan)> {
     };
     vec![
         (
-            "succeeds after eight steps",
+            "will succeed after eight steps",
             with_input(Plan::default().queued_for(seconds(3)).running_for(seconds(32))).file(
                 Category::Output,
                 "inventory_final.csv",
@@ -172,7 +172,7 @@ fn claret() -> Vec<(&'static str, Plan)> {
             ),
         ),
         (
-            "succeeds in part, with an error file",
+            "will succeed in part, with an error file",
             with_input(Plan::default().running_for(seconds(16)))
                 .file(Category::Output, "inventory_final.csv", csv("sku,quantity\nA-1,40\n"))
                 .file(
@@ -182,7 +182,7 @@ fn claret() -> Vec<(&'static str, Plan)> {
                 ),
         ),
         (
-            "fails with an error file",
+            "will fail with an error file",
             with_input(Plan::fails("no valid rows").running_for(seconds(9))).file(
                 Category::Errors,
                 "inventory_errors.csv",
@@ -198,14 +198,14 @@ fn datasaur() -> Vec<(&'static str, Plan)> {
     late.end = End::Success(json(r#"{"url":"https://example.com/export.zip"}"#));
     vec![
         (
-            "succeeds with a JSON result",
+            "will succeed with a JSON result",
             Plan::succeeds(labels).queued_for(seconds(5)).running_for(seconds(20)),
         ),
-        ("becomes known after four seconds", late),
+        ("unknown for its first four seconds", late),
         (
-            "fails with the vendor's error",
+            "will fail with the vendor's error",
             Plan::fails("Custom model endpoint answered 502").running_for(seconds(11)),
         ),
-        ("succeeds after a minute", Plan::default().running_for(seconds(60))),
+        ("will succeed after a minute", Plan::default().running_for(seconds(60))),
     ]
 }

@@ -130,6 +130,8 @@ def check_threads(address, url, jobs):
     held = [f"immuta/{start({'held': 'active'})}" for _ in range(3)]
     ended = [update for update in jobs.follow(held, timeout=1) if update.ended]
     check("all that has not ended fails at the timeout", [type(update.error) for update in ended], [NotEnded] * 3)
+    words = "DEADLINE_EXCEEDED: not ended after 1 s; it was RUNNING"
+    check("the error says so in words", [str(update.error) for update in ended], [words] * 3)
     updates = jobs.follow(held)
     next(updates)
     updates.close()

@@ -126,6 +126,7 @@ const held = await start({ held: "active" });
 const ends: unknown[] = [];
 for await (const update of jobs.follow([held], { timeoutMs: 1000 })) ends.push(outcome(update));
 check("what has not ended fails at the timeout", ends, ["RUNNING", "NotEndedError"]);
+check("the error says so in words", late.message, "DEADLINE_EXCEEDED: not ended after 1 s; it was RUNNING");
 for await (const update of jobs.follow(held)) {
   check("a loop can be left", outcome(update), "RUNNING");
   break;

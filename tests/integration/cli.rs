@@ -39,6 +39,8 @@ use tonic_types::{ErrorDetails, StatusExt};
 use crate::harness::guard;
 
 #[cfg(target_os = "linux")]
+mod ends;
+#[cfg(target_os = "linux")]
 mod layout;
 mod rejected;
 #[cfg(target_os = "linux")]

@@ -169,7 +169,7 @@ async fn removed_backend_ends_watches_and_waiting_calls_as_it_would_answer_new_o
         [Watch::open(&client, watch_request(&job)).await.unwrap_err(), get(&client, &job).await.unwrap_err()];
     for error in ends.iter().chain(&new).map(decode_error) {
         assert_eq!((error.code, &*error.reason), (Code::NotFound, "UNKNOWN_BACKEND"));
-        assert_eq!(error.message, "no backend has this name");
+        assert_eq!(error.message, "no backend is named \"kinetica\"");
         assert_eq!(error.metadata["known_backends"], "immuta");
     }
     gateway.program.logged("backend removed backend=kinetica").await;

@@ -8,7 +8,7 @@ import {
   type ChannelCredentials,
   type ChannelOptions,
 } from "@grpc/grpc-js";
-import { GatewayError, NotEndedError, ofCall } from "./errors.js";
+import { GatewayError, ofCall } from "./errors.js";
 import type { JobStatus, JobStatusView } from "./gen/jobwatch/v1/job_pb.js";
 import { DownloadArtifactRequestSchema, JobStatusService } from "./gen/jobwatch/v1/job_status_service_pb.js";
 import { SILENCE_MS, Session, jobRef, type Job, type Update } from "./session.js";
@@ -51,7 +51,7 @@ export interface CallOptions {
 export interface WaitOptions extends CallOptions {
   /**
    * Called with each problem that does not end the wait: the gateway can't be reached, or can't poll the
-   * vendor.
+   * vendor. By default console.warn.
    */
   onProblem?: (problem: GatewayError) => void;
 }
@@ -83,17 +83,14 @@ export class JobClient {
    * unless it may pass by itself.
    */
   async wait(job: Job, options: WaitOptions = {}): Promise<JobStatus> {
-    let last: JobStatus | undefined;
-    let problem: GatewayError | undefined;
+    const warn = (problem: GatewayError): void => console.warn(`jobwatch: still waiting: ${problem.message}`);
+    const onProblem = options.onProblem ?? warn;
     for await (const update of this.follow([job], { ...options, stateChangesOnly: true })) {
-      if (update.error instanceof NotEndedError) throw new NotEndedError(options.timeoutMs ?? 0, last, problem);
       if (update.error) throw update.error;
       // The gateway would go on until somebody corrects this, such as its credentials.
       if (update.problem && !update.problem.resumable) throw update.problem;
       if (update.status?.terminal) return update.status;
-      if (update.problem) options.onProblem?.(update.problem);
-      last = update.status ?? last;
-      problem = update.problem;
+      if (update.problem) onProblem(update.problem);
     }
     throw new GatewayError(Code.INTERNAL, "the watch ended without a status");
   }

@@ -3,7 +3,7 @@ import { fromBinary } from "@bufbuild/protobuf";
 import { BinaryReader, WireType } from "@bufbuild/protobuf/wire";
 import { AnySchema, DurationSchema, type Duration } from "@bufbuild/protobuf/wkt";
 import { status as Code, type ServiceError } from "@grpc/grpc-js";
-import type { CallError, JobStatus } from "./gen/jobwatch/v1/job_pb.js";
+import { JobState, type CallError, type JobStatus } from "./gen/jobwatch/v1/job_pb.js";
 
 const FIRST_MS = 250;
 const LONGEST_MS = 10_000;
@@ -78,7 +78,8 @@ export class NotEndedError extends GatewayError {
 
   constructor(timeoutMs: number, status?: JobStatus, problem?: GatewayError) {
     const before = problem ? `; before that: ${problem.message}` : "";
-    super(Code.DEADLINE_EXCEEDED, `the job has not ended within ${timeoutMs / 1000} s${before}`);
+    const words = status ? `it was ${JobState[status.state]}` : "no status was received";
+    super(Code.DEADLINE_EXCEEDED, `not ended after ${timeoutMs / 1000} s; ${words}${before}`);
     this.status = status;
     this.problem = problem;
   }

@@ -47,6 +47,8 @@ interface Watch {
   request: WatchJobRequest;
   failures: number;
   hasProblem: boolean;
+  status: JobStatus | undefined;
+  problem: GatewayError | undefined;
   /** When to add it again, if it ended alone. */
   due: number | undefined;
 }
@@ -76,7 +78,15 @@ export class Session {
         stateChangesOnly: options.stateChangesOnly ?? false,
       });
       if (options.pollIntervalMs !== undefined) request.pollInterval = durationFromMs(options.pollIntervalMs);
-      this.#open.set(BigInt(this.#open.size), { job, request, failures: 0, hasProblem: false, due: undefined });
+      this.#open.set(BigInt(this.#open.size), {
+        job,
+        request,
+        failures: 0,
+        hasProblem: false,
+        status: undefined,
+        problem: undefined,
+        due: undefined,
+      });
     }
   }
 
@@ -116,12 +126,15 @@ export class Session {
       watch.request.resumeToken = resumeToken || watch.request.resumeToken;
       const hadProblem = watch.hasProblem;
       watch.hasProblem = event.case === "interruption";
+      watch.problem = undefined;
       if (event.case === "status") {
+        watch.status = event.value;
         if (event.value.terminal) this.#open.delete(response.watchId);
         yield { job, jobs, status: event.value };
       } else if (event.case === "interruption") {
         const unknown = new GatewayError(Code.UNAVAILABLE, "the vendor can't be polled");
-        yield { job, jobs, problem: event.value.cause ? ofElement(event.value.cause) : unknown };
+        watch.problem = event.value.cause ? ofElement(event.value.cause) : unknown;
+        yield { job, jobs, problem: watch.problem };
       } else if (hadProblem) {
         yield { job, jobs };
       }
@@ -135,6 +148,7 @@ export class Session {
       }
       watch.due = now + error.waitBeforeNextMs(watch.failures++);
       watch.hasProblem = true;
+      watch.problem = error;
       if ([...this.#open.values()].every((other) => other.due !== undefined)) {
         // A gateway that shuts down ends every watch: another call reaches another one.
         this.lostWith = error;
@@ -148,13 +162,20 @@ export class Session {
   lost(error: GatewayError): [Update[], number] {
     if (!error.resumable) return [this.#end(error), 0];
     const waitMs = error.waitBeforeNextMs(this.#failures++);
-    for (const watch of this.#open.values()) watch.hasProblem = true;
+    for (const watch of this.#open.values()) {
+      watch.hasProblem = true;
+      watch.problem = error;
+    }
     const [job, ...others] = [...this.#open.values()].map((watch) => watch.job);
     return [job ? [{ job, jobs: [job, ...others], problem: error }] : [], waitMs];
   }
 
   timedOut(timeoutMs: number): Update[] {
-    return this.#end(new NotEndedError(timeoutMs));
+    const updates = [...this.#open.values()].map(({ job, status, problem }): Update => {
+      return { job, jobs: [job], error: new NotEndedError(timeoutMs, status, problem) };
+    });
+    this.#open.clear();
+    return updates;
   }
 
   #end(error: GatewayError): Update[] {

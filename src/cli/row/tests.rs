@@ -134,7 +134,9 @@ fn until_decides_the_exit_code() {
     };
     assert_eq!(is(JobState::Running, false, &[JobState::Running]), 0);
     assert_eq!(is(JobState::Failed, true, &[JobState::Failed]), 0);
-    assert_eq!(is(JobState::Succeeded, true, &[JobState::Running]), 1);
+    assert_eq!(is(JobState::Succeeded, true, &[JobState::Running]), 0);
+    assert_eq!(is(JobState::Failed, true, &[JobState::Running]), 1);
+    assert_eq!(is(JobState::Running, false, &[JobState::Succeeded]), 4);
     assert_eq!(is(JobState::Running, false, &[]), 4);
     assert_eq!(row(None).exit(&[]).code(), 4);
 }

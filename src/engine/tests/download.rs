@@ -241,8 +241,16 @@ async fn download_of_a_missing_result_or_job_fails() {
     let (script, running) = one_at_a_time_script();
     script.set("a", JobState::Running);
     let failure = running.download(RESULT, 0).await.unwrap_err();
-    let DownloadFailure::NotFound { artifact_id, why, .. } = failure else { panic!("{failure:?}") };
-    assert_eq!((&*artifact_id, &*why), (RESULT, "the job has no result"));
+    let DownloadFailure::NotFound { artifact_id, why, detail, .. } = failure else { panic!("{failure:?}") };
+    let not_yet = "the job has not ended and has no result yet";
+    assert_eq!((&*artifact_id, &*why, detail), (RESULT, not_yet, Some("not_ended")));
+    let failure = running.download("output/1", 0).await.unwrap_err();
+    let DownloadFailure::NotFound { why, detail, .. } = failure else { panic!("{failure:?}") };
+    assert_eq!((&*why, detail), ("the job has not ended and has no such file yet", Some("not_ended")));
+    script.set("a", JobState::Failed);
+    let failure = running.download(RESULT, 0).await.unwrap_err();
+    let DownloadFailure::NotFound { why, detail, .. } = failure else { panic!("{failure:?}") };
+    assert_eq!((&*why, detail), ("the job has no result", None));
     script.remove("a");
     for artifact_id in [RESULT, VENDOR_PAYLOAD] {
         let failure = running.download(artifact_id, 0).await.unwrap_err();

@@ -202,3 +202,20 @@ async fn plain_terminal_gets_lines_with_whole_names_and_no_escape_sequences() {
         assert!(raw.contains(&format!("✔ {long}  SUCCEEDED")), "{raw}");
     }
 }
+
+#[tokio::test]
+async fn board_of_one_job_keeps_its_row_until_its_command_has_ended() {
+    let gateway = open_gateway(vec![vec![response("done", "a")]]).await;
+    let dir = tempfile::tempdir().unwrap();
+    let go_on = dir.path().join("go-on");
+    let exec = format!("while ! test -e {}; do sleep 0.1; done", go_on.display());
+    let terminal = Terminal::new(24, 80);
+    let path = std::env::var("PATH").unwrap();
+    let mut child = terminal.start(&["watch", "immuta/x", "--exec", &exec], &gateway, &[("PATH", &path)]);
+    let shown = terminal.shows("--exec runs").await;
+    assert!(shown.contains("immuta/x  SUCCEEDED"), "{shown}");
+    std::fs::write(go_on, "").unwrap();
+    assert_eq!(guard(child.wait()).await.unwrap().code(), Some(0));
+    let (lines, _) = terminal.finish();
+    assert!(!lines.iter().any(|line| line.contains("--exec runs")), "{lines:?}");
+}

@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 from google.rpc import error_details_pb2, status_pb2
-from jobwatch.v1.job_pb2 import CallError, JobStatus
+from jobwatch.v1.job_pb2 import CallError, JobState, JobStatus
 
 _FIRST, _LONGEST = 0.25, 10.0
 #: Doublings of the first wait within the first five tries: a gateway that restarts is back soon, so
@@ -62,10 +62,12 @@ class GatewayError(Exception):
 class NotEnded(GatewayError, TimeoutError):
     """The timeout has passed before the job ended."""
 
-    def __init__(self, timeout: float) -> None:
-        super().__init__(_CODE.DEADLINE_EXCEEDED, f"the job has not ended within {timeout:g} s")
+    def __init__(self, timeout: float, status: JobStatus | None = None) -> None:
+        state = JobState.Name(status.state).removeprefix("JOB_STATE_") if status else ""
+        words = f"it was {state}" if state else "no status was received"
+        super().__init__(_CODE.DEADLINE_EXCEEDED, f"not ended after {timeout:g} s; {words}")
         #: The newest status, if any was received.
-        self.status: JobStatus | None = None
+        self.status = status
         #: Why nothing newer is known: the vendor could not be polled, or the gateway not reached.
         self.problem: GatewayError | None = None
 

@@ -89,6 +89,8 @@ class _Watch:
     request: WatchJobRequest
     failures: int = 0
     has_problem: bool = False
+    status: JobStatus | None = None
+    problem: GatewayError | None = None
     #: When to add it again, if it ended alone.
     due: float | None = None
 
@@ -149,10 +151,13 @@ class Session:
             watch.request.resume_token = event.resume_token or watch.request.resume_token
             if event.HasField("interruption"):
                 watch.has_problem = True
-                yield Update(job, problem=of_element(event.interruption.cause))
+                watch.problem = of_element(event.interruption.cause)
+                yield Update(job, problem=watch.problem)
                 return
+            watch.problem = None
             had_problem, watch.has_problem = watch.has_problem, False
             if event.HasField("status"):
+                watch.status = event.status
                 if event.status.terminal:
                     del self._open[at]
                 yield Update(job, status=event.status)
@@ -169,6 +174,7 @@ class Session:
             watch.due = now + error.wait_before_next(watch.failures)
             watch.failures += 1
             watch.has_problem = True
+            watch.problem = error
             if all(watch.due is not None for watch in self._open.values()):
                 # A gateway that shuts down ends every watch: another call reaches another one.
                 self.lost_with = error
@@ -183,11 +189,18 @@ class Session:
         self._failures += 1
         for watch in self._open.values():
             watch.has_problem = True
+            watch.problem = error
         jobs = tuple(self.jobs[at] for at in self._open)
         return [Update(jobs[0], problem=error, jobs=jobs)], wait
 
     def timed_out(self, timeout: float) -> list[Update]:
-        return self._end(NotEnded(timeout))
+        ended = []
+        for at, watch in self._open.items():
+            error = NotEnded(timeout, watch.status)
+            error.problem = watch.problem
+            ended.append(Update(self.jobs[at], error=error))
+        self._open.clear()
+        return ended
 
     def _end(self, error: GatewayError) -> list[Update]:
         ended = [Update(self.jobs[at], error=error) for at in self._open]
@@ -200,13 +213,9 @@ class Waiting:
     """Makes the result of `wait` of updates."""
 
     on_problem: OnProblem | None = None
-    _last: JobStatus | None = None
-    _problem: GatewayError | None = None
 
     def take(self, update: Update) -> JobStatus | None:
         """The terminal status, or nothing yet."""
-        if isinstance(update.error, NotEnded):
-            update.error.status, update.error.problem = self._last, self._problem
         if update.error:
             raise update.error
         if update.problem and not update.problem.resumable:
@@ -217,7 +226,6 @@ class Waiting:
         elif update.problem:
             job = f"{update.job.backend}/{update.job.job_id}"
             _log.warning("still waiting for %s: %s", job, update.problem)
-        self._last, self._problem = update.status or self._last, update.problem
         return update.status if update.ended else None
 
 

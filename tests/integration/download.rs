@@ -335,7 +335,7 @@ async fn download_of_an_unknown_artifact_polls_the_job_first() {
         "final.csv",
         Content::Pattern(9),
     ));
-    assert_eq!(gateway.fails(&id.id, FILE, 0).await, Failure::not_found(""));
+    assert_eq!(gateway.fails(&id.id, FILE, 0).await, Failure::not_found("not_ended"));
     assert_eq!(gateway.claret.count("/imports/status/"), 2);
     gateway.claret.finish(&id.id);
     assert_eq!(gateway.download(&id.id, FILE, 0).await.unwrap().1, 9);

@@ -259,7 +259,7 @@ async fn job_that_vanishes_is_gone_with_its_last_status() {
         for watch in [&mut watch, &mut other] {
             let error = decode_error(&watch.end().await.unwrap_err());
             assert_eq!((error.code, &*error.reason), (tonic::Code::NotFound, "JOB_GONE"));
-            assert!(error.message.contains("Running") && error.message.contains(word), "{}", error.message);
+            assert!(error.message.contains("RUNNING") && error.message.contains(word), "{}", error.message);
         }
     }
 }

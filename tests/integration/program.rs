@@ -124,6 +124,14 @@ impl Program {
         nanos.map(|text| Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())).sum()
     }
 
+    /// Processor time that its first thread has used.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn processor_time_of_first_thread(&self) -> Duration {
+        let pid = self.child.id().unwrap();
+        let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/schedstat")).unwrap();
+        Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
+    }
+
     pub(crate) async fn signal(&self, name: &str) {
         let pid = self.child.id().unwrap().to_string();
         let sent = Command::new("kill").arg(format!("-{name}")).arg(pid).status().await.unwrap();
@@ -141,12 +149,6 @@ impl Program {
     #[cfg(target_os = "linux")]
     pub(crate) fn peak_memory(&self) -> u64 {
         1024 * self.proc_status("VmHWM:").trim_end_matches(" kB").parse::<u64>().unwrap()
-    }
-
-    /// Number of its threads.
-    #[cfg(target_os = "linux")]
-    pub(crate) fn threads(&self) -> usize {
-        self.proc_status("Threads:").parse().unwrap()
     }
 
     /// A value of its `/proc/PID/status`.

@@ -28,6 +28,7 @@ use crate::{
     transport::Upstream,
 };
 
+mod allowance;
 mod backend;
 mod batching;
 mod budget;

@@ -1,6 +1,6 @@
 //! Numbered and acknowledged messages between two replicas, over a wire that may lose them.
 //!
-//! Nothing is sent twice. Whoever notices that something is missing ends the session, and the
+//! Nothing is sent twice. The side that notices a missing message ends the session, and the
 //! follower begins a new one. What is sent and not acknowledged is bounded, so that a peer
 //! that stands still costs a few megabytes and three seconds.
 //!

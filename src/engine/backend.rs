@@ -11,6 +11,7 @@ use tracing::warn;
 
 use super::{
     Admission, Clock, Interest, Pause, Purpose, Refusal, Report, Subscription,
+    allowance::Concurrency,
     budget::Memory,
     job_table::{Interruption, JobEntry, LatestStatus, PollOutcome, Stage, Waiting},
     outage::{Line, OutageLog, REMINDER},
@@ -39,21 +40,12 @@ pub struct Backend {
     state: Mutex<State>,
     changed: Notify,
     /// It is polled by this replica again.
-    polls_again: Notify,
+    pub(super) polls_again: Notify,
     /// This replica's part of `max_concurrency`, where there are several.
-    concurrency: Mutex<Option<Concurrency>>,
+    pub(super) concurrency: Concurrency,
     metrics: Arc<BackendMetrics>,
     tracer: Option<Tracer>,
     lasting: Mutex<Lasting>,
-}
-
-/// How many polls may be in flight at one of several replicas.
-#[derive(Clone, Copy, Debug)]
-struct Concurrency {
-    own: usize,
-    owner: usize,
-    /// Until when `owner` counts.
-    owner_until: Option<Instant>,
 }
 
 /// What is logged again while it lasts.
@@ -84,7 +76,7 @@ impl Backend {
             memory,
             changed: Notify::new(),
             polls_again: Notify::new(),
-            concurrency: Mutex::default(),
+            concurrency: Concurrency::default(),
         });
         backend.memory.add_backend(&backend);
         backend
@@ -143,52 +135,6 @@ impl Backend {
     /// Waits for [`changed`](Self::changed).
     pub(super) async fn wait_for_change(&self) {
         self.changed.notified().await;
-    }
-
-    /// Sets this replica's parts of the limits, each its own and that of the owner, which counts
-    /// until `owner_until`.
-    pub fn set_allowance(&self, rate: (u32, u32), in_flight: (u32, u32), owner_until: Option<Instant>) {
-        self.rate_limiter.set_allowance(rate.0, rate.1, owner_until);
-        let size = |part: u32| usize::try_from(part).unwrap_or(usize::MAX);
-        let concurrency = Concurrency { own: size(in_flight.0), owner: size(in_flight.1), owner_until };
-        *self.concurrency.lock().unwrap_or_else(PoisonError::into_inner) = Some(concurrency);
-        self.changed();
-    }
-
-    /// How many polls may be in flight now.
-    pub(super) fn most_in_flight(&self, now: Instant) -> usize {
-        match *self.concurrency.lock().unwrap_or_else(PoisonError::into_inner) {
-            None => self.plan().max_concurrency.get(),
-            Some(Concurrency { owner, owner_until: Some(until), .. }) if now < until => owner,
-            Some(Concurrency { own, .. }) => own,
-        }
-    }
-
-    /// Why and until when the backend is not polled, for the replica that polls it next.
-    pub fn pause(&self, now: Instant) -> Option<Pause> {
-        self.paused(now)
-    }
-
-    /// The replica that polled the backend before knew that it must not be polled until then.
-    pub fn follow_pause(&self, pause: Pause) {
-        self.state().breaker.follow(pause);
-        self.changed();
-    }
-
-    /// Waits while another replica polls the backend. For the poll loop.
-    pub(super) async fn while_following(&self) {
-        loop {
-            let again = self.polls_again.notified();
-            if !self.state().is_following {
-                return;
-            }
-            again.await;
-        }
-    }
-
-    /// Has the poll loop look whether another replica polls the backend.
-    pub(super) fn polls_again(&self) {
-        self.polls_again.notify_waiters();
     }
 
     /// Subscribes to a job. Where nobody did, it is polled at once.

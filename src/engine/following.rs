@@ -178,6 +178,33 @@ impl Backend {
         self.polls_again();
     }
 
+    /// Why and until when the backend is not polled, for the replica that polls it next.
+    pub fn pause(&self, now: Instant) -> Option<Pause> {
+        self.paused(now)
+    }
+
+    /// The replica that polled the backend before knew that it must not be polled until then.
+    pub fn follow_pause(&self, pause: Pause) {
+        self.state().breaker.follow(pause);
+        self.changed();
+    }
+
+    /// Waits while another replica polls the backend. For the poll loop.
+    pub(super) async fn while_following(&self) {
+        loop {
+            let again = self.polls_again.notified();
+            if !self.state().is_following {
+                return;
+            }
+            again.await;
+        }
+    }
+
+    /// Has the poll loop look whether another replica polls the backend.
+    pub(super) fn polls_again(&self) {
+        self.polls_again.notify_waiters();
+    }
+
     /// Whether another replica polls the backend.
     pub fn is_following(&self) -> bool {
         self.state().is_following

@@ -270,7 +270,7 @@ fn seeds() -> std::ops::Range<u64> {
 }
 
 #[test]
-fn promises_hold_whatever_is_lost_and_whoever_owns() {
+fn promises_hold_whatever_is_lost_and_whichever_replica_owns() {
     for seed in seeds() {
         let wrong = run(seed);
         assert!(wrong.is_empty(), "JOBWATCH_SEEDS={seed}..{}: {wrong:#?}", seed + 1);

@@ -3,7 +3,11 @@
 //! The follower is one more subscriber of each job that it registers. It is notified of every
 //! poll; a status that is the same as the last one sent costs a few bytes.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use prost::Message;
 use tokio::time::Instant;
@@ -38,28 +42,51 @@ const ITEMS: usize = 4096;
 #[derive(Debug)]
 pub(super) struct Owner {
     backend: Arc<Backend>,
-    caller: CallerKey,
     link: Link,
     queue: Arc<NotificationQueue>,
-    slots: Vec<Option<Box<Slot>>>,
+    slots: Vec<Option<Slot>>,
+    /// The slots for which a poll was asked for, until they are answered.
+    asked: HashMap<u32, Asked>,
     /// When each of the last messages was processed.
     processed: VecDeque<(u64, Instant)>,
     /// What is known without a poll.
     ready: Vec<Item>,
 }
 
+/// A job that the follower has registered. There may be a million: it is small.
 #[derive(Debug)]
 struct Slot {
     subscription: Subscription,
     parts: Parts,
-    /// The status that was sent last, and the parts that it held.
-    sent: Option<(Fingerprint, Parts)>,
-    /// How many polls had ended when something was said last.
-    said_at: Option<u64>,
-    /// The message that asked for a poll, and how many polls are too old to be an answer.
-    asked: Option<(u64, u64)>,
-    /// Parts were asked for again when this many polls had ended.
-    parts_asked_at: Option<u64>,
+    /// The status that was sent last, if one was, and the parts that it held.
+    sent: Fingerprint,
+    sent_parts: Option<Parts>,
+    /// The poll after which something was said last.
+    said_after: PollMark,
+    /// The poll after which parts were asked for again.
+    parts_asked_after: PollMark,
+}
+
+const _: () = assert!(size_of::<Option<Slot>>() <= 56, "a million of them are in memory");
+
+/// How many polls of a job had ended, in few bytes; or nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct PollMark(u32);
+
+impl PollMark {
+    #[expect(clippy::cast_possible_truncation, reason = "it is only compared with a recent one")]
+    fn after(polls: u64) -> Self {
+        Self((polls as u32).wrapping_add(1))
+    }
+}
+
+/// A follower waits for a poll.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    /// The number of the message that asked for it.
+    message: u64,
+    /// How many polls are too old to be an answer.
+    polls: u64,
 }
 
 impl Owner {
@@ -67,10 +94,10 @@ impl Owner {
     pub(super) fn new(backend: Arc<Backend>, session: u64, now: Instant) -> Self {
         Self {
             backend,
-            caller: CallerKey::of_replica(session),
             link: Link::answering(now),
-            queue: Arc::default(),
+            queue: Arc::new(NotificationQueue::new(CallerKey::of_replica(session))),
             slots: Vec::new(),
+            asked: HashMap::new(),
             processed: VecDeque::new(),
             ready: Vec::new(),
         }
@@ -117,6 +144,7 @@ impl Owner {
                 What::Drop(_) => {
                     if let Some(place) = self.slots.get_mut(slot as usize) {
                         *place = None;
+                        self.asked.remove(&slot);
                     }
                 }
             }
@@ -154,23 +182,31 @@ impl Owner {
 
     /// Subscribes to a job. `asked`: the message that asks for a poll.
     fn subscribe(&mut self, slot: u32, job: &JobRef, parts: Parts, purpose: Purpose, asked: Option<u64>) {
-        let interest = Interest { queue: Arc::clone(&self.queue), slot, caller: self.caller, parts, purpose };
+        let interest = Interest { queue: Arc::clone(&self.queue), slot, parts, purpose };
         let answers = asked.unwrap_or(0);
         let place = slot as usize;
         if self.slots.len() <= place {
+            let more = place + 1 - self.slots.len();
+            if self.slots.capacity() <= place {
+                // In small steps: half of a long list would be more than what it holds.
+                self.slots.reserve_exact(more.max(self.slots.len() / 8).max(16));
+            }
             self.slots.resize_with(place + 1, || None);
         }
+        self.asked.remove(&slot);
         match self.backend.follow(job, interest) {
             Ok(ForReplica::Open(subscription, polls)) => {
-                let asked = asked.map(|number| (number, polls));
-                self.slots[place] = Some(Box::new(Slot {
+                if let Some(message) = asked {
+                    self.asked.insert(slot, Asked { message, polls });
+                }
+                self.slots[place] = Some(Slot {
                     subscription,
                     parts,
-                    sent: None,
-                    said_at: None,
-                    asked,
-                    parts_asked_at: None,
-                }));
+                    sent: Fingerprint(0),
+                    sent_parts: None,
+                    said_after: PollMark::default(),
+                    parts_asked_after: PollMark::default(),
+                });
                 // There may be something to say at once.
                 self.queue.notify(slot);
             }
@@ -188,7 +224,7 @@ impl Owner {
 
     fn want(&mut self, number: u64, slot: u32, wanted: Wanted) {
         // What it asked for may have been said just now.
-        let Some(known) = self.slots.get_mut(slot as usize).and_then(Option::as_deref_mut) else {
+        let Some(known) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) else {
             let answers = if wanted.asks { number } else { 0 };
             self.ready.push(Item { slot, answers, said: Some(Said::Refused(true)) });
             return;
@@ -196,7 +232,8 @@ impl Owner {
         let parts = Parts { result: wanted.result, payload: wanted.payload };
         if parts == known.parts && interval(wanted).is_none() {
             if wanted.asks {
-                known.asked = Some((number, known.subscription.look(JobRecord::polls_before_now)));
+                let polls = known.subscription.look(JobRecord::polls_before_now);
+                self.asked.insert(slot, Asked { message: number, polls });
                 known.subscription.poll_now();
             }
             return;
@@ -211,11 +248,14 @@ impl Owner {
         };
         // The old subscription is kept until there is the new one, so that the job stays.
         let old = self.slots[slot as usize].take();
+        let old_asked = self.asked.get(&slot).copied();
         self.subscribe(slot, &job, parts, purpose, wanted.asks.then_some(number));
         if let (Some(old), Some(new)) = (old, &mut self.slots[slot as usize]) {
-            new.sent = old.sent;
+            (new.sent, new.sent_parts) = (old.sent, old.sent_parts);
             // What was asked for before is still to be answered.
-            new.asked = new.asked.or(old.asked);
+            if let Some(asked) = old_asked {
+                self.asked.entry(slot).or_insert(asked);
+            }
         }
     }
 
@@ -238,17 +278,24 @@ impl Owner {
     /// What there is to say of one job.
     fn item(&mut self, number: u32, now: Instant) -> Option<Item> {
         let mut slot = self.slots.get_mut(number as usize)?.take()?;
-        let item = self.look(number, &mut slot, now);
+        let asked = self.asked.get(&number).copied();
+        let item = self.look(number, &mut slot, asked, now);
         self.slots[number as usize] = Some(slot);
+        if item.as_ref().is_some_and(|item| item.answers > 0) {
+            self.asked.remove(&number);
+            if self.asked.len() < self.asked.capacity() / 8 {
+                self.asked.shrink_to(self.asked.len() * 2);
+            }
+        }
         item
     }
 
-    fn look(&self, number: u32, slot: &mut Slot, now: Instant) -> Option<Item> {
+    fn look(&self, number: u32, slot: &mut Slot, asked: Option<Asked>, now: Instant) -> Option<Item> {
         let record = slot.subscription.record();
-        let was_polled = slot.asked.is_none_or(|(_, polls)| record.polls > polls);
+        let was_polled = asked.is_none_or(|asked| record.polls > asked.polls);
         let paused = slot.subscription.paused().filter(|_| !was_polled);
-        let answers = slot.asked.filter(|_| was_polled || paused.is_some()).map(|(number, _)| number);
-        let is_news = slot.said_at != Some(record.polls) || answers.is_some();
+        let answers = asked.filter(|_| was_polled || paused.is_some()).map(|asked| asked.message);
+        let is_news = slot.said_after != PollMark::after(record.polls) || answers.is_some();
         let said = match (&record.outcome, paused) {
             (_, Some(pause)) => {
                 let retry_in = pause.until.saturating_duration_since(now);
@@ -264,15 +311,18 @@ impl Owner {
                 let latest = record.latest.as_ref()?;
                 if !latest.snapshot.holds(slot.parts) {
                     // Dropped to save memory, or of a poll before this subscriber came.
-                    if slot.parts_asked_at.replace(record.polls) != Some(record.polls) {
+                    if std::mem::replace(&mut slot.parts_asked_after, PollMark::after(record.polls))
+                        != PollMark::after(record.polls)
+                    {
                         slot.subscription.poll_now();
                     }
                     return None;
                 }
                 let others = Parts::ALL.difference(slot.parts);
                 let held = latest.snapshot.held().difference(others);
-                let now_sent = (latest.snapshot.fingerprint(View::FULL), held);
-                let is_same = slot.sent.replace(now_sent) == Some(now_sent);
+                let fingerprint = latest.snapshot.fingerprint(View::FULL);
+                let is_same = (slot.sent, slot.sent_parts) == (fingerprint, Some(held));
+                (slot.sent, slot.sent_parts) = (fingerprint, Some(held));
                 if is_same && !is_news {
                     return None;
                 }
@@ -280,10 +330,7 @@ impl Owner {
             }
             _ => return None,
         };
-        slot.said_at = Some(record.polls);
-        if answers.is_some() {
-            slot.asked = None;
-        }
+        slot.said_after = PollMark::after(record.polls);
         Some(Item { slot: number, answers: answers.unwrap_or(0), said: Some(said) })
     }
 

@@ -4,7 +4,12 @@ use std::sync::{Mutex, PoisonError};
 
 use tokio::time::Instant;
 
-use super::backend::Backend;
+use super::{
+    backend::Backend,
+    job_table::JobEntry,
+    state::{PollPlan, State},
+};
+use crate::job::{BackendFault, FaultKind};
 
 /// How many polls may be in flight, where that is a part of `max_concurrency`.
 #[derive(Debug, Default)]
@@ -30,20 +35,57 @@ impl Concurrency {
     }
 }
 
+/// How many polls there can be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Capacity {
+    pub(super) per_second: u32,
+    pub(super) in_flight: usize,
+}
+
+/// Why a replica can't poll that has no part of the rate of its own.
+fn no_part() -> BackendFault {
+    let why = "requests_per_second is lower than cluster.replicas, so only its owner polls this backend, and \
+               none is ready";
+    FaultKind::Unavailable { why: why.into() }.into()
+}
+
+impl State {
+    /// A replica that has no part of the rate can't poll, unless another one does it.
+    pub(super) fn bar(&mut self, now: Instant) {
+        let is_barred = self.has_no_part && !self.is_following;
+        if self.breaker.set_barred(is_barred.then(no_part)) && !is_barred {
+            self.poll_at_once(JobEntry::is_interrupted, now);
+        }
+    }
+}
+
 impl Backend {
     /// Sets this replica's parts of the limits, each its own and that of the owner, which counts
     /// until `owner_until`.
     pub fn set_allowance(&self, rate: (u32, u32), in_flight: (u32, u32), owner_until: Option<Instant>) {
         self.rate_limiter().set_allowance(rate.0, rate.1, owner_until);
         self.concurrency.set(Parts { own: in_flight.0, owner: in_flight.1, owner_until });
+        let now = Instant::now();
+        let is_owner = owner_until.is_some_and(|until| now < until);
+        let mut state = self.state();
+        state.has_no_part = rate.0 == 0 && !is_owner;
+        state.bar(now);
+        drop(state);
         self.changed();
+    }
+
+    /// How many polls there can be now, with the plan that holds.
+    pub(super) fn capacity(&self, plan: &PollPlan, now: Instant) -> Capacity {
+        Capacity { per_second: self.rate_limiter().limit(now), in_flight: self.in_flight_of(plan, now) }
+    }
+
+    fn in_flight_of(&self, plan: &PollPlan, now: Instant) -> usize {
+        let part = self.concurrency.part(now).map(|part| usize::try_from(part).unwrap_or(usize::MAX));
+        part.unwrap_or(plan.max_concurrency.get())
     }
 
     /// How many polls may be in flight now.
     pub(super) fn most_in_flight(&self, now: Instant) -> usize {
-        match self.concurrency.part(now) {
-            Some(part) => usize::try_from(part).unwrap_or(usize::MAX),
-            None => self.plan().max_concurrency.get(),
-        }
+        self.in_flight_of(&self.plan(), now)
     }
 }

@@ -16,7 +16,7 @@ use super::{
     job_table::{Interruption, JobEntry, LatestStatus, PollOutcome, Stage, Waiting},
     outage::{Line, OutageLog, REMINDER},
     state::{PollPlan, State},
-    subscription::Subscriber,
+    subscription::{AtBegin, Subscriber},
 };
 use crate::{
     job::{BackendFault, JobRef, Observed, Parts},
@@ -160,7 +160,8 @@ impl Backend {
             return Err(Refusal::TooManyBytes);
         }
         let now = Instant::now();
-        let Interest { caller, parts, purpose, .. } = interest;
+        let Interest { parts, purpose, .. } = interest;
+        let caller = interest.queue.caller();
         let is_call = matches!(purpose, Purpose::Call { .. });
         let deadline = match purpose {
             Purpose::Call { deadline, .. } => deadline,
@@ -178,7 +179,10 @@ impl Backend {
         let is_paused = matches!(state.breaker.admission(now), Admission::Paused(_));
         let in_time = !is_paused || state.polls_new_jobs_by(deadline, now);
         if is_call && needs_poll && queues && !is_paused {
-            state.admit(job, caller, deadline, now).map_err(|retry_in| Refusal::Overloaded { retry_in })?;
+            let capacity = self.capacity(&state.plan, now);
+            state
+                .admit(job, caller, deadline, now, capacity)
+                .map_err(|retry_in| Refusal::Overloaded { retry_in })?;
         }
         let (number, is_new) = match found {
             Some(number) if state.jobs[number].subscribers.is_empty() => {
@@ -226,12 +230,14 @@ impl Backend {
             self.changed();
         }
         let max_age = match purpose {
-            Purpose::Call { max_age, .. } => max_age.map(Box::new),
+            Purpose::Call { max_age, .. } => max_age,
             Purpose::Watch { .. } | Purpose::Replica { .. } => None,
         };
         let backend = Arc::clone(self);
-        let paused = paused.map(Box::new);
-        Ok((Subscription { backend, shared, number, subscriber, paused, max_age }, polls))
+        let at_begin = (paused.is_some() || max_age.is_some()).then(|| Box::new(AtBegin { paused, max_age }));
+        let [number, subscriber] =
+            [number, subscriber].map(|number| u32::try_from(number).expect("there is memory for fewer"));
+        Ok((Subscription { backend, shared, number, subscriber, at_begin }, polls))
     }
 
     /// Subscribes to a job of the table that has no subscribers. A call goes on from what
@@ -269,7 +275,7 @@ impl Backend {
         if let Some(pause) = state.breaker.trouble(now).filter(|pause| !passes(pause)) {
             let mut record = entry.shared.record();
             if record.outcome == PollOutcome::NotPolled {
-                record.outcome = PollOutcome::Interrupted(Interruption::of_pause(pause, now));
+                record.outcome = PollOutcome::Interrupted(Interruption::of_pause(&pause, now));
             }
         }
         match state.breaker.admission(now) {
@@ -299,7 +305,7 @@ impl Backend {
         let entry = &mut state.jobs[number];
         entry.notify_all = true;
         let Some((caller, parts)) =
-            entry.subscribers.get(subscriber).map(|subscriber| (subscriber.caller, subscriber.parts))
+            entry.subscribers.get(subscriber).map(|subscriber| (subscriber.queue.caller(), subscriber.parts))
         else {
             return;
         };
@@ -382,12 +388,7 @@ impl Backend {
         let mut guard = self.state();
         let state = &mut *guard;
         state.breaker.credentials_rotated();
-        let rejected = |number: &usize| state.jobs[*number].is_rejected();
-        let rejected: Vec<usize> =
-            state.scheduler.timers().map(|(_, number)| number).filter(rejected).collect();
-        for number in rejected {
-            state.schedule_no_later(number, now);
-        }
+        state.poll_at_once(JobEntry::is_rejected, now);
         drop(guard);
         self.changed();
     }

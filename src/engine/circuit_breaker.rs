@@ -10,11 +10,12 @@
 //! ```
 //!
 //! Beside that, a wait that the vendor asks for (Retry-After) pauses all requests in any
-//! state; no success lifts it and nothing shortens it.
+//! state; no success lifts it and nothing shortens it. So does that this gateway may not poll
+//! at all, until it may.
 //!
 //! Pure state: clocks and dice come in from outside.
 
-use std::mem;
+use std::{mem, time::Duration};
 
 use tokio::time::Instant;
 
@@ -26,6 +27,9 @@ use crate::{
 
 /// Failures in a row after which the circuit breaker opens.
 const FAILURES_TO_OPEN: u32 = 5;
+
+/// How often subscribers hear that the backend may not be polled at all.
+const BARRED: Duration = Duration::from_secs(10);
 
 /// Whether the backend may be polled now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +67,8 @@ pub struct CircuitBreaker {
     requested: Option<Pause>,
     /// The gateway's own back-off, which the next success ends.
     own: Option<Pause>,
+    /// Why the backend may not be polled, until that is taken back.
+    barred: Option<BackendFault>,
 }
 
 impl CircuitBreaker {
@@ -76,13 +82,14 @@ impl CircuitBreaker {
             is_probing: false,
             requested: None,
             own: None,
+            barred: None,
         }
     }
 
     /// Whether the backend may be polled at `now`.
     pub fn admission(&self, now: Instant) -> Admission {
         match self.pause(now) {
-            Some(pause) => Admission::Paused(pause.clone()),
+            Some(pause) => Admission::Paused(pause),
             None if !self.is_open => Admission::Closed,
             None if self.is_probing => Admission::Probing,
             None => Admission::HalfOpen,
@@ -91,13 +98,29 @@ impl CircuitBreaker {
 
     /// Why the backend can't be polled freely at `now`, if it can't: a pause that runs
     /// or, until the circuit breaker closes, the last one.
-    pub fn trouble(&self, now: Instant) -> Option<&Pause> {
-        self.pause(now).or_else(|| self.own.as_ref().or(self.requested.as_ref()).filter(|_| self.is_open))
+    pub fn trouble(&self, now: Instant) -> Option<Pause> {
+        let last = || self.own.as_ref().or(self.requested.as_ref()).filter(|_| self.is_open).cloned();
+        self.pause(now).or_else(last)
     }
 
-    fn pause(&self, now: Instant) -> Option<&Pause> {
+    fn pause(&self, now: Instant) -> Option<Pause> {
+        if let Some(fault) = &self.barred {
+            return Some(Pause { until: now + BARRED, fault: fault.clone() });
+        }
+        self.vendors_pause(now)
+    }
+
+    /// The same, as far as the vendor is the reason.
+    pub fn vendors_pause(&self, now: Instant) -> Option<Pause> {
         // The vendor's wish wins; the own pause may go on when it is over.
-        [&self.requested, &self.own].into_iter().flatten().find(|pause| pause.until > now)
+        [&self.requested, &self.own].into_iter().flatten().find(|pause| pause.until > now).cloned()
+    }
+
+    /// The backend may not be polled for this reason, or may again. Returns whether that is new.
+    pub fn set_barred(&mut self, why: Option<BackendFault>) -> bool {
+        let is_new = self.barred.is_some() != why.is_some();
+        self.barred = why;
+        is_new
     }
 
     /// How failures are spaced.
@@ -127,7 +150,8 @@ impl CircuitBreaker {
     /// at the same place.
     pub fn restart(&mut self, backoff: Backoff, known: KnownJobs) {
         let requested = self.requested.take().filter(|_| known == KnownJobs::Same);
-        *self = Self { requested, ..Self::new(backoff) };
+        let barred = self.barred.take();
+        *self = Self { requested, barred, ..Self::new(backoff) };
     }
 
     /// A probe is sent.
@@ -235,7 +259,7 @@ mod tests {
         let until = fail(&mut breaker, &down(), now, 0.5);
         assert!(matches!(breaker.admission(now), Admission::Paused(pause) if pause.until == until));
         assert_eq!(breaker.admission(until), Admission::HalfOpen);
-        assert_eq!(breaker.trouble(until).map(|pause| &pause.fault), Some(&down()));
+        assert_eq!(breaker.trouble(until).map(|pause| pause.fault), Some(down()));
         breaker.probe_started();
         assert_eq!(breaker.admission(until), Admission::Probing);
         breaker.probe_ended();

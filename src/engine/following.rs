@@ -144,6 +144,7 @@ impl Backend {
     pub fn begin_following(&self) {
         let mut state = self.state();
         state.is_following = true;
+        state.bar(Instant::now());
         state.end_isolation(Instant::now());
         drop(state);
         self.changed();
@@ -157,6 +158,7 @@ impl Backend {
         if !std::mem::take(&mut state.is_following) {
             return;
         }
+        state.bar(now);
         let numbers: Vec<usize> = state.jobs.iter().map(|(number, _)| number).collect();
         for number in numbers {
             let entry = &state.jobs[number];
@@ -178,9 +180,9 @@ impl Backend {
         self.polls_again();
     }
 
-    /// Why and until when the backend is not polled, for the replica that polls it next.
+    /// Why and until when no replica may poll the backend, for the one that polls it next.
     pub fn pause(&self, now: Instant) -> Option<Pause> {
-        self.paused(now)
+        self.state().breaker.vendors_pause(now)
     }
 
     /// The replica that polled the backend before knew that it must not be polled until then.
@@ -288,9 +290,9 @@ impl Backend {
         }
     }
 
-    /// Whether no job can be polled now.
+    /// Whether no replica may poll any job now.
     pub fn is_paused(&self, now: Instant) -> bool {
-        self.paused(now).is_some()
+        self.pause(now).is_some()
     }
 
     /// Most bytes of all statuses, to charge those of another replica to.

@@ -72,7 +72,7 @@ impl Engine {
         cached: impl Fn(&JobRef) -> Option<LatestStatus>,
     ) -> Vec<Answer> {
         let started = Instant::now();
-        let queue = Arc::new(NotificationQueue::of_call());
+        let queue = Arc::new(NotificationQueue::of_call(options.caller.key()));
         let mut answers: Vec<Option<Answer>> = Vec::with_capacity(jobs.len());
         let mut open: Vec<Option<Pending>> = Vec::with_capacity(jobs.len());
         let mut unanswered = 0;
@@ -160,7 +160,7 @@ impl Engine {
             return Err(Ok(latest));
         }
         let purpose = Purpose::Call { max_age, deadline };
-        let interest = Interest { queue: Arc::clone(queue), slot, caller: caller.key(), parts, purpose };
+        let interest = Interest { queue: Arc::clone(queue), slot, parts, purpose };
         let subscribed = backend.checked(job, || {
             let lease = if wait.is_zero() { None } else { Some(self.quotas.lease(caller)?) };
             let subscribed = backend.engine.subscribe_counting(job, interest);

@@ -12,12 +12,15 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
+use super::CallerKey;
 use crate::telemetry::traces::Waiter;
 
 /// Tells one reader which of its slots have a new status.
 #[derive(Debug, Default)]
 pub struct NotificationQueue {
     queue: Mutex<Queue>,
+    /// Whose turn a poll of the reader's jobs counts for.
+    caller: CallerKey,
     /// The call of the reader, if it is traced.
     waiter: Option<Box<Waiter>>,
 }
@@ -31,9 +34,19 @@ struct Queue {
 }
 
 impl NotificationQueue {
+    /// The queue of a reader for whom polls count as this caller's.
+    pub fn new(caller: CallerKey) -> Self {
+        Self { queue: Mutex::default(), caller, waiter: None }
+    }
+
     /// The queue of the call that the task works for.
-    pub fn of_call() -> Self {
-        Self { queue: Mutex::default(), waiter: Waiter::current() }
+    pub fn of_call(caller: CallerKey) -> Self {
+        Self { waiter: Waiter::current(), ..Self::new(caller) }
+    }
+
+    /// Whose turn a poll of the reader's jobs counts for.
+    pub(super) fn caller(&self) -> CallerKey {
+        self.caller
     }
 
     /// The call of the reader, if it is traced.

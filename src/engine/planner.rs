@@ -109,7 +109,7 @@ fn stop_isolation_unless_closed(state: &mut State, now: Instant) {
     let pause = match state.breaker.admission(now) {
         Admission::Closed => return,
         Admission::Paused(pause) => Some(pause),
-        Admission::HalfOpen | Admission::Probing => state.breaker.trouble(now).cloned(),
+        Admission::HalfOpen | Admission::Probing => state.breaker.trouble(now),
     };
     if let Some(pause) = pause {
         state.stop_isolation(&Pause { until: pause.until.max(now), ..pause }, now);

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::{
     CallerKey, Pause,
+    allowance::Capacity,
     batching::BatchLimit,
     budget::Memory,
     cache::{RetainedJobs, refresh_horizon},
@@ -93,6 +94,8 @@ pub(super) struct State {
     pub(super) isolation_had_its_turn: bool,
     /// Another replica polls the backend for this one.
     pub(super) is_following: bool,
+    /// It has no part of the rate of all replicas now.
+    pub(super) has_no_part: bool,
 }
 
 /// Figures about one backend.
@@ -133,6 +136,7 @@ impl State {
             window_ends: None,
             isolation_had_its_turn: false,
             is_following: false,
+            has_no_part: false,
         }
     }
 
@@ -247,6 +251,7 @@ impl State {
         caller: CallerKey,
         deadline: Instant,
         now: Instant,
+        capacity: Capacity,
     ) -> Result<(), Duration> {
         // It ends at its deadline, with or without other calls.
         if deadline <= now || self.is_following {
@@ -259,12 +264,12 @@ impl State {
             let late = answered_at.saturating_duration_since(deadline);
             return if late.is_zero() { Ok(()) } else { Err(late.max(self.plan.interval.min)) };
         }
-        let PollPlan { max_concurrency, requests_per_second, interval, .. } = self.plan;
+        let interval = self.plan.interval;
         let queued = self.scheduler.waiting();
         let latency = self.stats.latency;
         #[expect(clippy::cast_precision_loss)]
-        let concurrent = max_concurrency.get() as f64 / latency.as_secs_f64().max(0.001);
-        let polls = f64::from(requests_per_second.get()).min(concurrent);
+        let concurrent = capacity.in_flight as f64 / latency.as_secs_f64().max(0.001);
+        let polls = f64::from(capacity.per_second).min(concurrent);
         let share = if self.scheduler.has(Class::Repoll) { SHARE_OF_WAITING } else { 1.0 };
         #[expect(clippy::cast_precision_loss)]
         let jobs_per_second = polls * share * self.batch_limit.get() as f64;
@@ -296,6 +301,15 @@ impl State {
         let before = u32::try_from(self.scheduler.waiting()).unwrap_or(u32::MAX);
         let first = self.quarantine.next_poll(now).unwrap_or(now);
         first + self.quarantine.spacing() * before + self.stats.latency <= deadline
+    }
+
+    /// Has such jobs polled at once that are due later.
+    pub(super) fn poll_at_once(&mut self, which: impl Fn(&JobEntry) -> bool, now: Instant) {
+        let numbers = self.scheduler.timers().map(|(_, number)| number);
+        let numbers: Vec<usize> = numbers.filter(|number| which(&self.jobs[*number])).collect();
+        for number in numbers {
+            self.schedule_no_later(number, now);
+        }
     }
 
     /// Retains a job without subscribers, or forgets it where there is nothing to retain.

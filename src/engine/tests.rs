@@ -1,5 +1,6 @@
 //! The engine on a paused clock, with a scripted vendor.
 
+mod allowance;
 mod backend;
 mod bytes;
 mod calls;

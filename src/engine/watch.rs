@@ -148,7 +148,7 @@ impl Engine {
         caller: Caller,
         options: &WatchOptions,
     ) -> Result<Watch, Failure> {
-        let queue = Arc::new(NotificationQueue::of_call());
+        let queue = Arc::new(NotificationQueue::of_call(caller.key()));
         let open = self.open(job, caller, options, &queue, 0)?;
         let sent_at = Instant::now();
         let heartbeat = sent_at + open.heartbeat;
@@ -187,7 +187,7 @@ impl Engine {
             Source::Ended(Box::new((job.clone(), last)))
         } else {
             let purpose = Purpose::Watch { interval: options.interval };
-            let interest = Interest { queue: Arc::clone(queue), slot, caller: caller.key(), parts, purpose };
+            let interest = Interest { queue: Arc::clone(queue), slot, parts, purpose };
             let subscription = backend.checked(job, || {
                 backend.engine.subscribe(job, interest).map_err(|refusal| self.refused(refusal))
             });

@@ -102,7 +102,8 @@ struct Member {
 impl WatchSet {
     /// A call without watches yet.
     pub(super) fn new(engine: &Arc<Engine>, caller: Caller, deadline: Option<Instant>) -> Self {
-        let shared = Shared { queue: Arc::new(NotificationQueue::of_call()), ..Shared::default() };
+        let shared =
+            Shared { queue: Arc::new(NotificationQueue::of_call(caller.key())), ..Shared::default() };
         Self { engine: Arc::clone(engine), caller, deadline, shared: Arc::new(shared) }
     }
 

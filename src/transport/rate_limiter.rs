@@ -49,6 +49,11 @@ impl RateLimiter {
         self.released.notify_one();
     }
 
+    /// What may be sent in a second, as it is at `now`.
+    pub fn limit(&self, now: Instant) -> u32 {
+        self.rate().limit(now)
+    }
+
     /// The share of the limit that was used in the second before `now`: 0.0 to 1.0.
     pub fn in_use(&self, now: Instant) -> f64 {
         let rate = self.rate();

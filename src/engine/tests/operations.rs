@@ -125,8 +125,8 @@ impl World {
     }
 
     fn subscribe(&mut self, job: usize, caller: u64, purpose: Purpose, shown: u8) {
-        let queue = Arc::new(NotificationQueue::default());
-        let interest = Interest { queue, slot: 0, caller: CallerKey(caller), parts: parts(shown), purpose };
+        let queue = Arc::new(NotificationQueue::new(CallerKey(caller)));
+        let interest = Interest { queue, slot: 0, parts: parts(shown), purpose };
         if let Ok(subscription) = self.backend.subscribe(&Self::job(job), interest) {
             self.subscriptions.push((job, subscription));
         }

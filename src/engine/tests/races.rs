@@ -63,8 +63,7 @@ async fn job_subscribed_to_while_its_last_subscriber_leaves_is_answered() {
                 let id = format!("job-{:04}", (number * 31 + round) % 8);
                 let max_age = (round % 4 < 2).then_some(SECOND / 10);
                 let purpose = call(max_age);
-                let subscription =
-                    subscribe_with(&vendor.backend, &id, 0, purpose, Arc::clone(&queue)).unwrap();
+                let subscription = subscribe_with(&vendor.backend, &id, purpose, Arc::clone(&queue)).unwrap();
                 if round % 3 == 0 {
                     subscription.poll_now();
                     timeout(LONGEST, queue.next()).await.expect("an answer");
@@ -113,7 +112,7 @@ async fn unsubscribing_while_a_batch_is_bisected_loses_no_job() {
                 // New ones each time, which are not in quarantine yet.
                 let (good, bad) = (format!("good-{number}-{round}"), format!("bad-{number}-{round}"));
                 upstream.fail(&bad, Failure::Reset);
-                let good = subscribe_with(&vendor.backend, &good, 0, WATCH, Arc::clone(&queue)).unwrap();
+                let good = subscribe_with(&vendor.backend, &good, WATCH, Arc::clone(&queue)).unwrap();
                 let bad = subscribe(&vendor.backend, &bad, 0, WATCH).unwrap();
                 // Leaves before the batch is polled, while it is in flight, or while its
                 // parts are.
@@ -147,8 +146,7 @@ async fn cancelling_while_an_answer_is_published_leaves_nothing_behind() {
                 // Half of the jobs are terminal.
                 let id = format!("job-{}", (number + round) % 8);
                 let max_age = (round % 5 == 0).then_some(SECOND / 100);
-                let call =
-                    subscribe_with(&vendor.backend, &id, 0, call(max_age), Arc::clone(&queue)).unwrap();
+                let call = subscribe_with(&vendor.backend, &id, call(max_age), Arc::clone(&queue)).unwrap();
                 let other = subscribe(&vendor.backend, &id, 1, WATCH).unwrap();
                 let needs_poll = max_age.is_none() && !state(&call).is_some_and(JobState::is_terminal);
                 if round % 2 == 0 && needs_poll {
@@ -180,7 +178,7 @@ async fn jobs_subscribed_to_during_an_outage_are_answered_after_it() {
                 }
                 let queue = Arc::new(NotificationQueue::default());
                 let id = format!("job-{}", number * 40 + round);
-                let watch = subscribe_with(&vendor.backend, &id, 0, WATCH, Arc::clone(&queue)).unwrap();
+                let watch = subscribe_with(&vendor.backend, &id, WATCH, Arc::clone(&queue)).unwrap();
                 subscriptions.push((watch, queue));
                 if round % 8 == 7 {
                     subscriptions.drain(..4);

@@ -141,19 +141,18 @@ pub(super) fn subscribe(
     caller: u64,
     purpose: Purpose,
 ) -> Result<Subscription, Refusal> {
-    let queue = Arc::new(NotificationQueue::default());
-    subscribe_with(backend, id, caller, purpose, queue)
+    let queue = Arc::new(NotificationQueue::new(CallerKey(caller)));
+    subscribe_with(backend, id, purpose, queue)
 }
 
 /// The same, notified through `queue`.
 pub(super) fn subscribe_with(
     backend: &Arc<Backend>,
     id: &str,
-    caller: u64,
     purpose: Purpose,
     queue: Arc<NotificationQueue>,
 ) -> Result<Subscription, Refusal> {
-    let interest = Interest { queue, slot: 0, caller: CallerKey(caller), parts: Parts::ALL, purpose };
+    let interest = Interest { queue, slot: 0, parts: Parts::ALL, purpose };
     backend.subscribe(&job(id), interest)
 }
 

@@ -28,6 +28,7 @@ use crate::{
     transport::Upstream,
 };
 
+mod admission;
 mod allowance;
 mod backend;
 mod batching;
@@ -66,6 +67,7 @@ mod timer_queue;
 mod watch;
 mod watch_set;
 
+pub use admission::Queue;
 pub use backend::Backend;
 pub use budget::MemoryLimits;
 pub use caller::{Caller, CallerKey, CallerLimits};

@@ -15,11 +15,11 @@ use super::{
     link::{Broken, Link},
 };
 use crate::{
-    engine::{Backend, Followed, FollowedJob, JobKey, News as Told, Said},
+    engine::{Backend, Followed, FollowedJob, JobKey, News as Told, Queue as EngineQueue, Said},
     job::{FaultKind, JobState, Observed, ObserverId, Parts},
     proto::cluster::v1::{
-        Add, Change, Frame, Interest, Item, News, Observed as ObservedMessage, Status, Wanted, change::What,
-        item,
+        Add, Change, Frame, Interest, Item, News, Observed as ObservedMessage, Queue, Status, Wanted,
+        change::What, item,
     },
     snapshot::{Snapshot, SnapshotParts},
 };
@@ -128,7 +128,11 @@ impl Follower {
         let message = self.link.receive(now, frame)?;
         self.heard_at = Some(now);
         let Some(message) = message else { return Ok(()) };
-        let News { processed, items } = News::decode(&*message).map_err(|_| Broken::Garbage)?;
+        let News { processed, items, queue } = News::decode(&*message).map_err(|_| Broken::Garbage)?;
+        if let Some(Queue { jobs, jobs_per_second, latency_ms }) = queue {
+            let (jobs, latency) = (jobs as usize, Duration::from_millis(latency_ms.into()));
+            self.backend.set_owners_queue(EngineQueue { jobs, jobs_per_second, latency }, now);
+        }
         for item in items {
             self.publish(processed, item)?;
         }

@@ -19,12 +19,12 @@ use super::{
 use crate::{
     engine::{
         Backend, CallerKey, ForReplica, Interest, JobRecord, LatestStatus, NotificationQueue, PollOutcome,
-        Purpose, Subscription,
+        Purpose, Queue as EngineQueue, Subscription,
     },
     job::{Fingerprint, JobRef, Parts, View},
     proto::cluster::v1::{
-        Add, Change, Frame, Interest as InterestMessage, Interrupted, Item, News, Observed, Status, Wanted,
-        change::What, item::Said,
+        Add, Change, Frame, Interest as InterestMessage, Interrupted, Item, News, Observed, Queue, Status,
+        Wanted, change::What, item::Said,
     },
     snapshot::Snapshot,
 };
@@ -61,13 +61,11 @@ struct Slot {
     /// The status that was sent last, if one was, and the parts that it held.
     sent: Fingerprint,
     sent_parts: Option<Parts>,
-    /// The poll after which something was said last.
-    said_after: PollMark,
-    /// The poll after which parts were asked for again.
-    parts_asked_after: PollMark,
+    /// The poll after which something was said last, or parts were asked for again.
+    looked_after: PollMark,
 }
 
-const _: () = assert!(size_of::<Option<Slot>>() <= 56, "a million of them are in memory");
+const _: () = assert!(size_of::<Option<Slot>>() <= 48, "a million of them are in memory");
 
 /// How many polls of a job had ended, in few bytes; or nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -204,8 +202,7 @@ impl Owner {
                     parts,
                     sent: Fingerprint(0),
                     sent_parts: None,
-                    said_after: PollMark::default(),
-                    parts_asked_after: PollMark::default(),
+                    looked_after: PollMark::default(),
                 });
                 // There may be something to say at once.
                 self.queue.notify(slot);
@@ -271,8 +268,15 @@ impl Owner {
         }
         if !items.is_empty() {
             let processed = self.link.messages_received();
-            self.link.push(News { processed, items }.encode_to_vec());
+            let queue = Some(self.queue(now));
+            self.link.push(News { processed, items, queue }.encode_to_vec());
         }
+    }
+
+    fn queue(&self, now: Instant) -> Queue {
+        let EngineQueue { jobs, jobs_per_second, latency } = self.backend.queue_of(self.queue.caller(), now);
+        let latency_ms = u32::try_from(latency.as_millis()).unwrap_or(u32::MAX);
+        Queue { jobs: u32::try_from(jobs).unwrap_or(u32::MAX), jobs_per_second, latency_ms }
     }
 
     /// What there is to say of one job.
@@ -295,7 +299,8 @@ impl Owner {
         let was_polled = asked.is_none_or(|asked| record.polls > asked.polls);
         let paused = slot.subscription.paused().filter(|_| !was_polled);
         let answers = asked.filter(|_| was_polled || paused.is_some()).map(|asked| asked.message);
-        let is_news = slot.said_after != PollMark::after(record.polls) || answers.is_some();
+        let mark = PollMark::after(record.polls);
+        let is_news = slot.looked_after != mark || answers.is_some();
         let said = match (&record.outcome, paused) {
             (_, Some(pause)) => {
                 let retry_in = pause.until.saturating_duration_since(now);
@@ -311,9 +316,8 @@ impl Owner {
                 let latest = record.latest.as_ref()?;
                 if !latest.snapshot.holds(slot.parts) {
                     // Dropped to save memory, or of a poll before this subscriber came.
-                    if std::mem::replace(&mut slot.parts_asked_after, PollMark::after(record.polls))
-                        != PollMark::after(record.polls)
-                    {
+                    if slot.looked_after != mark {
+                        slot.looked_after = mark;
                         slot.subscription.poll_now();
                     }
                     return None;
@@ -330,7 +334,7 @@ impl Owner {
             }
             _ => return None,
         };
-        slot.said_after = PollMark::after(record.polls);
+        slot.looked_after = mark;
         Some(Item { slot: number, answers: answers.unwrap_or(0), said: Some(said) })
     }
 

@@ -52,7 +52,7 @@ fn no_part() -> BackendFault {
 impl State {
     /// A replica that has no part of the rate can't poll, unless another one does it.
     pub(super) fn bar(&mut self, now: Instant) {
-        let is_barred = self.has_no_part && !self.is_following;
+        let is_barred = self.sharing.has_no_part && !self.sharing.is_following;
         if self.breaker.set_barred(is_barred.then(no_part)) && !is_barred {
             self.poll_at_once(JobEntry::is_interrupted, now);
         }
@@ -68,7 +68,7 @@ impl Backend {
         let now = Instant::now();
         let is_owner = owner_until.is_some_and(|until| now < until);
         let mut state = self.state();
-        state.has_no_part = rate.0 == 0 && !is_owner;
+        state.sharing.has_no_part = rate.0 == 0 && !is_owner;
         state.bar(now);
         drop(state);
         self.changed();

@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// How long a watch may wait for its first status before other calls come first.
-const FIRST_STATUS: Duration = Duration::from_mins(2);
+pub(super) const FIRST_STATUS: Duration = Duration::from_mins(2);
 
 /// One backend: its jobs and its limits.
 #[derive(Debug)]

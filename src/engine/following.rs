@@ -143,7 +143,8 @@ impl Backend {
     /// Another replica polls the backend from now on. Polls in flight end as they would.
     pub fn begin_following(&self) {
         let mut state = self.state();
-        state.is_following = true;
+        state.sharing.is_following = true;
+        state.sharing.owners_queue = None;
         state.bar(Instant::now());
         state.end_isolation(Instant::now());
         drop(state);
@@ -155,7 +156,7 @@ impl Backend {
         let now = Instant::now();
         let mut guard = self.state();
         let state = &mut *guard;
-        if !std::mem::take(&mut state.is_following) {
+        if !std::mem::take(&mut state.sharing.is_following) {
             return;
         }
         state.bar(now);
@@ -195,7 +196,7 @@ impl Backend {
     pub(super) async fn while_following(&self) {
         loop {
             let again = self.polls_again.notified();
-            if !self.state().is_following {
+            if !self.state().sharing.is_following {
                 return;
             }
             again.await;
@@ -209,7 +210,7 @@ impl Backend {
 
     /// Whether another replica polls the backend.
     pub fn is_following(&self) -> bool {
-        self.state().is_following
+        self.state().sharing.is_following
     }
 
     /// Waits until there may be something for [`take_due`](Self::take_due), at the latest

@@ -45,7 +45,7 @@ impl NotificationQueue {
     }
 
     /// Whose turn a poll of the reader's jobs counts for.
-    pub(super) fn caller(&self) -> CallerKey {
+    pub fn caller(&self) -> CallerKey {
         self.caller
     }
 

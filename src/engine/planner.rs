@@ -56,7 +56,7 @@ pub(super) struct Planned {
 /// Says what there is to do. While the backend is paused, tells the subscribers of jobs
 /// that fall due that they can't be polled.
 pub(super) fn readiness(state: &mut State, now: Instant) -> Readiness {
-    if state.is_following {
+    if state.sharing.is_following {
         return Readiness::Following;
     }
     state.expire(now);

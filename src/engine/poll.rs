@@ -147,7 +147,7 @@ impl Batch {
     pub(super) fn take(backend: &Arc<Backend>, now: Instant, dice: f64) -> Option<Self> {
         let mut guard = backend.state();
         let state = &mut *guard;
-        if state.is_following {
+        if state.sharing.is_following {
             return None;
         }
         let planned = super::planner::next(state, now, dice)?;

@@ -14,8 +14,8 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::{
-    CallerKey, Pause,
-    allowance::Capacity,
+    Pause,
+    admission::OwnersQueue,
     batching::BatchLimit,
     budget::Memory,
     cache::{RetainedJobs, refresh_horizon},
@@ -40,17 +40,9 @@ pub(super) const LOOKED_AT: usize = 4096;
 /// next one counts as the backend's failure.
 const LONE_FAILURES_OF_A_BACKEND: usize = 3;
 
-/// Most jobs of waiting calls that are queued, and most of one caller. Beyond it, calls are
-/// refused.
-const MOST_QUEUED: usize = 1 << 16;
-const MOST_QUEUED_OF_CALLER: usize = MOST_QUEUED / 4;
-
 /// Where jobs are put that failed with their backend, so that the next attempt is made
 /// with others.
 const BEHIND_THE_OTHERS: Duration = Duration::from_millis(10);
-
-/// The part of the rate that waiting calls get while re-polls are overdue.
-const SHARE_OF_WAITING: f64 = 0.8;
 
 /// How a backend is polled.
 #[derive(Clone, Copy, Debug)]
@@ -92,9 +84,17 @@ pub(super) struct State {
     pub(super) window_ends: Option<Instant>,
     /// The last part of a failed batch was polled just now: it is the others' turn.
     pub(super) isolation_had_its_turn: bool,
+    pub(super) sharing: Sharing,
+}
+
+/// How the backend is shared with other replicas; not at all by default.
+#[derive(Debug, Default)]
+pub(super) struct Sharing {
     /// Another replica polls the backend for this one.
     pub(super) is_following: bool,
-    /// It has no part of the rate of all replicas now.
+    /// What waits at that one.
+    pub(super) owners_queue: Option<OwnersQueue>,
+    /// This one has no part of the rate of all replicas now.
     pub(super) has_no_part: bool,
 }
 
@@ -135,8 +135,7 @@ impl State {
             is_overloaded: false,
             window_ends: None,
             isolation_had_its_turn: false,
-            is_following: false,
-            has_no_part: false,
+            sharing: Sharing::default(),
         }
     }
 
@@ -239,60 +238,6 @@ impl State {
     /// How long the job has been due that has been due longest.
     pub(super) fn lag(&self, now: Instant) -> Duration {
         self.scheduler.overdue_since().map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
-    }
-
-    /// Whether a new waiting call can be answered by its deadline.
-    ///
-    /// # Errors
-    /// How long to wait before another try.
-    pub(super) fn admit(
-        &self,
-        job: &JobRef,
-        caller: CallerKey,
-        deadline: Instant,
-        now: Instant,
-        capacity: Capacity,
-    ) -> Result<(), Duration> {
-        // It ends at its deadline, with or without other calls.
-        if deadline <= now || self.is_following {
-            return Ok(());
-        }
-        if self.quarantine.contains(job) {
-            let ready = u32::try_from(self.scheduler.quarantined()).unwrap_or(u32::MAX);
-            let answered_at =
-                self.quarantine.next_poll(now).unwrap_or(now) + self.quarantine.spacing() * ready;
-            let late = answered_at.saturating_duration_since(deadline);
-            return if late.is_zero() { Ok(()) } else { Err(late.max(self.plan.interval.min)) };
-        }
-        let interval = self.plan.interval;
-        let queued = self.scheduler.waiting();
-        let latency = self.stats.latency;
-        #[expect(clippy::cast_precision_loss)]
-        let concurrent = capacity.in_flight as f64 / latency.as_secs_f64().max(0.001);
-        let polls = f64::from(capacity.per_second).min(concurrent);
-        let share = if self.scheduler.has(Class::Repoll) { SHARE_OF_WAITING } else { 1.0 };
-        #[expect(clippy::cast_precision_loss)]
-        let jobs_per_second = polls * share * self.batch_limit.get() as f64;
-        // A vendor that is slower than the caller's patience is not overload, and may be
-        // faster by now.
-        let is_slow = now + latency > deadline;
-        let response = if is_slow { Duration::ZERO } else { latency };
-        let answered_by = |position: usize| {
-            #[expect(clippy::cast_precision_loss)]
-            let wait = (position - 1) as f64 / jobs_per_second;
-            now + Duration::from_secs_f64(wait) + response
-        };
-        let has_room = queued < MOST_QUEUED_OF_CALLER
-            || queued < MOST_QUEUED && self.scheduler.waiting_of(caller) < MOST_QUEUED_OF_CALLER;
-        // The position is at most the last; only a long queue is worth a closer look.
-        if has_room && answered_by(queued + 1) <= deadline {
-            return Ok(());
-        }
-        let answered_at = answered_by(self.scheduler.waiting_position(caller, deadline));
-        if has_room && answered_at <= deadline {
-            return Ok(());
-        }
-        Err(answered_at.saturating_duration_since(deadline).max(interval.min))
     }
 
     /// Whether a job that was never polled will be by `deadline`, though the backend is

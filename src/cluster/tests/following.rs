@@ -2,14 +2,20 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::{Instant, timeout};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, timeout},
+};
 
 use super::replicas::*;
 use crate::{
-    cluster::Role,
-    engine::tests::{
-        rig::{LATENCY, SECOND, event, event_and_token, fresh, pass, status},
-        script::Script,
+    cluster::{Limits, Role, share::Share},
+    engine::{
+        JobStatuses,
+        tests::{
+            rig::{LATENCY, SECOND, event, event_and_token, fresh, job, pass, status},
+            script::Script,
+        },
     },
     job::{FaultKind, JobState},
 };
@@ -92,6 +98,44 @@ async fn calls_through_followers_share_polls() {
         assert_eq!(answer, "Running");
     }
     assert!(vendor.calls().len() <= 2, "{:?}", vendor.calls());
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_through_a_follower_that_would_wait_past_their_deadlines_are_refused_at_once() {
+    let vendor = Script::new(LATENCY);
+    let ids: Vec<String> = (0..300).map(|number| format!("job {number}")).collect();
+    for id in &ids {
+        vendor.set(id, JobState::Running);
+    }
+    let (_net, replicas) = three(&vendor, 1).await;
+    for replica in &replicas {
+        let limits = Limits { rate: Share { own: 1, owner: 2 }, ..LIMITS };
+        replica.limits.send_replace(limits);
+    }
+    pass(SECOND).await;
+    let (mut answered, mut refused) = (0, 0);
+    // Five calls a second where the owner polls two jobs a second.
+    let mut calls = JoinSet::new();
+    for (place, id) in ids.into_iter().enumerate() {
+        let engine = Arc::clone(replicas[1 + place % 2].engine());
+        calls.spawn(async move {
+            let began = Instant::now();
+            let answer = engine.get(&job(&id), fresh()).await;
+            (began.elapsed(), answer.map_err(|failure| failure.to_string()))
+        });
+        pass(SECOND / 5).await;
+    }
+    while let Some(call) = calls.join_next().await {
+        match call.unwrap() {
+            (_, Ok(_)) => answered += 1,
+            (took, Err(failure)) => {
+                assert!(failure.contains("answered by its deadline"), "{failure} after {took:?}");
+                assert!(took < SECOND / 10, "{took:?}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(answered >= 200 && refused >= 50, "{answered} answered, {refused} refused");
 }
 
 #[tokio::test(start_paused = true)]

@@ -30,7 +30,7 @@ use crate::{
 const ON_THE_WAY: usize = 10_000;
 
 /// Of a vendor that takes what comes.
-const LIMITS: Limits =
+pub(super) const LIMITS: Limits =
     Limits { rate: Share { own: 100, owner: 800 }, concurrency: Share { own: 4, owner: 8 }, digest: 1 };
 
 /// How long a message takes.
@@ -102,7 +102,7 @@ impl Net {
 pub(super) struct Replica {
     pub(super) number: u64,
     pub(super) running: Running,
-    _limits: watch::Sender<Limits>,
+    pub(super) limits: watch::Sender<Limits>,
     pub(super) lease: watch::Sender<Ownership>,
     pub(super) role: watch::Receiver<Role>,
     _stop: DropGuard,
@@ -145,7 +145,7 @@ impl Replica {
         let (limits, shares) = watch::channel(LIMITS);
         let (seat, role) = Seat::new(member, backend, shares, ownership);
         tokio::spawn(seat.run(stop.clone()));
-        Self { number, running, _limits: limits, lease, role, _stop: stop.drop_guard() }
+        Self { number, running, limits, lease, role, _stop: stop.drop_guard() }
     }
 
     pub(super) fn engine(&self) -> &Arc<Engine> {

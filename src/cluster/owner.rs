@@ -187,7 +187,7 @@ impl Owner {
             let more = place + 1 - self.slots.len();
             if self.slots.capacity() <= place {
                 // In small steps: half of a long list would be more than what it holds.
-                self.slots.reserve_exact(more.max(self.slots.len() / 8).max(16));
+                self.slots.reserve_exact(more.max(self.slots.len() / 16).max(16));
             }
             self.slots.resize_with(place + 1, || None);
         }

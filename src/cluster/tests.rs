@@ -3,5 +3,6 @@
 
 mod checks;
 mod following;
+mod memory;
 mod replicas;
 mod simulation;

@@ -15,6 +15,9 @@ use std::{
 use super::CallerKey;
 use crate::telemetry::traces::Waiter;
 
+/// Slots for which an empty queue keeps its memory.
+const KEPT: usize = 4096;
+
 /// Tells one reader which of its slots have a new status.
 #[derive(Debug, Default)]
 pub struct NotificationQueue {
@@ -123,6 +126,9 @@ impl Queue {
     fn pop(&mut self) -> Option<u32> {
         let slot = self.order.pop_front()?;
         self.queued[slot as usize] = false;
+        if self.order.is_empty() && self.order.capacity() > KEPT {
+            self.order = VecDeque::new();
+        }
         Some(slot)
     }
 

@@ -159,6 +159,12 @@ impl Replica {
         }
     }
 
+    /// What this replica does for one backend; `None` where there is none of this name.
+    pub fn seat(&self, backend: &str) -> Option<SeatStatus> {
+        let seats = self.seats();
+        seats.get(backend).map(|seated| self.seat_status(backend, seated))
+    }
+
     fn seat_status(&self, backend: &str, seated: &Seated) -> SeatStatus {
         let owner = match &*seated.ownership.borrow() {
             Ownership::Unknown => None,

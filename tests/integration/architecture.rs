@@ -119,7 +119,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("engine", &["job", "telemetry", "vendors", "transport", "snapshot"]),
     ("cluster", &["job", "config", "transport", "proto", "snapshot", "engine"]),
     ("admin", &["job", "telemetry", "transport", "engine", "cluster", "proto"]),
-    ("api", &["access", "job", "telemetry", "engine", "proto", "snapshot"]),
+    ("api", &["access", "job", "telemetry", "engine", "cluster", "proto", "snapshot"]),
     ("server", &["access", "admin", "cluster", "config", "telemetry", "transport", "engine", "proto", "api"]),
     ("simulators", &[]),
     ("client", &["proto"]),

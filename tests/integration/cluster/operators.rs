@@ -3,7 +3,10 @@
 
 use std::process::Stdio;
 
-use jobwatch::simulators::Vendor;
+use jobwatch::{
+    proto::v1::{ListBackendsRequest, ReplicaRole},
+    simulators::Vendor,
+};
 use serde_json::Value;
 use tokio::{process::Command, time::sleep};
 
@@ -54,6 +57,13 @@ impl Operated {
         while !self.has_role(role).await {
             sleep(SECOND / 10).await;
         }
+    }
+
+    /// The role that ListBackends has, and the owner; as callers see them.
+    async fn listed(&self) -> (ReplicaRole, String) {
+        let response = guard(self.program.client().list_backends(ListBackendsRequest {})).await.unwrap();
+        let [backend] = &response.get_ref().backends[..] else { panic!("{response:?}") };
+        (backend.replica_role(), backend.replica_owner.clone())
     }
 
     async fn readiness(&self) -> Value {
@@ -113,6 +123,9 @@ async fn operators_see_owner_follower_and_isolation() {
     assert!(at_follower.contains("<span class=\"badge good\">follower</span>"), "{at_follower}");
     assert!(at_follower.contains("<bdi>gateway-0</bdi>"), "{at_follower}");
 
+    assert_eq!(owner.listed().await, (ReplicaRole::Owner, "gateway-0".to_owned()));
+    assert_eq!(follower.listed().await, (ReplicaRole::Follower, "gateway-0".to_owned()));
+
     let shown = status(&arguments).await;
     assert_eq!((shown.code, &*shown.err), (0, ""), "{}", shown.out);
     let (first, second) = (row(&shown.out, "gateway-0"), row(&shown.out, "gateway-1"));
@@ -129,6 +142,7 @@ async fn operators_see_owner_follower_and_isolation() {
     for gateway in [&owner, &follower] {
         guard(gateway.until_role("isolated")).await;
         assert!(gateway.metric("jobwatch_cluster_connected").await < 0.5);
+        assert_eq!(gateway.listed().await.0, ReplicaRole::Isolated);
         let readiness = gateway.readiness().await;
         assert_eq!(readiness["status"], "ready");
         assert_eq!(readiness["cluster"]["isolated_backends"][0], "shared", "{readiness}");

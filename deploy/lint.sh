@@ -45,7 +45,9 @@ echo "promtool: deploy/prometheus, deploy/compose, deploy/grafana"
 "$promtool" check rules deploy/prometheus/alerts.yml
 "$promtool" test rules deploy/prometheus/alerts_test.yml
 # The rules are where Compose mounts them.
-sed "s|/etc/prometheus/alerts.yml|$PWD/deploy/prometheus/alerts.yml|" deploy/compose/prometheus.yml > "$work/prometheus.yml"
-"$promtool" check config "$work/prometheus.yml"
+for config in prometheus cluster-prometheus; do
+    sed "s|/etc/prometheus/alerts.yml|$PWD/deploy/prometheus/alerts.yml|" "deploy/compose/$config.yml" > "$work/prometheus.yml"
+    "$promtool" check config "$work/prometheus.yml"
+done
 "$python/python" deploy/lint.py dashboard deploy/grafana/jobwatch.json > "$work/dashboard.yml"
 "$promtool" check rules "$work/dashboard.yml"

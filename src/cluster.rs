@@ -22,8 +22,10 @@ macro_rules! leaves_out {
 }
 
 pub mod election;
+mod excess;
 mod fault;
 mod follower;
+mod in_flight;
 pub mod lease;
 mod link;
 mod member;

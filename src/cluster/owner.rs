@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::{
     fault::{milliseconds, to_message},
+    in_flight::Charge,
     link::{Broken, Link},
 };
 use crate::{
@@ -34,6 +35,15 @@ const MESSAGE_BYTES: usize = 64 * 1024;
 /// Most items of one.
 const ITEMS: usize = 4096;
 
+/// Most slots of a session.
+const SLOTS: usize = 4 << 20;
+
+/// Most that is known without a poll and not sent yet.
+const READY: usize = 256 << 10;
+
+/// Most bytes of a job's id, and of its tag. Callers of the follower have been refused longer ones.
+const NAME_BYTES: usize = 4096;
+
 /// One session of an owner.
 #[derive(Debug)]
 pub(super) struct Owner {
@@ -45,7 +55,16 @@ pub(super) struct Owner {
     /// When each of the last messages was processed.
     processed: VecDeque<(u64, Instant)>,
     /// What is known without a poll.
-    ready: Vec<Item>,
+    ready: VecDeque<Ready>,
+}
+
+/// What is known of a job without a poll.
+#[derive(Debug)]
+struct Ready {
+    slot: u32,
+    answers: u64,
+    /// Its last status and the parts that are wanted of it; without, there is no room for it.
+    last: Option<(LatestStatus, Parts)>,
 }
 
 #[derive(Debug)]
@@ -64,15 +83,15 @@ struct Slot {
 
 impl Owner {
     /// `session`: a number that no other session of this replica has.
-    pub(super) fn new(backend: Arc<Backend>, session: u64, now: Instant) -> Self {
+    pub(super) fn new(backend: Arc<Backend>, session: u64, charge: Charge, now: Instant) -> Self {
         Self {
             backend,
             caller: CallerKey::of_replica(session),
-            link: Link::answering(now),
+            link: Link::answering(now, charge),
             queue: Arc::default(),
             slots: Vec::new(),
             processed: VecDeque::new(),
-            ready: Vec::new(),
+            ready: VecDeque::new(),
         }
     }
 
@@ -81,7 +100,7 @@ impl Owner {
         if self.link.has_room() {
             self.queue.notified().await;
         } else {
-            std::future::pending::<()>().await;
+            self.link.room().await;
         }
     }
 
@@ -111,6 +130,9 @@ impl Owner {
         let InterestMessage { changes } = InterestMessage::decode(&*message).map_err(|_| Broken::Garbage)?;
         let number = self.link.messages_received();
         for Change { slot, what } in changes {
+            if self.ready.len() >= READY {
+                return Err(Broken::Garbage);
+            }
             match what.ok_or(Broken::Garbage)? {
                 What::Add(add) => self.add(number, slot, add, now)?,
                 What::Wanted(wanted) => self.want(number, slot, wanted),
@@ -129,11 +151,12 @@ impl Owner {
     }
 
     fn add(&mut self, number: u64, slot: u32, add: Add, now: Instant) -> Result<(), Broken> {
+        let Add { job_id, job_tag, wanted, due_in_ms, unchanged_ms } = add;
         // A follower numbers its slots without gaps.
-        if slot as usize > self.slots.len() + ITEMS * 16 {
+        let is_next = slot as usize <= self.slots.len() && (slot as usize) < SLOTS;
+        if !is_next || job_id.len() > NAME_BYTES || job_tag.len() > NAME_BYTES {
             return Err(Broken::Garbage);
         }
-        let Add { job_id, job_tag, wanted, due_in_ms, unchanged_ms } = add;
         let wanted = wanted.ok_or(Broken::Garbage)?;
         let parts = Parts { result: wanted.result, payload: wanted.payload };
         let job = JobRef {
@@ -176,12 +199,11 @@ impl Owner {
             }
             Ok(ForReplica::Ended(last)) => {
                 self.slots[place] = None;
-                let observed = self.observed(&last, parts, false, Instant::now());
-                self.ready.push(Item { slot, answers, said: Some(Said::Observed(observed)) });
+                self.ready.push_back(Ready { slot, answers, last: Some((last, parts)) });
             }
             Err(_) => {
                 self.slots[place] = None;
-                self.ready.push(Item { slot, answers, said: Some(Said::Refused(true)) });
+                self.ready.push_back(Ready { slot, answers, last: None });
             }
         }
     }
@@ -190,7 +212,7 @@ impl Owner {
         // What it asked for may have been said just now.
         let Some(known) = self.slots.get_mut(slot as usize).and_then(Option::as_deref_mut) else {
             let answers = if wanted.asks { number } else { 0 };
-            self.ready.push(Item { slot, answers, said: Some(Said::Refused(true)) });
+            self.ready.push_back(Ready { slot, answers, last: None });
             return;
         };
         let parts = Parts { result: wanted.result, payload: wanted.payload };
@@ -220,9 +242,16 @@ impl Owner {
     }
 
     fn send_news(&mut self, now: Instant) {
-        let mut items = std::mem::take(&mut self.ready);
-        let mut bytes: usize = items.iter().map(Message::encoded_len).sum();
+        let (mut items, mut bytes) = (Vec::new(), 0);
         while bytes < MESSAGE_BYTES && items.len() < ITEMS {
+            if let Some(Ready { slot, answers, last }) = self.ready.pop_front() {
+                let observed = last.map(|(last, parts)| self.observed(&last, parts, false, now));
+                let said = observed.map_or(Said::Refused(true), Said::Observed);
+                let item = Item { slot, answers, said: Some(said) };
+                bytes += item.encoded_len();
+                items.push(item);
+                continue;
+            }
             let Some(slot) = self.queue.try_next() else { break };
             if let Some(item) = self.item(slot, now) {
                 bytes += item.encoded_len();

@@ -3,5 +3,6 @@
 
 mod checks;
 mod following;
+mod half_dead;
 mod replicas;
 mod simulation;

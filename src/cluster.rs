@@ -25,6 +25,8 @@ pub mod election;
 mod excess;
 mod fault;
 mod follower;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod in_flight;
 pub mod lease;
 mod link;

@@ -131,24 +131,26 @@ impl Member {
             Kind::Frame(frame) => Heard::Frame(frame, None),
             Kind::Refused(refused) => Heard::Refused(refused.reason()),
         };
-        let (own, served) = {
+        let (inbox, is_served) = {
             let shared = self.shared();
             let own = shared.following.get(&session).filter(|(owner, _)| *owner == from);
-            let served = shared.serving.get(&(from, session));
-            (own.map(|(_, inbox)| inbox.clone()), served.map(|serving| serving.inbox.clone()))
+            let served = || shared.serving.get(&(from, session)).map(|serving| serving.inbox.clone());
+            (own.map(|(_, inbox)| inbox.clone()).or_else(served), own.is_none())
         };
-        // A session whose inbox is full notices the gap.
-        match (own, served, heard) {
-            (Some(inbox), _, heard) => _ = inbox.try_send(heard),
-            (None, Some(_), Heard::Frame(..)) if self.in_flight.is_full() => {}
-            (None, Some(inbox), Heard::Frame(frame, _)) => {
+        let heard = match heard {
+            Heard::Frame(frame, _) if is_served => {
                 let mut charge = Charge::new(&self.in_flight);
                 charge.add(frame.data.len());
-                let _ = inbox.try_send(Heard::Frame(frame, Some(charge)));
+                Heard::Frame(frame, Some(charge))
             }
-            (None, Some(inbox), heard) => _ = inbox.try_send(heard),
-            (None, None, Heard::Frame(..)) => self.refuse(from, session, Reason::UnknownSession),
-            (None, None, Heard::Refused(_)) => {}
+            heard => heard,
+        };
+        match (inbox, heard) {
+            (Some(_), Heard::Frame(..)) if is_served && self.in_flight.is_full() => {}
+            // A session whose inbox is full notices the gap, as with a frame that is not taken in.
+            (Some(inbox), heard) => _ = inbox.try_send(heard),
+            (None, Heard::Frame(..)) => self.refuse(from, session, Reason::UnknownSession),
+            (None, Heard::Refused(_)) => {}
         }
     }
 

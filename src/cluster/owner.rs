@@ -95,6 +95,12 @@ impl Owner {
         }
     }
 
+    /// Slots, those of them with a job, and what is known without a poll.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn sizes(&self) -> (usize, usize, usize) {
+        (self.slots.len(), self.slots.iter().flatten().count(), self.ready.len())
+    }
+
     /// Waits until there is news of a job, if it can be sent.
     pub(super) async fn notified(&self) {
         if self.link.has_room() {

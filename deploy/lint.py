@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Checks of deploy/ that no other linter makes.
 
-    deploy/lint.py compose deploy/compose/compose.yaml
+    deploy/lint.py compose deploy/compose/compose.yaml...
     deploy/lint.py manifests MANIFESTS      what `kubectl kustomize` printed
     deploy/lint.py dashboard DASHBOARD      prints the PromQL expressions as rules
 
@@ -11,6 +11,7 @@ Prints a line for each problem and exits with 1 if there is one.
 import json
 import os
 import sys
+import tomllib
 from itertools import combinations
 
 import compose_spec
@@ -27,9 +28,10 @@ def expect(condition, problem):
 def compose(path):
     """The file follows the Compose specification, and what it mounts exists."""
     with open(path) as file:
-        text = file.read()
-    compose_spec.PyCompose.from_yaml(text).validate()
-    services = yaml.safe_load(text)
+        services = yaml.safe_load(file)
+    # Without anchors and `<<`, which Compose knows and this library doesn't.
+    dumper = type("Plain", (yaml.SafeDumper,), {"ignore_aliases": lambda *_: True})
+    compose_spec.PyCompose.from_yaml(yaml.dump(services, Dumper=dumper)).validate()
     directory = os.path.dirname(path)
     for name, service in services["services"].items():
         for volume in service.get("volumes", []):
@@ -42,13 +44,38 @@ def compose(path):
             expect(port.startswith("127.0.0.1:"), f"{name}: port {port} is open to the network")
         for other in service.get("depends_on", []):
             expect(other in services["services"], f"{name}: there is no service {other}")
-        if name in ("jobwatch", "vendor"):
+        if service["image"].partition(":")[0] in ("jobwatch", "nats"):
             expect(service.get("read_only"), f"{name}: the root can be written")
             expect(service.get("cap_drop") == ["ALL"], f"{name}: it has capabilities")
         for secret in service.get("secrets", []):
             expect(secret in services["secrets"], f"{name}: there is no secret {secret}")
     for name, secret in services["secrets"].items():
         expect(os.path.exists(os.path.join(directory, secret["file"])), f"secret {name}: no file")
+    ports = [port.split(":")[1] for service in services["services"].values() for port in service.get("ports", [])]
+    expect(len(set(ports)) == len(ports), "two services have one port of the host")
+    gateways = {name: service for name, service in services["services"].items() if name.startswith("gateway-")}
+    if gateways:
+        composed_replicas(directory, services["services"], gateways)
+
+
+def composed_replicas(directory, services, gateways):
+    """As many gateways as the configuration says, each with its name, and the servers that it names."""
+    with open(os.path.join(directory, "cluster.toml"), "rb") as file:
+        cluster = tomllib.load(file)["cluster"]
+    expect(len(gateways) == cluster["replicas"], f"{len(gateways)} gateways of {cluster['replicas']}")
+    for name, service in gateways.items():
+        member = service["environment"]["JOBWATCH__CLUSTER__MEMBER"]
+        expect(member == name, f"{name}: its member is {member}")
+    names = {
+        f"nats://{alias}:4222": name
+        for name, service in services.items()
+        if service["image"].startswith("nats:")
+        for alias in service["networks"]["default"]["aliases"]
+    }
+    expect(set(cluster["nats"]) == set(names), f"cluster.nats names {cluster['nats']}, the servers are {names}")
+    for name in names.values():
+        server = services[name]["environment"]["NATS_SERVER_NAME"]
+        expect(server == name, f"{name}: its server is called {server}")
 
 
 def manifests(path):
@@ -105,7 +132,69 @@ def manifests(path):
     peers += [peer for rule in policy["egress"] for peer in rule["to"]]
     for peer in peers:
         wanted = peer.get("podSelector", {}).get("matchLabels", {})
-        expect(not wanted.keys() & labels.keys(), f"NetworkPolicy: peers with jobwatch's labels: {wanted}")
+        expect(not wanted.items() & labels.items(), f"NetworkPolicy: peers with jobwatch's labels: {wanted}")
+    if ("StatefulSet", "nats") in named:
+        replicas(named, deployment, policy)
+
+
+def replicas(named, deployment, policy):
+    """Gateways that share their work, and the NATS servers that they use."""
+    pod = deployment["template"]["spec"]
+    config = next(volume for volume in pod["volumes"] if volume["name"] == "config")["configMap"]["name"]
+    cluster = tomllib.loads(named["ConfigMap", config]["data"]["jobwatch.toml"])["cluster"]
+    rolling = deployment["strategy"]["rollingUpdate"]
+    most = deployment["replicas"] + rolling["maxSurge"]
+    expect(most <= cluster["replicas"], f"{most} pods may run, and cluster.replicas is {cluster['replicas']}")
+    expect(rolling["maxUnavailable"], "Deployment: no pod can be replaced")
+    (container,) = pod["containers"]
+    environment = {item["name"]: item["valueFrom"]["fieldRef"]["fieldPath"] for item in container["env"]}
+    expect(environment.get("JOBWATCH__CLUSTER__MEMBER") == "metadata.name", "the member is not the pod")
+    mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+    password = cluster["credentials"]["password"]["file"]
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    secret = volumes[mounts[os.path.dirname(password)]]["secret"]["secretName"]
+
+    nats = named["StatefulSet", "nats"]["spec"]
+    labels = nats["template"]["metadata"]["labels"]
+    (server,) = nats["template"]["spec"]["containers"]
+    ports = {port["name"]: port["containerPort"] for port in server["ports"]}
+    selectors = [
+        nats["selector"]["matchLabels"],
+        named["Service", nats["serviceName"]]["spec"]["selector"],
+        named["PodDisruptionBudget", "nats"]["spec"]["selector"]["matchLabels"],
+        named["NetworkPolicy", "nats"]["spec"]["podSelector"]["matchLabels"],
+    ]
+    expect(all(selector.items() <= labels.items() for selector in selectors), f"nats: {selectors} select no pod")
+    expect(nats["replicas"] == 3, "nats: the leases need three servers to outlive one")
+    expect(nats["podManagementPolicy"] == "Parallel", "nats: a server is not ready before there are two")
+    expect(named["Service", "nats"]["spec"]["publishNotReadyAddresses"], "nats: servers do not find each other")
+    urls = [f"nats://nats-{number}.{nats['serviceName']}:{ports['client']}" for number in range(nats["replicas"])]
+    expect(cluster["nats"] == urls, f"cluster.nats is {cluster['nats']}, the servers are {urls}")
+    context = server["securityContext"]
+    expect(context["readOnlyRootFilesystem"], "nats: the root can be written")
+    expect(context["capabilities"] == {"drop": ["ALL"]}, "nats: it has capabilities")
+    expect("memory" in server["resources"]["limits"], "nats: no limit of memory")
+    for probe in ("startup", "liveness", "readiness"):
+        expect(server[f"{probe}Probe"]["httpGet"]["port"] == "monitor", f"nats: {probe}Probe")
+    key = {item["name"]: item["valueFrom"] for item in server["env"]}["JOBWATCH_NATS_PASSWORD"]["secretKeyRef"]
+    expect((key["name"], key["key"]) == (secret, os.path.basename(password)), f"nats: the gateways use {secret}")
+    files = nats["template"]["spec"]["volumes"][0]["configMap"]["name"]
+    text = named["ConfigMap", files]["data"]["nats.conf"]
+    for item in server["env"]:
+        expect(f"${item['name']}" in text, f"nats.conf does not use {item['name']}")
+    outward = [
+        peer["podSelector"]["matchLabels"]
+        for rule in policy["egress"]
+        if {"port": ports["client"], "protocol": "TCP"} in rule["ports"]
+        for peer in rule["to"]
+    ]
+    expect(any(peer.items() <= labels.items() for peer in outward), "NetworkPolicy: no way to NATS")
+    inward = named["NetworkPolicy", "nats"]["spec"]["ingress"]
+    callers = [rule["from"] for rule in inward if {"port": "client"} in rule["ports"]]
+    gateways = deployment["template"]["metadata"]["labels"]
+    for peer in (peer for peers in callers for peer in peers):
+        wanted = peer["podSelector"]["matchLabels"]
+        expect(wanted.items() <= gateways.items() and len(peer) == 1, f"nats: {peer} may publish")
 
 
 def dashboard(path):
@@ -143,7 +232,8 @@ def dashboard(path):
 
 
 if __name__ == "__main__":
-    {"compose": compose, "manifests": manifests, "dashboard": dashboard}[sys.argv[1]](sys.argv[2])
+    for path in sys.argv[2:]:
+        {"compose": compose, "manifests": manifests, "dashboard": dashboard}[sys.argv[1]](path)
     for problem in problems:
         print(problem, file=sys.stderr)
     sys.exit(bool(problems))

@@ -15,12 +15,14 @@ echo "hadolint: Dockerfile"
 "$python/hadolint" Dockerfile
 
 echo "compose-spec: deploy/compose"
-"$python/python" deploy/lint.py compose deploy/compose/compose.yaml
+"$python/python" deploy/lint.py compose deploy/compose/compose.yaml deploy/compose/cluster.yaml
 
 echo "kubectl kustomize, kubernetes-validate: deploy/kubernetes"
-"$python/kubectl" kustomize deploy/kubernetes/base > "$work/manifests.yaml"
-"$python/kubernetes-validate" --strict --quiet "$work/manifests.yaml"
-"$python/python" deploy/lint.py manifests "$work/manifests.yaml"
+for kustomization in base cluster; do
+    "$python/kubectl" kustomize "deploy/kubernetes/$kustomization" > "$work/$kustomization.yaml"
+    "$python/kubernetes-validate" --strict --quiet "$work/$kustomization.yaml"
+    "$python/python" deploy/lint.py manifests "$work/$kustomization.yaml"
+done
 
 echo "systemd-analyze: deploy/systemd"
 # A root with the unit, what it executes, and systemd's own units. `verify` exits with 0
@@ -43,7 +45,9 @@ echo "promtool: deploy/prometheus, deploy/compose, deploy/grafana"
 "$promtool" check rules deploy/prometheus/alerts.yml
 "$promtool" test rules deploy/prometheus/alerts_test.yml
 # The rules are where Compose mounts them.
-sed "s|/etc/prometheus/alerts.yml|$PWD/deploy/prometheus/alerts.yml|" deploy/compose/prometheus.yml > "$work/prometheus.yml"
-"$promtool" check config "$work/prometheus.yml"
+for config in prometheus cluster-prometheus; do
+    sed "s|/etc/prometheus/alerts.yml|$PWD/deploy/prometheus/alerts.yml|" "deploy/compose/$config.yml" > "$work/prometheus.yml"
+    "$promtool" check config "$work/prometheus.yml"
+done
 "$python/python" deploy/lint.py dashboard deploy/grafana/jobwatch.json > "$work/dashboard.yml"
 "$promtool" check rules "$work/dashboard.yml"

@@ -313,6 +313,7 @@ pub(crate) mod tests {
             "member": "gateway-0",
             "incarnation": "0000000000000001",
             "replicas": 3,
+            "replicas_known": 3,
             "nats": { "state": "connected", "server": "nats-1" },
             "sessions": 2,
             "backends": [{

@@ -10,6 +10,7 @@ use tonic::{Extensions, Request, Response, Status, Streaming};
 
 use crate::{
     access::{Grant, Right},
+    cluster::Replica,
     engine::{
         Caller, CallerLimits, Failure, GetOptions, JobStatuses, LatestStatus, MissedDeadline, WatchOptions,
     },
@@ -60,6 +61,7 @@ const MESSAGE_BYTES: usize = 4 << 20;
 pub struct Service<E> {
     engine: Arc<E>,
     bounds: Arc<ArcSwap<Bounds>>,
+    replica: Option<Arc<Replica>>,
 }
 
 /// What every call has to keep to.
@@ -76,7 +78,8 @@ pub struct Bounds {
 /// Clones share the bounds.
 impl<E> Clone for Service<E> {
     fn clone(&self) -> Self {
-        Self { engine: Arc::clone(&self.engine), bounds: Arc::clone(&self.bounds) }
+        let Self { engine, bounds, replica } = self;
+        Self { engine: Arc::clone(engine), bounds: Arc::clone(bounds), replica: replica.clone() }
     }
 }
 
@@ -91,7 +94,13 @@ impl<E: JobStatuses> Service<E> {
     /// deadline must be answered after `default_deadline`, beside what it waits.
     pub fn new(engine: Arc<E>, batch_size: usize, default_deadline: Duration) -> Self {
         let bounds = Bounds { batch_size, default_deadline, message_bytes: MESSAGE_BYTES };
-        Self { engine, bounds: Arc::new(ArcSwap::from_pointee(bounds)) }
+        Self { engine, bounds: Arc::new(ArcSwap::from_pointee(bounds)), replica: None }
+    }
+
+    /// This replica among others, whose roles are listed with the backends.
+    #[must_use]
+    pub fn with_replica(self, replica: Option<Arc<Replica>>) -> Self {
+        Self { replica, ..self }
     }
 
     /// Sets the largest encoded size of a batch's response; 4 MiB by default.
@@ -334,10 +343,7 @@ impl<E: JobStatuses> JobStatusService for Service<E> {
         request: Request<pb::ListBackendsRequest>,
     ) -> Result<Response<pb::ListBackendsResponse>, Status> {
         let grant = grant(&request);
-        let backends = self.engine.backends().into_iter();
-        let allowed = backends.filter(|backend| grant.allows(Right::Read, &backend.name));
-        let backends = allowed.map(convert::backend).collect();
-        Ok(Response::new(pb::ListBackendsResponse { backends }))
+        Ok(Response::new(self.backends(&grant)))
     }
 
     async fn list_jobs(

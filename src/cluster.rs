@@ -22,8 +22,12 @@ macro_rules! leaves_out {
 }
 
 pub mod election;
+mod excess;
 mod fault;
 mod follower;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
+mod in_flight;
 pub mod lease;
 mod link;
 mod member;

@@ -31,13 +31,14 @@ mod transfer;
 #[cfg(test)]
 mod tests;
 
+pub use crate::cluster::fuzzing::session_messages;
 pub use transfer::{content_coding, requested_wait};
 
 /// A function that takes any bytes and panics where a promise is broken.
 pub type Target = fn(&[u8]);
 
 /// Every target by its name.
-pub const TARGETS: [(&str, Target); 12] = [
+pub const TARGETS: [(&str, Target); 13] = [
     ("immuta", immuta),
     ("kinetica", kinetica),
     ("kinetica_binary", kinetica_binary),
@@ -50,6 +51,7 @@ pub const TARGETS: [(&str, Target); 12] = [
     ("job_ref", job_ref),
     ("requested_wait", transfer::requested_wait),
     ("content_coding", transfer::content_coding),
+    ("session_messages", session_messages),
 ];
 
 /// Of the letters a to z; any other byte is a status too.

@@ -171,7 +171,8 @@ async fn run_with(
         None => None,
     };
     let service = Service::new(Arc::clone(&engine), limits.batch_size, server.default_deadline)
-        .with_message_bytes(limits.message_bytes);
+        .with_message_bytes(limits.message_bytes)
+        .with_replica(replica.clone());
 
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<JobStatusServiceServer<Service<Engine>>>().await;

@@ -186,7 +186,7 @@ fn reloads(sheet: &Sheet, last: &Reloaded) -> Result {
 }
 
 fn cluster(sheet: &Sheet, status: &ReplicaStatus) -> Result {
-    let ReplicaStatus { nats, sessions, backends, .. } = status;
+    let ReplicaStatus { nats, sessions, backends, replicas, replicas_known, .. } = status;
     let is_connected = matches!(nats, NatsStatus::Connected { .. });
     sheet.value(
         "jobwatch_cluster_connected",
@@ -198,6 +198,12 @@ fn cluster(sheet: &Sheet, status: &ReplicaStatus) -> Result {
         "Sessions of other replicas that follow this one, each counted for each backend.",
         Some(count(*sessions)),
     )?;
+    sheet.value(
+        "jobwatch_cluster_replicas",
+        "Replicas that this one knows of: itself and those that follow it.",
+        Some(count(*replicas_known)),
+    )?;
+    sheet.value("jobwatch_cluster_replicas_limit", "cluster.replicas.", Some(f64::from(*replicas)))?;
     let options = Opts::new("jobwatch_cluster_role", "1 for what this replica does for a backend, else 0.");
     let roles = GaugeVec::new(options, &["backend", "role"])?;
     for SeatStatus { backend, role: present, .. } in backends {
@@ -295,6 +301,8 @@ mod tests {
             "jobwatch_cluster_connected 1",
             "jobwatch_cluster_lease_epoch{backend=\"db\"} 7",
             "jobwatch_cluster_owner_changes_total{backend=\"db\"} 3",
+            "jobwatch_cluster_replicas 3",
+            "jobwatch_cluster_replicas_limit 3",
             "jobwatch_cluster_role{backend=\"db\",role=\"follower\"} 0",
             "jobwatch_cluster_role{backend=\"db\",role=\"isolated\"} 0",
             "jobwatch_cluster_role{backend=\"db\",role=\"owner\"} 1",

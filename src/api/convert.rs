@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::status;
 use crate::{
+    cluster::status::{RoleName, SeatStatus},
     engine::{BackendReport, Event, Health, JobReport, LatestStatus, RejectedCredentials, Report, Update},
     job::{JobRef, View},
     proto::{
@@ -39,8 +40,8 @@ pub(super) fn status(job: JobRef, latest: LatestStatus, view: View) -> Shown {
     Shown::new(job, latest.snapshot, view, latest.time)
 }
 
-/// Health and load of a backend.
-pub(super) fn backend(backend: BackendReport) -> pb::Backend {
+/// Health and load of a backend, and what this replica does for it among others.
+pub(super) fn backend(backend: BackendReport, seat: Option<SeatStatus>) -> pb::Backend {
     let BackendReport { name, vendor, max_batch, requests_per_second: _, report, rejected_credentials } =
         backend;
     let Report {
@@ -74,6 +75,20 @@ pub(super) fn backend(backend: BackendReport) -> pb::Backend {
         rate_in_use,
         quarantined_jobs: count(quarantined_jobs),
         rejected_credentials: rejected_credentials.map(self::rejected_credentials),
+        replica_role: seat
+            .as_ref()
+            .map_or(pb::ReplicaRole::Unspecified, |seat| replica_role(seat.role))
+            .into(),
+        replica_owner: seat.and_then(|seat| seat.owner).map(|owner| owner.member).unwrap_or_default(),
+    }
+}
+
+fn replica_role(role: RoleName) -> pb::ReplicaRole {
+    match role {
+        RoleName::Starting => pb::ReplicaRole::Starting,
+        RoleName::Owner => pb::ReplicaRole::Owner,
+        RoleName::Follower => pb::ReplicaRole::Follower,
+        RoleName::Isolated => pb::ReplicaRole::Isolated,
     }
 }
 
@@ -136,7 +151,23 @@ mod tests {
     };
 
     use super::*;
-    use crate::engine::Circuit;
+    use crate::{
+        cluster::status::{OwnerStatus, SessionRestarts, ShareStatus},
+        engine::Circuit,
+    };
+
+    fn seat(role: RoleName, owner: Option<OwnerStatus>) -> SeatStatus {
+        SeatStatus {
+            backend: "b".into(),
+            role,
+            since: Timestamp::UNIX_EPOCH,
+            owner,
+            sessions: 0,
+            requests_per_second: ShareStatus { own: 1, owner: 18 },
+            owner_changes: 0,
+            session_restarts: SessionRestarts::default(),
+        }
+    }
 
     #[test]
     fn backend_load_is_reported_in_its_message() {
@@ -167,7 +198,18 @@ mod tests {
             report,
             rejected_credentials,
         };
-        let backend = backend(report);
+        assert_eq!(backend(report.clone(), None).replica_role(), pb::ReplicaRole::Unspecified);
+        let owner = OwnerStatus { member: "gateway-1".into(), incarnation: "2".into(), epoch: 7 };
+        for (role, owner, wanted) in [
+            (RoleName::Starting, None, (pb::ReplicaRole::Starting, "")),
+            (RoleName::Owner, Some(owner.clone()), (pb::ReplicaRole::Owner, "gateway-1")),
+            (RoleName::Isolated, Some(owner.clone()), (pb::ReplicaRole::Isolated, "gateway-1")),
+        ] {
+            let listed = backend(report.clone(), Some(seat(role, owner)));
+            assert_eq!((listed.replica_role(), &*listed.replica_owner), wanted);
+        }
+        let backend = backend(report, Some(seat(RoleName::Follower, Some(owner))));
+        assert_eq!(backend.replica_role(), pb::ReplicaRole::Follower);
         let rejected = backend.rejected_credentials.as_ref().unwrap();
         assert_eq!(rejected.secret, "credentials.password from the variable P");
         assert_eq!(rejected.reject_time, Some(prost_types::Timestamp::default()));

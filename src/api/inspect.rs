@@ -1,4 +1,4 @@
-//! ListJobs: what is polled, for operators.
+//! ListBackends and ListJobs: what is polled, for operators.
 
 use std::sync::Arc;
 
@@ -28,6 +28,17 @@ const LOOKS: usize = 64;
 const REST: usize = 4 << 10;
 
 impl<E: JobStatuses> Service<E> {
+    /// The backends that the caller may read from, each with this replica's role.
+    pub(super) fn backends(&self, grant: &Grant) -> pb::ListBackendsResponse {
+        let backends = self.engine.backends().into_iter();
+        let allowed = backends.filter(|backend| grant.allows(Right::Read, &backend.name));
+        let with_role = allowed.map(|backend| {
+            let seat = self.replica.as_ref().and_then(|replica| replica.seat(&backend.name));
+            convert::backend(backend, seat)
+        });
+        pb::ListBackendsResponse { backends: with_role.collect() }
+    }
+
     /// The next page of the jobs that the caller may inspect.
     pub(super) fn jobs(
         &self,

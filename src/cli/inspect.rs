@@ -13,7 +13,9 @@ use super::{
     table::table,
     text::one_line,
 };
-use crate::proto::v1::{Backend, BackendHealth, InspectedJob, ListBackendsRequest, ListJobsRequest};
+use crate::proto::v1::{
+    Backend, BackendHealth, InspectedJob, ListBackendsRequest, ListJobsRequest, ReplicaRole,
+};
 
 /// Shows the backends of a gateway.
 #[derive(Debug, clap::Args)]
@@ -113,10 +115,14 @@ fn write(text: &str) -> Result<Exit, Failure> {
 const BACKENDS_HEAD: [&str; 9] =
     ["BACKEND", "VENDOR", "HEALTH", "JOBS", "QUEUED", "QUARANTINED", "LAG", "RATE", "LAST ERROR"];
 
+/// Shown where the gateway is one of several replicas, before the last error.
+const REPLICA: &str = "REPLICA";
+
 const JOBS_HEAD: [&str; 8] =
     ["JOB", "STATE", "SUBSCRIBERS", "LAST POLL", "LAST CHANGE", "NEXT POLL", "QUARANTINED", "LAST ERROR"];
 
 fn backends_table(backends: &[Backend], now: Timestamp, room: Option<usize>) -> String {
+    let is_replica = backends.iter().any(|backend| backend.replica_role() != ReplicaRole::Unspecified);
     let row = |backend: &Backend| {
         let health = match backend.health() {
             BackendHealth::Unspecified => "UNKNOWN",
@@ -130,7 +136,7 @@ fn backends_table(backends: &[Backend], now: Timestamp, room: Option<usize>) -> 
             (Some(error), Some(since)) => format!("{error} (last answer {since} ago)"),
             (error, _) => error.unwrap_or_default(),
         };
-        vec![
+        let mut row = vec![
             backend.name.clone(),
             backend.vendor.clone(),
             health.to_owned(),
@@ -139,11 +145,32 @@ fn backends_table(backends: &[Backend], now: Timestamp, room: Option<usize>) -> 
             backend.quarantined_jobs.to_string(),
             short(lag),
             format!("{:.0} %", backend.rate_in_use * 100.0),
-            error,
-        ]
+        ];
+        row.extend(is_replica.then(|| replica(backend)));
+        row.push(error);
+        row
     };
     let rows: Vec<_> = backends.iter().map(row).collect();
-    table(&BACKENDS_HEAD, &rows, room)
+    let mut head = BACKENDS_HEAD.to_vec();
+    if is_replica {
+        head.insert(head.len() - 1, REPLICA);
+    }
+    table(&head, &rows, room)
+}
+
+/// What this replica does for a backend.
+fn replica(backend: &Backend) -> String {
+    let role = match backend.replica_role() {
+        ReplicaRole::Unspecified => return "-".to_owned(),
+        role => role.as_str_name().trim_start_matches("REPLICA_ROLE_"),
+    };
+    let owner = one_line(&backend.replica_owner);
+    match backend.replica_role() {
+        ReplicaRole::Owner => role.to_owned(),
+        _ if owner.is_empty() => role.to_owned(),
+        ReplicaRole::Isolated => format!("{role} from {owner}"),
+        _ => format!("{role} of {owner}"),
+    }
 }
 
 fn job_row(job: &InspectedJob, now: Timestamp) -> Vec<String> {
@@ -208,6 +235,34 @@ mod tests {
             table,
             "BACKEND  VENDOR    HEALTH       JOBS  QUEUED  QUARANTINED  LAG  RATE  LAST ERROR\n\
              db       kinetica  UNAVAILABLE  3     0       0            1 s  25 %  no answer (last answer 60 s ago)\n"
+        );
+    }
+
+    #[test]
+    fn role_has_a_column_where_there_are_replicas() {
+        let of = |name: &str, role: ReplicaRole, owner: &str| Backend {
+            name: name.into(),
+            vendor: "claret".into(),
+            health: BackendHealth::Healthy.into(),
+            replica_role: role.into(),
+            replica_owner: owner.into(),
+            ..Default::default()
+        };
+        let backends = [
+            of("a", ReplicaRole::Owner, "gateway-0"),
+            of("b", ReplicaRole::Follower, "gateway-1"),
+            of("c", ReplicaRole::Isolated, "gateway-1"),
+            of("d", ReplicaRole::Isolated, ""),
+            of("e", ReplicaRole::Unspecified, ""),
+        ];
+        assert_eq!(
+            backends_table(&backends, Timestamp::UNIX_EPOCH, None),
+            "BACKEND  VENDOR  HEALTH   JOBS  QUEUED  QUARANTINED  LAG   RATE  REPLICA                  LAST ERROR\n\
+             a        claret  HEALTHY  0     0       0            0 ms  0 %   OWNER\n\
+             b        claret  HEALTHY  0     0       0            0 ms  0 %   FOLLOWER of gateway-1\n\
+             c        claret  HEALTHY  0     0       0            0 ms  0 %   ISOLATED from gateway-1\n\
+             d        claret  HEALTHY  0     0       0            0 ms  0 %   ISOLATED\n\
+             e        claret  HEALTHY  0     0       0            0 ms  0 %   -\n"
         );
     }
 

@@ -91,6 +91,12 @@ impl Follower {
         self.heard_at.is_some()
     }
 
+    /// Jobs that are registered.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
     /// When to look again, though nothing has come and no job is due.
     pub(super) fn wakes_at(&self) -> Instant {
         self.link.wakes_at().min(self.sweep_at)

@@ -1,7 +1,7 @@
 //! One replica among others: its sessions, and which of them a message is for.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -11,7 +11,12 @@ use prost::Message;
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{owner::Owner, wire::Wire};
+use super::{
+    in_flight::{Charge, InFlight},
+    link::FRAME_BYTES,
+    owner::Owner,
+    wire::Wire,
+};
 use crate::{
     engine::Backend,
     proto::cluster::v1::{Envelope, Frame, Open, Refused, envelope::Kind, refused::Reason},
@@ -33,6 +38,8 @@ pub struct Member {
     incarnation: u64,
     wire: Arc<dyn Wire>,
     shared: Mutex<Shared>,
+    /// Of all sessions of followers.
+    in_flight: Arc<InFlight>,
 }
 
 #[derive(Default)]
@@ -57,17 +64,17 @@ struct Owned {
     stop: CancellationToken,
 }
 
-/// What came for a session.
+/// What came for a session. At an owner, a frame is counted until it is read.
 #[derive(Debug)]
 pub(super) enum Heard {
-    Frame(Frame),
+    Frame(Frame, Option<Charge>),
     Refused(Reason),
 }
 
 impl Member {
     /// A replica without sessions.
     pub fn new(incarnation: u64, wire: Arc<dyn Wire>) -> Arc<Self> {
-        Arc::new(Self { incarnation, wire, shared: Mutex::default() })
+        Arc::new(Self { incarnation, wire, shared: Mutex::default(), in_flight: Arc::default() })
     }
 
     /// Polls a backend for the other replicas from now on.
@@ -95,9 +102,22 @@ impl Member {
         self.shared().serving.len()
     }
 
-    /// The same of one backend.
+    /// How many replicas this one knows of: itself, and those that follow it.
+    pub fn replicas(&self) -> usize {
+        let shared = self.shared();
+        let others: HashSet<u64> = shared.serving.keys().map(|(from, _)| *from).collect();
+        1 + others.len()
+    }
+
+    /// How many replicas follow this one at one backend.
     pub(super) fn followers_of(&self, backend: &str) -> usize {
         self.shared().serving.values().filter(|serving| *serving.backend == *backend).count()
+    }
+
+    /// Bytes of all sessions of followers that are in flight.
+    #[cfg(test)]
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight.bytes()
     }
 
     /// Takes in a message of another replica.
@@ -106,30 +126,38 @@ impl Member {
         let Ok(Envelope { from, session, kind: Some(kind) }) = Envelope::decode(message) else { return };
         let heard = match kind {
             Kind::Open(open) => return self.open(from, session, &open),
-            Kind::Frame(frame) => Heard::Frame(frame),
+            // No release sends a longer one.
+            Kind::Frame(frame) if frame.data.len() > FRAME_BYTES => return,
+            Kind::Frame(frame) => Heard::Frame(frame, None),
             Kind::Refused(refused) => Heard::Refused(refused.reason()),
         };
-        let inbox = {
+        let (inbox, is_served) = {
             let shared = self.shared();
             let own = shared.following.get(&session).filter(|(owner, _)| *owner == from);
-            let serving = || shared.serving.get(&(from, session)).map(|serving| serving.inbox.clone());
-            own.map(|(_, inbox)| inbox.clone()).or_else(serving)
+            let served = || shared.serving.get(&(from, session)).map(|serving| serving.inbox.clone());
+            (own.map(|(_, inbox)| inbox.clone()).or_else(served), own.is_none())
         };
-        // A session whose inbox is full notices the gap.
-        let is_unknown = match (inbox, heard) {
-            (Some(inbox), heard) => {
-                let _ = inbox.try_send(heard);
-                false
+        let heard = match heard {
+            Heard::Frame(frame, _) if is_served => {
+                let mut charge = Charge::new(&self.in_flight);
+                charge.add(frame.data.len());
+                Heard::Frame(frame, Some(charge))
             }
-            (None, Heard::Frame(_)) => true,
-            (None, Heard::Refused(_)) => false,
+            heard => heard,
         };
-        if is_unknown {
-            self.refuse(from, session, Reason::UnknownSession);
+        match (inbox, heard) {
+            (Some(_), Heard::Frame(..)) if is_served && self.in_flight.is_full() => {}
+            // A session whose inbox is full notices the gap, as with a frame that is not taken in.
+            (Some(inbox), heard) => _ = inbox.try_send(heard),
+            (None, Heard::Frame(..)) => self.refuse(from, session, Reason::UnknownSession),
+            (None, Heard::Refused(_)) => {}
         }
     }
 
     fn open(self: &Arc<Self>, from: u64, session: u64, open: &Open) {
+        if self.shared().serving.contains_key(&(from, session)) {
+            return;
+        }
         let opened = {
             let mut shared = self.shared();
             match shared.owned.get(&*open.backend) {
@@ -138,6 +166,10 @@ impl Member {
                 Some(_) if shared.serving.len() >= SESSIONS => Err(Reason::TooManySessions),
                 Some(owned) => {
                     let (backend, stop) = (Arc::clone(&owned.backend), owned.stop.clone());
+                    // A follower has one session for each backend: it has given up the one before.
+                    shared.serving.retain(|(follower, _), serving| {
+                        *follower != from || *serving.backend != **backend.name()
+                    });
                     let (inbox, heard) = mpsc::channel(INBOX);
                     let serving = Serving { backend: Arc::clone(backend.name()), inbox };
                     shared.serving.insert((from, session), serving);
@@ -166,7 +198,7 @@ impl Member {
         mut inbox: mpsc::Receiver<Heard>,
         stop: CancellationToken,
     ) {
-        let mut owner = Owner::new(backend, session, Instant::now());
+        let mut owner = Owner::new(backend, session, Charge::new(&self.in_flight), Instant::now());
         loop {
             loop {
                 match owner.next_frame(Instant::now()) {
@@ -182,7 +214,7 @@ impl Member {
                 () = tokio::time::sleep_until(owner.wakes_at()) => continue,
             };
             let taken = match heard {
-                Some(Heard::Frame(frame)) => owner.receive(Instant::now(), frame),
+                Some(Heard::Frame(frame, _charge)) => owner.receive(Instant::now(), frame),
                 Some(Heard::Refused(_)) | None => return,
             };
             if taken.is_err() {
@@ -262,6 +294,6 @@ mod tests {
         member.receive("neither".into());
         assert!(inbox.try_recv().is_err());
         member.receive(frame(2, session));
-        assert!(matches!(inbox.try_recv(), Ok(Heard::Frame(frame)) if frame.number == 1));
+        assert!(matches!(inbox.try_recv(), Ok(Heard::Frame(frame, None)) if frame.number == 1));
     }
 }

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::{
     fault::{milliseconds, to_message},
+    in_flight::Charge,
     link::{Broken, Link},
 };
 use crate::{
@@ -38,6 +39,15 @@ const MESSAGE_BYTES: usize = 64 * 1024;
 /// Most items of one.
 const ITEMS: usize = 4096;
 
+/// Most slots of a session.
+const SLOTS: usize = 4 << 20;
+
+/// Most that is known without a poll and not sent yet.
+const READY: usize = 256 << 10;
+
+/// Most bytes of a job's id, and of its tag. Callers of the follower have been refused longer ones.
+const NAME_BYTES: usize = 4096;
+
 /// One session of an owner.
 #[derive(Debug)]
 pub(super) struct Owner {
@@ -50,7 +60,16 @@ pub(super) struct Owner {
     /// When each of the last messages was processed.
     processed: VecDeque<(u64, Instant)>,
     /// What is known without a poll.
-    ready: Vec<Item>,
+    ready: VecDeque<Ready>,
+}
+
+/// What is known of a job without a poll.
+#[derive(Debug)]
+struct Ready {
+    slot: u32,
+    answers: u64,
+    /// Its last status and the parts that are wanted of it; without, there is no room for it.
+    last: Option<(LatestStatus, Parts)>,
 }
 
 /// A job that the follower has registered. There may be a million: it is small.
@@ -89,16 +108,22 @@ struct Asked {
 
 impl Owner {
     /// `session`: a number that no other session of this replica has.
-    pub(super) fn new(backend: Arc<Backend>, session: u64, now: Instant) -> Self {
+    pub(super) fn new(backend: Arc<Backend>, session: u64, charge: Charge, now: Instant) -> Self {
         Self {
             backend,
-            link: Link::answering(now),
+            link: Link::answering(now, charge),
             queue: Arc::new(NotificationQueue::new(CallerKey::of_replica(session))),
             slots: Vec::new(),
             asked: HashMap::new(),
             processed: VecDeque::new(),
-            ready: Vec::new(),
+            ready: VecDeque::new(),
         }
+    }
+
+    /// Slots, those of them with a job, and what is known without a poll.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn sizes(&self) -> (usize, usize, usize) {
+        (self.slots.len(), self.slots.iter().flatten().count(), self.ready.len())
     }
 
     /// Waits until there is news of a job, if it can be sent.
@@ -106,7 +131,7 @@ impl Owner {
         if self.link.has_room() {
             self.queue.notified().await;
         } else {
-            std::future::pending::<()>().await;
+            self.link.room().await;
         }
     }
 
@@ -136,6 +161,9 @@ impl Owner {
         let InterestMessage { changes } = InterestMessage::decode(&*message).map_err(|_| Broken::Garbage)?;
         let number = self.link.messages_received();
         for Change { slot, what } in changes {
+            if self.ready.len() >= READY {
+                return Err(Broken::Garbage);
+            }
             match what.ok_or(Broken::Garbage)? {
                 What::Add(add) => self.add(number, slot, add, now)?,
                 What::Wanted(wanted) => self.want(number, slot, wanted),
@@ -155,11 +183,12 @@ impl Owner {
     }
 
     fn add(&mut self, number: u64, slot: u32, add: Add, now: Instant) -> Result<(), Broken> {
+        let Add { job_id, job_tag, wanted, due_in_ms, unchanged_ms } = add;
         // A follower numbers its slots without gaps.
-        if slot as usize > self.slots.len() + ITEMS * 16 {
+        let is_next = slot as usize <= self.slots.len() && (slot as usize) < SLOTS;
+        if !is_next || job_id.len() > NAME_BYTES || job_tag.len() > NAME_BYTES {
             return Err(Broken::Garbage);
         }
-        let Add { job_id, job_tag, wanted, due_in_ms, unchanged_ms } = add;
         let wanted = wanted.ok_or(Broken::Garbage)?;
         let parts = Parts { result: wanted.result, payload: wanted.payload };
         let job = JobRef {
@@ -209,12 +238,11 @@ impl Owner {
             }
             Ok(ForReplica::Ended(last)) => {
                 self.slots[place] = None;
-                let observed = self.observed(&last, parts, false, Instant::now());
-                self.ready.push(Item { slot, answers, said: Some(Said::Observed(observed)) });
+                self.ready.push_back(Ready { slot, answers, last: Some((last, parts)) });
             }
             Err(_) => {
                 self.slots[place] = None;
-                self.ready.push(Item { slot, answers, said: Some(Said::Refused(true)) });
+                self.ready.push_back(Ready { slot, answers, last: None });
             }
         }
     }
@@ -223,7 +251,7 @@ impl Owner {
         // What it asked for may have been said just now.
         let Some(known) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) else {
             let answers = if wanted.asks { number } else { 0 };
-            self.ready.push(Item { slot, answers, said: Some(Said::Refused(true)) });
+            self.ready.push_back(Ready { slot, answers, last: None });
             return;
         };
         let parts = Parts { result: wanted.result, payload: wanted.payload };
@@ -257,9 +285,16 @@ impl Owner {
     }
 
     fn send_news(&mut self, now: Instant) {
-        let mut items = std::mem::take(&mut self.ready);
-        let mut bytes: usize = items.iter().map(Message::encoded_len).sum();
+        let (mut items, mut bytes) = (Vec::new(), 0);
         while bytes < MESSAGE_BYTES && items.len() < ITEMS {
+            if let Some(Ready { slot, answers, last }) = self.ready.pop_front() {
+                let observed = last.map(|(last, parts)| self.observed(&last, parts, false, now));
+                let said = observed.map_or(Said::Refused(true), Said::Observed);
+                let item = Item { slot, answers, said: Some(said) };
+                bytes += item.encoded_len();
+                items.push(item);
+                continue;
+            }
             let Some(slot) = self.queue.try_next() else { break };
             if let Some(item) = self.item(slot, now) {
                 bytes += item.encoded_len();

@@ -17,6 +17,7 @@ use tracing::{info, warn};
 
 use super::{
     election::Election,
+    excess::{self, Excess},
     lease::{self, Ownership, Timing},
     member::Member,
     nats::Nats,
@@ -38,6 +39,7 @@ pub struct Replica {
     member: Arc<Member>,
     seats: Mutex<BTreeMap<Arc<str>, Seated>>,
     _inbound: AbortOnDropHandle<()>,
+    _counting: AbortOnDropHandle<()>,
 }
 
 /// What a replica does for one backend, until this is dropped.
@@ -74,6 +76,7 @@ impl Replica {
             "replicas of cluster {} share the work",
             config.name
         );
+        let counting = tokio::spawn(count_replicas(Arc::clone(&member), config.replicas));
         Arc::new(Self {
             config: config.clone(),
             me: lease::Member { name: config.member.clone(), incarnation },
@@ -81,6 +84,7 @@ impl Replica {
             member,
             seats: Mutex::default(),
             _inbound: AbortOnDropHandle::new(receiving),
+            _counting: AbortOnDropHandle::new(counting),
         })
     }
 
@@ -149,6 +153,7 @@ impl Replica {
             member: self.me.name.clone(),
             incarnation: status::incarnation(self.me.incarnation),
             replicas: *replicas,
+            replicas_known: self.member.replicas(),
             nats,
             sessions: self.member.followers(),
             backends: self
@@ -157,6 +162,12 @@ impl Replica {
                 .map(|(backend, seated)| self.seat_status(backend, seated))
                 .collect(),
         }
+    }
+
+    /// What this replica does for one backend; `None` where there is none of this name.
+    pub fn seat(&self, backend: &str) -> Option<SeatStatus> {
+        let seats = self.seats();
+        seats.get(backend).map(|seated| self.seat_status(backend, seated))
     }
 
     fn seat_status(&self, backend: &str, seated: &Seated) -> SeatStatus {
@@ -198,6 +209,27 @@ impl Replica {
 
     fn seats(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Seated>> {
         self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Says when more replicas run than there may be.
+async fn count_replicas(member: Arc<Member>, most: u32) {
+    let mut excess = Excess::default();
+    loop {
+        tokio::time::sleep(excess::LOOK).await;
+        let known = member.replicas();
+        match excess.look(Instant::now(), known, most) {
+            Some(excess::News::Begins) => warn!(
+                known,
+                replicas = most,
+                "more replicas run than cluster.replicas says: together they may exceed requests_per_second; \
+                 set cluster.replicas to {known} at all of them, or run fewer"
+            ),
+            Some(excess::News::Ends) => {
+                info!(known, replicas = most, "no more replicas run than cluster.replicas says");
+            }
+            None => {}
+        }
     }
 }
 

@@ -264,7 +264,7 @@ impl Seat {
             let wakes_at = if is_open { session.wakes_at() } else { began + OPENS };
             tokio::select! {
                 heard = inbox.recv() => match heard {
-                    Some(Heard::Frame(frame)) => {
+                    Some(Heard::Frame(frame, _)) => {
                         if !is_open {
                             // Before anything is registered.
                             self.become_role(Role::Follower { owner });

@@ -22,6 +22,10 @@ pub struct ReplicaStatus {
     pub incarnation: String,
     /// `cluster.replicas`.
     pub replicas: u32,
+    /// How many replicas this one knows of, with itself: those that follow it. 0 of a release
+    /// that does not count them.
+    #[serde(default)]
+    pub replicas_known: usize,
     /// Its connection to NATS.
     pub nats: NatsStatus,
     /// Sessions of replicas that follow this one, each counted for each backend.
@@ -317,6 +321,7 @@ mod tests {
             member: "gateway-0".into(),
             incarnation: incarnation(1),
             replicas: 3,
+            replicas_known: 1,
             nats: NatsStatus::Disconnected { why: "refused".into(), since },
             sessions: 0,
             backends: vec![seat],
@@ -327,6 +332,7 @@ mod tests {
             "member": "gateway-0",
             "incarnation": "0000000000000001",
             "replicas": 3,
+            "replicas_known": 1,
             "nats": { "state": "disconnected", "why": "refused", "since": "2026-11-26T03:00:00.5Z" },
             "sessions": 0,
             "backends": [{

@@ -3,6 +3,7 @@
 
 mod checks;
 mod following;
+mod half_dead;
 mod memory;
 mod replicas;
 mod simulation;

@@ -15,6 +15,9 @@ use super::*;
 const ROUNDS: u32 = 25_000;
 const LONGEST: usize = 4096;
 
+/// The same of a target that starts engines.
+const ROUNDS_OF_ENGINES: u32 = ROUNDS / 10;
+
 /// What random bytes would hardly ever make.
 const WORDS: [&[u8]; 24] = [
     b"null",
@@ -84,7 +87,8 @@ fn feed(name: &str) {
     let (_, target) = TARGETS.into_iter().find(|(known, _)| *known == name).unwrap();
     let (seeds, mut random) = (seeds(name), StdRng::seed_from_u64(seed));
     assert!(!seeds.is_empty());
-    let mutations = (0..ROUNDS).map(|_| mutated(&seeds, &mut random));
+    let rounds = if name == "session_messages" { ROUNDS_OF_ENGINES } else { ROUNDS };
+    let mutations = (0..rounds).map(|_| mutated(&seeds, &mut random));
     for input in seeds.clone().into_iter().chain(mutations) {
         let held = catch_unwind(AssertUnwindSafe(|| target(&input))).is_ok();
         assert!(held, "{name} with JOBWATCH_FUZZ_SEED={seed} fails on b\"{}\"", input.escape_ascii());
@@ -124,4 +128,5 @@ each_target_holds_for_any_bytes!(
     job_ref,
     requested_wait,
     content_coding,
+    session_messages,
 );

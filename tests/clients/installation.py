@@ -1,5 +1,6 @@
 """The set-up of deploy/compose as processes on loopback: simulated vendors, a gateway with TLS,
-Prometheus with the alert rules of deploy/prometheus, and a collector of traces.
+another one that shares its work over NATS, Prometheus with the alert rules of deploy/prometheus,
+and a collector of traces.
 
 Configuration files are copies of those in deploy/, with other addresses. The rules are a copy
 with shorter times: see `quick`.
@@ -20,6 +21,8 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 
 ROOT = Path(__file__).resolve().parents[2]
 VENDORS = ["immuta", "kinetica", "claret", "datasaur"]
+# The ports of the gateway that shares its work, and of its NATS server.
+REPLICA = ["replica", "replica-admin", "nats"]
 SERVICE = "jobwatch.v1.JobStatusService"
 
 
@@ -44,10 +47,10 @@ def quick(rules):
 
 
 class Installation:
-    def __init__(self, program, prometheus, folder, collector):
-        self.program, self.prometheus_program = program, prometheus
+    def __init__(self, program, prometheus, nats_server, folder, collector):
+        self.program, self.prometheus_program, self.nats_server = program, prometheus, nats_server
         self.folder = Path(folder)
-        self.ports = {name: free_port() for name in [*VENDORS, "gateway", "admin", "prometheus"]}
+        self.ports = {name: free_port() for name in [*VENDORS, "gateway", "admin", "prometheus", *REPLICA]}
         self.processes = {}
         self.config = self.folder / "jobwatch.toml"
         self.certificate = self.folder / "server.pem"
@@ -131,12 +134,37 @@ class Installation:
     def start_gateway(self):
         self.start("gateway", self.program, "serve", "--config", self.config)
 
+    def start_replica(self):
+        """A NATS server with the account of deploy/, and a gateway of deploy/compose/cluster.yaml."""
+        nats = (ROOT / "deploy/kubernetes/cluster/nats.conf").read_text()
+        nats = replaced(
+            re.sub(r"(?m)^(cluster \{\n(?:.*\n)*?\}|http: .*)\n", "", nats),
+            (r"\$NATS_SERVER_NAME", "nats-0"),
+            (r"\$JOBWATCH_NATS_PASSWORD", "simulated"),
+            (r'"0\.0\.0\.0:4222"', f'"127.0.0.1:{self.ports["nats"]}"'),
+            (r'"/data"', f'"{self.folder / "nats"}"'),
+        )
+        (self.folder / "nats.conf").write_text(nats)
+        self.start("nats", self.nats_server, "-c", "nats.conf")
+        text = replaced(
+            (ROOT / "deploy/compose/cluster.toml").read_text(),
+            (r'"0\.0\.0\.0:50051"', f'"127.0.0.1:{self.ports["replica"]}"'),
+            (r'"0\.0\.0\.0:9090"', f'"127.0.0.1:{self.ports["replica-admin"]}"'),
+            (r"allow_remote = true", "allow_remote = false"),
+            (r"(?m)^nats = .*$", f'nats = ["nats://127.0.0.1:{self.ports["nats"]}"]\nmember = "replica"\nlease = "3s"'),
+            (r'\{ env = "JOBWATCH_NATS_PASSWORD" \}', '"simulated"'),
+            (r"http://vendor:8090", f"http://127.0.0.1:{self.ports['immuta']}"),
+            (r'\{ file = "/run/secrets/immuta-api-key" \}', f'{{ file = "{ROOT}/deploy/compose/simulator-api-key" }}'),
+        )
+        (self.folder / "replica.toml").write_text(f"allow_inline_secrets = true\n{text}")
+        self.start("replica", self.program, "serve", "--config", "replica.toml")
+
     def start_prometheus(self):
         (self.folder / "alerts.yml").write_text(quick((ROOT / "deploy/prometheus/alerts.yml").read_text()))
         config = replaced(
             (ROOT / "deploy/compose/prometheus.yml").read_text(),
             (r"/etc/prometheus/alerts.yml", str(self.folder / "alerts.yml")),
-            (r"jobwatch:9090", f"127.0.0.1:{self.ports['admin']}"),
+            (r'"jobwatch:9090"', f'"127.0.0.1:{self.ports["admin"]}", "127.0.0.1:{self.ports["replica-admin"]}"'),
             (r"scrape_interval: \w+", "scrape_interval: 1s"),
             (r"evaluation_interval: \w+", "evaluation_interval: 1s"),
         )

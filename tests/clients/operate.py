@@ -81,8 +81,12 @@ def start(setup):
     until("the gateway is ready", lambda: setup.http("admin", "/readyz"))
     health = setup.run("healthcheck", "--server", f"https://localhost:{setup.ports['gateway']}", "--ca", setup.certificate)
     check("the health check passes over TLS", health.returncode, 0)
+    setup.start_replica()
+    until("the replica owns its backend", lambda: b'role="owner"} 1' in (setup.http("replica-admin", "/metrics") or b""))
+    listed = setup.run("backends", "--server", f"http://127.0.0.1:{setup.ports['replica']}")
+    check("`jobwatch backends` says so", "OWNER" in listed.stdout, True)
     setup.start_prometheus()
-    until("Prometheus scrapes the gateway", lambda: setup.query('up{job="jobwatch"} == 1'))
+    until("Prometheus scrapes both gateways", lambda: len(setup.query('up{job="jobwatch"} == 1')) == 2)
 
 
 def watch(setup):
@@ -112,8 +116,8 @@ def dashboard(setup):
 def variables(setup):
     for metric, label in [("jobwatch_ready", "instance"), ("jobwatch_backend_up", "backend")]:
         values = setup.prometheus(f"label/{label}/values", **{"match[]": metric})
-        wanted = sorted(VENDORS) if label == "backend" else [f"127.0.0.1:{setup.ports['admin']}"]
-        check(f"the dashboard's variable {label} has its values", sorted(values), wanted)
+        wanted = sorted(VENDORS) if label == "backend" else [f"127.0.0.1:{setup.ports[name]}" for name in ("admin", "replica-admin")]
+        check(f"the dashboard's variable {label} has its values", sorted(values), sorted(wanted))
 
 
 def metrics(setup, promtool):
@@ -236,7 +240,8 @@ def main():
     program, tools = (Path(argument).resolve() for argument in sys.argv[1:3])
     collector = Collector()
     with tempfile.TemporaryDirectory(prefix="jobwatch-operate-") as folder:
-        setup = Installation(program, tools / "debian/usr/bin/prometheus", folder, collector)
+        prometheus, nats_server = tools / "debian/usr/bin/prometheus", tools / "python/bin/nats-server"
+        setup = Installation(program, prometheus, nats_server, folder, collector)
         try:
             operate(setup, tools / "debian/usr/bin/promtool")
         except Failed:

@@ -117,14 +117,14 @@ const MODULES: &[(&str, &[&str])] = &[
     ("snapshot", &["job", "proto"]),
     // Of the vendors only `FileFault` and `RefusedLocation`, see below.
     ("engine", &["job", "telemetry", "vendors", "transport", "snapshot"]),
-    ("cluster", &["job", "config", "transport", "proto", "snapshot", "engine"]),
+    ("cluster", &["job", "config", "transport", "proto", "snapshot", "engine", "vendors"]),
     ("admin", &["job", "telemetry", "transport", "engine", "cluster", "proto"]),
-    ("api", &["access", "job", "telemetry", "engine", "proto", "snapshot"]),
+    ("api", &["access", "job", "telemetry", "engine", "cluster", "proto", "snapshot"]),
     ("server", &["access", "admin", "cluster", "config", "telemetry", "transport", "engine", "proto", "api"]),
     ("simulators", &[]),
     ("client", &["proto"]),
     ("cli", &["access", "client", "cluster", "config", "proto", "server", "simulators", "telemetry"]),
-    ("fuzzing", &["job", "vendors", "transport"]),
+    ("fuzzing", &["job", "vendors", "transport", "cluster"]),
 ];
 
 #[test]

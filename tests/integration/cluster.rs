@@ -21,6 +21,7 @@ mod check;
 mod credentials;
 mod gateways;
 mod operators;
+mod permissions;
 mod servers;
 
 use servers::Servers;

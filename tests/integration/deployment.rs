@@ -178,7 +178,13 @@ fn grace_periods_are_long_enough_for_the_drain() {
             "terminationGracePeriodSeconds: ",
             read("deploy/kubernetes/base/jobwatch.toml"),
         ),
+        (
+            "deploy/kubernetes/base/deployment.yaml",
+            "terminationGracePeriodSeconds: ",
+            read("deploy/kubernetes/cluster/jobwatch.toml"),
+        ),
         ("deploy/compose/compose.yaml", "stop_grace_period: ", read("deploy/compose/jobwatch.toml")),
+        ("deploy/compose/cluster.yaml", "stop_grace_period: ", read("deploy/compose/cluster.toml")),
         ("deploy/systemd/jobwatch.service", "\nTimeoutStopSec=", "[server]".to_owned()),
     ] {
         let (grace, needed) = (seconds(path, key), longest_shutdown(&configuration));
@@ -200,7 +206,9 @@ fn most_memory(configuration: &str) -> u64 {
             .iter()
             .fold(configuration.to_owned(), |text, secret| text.replace(secret, "\"a\""))
             .replace("tls = {", "allow_plaintext = true # {");
-    let text = format!("allow_inline_secrets = true\n{text}");
+    let text = format!("allow_inline_secrets = true\n{text}")
+        .replace("{ file = \"/run/secrets/nats/password\" }", "\"a\"")
+        .replace("{ env = \"JOBWATCH_NATS_PASSWORD\" }", "\"a\"");
     let limits = jobwatch::config::Config::parse(&text, []).unwrap().limits;
     let watches = u64::try_from(limits.watches.max(limits.jobs)).unwrap();
     IDLE + limits.status_bytes + limits.response_bytes + limits.connection_bytes + watches * WATCH
@@ -210,7 +218,13 @@ fn most_memory(configuration: &str) -> u64 {
 fn memory_limits_of_containers_are_above_the_sum_of_the_limits() {
     for (path, limit, configuration) in [
         ("deploy/kubernetes/base/deployment.yaml", "memory: 2Gi\n", "deploy/kubernetes/base/jobwatch.toml"),
+        (
+            "deploy/kubernetes/base/deployment.yaml",
+            "memory: 2Gi\n",
+            "deploy/kubernetes/cluster/jobwatch.toml",
+        ),
         ("deploy/compose/compose.yaml", "mem_limit: 2g\n", "deploy/compose/jobwatch.toml"),
+        ("deploy/compose/cluster.yaml", "mem_limit: 2g\n", "deploy/compose/cluster.toml"),
     ] {
         assert!(read(path).contains(limit), "{path} has no {limit:?}");
         let most = most_memory(&read(configuration));
@@ -229,6 +243,7 @@ fn version_is_the_same_everywhere() {
     for (path, text) in [
         ("Dockerfile", format!("\nARG VERSION={version}\n")),
         ("deploy/compose/compose.yaml", format!("image: jobwatch:{version}\n")),
+        ("deploy/compose/cluster.yaml", format!("image: jobwatch:{version}\n")),
         ("deploy/kubernetes/base/deployment.yaml", format!("image: jobwatch:{version}\n")),
         ("CHANGELOG.md", format!("\n## [{version}] - ")),
         ("clients/python/pyproject.toml", format!("\nversion = \"{version}\"\n")),
@@ -255,12 +270,14 @@ fn check(path: &str) -> (bool, String) {
     let configuration = read(path)
         .replace("/run/secrets/jobwatch/immuta-api-key", &secret)
         .replace("/run/secrets/immuta-api-key", &secret)
+        .replace("/run/secrets/nats/password", &secret)
         .replace("/run/tls/tls.crt", &certificate)
         .replace("/run/tls/tls.key", &key);
     let configuration = file("jobwatch.toml", &configuration);
     let output = Command::new(env!("CARGO_BIN_EXE_jobwatch"))
         .args(["check", "--config", &configuration])
         .env_clear()
+        .env("JOBWATCH_NATS_PASSWORD", "simulated")
         .output()
         .unwrap();
     (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
@@ -268,7 +285,12 @@ fn check(path: &str) -> (bool, String) {
 
 #[test]
 fn configurations_of_deploy_are_valid() {
-    for path in ["deploy/compose/jobwatch.toml", "deploy/kubernetes/base/jobwatch.toml"] {
+    for path in [
+        "deploy/compose/jobwatch.toml",
+        "deploy/compose/cluster.toml",
+        "deploy/kubernetes/base/jobwatch.toml",
+        "deploy/kubernetes/cluster/jobwatch.toml",
+    ] {
         let (is_valid, problems) = check(path);
         assert!(is_valid, "{path}: {problems}");
     }

@@ -17,11 +17,15 @@ const REPLICAS: [&str; 8] =
 
 /// The whole section.
 pub(super) fn section(status: &ReplicaStatus, now: Timestamp) -> Markup {
-    let ReplicaStatus { cluster, member, replicas, .. } = status;
+    let ReplicaStatus { cluster, member, replicas, replicas_known, .. } = status;
+    let is_too_many = *replicas_known > usize::try_from(*replicas).unwrap_or(usize::MAX);
     html! {
         section aria-labelledby="replicas-title" {
             h2 id="replicas-title" { "Replicas" }
             p { "This is " strong { (words(member)) } " of the cluster " (words(cluster)) ", which has at most " (replicas) " replicas." }
+            @if is_too_many {
+                p { (badge("bad", "too many replicas")) " At least " (replicas_known) " run: together they may exceed " code { "requests_per_second" } "." }
+            }
             (table(status, now).html("The owner of each backend, and what this replica does", &REPLICAS))
         }
     }
@@ -98,6 +102,18 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }
+    }
+
+    #[test]
+    fn more_replicas_than_there_may_be_are_marked() {
+        let mut status = replica_status();
+        assert!(!text(&status).contains("too many replicas"));
+        status.replicas_known = 4;
+        let text = text(&status);
+        assert!(
+            text.contains("<span class=\"badge bad\">too many replicas</span> At least 4 run:"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -34,10 +34,12 @@ pub(super) fn problems(replicas: &[&ReplicaStatus], now: Timestamp) -> Vec<Strin
             problems.push(format!("{same} replicas are named {name}; give each its own cluster.member"));
         }
     }
+    // Some may not have been asked, and are known to an owner.
+    let running =
+        replicas.iter().map(|replica| replica.replicas_known).max().unwrap_or(0).max(replicas.len());
     if let Some(most) = replicas.iter().map(|replica| replica.replicas).min()
-        && replicas.len() > most as usize
+        && running > most as usize
     {
-        let running = replicas.len();
         problems.push(format!(
             "{running} replicas run, and cluster.replicas is {most}: together they may exceed requests_per_second"
         ));
@@ -135,6 +137,7 @@ pub(super) mod tests {
             member: format!("gateway-{number}"),
             incarnation: number.to_string(),
             replicas: 3,
+            replicas_known: 0,
             nats: NatsStatus::Connected { server: format!("nats-{number}") },
             sessions,
             backends: vec![SeatStatus {
@@ -232,5 +235,9 @@ pub(super) mod tests {
         let many: Vec<_> = std::iter::once(owner()).chain((1..4).map(follower)).collect();
         let text = "4 replicas run, and cluster.replicas is 3: together they may exceed requests_per_second";
         assert_eq!(found(&many), [text]);
+        // Three were asked.
+        let mut knowing = owner();
+        knowing.replicas_known = 4;
+        assert_eq!(found(&[knowing, follower(1), follower(2)]), [text]);
     }
 }

@@ -50,23 +50,30 @@ impl Probe {
     fn failed(&self, step: &str, subjects: &str, why: impl fmt::Display) -> String {
         let words = self.last_words.lock().unwrap_or_else(PoisonError::into_inner).take();
         match words {
+            // All answers come there.
+            Some(words) if words.contains("Subscription to \"_INBOX.") => {
+                format!("{step}: the server says: {words}; allow the account to subscribe to _INBOX.>")
+            }
             Some(words) => format!("{step}: the server says: {words}; allow the account {subjects}"),
             None => format!("{step}: {why}; it needs {subjects}"),
         }
     }
 
+    /// Sends a message to itself, as the others send theirs, and says that a lease was written.
     async fn messages(&self) -> Result<(), String> {
+        self.message(self.names.to(rand::random())).await?;
+        self.message(self.names.leases()).await
+    }
+
+    async fn message(&self, subject: String) -> Result<(), String> {
         let root = &self.names.root;
-        let subject = self.names.to(rand::random());
         let subjects = format!("to publish and to subscribe to {root}.>");
         let failed = |why: &dyn fmt::Display| {
             self.failed(&format!("a message to {subject} did not come back"), &subjects, why)
         };
         let mut messages = self.client.subscribe(subject.clone()).await.map_err(|error| failed(&error))?;
-        self.client
-            .publish(subject.clone(), Bytes::from_static(b"probe"))
-            .await
-            .map_err(|error| failed(&error))?;
+        let message = Bytes::from_static(KEY.as_bytes());
+        self.client.publish(subject.clone(), message).await.map_err(|error| failed(&error))?;
         match timeout(STEP / 5, messages.next()).await {
             Ok(Some(_)) => Ok(()),
             Ok(None) => Err(failed(&"the connection was closed")),

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::replicas::three;
 use crate::{
-    cluster::owner::Owner,
+    cluster::{in_flight::Charge, owner::Owner},
     engine::{
         CallerKey, ForReplica, Interest, NotificationQueue, Purpose,
         tests::{rig::job, script::Script},
@@ -47,7 +47,7 @@ async fn registered(jobs: u32) -> f64 {
         })
         .collect();
     let now = Instant::now();
-    let mut owner = Owner::new(Arc::clone(&backend), 2, now);
+    let mut owner = Owner::new(Arc::clone(&backend), 2, Charge::new(&Arc::default()), now);
     let before = resident();
     for (number, first) in (1..).zip((0..jobs).step_by(CHANGES as usize)) {
         let changes = (first..jobs.min(first + CHANGES)).map(|slot| {

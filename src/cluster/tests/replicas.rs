@@ -78,6 +78,11 @@ impl Net {
         self.cut.lock().unwrap().push((from, to));
     }
 
+    /// Sends a message as a replica that isn't there.
+    pub(super) fn send(self: &Arc<Self>, from: u64, to: u64, message: Bytes) {
+        Port { from, net: Arc::clone(self) }.send(to, message);
+    }
+
     pub(super) fn heal(&self) {
         self.cut.lock().unwrap().clear();
     }
@@ -102,6 +107,7 @@ impl Net {
 pub(super) struct Replica {
     pub(super) number: u64,
     pub(super) running: Running,
+    pub(super) member: Arc<Member>,
     pub(super) limits: watch::Sender<Limits>,
     pub(super) lease: watch::Sender<Ownership>,
     pub(super) role: watch::Receiver<Role>,
@@ -114,7 +120,7 @@ impl Replica {
         let member = Member::new(number, Arc::new(Port { from: number, net: Arc::clone(net) }));
         let (inbox, mut inbound) = mpsc::channel(ON_THE_WAY);
         net.inboxes.lock().unwrap().insert(number, inbox);
-        let receiver = Arc::clone(&member);
+        let (receiver, known) = (Arc::clone(&member), Arc::clone(&member));
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         let mut senders = HashMap::new();
@@ -145,7 +151,7 @@ impl Replica {
         let (limits, shares) = watch::channel(LIMITS);
         let (seat, role) = Seat::new(member, backend, shares, ownership);
         tokio::spawn(seat.run(stop.clone()));
-        Self { number, running, limits, lease, role, _stop: stop.drop_guard() }
+        Self { number, running, member: known, limits, lease, role, _stop: stop.drop_guard() }
     }
 
     pub(super) fn engine(&self) -> &Arc<Engine> {

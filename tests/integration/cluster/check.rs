@@ -8,7 +8,7 @@ use tokio::process::Command;
 use super::*;
 
 /// The line about the cluster.
-async fn check(servers: &Servers, more: &str) -> String {
+pub(super) async fn check(servers: &Servers, more: &str) -> String {
     let mut file = NamedTempFile::new().unwrap();
     file.write_all(section(&servers.urls(), more).as_bytes()).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_jobwatch"));
@@ -22,7 +22,7 @@ async fn check(servers: &Servers, more: &str) -> String {
 }
 
 /// Waits until the servers serve.
-async fn started(servers: &Servers) {
+pub(super) async fn started(servers: &Servers) {
     for url in servers.urls() {
         let address = url.strip_prefix("nats://").unwrap().to_owned();
         let connect = async {
@@ -34,7 +34,7 @@ async fn started(servers: &Servers) {
     }
 }
 
-const MEMBER: &str = "member = \"gateway-0\"\n";
+pub(super) const MEMBER: &str = "member = \"gateway-0\"\n";
 
 #[tokio::test]
 async fn servers_that_work_are_ok_as_often_as_they_are_tried() {
@@ -53,44 +53,6 @@ async fn server_that_is_not_there_is_named() {
     servers.kill_one(0);
     let line = check(&servers, MEMBER).await;
     assert!(line.starts_with(&format!("FAILED no connection: {}: IO error", servers.urls()[0])), "{line}");
-}
-
-#[tokio::test]
-async fn missing_permission_is_named_with_the_subject() {
-    // As docs/operations.md lists them.
-    let own = "jobwatch.test.v1.>";
-    let key = "$KV.jobwatch_leases_test.>";
-    let api = |call: &str| format!("$JS.API.STREAM.{call}.KV_jobwatch_leases_test");
-    let (info, create, get) = (&*api("INFO"), &*api("CREATE"), &*api("MSG.GET"));
-    let all = [own, key, info, create, get];
-    let inbox = format!("subscribe: [\"_INBOX.>\", \"{own}\"]");
-    let credentials =
-        format!("{MEMBER}credentials = {{ user = \"gateway\", password = {{ env = \"PASSWORD\" }} }}");
-    let users = |publish: &[&str]| {
-        format!(
-            "authorization {{ users: [{{ user: gateway, password: hush, permissions: {{ publish: {publish:?}, \
-             {inbox} }} }}] }}"
-        )
-    };
-    let servers = Servers::start(1, &users(&all));
-    started(&servers).await;
-    let line = check(&servers, &credentials).await;
-    assert!(line.starts_with("OK gateway-0 of 3 replicas of test over "), "{line}");
-    for (missing, subject) in [
-        (own, "jobwatch.test.v1.to."),
-        (info, info),
-        (create, create),
-        (get, get),
-        (key, "$KV.jobwatch_leases_test._probe"),
-    ] {
-        let allowed: Vec<&str> = all.iter().copied().filter(|allowed| *allowed != missing).collect();
-        let servers = Servers::start(1, &users(&allowed));
-        started(&servers).await;
-        let line = check(&servers, &credentials).await;
-        let expected = format!("Permissions Violation for Publish to \"{subject}");
-        assert!(line.starts_with("FAILED") && line.contains(&expected), "{missing}: {line}");
-        assert!(line.contains("; allow the account "), "{line}");
-    }
 }
 
 #[tokio::test]

@@ -3,7 +3,10 @@
 
 use std::process::Stdio;
 
-use jobwatch::simulators::Vendor;
+use jobwatch::{
+    proto::v1::{ListBackendsRequest, ReplicaRole},
+    simulators::Vendor,
+};
 use serde_json::Value;
 use tokio::{process::Command, time::sleep};
 
@@ -54,6 +57,13 @@ impl Operated {
         while !self.has_role(role).await {
             sleep(SECOND / 10).await;
         }
+    }
+
+    /// The role that ListBackends has, and the owner; as callers see them.
+    async fn listed(&self) -> (ReplicaRole, String) {
+        let response = guard(self.program.client().list_backends(ListBackendsRequest {})).await.unwrap();
+        let [backend] = &response.get_ref().backends[..] else { panic!("{response:?}") };
+        (backend.replica_role(), backend.replica_owner.clone())
     }
 
     async fn readiness(&self) -> Value {
@@ -113,6 +123,9 @@ async fn operators_see_owner_follower_and_isolation() {
     assert!(at_follower.contains("<span class=\"badge good\">follower</span>"), "{at_follower}");
     assert!(at_follower.contains("<bdi>gateway-0</bdi>"), "{at_follower}");
 
+    assert_eq!(owner.listed().await, (ReplicaRole::Owner, "gateway-0".to_owned()));
+    assert_eq!(follower.listed().await, (ReplicaRole::Follower, "gateway-0".to_owned()));
+
     let shown = status(&arguments).await;
     assert_eq!((shown.code, &*shown.err), (0, ""), "{}", shown.out);
     let (first, second) = (row(&shown.out, "gateway-0"), row(&shown.out, "gateway-1"));
@@ -129,6 +142,7 @@ async fn operators_see_owner_follower_and_isolation() {
     for gateway in [&owner, &follower] {
         guard(gateway.until_role("isolated")).await;
         assert!(gateway.metric("jobwatch_cluster_connected").await < 0.5);
+        assert_eq!(gateway.listed().await.0, ReplicaRole::Isolated);
         let readiness = gateway.readiness().await;
         assert_eq!(readiness["status"], "ready");
         assert_eq!(readiness["cluster"]["isolated_backends"][0], "shared", "{readiness}");
@@ -174,10 +188,52 @@ async fn operators_see_owner_follower_and_isolation() {
         }
         assert!(!log.contains(" async_nats"), "{log}");
         let connections = log.lines().filter(|line| line.contains("connected to NATS"));
-        let connections: Vec<_> = connections.map(|line| !line.contains("not connected to NATS")).collect();
+        // A server that is not there yet is none that was lost.
+        let connections = connections.map(|line| !line.contains("not connected to NATS"));
+        let connections: Vec<_> = connections.skip_while(|is_connected| !is_connected).collect();
         assert!(connections.starts_with(&[true, false]) && connections.ends_with(&[true]), "{log}");
         assert!(connections.windows(2).all(|pair| pair != [true, true]), "said twice: {log}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_replicas_than_there_may_be_are_known_to_the_owner_and_said_once() {
+    let servers = Servers::start(1, "");
+    let simulator = simulator(Vendor::Immuta).await;
+    let backend = Backend::of(&simulator).named("shared").poll("requests_per_second", "20");
+    let owner = Operated::start(&servers, 0, backend.clone()).await;
+    guard(owner.until_role("owner")).await;
+    let follower = Operated::start(&servers, 1, backend.clone()).await;
+    guard(follower.until_role("follower")).await;
+    assert!((owner.metric("jobwatch_cluster_replicas").await - 2.0).abs() < 0.5);
+    assert!((owner.metric("jobwatch_cluster_replicas_limit").await - 2.0).abs() < 0.5);
+    let third = Operated::start(&servers, 2, backend).await;
+    guard(third.until_role("follower")).await;
+    let said = |text: &'static str| {
+        let owner = &owner;
+        async move {
+            while !owner.program.log().contains(text) {
+                sleep(SECOND / 10).await;
+            }
+        }
+    };
+    guard(said("known=3 replicas=2")).await;
+    guard(said("set cluster.replicas to 3 at all of them, or run fewer")).await;
+    assert!((owner.metric("jobwatch_cluster_replicas").await - 3.0).abs() < 0.5);
+    assert!(owner.get("/").await.contains("<span class=\"badge bad\">too many replicas</span>"));
+    let document: Value = serde_json::from_str(&owner.get("/cluster").await).unwrap();
+    assert_eq!(document["replicas_known"], 3, "{document}");
+    // The two others were not asked.
+    let shown = status(&["-o", "table", "--admin", &owner.admin]).await;
+    assert_eq!(shown.code, 1, "{} {}", shown.out, shown.err);
+    let problem = "problem: 3 replicas run, and cluster.replicas is 2: together they may exceed";
+    assert!(shown.err.contains(problem), "{}", shown.err);
+    drop(third);
+    guard(said("no more replicas run than cluster.replicas says")).await;
+    let log = owner.program.log();
+    assert_eq!(log.matches("set cluster.replicas to").count(), 1, "{log}");
+    let document: Value = serde_json::from_str(&follower.get("/cluster").await).unwrap();
+    assert_eq!(document["replicas_known"], 1, "a follower sees nobody: {document}");
 }
 
 #[tokio::test]

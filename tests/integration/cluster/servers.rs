@@ -65,7 +65,7 @@ impl Servers {
         let Server { port, route, .. } = &self.all[index];
         let store = self.folder.path().join(format!("store-{index}")).display().to_string();
         let mut text = format!("server_name: nats-{index}\nlisten: 127.0.0.1:{port}\n{}\n", self.more);
-        if !self.more.contains("jetstream") {
+        if !self.more.contains("jetstream: disabled") {
             writeln!(text, "jetstream {{ store_dir: {store:?} }}").unwrap();
         }
         if self.all.len() > 1 {

@@ -133,6 +133,8 @@ pub struct Observation {
     pub result: Option<JobResult>,
     /// Why the job or its last attempt failed.
     pub error: Option<JobError>,
+    /// What did not go well in a job that succeeded.
+    pub warnings: Vec<String>,
     /// Files the job has produced so far.
     pub artifacts: Vec<Artifact>,
     /// The vendor's type of job or endpoint; empty if unknown.
@@ -162,6 +164,7 @@ impl Observation {
             progress: None,
             result: None,
             error: None,
+            warnings: Vec::new(),
             artifacts: Vec::new(),
             job_type: String::new(),
             description: String::new(),

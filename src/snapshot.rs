@@ -362,6 +362,7 @@ fn to_proto(
         progress,
         result,
         error,
+        warnings,
         artifacts,
         job_type,
         description,
@@ -406,6 +407,7 @@ fn to_proto(
         vendor_payload: Bytes::new(),
         vendor_payload_size_bytes: 0,
         vendor_payload_omitted: false,
+        warnings: warnings.into_iter().map(shortened).collect(),
     };
     let result = result.map(|JobResult { data, content_type }| {
         let (data, size_bytes, omitted) = inlined(data, inline_limit);
@@ -486,6 +488,7 @@ mod tests {
             }),
             result: Some(JobResult { data: Bytes::from_static(b"{}"), content_type: ContentType::Json }),
             error: Some(JobError { message: text("message"), details: Bytes::from_static(b"[]") }),
+            warnings: vec![text("two rows failed")],
             artifacts: vec![Artifact {
                 id: text("id"),
                 category: text("category"),

@@ -238,6 +238,7 @@ pub(super) fn details(status: &JobStatus, paint: Paint) -> String {
             block.row("", &format!("details: {}; {command}", left_out(error.details_size_bytes)));
         }
     }
+    block.lines("warnings", &status.warnings.join("\n"), str::to_owned);
     if let Some(output) = &status.result {
         let command = output.omitted.then(|| format!("; {}", download_command(&job, RESULT)));
         block.row("result", &(result(output) + &command.unwrap_or_default()));

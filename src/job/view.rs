@@ -104,6 +104,7 @@ impl PartHashes {
             progress,
             result,
             error,
+            warnings,
             artifacts,
             job_type,
             description,
@@ -132,6 +133,10 @@ impl PartHashes {
         }
         for time in [create_time, start_time, end_time] {
             out.option(time.as_ref(), |out, time| out.time(*time));
+        }
+        // At the end, so that the hash of a status without any is as it was before there were some.
+        for text in warnings {
+            out.bytes(text.as_bytes());
         }
         let core = out.finish();
 
@@ -260,6 +265,7 @@ mod tests {
             assert!(seen_in(view, |o| o.vendor_state = "retry".into()));
             assert!(seen_in(view, |o| o.error = Some(JobError::default())));
             assert!(seen_in(view, |o| o.owner = "42".into()));
+            assert!(seen_in(view, |o| o.warnings = vec![String::new()]));
             assert!(seen_in(view, |o| o.end_time = Some(Timestamp::UNIX_EPOCH)));
             assert!(seen_in(view, |o| o.artifacts.push(Artifact {
                 id: "a".into(),

@@ -348,6 +348,11 @@ pub(super) fn facts(job: &JobRef, detail: &JobDetail, now: Timestamp) -> Table {
     if let Some(error) = status.as_ref().and_then(|status| status.error.as_ref()) {
         add("Error of the job", None, words(&error.message));
     }
+    if let Some(warnings) =
+        status.as_ref().map(|status| status.warnings.join("\n")).filter(|all| !all.is_empty())
+    {
+        add("Warnings", None, words(&warnings));
+    }
     match report {
         Some(report) => {
             let quarantined = if report.quarantined {

@@ -87,6 +87,18 @@ fn omitted_parts_show_their_size_and_the_download_command() {
 }
 
 #[test]
+fn warnings_of_a_job_that_succeeded_have_a_line_each() {
+    let warnings = vec!["2 of 7 rows failed".into(), "step \x1b[2Jload\tskipped".into()];
+    let status = JobStatus { state: JobState::Succeeded.into(), warnings, ..Default::default() };
+    let text = details(&status, Paint::NONE);
+    assert!(text.contains("  warnings   2 of 7 rows failed\n"), "{text}");
+    assert!(
+        text.lines().last().is_some_and(|line| line.trim().starts_with("step") && line.ends_with("skipped"))
+    );
+    assert!(!text.contains('\x1b'));
+}
+
+#[test]
 fn control_characters_of_a_vendor_are_removed() {
     let status = JobStatus {
         description: "a\x1b[2Jb\r\nc\u{9b}1m".into(),

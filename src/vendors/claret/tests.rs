@@ -115,6 +115,7 @@ fn response_on_the_vendors_page_is_understood_in_full() {
         }),
         result: None,
         error: None,
+        warnings: Vec::new(),
         artifacts: vec![
             artifact("input", "untouched"),
             artifact("staging", "staging"),

@@ -180,6 +180,7 @@ impl Backend {
         if is_call && needs_poll && queues && !is_paused {
             state.admit(job, caller, deadline, now).map_err(|retry_in| Refusal::Overloaded { retry_in })?;
         }
+        let was_due = state.scheduler.next_due();
         let (number, is_new) = match found {
             Some(number) if state.jobs[number].subscribers.is_empty() => {
                 (Self::resubscribe(state, number, is_call, now)?, true)
@@ -189,7 +190,6 @@ impl Backend {
         };
         state.stats.subscribed += usize::from(is_new);
         self.metrics.subscribed();
-        let was_due = state.scheduler.next_due();
         let subscriber = state.jobs[number].subscribers.insert(Subscriber::from(interest));
         let entry = &mut state.jobs[number];
         if entry.lacks(parts) {

@@ -97,6 +97,9 @@ impl Seat {
             served_at: Instant::now(),
         };
         seat.allow(None);
+        // This replica may be in the place of one that was killed less than a second ago.
+        let own = seat.limits.borrow().rate.own;
+        seat.backend.count_as_sent(own);
         (seat, roles)
     }
 

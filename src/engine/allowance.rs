@@ -84,6 +84,11 @@ impl Backend {
         part.unwrap_or(plan.max_concurrency.get())
     }
 
+    /// Counts so many requests as sent now, by a process in whose place this one may be.
+    pub fn count_as_sent(&self, requests: u32) {
+        self.rate_limiter().count_as_sent(requests);
+    }
+
     /// How many polls may be in flight now.
     pub(super) fn most_in_flight(&self, now: Instant) -> usize {
         self.in_flight_of(&self.plan(), now)

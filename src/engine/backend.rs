@@ -184,6 +184,7 @@ impl Backend {
                 .admit(job, caller, deadline, now, capacity)
                 .map_err(|retry_in| Refusal::Overloaded { retry_in })?;
         }
+        let was_due = state.scheduler.next_due();
         let (number, is_new) = match found {
             Some(number) if state.jobs[number].subscribers.is_empty() => {
                 (Self::resubscribe(state, number, is_call, now)?, true)
@@ -193,7 +194,6 @@ impl Backend {
         };
         state.stats.subscribed += usize::from(is_new);
         self.metrics.subscribed();
-        let was_due = state.scheduler.next_due();
         let subscriber = state.jobs[number].subscribers.insert(Subscriber::from(interest));
         let entry = &mut state.jobs[number];
         if entry.lacks(parts) {

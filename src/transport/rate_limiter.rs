@@ -11,6 +11,7 @@ use tokio::{
     sync::Notify,
     time::{Instant, timeout_at},
 };
+use tracing::trace;
 
 /// The limit that all requests to one backend share: polls, downloads, token requests,
 /// health checks.
@@ -52,6 +53,13 @@ impl RateLimiter {
     /// What may be sent in a second, as it is at `now`.
     pub fn limit(&self, now: Instant) -> u32 {
         self.rate().limit(now)
+    }
+
+    /// Counts so many requests as sent now: what another process, in whose place this one is,
+    /// may have sent in the last second.
+    pub fn count_as_sent(&self, requests: u32) {
+        let now = Instant::now();
+        self.rate().sent.extend((0..requests).map(|_| now));
     }
 
     /// The share of the limit that was used in the second before `now`: 0.0 to 1.0.
@@ -97,16 +105,17 @@ impl RateLimiter {
     }
 
     /// Counts the request of a permit that was acquired at `acquired_at` as sent now, if the
-    /// limit allows that still. Otherwise the permit is released.
-    fn confirm(&self, acquired_at: Instant) -> bool {
+    /// limit allows that still, and returns the time. Otherwise the permit is released.
+    fn confirm(&self, acquired_at: Instant) -> Option<Instant> {
         let mut rate = self.rate();
         rate.release(acquired_at);
-        let is_taken = rate.take(Instant::now()).is_ok();
+        let now = Instant::now();
+        let is_taken = rate.take(now).is_ok();
         drop(rate);
         if !is_taken {
             self.released.notify_one();
         }
-        is_taken
+        is_taken.then_some(now)
     }
 
     fn rate(&self) -> MutexGuard<'_, Rate> {
@@ -127,11 +136,14 @@ impl Permit {
     /// Waits until one request may be sent, which has to follow at once. An acquired permit is
     /// checked again: the limit may have fallen since, and the process may have been stopped.
     pub async fn consume(&mut self) {
-        let is_confirmed = self.acquired_at.take().is_some_and(|at| self.limiter.confirm(at));
-        if !is_confirmed {
+        let confirmed = self.acquired_at.take().and_then(|at| self.limiter.confirm(at));
+        let counted_at = match confirmed {
+            Some(at) => at,
             // Boxed, since most permits are acquired.
-            Box::pin(self.limiter.take_turn()).await;
-        }
+            None => Box::pin(self.limiter.take_turn()).await,
+        };
+        // By the monotonic clock, which all processes of a machine share.
+        trace!(?counted_at, "permit consumed");
     }
 
     /// Releases what was acquired, for a request that has to wait for something else: it

@@ -18,11 +18,21 @@ use tokio::{
 };
 
 mod check;
+#[cfg(target_os = "linux")]
+mod clocks;
 mod credentials;
 mod gateways;
+mod history;
+mod kills;
+mod link;
 mod operators;
+mod outages;
+mod partitions;
 mod permissions;
+mod rig;
+mod rolling;
 mod servers;
+mod workload;
 
 use servers::Servers;
 

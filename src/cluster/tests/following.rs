@@ -9,7 +9,7 @@ use tokio::{
 
 use super::replicas::*;
 use crate::{
-    cluster::{Limits, Role, share::Share},
+    cluster::{Limits, Role, lease::Ownership, share::Share},
     engine::{
         JobStatuses,
         tests::{
@@ -65,7 +65,7 @@ async fn watchers_of_all_replicas_cost_what_those_of_one_do() {
 async fn get_through_a_follower_is_of_a_poll_that_ended_after_it() {
     let vendor = Script::new(LATENCY);
     vendor.set("a", JobState::Pending);
-    let (_net, [owner, follower, _]) = three(&vendor, 10).await;
+    let (_net, [owner, follower, _other]) = three(&vendor, 10).await;
     assert_eq!(follower.get("a", fresh()).await, "Pending");
     // Watched everywhere, so that the owner has statuses of its own to send.
     let (mut at_owner, mut at_follower) = (owner.watch("a"), follower.watch("a"));
@@ -142,7 +142,7 @@ async fn calls_through_a_follower_that_would_wait_past_their_deadlines_are_refus
 async fn job_that_the_vendor_does_not_know_and_one_that_it_forgets_end_as_at_the_owner() {
     let vendor = Script::new(LATENCY);
     vendor.set("a", JobState::Running);
-    let (_net, [_, follower, _]) = three(&vendor, 10).await;
+    let (_net, [_owner, follower, _other]) = three(&vendor, 10).await;
     assert!(follower.get("none", fresh()).await.starts_with("failed: "), "an unknown job");
     let mut watch = follower.watch("a");
     assert_eq!(event(&mut watch).await, "Running");
@@ -155,7 +155,7 @@ async fn job_that_the_vendor_does_not_know_and_one_that_it_forgets_end_as_at_the
 async fn outage_reaches_watchers_of_followers_and_so_does_its_end() {
     let vendor = Script::new(LATENCY);
     vendor.set("a", JobState::Running);
-    let (_net, [_, follower, _]) = three(&vendor, 10).await;
+    let (_net, [_owner, follower, _other]) = three(&vendor, 10).await;
     let mut watch = follower.watch("a");
     assert_eq!(event(&mut watch).await, "Running");
     vendor.fail(FaultKind::Throttled);
@@ -206,7 +206,7 @@ async fn owner_that_falls_silent_is_replaced_by_isolation_and_then_by_the_next_o
 async fn jobs_that_nobody_watches_at_a_follower_any_more_are_not_polled() {
     let vendor = Script::new(LATENCY);
     vendor.set("a", JobState::Running);
-    let (_net, [_, follower, _]) = three(&vendor, 10).await;
+    let (_net, [_owner, follower, _other]) = three(&vendor, 10).await;
     let mut watch = follower.watch("a");
     assert_eq!(event(&mut watch).await, "Running");
     drop(watch);
@@ -250,7 +250,7 @@ async fn large_result_arrives_whole() {
     let vendor = Script::new(LATENCY);
     let payload = "x".repeat(8 << 20);
     vendor.set_payload("a", JobState::Running, &payload);
-    let (_net, [_, follower, _]) = three(&vendor, 10).await;
+    let (_net, [_owner, follower, _other]) = three(&vendor, 10).await;
     let mut watch = follower.watch("a");
     assert_eq!(event(&mut watch).await, "Running");
 }
@@ -290,4 +290,58 @@ async fn watchers_hear_from_each_next_owner_within_an_interval_and_it_costs_no_e
         assert_eq!(status(watch).await, "Succeeded");
     }
     assert!(changed_at.elapsed() <= 11 * SECOND, "{:?}", changed_at.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn replica_that_starts_leaves_the_first_second_to_the_one_in_whose_place_it_is() {
+    let vendor = Script::new(LATENCY);
+    vendor.set("a", JobState::Running);
+    let began = Instant::now();
+    let net = Arc::new(Net::default());
+    let replica = Replica::start(&net, 1, Arc::clone(&vendor) as _, 10);
+    let now = Instant::now();
+    // Until then the owner uses its own share only.
+    let full_rate_from = now + SECOND;
+    let until = now + 60 * SECOND;
+    replica.lease.send_replace(Ownership::Owner { epoch: 1, until, full_rate_from, pause: None });
+    assert_eq!(replica.get("a", fresh()).await, "Running");
+    let calls = vendor.calls();
+    assert!(calls.iter().all(|call| call.at >= began + SECOND), "{calls:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn job_that_only_a_follower_watches_is_polled_at_once() {
+    let vendor = Script::new(LATENCY);
+    vendor.set("a", JobState::Running);
+    let (_net, [_owner, follower, _other]) = three(&vendor, 10).await;
+    pass(10 * SECOND).await;
+    let began = Instant::now();
+    let mut watch = follower.watch("a");
+    assert_eq!(event(&mut watch).await, "Running");
+    assert!(began.elapsed() <= 2 * LATENCY, "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn watchers_hear_again_within_three_seconds_of_their_owners_end_and_an_interval() {
+    for tenth in 0..30_u32 {
+        let vendor = Script::new(LATENCY);
+        vendor.set("a", JobState::Running);
+        let (net, replicas) = three(&vendor, 10).await;
+        let mut watches: Vec<_> = replicas[1..].iter().map(|replica| replica.watch("a")).collect();
+        for watch in &mut watches {
+            assert_eq!(event(watch).await, "Running");
+        }
+        pass(SECOND * tenth / 10).await;
+        for other in [2, 3] {
+            net.cut(1, other);
+            net.cut(other, 1);
+        }
+        let ended_at = Instant::now();
+        vendor.set("a", JobState::Pending);
+        for watch in &mut watches {
+            assert_eq!(status(watch).await, "Pending");
+        }
+        // Each is due by then, since the interval of a job that was watched just now is a second.
+        assert!(ended_at.elapsed() <= 4 * SECOND, "{:?} after the end at {tenth}", ended_at.elapsed());
+    }
 }

@@ -184,9 +184,27 @@ soak: attacked-build ## Attack the release build for an hour, or for SECONDS_OF_
 	JOBWATCH_SOAK_SECONDS=$(SECONDS_OF_SOAK) $(ATTACKED) attacks::soak -- --nocapture | { $(ATTACK_ROWS) || true; }
 
 .PHONY: cluster-kills
-cluster-kills: $(PYTHON_STAMP) ## Kill 1,000 owners of a backend, or KILLS, and look at what watchers saw
-	JOBWATCH_KILLS=$(or $(KILLS),1000) $(CARGO) test --locked --all-features --test integration \
-		cluster::gateways::no_terminal -- --nocapture
+cluster-kills: $(PYTHON_STAMP) ## Kill 1,000 owners of a backend, or KILLS, in JOBWATCH_CLUSTERS clusters side by side, and print what watchers saw
+	JOBWATCH_KILLS=$(or $(KILLS),1000) JOBWATCH_CLUSTERS=$(or $(JOBWATCH_CLUSTERS),4) \
+		$(CARGO) test --locked --all-features --test integration cluster::kills -- --nocapture
+
+.PHONY: cluster-rolling
+cluster-rolling: $(PYTHON_STAMP) ## Restart three gateways in turn under 10,000 watches, or WATCHES, and print what that cost
+	$(CARGO) build --locked --release --no-default-features
+	JOBWATCH_ATTACK_PROGRAM=$(CURDIR)/target/release/jobwatch JOBWATCH_WATCHES=$(or $(WATCHES),10000) \
+		JOBWATCH_ROLLING_SECONDS=60 \
+		$(CARGO) test --locked --all-features --test integration cluster::rolling -- --nocapture
+
+.PHONY: cluster-outages
+cluster-outages: $(PYTHON_STAMP) ## Kill and stop the servers of NATS in turn for 10 minutes, or MINUTES, and all of them for one
+	JOBWATCH_OUTAGE_MINUTES=$(or $(MINUTES),10) \
+		$(CARGO) test --locked --all-features --test integration cluster::outages -- --nocapture
+
+.PHONY: cluster-seeds
+cluster-seeds: ## Simulate leases and sessions of replicas with 50,000 seeds, or SEEDS, on all cores
+	CARGO_PROFILE_DEV_OPT_LEVEL=2 JOBWATCH_SEEDS=0..$(or $(SEEDS),50000) \
+		$(CARGO) test --locked --all-features --target-dir target/seeds --lib -- --nocapture --test-threads=1 \
+		cluster::lease::tests::no_seed cluster::tests::simulation::promises
 
 .PHONY: drain
 drain: ## Drain 10,000 streams and restart three gateways in turn, and print the figures of docs/operations.md

@@ -33,6 +33,8 @@ pub mod nats;
 mod owner;
 mod replica;
 mod seat;
+#[cfg(test)]
+mod seeds;
 pub mod share;
 pub mod status;
 pub mod wire;

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Unpacks promtool and Prometheus of the Debian package of that name into the directory
-# `debian` below the given one. Needs apt and dpkg, but no root: apt gets directories of
+# Unpacks promtool and Prometheus of the Debian package of that name, and libfaketime, into the
+# directory `debian` below the given one. Needs apt and dpkg, but no root: apt gets directories of
 # its own.
 #
 #     tests/clients/debian.sh .tools
@@ -23,7 +23,9 @@ apt() {
 
 cd "$work"
 apt update
-apt download "prometheus=$version"
+apt download "prometheus=$version" libfaketime
 rm -rf "$tools/debian"
-dpkg-deb --extract prometheus_*.deb "$tools/debian"
+for package in prometheus_*.deb libfaketime_*.deb; do
+    dpkg-deb --extract "$package" "$tools/debian"
+done
 "$tools/debian/usr/bin/promtool" --version

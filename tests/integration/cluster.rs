@@ -18,10 +18,20 @@ use tokio::{
 };
 
 mod check;
+#[cfg(target_os = "linux")]
+mod clocks;
 mod credentials;
 mod gateways;
+mod history;
+mod kills;
+mod link;
 mod operators;
+mod outages;
+mod partitions;
+mod rig;
+mod rolling;
 mod servers;
+mod workload;
 
 use servers::Servers;
 

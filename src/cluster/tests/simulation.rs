@@ -26,6 +26,7 @@ use crate::{
     cluster::{
         lease::Ownership,
         mutants::{Mutant, with_mutant},
+        seeds::{for_each, seeds},
     },
     engine::{
         Event, JobStatuses,
@@ -37,6 +38,9 @@ use crate::{
     job::{BackendFault, JobRef, JobState},
     transport::{Permit, PollResponse, Upstream},
 };
+
+/// How many seeds are run where nothing else is said.
+const SEEDS: u64 = 300;
 
 const JOBS: usize = 3;
 const REPLICAS: u64 = 3;
@@ -262,19 +266,12 @@ async fn ask(
     }
 }
 
-/// The seeds of this run: `JOBWATCH_SEEDS=from..to`, or a few hundred.
-fn seeds() -> std::ops::Range<u64> {
-    let Ok(seeds) = std::env::var("JOBWATCH_SEEDS") else { return 0..200 };
-    let (from, to) = seeds.split_once("..").expect("JOBWATCH_SEEDS is FROM..TO");
-    from.parse().unwrap()..to.parse().unwrap()
-}
-
 #[test]
 fn promises_hold_whatever_is_lost_and_whichever_replica_owns() {
-    for seed in seeds() {
+    for_each(seeds(SEEDS), |seed| {
         let wrong = run(seed);
         assert!(wrong.is_empty(), "JOBWATCH_SEEDS={seed}..{}: {wrong:#?}", seed + 1);
-    }
+    });
 }
 
 /// Each rule of the sessions is needed: without it the checks find something.

@@ -109,6 +109,16 @@ async fn owners_limit_ends_by_itself_at_its_time() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn requests_counted_as_sent_use_the_limit_for_a_second() {
+    let limiter = limiter(100);
+    limiter.set_allowance(2, 5, None);
+    limiter.count_as_sent(2);
+    let began = Instant::now();
+    limiter.acquire().await.consume().await;
+    assert_eq!(began.elapsed(), SECOND);
+}
+
+#[tokio::test(start_paused = true)]
 async fn replica_without_a_share_waits_until_it_has_one() {
     let limiter = limiter(100);
     limiter.set_allowance(0, 2, None);

@@ -1,6 +1,7 @@
 //! Real NATS servers on loopback.
 
 use std::{
+    collections::BTreeMap,
     fmt::Write as _,
     net::TcpListener,
     path::{Path, PathBuf},
@@ -9,6 +10,8 @@ use std::{
 };
 
 use tempfile::TempDir;
+
+use super::link::{Link, Passes};
 
 /// The program that `make tools` installs.
 fn program() -> PathBuf {
@@ -39,6 +42,8 @@ pub(super) struct Servers {
     folder: TempDir,
     /// More lines of each configuration, such as users.
     more: String,
+    /// From one to another, if there are any.
+    links: BTreeMap<(usize, usize), Link>,
 }
 
 struct Server {
@@ -50,11 +55,48 @@ struct Server {
 impl Servers {
     /// Starts this many.
     pub(super) fn start(count: usize, more: &str) -> Self {
-        let ports = || Server { child: None, port: free_port(), route: free_port() };
-        let all = (0..count).map(|_| ports()).collect();
-        let mut servers = Self { all, folder: TempDir::new().unwrap(), more: more.to_owned() };
+        let mut servers = Self::prepared(count, more);
         (0..count).for_each(|index| servers.start_one(index));
         servers
+    }
+
+    fn prepared(count: usize, more: &str) -> Self {
+        let ports = || Server { child: None, port: free_port(), route: free_port() };
+        let all = (0..count).map(|_| ports()).collect();
+        Self { all, folder: TempDir::new().unwrap(), more: more.to_owned(), links: BTreeMap::new() }
+    }
+
+    /// Starts this many, with links between them that can be cut.
+    pub(super) async fn start_linked(count: usize) -> Self {
+        let mut servers = Self::prepared(count, "");
+        for from in 0..count {
+            for to in (0..count).filter(|to| *to != from) {
+                let link = Link::to(servers.all[to].route).await;
+                servers.links.insert((from, to), link);
+            }
+        }
+        (0..count).for_each(|index| servers.start_one(index));
+        servers
+    }
+
+    /// Sets what passes between one of them and the others.
+    pub(super) fn link_to_others(&self, index: usize, passes: Passes) {
+        let of_one = self.links.iter().filter(|((from, to), _)| *from == index || *to == index);
+        of_one.for_each(|(_, link)| link.set(passes));
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.all.len()
+    }
+
+    pub(super) fn ports(&self) -> Vec<u16> {
+        self.all.iter().map(|server| server.port).collect()
+    }
+
+    /// Sends a signal to one.
+    pub(super) fn signal(&self, index: usize, name: &str) {
+        let id = self.all[index].child.as_ref().unwrap().id().to_string();
+        assert!(Command::new("kill").args([&format!("-{name}"), &id]).status().unwrap().success());
     }
 
     pub(super) fn urls(&self) -> Vec<String> {
@@ -69,10 +111,16 @@ impl Servers {
             writeln!(text, "jetstream {{ store_dir: {store:?} }}").unwrap();
         }
         if self.all.len() > 1 {
-            let routes: Vec<String> =
-                self.all.iter().map(|server| format!("nats://127.0.0.1:{}", server.route)).collect();
-            writeln!(text, "cluster {{ name: test, listen: 127.0.0.1:{route}, routes: {routes:?} }}")
-                .unwrap();
+            let port = |to: usize| self.links.get(&(index, to)).map_or(self.all[to].route, Link::port);
+            let others = (0..self.all.len()).filter(|to| *to != index);
+            let routes: Vec<String> = others.map(|to| format!("nats://127.0.0.1:{}", port(to))).collect();
+            // Clients and servers would learn addresses that are not behind the links.
+            let hidden = if self.links.is_empty() { "" } else { ", advertise: \"127.0.0.1:1\"" };
+            writeln!(
+                text,
+                "cluster {{ name: test, listen: 127.0.0.1:{route}, routes: {routes:?}, no_advertise: true{hidden} }}"
+            )
+            .unwrap();
         }
         let path = self.folder.path().join(format!("nats-{index}.conf"));
         std::fs::write(&path, text).unwrap();
@@ -108,9 +156,7 @@ impl Servers {
     pub(super) fn reload(&mut self, more: &str) {
         more.clone_into(&mut self.more);
         self.write_config(0);
-        let id = self.all[0].child.as_ref().unwrap().id().to_string();
-        let status = Command::new("kill").args(["-HUP", &id]).status().unwrap();
-        assert!(status.success());
+        self.signal(0, "HUP");
     }
 }
 

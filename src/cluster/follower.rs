@@ -86,6 +86,11 @@ impl Follower {
         }
     }
 
+    /// Sends no longer frames than this.
+    pub(super) fn limit_frames(&mut self, bytes: usize) {
+        self.link.limit_frames(bytes);
+    }
+
     /// Whether the owner has answered yet.
     pub(super) fn is_open(&self) -> bool {
         self.heard_at.is_some()

@@ -53,6 +53,8 @@ pub(super) enum Broken {
 /// One side of a session.
 #[derive(Debug)]
 pub(super) struct Link {
+    /// Most bytes of a frame that it sends.
+    frame_bytes: usize,
     /// Frames that wait for room in the window.
     queue: VecDeque<(Bytes, bool)>,
     sent: u64,
@@ -77,6 +79,7 @@ pub(super) struct Link {
 impl Link {
     pub(super) fn new(now: Instant) -> Self {
         Self {
+            frame_bytes: FRAME_BYTES,
             queue: VecDeque::new(),
             sent: 0,
             window: VecDeque::new(),
@@ -97,6 +100,11 @@ impl Link {
     /// The same for the side that answers, which is the owner: it speaks at once.
     pub(super) fn answering(now: Instant, charge: Charge) -> Self {
         Self { acknowledge_at: Some(now), charge: Some(charge), ..Self::new(now) }
+    }
+
+    /// Sends no longer frames than this, because the wire takes no longer messages.
+    pub(super) fn limit_frames(&mut self, bytes: usize) {
+        self.frame_bytes = bytes.clamp(1, FRAME_BYTES);
     }
 
     /// Whether another message would be sent at once.
@@ -124,7 +132,7 @@ impl Link {
             charge.add(rest.len());
         }
         loop {
-            let frame = rest.split_to(rest.len().min(FRAME_BYTES));
+            let frame = rest.split_to(rest.len().min(self.frame_bytes));
             let more = !rest.is_empty();
             self.queue.push_back((frame, more));
             if !more {

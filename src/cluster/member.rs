@@ -102,6 +102,11 @@ impl Member {
         self.shared().serving.len()
     }
 
+    /// Bytes of the longest frame that reaches others.
+    pub(super) fn frame_bytes(&self) -> usize {
+        self.wire.max_message()
+    }
+
     /// How many replicas this one knows of: itself, and those that follow it.
     pub fn replicas(&self) -> usize {
         let shared = self.shared();
@@ -199,6 +204,7 @@ impl Member {
         stop: CancellationToken,
     ) {
         let mut owner = Owner::new(backend, session, Charge::new(&self.in_flight), Instant::now());
+        owner.limit_frames(self.wire.max_message());
         loop {
             loop {
                 match owner.next_frame(Instant::now()) {

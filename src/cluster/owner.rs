@@ -120,6 +120,11 @@ impl Owner {
         }
     }
 
+    /// Sends no longer frames than this.
+    pub(super) fn limit_frames(&mut self, bytes: usize) {
+        self.link.limit_frames(bytes);
+    }
+
     /// Slots, those of them with a job, and what is known without a poll.
     #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn sizes(&self) -> (usize, usize, usize) {
@@ -303,15 +308,17 @@ impl Owner {
         }
         if !items.is_empty() {
             let processed = self.link.messages_received();
-            let queue = Some(self.queue(now));
+            let queue = self.queue(now);
             self.link.push(News { processed, items, queue }.encode_to_vec());
         }
     }
 
-    fn queue(&self, now: Instant) -> Queue {
+    /// What the follower's next job waits for, if any can be polled now.
+    fn queue(&self, now: Instant) -> Option<Queue> {
         let EngineQueue { jobs, jobs_per_second, latency } = self.backend.queue_of(self.queue.caller(), now);
         let latency_ms = u32::try_from(latency.as_millis()).unwrap_or(u32::MAX);
-        Queue { jobs: u32::try_from(jobs).unwrap_or(u32::MAX), jobs_per_second, latency_ms }
+        let jobs = u32::try_from(jobs).unwrap_or(u32::MAX);
+        (jobs_per_second > 0.0).then_some(Queue { jobs, jobs_per_second, latency_ms })
     }
 
     /// What there is to say of one job.
@@ -332,7 +339,8 @@ impl Owner {
     fn look(&self, number: u32, slot: &mut Slot, asked: Option<Asked>, now: Instant) -> Option<Item> {
         let record = slot.subscription.record();
         let was_polled = asked.is_none_or(|asked| record.polls > asked.polls);
-        let paused = slot.subscription.paused().filter(|_| !was_polled);
+        // One that has ended is no answer any more.
+        let paused = slot.subscription.paused().filter(|pause| !was_polled && pause.until > now);
         let answers = asked.filter(|_| was_polled || paused.is_some()).map(|asked| asked.message);
         let mark = PollMark::after(record.polls);
         let is_news = slot.looked_after != mark || answers.is_some();

@@ -35,6 +35,9 @@ use crate::{
 /// Pause between two attempts to begin a session.
 const RETRY: Duration = Duration::from_millis(500);
 
+/// Sessions in a row that begin at once though the one before ended soon.
+const MOST_SHORT: u32 = 5;
+
 /// Longest wait for the first sign of an owner.
 const OPENS: Duration = Duration::from_secs(1);
 
@@ -96,7 +99,7 @@ impl Seat {
             record: Arc::new(Record::new()),
             served_at: Instant::now(),
         };
-        seat.allow(None);
+        seat.allow(false, None);
         // This replica may be in the place of one that was killed less than a second ago.
         let own = seat.limits.borrow().rate.own;
         seat.backend.count_as_sent(own);
@@ -140,7 +143,7 @@ impl Seat {
                     }
                     self.member.own(&self.backend, digest);
                     let is_early = Instant::now() < full_rate_from;
-                    self.allow((!is_early).then_some(until));
+                    self.allow(true, (!is_early).then_some(until));
                     tokio::select! {
                         changed = self.ownership.changed() => if changed.is_err() { return },
                         changed = self.limits.changed() => if changed.is_err() { return },
@@ -177,7 +180,7 @@ impl Seat {
 
     /// This replica is not the owner, or no longer.
     fn lose(&mut self) {
-        self.allow(None);
+        self.allow(false, None);
         self.member.disown(&self.backend);
         if self.role() == Role::Owner {
             self.served_at = Instant::now();
@@ -218,23 +221,43 @@ impl Seat {
     }
 
     /// Sets what may be used of the limits: the owner's part until this time.
-    fn allow(&self, owner_until: Option<Instant>) {
+    fn allow(&self, is_owner: bool, owner_until: Option<Instant>) {
         let Limits { rate, concurrency, .. } = *self.limits.borrow();
         let parts = |share: Share| (share.own, share.owner);
-        self.backend.set_allowance(parts(rate), parts(concurrency), owner_until);
+        self.backend.set_allowance(parts(rate), parts(concurrency), is_owner, owner_until);
     }
 
     /// Follows an owner, in one session after the other.
     async fn follow(&mut self, owner: u64, digest: u64) {
+        // Sessions in a row that ended soon, and when the first of them began.
+        let (mut short, mut served_at) = (0_u32, self.served_at);
         loop {
+            let began = Instant::now();
             let (end, was_open) = self.session(owner, digest).await;
             if was_open || end == Restart::Refused {
                 self.record.session_ended(end);
             }
-            if was_open && end == Restart::Gap {
+            let is_short = was_open && end == Restart::Gap && began.elapsed() < SILENCE;
+            if !is_short {
+                (short, served_at) = (0, self.served_at);
+            }
+            short += u32::from(is_short);
+            if was_open && end == Restart::Gap && short < MOST_SHORT {
                 continue;
             }
-            let retry_at = Instant::now() + RETRY;
+            if short >= MOST_SHORT {
+                // What ends them may do so for ever, for example a message that never arrives.
+                self.served_at = served_at;
+                if short == MOST_SHORT {
+                    warn!(
+                        backend = &**self.backend.name(),
+                        "sessions with the owner end as soon as they begin, {short} in a row: messages are lost \
+                         or can't be read; this replica tries ever more rarely"
+                    );
+                }
+            }
+            let retry_in = RETRY.saturating_mul(1 << short.saturating_sub(MOST_SHORT).min(6));
+            let retry_at = Instant::now() + retry_in;
             let isolated_at = self.served_at + SILENCE;
             if self.role() != Role::Isolated && isolated_at <= retry_at {
                 tokio::time::sleep_until(isolated_at).await;
@@ -250,6 +273,7 @@ impl Seat {
         let (number, mut inbox) = self.member.begin(owner, self.backend.name(), digest);
         let _ending = Ending { member: Arc::clone(&self.member), owner, number };
         let mut session = Follower::new(Arc::clone(&self.backend), began);
+        session.limit_frames(self.member.frame_bytes());
         loop {
             let now = Instant::now();
             let is_open = session.is_open();

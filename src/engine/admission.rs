@@ -25,7 +25,7 @@ const SHARE_OF_WAITING: f64 = 0.8;
 const KNOWN_FOR: Duration = Duration::from_secs(10);
 
 /// Longest wait that is computed.
-const LONGEST: Duration = Duration::from_hours(24);
+const LONGEST: Duration = Duration::from_mins(10);
 
 /// How fast the jobs of waiting calls are polled.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -73,8 +73,9 @@ impl State {
         now: Instant,
         capacity: Capacity,
     ) -> Result<(), Duration> {
-        // It ends at its deadline, with or without other calls.
-        if deadline <= now {
+        // It ends at its deadline, with or without other calls. A new owner has its part of the
+        // rate in a moment.
+        if deadline <= now || capacity.per_second == 0 && !self.sharing.is_following {
             return Ok(());
         }
         if self.sharing.is_following {
@@ -118,7 +119,8 @@ impl State {
             owners.added += 1;
             return Ok(());
         }
-        Err(late.max(self.plan.interval.min))
+        // More is not known.
+        Err(late.min(KNOWN_FOR).max(self.plan.interval.min))
     }
 
     /// What waits now, and how fast it is polled.
@@ -145,6 +147,8 @@ impl Backend {
 
     /// What waits before the next job of this replica at the one that polls for it.
     pub fn set_owners_queue(&self, queue: Queue, now: Instant) {
-        self.state().sharing.owners_queue = Some(OwnersQueue { queue, known_at: now, added: 0 });
+        let is_known = queue.jobs_per_second.is_finite() && queue.jobs_per_second > 0.0;
+        let owners = OwnersQueue { queue, known_at: now, added: 0 };
+        self.state().sharing.owners_queue = is_known.then_some(owners);
     }
 }

@@ -6,7 +6,6 @@ use tokio::time::Instant;
 
 use super::{
     backend::Backend,
-    job_table::JobEntry,
     state::{PollPlan, State},
 };
 use crate::job::{BackendFault, FaultKind};
@@ -43,9 +42,9 @@ pub(super) struct Capacity {
 }
 
 /// Why a replica can't poll that has no part of the rate of its own.
-fn no_part() -> BackendFault {
-    let why = "requests_per_second is lower than cluster.replicas, so only its owner polls this backend, and \
-               none is ready";
+pub(super) fn no_part() -> BackendFault {
+    let why = "requests_per_second is lower than cluster.replicas, so only the replica that owns this backend \
+               sends requests to it, and this one does not own it";
     FaultKind::Unavailable { why: why.into() }.into()
 }
 
@@ -54,19 +53,25 @@ impl State {
     pub(super) fn bar(&mut self, now: Instant) {
         let is_barred = self.sharing.has_no_part && !self.sharing.is_following;
         if self.breaker.set_barred(is_barred.then(no_part)) && !is_barred {
-            self.poll_at_once(JobEntry::is_interrupted, now);
+            let no_part = no_part();
+            self.poll_at_once(|entry| entry.is_interrupted_by(&no_part), now);
         }
     }
 }
 
 impl Backend {
     /// Sets this replica's parts of the limits, each its own and that of the owner, which counts
-    /// until `owner_until`.
-    pub fn set_allowance(&self, rate: (u32, u32), in_flight: (u32, u32), owner_until: Option<Instant>) {
+    /// until `owner_until`. An owner that has to wait for its part polls in a moment.
+    pub fn set_allowance(
+        &self,
+        rate: (u32, u32),
+        in_flight: (u32, u32),
+        is_owner: bool,
+        owner_until: Option<Instant>,
+    ) {
         self.rate_limiter().set_allowance(rate.0, rate.1, owner_until);
         self.concurrency.set(Parts { own: in_flight.0, owner: in_flight.1, owner_until });
         let now = Instant::now();
-        let is_owner = owner_until.is_some_and(|until| now < until);
         let mut state = self.state();
         state.sharing.has_no_part = rate.0 == 0 && !is_owner;
         state.bar(now);

@@ -32,6 +32,7 @@ use tracing::warn;
 
 use super::{
     Caller, Engine, Failure, GetOptions, MissedDeadline,
+    allowance::no_part,
     backend::Backend,
     download_slots::{DownloadSlot, DownloadSlots, NoSlot},
     get::at,
@@ -283,7 +284,12 @@ impl Downloads {
         let slot = self.slots.acquire(caller, self.timeout).await;
         let slot =
             slot.map_err(|NoSlot { limit, of_caller }| DownloadFailure::TooMany { limit, of_caller })?;
-        let permit = self.backend.rate_limiter().acquire().await;
+        let retry_in = self.timeout;
+        if self.backend.rate_limiter().limit(Instant::now()) == 0 {
+            return Err(Failure::Backend { fault: no_part(), retry_in }.into());
+        }
+        let permit = tokio::time::timeout(self.timeout, self.backend.rate_limiter().acquire()).await;
+        let permit = permit.map_err(|_| Failure::Overloaded { retry_in })?;
         let now = Instant::now();
         if let Some(pause) = self.backend.paused(now) {
             let retry_in = pause.until.saturating_duration_since(now);

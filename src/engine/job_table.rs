@@ -469,6 +469,12 @@ impl JobEntry {
         matches!(self.shared.record().outcome, PollOutcome::Interrupted(_))
     }
 
+    /// Whether it could not be polled for this reason.
+    pub(super) fn is_interrupted_by(&self, fault: &BackendFault) -> bool {
+        matches!(&self.shared.record().outcome, PollOutcome::Interrupted(interruption)
+            if interruption.fault == *fault)
+    }
+
     /// Whether it waits because the gateway's credentials were rejected.
     pub(super) fn is_rejected(&self) -> bool {
         matches!(&self.shared.record().outcome, PollOutcome::Interrupted(interruption)

@@ -46,7 +46,7 @@ impl RateLimiter {
     /// may be 0. It is looked up each time that a request is sent, so that a process that was
     /// stopped and continued is back at `own`. What was sent in the last second counts.
     pub fn set_allowance(&self, own: u32, owner: u32, owner_until: Option<Instant>) {
-        self.rate().allowance = Some(Allowance { own, owner, owner_until });
+        self.rate().allowance = Some(Allowance { own, owner, owner_until, suspended: suspended() });
         self.released.notify_one();
     }
 
@@ -173,6 +173,8 @@ struct Allowance {
     own: u32,
     owner: u32,
     owner_until: Option<Instant>,
+    /// For how long the machine had been suspended when this was set.
+    suspended: Duration,
 }
 
 /// A sliding window over the last second. Remembers when each of the last requests was
@@ -182,6 +184,28 @@ struct Rate {
     per_second: NonZeroU32,
     allowance: Option<Allowance>,
     sent: VecDeque<Instant>,
+}
+
+/// A suspension of the machine that counts. Less is the time between two looks at clocks.
+const SUSPENSION: Duration = Duration::from_millis(200);
+
+/// For how long the machine was suspended since it started.
+#[cfg(target_os = "linux")]
+fn suspended() -> Duration {
+    use rustix::time::{ClockId, clock_gettime};
+
+    let monotonic = Duration::try_from(clock_gettime(ClockId::Monotonic));
+    let with_suspension = Duration::try_from(clock_gettime(ClockId::Boottime));
+    match (with_suspension, monotonic) {
+        (Ok(with), Ok(without)) => with.saturating_sub(without),
+        _ => Duration::ZERO,
+    }
+}
+
+/// Not known on this system.
+#[cfg(not(target_os = "linux"))]
+fn suspended() -> Duration {
+    Duration::ZERO
 }
 
 impl Rate {
@@ -194,7 +218,12 @@ impl Rate {
     fn limit(&self, now: Instant) -> u32 {
         match self.allowance {
             None => self.per_second.get(),
-            Some(Allowance { owner, owner_until: Some(until), .. }) if now < until => owner,
+            // While a machine is suspended, its monotonic clock stands still.
+            Some(Allowance { owner, owner_until: Some(until), suspended: before, .. })
+                if now < until && suspended() < before + SUSPENSION =>
+            {
+                owner
+            }
             Some(Allowance { own, .. }) => own,
         }
     }

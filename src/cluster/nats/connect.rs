@@ -27,6 +27,9 @@ pub(super) type Events = mpsc::Receiver<Event>;
 
 /// Connects with credentials that are read now.
 ///
+/// Least that a server has to take in one message.
+const LEAST_PAYLOAD: usize = 128 << 10;
+
 /// # Errors
 /// Why not, for people.
 pub(super) async fn connect(cluster: &Cluster) -> Result<(Client, Events), String> {
@@ -37,6 +40,11 @@ pub(super) async fn connect(cluster: &Cluster) -> Result<(Client, Events), Strin
     });
     let servers = cluster.nats.join(", ");
     match options.connect(&cluster.nats[..]).await {
+        Ok(client) if client.max_payload() < LEAST_PAYLOAD => Err(format!(
+            "{servers}: the server takes messages of at most {} bytes; set its max_payload to {LEAST_PAYLOAD} or \
+             more",
+            client.max_payload()
+        )),
         Ok(client) => Ok((client, received)),
         Err(error) => {
             let rejected = matches!(

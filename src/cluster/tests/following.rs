@@ -256,6 +256,65 @@ async fn large_result_arrives_whole() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn large_result_passes_where_messages_have_to_be_short() {
+    let vendor = Script::new(LATENCY);
+    vendor.set_payload("a", JobState::Running, &"x".repeat(2 << 20));
+    let (net, [_owner, mut follower, _other]) = three(&vendor, 10).await;
+    net.limit(100 << 10, 90 << 10);
+    // A new session, which knows of it.
+    net.cut(1, 2);
+    follower.becomes(Role::Isolated).await;
+    net.heal();
+    follower.becomes(Role::Follower { owner: 1 }).await;
+    let mut watch = follower.watch("a");
+    assert_eq!(event(&mut watch).await, "Running");
+    assert_eq!(*follower.role.borrow(), Role::Follower { owner: 1 });
+}
+
+#[tokio::test(start_paused = true)]
+async fn message_that_never_arrives_costs_a_follower_its_session_and_not_its_callers() {
+    let vendor = Script::new(LATENCY);
+    vendor.set_payload("large", JobState::Running, &"x".repeat(400 << 10));
+    vendor.set("small", JobState::Running);
+    let (net, [_owner, follower, _other]) = three(&vendor, 1).await;
+    net.limit(100 << 10, 960 << 10);
+    let mut large = follower.watch("large");
+    let began = Instant::now();
+    assert_eq!(event(&mut large).await, "Running");
+    assert!(began.elapsed() <= 10 * SECOND, "{:?}", began.elapsed());
+    for _ in 0..20 {
+        pass(7 * SECOND).await;
+        let asked = Instant::now();
+        assert_eq!(follower.get("small", fresh()).await, "Running");
+        assert!(asked.elapsed() <= 10 * SECOND, "{:?}", asked.elapsed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn pause_that_has_ended_is_no_answer_to_a_later_call() {
+    let vendor = Script::new(LATENCY);
+    let ids: Vec<String> = (0..20).map(|number| format!("job {number}")).collect();
+    for id in &ids {
+        vendor.set(id, JobState::Running);
+    }
+    let (_net, [owner, follower, _other]) = three(&vendor, 10).await;
+    let mut before = owner.watch(&ids[0]);
+    assert_eq!(event(&mut before).await, "Running");
+    vendor.fail(FaultKind::Throttled);
+    assert_eq!(status(&mut before).await, "interrupted: the vendor is throttling");
+    // Registered while the backend is paused.
+    let _watches: Vec<_> = ids.iter().map(|id| follower.watch(id)).collect();
+    pass(SECOND).await;
+    vendor.recover();
+    pass(60 * SECOND).await;
+    for step in 0..200_u32 {
+        pass(Duration::from_millis(u64::from(step * 7919 % 331))).await;
+        let id = &ids[step as usize % ids.len()];
+        assert_eq!(follower.get(id, fresh()).await, "Running", "step {step}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn watchers_hear_from_each_next_owner_within_an_interval_and_it_costs_no_extra_poll() {
     let vendor = Script::new(LATENCY);
     let ids: Vec<String> = (0..20).map(|number| format!("job {number}")).collect();

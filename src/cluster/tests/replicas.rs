@@ -42,6 +42,8 @@ pub(super) struct Net {
     inboxes: Mutex<HashMap<u64, mpsc::Sender<Sent>>>,
     /// Pairs of sender and receiver between which nothing arrives.
     cut: Mutex<Vec<(u64, u64)>>,
+    /// Bytes of the longest message that arrives, and of the longest that senders know of.
+    longest: Mutex<Option<(usize, usize)>>,
     /// Delays and losses; none without.
     dice: Mutex<Option<StdRng>>,
 }
@@ -63,13 +65,19 @@ impl Wire for Port {
                 (Duration::from_millis(dice.random_range(0..=most)), dice.random_bool(0.005))
             }
         };
+        let longest = self.net.longest.lock().unwrap().map_or(usize::MAX, |(longest, _)| longest);
         if !is_lost
+            && message.len() <= longest
             && !self.net.cut.lock().unwrap().contains(&(self.from, to))
             && let Some(inbox) = self.net.inboxes.lock().unwrap().get(&to)
         {
             let _ = inbox.try_send((self.from, Instant::now() + delay, message));
         }
         true
+    }
+
+    fn max_message(&self) -> usize {
+        self.net.longest.lock().unwrap().map_or(960 << 10, |(_, known)| known)
     }
 }
 
@@ -81,6 +89,11 @@ impl Net {
     /// Sends a message as a replica that isn't there.
     pub(super) fn send(self: &Arc<Self>, from: u64, to: u64, message: Bytes) {
         Port { from, net: Arc::clone(self) }.send(to, message);
+    }
+
+    /// Messages that are longer than `longest` are lost. Senders believe that it is `known`.
+    pub(super) fn limit(&self, longest: usize, known: usize) {
+        *self.longest.lock().unwrap() = Some((longest, known));
     }
 
     pub(super) fn heal(&self) {

@@ -219,7 +219,7 @@ proptest! {
         let mut rate = Rate::new(NonZeroU32::MIN);
         let mut now = Instant::now();
         let (mut own, mut owner, mut until) = (1, 1, None);
-        rate.allowance = Some(Allowance { own, owner, owner_until: until });
+        rate.allowance = Some(Allowance { own, owner, owner_until: until, suspended: suspended() });
         let mut sent: Vec<(Instant, usize)> = Vec::new();
         let mut acquired: Vec<Instant> = Vec::new();
         for (step, is_consumed_at_once, change) in steps {
@@ -227,7 +227,7 @@ proptest! {
             if let Some((new_own, more, for_ms)) = change {
                 (own, owner) = (new_own, new_own + more);
                 until = for_ms.map(|ms| now + Duration::from_millis(ms));
-                rate.allowance = Some(Allowance { own, owner, owner_until: until });
+                rate.allowance = Some(Allowance { own, owner, owner_until: until, suspended: suspended() });
             }
             let limit = if until.is_some_and(|until| now < until) { owner } else { own } as usize;
             match rate.take(now) {

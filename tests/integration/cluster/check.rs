@@ -56,6 +56,20 @@ async fn server_that_is_not_there_is_named() {
 }
 
 #[tokio::test]
+async fn server_that_takes_short_messages_only_is_named() {
+    let servers = Servers::start(1, "max_payload: 65536");
+    started(&servers).await;
+    let line = check(&servers, MEMBER).await;
+    let expected = "the server takes messages of at most 65536 bytes; set its max_payload to 131072 or more";
+    assert!(line.starts_with("FAILED no connection: ") && line.contains(expected), "{line}");
+
+    let servers = Servers::start(1, "max_payload: 131072");
+    started(&servers).await;
+    let line = check(&servers, MEMBER).await;
+    assert!(line.starts_with("OK "), "{line}");
+}
+
+#[tokio::test]
 async fn rejected_credentials_and_servers_without_jetstream_are_named() {
     let servers = Servers::start(1, "authorization { users: [{ user: gateway, password: other }] }");
     started(&servers).await;

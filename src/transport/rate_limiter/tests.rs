@@ -250,3 +250,20 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn owners_part_ends_where_the_machine_was_suspended_meanwhile() {
+    let now = Instant::now();
+    let mut rate = Rate::new(NonZeroU32::new(5).unwrap());
+    let mut limit = |suspended| {
+        let owner_until = Some(now + SECOND);
+        rate.allowance = Some(Allowance { own: 1, owner: 3, owner_until, suspended });
+        rate.limit(now)
+    };
+    let since_the_start = suspended();
+    assert_eq!(limit(since_the_start), 3);
+    assert_eq!(limit(since_the_start + SECOND), 3, "a clock that was read late");
+    if let Some(before) = since_the_start.checked_sub(SECOND) {
+        assert_eq!(limit(before), 1);
+    }
+}

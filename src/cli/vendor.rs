@@ -79,7 +79,8 @@ fn list(out: &mut impl Write) -> Result<Exit, Failure> {
         writeln!(out, "{:<width$}  built in  {}", kind.key, kind.name)?;
     }
     for shipped in SHIPPED {
-        let definition = Definition::parse(shipped.definition).map_err(|invalid| problem(shipped.name, &invalid))?;
+        let definition =
+            Definition::parse(shipped.definition).map_err(|invalid| problem(shipped.name, &invalid))?;
         let Definition { version, title, verified, .. } = &definition;
         let unverified = if *verified { "" } else { " (not verified)" };
         writeln!(out, "{:<width$}  {version:<8}  {title}{unverified}", shipped.name)?;
@@ -96,7 +97,9 @@ fn show(out: &mut impl Write, name: &str, source: bool) -> Result<Exit, Failure>
         Some(shipped) => shipped.definition.to_owned(),
         None if Path::new(name).exists() => read(&definition_file(Path::new(name)))?,
         None => {
-            let text = format!("{name} is neither a definition nor a file; jobwatch vendor list shows the definitions");
+            let text = format!(
+                "{name} is neither a definition nor a file; jobwatch vendor list shows the definitions"
+            );
             return Err(Failure::Usage(text));
         }
     };
@@ -114,7 +117,13 @@ fn show(out: &mut impl Write, name: &str, source: bool) -> Result<Exit, Failure>
 fn check(out: &mut impl Write, file: &Path) -> Result<Exit, Failure> {
     match Definition::parse(&read(file)?) {
         Ok(definition) => {
-            writeln!(out, "{} {}: {}, no problem found", Paint::stdout().green("OK    "), file.display(), definition.label())?;
+            writeln!(
+                out,
+                "{} {}: {}, no problem found",
+                Paint::stdout().green("OK    "),
+                file.display(),
+                definition.label()
+            )?;
             Ok(Exit::Succeeded)
         }
         Err(invalid) => report(out, file, &invalid),
@@ -157,7 +166,10 @@ fn test_one(out: &mut impl Write, file: &Path) -> Result<Exit, Failure> {
         }
     }
     for name in uncovered {
-        writeln!(out, "{cases_file}: no case covers {name}; add one, or write {name:?} = \"why\" in [untested]")?;
+        writeln!(
+            out,
+            "{cases_file}: no case covers {name}; add one, or write {name:?} = \"why\" in [untested]"
+        )?;
     }
     for (line, text) in needless {
         writeln!(out, "{cases_file}:{line}: {text}")?;
@@ -194,7 +206,8 @@ fn definitions(path: &Path) -> Result<Vec<PathBuf>, Failure> {
 }
 
 fn read(file: &Path) -> Result<String, Failure> {
-    std::fs::read_to_string(file).map_err(|error| Failure::Usage(format!("{} can't be read: {error}", file.display())))
+    std::fs::read_to_string(file)
+        .map_err(|error| Failure::Usage(format!("{} can't be read: {error}", file.display())))
 }
 
 fn problem(name: &str, invalid: &InvalidDefinition) -> Failure {

@@ -59,14 +59,18 @@ fn read(path: &str, file: &Value, problems: &mut Problems) -> Option<Definition>
     let Some(file) = file.as_str().filter(|file| !file.is_empty()) else {
         return problems.report(path, "is no path; write one such as \"/etc/jobwatch/my-vendor.toml\"");
     };
-    let text = match text_file::refuse_pipe(Path::new(file)).and_then(|()| text_file::read_text(Path::new(file))) {
-        Ok(text) => text,
-        Err(problem) => return problems.report(path, format!("is the file {file}, which {problem}")),
-    };
+    let text =
+        match text_file::refuse_pipe(Path::new(file)).and_then(|()| text_file::read_text(Path::new(file))) {
+            Ok(text) => text,
+            Err(problem) => return problems.report(path, format!("is the file {file}, which {problem}")),
+        };
     match Definition::parse(&text) {
         Ok(definition) if is_taken(&definition.name) => {
             let name = &definition.name;
-            problems.report(path, format!("is the file {file}, whose name {name:?} is that of a built-in vendor; rename it"))
+            problems.report(
+                path,
+                format!("is the file {file}, whose name {name:?} is that of a built-in vendor; rename it"),
+            )
         }
         Ok(definition) => Some(definition),
         Err(invalid) => {
@@ -110,7 +114,10 @@ pub(super) fn check(
         None | Some(CredentialKeys::None) => None,
         Some(CredentialKeys::Table(table)) => Some(table),
         Some(CredentialKeys::OtherWord) => {
-            return problems.report(at, "is not a table of credentials; write one such as { bearer = { env = \"NAME\" } }");
+            return problems.report(
+                at,
+                "is not a table of credentials; write one such as { bearer = { env = \"NAME\" } }",
+            );
         }
     };
     let add = |found: Vec<KeyProblem>, problems: &mut Problems| {
@@ -151,4 +158,3 @@ pub(super) fn check(
     };
     Some((Arc::new(config), credentials, own))
 }
-

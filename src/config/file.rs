@@ -309,7 +309,8 @@ impl Checker<'_> {
         let kinds = || KINDS.iter().copied().filter(|other| kind.is_none_or(|kind| *other == kind));
         let names = |kind: &'static VendorKind| kind.keys.iter().map(|key| key.name);
         let declared = KEYS.into_iter().filter(|_| kind.is_none());
-        let known: Vec<&str> = COMMON_KEYS.into_iter().chain(kinds().flat_map(names)).chain(declared).collect();
+        let known: Vec<&str> =
+            COMMON_KEYS.into_iter().chain(kinds().flat_map(names)).chain(declared).collect();
         keys.retain(|key, _| {
             if known.contains(&key) {
                 return true;

@@ -238,7 +238,10 @@ fn declared_backend(mut properties: Map<String, Json>) -> Json {
     }
     let own = [
         ("vendor", json!({ "enum": names, "description": "A definition that is part of the program." })),
-        ("vendor_file", json!({ "type": "string", "description": "The path of a definition, in place of vendor." })),
+        (
+            "vendor_file",
+            json!({ "type": "string", "description": "The path of a definition, in place of vendor." }),
+        ),
         (
             "params",
             json!({

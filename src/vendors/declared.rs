@@ -45,8 +45,8 @@ mod time;
 mod token;
 
 use credentials::Placement;
-pub use definition::{Definition, InvalidDefinition};
 use definition::{Batch, Question};
+pub use definition::{Definition, InvalidDefinition};
 use faults::{Answer, FaultRule};
 use id::Params;
 pub use reader::DefinitionProblem;
@@ -83,7 +83,8 @@ impl Declared {
         };
         let headers = chosen.map(|way| way.headers.iter().filter_map(header).collect()).unwrap_or_default();
         let placement = chosen.map_or(Placement::Authorization, credentials::Way::placement);
-        let exchange = way.and_then(|way| DeclaredExchange::new(&definition, way, &base_url, &params, fields));
+        let exchange =
+            way.and_then(|way| DeclaredExchange::new(&definition, way, &base_url, &params, fields));
         let max_batch = max_batch.min(definition.max_batch());
         Self { definition, base_url, params, max_batch, placement, headers, exchange }
     }
@@ -169,7 +170,10 @@ impl Adapter for Declared {
         InvalidJobRef::refuse_tag(job)?;
         self.definition.id.check(job, &self.base_url)?;
         if self.write(std::slice::from_ref(job)).is_none() {
-            return Err(InvalidJobRef { field: "job_id", reason: "can't be put into the vendor's request".to_owned() });
+            return Err(InvalidJobRef {
+                field: "job_id",
+                reason: "can't be put into the vendor's request".to_owned(),
+            });
         }
         Ok(())
     }
@@ -249,7 +253,8 @@ impl Adapter for Declared {
 /// The origin of a URL of http or https.
 fn origin_of(url: &str) -> Option<String> {
     let url = Url::parse(url).ok()?;
-    let is_http = matches!(url.scheme(), "http" | "https") && url.username().is_empty() && url.password().is_none();
+    let is_http =
+        matches!(url.scheme(), "http" | "https") && url.username().is_empty() && url.password().is_none();
     is_http.then(|| url.origin().ascii_serialization())
 }
 

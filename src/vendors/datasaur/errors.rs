@@ -37,7 +37,11 @@ impl GraphqlErrors {
     }
 
     /// What a response with errors and without a list of jobs says of each job.
-    pub(in crate::vendors) fn of_the_whole(&self, jobs: &[JobRef], status: StatusCode) -> Result<JobFault, BackendFault> {
+    pub(in crate::vendors) fn of_the_whole(
+        &self,
+        jobs: &[JobRef],
+        status: StatusCode,
+    ) -> Result<JobFault, BackendFault> {
         if let Some(kind) = backend_fault(&self.0) {
             return Err(response::judged(kind, status));
         }

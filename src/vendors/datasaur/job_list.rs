@@ -25,7 +25,10 @@ pub(in crate::vendors) struct JobList<'a> {
 
 impl<'a> JobList<'a> {
     /// Reads the list; `own_id` finds an element's id.
-    pub(in crate::vendors) fn read(list: Vec<Value<'a>>, own_id: impl Fn(Value<'a>) -> Option<String>) -> Self {
+    pub(in crate::vendors) fn read(
+        list: Vec<Value<'a>>,
+        own_id: impl Fn(Value<'a>) -> Option<String>,
+    ) -> Self {
         let mut jobs = Self { by_id: HashMap::new(), ids: Vec::new(), unreadable: false };
         for element in list {
             let id = own_id(element);

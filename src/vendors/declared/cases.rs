@@ -120,12 +120,16 @@ impl Cases {
         let files = (0..files.len()).map(|place| format!("files[{place}]"));
         let all: Vec<String> = words.chain(faults).chain(files).collect();
         let is_untested = |name: &str| self.untested.iter().any(|(untested, _)| untested == name);
-        report.uncovered = all.iter().filter(|name| !covered.contains(*name) && !is_untested(name)).cloned().collect();
+        report.uncovered =
+            all.iter().filter(|name| !covered.contains(*name) && !is_untested(name)).cloned().collect();
         for (name, line) in &self.untested {
             if covered.contains(name) {
                 report.needless.push((*line, format!("untested.{name:?} has a case; remove it")));
             } else if !all.contains(name) {
-                report.needless.push((*line, format!("untested.{name:?} is no word, fault rule or file rule; remove it")));
+                report.needless.push((
+                    *line,
+                    format!("untested.{name:?} is no word, fault rule or file rule; remove it"),
+                ));
             }
         }
         report
@@ -159,7 +163,9 @@ impl Cases {
             Ok(elements) => elements,
         };
         let several = jobs.len() > 1;
-        for ((job, element), expectation) in jobs.iter().zip(elements.as_slice()).zip(case.expect.iter().cycle()) {
+        for ((job, element), expectation) in
+            jobs.iter().zip(elements.as_slice()).zip(case.expect.iter().cycle())
+        {
             if let Ok(element) = element
                 && let Some((pattern, files)) = self.adapter.hits(job, element)
             {
@@ -236,7 +242,10 @@ fn read(
         .into_iter()
         .filter_map(|(name, span, node)| node.text(log).map(|_reason| (name.to_owned(), line(span.start))))
         .collect();
-    let nodes = top.required(log, "case", "[[case]] with ids, body and expect").map(|node| node.list()).unwrap_or_default();
+    let nodes = top
+        .required(log, "case", "[[case]] with ids, body and expect")
+        .map(|node| node.list())
+        .unwrap_or_default();
     let cases = nodes.iter().enumerate().filter_map(|(number, node)| case(number, node, line, log)).collect();
     top.finish(log);
     // Read once more by serde: a parameter is a text or a number.
@@ -273,9 +282,15 @@ fn headers(node: Option<Node<'_>>, log: &Log<'_>) -> Vec<(String, String)> {
 
 fn case(number: usize, node: &Node<'_>, line: &dyn Fn(usize) -> usize, log: &Log<'_>) -> Option<Case> {
     let mut keys = node.section(log)?;
-    let name = keys.get("name").and_then(|node| node.text(log)).map_or_else(|| format!("case {number}"), str::to_owned);
+    let name = keys
+        .get("name")
+        .and_then(|node| node.text(log))
+        .map_or_else(|| format!("case {number}"), str::to_owned);
     keys.get("source").and_then(|node| node.text(log));
-    let ids = keys.required(log, "ids", "the ids of the jobs, such as ids = [\"1\"]").map(|node| node.list()).unwrap_or_default();
+    let ids = keys
+        .required(log, "ids", "the ids of the jobs, such as ids = [\"1\"]")
+        .map(|node| node.list())
+        .unwrap_or_default();
     let ids: Vec<String> = ids.iter().filter_map(|node| node.text(log)).map(str::to_owned).collect();
     let status = keys.get("status").map_or(Some(200), |node| match u16::try_from(node.integer(log)?) {
         Ok(status @ 200..=599) => Some(status),
@@ -285,13 +300,22 @@ fn case(number: usize, node: &Node<'_>, line: &dyn Fn(usize) -> usize, log: &Log
     let body = keys.get("body").and_then(|node| node.as_text());
     let expect = keys.get("expect");
     let request = keys.get("request").and_then(|node| Golden::read(&node, log));
-    let expectations: Vec<Expectation> =
-        expect.as_ref().map(|node| node.list()).unwrap_or_default().iter().filter_map(|node| Expectation::read(node, log)).collect();
+    let expectations: Vec<Expectation> = expect
+        .as_ref()
+        .map(|node| node.list())
+        .unwrap_or_default()
+        .iter()
+        .filter_map(|node| Expectation::read(node, log))
+        .collect();
     if expect.is_none() && request.is_none() {
         return keys.problem(log, "has neither expect nor request; write one of them");
     }
     if expectations.len() > 1 && expectations.len() != ids.len() {
-        let text = format!("has {} entries for {} ids; write one for each, or one for all", expectations.len(), ids.len());
+        let text = format!(
+            "has {} entries for {} ids; write one for each, or one for all",
+            expectations.len(),
+            ids.len()
+        );
         return keys.problem(log, text);
     }
     let response = expect.is_some().then(|| {
@@ -301,7 +325,9 @@ fn case(number: usize, node: &Node<'_>, line: &dyn Fn(usize) -> usize, log: &Log
             response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
         for (name, value) in &response_headers {
-            if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value)) {
+            if let (Ok(name), Ok(value)) =
+                (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value))
+            {
                 response.headers_mut().insert(name, value);
             }
         }
@@ -315,7 +341,9 @@ fn case(number: usize, node: &Node<'_>, line: &dyn Fn(usize) -> usize, log: &Log
 /// A fault in one word, as cases write it.
 fn word_of(fault: &BackendFault) -> &'static str {
     match fault.kind {
-        FaultKind::Unreachable { .. } | FaultKind::Unavailable { .. } | FaultKind::Overloaded => "unavailable",
+        FaultKind::Unreachable { .. } | FaultKind::Unavailable { .. } | FaultKind::Overloaded => {
+            "unavailable"
+        }
         FaultKind::Throttled => "throttled",
         FaultKind::CredentialsRejected => "credentials",
         FaultKind::Forbidden => "forbidden",
@@ -335,4 +363,3 @@ fn word_of_job(fault: &JobFault) -> &'static str {
         JobFault::Standby(_) => "standby",
     }
 }
-

@@ -77,7 +77,8 @@ pub fn choose(definition: &Definition, keys: Option<&Table>) -> Result<Chosen, V
             None => Err(vec![problem("credentials".to_owned(), format!("is missing; write {examples}"))]),
         };
     };
-    let is_named = |way: &&super::credentials::Way| way.secret.as_ref().is_some_and(|secret| keys.contains_key(secret));
+    let is_named =
+        |way: &&super::credentials::Way| way.secret.as_ref().is_some_and(|secret| keys.contains_key(secret));
     let named: Vec<_> = definition.ways.iter().filter(is_named).collect();
     let way = match named[..] {
         [way] => way,
@@ -86,7 +87,8 @@ pub fn choose(definition: &Definition, keys: Option<&Table>) -> Result<Chosen, V
             return Err(vec![problem("credentials".to_owned(), format!("{text}; write {examples}"))]);
         }
         [one, other, ..] => {
-            let (one, other) = (one.secret.as_deref().unwrap_or_default(), other.secret.as_deref().unwrap_or_default());
+            let (one, other) =
+                (one.secret.as_deref().unwrap_or_default(), other.secret.as_deref().unwrap_or_default());
             let text = format!("holds both {one} and {other}; keep one way to sign in");
             return Err(vec![problem("credentials".to_owned(), text)]);
         }
@@ -95,13 +97,16 @@ pub fn choose(definition: &Definition, keys: Option<&Table>) -> Result<Chosen, V
     let known: Vec<&str> = way.fields.iter().map(String::as_str).chain([&*secret]).collect();
     let mut problems = Vec::new();
     for key in keys.keys().filter(|key| !known.contains(&key.as_str())) {
-        problems.push(problem(join("credentials", key), format!("is not a key here; {}", remedy(key, &known))));
+        problems
+            .push(problem(join("credentials", key), format!("is not a key here; {}", remedy(key, &known))));
     }
     for field in &way.fields {
         match keys.get(field) {
             Some(Value::String(text)) if !text.is_empty() && !text.contains(char::is_control) => {}
-            Some(_) => problems.push(problem(join("credentials", field), "is no text; write it in quotes".to_owned())),
-            None => problems.push(problem(join("credentials", field), format!("is missing; write {}", way.example()))),
+            Some(_) => problems
+                .push(problem(join("credentials", field), "is no text; write it in quotes".to_owned())),
+            None => problems
+                .push(problem(join("credentials", field), format!("is missing; write {}", way.example()))),
         }
     }
     if !problems.is_empty() {
@@ -125,7 +130,8 @@ pub fn read(
     let way = chosen.way.and_then(|way| definition.ways.get(way));
     let credentials = keys.get("credentials").and_then(Value::as_table);
     let field = |name: &String| Some((name.clone(), credentials?.get(name)?.as_str()?.to_owned()));
-    let fields: Vec<(String, String)> = way.map(|way| way.fields.iter().filter_map(field).collect()).unwrap_or_default();
+    let fields: Vec<(String, String)> =
+        way.map(|way| way.fields.iter().filter_map(field).collect()).unwrap_or_default();
     let allowed = origins(keys.get("allow_origins"), &mut problems);
     if let Some(WayKind::OAuth2(OAuth2 { url: TokenUrl::Elsewhere(_), .. })) = way.map(|way| &way.kind)
         && let Some(origin) = definition.token_origin(chosen.way)
@@ -180,7 +186,8 @@ fn params(definition: &Definition, value: Option<&Value>, problems: &mut Vec<Key
             }
         };
         let Some(text) = text else {
-            let about = if param.description.is_empty() { String::new() } else { format!(": {}", param.description) };
+            let about =
+                if param.description.is_empty() { String::new() } else { format!(": {}", param.description) };
             problem(path, format!("is missing; write {}{about}", param.example()));
             continue;
         };
@@ -197,7 +204,10 @@ fn origins(value: Option<&Value>, problems: &mut Vec<KeyProblem>) -> Vec<String>
     let mut problem = |path: String, text: String| problems.push(KeyProblem { path, text });
     let Some(value) = value else { return Vec::new() };
     let Some(list) = value.as_array() else {
-        problem("allow_origins".to_owned(), "is not a list; write one such as [\"https://login.example\"]".to_owned());
+        problem(
+            "allow_origins".to_owned(),
+            "is not a list; write one such as [\"https://login.example\"]".to_owned(),
+        );
         return Vec::new();
     };
     let mut origins = Vec::new();
@@ -213,7 +223,10 @@ fn origins(value: Option<&Value>, problems: &mut Vec<KeyProblem>) -> Vec<String>
                     problem(path, "is not encrypted; write an https:// origin".to_owned());
                 }
             }
-            _ => problem(path, "is no origin; write one such as \"https://login.example\", without a path".to_owned()),
+            _ => problem(
+                path,
+                "is no origin; write one such as \"https://login.example\", without a path".to_owned(),
+            ),
         }
     }
     origins

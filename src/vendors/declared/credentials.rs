@@ -32,7 +32,10 @@ pub(super) struct Way {
 pub(super) enum WayKind {
     None,
     /// The secret, after a word and a space where there is one.
-    Plain { placement: Placement, word: String },
+    Plain {
+        placement: Placement,
+        word: String,
+    },
     Basic,
     OAuth2(OAuth2),
     Exchange(Box<Exchange>),
@@ -112,7 +115,11 @@ pub(super) fn read(section: &Section<'_>, names: &Names<'_>, log: &Log<'_>) -> V
     let known: Vec<&str> = WAYS.iter().map(|(name, _)| *name).collect();
     for (key, span, node) in section.entries() {
         let Some((name, _)) = WAYS.iter().find(|(name, _)| *name == key) else {
-            log.add(span, &node.path, format!("is no way to sign in; {}", super::reader::remedy(key, &known)));
+            log.add(
+                span,
+                &node.path,
+                format!("is no way to sign in; {}", super::reader::remedy(key, &known)),
+            );
             continue;
         };
         let Some(keys) = node.section(log) else { continue };
@@ -120,7 +127,10 @@ pub(super) fn read(section: &Section<'_>, names: &Names<'_>, log: &Log<'_>) -> V
         let same = ways.iter().find(|other| way.secret.is_some() && other.secret == way.secret);
         if let Some(other) = same {
             let secret = way.secret.as_deref().unwrap_or_default();
-            let text = format!("takes its secret at {secret}, as credentials.{} does; write another name, such as secret = \"{}_secret\"", other.name, way.name);
+            let text = format!(
+                "takes its secret at {secret}, as credentials.{} does; write another name, such as secret = \"{}_secret\"",
+                other.name, way.name
+            );
             node.report(log, text);
         }
         ways.push(way);
@@ -133,7 +143,11 @@ pub(super) fn read(section: &Section<'_>, names: &Names<'_>, log: &Log<'_>) -> V
 
 fn way(name: &'static str, mut keys: Section<'_>, names: &Names<'_>, log: &Log<'_>) -> Option<Way> {
     let default = default_secret(name, &mut keys);
-    let secret = if name == "none" { None } else { keys.get("secret").and_then(|node| key_name(&node, log)).or_else(|| default.map(str::to_owned)) };
+    let secret = if name == "none" {
+        None
+    } else {
+        keys.get("secret").and_then(|node| key_name(&node, log)).or_else(|| default.map(str::to_owned))
+    };
     let mut fields: Vec<String> = match name {
         "basic" => vec!["username".to_owned()],
         "oauth2" => vec!["client_id".to_owned()],
@@ -143,11 +157,16 @@ fn way(name: &'static str, mut keys: Section<'_>, names: &Names<'_>, log: &Log<'
     fields.extend(more.iter().filter_map(|node| key_name(node, log)));
     let in_headers = Names { variables: &fields, ..*names };
     // Those of an exchange are its own request's.
-    let headers = if name == "exchange" { Vec::new() } else { definition::request_headers(keys.get("headers"), &in_headers, log) };
+    let headers = if name == "exchange" {
+        Vec::new()
+    } else {
+        definition::request_headers(keys.get("headers"), &in_headers, log)
+    };
     let kind = match name {
         "none" => Some(WayKind::None),
         "bearer" => {
-            let word = keys.get("scheme").and_then(|node| scheme(&node, log)).unwrap_or_else(|| "Bearer".to_owned());
+            let word =
+                keys.get("scheme").and_then(|node| scheme(&node, log)).unwrap_or_else(|| "Bearer".to_owned());
             Some(WayKind::Plain { placement: Placement::Authorization, word })
         }
         "header" => {
@@ -175,7 +194,8 @@ fn way(name: &'static str, mut keys: Section<'_>, names: &Names<'_>, log: &Log<'
 fn key_name(node: &Node<'_>, log: &Log<'_>) -> Option<String> {
     let text = node.text(log)?;
     if !super::id::is_name(text) {
-        return node.problem(log, format!("is {text:?}; write a name in lower case, of letters, digits and _"));
+        return node
+            .problem(log, format!("is {text:?}; write a name in lower case, of letters, digits and _"));
     }
     Some(text.to_owned())
 }
@@ -210,7 +230,10 @@ fn oauth2(keys: &mut Section<'_>, names: &Names<'_>, log: &Log<'_>) -> Option<OA
         (None, Some(url)) => {
             let origin = url.as_text().and_then(super::origin_of);
             if origin.is_none_or(|origin| origin.contains(['{', '}'])) {
-                return url.problem(log, "is no URL with a fixed origin; write one such as \"https://login.example/token\"");
+                return url.problem(
+                    log,
+                    "is no URL with a fixed origin; write one such as \"https://login.example/token\"",
+                );
             }
             text(&url).map(TokenUrl::Elsewhere)
         }
@@ -220,7 +243,9 @@ fn oauth2(keys: &mut Section<'_>, names: &Names<'_>, log: &Log<'_>) -> Option<OA
     let client_auth = keys.get("client_auth").map_or(Some(ClientAuth::Form), |node| {
         node.word(log, &[("form", ClientAuth::Form), ("basic", ClientAuth::Basic)])
     });
-    let refreshes = keys.get("grant").map_or(Some(false), |node| node.word(log, &[("client_credentials", false), ("refresh_token", true)]));
+    let refreshes = keys.get("grant").map_or(Some(false), |node| {
+        node.word(log, &[("client_credentials", false), ("refresh_token", true)])
+    });
     let form = definition::pairs(keys.get("form"), names, log);
     Some(OAuth2 { url: url?, client_auth: client_auth?, refreshes: refreshes?, form })
 }
@@ -257,7 +282,17 @@ fn exchange(keys: &mut Section<'_>, names: &Names<'_>, log: &Log<'_>) -> Option<
     };
     let refused_status = statuses.iter().filter_map(status).collect();
     let request = request?.request;
-    Some(Exchange { request, token: token?, expires_in, expires_at, lifetime_s, placement: placement_of, word, refused, refused_status })
+    Some(Exchange {
+        request,
+        token: token?,
+        expires_in,
+        expires_at,
+        lifetime_s,
+        placement: placement_of,
+        word,
+        refused,
+        refused_status,
+    })
 }
 
 impl Way {
@@ -272,7 +307,9 @@ impl Way {
 
     /// How the secret becomes a header, with the values beside it.
     pub(super) fn sign_in(&self, fields: &[(String, String)]) -> SignIn {
-        let field = |name: &str| fields.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone()).unwrap_or_default();
+        let field = |name: &str| {
+            fields.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone()).unwrap_or_default()
+        };
         let (scheme, description) = match &self.kind {
             WayKind::None => (Scheme::Bare, "no credentials"),
             WayKind::Plain { word, placement } => {
@@ -281,11 +318,14 @@ impl Way {
                     "Bearer" => Scheme::Bearer,
                     _ => Scheme::Word(word.clone()),
                 };
-                (scheme, match placement {
-                    Placement::Authorization => "bearer token",
-                    Placement::Header(_) => "API key",
-                    Placement::Query(_) => "API key in the query",
-                })
+                (
+                    scheme,
+                    match placement {
+                        Placement::Authorization => "bearer token",
+                        Placement::Header(_) => "API key",
+                        Placement::Query(_) => "API key in the query",
+                    },
+                )
             }
             WayKind::Basic => (Scheme::Basic { username: field("username") }, "user name and password"),
             WayKind::OAuth2(oauth2) if oauth2.refreshes => (Scheme::Exchange, "refresh token"),
@@ -313,7 +353,11 @@ impl Way {
 }
 
 /// A secret with the plain values beside it, for the request of an exchange.
-pub(super) fn with_secret(way: &Way, fields: &[(String, String)], secret: &SecretString) -> Vec<(String, String)> {
+pub(super) fn with_secret(
+    way: &Way,
+    fields: &[(String, String)],
+    secret: &SecretString,
+) -> Vec<(String, String)> {
     let name = way.secret.clone().unwrap_or_default();
     fields.iter().cloned().chain([(name, secret.expose_secret().to_owned())]).collect()
 }

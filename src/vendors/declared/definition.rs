@@ -149,7 +149,8 @@ fn read(mut top: Section<'_>, log: &Log<'_>, hash: u64) -> Option<Definition> {
         && let Some(number) = format.integer(log)
         && number != FORMAT
     {
-        return format.problem(log, format!("is {number}: this version reads format {FORMAT}; update jobwatch"));
+        return format
+            .problem(log, format!("is {number}: this version reads format {FORMAT}; update jobwatch"));
     }
     let mut text = |key, example| top.required(log, key, example)?.text(log).map(str::to_owned);
     let name = text("name", "a name in lower case, such as name = \"databricks\"");
@@ -157,7 +158,9 @@ fn read(mut top: Section<'_>, log: &Log<'_>, hash: u64) -> Option<Definition> {
     let title = text("title", "the vendor and its kind of jobs, such as title = \"Databricks job runs\"");
     let docs = text("docs", "the URL of the page that documents the API");
     let name = name.filter(|name| {
-        let is_name = name.len() <= 63 && !name.starts_with('-') && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+        let is_name = name.len() <= 63
+            && !name.starts_with('-')
+            && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
         if !is_name && let Some(node) = top.get("name") {
             node.report(log, format!("is {name:?}; write 1 to 63 of a-z, 0-9 and '-'"));
         }
@@ -170,10 +173,15 @@ fn read(mut top: Section<'_>, log: &Log<'_>, hash: u64) -> Option<Definition> {
     let params = params.map(|section| id::params(&section, log)).unwrap_or_default();
     let param_names: Vec<String> = params.iter().map(|param| param.name.clone()).collect();
     let id_node = top.required(log, "id", "[id] with pattern = \"{job_id}\"");
-    let id = id_node.as_ref().and_then(|node| node.section(log)).and_then(|section| IdPattern::read(section, log));
+    let id =
+        id_node.as_ref().and_then(|node| node.section(log)).and_then(|section| IdPattern::read(section, log));
     let part_names = id.as_ref().map(|id| id.names.clone()).unwrap_or_default();
 
-    let ways_node = top.required(log, "credentials", "at least one way, such as [credentials.bearer], or [credentials.none]");
+    let ways_node = top.required(
+        log,
+        "credentials",
+        "at least one way, such as [credentials.bearer], or [credentials.none]",
+    );
     let ways_section = ways_node.as_ref().and_then(|node| node.section(log));
     let secrets = ways_section.as_ref().map(credentials::secret_names).unwrap_or_default();
     let names = |roots: &'static [&'static str]| Names {
@@ -183,7 +191,8 @@ fn read(mut top: Section<'_>, log: &Log<'_>, hash: u64) -> Option<Definition> {
         variables: &[],
         secrets: &secrets,
     };
-    let ways = ways_section.map(|section| credentials::read(&section, &names(&["params"]), log)).unwrap_or_default();
+    let ways =
+        ways_section.map(|section| credentials::read(&section, &names(&["params"]), log)).unwrap_or_default();
 
     let request_node = top.get("request");
     let question = section_of(log, request_node.clone()).and_then(|mut keys| {
@@ -192,23 +201,28 @@ fn read(mut top: Section<'_>, log: &Log<'_>, hash: u64) -> Option<Definition> {
         question
     });
     let batch_node = top.get("batch");
-    let batch = section_of(log, batch_node.clone()).and_then(|keys| batch(keys, &names(&["ids", "params"]), log));
+    let batch =
+        section_of(log, batch_node.clone()).and_then(|keys| batch(keys, &names(&["ids", "params"]), log));
     if request_node.is_none() && batch_node.is_none() {
         log.add(0..0, "request", "is missing; write [request] with path, or [batch] with path and jobs");
     }
     let answer = answer(section_of(log, top.get("answer")), log);
     let has_batch = batch_node.is_some();
-    let roots: &[&str] = if has_batch { &["job", "http", "id", "params"] } else { &["job", "body", "http", "id", "params"] };
+    let roots: &[&str] =
+        if has_batch { &["job", "http", "id", "params"] } else { &["job", "body", "http", "id", "params"] };
     let status_node = top.required(log, "status", "[status] with word and id");
     let in_status = Names { roots, ..names(&[]) };
     let status = section_of(log, status_node).map(|keys| status::read(keys, &in_status, log));
     let words = status.as_ref().map_or(1, |status| status.word_parts);
-    let states_node = top.required(log, "states", "[states] with the vendor's words, such as SUCCEEDED = [\"done\"]");
+    let states_node =
+        top.required(log, "states", "[states] with the vendor's words, such as SUCCEEDED = [\"done\"]");
     let states = section_of(log, states_node).map(|keys| StateTable::read(keys, words, log));
     let faults_node = top.get("faults");
     let has_faults = faults_node.is_some();
     let faults_span = faults_node.as_ref().map_or(0..0, |node| node.span.clone());
-    let faults = faults_node.map(|node| faults::read(&node, &names(&["body", "http", "id", "params"]), log)).unwrap_or_default();
+    let faults = faults_node
+        .map(|node| faults::read(&node, &names(&["body", "http", "id", "params"]), log))
+        .unwrap_or_default();
     let mut file_roots = roots.to_vec();
     file_roots.push("item");
     let in_files = Names { roots: &file_roots, ..names(&[]) };
@@ -226,8 +240,25 @@ fn read(mut top: Section<'_>, log: &Log<'_>, hash: u64) -> Option<Definition> {
     let element = element(&status, &files);
     let (name, version, title, docs) = (name?, version?, title?, docs?);
     let definition = Definition {
-        name, version, title, docs, notes, verified, id, params, ways, request: question, batch, answer: answer?, status, states,
-        faults, files, headers, element, hash,
+        name,
+        version,
+        title,
+        docs,
+        notes,
+        verified,
+        id,
+        params,
+        ways,
+        request: question,
+        batch,
+        answer: answer?,
+        status,
+        states,
+        faults,
+        files,
+        headers,
+        element,
+        hash,
     };
     definition.check(log);
     Some(definition)
@@ -239,7 +270,11 @@ impl Definition {
             log.add(0..0, "status", "reads http, which a batch has once for all its jobs; read job only");
         }
         if !self.answer.states_by_status.is_empty() && self.batch.is_some() && self.request.is_none() {
-            log.add(0..0, "answer.states_by_status", "needs [request]: a batch has one status for all its jobs");
+            log.add(
+                0..0,
+                "answer.states_by_status",
+                "needs [request]: a batch has one status for all its jobs",
+            );
         }
     }
 }
@@ -263,7 +298,9 @@ pub(super) fn plain_path(node: &Node<'_>, root: Root, log: &Log<'_>) -> Option<P
     };
     match Path::parse(text).filter(|path| path.root == root) {
         Some(path) => Some(path),
-        None => node.problem(log, format!("is not a plain path from {name}; write one such as \"{name}.data\"")),
+        None => {
+            node.problem(log, format!("is not a plain path from {name}; write one such as \"{name}.data\""))
+        }
     }
 }
 
@@ -289,18 +326,28 @@ fn answer(keys: Option<Section<'_>>, log: &Log<'_>) -> Option<Answer> {
     let mut states_by_status = Vec::new();
     for node in keys.get("states_by_status").map(|node| node.list()).unwrap_or_default() {
         match node.integer(log).map(u16::try_from) {
-            Some(Ok(status @ 200..=599)) if !matches!(status, 300..=399 | 401 | 407 | 429) => states_by_status.push(status),
+            Some(Ok(status @ 200..=599)) if !matches!(status, 300..=399 | 401 | 407 | 429) => {
+                states_by_status.push(status)
+            }
             Some(_) => node.report(log, "is no status that can be a word; write one such as 202 or 422"),
             None => {}
         }
     }
-    let may_be_empty = keys.get("body").and_then(|node| node.word(log, &[("optional", true), ("required", false)])) == Some(true);
+    let may_be_empty =
+        keys.get("body").and_then(|node| node.word(log, &[("optional", true), ("required", false)]))
+            == Some(true);
     keys.finish(log);
     Some(Answer { job: job?, states_by_status, may_be_empty })
 }
 
 /// Each part of an id has to be a part of what is asked.
-fn check_parts(id: &IdPattern, question: Option<&Question>, batch: Option<&Batch>, node: Option<&Node<'_>>, log: &Log<'_>) {
+fn check_parts(
+    id: &IdPattern,
+    question: Option<&Question>,
+    batch: Option<&Batch>,
+    node: Option<&Node<'_>>,
+    log: &Log<'_>,
+) {
     let Some(node) = node else { return };
     let questions = [("request", question), ("batch", batch.map(|batch| &batch.question))];
     for (key, question) in questions {
@@ -312,13 +359,19 @@ fn check_parts(id: &IdPattern, question: Option<&Question>, batch: Option<&Batch
                 Source::Part(used) => *used == place,
                 Source::Expression(expression) => {
                     let written = &expression.written;
-                    let is_whole = |at: usize| !written[..at].ends_with(is_word) && !written[at + name.len()..].starts_with(is_word);
-                    expression.roots.iter().any(|root| root == "ids" || root == "id") && written.match_indices(name.as_str()).any(|(at, _)| is_whole(at))
+                    let is_whole = |at: usize| {
+                        !written[..at].ends_with(is_word) && !written[at + name.len()..].starts_with(is_word)
+                    };
+                    expression.roots.iter().any(|root| root == "ids" || root == "id")
+                        && written.match_indices(name.as_str()).any(|(at, _)| is_whole(at))
                 }
                 _ => false,
             });
             if !is_used {
-                node.report(log, format!("has the part {name}, which [{key}] does not use; use it there, or remove it"));
+                node.report(
+                    log,
+                    format!("has the part {name}, which [{key}] does not use; use it there, or remove it"),
+                );
             }
         }
     }

@@ -28,12 +28,17 @@ impl Definition {
         line("job id", self.id.written());
         line("", &self.id.example.as_ref().map(|example| format!("such as {example}")).unwrap_or_default());
         for (number, param) in self.params.iter().enumerate() {
-            let default = param.default.as_ref().map(|default| format!(", {default} unless set")).unwrap_or_default();
-            let about = if param.description.is_empty() { String::new() } else { format!(": {}", param.description) };
+            let default =
+                param.default.as_ref().map(|default| format!(", {default} unless set")).unwrap_or_default();
+            let about =
+                if param.description.is_empty() { String::new() } else { format!(": {}", param.description) };
             line(if number == 0 { "params" } else { "" }, &format!("{}{default}{about}", param.example()));
         }
         for (number, way) in self.ways.iter().enumerate() {
-            line(if number == 0 { "credentials" } else { "" }, &format!("{}{}", way.example(), self.elsewhere(way)));
+            line(
+                if number == 0 { "credentials" } else { "" },
+                &format!("{}{}", way.example(), self.elsewhere(way)),
+            );
         }
         if let Some(question) = &self.request {
             line("asks", &shown(question));
@@ -44,13 +49,18 @@ impl Definition {
         for (number, (state, word)) in self.states.patterns().enumerate() {
             line(if number == 0 { "states" } else { "" }, &format!("{state:<10} {word}"));
         }
-        line("files", &if self.files.is_empty() { String::new() } else { format!("{} kinds", self.files.len()) });
+        line(
+            "files",
+            &if self.files.is_empty() { String::new() } else { format!("{} kinds", self.files.len()) },
+        );
         text
     }
 
     fn elsewhere(&self, way: &Way) -> String {
         let place = self.ways.iter().position(|other| other.name == way.name);
-        self.token_origin(place).map(|origin| format!(", with allow_origins = [{origin:?}]")).unwrap_or_default()
+        self.token_origin(place)
+            .map(|origin| format!(", with allow_origins = [{origin:?}]"))
+            .unwrap_or_default()
     }
 }
 

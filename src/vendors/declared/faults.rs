@@ -64,17 +64,19 @@ pub(super) struct FaultRule {
 /// Reads `[[faults]]`.
 pub(super) fn read(node: &Node<'_>, names: &Names<'_>, log: &Log<'_>) -> Vec<FaultRule> {
     let nodes = node.list();
-    let mut rules: Vec<FaultRule> = Vec::new();
-    for node in &nodes {
+    let mut rules: Vec<(usize, FaultRule)> = Vec::new();
+    for (place, node) in nodes.iter().enumerate() {
         let Some(keys) = node.section(log) else { continue };
         let Some(rule) = FaultRule::read(keys, names, log) else { continue };
-        if let Some(earlier) = rules.iter().position(|earlier| earlier.covers(&rule)) {
-            let text = format!("is never reached: faults[{earlier}] takes every response that it would; put it first");
+        if let Some((earlier, _)) = rules.iter().find(|(_, earlier)| earlier.covers(&rule)) {
+            let text = format!(
+                "is never reached: faults[{earlier}] takes every response that it would; put it first"
+            );
             node.report(log, text);
         }
-        rules.push(rule);
+        rules.push((place, rule));
     }
-    rules
+    rules.into_iter().map(|(_, rule)| rule).collect()
 }
 
 impl FaultRule {
@@ -91,10 +93,12 @@ impl FaultRule {
             .collect();
         let header = keys.get("header").map(|node| header_rules(&node, log)).unwrap_or_default();
         let mut optional = |key| keys.get(key).and_then(|node| source(&node, names, log));
-        let (when, message, wait_s, until) = (optional("when"), optional("message"), optional("wait_s"), optional("until"));
+        let (when, message, wait_s, until) =
+            (optional("when"), optional("message"), optional("wait_s"), optional("until"));
         let content_type = keys.get("content_type").and_then(|node| node.text(log)).map(str::to_lowercase);
         let codes = keys.get("graphql_code").map(|node| node.list()).unwrap_or_default();
-        let graphql_codes: Vec<String> = codes.iter().filter_map(|node| node.text(log)).map(str::to_owned).collect();
+        let graphql_codes: Vec<String> =
+            codes.iter().filter_map(|node| node.text(log)).map(str::to_owned).collect();
         let says = keys.get("says").and_then(|node| node.word(log, &[("no_such_job", true)]));
         let named = keys.get("names_the_id").map(|node| node.list()).unwrap_or_default();
         let names_the_id: Vec<Source> = named.iter().filter_map(|node| source(node, names, log)).collect();
@@ -129,12 +133,19 @@ impl FaultRule {
     /// Whether something beside the status decides.
     fn has_conditions(&self) -> bool {
         let Self { header, content_type, when, graphql_codes, names_the_id, .. } = self;
-        !header.is_empty() || content_type.is_some() || when.is_some() || !graphql_codes.is_empty() || self.says_no_such_job || !names_the_id.is_empty()
+        !header.is_empty()
+            || content_type.is_some()
+            || when.is_some()
+            || !graphql_codes.is_empty()
+            || self.says_no_such_job
+            || !names_the_id.is_empty()
     }
 
     /// Whether it takes whatever a later rule would take.
     fn covers(&self, later: &Self) -> bool {
-        !self.has_conditions() && !later.statuses.is_empty() && later.statuses.iter().all(|status| self.statuses.contains(status))
+        !self.has_conditions()
+            && !later.statuses.is_empty()
+            && later.statuses.iter().all(|status| self.statuses.contains(status))
     }
 
     pub(super) fn sources(&self) -> impl Iterator<Item = &Source> {
@@ -168,7 +179,11 @@ impl FaultRule {
         {
             return false;
         }
-        if self.when.as_ref().is_some_and(|when| !when.find(&answer.scope).is_some_and(|found| found.is_true())) {
+        if self
+            .when
+            .as_ref()
+            .is_some_and(|when| !when.find(&answer.scope).is_some_and(|found| found.is_true()))
+        {
             return false;
         }
         if !self.graphql_codes.is_empty() && !answer.has_code(&self.graphql_codes) {
@@ -187,7 +202,10 @@ impl FaultRule {
     /// Whether the texts speak of the id.
     fn names(&self, answer: &Answer<'_>, job: &JobRef) -> bool {
         let texts = self.names_the_id.iter().map(|source| {
-            source.find(&answer.scope).map(|found| found.text().or_else(|| Some(found.json()?.into_owned())).unwrap_or_default()).unwrap_or_default()
+            source
+                .find(&answer.scope)
+                .map(|found| found.text().or_else(|| Some(found.json()?.into_owned())).unwrap_or_default())
+                .unwrap_or_default()
         });
         let texts: Vec<String> = texts.collect();
         let all = texts.join(" ").to_ascii_lowercase();
@@ -209,10 +227,14 @@ impl FaultRule {
         let is_alone = answer.jobs.len() == 1;
         let kind = match self.is {
             Meaning::NotFound if is_alone => return Ok(JobFault::NotFound),
-            Meaning::InvalidId if is_alone => return Ok(JobFault::Invalid { message: vendor_message(&message) }),
+            Meaning::InvalidId if is_alone => {
+                return Ok(JobFault::Invalid { message: vendor_message(&message) });
+            }
             Meaning::Forbidden if is_alone => return Ok(JobFault::Forbidden),
             Meaning::Forbidden => FaultKind::Forbidden,
-            Meaning::Unavailable => FaultKind::Unavailable { why: format!("it answered HTTP {}", status.as_u16()) },
+            Meaning::Unavailable => {
+                FaultKind::Unavailable { why: format!("it answered HTTP {}", status.as_u16()) }
+            }
             Meaning::Throttled => FaultKind::Throttled,
             Meaning::Credentials => FaultKind::CredentialsRejected,
             // Which job of a batch is the reason shows only when it is polled alone.
@@ -253,7 +275,9 @@ fn header_rules(node: &Node<'_>, log: &Log<'_>) -> Vec<(HeaderName, Option<Strin
         let header = node.text(log).map(name);
         return match header {
             Some(Some(name)) => vec![(name, None)],
-            Some(None) => node.problem::<()>(log, "is no name of a header").map(|()| Vec::new()).unwrap_or_default(),
+            Some(None) => {
+                node.problem::<()>(log, "is no name of a header").map(|()| Vec::new()).unwrap_or_default()
+            }
             None => Vec::new(),
         };
     }
@@ -305,4 +329,3 @@ pub(super) fn refusal_words(response: &Response<Bytes>) -> String {
         None => String::new(),
     }
 }
-

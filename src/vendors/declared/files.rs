@@ -59,7 +59,8 @@ impl FileRule {
             }
         };
         let has_each = each.is_some();
-        let roots: Vec<&str> = names.roots.iter().copied().filter(|root| *root != "item" || has_each).collect();
+        let roots: Vec<&str> =
+            names.roots.iter().copied().filter(|root| *root != "item" || has_each).collect();
         let names = Names { roots: &roots, ..*names };
         let text = |node: &Node<'_>| match Text::parse(node.text(log)?, &names) {
             Ok(text) => Some(text),
@@ -67,7 +68,9 @@ impl FileRule {
         };
         let when = keys.get("when").and_then(|node| super::definition::source(&node, &names, log));
         let states = StateFilter::read(&mut keys, log);
-        let name = keys.required(log, "name", "the file's name, such as name = \"result.json\"").and_then(|node| text(&node));
+        let name = keys
+            .required(log, "name", "the file's name, such as name = \"result.json\"")
+            .and_then(|node| text(&node));
         let category = keys.get("category").and_then(|node| text(&node));
         let location = match (keys.get("url"), keys.get("path")) {
             (Some(url), Some(_)) => url.problem(log, "stands beside path; keep one of them"),
@@ -78,8 +81,14 @@ impl FileRule {
             }
             (None, _) => super::definition::request(&mut keys, &names, log).and_then(|question| {
                 let request = question.request;
-                if request.body.is_some() || request.method != http::Method::GET || !request.headers.is_empty() {
-                    return keys.problem(log, "is more than a GET of a path with a query, which is all that a file can be");
+                if request.body.is_some()
+                    || request.method != http::Method::GET
+                    || !request.headers.is_empty()
+                {
+                    return keys.problem(
+                        log,
+                        "is more than a GET of a path with a query, which is all that a file can be",
+                    );
                 }
                 matches!(request.target, Target::Path(_)).then_some(Location::Own(request))
             }),
@@ -115,7 +124,8 @@ fn origin(keys: &mut Section<'_>, url: &Node<'_>, log: &Log<'_>) {
         }
         None => {}
         Some(node) => {
-            let is_origin = node.text(log).is_some_and(|text| super::origin_of(text).as_deref() == Some(text));
+            let is_origin =
+                node.text(log).is_some_and(|text| super::origin_of(text).as_deref() == Some(text));
             if !is_origin {
                 node.report(log, "is no origin; write one such as \"https://storage.example\"");
             }
@@ -147,7 +157,8 @@ pub(super) fn artifacts(rules: &[FileRule], state: JobState, scope: &Scope<'_>) 
                 return artifacts;
             }
             let scope = Scope { item, ..*scope };
-            if rule.when.as_ref().is_some_and(|when| !when.find(&scope).is_some_and(|found| found.is_true())) {
+            if rule.when.as_ref().is_some_and(|when| !when.find(&scope).is_some_and(|found| found.is_true()))
+            {
                 continue;
             }
             artifacts.extend(artifact(rule, &scope, &mut taken));
@@ -182,7 +193,11 @@ fn artifact(rule: &FileRule, scope: &Scope<'_>, taken: &mut HashMap<String, usiz
 
 /// A name without what a path or a terminal would take for more.
 fn cleaned(name: &str) -> Option<String> {
-    let name: String = name.chars().map(|c| if c.is_control() || matches!(c, '/' | '\\') { '_' } else { c }).take(255).collect();
+    let name: String = name
+        .chars()
+        .map(|c| if c.is_control() || matches!(c, '/' | '\\') { '_' } else { c })
+        .take(255)
+        .collect();
     (!name.is_empty() && !matches!(&*name, "." | "..")).then_some(name)
 }
 

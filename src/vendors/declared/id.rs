@@ -23,7 +23,10 @@ pub(super) enum Kind {
     Uuid,
     /// Path and query at the backend's own origin, or the whole URL.
     Location,
-    Pattern { regex: Regex, written: String },
+    Pattern {
+        regex: Regex,
+        written: String,
+    },
 }
 
 impl Kind {
@@ -61,10 +64,12 @@ impl Kind {
             Self::Integer if canonical_integer(text).is_none() => {
                 Some("must be an integer without plus sign or leading zeros, such as \"12345\"".to_owned())
             }
-            Self::Uuid if text.parse::<Uuid>().map(|uuid| uuid.to_string()).as_deref() != Ok(text) => {
-                Some("must be a UUID in lower case, such as \"cefb58a0-cd71-11ec-8e29-81c20d280994\"".to_owned())
+            Self::Uuid if text.parse::<Uuid>().map(|uuid| uuid.to_string()).as_deref() != Ok(text) => Some(
+                "must be a UUID in lower case, such as \"cefb58a0-cd71-11ec-8e29-81c20d280994\"".to_owned(),
+            ),
+            Self::Pattern { regex, written } if !regex.is_match(text) => {
+                Some(format!("must match {written}"))
             }
-            Self::Pattern { regex, written } if !regex.is_match(text) => Some(format!("must match {written}")),
             Self::Text | Self::Pattern { .. } if matches!(text, "." | "..") => {
                 Some("must be neither \".\" nor \"..\"".to_owned())
             }
@@ -106,7 +111,11 @@ impl IdPattern {
                         kinds[place] = kind;
                     }
                 }
-                None => log.add(span, &node.path, format!("is no part of id.pattern; write one of {}", names.join(", "))),
+                None => log.add(
+                    span,
+                    &node.path,
+                    format!("is no part of id.pattern; write one of {}", names.join(", ")),
+                ),
             }
         }
         let has_regex = kinds.iter().any(|kind| matches!(kind, Kind::Pattern { .. }));
@@ -139,7 +148,8 @@ impl IdPattern {
                 rest.split_once(literal.as_str()).ok_or_else(form)?
             };
             if let Some(problem) = self.kinds[place].problem(part) {
-                let of = if self.names.len() == 1 { String::new() } else { format!("({}) ", self.names[place]) };
+                let of =
+                    if self.names.len() == 1 { String::new() } else { format!("({}) ", self.names[place]) };
                 return Err(format!("{of}{problem}"));
             }
             parts.push(part.to_owned());
@@ -165,7 +175,11 @@ impl IdPattern {
             if matches!(kind, Kind::Location)
                 && let Err(refused) = file::locate(base_url, part)
             {
-                let reason = refused.to_string().replacen("its location", "must be a path, or a URL at base_url: it", 1);
+                let reason = refused.to_string().replacen(
+                    "its location",
+                    "must be a path, or a URL at base_url: it",
+                    1,
+                );
                 return Err(invalid(reason));
             }
         }
@@ -188,7 +202,9 @@ impl IdPattern {
     /// An id that no job has.
     pub(super) fn unknown(&self, unique: Uuid) -> String {
         if self.kinds.iter().any(|kind| matches!(kind, Kind::Pattern { .. })) {
-            let nines = |example: &String| example.chars().map(|c| if c.is_ascii_digit() { '9' } else { c }).collect();
+            let nines = |example: &String| {
+                example.chars().map(|c| if c.is_ascii_digit() { '9' } else { c }).collect()
+            };
             let id: String = self.example.as_ref().map(nines).unwrap_or_default();
             return if self.parts(&id).is_ok() { id } else { self.example.clone().unwrap_or_default() };
         }
@@ -205,7 +221,6 @@ impl IdPattern {
         id
     }
 
-
     pub(super) fn written(&self) -> &str {
         &self.written
     }
@@ -219,7 +234,9 @@ fn pattern_parts(written: &str) -> Result<PatternParts, String> {
     while let Some((literal, after)) = rest.split_once('{') {
         let (name, after) = after.split_once('}').ok_or_else(|| format!("has {{ without }}; {EXAMPLE}"))?;
         if !is_name(name) {
-            return Err(format!("has the part {name:?}; write its name in lower case, of letters, digits and _"));
+            return Err(format!(
+                "has the part {name:?}; write its name in lower case, of letters, digits and _"
+            ));
         }
         if names.iter().any(|known| known == name) {
             return Err(format!("has {{{name}}} twice; give each part a name of its own"));
@@ -255,7 +272,11 @@ pub(super) fn params(section: &Section<'_>, log: &Log<'_>) -> Vec<Param> {
     let mut params = Vec::new();
     for (key, span, node) in section.entries() {
         if !is_name(key) {
-            log.add(span, &node.path, "is no name for a parameter; write it in lower case, of letters, digits and _");
+            log.add(
+                span,
+                &node.path,
+                "is no name for a parameter; write it in lower case, of letters, digits and _",
+            );
             continue;
         }
         let Some(mut keys) = node.section(log) else { continue };
@@ -264,7 +285,8 @@ pub(super) fn params(section: &Section<'_>, log: &Log<'_>) -> Vec<Param> {
             (Some(kind), None) => Kind::read(&kind, log),
             (None, None) => Some(Kind::Text),
         };
-        let description = keys.get("description").and_then(|node| node.text(log)).unwrap_or_default().to_owned();
+        let description =
+            keys.get("description").and_then(|node| node.text(log)).unwrap_or_default().to_owned();
         let default = keys.get("default");
         keys.finish(log);
         let Some(kind) = kind else { continue };
@@ -301,7 +323,9 @@ impl Param {
             Kind::Text | Kind::Location => "a text",
             Kind::Integer => "an integer",
             Kind::Uuid => "a UUID",
-            Kind::Pattern { written, .. } => return format!("{} = \"..\", which matches {written}", self.name),
+            Kind::Pattern { written, .. } => {
+                return format!("{} = \"..\", which matches {written}", self.name);
+            }
         };
         format!("{} = .., {kind}", self.name)
     }

@@ -140,7 +140,18 @@ mod tests {
 
     #[test]
     fn what_has_to_be_evaluated_is_no_path() {
-        for text in ["job.a or job.b", "job.a | int", "job.0", "job.", "job[x]", "job['a\\'b']", "'job'", "1", "", "hob.a"] {
+        for text in [
+            "job.a or job.b",
+            "job.a | int",
+            "job.0",
+            "job.",
+            "job[x]",
+            "job['a\\'b']",
+            "'job'",
+            "1",
+            "",
+            "hob.a",
+        ] {
             assert_eq!(Path::parse(text), None, "{text}");
         }
     }

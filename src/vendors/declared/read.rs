@@ -26,7 +26,9 @@ impl Declared {
         let hits = self.read_with(job, element, |scope| {
             let (state, pattern) = self.definition.states.state(&self.word(scope)?);
             let rules = self.definition.files.iter().enumerate();
-            let gives = |(place, rule)| (!files::artifacts(std::slice::from_ref(rule), state, scope).is_empty()).then_some(place);
+            let gives = |(place, rule)| {
+                (!files::artifacts(std::slice::from_ref(rule), state, scope).is_empty()).then_some(place)
+            };
             Ok((pattern, rules.filter_map(gives).collect()))
         });
         hits.ok()
@@ -56,7 +58,9 @@ impl Declared {
             None => None,
         };
         let object = match object {
-            Some(object) if self.is_graphql() => Some(object.unambiguous().ok_or(malformed("a name stands twice"))?),
+            Some(object) if self.is_graphql() => {
+                Some(object.unambiguous().ok_or(malformed("a name stands twice"))?)
+            }
             object => object,
         };
         let id = self.definition.id.parts(&job.id).map_err(|_| malformed("the id has another form"))?;
@@ -77,8 +81,10 @@ impl Declared {
     /// That the element is about this job.
     fn check_id(&self, id: &[String], scope: &Scope<'_>) -> Result<(), JobFault> {
         for (place, source) in &self.definition.status.id {
-            let own = source.find(scope).and_then(|found| identifier(&found));
-            match own {
+            let own = source
+                .try_find(scope)
+                .map_err(|_| JobFault::Malformed { why: "the expression of status.id fails" })?;
+            match own.and_then(|found| identifier(&found)) {
                 Some(own) if id.get(*place) != Some(&own) => {
                     return Err(JobFault::Malformed { why: "it is about another job" });
                 }
@@ -95,15 +101,18 @@ impl Declared {
     fn word(&self, scope: &Scope<'_>) -> Result<Vec<Option<String>>, JobFault> {
         let malformed = |why| JobFault::Malformed { why };
         let states = &self.definition.states;
-        let part = |(place, source): (usize, &Source)| -> Result<Option<String>, JobFault> { match source.find(scope) {
-            None => Ok(None),
-            Some(found) => {
-                let is_text = !is_bare(&found) || states.accepts_bare(place);
-                let word = found.text().filter(|_| is_text).ok_or(malformed("status.word is no text"))?;
-                Ok(Some(word).filter(|word| !word.is_empty()))
+        let part = |(place, source): (usize, &Source)| -> Result<Option<String>, JobFault> {
+            match source.try_find(scope).map_err(|_| malformed("the expression of status.word fails"))? {
+                None => Ok(None),
+                Some(found) => {
+                    let is_text = !is_bare(&found) || states.accepts_bare(place);
+                    let word = found.text().filter(|_| is_text).ok_or(malformed("status.word is no text"))?;
+                    Ok(Some(word).filter(|word| !word.is_empty()))
+                }
             }
-        } };
-        let word: Vec<Option<String>> = self.definition.status.word.iter().enumerate().map(part).collect::<Result<_, _>>()?;
+        };
+        let word: Vec<Option<String>> =
+            self.definition.status.word.iter().enumerate().map(part).collect::<Result<_, _>>()?;
         if word.iter().all(Option::is_none) && states.state(&word).1.is_none() {
             return Err(malformed("status.word is absent"));
         }
@@ -129,7 +138,11 @@ impl Declared {
         Ok(Observation {
             progress: self.progress(scope),
             result: self.result(state, own, element),
-            error: rules.error.as_ref().filter(|rule| rule.states.allows(state)).and_then(|rule| error(rule, scope)),
+            error: rules
+                .error
+                .as_ref()
+                .filter(|rule| rule.states.allows(state))
+                .and_then(|rule| error(rule, scope)),
             artifacts: files::artifacts(&self.definition.files, state, scope),
             job_type: text(&rules.job_type).unwrap_or_default(),
             description: text(&rules.description).unwrap_or_default(),
@@ -148,7 +161,9 @@ impl Declared {
         let rules = &self.definition.status.progress;
         let find = |source: &Option<Source>| source.as_ref().and_then(|source| source.find(scope));
         let progress = Progress {
-            percent: find(&rules.percent).and_then(|found| found.number()).filter(|percent| (0.0..=100.0).contains(percent)),
+            percent: find(&rules.percent)
+                .and_then(|found| found.number())
+                .filter(|percent| (0.0..=100.0).contains(percent)),
             completed_steps: find(&rules.completed_steps).and_then(|found| found.integer()),
             total_steps: find(&rules.total_steps).and_then(|found| found.integer()),
             current_step: find(&rules.current_step).and_then(|found| found.text()).unwrap_or_default(),
@@ -176,7 +191,9 @@ fn is_bare(found: &Found<'_>) -> bool {
     match found {
         Found::Json(value) => !value.get().starts_with(['"', '{', '[']),
         Found::Text(_) => false,
-        Found::Value(value) => matches!(value.kind(), minijinja::value::ValueKind::Number | minijinja::value::ValueKind::Bool),
+        Found::Value(value) => {
+            matches!(value.kind(), minijinja::value::ValueKind::Number | minijinja::value::ValueKind::Bool)
+        }
     }
 }
 
@@ -213,7 +230,10 @@ fn error(rule: &ErrorRule, scope: &Scope<'_>) -> Option<JobError> {
     if message.is_none() && details.is_none() {
         return None;
     }
-    Some(JobError { message: message.unwrap_or_default(), details: details.map(json::bytes).unwrap_or_default() })
+    Some(JobError {
+        message: message.unwrap_or_default(),
+        details: details.map(json::bytes).unwrap_or_default(),
+    })
 }
 
 fn text_alone(found: &Found<'_>) -> Option<String> {

@@ -157,7 +157,9 @@ impl<'t> Node<'t> {
     pub(super) fn list(&self) -> Vec<Node<'t>> {
         match self.value.as_array() {
             None => vec![self.clone()],
-            Some(list) => list.iter().enumerate().map(|(index, item)| self.below(&format!("[{index}]"), item)).collect(),
+            Some(list) => {
+                list.iter().enumerate().map(|(index, item)| self.below(&format!("[{index}]"), item)).collect()
+            }
         }
     }
 
@@ -193,7 +195,9 @@ impl<'t> Node<'t> {
 impl<'t> Section<'t> {
     /// The value at a key that this section may have.
     pub(super) fn get(&mut self, key: &'static str) -> Option<Node<'t>> {
-        self.known.push(key);
+        if !self.known.contains(&key) {
+            self.known.push(key);
+        }
         self.look(key)
     }
 

@@ -22,14 +22,8 @@ macro_rules! shipped {
 }
 
 /// All of them, by name.
-pub const SHIPPED: &[Shipped] = shipped!(
-    "airflow",
-    "azure-arm",
-    "databricks",
-    "dbt-cloud",
-    "openai-batch",
-    "shopify-bulk",
-);
+pub const SHIPPED: &[Shipped] =
+    shipped!("airflow", "azure-arm", "databricks", "dbt-cloud", "openai-batch", "shopify-bulk",);
 
 impl Shipped {
     /// The definition of this name.
@@ -47,7 +41,8 @@ mod tests {
     fn shipped_definition_has_the_name_of_its_folder() {
         assert!(SHIPPED.is_sorted_by(|one, other| one.name < other.name));
         for shipped in SHIPPED {
-            let definition = Definition::parse(shipped.definition).unwrap_or_else(|error| panic!("{}: {error}", shipped.name));
+            let definition = Definition::parse(shipped.definition)
+                .unwrap_or_else(|error| panic!("{}: {error}", shipped.name));
             assert_eq!(definition.name, shipped.name);
             assert!(KINDS.iter().all(|kind| kind.key != shipped.name));
         }

@@ -8,7 +8,7 @@ use minijinja::{
 };
 
 use super::{
-    expression::{self, Expression, unknown_name},
+    expression::{self, Expression, Failed, unknown_name},
     path::{self, Path, Root, Step},
 };
 use crate::vendors::json::{self, Object, Value};
@@ -89,7 +89,8 @@ impl Source {
             Some(Step::Name(name)) => name.clone(),
             _ => String::new(),
         };
-        if names.secrets.iter().any(|secret| secret == root) && !names.variables.iter().any(|own| own == root) {
+        if names.secrets.iter().any(|secret| secret == root) && !names.variables.iter().any(|own| own == root)
+        {
             return Err(format!("{{{{ {root} }}}} is a secret; secrets stand in [credentials] only"));
         }
         if steps.is_empty() && names.variables.iter().any(|variable| variable == root) {
@@ -107,16 +108,23 @@ impl Source {
             return Err(unknown_name(root, &known));
         }
         match (root, steps.len()) {
-            ("job" | "body" | "item", _) => Path::parse(text).map(Self::Path).ok_or_else(|| unknown_name(root, &[])),
+            ("job" | "body" | "item", _) => {
+                Path::parse(text).map(Self::Path).ok_or_else(|| unknown_name(root, &[]))
+            }
             ("http", 1) if name(steps.first()) == "status" => Ok(Self::Status),
             ("http", 2) if name(steps.first()) == "headers" => {
                 let header = name(steps.last());
                 if header != header.to_lowercase() {
-                    return Err(format!("http.headers has names in lower case; write http.headers['{}']", header.to_lowercase()));
+                    return Err(format!(
+                        "http.headers has names in lower case; write http.headers['{}']",
+                        header.to_lowercase()
+                    ));
                 }
                 Ok(Self::Header(header))
             }
-            ("http", _) => Err("http holds http.status and http.headers['name'] only; write one of them".to_owned()),
+            ("http", _) => {
+                Err("http holds http.status and http.headers['name'] only; write one of them".to_owned())
+            }
             ("id", 1) => {
                 let part = name(steps.first());
                 let place = names.parts.iter().position(|known| *known == part);
@@ -165,6 +173,20 @@ impl Source {
 
     /// What it finds; null, and an expression that fails, count as absent.
     pub(super) fn find<'a>(&self, scope: &Scope<'a>) -> Option<Found<'a>> {
+        self.try_find(scope).ok().flatten()
+    }
+
+    /// What it finds; null counts as absent.
+    ///
+    /// # Errors
+    /// An expression that fails.
+    pub(super) fn try_find<'a>(&self, scope: &Scope<'a>) -> Result<Option<Found<'a>>, Failed> {
+        let Self::Expression(expression) = self else { return Ok(self.look(scope)) };
+        let names = expression.roots.iter().filter_map(|root| scope.value(root)).collect();
+        Ok(expression.evaluate(names)?.map(Found::Value))
+    }
+
+    fn look<'a>(&self, scope: &Scope<'a>) -> Option<Found<'a>> {
         let http = scope.http;
         match self {
             Self::Path(path) => {
@@ -179,15 +201,14 @@ impl Source {
             Self::Status => Some(Found::Text(http?.status.to_string().into())),
             Self::Header(name) => http?.headers.get(name).map(|value| Found::Text(value.as_str().into())),
             Self::Part(place) => scope.id.get(*place).map(|part| Found::Text(part.as_str().into())),
-            Self::Param(name) => scope.params?.get(name).map(|value| Found::Value(Evaluated::from(Serde(value)))),
+            Self::Param(name) => {
+                scope.params?.get(name).map(|value| Found::Value(Evaluated::from(Serde(value))))
+            }
             Self::Variable(name) => {
                 let (_, value) = scope.variables.iter().find(|(known, _)| known == name)?;
                 Some(Found::Text(value.as_str().into()))
             }
-            Self::Expression(expression) => {
-                let names = expression.roots.iter().filter_map(|root| scope.value(root)).collect();
-                expression.evaluate(names).map(Found::Value)
-            }
+            Self::Expression(_) => None,
         }
     }
 
@@ -200,15 +221,19 @@ impl Source {
 fn unknown_part(root: &str, name: &str, known: &[String]) -> String {
     let known: Vec<String> = known.iter().map(|known| format!("{root}.{known}")).collect();
     let known: Vec<&str> = known.iter().map(String::as_str).collect();
-    if known.is_empty() { format!("{root}.{name} is not known here; nothing in {root} is declared") } else { unknown_name(&format!("{root}.{name}"), &known) }
+    if known.is_empty() {
+        format!("{root}.{name} is not known here; nothing in {root} is declared")
+    } else {
+        unknown_name(&format!("{root}.{name}"), &known)
+    }
 }
 
 /// The names after `root.` in an expression.
 fn members(text: &str, root: &str) -> Vec<String> {
     let is_word = |c: char| c.is_alphanumeric() || c == '_';
-    let begins = text.match_indices(root).filter(|(at, _)| {
-        !text[..*at].ends_with(|c: char| is_word(c) || matches!(c, '.' | '\'' | '"'))
-    });
+    let begins = text
+        .match_indices(root)
+        .filter(|(at, _)| !text[..*at].ends_with(|c: char| is_word(c) || matches!(c, '.' | '\'' | '"')));
     let rests = begins.filter_map(|(at, _)| text[at + root.len()..].strip_prefix('.'));
     rests.map(|rest| rest.chars().take_while(|c| is_word(*c)).collect()).collect()
 }
@@ -218,7 +243,7 @@ impl<'a> Scope<'a> {
     fn value(&self, root: &str) -> Option<(&'static str, Evaluated)> {
         let of_json = |value: Option<Value<'_>>| value.and_then(|value| expression::value_of(value.get()));
         let of_parts = |parts: &[String]| -> Evaluated {
-            self.part_names.iter().cloned().zip(parts.iter().cloned()).map(|(name, part)| (name, Evaluated::from(part))).collect()
+            Evaluated::from_pairs(self.part_names.iter().cloned().zip(parts.iter().cloned()))
         };
         let (name, value) = match root {
             "job" => ("job", of_json(self.job)),
@@ -226,12 +251,20 @@ impl<'a> Scope<'a> {
             "item" => ("item", of_json(self.item)),
             "http" => {
                 let http = self.http?;
-                let headers: Evaluated = http.headers.iter().map(|(name, value)| (name.clone(), Evaluated::from(value.clone()))).collect();
-                let entries = [("status".to_owned(), Evaluated::from(http.status)), ("headers".to_owned(), headers)];
-                ("http", Some(entries.into_iter().collect()))
+                let headers = Evaluated::from_pairs(http.headers.clone());
+                (
+                    "http",
+                    Some(Evaluated::from_pairs([
+                        ("status", Evaluated::from(http.status)),
+                        ("headers", headers),
+                    ])),
+                )
             }
             "id" => ("id", Some(of_parts(self.id))),
-            "ids" => ("ids", Some(Evaluated::from(self.ids.iter().map(|parts| of_parts(parts)).collect::<Vec<_>>()))),
+            "ids" => (
+                "ids",
+                Some(Evaluated::from(self.ids.iter().map(|parts| of_parts(parts)).collect::<Vec<_>>())),
+            ),
             "params" => ("params", self.params.map(|params| Evaluated::from(Serde(params)))),
             _ => return None,
         };

@@ -25,7 +25,11 @@ use crate::{
 
 impl Declared {
     /// Splits a response that is an answer, not a fault.
-    pub(super) fn split_answer(&self, jobs: &[JobRef], response: &Response<Bytes>) -> Result<Elements, BackendFault> {
+    pub(super) fn split_answer(
+        &self,
+        jobs: &[JobRef],
+        response: &Response<Bytes>,
+    ) -> Result<Elements, BackendFault> {
         match self.question(jobs) {
             (question, None) => self.split_single(question, jobs, response),
             (question, Some(batch)) => self.split_batch(question, batch, jobs, response),
@@ -33,7 +37,11 @@ impl Declared {
     }
 
     /// What a response says that is no success and that no rule speaks of.
-    pub(super) fn split_refusal(&self, jobs: &[JobRef], response: &Response<Bytes>) -> Result<Elements, BackendFault> {
+    pub(super) fn split_refusal(
+        &self,
+        jobs: &[JobRef],
+        response: &Response<Bytes>,
+    ) -> Result<Elements, BackendFault> {
         let (question, _) = self.question(jobs);
         if question.is_graphql
             && let Some(body) = Object::parse(response.body()).and_then(Object::unambiguous)
@@ -47,7 +55,12 @@ impl Declared {
     }
 
     /// A response of GraphQL without a job in it.
-    fn graphql(&self, jobs: &[JobRef], body: &Object<'_>, response: &Response<Bytes>) -> Result<Elements, BackendFault> {
+    fn graphql(
+        &self,
+        jobs: &[JobRef],
+        body: &Object<'_>,
+        response: &Response<Bytes>,
+    ) -> Result<Elements, BackendFault> {
         let status = response.status();
         let errors = GraphqlErrors::read(body.get("errors"));
         if errors.is_empty() && !status.is_success() {
@@ -73,7 +86,12 @@ impl Declared {
         JobList::read(list, |element| self.own_id(element))
     }
 
-    fn split_single(&self, question: &Question, jobs: &[JobRef], response: &Response<Bytes>) -> Result<Elements, BackendFault> {
+    fn split_single(
+        &self,
+        question: &Question,
+        jobs: &[JobRef],
+        response: &Response<Bytes>,
+    ) -> Result<Elements, BackendFault> {
         let (answer, status) = (&self.definition.answer, response.status());
         let is_word = answer.states_by_status.contains(&status.as_u16());
         if answer.may_be_empty && response.body().trim_ascii().is_empty() {
@@ -84,7 +102,9 @@ impl Declared {
             return Ok(Elements::for_each(jobs, |_, _| Ok(element.clone())));
         }
         response::check_json(response)?;
-        let Some(body) = Value::parse(response.body()) else { return Err(response::malformed("not JSON", status)) };
+        let Some(body) = Value::parse(response.body()) else {
+            return Err(response::malformed("not JSON", status));
+        };
         let Some(job) = answer.job.find(body).filter(|job| json::is_object(*job)) else {
             if question.is_graphql
                 && let Some(body) = Object::of(body).and_then(Object::unambiguous)
@@ -105,7 +125,13 @@ impl Declared {
         Ok(Elements::for_each(jobs, |_, _| Ok(element.clone())))
     }
 
-    fn split_batch(&self, question: &Question, batch: &Batch, jobs: &[JobRef], response: &Response<Bytes>) -> Result<Elements, BackendFault> {
+    fn split_batch(
+        &self,
+        question: &Question,
+        batch: &Batch,
+        jobs: &[JobRef],
+        response: &Response<Bytes>,
+    ) -> Result<Elements, BackendFault> {
         let status = response.status();
         response::check_json(response)?;
         let malformed = |why| Err(response::malformed(why, status));
@@ -132,9 +158,18 @@ impl Declared {
     }
 
     /// An object that has each job by its id; null is a job that does not exist.
-    fn split_object(&self, body: &Object<'_>, jobs: &[JobRef], response: &Response<Bytes>) -> Result<Elements, BackendFault> {
+    fn split_object(
+        &self,
+        body: &Object<'_>,
+        jobs: &[JobRef],
+        response: &Response<Bytes>,
+    ) -> Result<Elements, BackendFault> {
         let part = |element: Value<'_>| {
-            if json::is_null(element) { Err(JobFault::NotFound) } else { Ok(json::part(response.body(), element)) }
+            if json::is_null(element) {
+                Err(JobFault::NotFound)
+            } else {
+                Ok(json::part(response.body(), element))
+            }
         };
         let members: Vec<(&str, Value<'_>)> = body.members().collect();
         // The usual case: the order of the request.
@@ -143,7 +178,9 @@ impl Declared {
         }
         let elements: HashMap<&str, Value<'_>> = members.into_iter().collect();
         // That a job is missing can only be told by a response that is about jobs.
-        let is_job = |element: &Value<'_>| json::is_null(*element) || json::is_object(*element) && self.has_word(*element);
+        let is_job = |element: &Value<'_>| {
+            json::is_null(*element) || json::is_object(*element) && self.has_word(*element)
+        };
         let has_element = |job: &JobRef| elements.contains_key(&*job.id);
         if !jobs.iter().any(has_element) && !elements.values().all(is_job) {
             return Err(response::malformed("not an object of jobs", response.status()));
@@ -165,23 +202,37 @@ impl Declared {
     /// Whether the first part of the word is there.
     fn has_word(&self, job: Value<'_>) -> bool {
         let scope = Scope { job: Some(job), params: Some(&self.params), ..Scope::default() };
-        self.definition.status.word.iter().any(|source| !source.needs("http") && source.find(&scope).is_some())
+        self.definition
+            .status
+            .word
+            .iter()
+            .any(|source| !source.needs("http") && source.find(&scope).is_some())
     }
 
     /// The id that an element of a list gives itself. Of a repeated name, nothing says which
     /// is right.
     fn own_id(&self, element: Value<'_>) -> Option<String> {
         let object = Object::of(element)?.unambiguous()?;
-        let scope = Scope { job: Some(element), object: Some(&object), params: Some(&self.params), ..Scope::default() };
+        let scope = Scope {
+            job: Some(element),
+            object: Some(&object),
+            params: Some(&self.params),
+            ..Scope::default()
+        };
         let rules = &self.definition.status.id;
-        let parts: Option<Vec<String>> =
-            rules.iter().map(|(_, source)| source.find(&scope).and_then(|found| super::read::identifier(&found))).collect();
+        let parts: Option<Vec<String>> = rules
+            .iter()
+            .map(|(_, source)| source.find(&scope).and_then(|found| super::read::identifier(&found)))
+            .collect();
         self.definition.id.assemble(&parts?)
     }
 
     /// What the definition reads beside the body.
     pub(super) fn http(&self, response: &Response<Bytes>) -> Http {
-        Http { status: response.status().as_u16(), headers: named(&self.definition.headers, response.headers()) }
+        Http {
+            status: response.status().as_u16(),
+            headers: named(&self.definition.headers, response.headers()),
+        }
     }
 }
 
@@ -200,8 +251,10 @@ fn envelope(http: &Http, body: Option<Value<'_>>) -> Bytes {
 /// The same apart.
 pub(super) fn opened(envelope: &[u8]) -> Option<(Http, Option<Value<'_>>)> {
     let members = Object::parse(envelope)?;
-    let status = members.get("status").and_then(json::integer).and_then(|status| u16::try_from(status).ok())?;
+    let status =
+        members.get("status").and_then(json::integer).and_then(|status| u16::try_from(status).ok())?;
     let headers = members.get("headers").and_then(Object::of)?;
-    let headers = headers.members().filter_map(|(name, value)| Some((name.to_owned(), json::text(value)?))).collect();
+    let headers =
+        headers.members().filter_map(|(name, value)| Some((name.to_owned(), json::text(value)?))).collect();
     Some((Http { status, headers }, members.get("body")))
 }

@@ -153,7 +153,8 @@ impl StateTable {
             section.report(log, "has nothing that is SUCCEEDED; add the vendor's word for it");
         }
         if !no_failure && ![JobState::Failed, JobState::Cancelled, JobState::Expired].into_iter().any(has) {
-            let text = "has nothing that is FAILED, CANCELLED or EXPIRED; add one, or write no_failure = \"why\"";
+            let text =
+                "has nothing that is FAILED, CANCELLED or EXPIRED; add one, or write no_failure = \"why\"";
             section.report(log, text);
         }
     }
@@ -165,14 +166,18 @@ impl StateTable {
             let text = if earlier.state == later.state {
                 format!("is {word:?}, which stands in {} twice; keep one", later.state_name)
             } else {
-                format!("is {word:?}, which stands in {} and in {}; keep one", earlier.state_name, later.state_name)
+                format!(
+                    "is {word:?}, which stands in {} and in {}; keep one",
+                    earlier.state_name, later.state_name
+                )
             };
             return log.add(span, path, text);
         }
         if earlier.state == later.state || earlier.weight() != later.weight() {
             return;
         }
-        let meet: Option<Vec<Part>> = earlier.parts.iter().zip(&later.parts).map(|(one, other)| one.meet(other)).collect();
+        let meet: Option<Vec<Part>> =
+            earlier.parts.iter().zip(&later.parts).map(|(one, other)| one.meet(other)).collect();
         let Some(meet) = meet else { return };
         let is_settled = |pattern: &Pattern| {
             pattern.weight() > later.weight()
@@ -212,7 +217,6 @@ impl StateTable {
     pub(super) fn patterns(&self) -> impl Iterator<Item = (&'static str, String)> {
         self.patterns.iter().map(|pattern| (pattern.state_name, pattern.written()))
     }
-
 }
 
 /// The parts of a word of the table.
@@ -225,9 +229,13 @@ fn parts_of(word: &super::reader::Node<'_>, parts: usize, log: &Log<'_>) -> Opti
     };
     if texts.len() != parts {
         let shown = texts.join("/");
-        let example = format!("{}{}", texts.first().map_or("*", |text| text), "/*".repeat(parts.saturating_sub(1)));
+        let example =
+            format!("{}{}", texts.first().map_or("*", |text| text), "/*".repeat(parts.saturating_sub(1)));
         let has = if texts.len() == 1 { "1 part".to_owned() } else { format!("{} parts", texts.len()) };
-        return word.problem(log, format!("is {shown:?} with {has}, and status.word has {parts}; write {example:?}"));
+        return word.problem(
+            log,
+            format!("is {shown:?} with {has}, and status.word has {parts}; write {example:?}"),
+        );
     }
     Some(texts.iter().map(|text| Part::of(text)).collect())
 }

@@ -59,7 +59,9 @@ impl Text {
         for piece in &self.0 {
             match piece {
                 Piece::Literal(literal) => text.push_str(literal),
-                Piece::Value { source, .. } => text.push_str(&encode(&source.text(scope).filter(|text| !text.is_empty())?)),
+                Piece::Value { source, .. } => {
+                    text.push_str(&encode(&source.text(scope).filter(|text| !text.is_empty())?))
+                }
             }
         }
         Some(text)
@@ -312,7 +314,6 @@ impl RequestTemplate {
         }
         sources
     }
-
 }
 
 fn pairs(fields: &[(String, Text)], scope: &Scope<'_>) -> Option<String> {
@@ -344,6 +345,6 @@ pub(super) fn path_problem(path: &Text) -> Option<String> {
             return Some(format!("holds {c:?}, which no path does; write it percent-encoded"));
         }
     }
-    has_dot_segment(&path.shown()).then(|| "holds . or .. as a segment; write the path without them".to_owned())
+    has_dot_segment(&path.shown())
+        .then(|| "holds . or .. as a segment; write the path without them".to_owned())
 }
-

@@ -1,6 +1,11 @@
 //! Times as vendors write them.
 
-use jiff::{Timestamp, civil::DateTime, fmt::strtime, tz::{Offset, TimeZone}};
+use jiff::{
+    Timestamp,
+    civil::DateTime,
+    fmt::strtime,
+    tz::{Offset, TimeZone},
+};
 
 use super::{
     definition::source,
@@ -154,7 +159,8 @@ mod tests {
         let names = Names { roots: &["job"], parts: &[], params: &[], variables: &[], secrets: &[] };
         let at = Source::parse("job.t", &names).unwrap();
         let zone = zone.map(|zone| offset(zone).unwrap());
-        let rule = TimeRule { at, unit, zone, format: format.map(str::to_owned), unset: vec!["0".to_owned()] };
+        let rule =
+            TimeRule { at, unit, zone, format: format.map(str::to_owned), unset: vec!["0".to_owned()] };
         let job = format!("{{\"t\": {text}}}");
         let job = crate::vendors::json::Value::parse(job.as_bytes()).unwrap();
         rule.find(&Scope { job: Some(job), ..Scope::default() }).map(|time| time.to_string())
@@ -174,7 +180,13 @@ mod tests {
         ] {
             assert_eq!(read(text, Some(unit), None, None).as_deref(), Some(time), "{text}");
         }
-        for (text, unit) in [("0", Unit::Millis), ("1700000000", Unit::AutoMillis), ("1e300", Unit::Seconds), ("\"soon\"", Unit::Seconds), ("9223372036854775807", Unit::Seconds)] {
+        for (text, unit) in [
+            ("0", Unit::Millis),
+            ("1700000000", Unit::AutoMillis),
+            ("1e300", Unit::Seconds),
+            ("\"soon\"", Unit::Seconds),
+            ("9223372036854775807", Unit::Seconds),
+        ] {
             assert_eq!(read(text, Some(unit), None, None), None, "{text}");
         }
     }
@@ -182,17 +194,32 @@ mod tests {
     #[test]
     fn text_without_a_zone_needs_one_from_the_definition() {
         assert_eq!(read("\"2026-01-02 03:04:05\"", None, None, None), None);
-        assert_eq!(read("\"2026-01-02 03:04:05\"", None, Some("UTC"), None).as_deref(), Some("2026-01-02T03:04:05Z"));
-        assert_eq!(read("\"2026-01-02T03:04:05\"", None, Some("+02:00"), None).as_deref(), Some("2026-01-02T01:04:05Z"));
-        assert_eq!(read("\"2026-01-02 03:04:05+00:00\"", None, None, None).as_deref(), Some("2026-01-02T03:04:05Z"));
+        assert_eq!(
+            read("\"2026-01-02 03:04:05\"", None, Some("UTC"), None).as_deref(),
+            Some("2026-01-02T03:04:05Z")
+        );
+        assert_eq!(
+            read("\"2026-01-02T03:04:05\"", None, Some("+02:00"), None).as_deref(),
+            Some("2026-01-02T01:04:05Z")
+        );
+        assert_eq!(
+            read("\"2026-01-02 03:04:05+00:00\"", None, None, None).as_deref(),
+            Some("2026-01-02T03:04:05Z")
+        );
         assert_eq!(read("1700000000", None, None, None), None);
     }
 
     #[test]
     fn format_reads_what_iso_does_not() {
         let format = Some("%Y-%m-%dT%H:%M:%S.%fGMT");
-        assert_eq!(read("\"2026-01-02T03:04:05.678GMT\"", None, Some("UTC"), format).as_deref(), Some("2026-01-02T03:04:05.678Z"));
-        assert_eq!(read("\"2026-01-02T03:04:05+0000\"", None, None, Some("%Y-%m-%dT%H:%M:%S%z")).as_deref(), Some("2026-01-02T03:04:05Z"));
+        assert_eq!(
+            read("\"2026-01-02T03:04:05.678GMT\"", None, Some("UTC"), format).as_deref(),
+            Some("2026-01-02T03:04:05.678Z")
+        );
+        assert_eq!(
+            read("\"2026-01-02T03:04:05+0000\"", None, None, Some("%Y-%m-%dT%H:%M:%S%z")).as_deref(),
+            Some("2026-01-02T03:04:05Z")
+        );
         assert_eq!(read("\"x\"", None, None, format), None);
     }
 }

@@ -81,7 +81,8 @@ impl DeclaredExchange {
                 self.base_url.join_any(&path.render(&scope, percent_encoded)?)?
             }
         };
-        let client_id = self.fields.iter().find(|(name, _)| name == "client_id").map(|(_, id)| id.as_str())?;
+        let client_id =
+            self.fields.iter().find(|(name, _)| name == "client_id").map(|(_, id)| id.as_str())?;
         let mut request = Request::new(Bytes::new());
         *request.method_mut() = Method::POST;
         *request.uri_mut() = uri;
@@ -90,13 +91,15 @@ impl DeclaredExchange {
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
         let mut form = form_urlencoded::Serializer::new(String::new());
         if oauth2.refreshes {
-            form.append_pair("grant_type", "refresh_token").append_pair("refresh_token", secret.expose_secret());
+            form.append_pair("grant_type", "refresh_token")
+                .append_pair("refresh_token", secret.expose_secret());
             form.append_pair("client_id", client_id);
         } else {
             form.append_pair("grant_type", "client_credentials");
             match oauth2.client_auth {
                 ClientAuth::Form => {
-                    form.append_pair("client_id", client_id).append_pair("client_secret", secret.expose_secret());
+                    form.append_pair("client_id", client_id)
+                        .append_pair("client_secret", secret.expose_secret());
                 }
                 ClientAuth::Basic => {
                     let pair = BASE64_STANDARD.encode(format!("{client_id}:{}", secret.expose_secret()));
@@ -163,12 +166,17 @@ fn read(exchange: &Exchange, response: &Response<Bytes>) -> Result<Token, Backen
     response::check_json(response)?;
     let body = Value::parse(response.body()).ok_or(response::malformed("not JSON", status))?;
     let scope = Scope { body: Some(body), ..Scope::default() };
-    if exchange.refused.as_ref().is_some_and(|refused| refused.find(&scope).is_some_and(|found| found.is_true())) {
+    if exchange
+        .refused
+        .as_ref()
+        .is_some_and(|refused| refused.find(&scope).is_some_and(|found| found.is_true()))
+    {
         return Err(FaultKind::CredentialsRejected.into());
     }
     let seconds = |text: String| text.trim().parse::<f64>().ok().filter(|seconds| *seconds > 0.0);
     let after = |seconds: f64| Duration::try_from_secs_f64(seconds).ok().map(Expiry::After);
-    let expires_in = exchange.expires_in.as_ref().and_then(|source| source.text(&scope)).and_then(seconds).and_then(after);
+    let expires_in =
+        exchange.expires_in.as_ref().and_then(|source| source.text(&scope)).and_then(seconds).and_then(after);
     let expires_at = || exchange.expires_at.as_ref().and_then(|rule| rule.find(&scope)).map(Expiry::At);
     let lifetime = || exchange.lifetime_s.map(|seconds| Expiry::After(Duration::from_secs(seconds)));
     let expiry = expires_in.or_else(expires_at).or_else(lifetime);

@@ -54,7 +54,9 @@ impl Expectation {
             let value = match (node.as_text(), node.json_number()) {
                 (Some(text), _) => Value::from(text),
                 (None, Some(number)) => serde_json::from_str(&number).ok()?,
-                _ if node.is_array() => node.list().iter().filter_map(|node| node.text(log)).map(Value::from).collect(),
+                _ if node.is_array() => {
+                    node.list().iter().filter_map(|node| node.text(log)).map(Value::from).collect()
+                }
                 _ => return node.problem(log, "is neither a text, a number nor a list of texts"),
             };
             fields.push((field, value));
@@ -95,7 +97,9 @@ impl Expectation {
             let value = found.get(*field);
             let is_same = match (*field, value) {
                 // The vendor's words stand within those of the gateway.
-                ("message", Some(Value::String(text))) => expected.as_str().is_some_and(|part| text.contains(part)),
+                ("message", Some(Value::String(text))) => {
+                    expected.as_str().is_some_and(|part| text.contains(part))
+                }
                 (_, Some(value)) if value.is_number() => value.as_f64() == expected.as_f64(),
                 (_, Some(value)) => value == expected,
                 // Absent and empty are one.
@@ -118,7 +122,8 @@ impl Expectation {
 fn fields(observation: &Observation) -> Map<String, Value> {
     let mut found = Map::new();
     let mut put = |name: &str, value: Value| drop(found.insert(name.to_owned(), value));
-    let state = STATES.iter().find(|(_, state)| *state == observation.state).map_or("UNSPECIFIED", |(name, _)| name);
+    let state =
+        STATES.iter().find(|(_, state)| *state == observation.state).map_or("UNSPECIFIED", |(name, _)| name);
     put("state", state.into());
     put("vendor_state", observation.vendor_state.as_str().into());
     put("job_type", observation.job_type.as_str().into());

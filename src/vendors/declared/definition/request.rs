@@ -60,7 +60,9 @@ pub(in crate::vendors::declared) fn request(
     let method = match keys.get("method") {
         None if contents > 0 => Some(Method::POST),
         None => Some(Method::GET),
-        Some(node) => node.word(log, &[("GET", false), ("POST", true)]).map(|posts| if posts { Method::POST } else { Method::GET }),
+        Some(node) => node
+            .word(log, &[("GET", false), ("POST", true)])
+            .map(|posts| if posts { Method::POST } else { Method::GET }),
     };
     if log.len() > before {
         return None;
@@ -136,7 +138,8 @@ pub(in crate::vendors::declared) fn request_headers(
 fn graphql_body(node: &Node<'_>, names: &Names<'_>, log: &Log<'_>) -> Option<Body> {
     let mut keys = node.section(log)?;
     let query = keys.required(log, "query", "the query, such as query = \"\"\"..\"\"\"");
-    let query = query.and_then(|node| node.text(log)).and_then(|query| serde_json::to_string(&squeezed(query)).ok());
+    let query =
+        query.and_then(|node| node.text(log)).and_then(|query| serde_json::to_string(&squeezed(query)).ok());
     let operation = keys.get("operation").and_then(|node| node.text(log));
     let operation = operation.and_then(|name| serde_json::to_string(name).ok());
     let variables = keys.get("variables").map(|node| Tree::read(&node, names, log));

@@ -81,7 +81,9 @@ pub(in crate::vendors::declared) struct StateFilter {
 
 impl StateFilter {
     pub(in crate::vendors::declared) fn read(keys: &mut Section<'_>, log: &Log<'_>) -> Self {
-        let states = |node: &Node<'_>| node.list().iter().filter_map(|node| node.word(log, &STATES)).collect::<Vec<_>>();
+        let states = |node: &Node<'_>| {
+            node.list().iter().filter_map(|node| node.word(log, &STATES)).collect::<Vec<_>>()
+        };
         let only = keys.get("in").map(|node| states(&node));
         let never = keys.get("not_in").map(|node| states(&node)).unwrap_or_default();
         Self { only, never }
@@ -122,7 +124,11 @@ impl Volatile {
         let (begin, end) = &self.name;
         match end {
             None => member == begin,
-            Some(end) => member.len() >= begin.len() + end.len() && member.starts_with(begin.as_str()) && member.ends_with(end.as_str()),
+            Some(end) => {
+                member.len() >= begin.len() + end.len()
+                    && member.starts_with(begin.as_str())
+                    && member.ends_with(end.as_str())
+            }
         }
     }
 }
@@ -136,7 +142,9 @@ pub(super) struct Read {
 pub(super) fn read(mut keys: Section<'_>, names: &Names<'_>, log: &Log<'_>) -> Read {
     let word_node = keys.required(log, "word", "where the job's state stands, such as word = \"job.status\"");
     let words = word_node.as_ref().map(Node::list).unwrap_or_default();
-    if words.len() > MOST_PARTS && let Some(node) = &word_node {
+    if words.len() > MOST_PARTS
+        && let Some(node) = &word_node
+    {
         node.report(log, format!("has more than {MOST_PARTS} parts; write fewer"));
     }
     let word: Vec<Source> = words.iter().filter_map(|node| source(node, names, log)).collect();
@@ -158,8 +166,21 @@ pub(super) fn read(mut keys: Section<'_>, names: &Names<'_>, log: &Log<'_>) -> R
     keys.finish(log);
     let word_parts = words.len().max(1);
     let rules = StatusRules {
-        id, word, vendor_state, job_type, description, owner, vendor_url, create_time, start_time, end_time, progress,
-        result, error, ask_again, volatile,
+        id,
+        word,
+        vendor_state,
+        job_type,
+        description,
+        owner,
+        vendor_url,
+        create_time,
+        start_time,
+        end_time,
+        progress,
+        result,
+        error,
+        ask_again,
+        volatile,
     };
     Read { rules: (rules.word.len() == words.len() && !words.is_empty()).then_some(rules), word_parts }
 }
@@ -168,7 +189,10 @@ fn id_rules(node: &Node<'_>, names: &Names<'_>, log: &Log<'_>) -> Vec<(usize, So
     if !node.is_table() {
         if names.parts.len() > 1 {
             let parts: Vec<String> = names.parts.iter().map(|part| format!("{part} = \"job...\"")).collect();
-            node.report(log, format!("is one value, and an id has several parts; write {{ {} }}", parts.join(", ")));
+            node.report(
+                log,
+                format!("is one value, and an id has several parts; write {{ {} }}", parts.join(", ")),
+            );
             return Vec::new();
         }
         return source(node, names, log).map(|source| (0, source)).into_iter().collect();
@@ -178,7 +202,11 @@ fn id_rules(node: &Node<'_>, names: &Names<'_>, log: &Log<'_>) -> Vec<(usize, So
     for (key, span, node) in section.entries() {
         match names.parts.iter().position(|part| part == key) {
             Some(place) => rules.extend(source(&node, names, log).map(|source| (place, source))),
-            None => log.add(span, &node.path, format!("is no part of id.pattern; write one of {}", names.parts.join(", "))),
+            None => log.add(
+                span,
+                &node.path,
+                format!("is no part of id.pattern; write one of {}", names.parts.join(", ")),
+            ),
         }
     }
     rules.sort_by_key(|(place, _)| *place);
@@ -230,7 +258,10 @@ fn error(node: &Node<'_>, names: &Names<'_>, log: &Log<'_>) -> Option<ErrorRule>
     if nodes.is_empty() {
         keys.report(log, "has no message; write message = \"job.error\", or words with several");
     }
-    let words = nodes.iter().filter_map(|(node, is_wrapped)| Some((source(node, &inner, log)?, *is_wrapped))).collect();
+    let words = nodes
+        .iter()
+        .filter_map(|(node, is_wrapped)| Some((source(node, &inner, log)?, *is_wrapped)))
+        .collect();
     let details = keys.get("details").and_then(|node| plain_path(&node, Root::Job, log));
     let states = StateFilter::read(&mut keys, log);
     keys.finish(log);
@@ -240,11 +271,44 @@ fn error(node: &Node<'_>, names: &Names<'_>, log: &Log<'_>) -> Option<ErrorRule>
 impl StatusRules {
     /// Every value that is read, but for plain paths from the job.
     pub(in crate::vendors::declared) fn sources(&self) -> Vec<&Source> {
-        let Self { id, word, vendor_state, job_type, description, owner, vendor_url, create_time, start_time, end_time, progress, result: _, error, ask_again, volatile: _ } = self;
+        let Self {
+            id,
+            word,
+            vendor_state,
+            job_type,
+            description,
+            owner,
+            vendor_url,
+            create_time,
+            start_time,
+            end_time,
+            progress,
+            result: _,
+            error,
+            ask_again,
+            volatile: _,
+        } = self;
         let ProgressRules { percent, completed_steps, total_steps, current_step } = progress;
         let times = [create_time, start_time, end_time].into_iter().flatten().map(|rule| &rule.at);
-        let optional = [vendor_state, job_type, description, owner, vendor_url, ask_again, percent, completed_steps, total_steps, current_step];
+        let optional = [
+            vendor_state,
+            job_type,
+            description,
+            owner,
+            vendor_url,
+            ask_again,
+            percent,
+            completed_steps,
+            total_steps,
+            current_step,
+        ];
         let errors = error.iter().flat_map(|rule| &rule.words).map(|(source, _)| source);
-        id.iter().map(|(_, source)| source).chain(word).chain(optional.into_iter().flatten()).chain(times).chain(errors).collect()
+        id.iter()
+            .map(|(_, source)| source)
+            .chain(word)
+            .chain(optional.into_iter().flatten())
+            .chain(times)
+            .chain(errors)
+            .collect()
     }
 }

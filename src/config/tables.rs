@@ -247,7 +247,7 @@ fn declared_backend(mut properties: Map<String, Json>) -> Json {
             json!({
                 "type": "object",
                 "description": "The definition's parameters.",
-                "additionalProperties": { "type": ["string", "integer"] },
+                "additionalProperties": { "description": "A parameter.", "oneOf": [{ "type": "string" }, { "type": "integer" }] },
             }),
         ),
         (
@@ -255,7 +255,7 @@ fn declared_backend(mut properties: Map<String, Json>) -> Json {
             json!({
                 "type": "array",
                 "description": "Origins beside that of base_url which the definition may use.",
-                "items": { "type": "string" },
+                "items": { "type": "string", "description": "An origin." },
             }),
         ),
         (

@@ -259,4 +259,4 @@ fn origin_of(url: &str) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::vendors) mod tests;

@@ -77,6 +77,8 @@ pub(super) struct Batch {
     pub(super) question: Question,
     /// The list of jobs, or the object that has them by id.
     pub(super) jobs: Path,
+    /// Whether it is the object.
+    pub(super) by_id: bool,
     pub(super) max: NonZeroUsize,
 }
 
@@ -311,10 +313,11 @@ fn batch(mut keys: Section<'_>, names: &Names<'_>, log: &Log<'_>) -> Option<Batc
         max @ 2..=LARGEST_BATCH => Some(max),
         max => node.problem(log, format!("is {max}; write 2 to {LARGEST_BATCH}")),
     });
+    let by_id = keys.get("by_id").and_then(|node| node.flag(log)).unwrap_or(false);
     let question = request(&mut keys, names, log);
     keys.finish(log);
     let max = NonZeroUsize::new(usize::try_from(max?).ok()?)?;
-    Some(Batch { question: question?, jobs: jobs?, max })
+    Some(Batch { question: question?, jobs: jobs?, by_id, max })
 }
 
 fn answer(keys: Option<Section<'_>>, log: &Log<'_>) -> Option<Answer> {

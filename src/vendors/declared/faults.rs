@@ -167,6 +167,11 @@ impl FaultRule {
             return false;
         }
         let headers = answer.response.headers();
+        // What a status alone says of a job is no answer yet where the response asks for a wait.
+        let asks_to_wait = || requested_wait::of_head(answer.response.status(), headers).is_some();
+        if is_about_job && !self.has_conditions() && asks_to_wait() {
+            return false;
+        }
         let has_header = |(name, value): &(HeaderName, Option<String>)| match value {
             None => headers.contains_key(name),
             Some(value) => headers.get_all(name).iter().any(|found| found.as_bytes() == value.as_bytes()),

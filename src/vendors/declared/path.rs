@@ -95,6 +95,18 @@ impl Path {
         follow(rest, object.get(first)?)
     }
 
+    /// Like [`find`](Self::find), where no object on the way may have the name twice.
+    pub(super) fn find_unambiguous<'a>(&self, value: Value<'a>) -> Option<Value<'a>> {
+        let mut value = value;
+        for step in &self.steps {
+            value = match step {
+                Step::Name(name) => Object::of(value)?.unambiguous()?.get(name)?,
+                Step::Index(index) => *json::list(value)?.get(*index)?,
+            };
+        }
+        (!json::is_null(value)).then_some(value)
+    }
+
     /// Whether it is the root itself.
     pub(super) fn is_root(&self) -> bool {
         self.steps.is_empty()

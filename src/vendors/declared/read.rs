@@ -84,8 +84,8 @@ impl Declared {
             let own = source
                 .try_find(scope)
                 .map_err(|_| JobFault::Malformed { why: "the expression of status.id fails" })?;
-            match own.and_then(|found| identifier(&found)) {
-                Some(own) if id.get(*place) != Some(&own) => {
+            match own {
+                Some(own) if identifier(&own).as_ref() != id.get(*place) => {
                     return Err(JobFault::Malformed { why: "it is about another job" });
                 }
                 // In a batch the place has said whose it is.

@@ -79,7 +79,7 @@ impl Declared {
     }
 
     fn list_of<'a>(&self, batch: &Batch, response: &'a Response<Bytes>) -> Option<Vec<Value<'a>>> {
-        json::list(batch.jobs.find(Value::parse(response.body())?)?)
+        json::list(batch.jobs.find_unambiguous(Value::parse(response.body())?)?)
     }
 
     fn job_list<'a>(&self, list: Vec<Value<'a>>) -> JobList<'a> {
@@ -141,8 +141,14 @@ impl Declared {
         if question.is_graphql && object.is_none() {
             return malformed("not a GraphQL response");
         }
-        let found = batch.jobs.find(body);
-        if let Some(list) = found.and_then(json::list) {
+        let path = &batch.jobs;
+        let found = if question.is_graphql { path.find_unambiguous(body) } else { path.find(body) };
+        if batch.by_id
+            && let Some(by_id) = found.and_then(Object::of)
+        {
+            return self.split_object(&by_id, jobs, response);
+        }
+        if let Some(list) = found.and_then(json::list).filter(|_| !batch.by_id) {
             let errors = object.as_ref().filter(|_| question.is_graphql).and_then(|body| body.get("errors"));
             return self.job_list(list).split(jobs, &GraphqlErrors::read(errors), response.body());
         }
@@ -151,10 +157,7 @@ impl Declared {
         {
             return self.graphql(jobs, body, response);
         }
-        match found.and_then(Object::of) {
-            Some(by_id) => self.split_object(&by_id, jobs, response),
-            None => malformed("no jobs where the definition says"),
-        }
+        malformed("no jobs where the definition says")
     }
 
     /// An object that has each job by its id; null is a job that does not exist.

@@ -15,6 +15,9 @@ use crate::{
     vendors::json::{self, Object, Value},
 };
 
+/// Most warnings of one status.
+const MOST_WARNINGS: usize = 32;
+
 impl Declared {
     pub(super) fn read(&self, job: &JobRef, element: &Bytes) -> Result<Observation, JobFault> {
         self.read_with(job, element, |scope| self.observation(scope, element))
@@ -143,6 +146,7 @@ impl Declared {
                 .as_ref()
                 .filter(|rule| rule.states.allows(state))
                 .and_then(|rule| error(rule, scope)),
+            warnings: self.warnings(state, scope),
             artifacts: files::artifacts(&self.definition.files, state, scope),
             job_type: text(&rules.job_type).unwrap_or_default(),
             description: text(&rules.description).unwrap_or_default(),
@@ -169,6 +173,22 @@ impl Declared {
             current_step: find(&rules.current_step).and_then(|found| found.text()).unwrap_or_default(),
         };
         (progress != Progress::default()).then_some(progress)
+    }
+
+    /// A line for each value that is there, and for each text of a list.
+    fn warnings(&self, state: JobState, scope: &Scope<'_>) -> Vec<String> {
+        if state != JobState::Succeeded {
+            return Vec::new();
+        }
+        let sources = self.definition.status.warnings.iter();
+        let lines = sources.filter_map(|source| source.find(scope)).flat_map(|found| match &found {
+            Found::Json(value) => match json::list(*value) {
+                Some(list) => list.into_iter().filter_map(json::text).collect(),
+                None => json::text(*value).into_iter().collect(),
+            },
+            _ => found.text().into_iter().collect::<Vec<_>>(),
+        });
+        lines.filter(|line| !line.trim().is_empty()).take(MOST_WARNINGS).collect()
     }
 
     fn result(&self, state: JobState, own: Option<Value<'_>>, element: &Bytes) -> Option<JobResult> {

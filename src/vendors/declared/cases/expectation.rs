@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// The fields that a case may name.
-const FIELDS: [&str; 22] = [
+const FIELDS: [&str; 23] = [
     "state",
     "vendor_state",
     "job_type",
@@ -30,6 +30,7 @@ const FIELDS: [&str; 22] = [
     "content_type",
     "error",
     "details",
+    "warnings",
     "files",
     "locations",
     "fault",
@@ -153,6 +154,7 @@ fn fields(observation: &Observation) -> Map<String, Value> {
         put("error", error.message.as_str().into());
         put("details", String::from_utf8_lossy(&error.details).into());
     }
+    put("warnings", observation.warnings.iter().map(String::as_str).collect());
     put("files", observation.artifacts.iter().map(|artifact| artifact.id.as_str()).collect());
     put("locations", observation.artifacts.iter().map(|artifact| artifact.vendor_uri.as_str()).collect());
     found

@@ -32,6 +32,8 @@ pub(in crate::vendors::declared) struct StatusRules {
     pub(in crate::vendors::declared) progress: ProgressRules,
     pub(in crate::vendors::declared) result: Option<ResultRule>,
     pub(in crate::vendors::declared) error: Option<ErrorRule>,
+    /// What did not go well in a job that succeeded.
+    pub(in crate::vendors::declared) warnings: Vec<Source>,
     pub(in crate::vendors::declared) ask_again: Option<Source>,
     pub(in crate::vendors::declared) volatile: Vec<Volatile>,
 }
@@ -161,6 +163,8 @@ pub(super) fn read(mut keys: Section<'_>, names: &Names<'_>, log: &Log<'_>) -> R
     let progress = keys.get("progress").map(|node| progress(&node, names, log)).unwrap_or_default();
     let result = keys.get("result").and_then(|node| result(&node, log));
     let error = keys.get("error").and_then(|node| error(&node, names, log));
+    let warnings = keys.get("warnings").map(|node| node.list()).unwrap_or_default();
+    let warnings = warnings.iter().filter_map(|node| source(node, names, log)).collect();
     let volatile = keys.get("volatile").map(|node| node.list()).unwrap_or_default();
     let volatile = volatile.iter().filter_map(|node| Volatile::read(node, log)).collect();
     keys.finish(log);
@@ -179,6 +183,7 @@ pub(super) fn read(mut keys: Section<'_>, names: &Names<'_>, log: &Log<'_>) -> R
         progress,
         result,
         error,
+        warnings,
         ask_again,
         volatile,
     };
@@ -285,6 +290,7 @@ impl StatusRules {
             progress,
             result: _,
             error,
+            warnings,
             ask_again,
             volatile: _,
         } = self;
@@ -309,6 +315,7 @@ impl StatusRules {
             .chain(optional.into_iter().flatten())
             .chain(times)
             .chain(errors)
+            .chain(warnings)
             .collect()
     }
 }

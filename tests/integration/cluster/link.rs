@@ -124,7 +124,8 @@ async fn bytes_wait_in_the_direction_that_is_cut_and_pass_in_the_other() {
     let mut received = [0; 1];
     for (passes, is_request) in [(Passes::Responses, true), (Passes::Requests, false)] {
         link.set(passes);
-        let (cut, open) = if is_request { (&mut client, &mut accepted) } else { (&mut accepted, &mut client) };
+        let (cut, open) =
+            if is_request { (&mut client, &mut accepted) } else { (&mut accepted, &mut client) };
         cut.write_all(b"1").await.unwrap();
         open.write_all(b"2").await.unwrap();
         cut.read_exact(&mut received).await.unwrap();

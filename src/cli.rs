@@ -1,5 +1,5 @@
 //! The command line: `serve`, `check` and `config` for operators; `get`, `watch`, `batch` and
-//! `download` for callers; `demo` to try jobwatch; `simulate` to develop a client.
+//! `download` for callers; `vendor` for definitions of vendors; `demo` to try jobwatch; `simulate` to develop a client.
 //!
 //! The client commands print text on a terminal and one proto-JSON object per line
 //! everywhere else. The exit code shows how the jobs ended; see [`Exit`].
@@ -47,6 +47,7 @@ mod tls;
 mod tls_fault;
 mod token;
 mod variables;
+mod vendor;
 mod watch;
 
 pub use exit::Exit;
@@ -106,6 +107,9 @@ enum Command {
     /// Show how replicas share the work.
     #[command(after_help = exit_codes::CLUSTER_STATUS)]
     Cluster(cluster::Cluster),
+    /// Show, check and test the definitions of vendors.
+    #[command(after_help = exit_codes::VENDOR)]
+    Vendor(vendor::Args),
     /// Make bearer tokens for callers.
     #[command(after_help = exit_codes::TOOL)]
     Token(token::Args),
@@ -180,6 +184,7 @@ impl Command {
             Self::Backends(args) => until_interrupted(args.run()).await,
             Self::Jobs(args) => until_interrupted(args.run()).await,
             Self::Cluster(args) => until_interrupted(args.run()).await,
+            Self::Vendor(args) => args.run(),
             Self::Token(args) => args.run(),
             Self::Healthcheck(args) => args.run().await,
             Self::Completions(args) => args.run(Cli::command()),

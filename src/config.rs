@@ -29,6 +29,7 @@ mod admin;
 mod cluster;
 mod cluster_keys;
 mod credentials;
+mod declared;
 mod diff;
 mod drain;
 mod effective;
@@ -338,7 +339,9 @@ impl Config {
     /// Files whose content is a part of the configuration, but for the secrets of credentials,
     /// which are read again by themselves.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
-        self.backends.iter().flat_map(|backend| &backend.network.files).map(PathBuf::as_path)
+        let networks = self.backends.iter().flat_map(|backend| &backend.network.files).map(PathBuf::as_path);
+        let definitions = self.backends.iter().filter_map(|backend| backend.own.get("vendor_file")?.as_str());
+        networks.chain(definitions.map(Path::new))
     }
 
     /// Settings that are valid but probably a mistake; one line each.

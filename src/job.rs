@@ -153,6 +153,9 @@ pub struct Observation {
     pub end_time: Option<Timestamp>,
     /// The vendor's job object as received, UTF-8 JSON.
     pub vendor_payload: Bytes,
+    /// A hash of the payload without what may differ in every response, where there is such
+    /// a part. Payloads with the same hash count as one.
+    pub payload_hash: Option<u64>,
 }
 
 impl Observation {
@@ -174,6 +177,7 @@ impl Observation {
             start_time: None,
             end_time: None,
             vendor_payload: Bytes::new(),
+            payload_hash: None,
         }
     }
 }

@@ -372,6 +372,8 @@ fn to_proto(
         start_time,
         end_time,
         vendor_payload,
+        // Part of the fingerprint alone.
+        payload_hash: _,
     } = observation;
     let core = pb::JobStatus {
         job: None,

@@ -8,7 +8,6 @@
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use http::header;
 use secrecy::SecretString;
 use tokio::{sync::Notify, time::Instant};
 
@@ -99,11 +98,15 @@ impl Endpoint {
             secret: backend.credentials.secret().map(config::Secret::origin),
             proxy: probe::proxy_settings(&network.proxy),
         };
+        // The headers of the configuration are for the vendor alone.
+        let foreign = config::Network { headers: http::HeaderMap::new(), ..network.clone() };
+        let elsewhere = primary.token_exchange().and_then(|exchange| exchange.elsewhere());
+        let elsewhere = elsewhere.map(|url| HttpClient::new(url, poll, &foreign, true, Arc::clone(budget)));
         let standbys = standbys.into_iter().map(standby).collect::<Result<_, SetupError>>()?;
         let backoff = Backoff { min: poll.min_interval, max: poll.max_backoff };
         Ok(Self {
             failover: Failover::new(name, standbys, backoff),
-            credentials: Arc::new(Credentials::new(backend)?),
+            credentials: Arc::new(Credentials::new(backend, elsewhere.transpose()?)?),
             http: Arc::new(http_client(base_url, &*primary)?),
             adapter: primary,
             files: download::FileClient::new(base_url, poll, network)?,
@@ -148,7 +151,7 @@ impl Endpoint {
             let request = || {
                 let mut request = adapter.request(jobs);
                 if let Some(value) = &authorization.header {
-                    request.headers_mut().insert(header::AUTHORIZATION, value.clone());
+                    adapter.authorize(&mut request, value.clone());
                 }
                 traceparent(request.headers_mut());
                 request

@@ -9,7 +9,7 @@
 use std::{fmt::Debug, num::NonZeroUsize, time::Duration};
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use jiff::Timestamp;
 use secrecy::SecretString;
 use uuid::Uuid;
@@ -20,6 +20,7 @@ mod base_url;
 mod claret;
 mod classification;
 mod datasaur;
+pub mod declared;
 mod elements;
 mod file;
 mod immuta;
@@ -89,6 +90,11 @@ pub trait Adapter: Debug + Send + Sync + 'static {
     /// The request that polls 1 to [`Capabilities::max_batch`] jobs that passed
     /// [`check`](Self::check). Without credentials.
     fn request(&self, jobs: &[JobRef]) -> Request<Bytes>;
+
+    /// Puts credentials into a request.
+    fn authorize(&self, request: &mut Request<Bytes>, credential: HeaderValue) {
+        request.headers_mut().insert(header::AUTHORIZATION, credential);
+    }
 
     /// Splits the response to a request for `jobs` into one element for each of them.
     /// Status line and headers are judged first, in the same way for every vendor; what
@@ -216,8 +222,19 @@ pub trait TokenExchange: Debug + Send + Sync {
     fn read_token(&self, response: &Response<Bytes>) -> Result<Token, BackendFault>;
 
     /// Further statuses with which the vendor refuses a secret.
-    fn refusals(&self) -> &'static [StatusCode] {
+    fn refusals(&self) -> &[StatusCode] {
         &[]
+    }
+
+    /// The word before the token in the credentials; empty for none.
+    fn scheme(&self) -> &str {
+        "Bearer"
+    }
+
+    /// The URL of the request, where it is at another origin than the backend's. The
+    /// operator has allowed it.
+    fn elsewhere(&self) -> Option<&BaseUrl> {
+        None
     }
 
     /// Like [`Adapter::login_at`].
@@ -226,7 +243,7 @@ pub trait TokenExchange: Debug + Send + Sync {
     }
 }
 
-/// A short-lived token, to be sent as `Authorization: Bearer`.
+/// A short-lived token.
 #[derive(Clone, Debug)]
 pub struct Token {
     /// The token itself.

@@ -49,6 +49,11 @@ pub(super) const CHECK: &str = "Exit codes:
   2    wrong usage or configuration
   3    with --connect, a backend does not answer";
 
+pub(super) const VENDOR: &str = "Exit codes:
+  0    done; no problem was found
+  1    the definition has a problem, or a case failed or is missing
+  2    wrong usage";
+
 pub(super) const HEALTHCHECK: &str = "Exit codes:
   0    the gateway accepts calls
   1    it does not, or can't be reached

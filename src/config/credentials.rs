@@ -163,7 +163,7 @@ impl Checker<'_> {
 
 impl SecretSources<'_> {
     /// Reads a secret from its place.
-    fn read(
+    pub(super) fn read(
         &self,
         path: &str,
         key: &str,

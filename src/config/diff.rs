@@ -271,6 +271,10 @@ fn backend_change(old: &Backend, new: &Backend) -> Option<BackendChange> {
     // The same keys may be written in several ways.
     if format!("{:?}", old.vendor) != format!("{vendor:?}") {
         own_changes(&mut diff, &old.own, own);
+        // A definition that was edited, under the same keys.
+        if diff.settings.is_empty() {
+            diff.add(AtOnce, "vendor_file", None);
+        }
     }
     let moves = diff.settings.iter().any(|change| !change.key.starts_with("credentials."));
     secret_change(&mut diff, old.credentials.secret(), credentials.secret());

@@ -234,6 +234,16 @@ fn backend(backend: &Backend, table: &toml::Table, origins: &overrides::Origins)
         let own = kind.credentials.keys.iter().map(|key| key.name);
         own.for_each(|key| add_default(credentials, key, &[&path[..], &["credentials", key]].concat()));
     }
+    // The secret of a declared vendor may have any name.
+    let secret = backend.credentials.secret().map(|secret| secret.key().to_owned());
+    if let Some(values) = values.get_mut("credentials").and_then(Value::as_object_mut) {
+        for (key, value) in values {
+            let path = join(&join(&join("backends", name), "credentials"), key);
+            if secret.as_ref() == Some(&path) && value.is_string() && origins.of(&path).is_none() {
+                *value = json!(REDACTED);
+            }
+        }
+    }
     if let Some(keys) = find(&path) {
         redact(&join("backends", name), &mut values, keys, origins);
     }

@@ -16,13 +16,14 @@ use super::{
     Backend, Config, Credentials, Environment, IDLE_CONNECTION_BYTES, InvalidConfig, Limits, Poll, Problem,
     Proxies, Server, Tls,
     credentials::{self, Checked, SecretSources},
+    declared::{self, Named},
     network::{self, NetworkKeys},
     overrides::{self, Origins},
     problems::{Problems, example, is_shown, join, unknown_key},
     tables::{BackendKeys, BackendTable, CredentialKeys, Keys},
     values::{self, show_bytes, show_duration},
 };
-use crate::vendors::{BaseUrl, KINDS, UnusableKeys, VendorConfig, VendorKind};
+use crate::vendors::{BaseUrl, KINDS, UnusableKeys, VendorConfig, VendorKind, declared::config::KEYS};
 
 /// Problems after which the rest is not looked for: the table is read once for each.
 const MAX_PROBLEMS: usize = 100;
@@ -268,12 +269,29 @@ impl Checker<'_> {
         let BackendKeys { vendor, base_url, credentials, poll, proxy, proxy_password, ca, headers, own } =
             keys;
         let network = NetworkKeys { proxy, proxy_password, ca, headers };
-        let kind = self.problems.required(&join(&path, "vendor"), vendor);
+        let named_vendor = declared::named(&path, vendor, &own, &mut self.problems);
         let base_url = self.problems.required(&join(&path, "base_url"), base_url);
-        let poll = self.poll(name, poll, kind, limits);
         let network = network::check(&path, network, environment, &self.secrets, &mut self.problems);
-        let own = self.own_keys(&path, kind, own);
-        let vendor = kind.and_then(|kind| self.vendor(&path, kind, own, credentials, base_url.as_ref()));
+        let vendor = match &named_vendor {
+            Named::BuiltIn(kind) => {
+                let own = self.own_keys(&path, Some(kind), own);
+                self.vendor(&path, kind, own, credentials, base_url.as_ref())
+            }
+            Named::Declared(definition) => {
+                let Self { secrets, problems, .. } = self;
+                declared::check(&path, definition, own, credentials, &COMMON_KEYS, secrets, problems)
+            }
+            Named::Nothing => {
+                self.own_keys(&path, None, own);
+                None
+            }
+        };
+        let kind = vendor.as_ref().map(|(vendor, ..)| vendor.kind());
+        let built_in = match named_vendor {
+            Named::BuiltIn(kind) => Some(kind),
+            _ => kind,
+        };
+        let poll = self.poll(name, poll, built_in, limits);
         let (vendor, credentials, own) = vendor?;
         Some(Backend {
             name: named.then(|| name.into())?,
@@ -290,7 +308,9 @@ impl Checker<'_> {
     fn own_keys(&mut self, path: &str, kind: Option<&VendorKind>, mut keys: Table) -> Table {
         let kinds = || KINDS.iter().copied().filter(|other| kind.is_none_or(|kind| *other == kind));
         let names = |kind: &'static VendorKind| kind.keys.iter().map(|key| key.name);
-        let known: Vec<&str> = COMMON_KEYS.into_iter().chain(kinds().flat_map(names)).collect();
+        let declared = KEYS.into_iter().filter(|_| kind.is_none());
+        let known: Vec<&str> =
+            COMMON_KEYS.into_iter().chain(kinds().flat_map(names)).chain(declared).collect();
         keys.retain(|key, _| {
             if known.contains(&key) {
                 return true;

@@ -36,9 +36,13 @@ pub(super) fn example(path: &str) -> String {
     };
     if key == "vendor" {
         let names: Vec<&str> = KINDS.iter().map(|kind| kind.key).collect();
-        return format!("one of {}", names.join(", "));
+        let shipped = "the name of a definition, which `jobwatch vendor list` shows";
+        return format!("one of {}, {shipped}, or vendor_file with the path of one", names.join(", "));
     }
     let common = EXAMPLES.iter().find(|(name, _)| *name == key).map(|(_, example)| *example);
+    if key == "vendor_file" {
+        return "the path of a definition".to_owned();
+    }
     let own = || KINDS.iter().flat_map(|kind| kind.all_keys()).find(|own| own.name == key);
     common.or_else(|| own().map(|own| own.example)).unwrap_or(WHERE).to_owned()
 }

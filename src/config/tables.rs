@@ -17,7 +17,10 @@ use super::{
     schema::{self, properties, required_of, strip_null},
     values::{self, Milliseconds, SECOND},
 };
-use crate::vendors::{self, BaseUrl, KINDS, VendorKind};
+use crate::vendors::{
+    self, BaseUrl, KINDS, VendorKind,
+    declared::{SHIPPED, Shipped},
+};
 
 /// The configuration of a jobwatch gateway.
 #[derive(Deserialize, Default, JsonSchema)]
@@ -114,7 +117,7 @@ impl Default for TracesKeys {
 pub(super) struct BackendKeys {
     #[serde(deserialize_with = "vendor")]
     #[schemars(skip)]
-    pub(super) vendor: Option<&'static VendorKind>,
+    pub(super) vendor: Option<VendorKey>,
     /// The URL below which the vendor's API is.
     pub(super) base_url: Option<BaseUrl>,
     #[schemars(skip)]
@@ -139,6 +142,13 @@ pub(super) struct BackendKeys {
     pub(super) own: Table,
 }
 
+/// The value of `vendor`.
+#[derive(Clone, Copy)]
+pub(super) enum VendorKey {
+    BuiltIn(&'static VendorKind),
+    Shipped(&'static Shipped),
+}
+
 /// The value of `credentials`.
 pub(super) enum CredentialKeys {
     /// The word `none`.
@@ -149,13 +159,17 @@ pub(super) enum CredentialKeys {
     Table(Table),
 }
 
-fn vendor<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'static VendorKind>, D::Error> {
+fn vendor<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<VendorKey>, D::Error> {
     let value = Value::deserialize(deserializer)?;
     let name = value.as_str().unwrap_or_default();
     if let Some(kind) = VendorKind::of(name) {
-        return Ok(Some(kind));
+        return Ok(Some(VendorKey::BuiltIn(kind)));
     }
-    let known: Vec<&str> = KINDS.iter().map(|kind| kind.key).collect();
+    if let Some(shipped) = Shipped::find(name) {
+        return Ok(Some(VendorKey::Shipped(shipped)));
+    }
+    let shipped = SHIPPED.iter().map(|shipped| shipped.name);
+    let known: Vec<&str> = KINDS.iter().map(|kind| kind.key).chain(shipped).collect();
     Err(D::Error::custom(match values::closest(name, &known) {
         Some(close) => format!("is {value}; did you mean {close}?"),
         None => format!("is {value}; write {}", example("vendor")),
@@ -198,11 +212,71 @@ fn backends(generator: &mut SchemaGenerator) -> Schema {
             json!({ "$ref": format!("#/$defs/{name}") })
         })
         .collect();
+    let declared = declared_backend(common);
+    generator.definitions_mut().insert("DeclaredBackend".to_owned(), declared);
+    let declared = json!({ "$ref": "#/$defs/DeclaredBackend" });
+    let kinds: Vec<Json> = kinds.into_iter().chain([declared]).collect();
     json_schema!({
         "type": "object",
         "minProperties": 1,
         "propertyNames": { "pattern": "^[a-z0-9][a-z0-9._-]{0,62}$" },
         "additionalProperties": { "oneOf": kinds },
+    })
+}
+
+/// A backend of a vendor that a definition describes.
+fn declared_backend(mut properties: Map<String, Json>) -> Json {
+    let names: Vec<&str> = SHIPPED.iter().map(|shipped| shipped.name).collect();
+    let place = || json!({ "$ref": "#/$defs/SecretPlace", "description": "The secret." });
+    let text = || json!({ "type": "string", "description": "A value beside the secret." });
+    let mut sign_in = Map::new();
+    for secret in ["access_token", "api_key", "bearer", "client_secret", "password", "refresh_token"] {
+        sign_in.insert(secret.to_owned(), place());
+    }
+    for field in ["client_id", "username"] {
+        sign_in.insert(field.to_owned(), text());
+    }
+    let own = [
+        ("vendor", json!({ "enum": names, "description": "A definition that is part of the program." })),
+        (
+            "vendor_file",
+            json!({ "type": "string", "description": "The path of a definition, in place of vendor." }),
+        ),
+        (
+            "params",
+            json!({
+                "type": "object",
+                "description": "The definition's parameters.",
+                "additionalProperties": { "description": "A parameter.", "oneOf": [{ "type": "string" }, { "type": "integer" }] },
+            }),
+        ),
+        (
+            "allow_origins",
+            json!({
+                "type": "array",
+                "description": "Origins beside that of base_url which the definition may use.",
+                "items": { "type": "string", "description": "An origin." },
+            }),
+        ),
+        (
+            "credentials",
+            json!({
+                "description": "The gateway's credentials, by one of the definition's ways.",
+                "oneOf": [
+                    { "type": "object", "description": "A way of the definition's.", "properties": sign_in },
+                    { "const": "none", "description": "No credentials." },
+                ],
+            }),
+        ),
+    ];
+    properties.extend(own.map(|(name, schema)| (name.to_owned(), schema)));
+    json!({
+        "type": "object",
+        "description": "One deployment of a vendor that a definition describes.",
+        "properties": properties,
+        "required": ["base_url"],
+        "oneOf": [{ "required": ["vendor"] }, { "required": ["vendor_file"] }],
+        "additionalProperties": false,
     })
 }
 

@@ -114,6 +114,7 @@ impl PartHashes {
             start_time,
             end_time,
             vendor_payload,
+            payload_hash,
         } = observation;
 
         let mut out = Canonical(Vec::with_capacity(1024));
@@ -159,7 +160,8 @@ impl PartHashes {
             None => out.finish(),
         };
 
-        Self { core, progress, result, payload: out.finish_with(vendor_payload) }
+        let payload = payload_hash.unwrap_or_else(|| out.finish_with(vendor_payload));
+        Self { core, progress, result, payload }
     }
 
     /// The hash of what `view` shows.

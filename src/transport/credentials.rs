@@ -39,6 +39,8 @@ pub(super) struct Credentials {
     configured: config::Credentials,
     waits: Waits,
     current: Mutex<Arc<Identity>>,
+    /// For tokens, where another origin than the backend's gives them.
+    elsewhere: Option<HttpClient>,
 }
 
 /// How logins are spaced.
@@ -105,7 +107,8 @@ pub struct RejectedCredentials {
 }
 
 impl Credentials {
-    pub(super) fn new(backend: &config::Backend) -> Result<Self, SetupError> {
+    /// `elsewhere` is the client for tokens, where another origin gives them.
+    pub(super) fn new(backend: &config::Backend, elsewhere: Option<HttpClient>) -> Result<Self, SetupError> {
         let config::Backend { name, credentials: configured, poll, .. } = backend;
         let failed = Backoff { min: poll.min_interval, max: poll.max_backoff };
         let waits = Waits { rejected: poll.login_backoff, failed };
@@ -117,7 +120,8 @@ impl Credentials {
         let secret = configured.secret().map(|secret| secret.value().clone());
         let budgets = (budget("polls"), budget("downloads"));
         let identity = Identity::new(configured, secret, 0, budgets)?;
-        Ok(Self { configured: configured.clone(), waits, current: Mutex::new(Arc::new(identity)) })
+        let current = Mutex::new(Arc::new(identity));
+        Ok(Self { configured: configured.clone(), waits, current, elsewhere })
     }
 
     /// Takes another secret from the next request on, and drops the token and the login
@@ -143,6 +147,7 @@ impl Credentials {
         permit: &mut Permit,
     ) -> Result<Authorization, BackendFault> {
         let mut identity = self.current();
+        let http = self.elsewhere.as_ref().unwrap_or(http);
         loop {
             let outcome = identity.authorization(adapter, http, purpose, permit).await;
             let current = self.current();
@@ -251,6 +256,7 @@ impl Identity {
             None | Some(Scheme::Exchange) => None,
             Some(Scheme::Bare) => Some(exposed.to_owned()),
             Some(Scheme::Bearer) => Some(format!("Bearer {exposed}")),
+            Some(Scheme::Word(word)) => Some(format!("{word} {exposed}")),
             Some(Scheme::Basic { username }) => {
                 Some(format!("Basic {}", BASE64_STANDARD.encode(format!("{username}:{exposed}"))))
             }

@@ -234,12 +234,11 @@ impl Endpoint {
                 .credentials
                 .authorization(&*self.adapter, &self.http, Purpose::File, &mut permit)
                 .await?;
-            let headers = request.headers_mut();
             if let Some(value) = &authorization.header {
-                headers.insert(header::AUTHORIZATION, value.clone());
+                self.adapter.authorize(&mut request, value.clone());
             }
             if let Some(value) = version.and_then(FileVersion::if_range).filter(|_| offset > 0) {
-                headers.insert(header::IF_RANGE, value);
+                request.headers_mut().insert(header::IF_RANGE, value);
             }
             let file = match self.begin_file(request, offset, &mut permit).await {
                 Ok((head, body)) => self

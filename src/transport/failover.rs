@@ -11,7 +11,6 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use http::header;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info, warn};
@@ -205,7 +204,7 @@ impl Endpoint {
                     credentials.authorization(&*adapter, &http, Purpose::Poll, &mut permit).await?;
                 let mut request = check.health_request();
                 if let Some(value) = &authorization.header {
-                    request.headers_mut().insert(header::AUTHORIZATION, value.clone());
+                    adapter.authorize(&mut request, value.clone());
                 }
                 let response = http.send(request, &mut permit).await;
                 let health = response.and_then(|(response, _room)| check.read_health(&response));

@@ -109,7 +109,7 @@ impl Endpoint {
                 self.credentials.authorization(&**adapter, http, Purpose::Poll, permit).await
             && let Some(value) = authorization.header
         {
-            request.headers_mut().insert(header::AUTHORIZATION, value);
+            adapter.authorize(&mut request, value);
         }
         self.begin_file(request, 0, permit).await.ok().map(|(head, _body)| head)
     }

@@ -17,6 +17,7 @@ use serde_json::value::RawValue;
 use super::*;
 use crate::job::{ContentType, FaultKind, JobError};
 
+mod declared_vendors;
 mod statuses;
 mod texts;
 
@@ -36,6 +37,10 @@ struct Row {
     media_type: &'static str,
     /// Whether a redirect to a login page means that the session is over.
     has_a_login_page: bool,
+    /// Whether a 404 says by itself that the job does not exist.
+    bare_404_is_missing: bool,
+    /// The adapter that says the same of every response.
+    same_as: Option<Box<dyn Adapter>>,
 }
 
 const BASE: &str = "https://vendor.example/prefix";
@@ -44,6 +49,12 @@ const KINETICA: &str = r#"{"status": "OK", "message": "", "data_type": "get_job_
     "data_str": "{\"endpoint\":\"/alter/table\",\"job_status\":\"DONE\",\"running\":false,\"progress\":100,\"successful\":true,\"response_encoding\":\"json\",\"job_response\":\"\",\"job_response_str\":\"{\\\"table_name\\\":\\\"t\\\"}\",\"status_map\":{},\"info\":{}}"}"#;
 
 fn rows() -> Vec<Row> {
+    let mut rows = built_in();
+    rows.extend(declared_vendors::rows());
+    rows
+}
+
+fn built_in() -> Vec<Row> {
     vec![
         Row {
             vendor: "immuta",
@@ -59,6 +70,8 @@ fn rows() -> Vec<Row> {
             wire: Clone::clone,
             media_type: "application/json",
             has_a_login_page: false,
+            bare_404_is_missing: false,
+            same_as: None,
         },
         Row {
             vendor: "claret",
@@ -75,6 +88,8 @@ fn rows() -> Vec<Row> {
             wire: Clone::clone,
             media_type: "application/json",
             has_a_login_page: true,
+            bare_404_is_missing: false,
+            same_as: None,
         },
         Row {
             vendor: "kinetica",
@@ -85,6 +100,8 @@ fn rows() -> Vec<Row> {
             wire: Clone::clone,
             media_type: "application/json",
             has_a_login_page: false,
+            bare_404_is_missing: false,
+            same_as: None,
         },
         Row {
             vendor: "kinetica in binary",
@@ -95,6 +112,8 @@ fn rows() -> Vec<Row> {
             wire: kinetica::tests::in_binary,
             media_type: "application/octet-stream",
             has_a_login_page: false,
+            bare_404_is_missing: false,
+            same_as: None,
         },
         Row {
             vendor: "datasaur",
@@ -112,6 +131,8 @@ fn rows() -> Vec<Row> {
             wire: Clone::clone,
             media_type: "application/json",
             has_a_login_page: false,
+            bare_404_is_missing: false,
+            same_as: None,
         },
     ]
 }
@@ -170,6 +191,19 @@ impl Row {
             let body = &response.body()[..response.body().len().min(4096)];
             panic!("{}: HTTP {}, {}", self.vendor, response.status(), body.escape_ascii());
         };
+        if let Some(same_as) = &self.same_as {
+            let expected = declared_vendors::comparable(super::observations(&**same_as, &jobs, &wired));
+            let found = declared_vendors::comparable(observations.clone());
+            let body = &response.body()[..response.body().len().min(4096)];
+            assert_eq!(
+                found,
+                expected,
+                "{}: HTTP {}, {}",
+                self.vendor,
+                response.status(),
+                body.escape_ascii()
+            );
+        }
         match &observations {
             Ok(answers) => {
                 assert_eq!(answers.len(), jobs.len(), "{}: one answer a job", self.vendor);

@@ -41,10 +41,11 @@ mod tests;
 mod token;
 
 pub use config::DatasaurConfig;
-use errors::GraphqlErrors;
-use job_list::JobList;
+pub(super) use errors::GraphqlErrors;
+pub(super) use job_list::JobList;
 use token::Client;
 pub use token::ClientAuth;
+pub(super) use token::read_oauth_token;
 
 const GET_JOBS: &str = "query GetJobs($jobIds: [String!]!) { result: getJobs(jobIds: $jobIds) { \
     id status progress errors { id stack args } resultId result additionalData { automationActivityId } \
@@ -105,7 +106,7 @@ impl Adapter for Datasaur {
         }
         let data = body.get("data").and_then(Object::of).and_then(Object::unambiguous);
         match data.and_then(|data| json::list(data.get("result")?)) {
-            Some(list) => JobList::read(list).split(jobs, &errors, response.body()),
+            Some(list) => JobList::read(list, job_list::own_id).split(jobs, &errors, response.body()),
             None if errors.is_empty() => Err(response::malformed("no list of jobs", status)),
             None => errors.of_the_whole(jobs, status).map(|fault| Elements::all_failed(jobs, &fault)),
         }

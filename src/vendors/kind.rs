@@ -115,6 +115,8 @@ pub enum Scheme {
     Bare,
     /// `Authorization: Bearer <secret>`.
     Bearer,
+    /// The same with another word.
+    Word(String),
     /// HTTP Basic with this user name, RFC 7617.
     Basic {
         /// The user name.

@@ -123,7 +123,10 @@ const MODULES: &[(&str, &[&str])] = &[
     ("server", &["access", "admin", "cluster", "config", "telemetry", "transport", "engine", "proto", "api"]),
     ("simulators", &[]),
     ("client", &["proto"]),
-    ("cli", &["access", "client", "cluster", "config", "proto", "server", "simulators", "telemetry"]),
+    (
+        "cli",
+        &["access", "client", "cluster", "config", "proto", "server", "simulators", "telemetry", "vendors"],
+    ),
     ("fuzzing", &["job", "vendors", "transport", "cluster"]),
 ];
 

@@ -109,7 +109,8 @@ impl TokenCache {
             Some(exchange) => refresh(exchange, secret, http, permit).await,
             None => Err(FaultKind::CredentialsRejected.into()),
         };
-        self.refreshed(refreshed, budget)
+        let scheme = adapter.token_exchange().map_or("Bearer", TokenExchange::scheme);
+        self.refreshed(refreshed, scheme, budget)
     }
 
     /// Notes that the vendor accepts the token of this version.
@@ -147,6 +148,7 @@ impl TokenCache {
     fn refreshed(
         &self,
         refreshed: Result<Token, BackendFault>,
+        scheme: &str,
         budget: &SharedBudget,
     ) -> Result<CachedToken, BackendFault> {
         metrics().token_refreshed(match &refreshed {
@@ -159,7 +161,7 @@ impl TokenCache {
         state.refreshes += 1;
         let version = Version { generation: self.generation, token: state.refreshes };
         let token = refreshed.and_then(|token| {
-            CachedToken::new(token, version, now)
+            CachedToken::new(token, scheme, version, now)
                 .ok_or_else(|| FaultKind::Malformed { why: "the token can't be sent in a header" }.into())
         });
         let fault = match token {
@@ -216,9 +218,10 @@ async fn refresh(
 }
 
 impl CachedToken {
-    fn new(token: Token, version: Version, now: Instant) -> Option<Self> {
+    fn new(token: Token, scheme: &str, version: Version, now: Instant) -> Option<Self> {
         let Token { value, expiry } = token;
-        let text = format!("Bearer {}", value.expose_secret());
+        let space = if scheme.is_empty() { "" } else { " " };
+        let text = format!("{scheme}{space}{}", value.expose_secret());
         let life = expiry.and_then(|expiry| match expiry {
             Expiry::After(life) => Some(life),
             // An end that has passed tells of clocks that differ, not of the token.
@@ -246,7 +249,7 @@ mod tests {
         let cached = |end| {
             let expiry = Some(Expiry::At(end));
             let version = Version { generation: 0, token: 1 };
-            CachedToken::new(Token { value: "t".into(), expiry }, version, now)
+            CachedToken::new(Token { value: "t".into(), expiry }, "Bearer", version, now)
                 .expect("a token that fits a header")
         };
         let minute = Duration::from_mins(1);

@@ -131,6 +131,7 @@ fn response_on_the_vendors_page_is_understood_in_full() {
         start_time: Some("2024-01-01T10:00:00Z".parse().unwrap()),
         end_time: Some("2024-01-01T10:02:30Z".parse().unwrap()),
         vendor_payload: Bytes::from_static(content.as_bytes()),
+        payload_hash: None,
     };
     assert_eq!(read(&json(200, COMPLETED)), Ok(Ok(expected)));
 }

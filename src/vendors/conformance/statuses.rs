@@ -91,7 +91,7 @@ fn rejected_credentials_are_the_gateways_matter() {
 
 #[test]
 fn a_404_without_a_word_about_the_job_is_the_wrong_endpoint() {
-    for row in rows() {
+    for row in rows().into_iter().filter(|row| !row.bare_404_is_missing) {
         for body in ["{}", r#"{"statusCode": 404, "error": "Not Found", "message": "Not Found"}"#] {
             let one = row.read_for(&row.polled[..1], &json(404, body)).unwrap_err();
             assert!(matches!(one.kind, FaultKind::Rejected { .. }), "{}: {one:?}", row.vendor);

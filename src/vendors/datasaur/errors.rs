@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The errors of one response, in its order.
-pub(super) struct GraphqlErrors(Vec<GraphqlError>);
+pub(in crate::vendors) struct GraphqlErrors(Vec<GraphqlError>);
 
 struct GraphqlError {
     message: String,
@@ -26,18 +26,22 @@ struct GraphqlError {
 
 impl GraphqlErrors {
     /// Total: what is not a documented error is one without words.
-    pub(super) fn read(errors: Option<Value<'_>>) -> Self {
+    pub(in crate::vendors) fn read(errors: Option<Value<'_>>) -> Self {
         let Some(errors) = errors else { return Self(Vec::new()) };
         let list = json::list(errors).unwrap_or_else(|| vec![errors]);
         Self(list.into_iter().map(GraphqlError::read).collect())
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::vendors) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// What a response with errors and without a list of jobs says of each job.
-    pub(super) fn of_the_whole(&self, jobs: &[JobRef], status: StatusCode) -> Result<JobFault, BackendFault> {
+    pub(in crate::vendors) fn of_the_whole(
+        &self,
+        jobs: &[JobRef],
+        status: StatusCode,
+    ) -> Result<JobFault, BackendFault> {
         if let Some(kind) = backend_fault(&self.0) {
             return Err(response::judged(kind, status));
         }

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The list that came back, by id.
-pub(super) struct JobList<'a> {
+pub(in crate::vendors) struct JobList<'a> {
     by_id: HashMap<String, Result<Value<'a>, JobFault>>,
     /// The id at each position; none where the element is null.
     ids: Vec<Option<String>>,
@@ -24,7 +24,11 @@ pub(super) struct JobList<'a> {
 }
 
 impl<'a> JobList<'a> {
-    pub(super) fn read(list: Vec<Value<'a>>) -> Self {
+    /// Reads the list; `own_id` finds an element's id.
+    pub(in crate::vendors) fn read(
+        list: Vec<Value<'a>>,
+        own_id: impl Fn(Value<'a>) -> Option<String>,
+    ) -> Self {
         let mut jobs = Self { by_id: HashMap::new(), ids: Vec::new(), unreadable: false };
         for element in list {
             let id = own_id(element);
@@ -41,7 +45,7 @@ impl<'a> JobList<'a> {
     }
 
     /// The element of each job; `body` is what the list was read from.
-    pub(super) fn split(
+    pub(in crate::vendors) fn split(
         &self,
         jobs: &[JobRef],
         errors: &GraphqlErrors,
@@ -81,7 +85,7 @@ impl<'a> JobList<'a> {
 }
 
 /// The element's id. Of two, nothing says which is right.
-fn own_id(element: Value<'_>) -> Option<String> {
+pub(super) fn own_id(element: Value<'_>) -> Option<String> {
     let element = Object::of(element)?;
     let mut ids = element.members().filter(|(name, _)| *name == "id");
     match (ids.next(), ids.next()) {

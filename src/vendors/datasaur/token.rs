@@ -71,24 +71,29 @@ impl TokenExchange for Client {
     }
 
     fn read_token(&self, response: &Response<Bytes>) -> Result<Token, BackendFault> {
-        let status = response.status();
-        if status.is_success() {
-            response::check_json(response)?;
-        }
-        let body = Object::parse(response.body()).and_then(Object::unambiguous);
-        if let Some((body, error)) = body.as_ref().and_then(|body| Some((body, body.get("error")?))) {
-            return Err(refused(error, body.text("error_description"), status));
-        }
-        if !status.is_success() {
-            return Err(response::rejected("", status));
-        }
-        let body = body.ok_or(response::malformed("not a token response", status))?;
-        // RFC 6749 section 7.1: a token of a type that isn't understood isn't used.
-        if body.text("token_type").is_some_and(|kind| !kind.eq_ignore_ascii_case("bearer")) {
-            return Err(response::malformed("not a bearer token", status));
-        }
-        response::token(body.text("access_token"), body.get("expires_in").and_then(lifetime))
+        read_oauth_token(response)
     }
+}
+
+/// Reads the answer of a token endpoint, RFC 6749 section 5.
+pub(in crate::vendors) fn read_oauth_token(response: &Response<Bytes>) -> Result<Token, BackendFault> {
+    let status = response.status();
+    if status.is_success() {
+        response::check_json(response)?;
+    }
+    let body = Object::parse(response.body()).and_then(Object::unambiguous);
+    if let Some((body, error)) = body.as_ref().and_then(|body| Some((body, body.get("error")?))) {
+        return Err(refused(error, body.text("error_description"), status));
+    }
+    if !status.is_success() {
+        return Err(response::rejected("", status));
+    }
+    let body = body.ok_or(response::malformed("not a token response", status))?;
+    // RFC 6749 section 7.1: a token of a type that isn't understood isn't used.
+    if body.text("token_type").is_some_and(|kind| !kind.eq_ignore_ascii_case("bearer")) {
+        return Err(response::malformed("not a bearer token", status));
+    }
+    response::token(body.text("access_token"), body.get("expires_in").and_then(lifetime))
 }
 
 /// Seconds, as number or text. None that can be used is none at all.

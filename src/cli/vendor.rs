@@ -1,0 +1,215 @@
+//! `jobwatch vendor`: the definitions of vendors, for people who use and write them.
+
+use std::{
+    io::{self, Write},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::{
+    exit::{Exit, Failure},
+    exit_codes,
+    render::Paint,
+};
+use crate::vendors::{
+    KINDS,
+    declared::{Definition, InvalidDefinition, SHIPPED, Shipped, cases::Cases, cases::Report},
+};
+
+/// The names of the two files in the folder of a definition.
+const DEFINITION: &str = "definition.toml";
+const CASES: &str = "cases.toml";
+
+/// Shows, checks and tests the definitions of vendors.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// List the vendors that a backend can name.
+    #[command(after_help = exit_codes::VENDOR)]
+    List,
+    /// Show what a definition needs, asks and reads.
+    #[command(after_help = exit_codes::VENDOR)]
+    Show {
+        /// The name of a shipped definition, or the path of a file.
+        #[arg(value_name = "NAME|FILE")]
+        name: String,
+        /// Print the definition itself, to start another one from.
+        #[arg(long)]
+        source: bool,
+    },
+    /// Report every problem of a definition.
+    #[command(after_help = exit_codes::VENDOR)]
+    Check {
+        /// The definition, or the folder that has it as definition.toml.
+        #[arg(value_name = "FILE|DIR")]
+        path: PathBuf,
+    },
+    /// Read the cases of a definition with it, and compare.
+    ///
+    /// The cases are in cases.toml beside the definition. Each word, fault rule and file rule has to be covered by a case, or to stand in [untested] with the reason.
+    #[command(after_help = exit_codes::VENDOR)]
+    Test {
+        /// A definition, a folder that has one as definition.toml, or a folder of such
+        /// folders.
+        #[arg(value_name = "FILE|DIR")]
+        path: PathBuf,
+    },
+}
+
+impl Args {
+    pub(super) fn run(self) -> Result<Exit, Failure> {
+        let mut out = io::stdout().lock();
+        match self.command {
+            Command::List => list(&mut out),
+            Command::Show { name, source } => show(&mut out, &name, source),
+            Command::Check { path } => check(&mut out, &definition_file(&path)),
+            Command::Test { path } => test(&mut out, &path),
+        }
+    }
+}
+
+fn list(out: &mut impl Write) -> Result<Exit, Failure> {
+    let width = SHIPPED.iter().map(|shipped| shipped.name.len()).max().unwrap_or_default();
+    for kind in KINDS {
+        writeln!(out, "{:<width$}  built in  {}", kind.key, kind.name)?;
+    }
+    for shipped in SHIPPED {
+        let definition =
+            Definition::parse(shipped.definition).map_err(|invalid| problem(shipped.name, &invalid))?;
+        let Definition { version, title, verified, .. } = &definition;
+        let unverified = if *verified { "" } else { " (not verified)" };
+        writeln!(out, "{:<width$}  {version:<8}  {title}{unverified}", shipped.name)?;
+    }
+    Ok(Exit::Succeeded)
+}
+
+fn show(out: &mut impl Write, name: &str, source: bool) -> Result<Exit, Failure> {
+    if let Some(kind) = KINDS.iter().find(|kind| kind.key == name) {
+        writeln!(out, "{name} is built in: {}. It has no definition.", kind.name)?;
+        return Ok(Exit::Succeeded);
+    }
+    let text = match Shipped::find(name) {
+        Some(shipped) => shipped.definition.to_owned(),
+        None if Path::new(name).exists() => read(&definition_file(Path::new(name)))?,
+        None => {
+            let text = format!(
+                "{name} is neither a definition nor a file; jobwatch vendor list shows the definitions"
+            );
+            return Err(Failure::Usage(text));
+        }
+    };
+    if source {
+        write!(out, "{text}")?;
+        return Ok(Exit::Succeeded);
+    }
+    match Definition::parse(&text) {
+        Ok(definition) => write!(out, "{}", definition.describe())?,
+        Err(invalid) => return report(out, Path::new(name), &invalid),
+    }
+    Ok(Exit::Succeeded)
+}
+
+fn check(out: &mut impl Write, file: &Path) -> Result<Exit, Failure> {
+    match Definition::parse(&read(file)?) {
+        Ok(definition) => {
+            writeln!(
+                out,
+                "{} {}: {}, no problem found",
+                Paint::stdout().green("OK    "),
+                file.display(),
+                definition.label()
+            )?;
+            Ok(Exit::Succeeded)
+        }
+        Err(invalid) => report(out, file, &invalid),
+    }
+}
+
+/// One line for each problem, as compilers write them.
+fn report(out: &mut impl Write, file: &Path, invalid: &InvalidDefinition) -> Result<Exit, Failure> {
+    for problem in &invalid.problems {
+        writeln!(out, "{}:{problem}", file.display())?;
+    }
+    Ok(Exit::Unsuccessful)
+}
+
+fn test(out: &mut impl Write, path: &Path) -> Result<Exit, Failure> {
+    let mut exit = Exit::Succeeded;
+    for file in definitions(path)? {
+        if test_one(out, &file)? != Exit::Succeeded {
+            exit = Exit::Unsuccessful;
+        }
+    }
+    Ok(exit)
+}
+
+fn test_one(out: &mut impl Write, file: &Path) -> Result<Exit, Failure> {
+    let definition = match Definition::parse(&read(file)?) {
+        Ok(definition) => Arc::new(definition),
+        Err(invalid) => return report(out, file, &invalid),
+    };
+    let cases_file = file.with_file_name(CASES);
+    let cases = match Cases::parse(Arc::clone(&definition), &read(&cases_file)?) {
+        Ok(cases) => cases,
+        Err(invalid) => return report(out, &cases_file, &invalid),
+    };
+    let Report { failed, uncovered, needless } = &cases.run();
+    let cases_file = cases_file.display();
+    for (line, name, differences) in failed {
+        for difference in differences {
+            writeln!(out, "{cases_file}:{line}: {name}: {difference}")?;
+        }
+    }
+    for name in uncovered {
+        writeln!(
+            out,
+            "{cases_file}: no case covers {name}; add one, or write {name:?} = \"why\" in [untested]"
+        )?;
+    }
+    for (line, text) in needless {
+        writeln!(out, "{cases_file}:{line}: {text}")?;
+    }
+    let is_good = failed.is_empty() && uncovered.is_empty() && needless.is_empty();
+    let paint = Paint::stdout();
+    let verdict = if is_good { paint.green("OK    ") } else { paint.red("FAILED") };
+    let (count, label) = (cases.cases.len(), definition.label());
+    writeln!(out, "{verdict} {label}: {} of {count} cases passed", count - failed.len())?;
+    Ok(if is_good { Exit::Succeeded } else { Exit::Unsuccessful })
+}
+
+fn definition_file(path: &Path) -> PathBuf {
+    if path.is_dir() { path.join(DEFINITION) } else { path.to_owned() }
+}
+
+/// The definitions at a path: one, or one in each folder of it.
+fn definitions(path: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let own = definition_file(path);
+    if own.exists() || !path.is_dir() {
+        return Ok(vec![own]);
+    }
+    let unreadable = |error: io::Error| Failure::Usage(format!("{} can't be read: {error}", path.display()));
+    let entries = std::fs::read_dir(path).map_err(unreadable)?;
+    let entries = entries.map(|entry| entry.map(|entry| entry.path().join(DEFINITION)));
+    let mut files: Vec<PathBuf> = entries.collect::<Result<_, _>>().map_err(unreadable)?;
+    files.retain(|file| file.exists());
+    files.sort();
+    if files.is_empty() {
+        let text = format!("{} has no {DEFINITION}, and no folder with one", path.display());
+        return Err(Failure::Usage(text));
+    }
+    Ok(files)
+}
+
+fn read(file: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(file)
+        .map_err(|error| Failure::Usage(format!("{} can't be read: {error}", file.display())))
+}
+
+fn problem(name: &str, invalid: &InvalidDefinition) -> Failure {
+    Failure::Usage(format!("{name}: {invalid}"))
+}

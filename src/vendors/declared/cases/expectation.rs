@@ -1,0 +1,161 @@
+//! What a case expects of one job.
+
+use serde_json::{Map, Value, json};
+
+use super::{word_of, word_of_job};
+use crate::{
+    job::{BackendFault, JobFault, Observation, Progress},
+    vendors::declared::{
+        reader::{Log, Node},
+        table::STATES,
+    },
+};
+
+/// The fields that a case may name.
+const FIELDS: [&str; 23] = [
+    "state",
+    "vendor_state",
+    "job_type",
+    "description",
+    "owner",
+    "vendor_url",
+    "create_time",
+    "start_time",
+    "end_time",
+    "percent",
+    "completed_steps",
+    "total_steps",
+    "current_step",
+    "result",
+    "content_type",
+    "error",
+    "details",
+    "warnings",
+    "files",
+    "locations",
+    "fault",
+    "message",
+    "retry_after_s",
+];
+
+/// Fields with their values, in JSON.
+#[derive(Debug)]
+pub(super) struct Expectation(Vec<(&'static str, Value)>);
+
+impl Expectation {
+    pub(super) fn read(node: &Node<'_>, log: &Log<'_>) -> Option<Self> {
+        let mut keys = node.section(log)?;
+        let mut fields = Vec::new();
+        for field in FIELDS {
+            let Some(node) = keys.get(field) else { continue };
+            let states: Vec<&str> = STATES.iter().map(|(name, _)| *name).chain(["UNSPECIFIED"]).collect();
+            if field == "state" && !node.as_text().is_some_and(|text| states.contains(&text)) {
+                node.report(log, format!("is no state; write one of {}", states.join(", ")));
+            }
+            let value = match (node.as_text(), node.json_number()) {
+                (Some(text), _) => Value::from(text),
+                (None, Some(number)) => serde_json::from_str(&number).ok()?,
+                _ if node.is_array() => {
+                    node.list().iter().filter_map(|node| node.text(log)).map(Value::from).collect()
+                }
+                _ => return node.problem(log, "is neither a text, a number nor a list of texts"),
+            };
+            fields.push((field, value));
+        }
+        if !fields.iter().any(|(field, _)| matches!(*field, "state" | "fault")) {
+            keys.report(log, "has neither state nor fault; write one of them");
+        }
+        keys.finish(log);
+        Some(Self(fields))
+    }
+
+    pub(super) fn of_backend_fault(&self, fault: &BackendFault) -> Vec<String> {
+        let mut found = Map::new();
+        found.insert("fault".to_owned(), word_of(fault).into());
+        found.insert("message".to_owned(), fault.kind.to_string().into());
+        if let Some(wait) = fault.retry_after {
+            found.insert("retry_after_s".to_owned(), json!(wait.as_secs_f64()));
+        }
+        self.differences(&found)
+    }
+
+    pub(super) fn of_job(&self, observed: &Result<Observation, JobFault>) -> Vec<String> {
+        let found = match observed {
+            Ok(observation) => fields(observation),
+            Err(fault) => {
+                let mut found = Map::new();
+                found.insert("fault".to_owned(), word_of_job(fault).into());
+                found.insert("message".to_owned(), fault.to_string().into());
+                found
+            }
+        };
+        self.differences(&found)
+    }
+
+    fn differences(&self, found: &Map<String, Value>) -> Vec<String> {
+        let mut differences = Vec::new();
+        for (field, expected) in &self.0 {
+            let value = found.get(*field);
+            let is_same = match (*field, value) {
+                // The vendor's words stand within those of the gateway.
+                ("message", Some(Value::String(text))) => {
+                    expected.as_str().is_some_and(|part| text.contains(part))
+                }
+                (_, Some(value)) if value.is_number() => value.as_f64() == expected.as_f64(),
+                (_, Some(value)) => value == expected,
+                // Absent and empty are one.
+                (_, None) => expected.as_str() == Some("") || expected.as_array().is_some_and(Vec::is_empty),
+            };
+            if !is_same {
+                let shown = value.map_or_else(|| "absent".to_owned(), ToString::to_string);
+                differences.push(format!("{field} is {shown}, expected {expected}"));
+            }
+        }
+        let names_fault = self.0.iter().any(|(field, _)| *field == "fault");
+        if let (false, Some(fault)) = (names_fault, found.get("fault")) {
+            let why = found.get("message").and_then(Value::as_str).unwrap_or_default();
+            differences.push(format!("there is the fault {fault}: {why}"));
+        }
+        differences
+    }
+}
+
+fn fields(observation: &Observation) -> Map<String, Value> {
+    let mut found = Map::new();
+    let mut put = |name: &str, value: Value| drop(found.insert(name.to_owned(), value));
+    let state =
+        STATES.iter().find(|(_, state)| *state == observation.state).map_or("UNSPECIFIED", |(name, _)| name);
+    put("state", state.into());
+    put("vendor_state", observation.vendor_state.as_str().into());
+    put("job_type", observation.job_type.as_str().into());
+    put("description", observation.description.as_str().into());
+    put("owner", observation.owner.as_str().into());
+    put("vendor_url", observation.vendor_url.as_str().into());
+    for (name, time) in [
+        ("create_time", observation.create_time),
+        ("start_time", observation.start_time),
+        ("end_time", observation.end_time),
+    ] {
+        if let Some(time) = time {
+            put(name, time.to_string().into());
+        }
+    }
+    if let Some(Progress { percent, completed_steps, total_steps, current_step }) = &observation.progress {
+        percent.iter().for_each(|percent| put("percent", json!(percent)));
+        completed_steps.iter().for_each(|steps| put("completed_steps", json!(steps)));
+        total_steps.iter().for_each(|steps| put("total_steps", json!(steps)));
+        put("current_step", current_step.as_str().into());
+    }
+    if let Some(result) = &observation.result {
+        put("result", String::from_utf8_lossy(&result.data).into());
+        put("content_type", result.content_type.as_str().into());
+    }
+    if let Some(error) = &observation.error {
+        put("error", error.message.as_str().into());
+        put("details", String::from_utf8_lossy(&error.details).into());
+    }
+    put("warnings", observation.warnings.iter().map(String::as_str).collect());
+    put("files", observation.artifacts.iter().map(|artifact| artifact.id.as_str()).collect());
+    put("locations", observation.artifacts.iter().map(|artifact| artifact.vendor_uri.as_str()).collect());
+    found
+}

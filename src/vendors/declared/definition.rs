@@ -1,0 +1,422 @@
+//! A definition of a vendor: how its API is asked and read, as a file says it.
+
+use std::num::NonZeroUsize;
+
+use toml::de::DeTable;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::{
+    credentials::{self, Way},
+    faults::{self, FaultRule, Meaning},
+    files::{self, FileRule},
+    id::{self, IdPattern, Param},
+    path::{Path, Root},
+    reader::{self, DefinitionProblem, Log, Node, Section},
+    source::{Names, Source},
+    table::StateTable,
+    template::RequestTemplate,
+};
+
+mod request;
+mod status;
+
+pub(super) use request::{pairs, request, request_headers};
+pub(super) use status::{ContentRule, ErrorRule, StateFilter, StatusRules, Volatile};
+
+/// The language that this version reads.
+const FORMAT: i64 = 1;
+
+/// Longest definition in bytes.
+const LONGEST: usize = 128 << 10;
+
+/// Most jobs in one request that a definition may allow.
+const LARGEST_BATCH: i64 = 1000;
+
+/// How a vendor's API is asked and read.
+#[derive(Debug)]
+pub struct Definition {
+    /// As configurations name it.
+    pub name: String,
+    /// The definition's own version.
+    pub version: String,
+    /// The vendor and its kind of jobs, for people.
+    pub title: String,
+    /// The page that documents the API.
+    pub docs: String,
+    /// What to know of it; may be empty.
+    pub notes: String,
+    /// Whether it was written from the vendor's documentation, not from memory.
+    pub verified: bool,
+    pub(super) id: IdPattern,
+    pub(super) params: Vec<Param>,
+    pub(super) ways: Vec<Way>,
+    pub(super) request: Option<Question>,
+    pub(super) batch: Option<Batch>,
+    pub(super) answer: Answer,
+    pub(super) status: StatusRules,
+    pub(super) states: StateTable,
+    pub(super) faults: Vec<FaultRule>,
+    pub(super) files: Vec<FileRule>,
+    /// The headers of a response that are read, in lower case.
+    pub(super) headers: Vec<String>,
+    pub(super) element: ElementKind,
+    /// Of its text.
+    pub(super) hash: u64,
+}
+
+/// A request, and whether it is one of GraphQL.
+#[derive(Debug)]
+pub(super) struct Question {
+    pub(super) request: RequestTemplate,
+    pub(super) is_graphql: bool,
+}
+
+/// How many jobs are asked for in one request.
+#[derive(Debug)]
+pub(super) struct Batch {
+    pub(super) question: Question,
+    /// The list of jobs, or the object that has them by id.
+    pub(super) jobs: Path,
+    /// Whether it is the object.
+    pub(super) by_id: bool,
+    pub(super) max: NonZeroUsize,
+}
+
+/// Where the job stands in the response.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) job: Path,
+    /// HTTP statuses that are words, not faults.
+    pub(super) states_by_status: Vec<u16>,
+    pub(super) may_be_empty: bool,
+}
+
+/// What is kept of a response to read one job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ElementKind {
+    /// The job's own part.
+    Job,
+    /// The whole body.
+    Body,
+    /// Status, headers and body.
+    Envelope,
+}
+
+/// Why a text is no definition.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+pub struct InvalidDefinition {
+    /// In the order of the text; at least one.
+    pub problems: Vec<DefinitionProblem>,
+}
+
+impl Definition {
+    /// Reads a definition.
+    ///
+    /// # Errors
+    /// Every problem of it.
+    pub fn parse(text: &str) -> Result<Self, InvalidDefinition> {
+        let log = Log::new(text);
+        if text.len() > LONGEST {
+            log.add(0..0, "", format!("it is longer than {LONGEST} bytes, which no definition is"));
+            return Err(InvalidDefinition { problems: log.into_problems() });
+        }
+        let table = match DeTable::parse(text) {
+            Ok(table) => table,
+            Err(error) => {
+                log.add(error.span().unwrap_or(0..0), "", format!("it is not TOML: {}", error.message()));
+                return Err(InvalidDefinition { problems: log.into_problems() });
+            }
+        };
+        let definition = read(reader::root(&table), &log, xxh3_64(text.as_bytes()));
+        match definition {
+            Some(definition) if log.len() == 0 => Ok(definition),
+            _ => Err(InvalidDefinition { problems: log.into_problems() }),
+        }
+    }
+
+    /// The most jobs in one request.
+    pub(super) fn max_batch(&self) -> NonZeroUsize {
+        self.batch.as_ref().map_or(NonZeroUsize::MIN, |batch| batch.max)
+    }
+
+    /// The definition's name with its version.
+    pub fn label(&self) -> String {
+        format!("{} {}", self.name, self.version)
+    }
+}
+
+fn read(mut top: Section<'_>, log: &Log<'_>, hash: u64) -> Option<Definition> {
+    if let Some(format) = top.required(log, "format", "format = 1")
+        && let Some(number) = format.integer(log)
+        && number != FORMAT
+    {
+        return format
+            .problem(log, format!("is {number}: this version reads format {FORMAT}; update jobwatch"));
+    }
+    let mut text = |key, example| top.required(log, key, example)?.text(log).map(str::to_owned);
+    let name = text("name", "a name in lower case, such as name = \"databricks\"");
+    let version = text("version", "the definition's version, such as version = \"1.0.0\"");
+    let title = text("title", "the vendor and its kind of jobs, such as title = \"Databricks job runs\"");
+    let docs = text("docs", "the URL of the page that documents the API");
+    let name = name.filter(|name| {
+        let is_name = name.len() <= 63
+            && !name.starts_with('-')
+            && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+        if !is_name && let Some(node) = top.get("name") {
+            node.report(log, format!("is {name:?}; write 1 to 63 of a-z, 0-9 and '-'"));
+        }
+        is_name
+    });
+    let notes = top.get("notes").and_then(|node| node.text(log)).unwrap_or_default().to_owned();
+    let verified = top.get("verified").and_then(|node| node.flag(log)).unwrap_or(true);
+
+    let params = top.get("params").and_then(|node| node.section(log));
+    let params = params.map(|section| id::params(&section, log)).unwrap_or_default();
+    let param_names: Vec<String> = params.iter().map(|param| param.name.clone()).collect();
+    let id_node = top.required(log, "id", "[id] with pattern = \"{job_id}\"");
+    let id =
+        id_node.as_ref().and_then(|node| node.section(log)).and_then(|section| IdPattern::read(section, log));
+    let part_names = id.as_ref().map(|id| id.names.clone()).unwrap_or_default();
+
+    let ways_node = top.required(
+        log,
+        "credentials",
+        "at least one way, such as [credentials.bearer], or [credentials.none]",
+    );
+    let ways_section = ways_node.as_ref().and_then(|node| node.section(log));
+    let secrets = ways_section.as_ref().map(credentials::secret_names).unwrap_or_default();
+    let names = |roots: &'static [&'static str]| Names {
+        roots,
+        parts: &part_names,
+        params: &param_names,
+        variables: &[],
+        secrets: &secrets,
+    };
+    let ways =
+        ways_section.map(|section| credentials::read(&section, &names(&["params"]), log)).unwrap_or_default();
+
+    let request_node = top.get("request");
+    let question = section_of(log, request_node.clone()).and_then(|mut keys| {
+        let question = request(&mut keys, &names(&["id", "params"]), log);
+        keys.finish(log);
+        question
+    });
+    let batch_node = top.get("batch");
+    let batch =
+        section_of(log, batch_node.clone()).and_then(|keys| batch(keys, &names(&["ids", "params"]), log));
+    if request_node.is_none() && batch_node.is_none() {
+        log.add(0..0, "request", "is missing; write [request] with path, or [batch] with path and jobs");
+    }
+    let answer = answer(section_of(log, top.get("answer")), log);
+    let has_batch = batch_node.is_some();
+    let roots: &[&str] =
+        if has_batch { &["job", "http", "id", "params"] } else { &["job", "body", "http", "id", "params"] };
+    let status_node = top.required(log, "status", "[status] with word and id");
+    let in_status = Names { roots, ..names(&[]) };
+    let status = section_of(log, status_node).map(|keys| status::read(keys, &in_status, log));
+    let words = status.as_ref().map_or(1, |status| status.word_parts);
+    let states_node =
+        top.required(log, "states", "[states] with the vendor's words, such as SUCCEEDED = [\"done\"]");
+    let states = section_of(log, states_node).map(|keys| StateTable::read(keys, words, log));
+    let faults_node = top.get("faults");
+    let has_faults = faults_node.is_some();
+    let faults_span = faults_node.as_ref().map_or(0..0, |node| node.span.clone());
+    let faults = faults_node
+        .map(|node| faults::read(&node, &names(&["body", "http", "id", "params"]), log))
+        .unwrap_or_default();
+    let mut file_roots = roots.to_vec();
+    file_roots.push("item");
+    let in_files = Names { roots: &file_roots, ..names(&[]) };
+    let files = top.get("files").map(|node| files::read(&node, &in_files, log)).unwrap_or_default();
+    top.finish(log);
+
+    let says_not_found = faults.iter().any(|rule| rule.is == Meaning::NotFound);
+    if !says_not_found && !has_batch && (!has_faults || !faults.is_empty()) {
+        let text = "has nothing that says not_found: a job that does not exist would be a fault of the backend; add a rule with is = \"not_found\"";
+        log.add(faults_span, "faults", text);
+    }
+    let (id, status, states) = (id?, status?.rules?, states?);
+    check_parts(&id, question.as_ref(), batch.as_ref(), id_node.as_ref(), log);
+    let headers = headers(&status, &faults, &files);
+    let element = element(&status, &files);
+    let (name, version, title, docs) = (name?, version?, title?, docs?);
+    let definition = Definition {
+        name,
+        version,
+        title,
+        docs,
+        notes,
+        verified,
+        id,
+        params,
+        ways,
+        request: question,
+        batch,
+        answer: answer?,
+        status,
+        states,
+        faults,
+        files,
+        headers,
+        element,
+        hash,
+    };
+    definition.check(log);
+    Some(definition)
+}
+
+impl Definition {
+    fn check(&self, log: &Log<'_>) {
+        if self.batch.is_some() && self.element == ElementKind::Envelope {
+            log.add(0..0, "status", "reads http, which a batch has once for all its jobs; read job only");
+        }
+        if !self.answer.states_by_status.is_empty() && self.batch.is_some() && self.request.is_none() {
+            log.add(
+                0..0,
+                "answer.states_by_status",
+                "needs [request]: a batch has one status for all its jobs",
+            );
+        }
+    }
+}
+
+/// A source, written as a text.
+pub(super) fn source(node: &Node<'_>, names: &Names<'_>, log: &Log<'_>) -> Option<Source> {
+    let text = node.text(log)?;
+    match Source::parse(text, names) {
+        Ok(source) => Some(source),
+        Err(problem) => node.problem(log, problem),
+    }
+}
+
+/// A plain path, which keeps every byte.
+pub(super) fn plain_path(node: &Node<'_>, root: Root, log: &Log<'_>) -> Option<Path> {
+    let text = node.text(log)?;
+    let name = match root {
+        Root::Job => "job",
+        Root::Body => "body",
+        Root::Item => "item",
+    };
+    match Path::parse(text).filter(|path| path.root == root) {
+        Some(path) => Some(path),
+        None => {
+            node.problem(log, format!("is not a plain path from {name}; write one such as \"{name}.data\""))
+        }
+    }
+}
+
+fn batch(mut keys: Section<'_>, names: &Names<'_>, log: &Log<'_>) -> Option<Batch> {
+    let jobs = keys.required(log, "jobs", "where the jobs stand, such as jobs = \"body.items\"");
+    let jobs = jobs.and_then(|node| plain_path(&node, Root::Body, log));
+    let max = keys.get("max").map_or(Some(200), |node| match node.integer(log)? {
+        max @ 2..=LARGEST_BATCH => Some(max),
+        max => node.problem(log, format!("is {max}; write 2 to {LARGEST_BATCH}")),
+    });
+    let by_id = keys.get("by_id").and_then(|node| node.flag(log)).unwrap_or(false);
+    let question = request(&mut keys, names, log);
+    keys.finish(log);
+    let max = NonZeroUsize::new(usize::try_from(max?).ok()?)?;
+    Some(Batch { question: question?, jobs: jobs?, by_id, max })
+}
+
+fn answer(keys: Option<Section<'_>>, log: &Log<'_>) -> Option<Answer> {
+    let whole = Path::parse("body")?;
+    let Some(mut keys) = keys else {
+        return Some(Answer { job: whole, states_by_status: Vec::new(), may_be_empty: false });
+    };
+    let job = keys.get("job").map_or(Some(whole), |node| plain_path(&node, Root::Body, log));
+    let mut states_by_status = Vec::new();
+    for node in keys.get("states_by_status").map(|node| node.list()).unwrap_or_default() {
+        match node.integer(log).map(u16::try_from) {
+            Some(Ok(status @ 200..=599)) if !matches!(status, 300..=399 | 401 | 407 | 429) => {
+                states_by_status.push(status)
+            }
+            Some(_) => node.report(log, "is no status that can be a word; write one such as 202 or 422"),
+            None => {}
+        }
+    }
+    let may_be_empty =
+        keys.get("body").and_then(|node| node.word(log, &[("optional", true), ("required", false)]))
+            == Some(true);
+    keys.finish(log);
+    Some(Answer { job: job?, states_by_status, may_be_empty })
+}
+
+/// Each part of an id has to be a part of what is asked.
+fn check_parts(
+    id: &IdPattern,
+    question: Option<&Question>,
+    batch: Option<&Batch>,
+    node: Option<&Node<'_>>,
+    log: &Log<'_>,
+) {
+    let Some(node) = node else { return };
+    let questions = [("request", question), ("batch", batch.map(|batch| &batch.question))];
+    for (key, question) in questions {
+        let Some(question) = question else { continue };
+        let sources = question.request.sources();
+        for (place, name) in id.names.iter().enumerate() {
+            let is_word = |c: char| c.is_alphanumeric() || c == '_';
+            let is_used = sources.iter().any(|source| match source {
+                Source::Part(used) => *used == place,
+                Source::Expression(expression) => {
+                    let written = &expression.written;
+                    let is_whole = |at: usize| {
+                        !written[..at].ends_with(is_word) && !written[at + name.len()..].starts_with(is_word)
+                    };
+                    expression.roots.iter().any(|root| root == "ids" || root == "id")
+                        && written.match_indices(name.as_str()).any(|(at, _)| is_whole(at))
+                }
+                _ => false,
+            });
+            if !is_used {
+                node.report(
+                    log,
+                    format!("has the part {name}, which [{key}] does not use; use it there, or remove it"),
+                );
+            }
+        }
+    }
+}
+
+/// Every value that is read of a job.
+fn job_sources<'a>(status: &'a StatusRules, files: &'a [FileRule]) -> Vec<&'a Source> {
+    status.sources().into_iter().chain(files.iter().flat_map(FileRule::sources)).collect()
+}
+
+fn element(status: &StatusRules, files: &[FileRule]) -> ElementKind {
+    let sources = job_sources(status, files);
+    if sources.iter().any(|source| source.needs("http")) {
+        ElementKind::Envelope
+    } else if sources.iter().any(|source| source.needs("body")) || files.iter().any(FileRule::needs_body) {
+        ElementKind::Body
+    } else {
+        ElementKind::Job
+    }
+}
+
+/// The names of all headers that are read.
+fn headers(status: &StatusRules, faults: &[FaultRule], files: &[FileRule]) -> Vec<String> {
+    let mut headers = Vec::new();
+    for source in job_sources(status, files).into_iter().chain(faults.iter().flat_map(FaultRule::sources)) {
+        match source {
+            Source::Header(name) => headers.push(name.clone()),
+            Source::Expression(expression) => {
+                for quote in ['\'', '"'] {
+                    let open = format!("headers[{quote}");
+                    let names = expression.written.split(&open).skip(1);
+                    headers.extend(names.filter_map(|rest| Some(rest.split_once(quote)?.0.to_lowercase())));
+                }
+            }
+            _ => {}
+        }
+    }
+    headers.sort();
+    headers.dedup();
+    headers
+}
+
+fn section_of<'t>(log: &Log<'_>, node: Option<Node<'t>>) -> Option<Section<'t>> {
+    node?.section(log)
+}

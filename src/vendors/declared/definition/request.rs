@@ -1,0 +1,162 @@
+//! Requests of a definition: method, path, query, headers and content.
+
+use http::{HeaderName, Method};
+
+use super::Question;
+use crate::vendors::declared::{
+    reader::{Log, Node, Section},
+    source::{Names, Source},
+    template::{Body, RequestTemplate, Target, Text, Tree, path_problem},
+};
+
+/// Headers that the gateway writes itself.
+const OWN_HEADERS: [&str; 9] = [
+    "authorization",
+    "proxy-authorization",
+    "host",
+    "content-length",
+    "transfer-encoding",
+    "connection",
+    "accept-encoding",
+    "te",
+    "upgrade",
+];
+
+/// Reads the keys of a request. Others of the section are left to its owner.
+pub(in crate::vendors::declared) fn request(
+    keys: &mut Section<'_>,
+    names: &Names<'_>,
+    log: &Log<'_>,
+) -> Option<Question> {
+    let before = log.len();
+    let (path, location) = (keys.get("path"), keys.get("location"));
+    let target = match (path, location) {
+        (Some(path), None) => text(&path, names, log).and_then(|parsed| match path_problem(&parsed) {
+            Some(problem) => path.problem(log, problem),
+            None => Some(Target::Path(parsed)),
+        }),
+        (None, Some(location)) => location_of(&location, names, log).map(Target::Location),
+        (Some(_), Some(location)) => location.problem(log, "stands beside path; keep one of them"),
+        (None, None) => {
+            log.add(keys.span.clone(), &format!("{}.path", keys.path), "is missing; write path = \"/..\"");
+            None
+        }
+    };
+    let query = pairs(keys.get("query"), names, log);
+    let headers = request_headers(keys.get("headers"), names, log);
+    let (json, form, graphql) = (keys.get("json"), keys.get("form"), keys.get("graphql"));
+    let is_graphql = graphql.is_some();
+    let contents = [&json, &form, &graphql].into_iter().flatten().count();
+    if contents > 1 {
+        return keys.problem(log, "has several of json, form and graphql; keep one of them");
+    }
+    let body = if let Some(json) = json {
+        Tree::read(&json, names, log).map(Body::Json)
+    } else if let Some(graphql) = graphql {
+        graphql_body(&graphql, names, log)
+    } else {
+        form.is_some().then(|| Body::Form(pairs(form, names, log)))
+    };
+    let method = match keys.get("method") {
+        None if contents > 0 => Some(Method::POST),
+        None => Some(Method::GET),
+        Some(node) => node
+            .word(log, &[("GET", false), ("POST", true)])
+            .map(|posts| if posts { Method::POST } else { Method::GET }),
+    };
+    if log.len() > before {
+        return None;
+    }
+    let request = RequestTemplate { method: method?, target: target?, query, headers, body };
+    Some(Question { request, is_graphql })
+}
+
+fn text(node: &Node<'_>, names: &Names<'_>, log: &Log<'_>) -> Option<Text> {
+    match Text::parse(node.text(log)?, names) {
+        Ok(text) => Some(text),
+        Err(problem) => node.problem(log, problem),
+    }
+}
+
+/// A location is one whole value.
+fn location_of(node: &Node<'_>, names: &Names<'_>, log: &Log<'_>) -> Option<Source> {
+    let written = node.text(log)?.trim();
+    let Some(inner) = written.strip_prefix("{{").and_then(|rest| rest.strip_suffix("}}")) else {
+        return node.problem(log, "is not one whole value; write one such as \"{{ id.location }}\"");
+    };
+    match Source::parse(inner.trim(), names) {
+        Ok(source) => Some(source),
+        Err(problem) => node.problem(log, problem),
+    }
+}
+
+/// A table of names and texts, in the order of the file.
+pub(in crate::vendors::declared) fn pairs(
+    node: Option<Node<'_>>,
+    names: &Names<'_>,
+    log: &Log<'_>,
+) -> Vec<(String, Text)> {
+    let section = node.and_then(|node| node.section(log));
+    let entries = section.map(|section| section.entries()).unwrap_or_default();
+    let pair = |(name, _, node): (&str, _, Node<'_>)| {
+        if let Some(number) = node.json_number() {
+            return Some((name.to_owned(), Text::parse(&number, names).ok()?));
+        }
+        Some((name.to_owned(), text(&node, names, log)?))
+    };
+    entries.into_iter().filter_map(pair).collect()
+}
+
+/// The headers of a request.
+pub(in crate::vendors::declared) fn request_headers(
+    node: Option<Node<'_>>,
+    names: &Names<'_>,
+    log: &Log<'_>,
+) -> Vec<(HeaderName, Text)> {
+    let section = node.and_then(|node| node.section(log));
+    let entries = section.map(|section| section.entries()).unwrap_or_default();
+    let mut headers = Vec::new();
+    for (name, span, node) in entries {
+        let lower = name.to_lowercase();
+        if OWN_HEADERS.contains(&&*lower) {
+            let text = if lower.ends_with("authorization") {
+                "is written by [credentials]; declare a way there"
+            } else {
+                "is written by the gateway; remove it"
+            };
+            log.add(span, &node.path, text);
+            continue;
+        }
+        match HeaderName::from_bytes(lower.as_bytes()) {
+            Ok(name) => headers.extend(text(&node, names, log).map(|text| (name, text))),
+            Err(_) => log.add(span, &node.path, "is no name of a header"),
+        }
+    }
+    headers
+}
+
+fn graphql_body(node: &Node<'_>, names: &Names<'_>, log: &Log<'_>) -> Option<Body> {
+    let mut keys = node.section(log)?;
+    let query = keys.required(log, "query", "the query, such as query = \"\"\"..\"\"\"");
+    let query =
+        query.and_then(|node| node.text(log)).and_then(|query| serde_json::to_string(&squeezed(query)).ok());
+    let operation = keys.get("operation").and_then(|node| node.text(log));
+    let operation = operation.and_then(|name| serde_json::to_string(name).ok());
+    let variables = keys.get("variables").map(|node| Tree::read(&node, names, log));
+    keys.finish(log);
+    let mut members = Vec::new();
+    members.extend(operation.map(|name| ("operationName".to_owned(), Tree::Literal(name))));
+    members.push(("query".to_owned(), Tree::Literal(query?)));
+    if let Some(variables) = variables {
+        members.push(("variables".to_owned(), variables?));
+    }
+    Some(Body::Json(Tree::Object(members)))
+}
+
+/// A query on one line; its texts stay as they are where it has none.
+fn squeezed(query: &str) -> String {
+    if query.contains(['"', '#']) {
+        return query.to_owned();
+    }
+    query.split_whitespace().collect::<Vec<_>>().join(" ")
+}

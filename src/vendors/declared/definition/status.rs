@@ -1,0 +1,321 @@
+//! `[status]`: which values of a job are its word, its times, its result and so on.
+
+use super::{plain_path, source};
+use crate::{
+    job::JobState,
+    vendors::declared::{
+        path::{Path, Root},
+        reader::{Log, Node, Section},
+        source::{Names, Source},
+        table::STATES,
+        time::TimeRule,
+    },
+};
+
+/// Most parts of a word.
+const MOST_PARTS: usize = 4;
+
+/// Which values of a job are what.
+#[derive(Debug)]
+pub(in crate::vendors::declared) struct StatusRules {
+    /// The job's own id: parts by their number.
+    pub(in crate::vendors::declared) id: Vec<(usize, Source)>,
+    pub(in crate::vendors::declared) word: Vec<Source>,
+    pub(in crate::vendors::declared) vendor_state: Option<Source>,
+    pub(in crate::vendors::declared) job_type: Option<Source>,
+    pub(in crate::vendors::declared) description: Option<Source>,
+    pub(in crate::vendors::declared) owner: Option<Source>,
+    pub(in crate::vendors::declared) vendor_url: Option<Source>,
+    pub(in crate::vendors::declared) create_time: Option<TimeRule>,
+    pub(in crate::vendors::declared) start_time: Option<TimeRule>,
+    pub(in crate::vendors::declared) end_time: Option<TimeRule>,
+    pub(in crate::vendors::declared) progress: ProgressRules,
+    pub(in crate::vendors::declared) result: Option<ResultRule>,
+    pub(in crate::vendors::declared) error: Option<ErrorRule>,
+    /// What did not go well in a job that succeeded.
+    pub(in crate::vendors::declared) warnings: Vec<Source>,
+    pub(in crate::vendors::declared) ask_again: Option<Source>,
+    pub(in crate::vendors::declared) volatile: Vec<Volatile>,
+}
+
+/// How far the job is.
+#[derive(Debug, Default)]
+pub(in crate::vendors::declared) struct ProgressRules {
+    pub(in crate::vendors::declared) percent: Option<Source>,
+    pub(in crate::vendors::declared) completed_steps: Option<Source>,
+    pub(in crate::vendors::declared) total_steps: Option<Source>,
+    pub(in crate::vendors::declared) current_step: Option<Source>,
+}
+
+/// The job's output.
+#[derive(Debug)]
+pub(in crate::vendors::declared) struct ResultRule {
+    pub(in crate::vendors::declared) at: Path,
+    pub(in crate::vendors::declared) content: ContentRule,
+    pub(in crate::vendors::declared) states: StateFilter,
+}
+
+/// The form of a result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::vendors::declared) enum ContentRule {
+    /// A text is text, anything else JSON.
+    Auto,
+    Json,
+    Text,
+}
+
+/// Why the job failed.
+#[derive(Debug)]
+pub(in crate::vendors::declared) struct ErrorRule {
+    pub(in crate::vendors::declared) each: Option<Path>,
+    /// The first that finds words counts. Those of `words` may stand a few wrappers deep.
+    pub(in crate::vendors::declared) words: Vec<(Source, bool)>,
+    pub(in crate::vendors::declared) details: Option<Path>,
+    pub(in crate::vendors::declared) states: StateFilter,
+}
+
+/// In which states a value is looked for.
+#[derive(Debug, Default)]
+pub(in crate::vendors::declared) struct StateFilter {
+    only: Option<Vec<JobState>>,
+    never: Vec<JobState>,
+}
+
+impl StateFilter {
+    pub(in crate::vendors::declared) fn read(keys: &mut Section<'_>, log: &Log<'_>) -> Self {
+        let states = |node: &Node<'_>| {
+            node.list().iter().filter_map(|node| node.word(log, &STATES)).collect::<Vec<_>>()
+        };
+        let only = keys.get("in").map(|node| states(&node));
+        let never = keys.get("not_in").map(|node| states(&node)).unwrap_or_default();
+        Self { only, never }
+    }
+
+    pub(in crate::vendors::declared) fn allows(&self, state: JobState) -> bool {
+        self.only.as_ref().is_none_or(|only| only.contains(&state)) && !self.never.contains(&state)
+    }
+}
+
+/// Members of the job that may differ in every response.
+#[derive(Debug)]
+pub(in crate::vendors::declared) struct Volatile {
+    pub(in crate::vendors::declared) object: Path,
+    /// Before and after the `*`; the whole name where there is none.
+    pub(in crate::vendors::declared) name: (String, Option<String>),
+}
+
+impl Volatile {
+    fn read(node: &Node<'_>, log: &Log<'_>) -> Option<Self> {
+        const EXAMPLE: &str = "write one such as \"job.run_duration\" or \"job.*_duration\"";
+        let text = node.text(log)?;
+        let Some((object, name)) = text.rsplit_once('.') else {
+            return node.problem(log, format!("is no member of job; {EXAMPLE}"));
+        };
+        let is_name = name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '*'));
+        let object = Path::parse(object).filter(|path| path.root == Root::Job);
+        match (object, name.split_once('*')) {
+            (Some(object), None) if is_name => Some(Self { object, name: (name.to_owned(), None) }),
+            (Some(object), Some((begin, end))) if is_name && !end.contains('*') => {
+                Some(Self { object, name: (begin.to_owned(), Some(end.to_owned())) })
+            }
+            _ => node.problem(log, format!("is no member of job; {EXAMPLE}")),
+        }
+    }
+
+    pub(in crate::vendors::declared) fn fits(&self, member: &str) -> bool {
+        let (begin, end) = &self.name;
+        match end {
+            None => member == begin,
+            Some(end) => {
+                member.len() >= begin.len() + end.len()
+                    && member.starts_with(begin.as_str())
+                    && member.ends_with(end.as_str())
+            }
+        }
+    }
+}
+
+/// The rules, and how many parts a word has even where they can't be used.
+pub(super) struct Read {
+    pub(super) rules: Option<StatusRules>,
+    pub(super) word_parts: usize,
+}
+
+pub(super) fn read(mut keys: Section<'_>, names: &Names<'_>, log: &Log<'_>) -> Read {
+    let word_node = keys.required(log, "word", "where the job's state stands, such as word = \"job.status\"");
+    let words = word_node.as_ref().map(Node::list).unwrap_or_default();
+    if words.len() > MOST_PARTS
+        && let Some(node) = &word_node
+    {
+        node.report(log, format!("has more than {MOST_PARTS} parts; write fewer"));
+    }
+    let word: Vec<Source> = words.iter().filter_map(|node| source(node, names, log)).collect();
+    let id = keys.get("id").map(|node| id_rules(&node, names, log)).unwrap_or_default();
+    let mut optional = |key| keys.get(key).and_then(|node| source(&node, names, log));
+    let vendor_state = optional("vendor_state");
+    let job_type = optional("job_type");
+    let description = optional("description");
+    let owner = optional("owner");
+    let vendor_url = optional("vendor_url");
+    let ask_again = optional("ask_again");
+    let mut time = |key| keys.get(key).and_then(|node| TimeRule::read(&node, names, log));
+    let (create_time, start_time, end_time) = (time("create_time"), time("start_time"), time("end_time"));
+    let progress = keys.get("progress").map(|node| progress(&node, names, log)).unwrap_or_default();
+    let result = keys.get("result").and_then(|node| result(&node, log));
+    let error = keys.get("error").and_then(|node| error(&node, names, log));
+    let warnings = keys.get("warnings").map(|node| node.list()).unwrap_or_default();
+    let warnings = warnings.iter().filter_map(|node| source(node, names, log)).collect();
+    let volatile = keys.get("volatile").map(|node| node.list()).unwrap_or_default();
+    let volatile = volatile.iter().filter_map(|node| Volatile::read(node, log)).collect();
+    keys.finish(log);
+    let word_parts = words.len().max(1);
+    let rules = StatusRules {
+        id,
+        word,
+        vendor_state,
+        job_type,
+        description,
+        owner,
+        vendor_url,
+        create_time,
+        start_time,
+        end_time,
+        progress,
+        result,
+        error,
+        warnings,
+        ask_again,
+        volatile,
+    };
+    Read { rules: (rules.word.len() == words.len() && !words.is_empty()).then_some(rules), word_parts }
+}
+
+fn id_rules(node: &Node<'_>, names: &Names<'_>, log: &Log<'_>) -> Vec<(usize, Source)> {
+    if !node.is_table() {
+        if names.parts.len() > 1 {
+            let parts: Vec<String> = names.parts.iter().map(|part| format!("{part} = \"job...\"")).collect();
+            node.report(
+                log,
+                format!("is one value, and an id has several parts; write {{ {} }}", parts.join(", ")),
+            );
+            return Vec::new();
+        }
+        return source(node, names, log).map(|source| (0, source)).into_iter().collect();
+    }
+    let Some(section) = node.section(log) else { return Vec::new() };
+    let mut rules = Vec::new();
+    for (key, span, node) in section.entries() {
+        match names.parts.iter().position(|part| part == key) {
+            Some(place) => rules.extend(source(&node, names, log).map(|source| (place, source))),
+            None => log.add(
+                span,
+                &node.path,
+                format!("is no part of id.pattern; write one of {}", names.parts.join(", ")),
+            ),
+        }
+    }
+    rules.sort_by_key(|(place, _)| *place);
+    rules
+}
+
+fn progress(node: &Node<'_>, names: &Names<'_>, log: &Log<'_>) -> ProgressRules {
+    let Some(mut keys) = node.section(log) else { return ProgressRules::default() };
+    let mut optional = |key| keys.get(key).and_then(|node| source(&node, names, log));
+    let rules = ProgressRules {
+        percent: optional("percent"),
+        completed_steps: optional("completed_steps"),
+        total_steps: optional("total_steps"),
+        current_step: optional("current_step"),
+    };
+    keys.finish(log);
+    rules
+}
+
+fn result(node: &Node<'_>, log: &Log<'_>) -> Option<ResultRule> {
+    if !node.is_table() {
+        let at = plain_path(node, Root::Job, log)?;
+        return Some(ResultRule { at, content: ContentRule::Auto, states: StateFilter::default() });
+    }
+    let mut keys = node.section(log)?;
+    let at = keys.required(log, "at", "where the output stands, such as at = \"job.output\"");
+    let at = at.and_then(|node| plain_path(&node, Root::Job, log));
+    let forms = [("auto", ContentRule::Auto), ("json", ContentRule::Json), ("text", ContentRule::Text)];
+    let content = keys.get("content_type").map_or(Some(ContentRule::Auto), |node| node.word(log, &forms));
+    let states = StateFilter::read(&mut keys, log);
+    keys.finish(log);
+    Some(ResultRule { at: at?, content: content?, states })
+}
+
+fn error(node: &Node<'_>, names: &Names<'_>, log: &Log<'_>) -> Option<ErrorRule> {
+    let mut keys = node.section(log)?;
+    let each = keys.get("each").and_then(|node| plain_path(&node, Root::Job, log));
+    let mut roots = names.roots.to_vec();
+    if each.is_some() {
+        roots.push("item");
+    }
+    let inner = Names { roots: &roots, ..*names };
+    let (message, words) = (keys.get("message"), keys.get("words"));
+    let nodes = [(message, false), (words, true)].into_iter().flat_map(|(node, is_wrapped)| {
+        let list = node.map(|node| node.list()).unwrap_or_default();
+        list.into_iter().map(move |node| (node, is_wrapped))
+    });
+    let nodes: Vec<(Node<'_>, bool)> = nodes.collect();
+    if nodes.is_empty() {
+        keys.report(log, "has no message; write message = \"job.error\", or words with several");
+    }
+    let words = nodes
+        .iter()
+        .filter_map(|(node, is_wrapped)| Some((source(node, &inner, log)?, *is_wrapped)))
+        .collect();
+    let details = keys.get("details").and_then(|node| plain_path(&node, Root::Job, log));
+    let states = StateFilter::read(&mut keys, log);
+    keys.finish(log);
+    Some(ErrorRule { each, words, details, states })
+}
+
+impl StatusRules {
+    /// Every value that is read, but for plain paths from the job.
+    pub(in crate::vendors::declared) fn sources(&self) -> Vec<&Source> {
+        let Self {
+            id,
+            word,
+            vendor_state,
+            job_type,
+            description,
+            owner,
+            vendor_url,
+            create_time,
+            start_time,
+            end_time,
+            progress,
+            result: _,
+            error,
+            warnings,
+            ask_again,
+            volatile: _,
+        } = self;
+        let ProgressRules { percent, completed_steps, total_steps, current_step } = progress;
+        let times = [create_time, start_time, end_time].into_iter().flatten().map(|rule| &rule.at);
+        let optional = [
+            vendor_state,
+            job_type,
+            description,
+            owner,
+            vendor_url,
+            ask_again,
+            percent,
+            completed_steps,
+            total_steps,
+            current_step,
+        ];
+        let errors = error.iter().flat_map(|rule| &rule.words).map(|(source, _)| source);
+        id.iter()
+            .map(|(_, source)| source)
+            .chain(word)
+            .chain(optional.into_iter().flatten())
+            .chain(times)
+            .chain(errors)
+            .chain(warnings)
+            .collect()
+    }
+}

@@ -1,0 +1,346 @@
+//! Expressions, where a plain path is not enough: those of minijinja, within a budget.
+//!
+//! An expression sees the values that it names and nothing else: no secret, no clock, no
+//! file. Its fuel bounds time and memory whatever the values are. An error of the engine may
+//! quote values, so none of its texts is shown after the definition was read.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{LazyLock, Mutex, PoisonError},
+};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use minijinja::{Environment, Error, ErrorKind, State, UndefinedBehavior, Value, value::Serde};
+use regex::Regex;
+
+use super::reader::remedy;
+
+/// What one evaluation may cost: instructions, and 64 bytes of data each.
+const FUEL: u64 = 20_000;
+
+/// Longest expression in bytes.
+const LONGEST: usize = 1024;
+
+/// Most bytes of a compiled regular expression, and of those that are kept.
+const REGEX_BYTES: usize = 64 << 10;
+const REGEXES: usize = 256;
+
+/// Filters that expressions may use: those of minijinja, and five of this module.
+const FILTERS: [&str; 35] = [
+    "abs",
+    "base64",
+    "bool",
+    "count",
+    "d",
+    "default",
+    "find",
+    "first",
+    "first_line",
+    "float",
+    "int",
+    "items",
+    "join",
+    "json",
+    "last",
+    "latin1",
+    "length",
+    "list",
+    "lower",
+    "map",
+    "max",
+    "min",
+    "reject",
+    "rejectattr",
+    "replace",
+    "round",
+    "select",
+    "selectattr",
+    "sort",
+    "split",
+    "string",
+    "sum",
+    "trim",
+    "unique",
+    "upper",
+];
+
+static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {
+    let mut environment = Environment::new();
+    environment.set_fuel(Some(FUEL));
+    environment.set_undefined_behavior(UndefinedBehavior::Chainable);
+    for filter in [
+        "attr",
+        "batch",
+        "capitalize",
+        "chain",
+        "dictsort",
+        "e",
+        "escape",
+        "format",
+        "groupby",
+        "indent",
+        "lines",
+        "pprint",
+        "reverse",
+        "safe",
+        "slice",
+        "title",
+        "zip",
+    ] {
+        environment.remove_filter(filter);
+    }
+    let globals: Vec<String> = environment.globals().map(|(name, _)| name.to_owned()).collect();
+    for global in &globals {
+        environment.remove_global(global);
+    }
+    environment.add_filter("first_line", |text: &str| {
+        text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default().to_owned()
+    });
+    environment.add_filter("find", find);
+    environment.add_filter("json", json);
+    environment.add_filter("latin1", |text: &str| {
+        let bytes = text.chars().map(|c| u8::try_from(u32::from(c))).collect::<Result<Vec<_>, _>>();
+        bytes.ok().and_then(|bytes| String::from_utf8(bytes).ok()).map_or(Value::UNDEFINED, Value::from)
+    });
+    environment.add_filter("base64", |text: &str| {
+        let bytes = BASE64_STANDARD.decode(text.trim()).ok();
+        bytes.and_then(|bytes| String::from_utf8(bytes).ok()).map_or(Value::UNDEFINED, Value::from)
+    });
+    environment
+});
+
+/// The first group of a regular expression, or all that it matches.
+fn find(state: &mut State, text: &str, pattern: &str) -> Result<Value, Error> {
+    state.consume_fuel(1 + text.len() as u64 / 64)?;
+    let regex = regex(pattern).ok_or_else(|| Error::new(ErrorKind::InvalidOperation, "not a pattern"))?;
+    let found = regex.captures(text).and_then(|groups| groups.get(1).or(groups.get(0)));
+    Ok(found.map_or(Value::UNDEFINED, |found| found.as_str().into()))
+}
+
+/// The value that a text in JSON holds.
+fn json(state: &mut State, text: &str) -> Result<Value, Error> {
+    state.consume_fuel(1 + text.len() as u64 / 16)?;
+    Ok(value_of(text).unwrap_or(Value::UNDEFINED))
+}
+
+/// Text in JSON as a value. `None` for what is nested deeper than 128 levels.
+pub(super) fn value_of(json: &str) -> Option<Value> {
+    let json: serde_json::Value = serde_json::from_str(json).ok()?;
+    Some(Value::from(Serde(json)))
+}
+
+/// A regular expression without look-around, which takes linear time.
+pub(super) fn regex(pattern: &str) -> Option<Regex> {
+    static KNOWN: LazyLock<Mutex<HashMap<String, Regex>>> = LazyLock::new(Mutex::default);
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(regex) = known.get(pattern) {
+        return Some(regex.clone());
+    }
+    let regex = regex::RegexBuilder::new(pattern).size_limit(REGEX_BYTES).build().ok()?;
+    if known.len() < REGEXES {
+        known.insert(pattern.to_owned(), regex.clone());
+    }
+    Some(regex)
+}
+
+/// A compiled expression.
+#[derive(Debug)]
+pub(super) struct Expression {
+    compiled: Compiled,
+    /// The names that it needs, such as `job`.
+    pub(super) roots: Vec<String>,
+    pub(super) written: String,
+}
+
+struct Compiled(minijinja::Expression<'static, 'static>);
+
+impl std::fmt::Debug for Compiled {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Expression")
+    }
+}
+
+impl Expression {
+    /// Compiles a text that may use these names.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(super) fn compile(text: &str, names: &[&str]) -> Result<Self, String> {
+        if text.len() > LONGEST {
+            return Err(format!("is longer than {LONGEST} bytes; write a shorter expression"));
+        }
+        if ["{%", "{#", "{{"].iter().any(|open| code(text).contains(open)) {
+            return Err("is an expression: statements, comments and braces are not allowed in it".to_owned());
+        }
+        let compiled =
+            ENVIRONMENT.compile_expression_owned(text.to_owned()).map_err(|error| syntax(text, &error))?;
+        if let Some(filter) = filters(text).into_iter().find(|filter| !FILTERS.contains(&&**filter)) {
+            return Err(format!("uses the filter {filter}, which is none; {}", remedy(&filter, &FILTERS)));
+        }
+        if let Some(pattern) = patterns(text).into_iter().find(|pattern| regex(pattern).is_none()) {
+            return Err(format!("has {pattern:?} as a pattern, which is none, or too large"));
+        }
+        let mut roots: Vec<String> = compiled.undeclared_variables(false).into_iter().collect();
+        roots.sort();
+        match roots.iter().find(|root| !names.contains(&root.as_str())) {
+            Some(root) => Err(unknown_name(root, names)),
+            None => Ok(Self { compiled: Compiled(compiled), roots, written: text.to_owned() }),
+        }
+    }
+
+    /// The value; `None` where it gives nothing.
+    ///
+    /// # Errors
+    /// The evaluation fails, or costs too much.
+    pub(super) fn evaluate(&self, values: BTreeMap<&'static str, Value>) -> Result<Option<Value>, Failed> {
+        let value = self.compiled.0.eval(Value::from_pairs(values)).map_err(|_| Failed)?;
+        Ok((!value.is_undefined() && !value.is_none()).then_some(value))
+    }
+}
+
+/// An evaluation that fails. The error of the engine may quote values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Failed;
+
+/// That a name means nothing here.
+pub(super) fn unknown_name(name: &str, names: &[&str]) -> String {
+    format!("{name} is not known here; {}", remedy(name, names))
+}
+
+/// A text without what stands in quotes, which is replaced by spaces.
+fn code(text: &str) -> String {
+    let (mut quote, mut escaped) = (None, false);
+    text.chars()
+        .map(|c| {
+            match quote {
+                Some(open) => {
+                    if !escaped && c == open {
+                        quote = None;
+                    }
+                    escaped = !escaped && c == '\\';
+                    return if c.is_ascii() { ' ' } else { c };
+                }
+                None if matches!(c, '\'' | '"') => {
+                    quote = Some(c);
+                    return ' ';
+                }
+                None => {}
+            }
+            c
+        })
+        .collect()
+}
+
+/// The names of all filters.
+fn filters(text: &str) -> Vec<String> {
+    let code = code(text);
+    let after_bar = code.split('|').skip(1).map(str::trim_start);
+    let name = |rest: &str| rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+    after_bar.map(name).collect()
+}
+
+/// The texts that stand in `find('..')`.
+fn patterns(text: &str) -> Vec<String> {
+    let code = code(text);
+    let calls = code.match_indices("find(").map(|(at, call)| at + call.len());
+    let literal = |at: usize| {
+        let rest = text.get(at..)?.trim_start();
+        let quote = rest.chars().next().filter(|c| matches!(c, '\'' | '"'))?;
+        Some(rest[1..].split_once(quote)?.0.replace("\\\\", "\\"))
+    };
+    calls.filter_map(literal).collect()
+}
+
+/// A message with a caret below the first character that does not fit.
+fn syntax(text: &str, error: &Error) -> String {
+    let ends_early = |part: &str| match ENVIRONMENT.compile_expression_owned(part.to_owned()) {
+        Ok(_) => true,
+        Err(error) => error
+            .detail()
+            .is_none_or(|detail| detail.contains("end of input") || detail.contains("end of string")),
+    };
+    let is_part = |c: char| c.is_alphanumeric() || c == '_';
+    let ends = text.char_indices().map(|(at, c)| at + c.len_utf8());
+    // A part of a word is another word.
+    let ends = ends.filter(|end| !(text[..*end].ends_with(is_part) && text[*end..].starts_with(is_part)));
+    let end = ends.into_iter().find(|end| !ends_early(&text[..*end])).unwrap_or(text.len());
+    let before = text[..end].trim_end();
+    let word = before.len() - before.trim_end_matches(is_part).len();
+    let begin = if end == text.len() && ends_early(text) {
+        text.len()
+    } else {
+        before.len() - word.max(1).min(before.len())
+    };
+    let begin = (0..=begin).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default();
+    let detail = error.detail().unwrap_or("it can't be read");
+    let line_start = text[..begin].rfind('\n').map_or(0, |at| at + 1);
+    let line = text[line_start..].lines().next().unwrap_or_default();
+    let column = text[line_start..begin].chars().count();
+    format!("is not an expression: {detail}\n    {line}\n    {:column$}^", "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn eval(text: &str, job: &str) -> Option<Value> {
+        let expression = Expression::compile(text, &["job"]).unwrap_or_else(|why| panic!("{text}: {why}"));
+        expression.evaluate(BTreeMap::from([("job", value_of(job).unwrap())])).ok().flatten()
+    }
+
+    #[test]
+    fn expression_reads_values() {
+        let job = r#"{"n": 9007199254740993, "a": null, "t": " x\n y", "e": [{"m": "p"}, {"m": "q"}],
+            "big": 18446744073709551615, "doc": "{\"s\": 1}", "b": "aGk="}"#;
+        for (text, value) in [
+            ("job.n + 1", "9007199254740994"),
+            ("job.big", "18446744073709551615"),
+            ("job.a or job.x.y.z or 'none'", "none"),
+            ("job.t | first_line", "x"),
+            ("job.e | map(attribute='m') | join(', ')", "p, q"),
+            ("(job.doc | json).s", "1"),
+            ("job.b | base64", "hi"),
+            ("'Ã¤' | latin1", "ä"),
+            ("'50 of 80' | find('([0-9]+) of')", "50"),
+            ("'done' if job.n > 5 else 'no'", "done"),
+        ] {
+            assert_eq!(eval(text, job).map(|value| value.to_string()).as_deref(), Some(value), "{text}");
+        }
+        for text in ["job.x", "job.a", "job.x + 1", "job.t | json", "'x' | find('y')", "job.e | int"] {
+            assert_eq!(eval(text, job), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn expression_that_costs_too_much_gives_nothing() {
+        let list = format!("{{\"l\": [{}0]}}", "1,".repeat(60_000));
+        for text in ["'x' * 100000000", "job.l | map('string') | join(',') | length", "job.l | sum"] {
+            let expression = Expression::compile(text, &["job"]).unwrap();
+            let values = BTreeMap::from([("job", value_of(&list).unwrap())]);
+            assert_eq!(expression.evaluate(values), Err(Failed), "{text}");
+        }
+        let deep = format!("{}1{}", "[".repeat(200), "]".repeat(200));
+        assert!(value_of(&deep).is_none());
+    }
+
+    #[test]
+    fn problem_of_an_expression_says_where_it_is() {
+        for (text, problem) in [
+            ("job.a or or job.b", "    job.a or or job.b\n                ^"),
+            ("job.a[", "    job.a[\n          ^"),
+            ("jobb.a", "jobb is not known here; did you mean job?"),
+            ("password", "password is not known here; write one of job"),
+            ("range(10)", "range is not known here; write one of job"),
+            ("job.a | intt", "uses the filter intt, which is none; did you mean int?"),
+            ("job.a | pprint", "uses the filter pprint, which is none"),
+            ("job.a | find('(')", "has \"(\" as a pattern, which is none, or too large"),
+            ("{% for x in job %}", "statements, comments and braces are not allowed"),
+            ("{{ job }}", "statements, comments and braces are not allowed"),
+        ] {
+            let found = Expression::compile(text, &["job"]).unwrap_err();
+            assert!(found.contains(problem), "{text}:\n{found}");
+        }
+        let long = "1+".repeat(600) + "1";
+        assert!(Expression::compile(&long, &[]).unwrap_err().contains("longer than 1024 bytes"));
+    }
+}

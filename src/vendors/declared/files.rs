@@ -1,0 +1,210 @@
+//! Files of a job: each becomes an artifact whose location the definition makes.
+//!
+//! Nothing is requested for it until somebody downloads the file.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, header};
+
+use super::{
+    definition::{StateFilter, plain_path},
+    path::{Path, Root},
+    reader::{Log, Node, Section},
+    source::{Names, Scope, Source},
+    template::{RequestTemplate, Target, Text},
+};
+use crate::{
+    job::{Artifact, JobState},
+    vendors::{BaseUrl, RefusedLocation, file, json},
+};
+
+/// Most files of one job.
+const MOST: usize = 10_000;
+
+/// One kind of file.
+#[derive(Debug)]
+pub(super) struct FileRule {
+    each: Option<Path>,
+    when: Option<Source>,
+    states: StateFilter,
+    name: Text,
+    category: Option<Text>,
+    location: Location,
+}
+
+#[derive(Debug)]
+enum Location {
+    /// At a path behind that of the base URL.
+    Own(RequestTemplate),
+    /// Where the vendor says.
+    Given(Text),
+}
+
+/// Reads `[[files]]`.
+pub(super) fn read(node: &Node<'_>, names: &Names<'_>, log: &Log<'_>) -> Vec<FileRule> {
+    let sections = node.list().into_iter().filter_map(|node| node.section(log));
+    sections.filter_map(|keys| FileRule::read(keys, names, log)).collect()
+}
+
+impl FileRule {
+    fn read(mut keys: Section<'_>, names: &Names<'_>, log: &Log<'_>) -> Option<Self> {
+        let root = if names.roots.contains(&"body") { None } else { Some(Root::Job) };
+        let each = match keys.get("each") {
+            None => None,
+            Some(node) => {
+                let is_body = root.is_none() && node.as_text().is_some_and(|text| text.starts_with("body"));
+                let root = if is_body { Root::Body } else { Root::Job };
+                Some(plain_path(&node, root, log)?)
+            }
+        };
+        let has_each = each.is_some();
+        let roots: Vec<&str> =
+            names.roots.iter().copied().filter(|root| *root != "item" || has_each).collect();
+        let names = Names { roots: &roots, ..*names };
+        let text = |node: &Node<'_>| match Text::parse(node.text(log)?, &names) {
+            Ok(text) => Some(text),
+            Err(problem) => node.problem(log, problem),
+        };
+        let when = keys.get("when").and_then(|node| super::definition::source(&node, &names, log));
+        let states = StateFilter::read(&mut keys, log);
+        let name = keys
+            .required(log, "name", "the file's name, such as name = \"result.json\"")
+            .and_then(|node| text(&node));
+        let category = keys.get("category").and_then(|node| text(&node));
+        let location = match (keys.get("url"), keys.get("path")) {
+            (Some(url), Some(_)) => url.problem(log, "stands beside path; keep one of them"),
+            (Some(url), None) => {
+                keys.get("path");
+                origin(&mut keys, &url, log);
+                text(&url).map(Location::Given)
+            }
+            (None, _) => super::definition::request(&mut keys, &names, log).and_then(|question| {
+                let request = question.request;
+                if request.body.is_some()
+                    || request.method != http::Method::GET
+                    || !request.headers.is_empty()
+                {
+                    return keys.problem(
+                        log,
+                        "is more than a GET of a path with a query, which is all that a file can be",
+                    );
+                }
+                matches!(request.target, Target::Path(_)).then_some(Location::Own(request))
+            }),
+        };
+        keys.finish(log);
+        Some(Self { each, when, states, name: name?, category, location: location? })
+    }
+
+    pub(super) fn sources(&self) -> Vec<&Source> {
+        let mut sources: Vec<&Source> = self.when.iter().chain(self.name.sources()).collect();
+        sources.extend(self.category.iter().flat_map(Text::sources));
+        match &self.location {
+            Location::Own(request) => sources.extend(request.sources()),
+            Location::Given(text) => sources.extend(text.sources()),
+        }
+        sources
+    }
+
+    /// Whether its list stands outside of the job.
+    pub(super) fn needs_body(&self) -> bool {
+        self.each.as_ref().is_some_and(|each| each.root == Root::Body)
+    }
+}
+
+/// A URL elsewhere has to name its origin.
+fn origin(keys: &mut Section<'_>, url: &Node<'_>, log: &Log<'_>) {
+    let origin = keys.get("origin");
+    let is_elsewhere = url.as_text().is_some_and(|text| text.contains("://"));
+    match origin {
+        None if is_elsewhere => {
+            let text = "leads to another origin; write origin = \"..\", which the operator has to allow";
+            url.report(log, text);
+        }
+        None => {}
+        Some(node) => {
+            let is_origin =
+                node.text(log).is_some_and(|text| super::origin_of(text).as_deref() == Some(text));
+            if !is_origin {
+                node.report(log, "is no origin; write one such as \"https://storage.example\"");
+            }
+        }
+    }
+}
+
+/// The files of a job in this state.
+pub(super) fn artifacts(rules: &[FileRule], state: JobState, scope: &Scope<'_>) -> Vec<Artifact> {
+    let mut artifacts = Vec::new();
+    // With how many files of that name there were.
+    let mut taken = HashMap::<String, usize>::new();
+    for rule in rules {
+        if !rule.states.allows(state) {
+            continue;
+        }
+        let items = match &rule.each {
+            None => vec![None],
+            Some(each) => {
+                let root = if each.root == Root::Body { scope.body } else { scope.job };
+                let Some(found) = root.and_then(|root| each.find(root)) else { continue };
+                let is_list = found.get().starts_with('[');
+                let items = if is_list { json::elements(found) } else { vec![found] };
+                items.into_iter().filter(|item| !json::is_null(*item)).map(Some).collect()
+            }
+        };
+        for item in items {
+            if artifacts.len() == MOST {
+                return artifacts;
+            }
+            let scope = Scope { item, ..*scope };
+            if rule.when.as_ref().is_some_and(|when| !when.find(&scope).is_some_and(|found| found.is_true()))
+            {
+                continue;
+            }
+            artifacts.extend(artifact(rule, &scope, &mut taken));
+        }
+    }
+    artifacts
+}
+
+fn artifact(rule: &FileRule, scope: &Scope<'_>, taken: &mut HashMap<String, usize>) -> Option<Artifact> {
+    let vendor_uri = match &rule.location {
+        Location::Own(request) => request.location(scope)?,
+        Location::Given(text) => text.plain(scope)?,
+    };
+    let file_name = cleaned(&rule.name.plain(scope)?)?;
+    let category = match &rule.category {
+        Some(category) => cleaned(&category.plain(scope)?)?,
+        None => String::new(),
+    };
+    let name = if category.is_empty() { file_name.clone() } else { format!("{category}/{file_name}") };
+    let count = taken.entry(name.clone()).or_default();
+    *count += 1;
+    let mut id = if *count == 1 { name.clone() } else { format!("{name}#{count}") };
+    let mut number = *count;
+    while number > 1 && taken.contains_key(&id) {
+        number += 1;
+        id = format!("{name}#{number}");
+    }
+    taken.insert(name, number);
+    taken.entry(id.clone()).or_insert(1);
+    Some(Artifact { id, category, file_name, vendor_uri })
+}
+
+/// A name without what a path or a terminal would take for more.
+fn cleaned(name: &str) -> Option<String> {
+    let name: String = name
+        .chars()
+        .map(|c| if c.is_control() || matches!(c, '/' | '\\') { '_' } else { c })
+        .take(255)
+        .collect();
+    (!name.is_empty() && !matches!(&*name, "." | "..")).then_some(name)
+}
+
+/// The request for a file at the backend's own origin.
+pub(super) fn request(base_url: &BaseUrl, location: &str) -> Result<Request<Bytes>, RefusedLocation> {
+    let mut request = Request::new(Bytes::new());
+    *request.uri_mut() = file::locate(base_url, location)?;
+    request.headers_mut().insert(header::ACCEPT, HeaderValue::from_static("*/*"));
+    Ok(request)
+}

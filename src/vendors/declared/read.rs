@@ -1,0 +1,286 @@
+//! Reads one element: the observation of a job.
+
+use bytes::Bytes;
+use xxhash_rust::xxh3::Xxh3;
+
+use super::{
+    Declared,
+    definition::{ContentRule, ElementKind, ErrorRule, Volatile},
+    files,
+    source::{Found, Http, Scope, Source},
+    split::opened,
+};
+use crate::{
+    job::{ContentType, JobError, JobFault, JobRef, JobResult, JobState, Observation, Progress},
+    vendors::json::{self, Object, Value},
+};
+
+/// Most warnings of one status.
+const MOST_WARNINGS: usize = 32;
+
+impl Declared {
+    pub(super) fn read(&self, job: &JobRef, element: &Bytes) -> Result<Observation, JobFault> {
+        self.read_with(job, element, |scope| self.observation(scope, element))
+    }
+
+    /// The pattern of `[states]` that the job's word fits, and the rules of `[[files]]` that
+    /// give files, for the coverage of cases.
+    pub(super) fn hits(&self, job: &JobRef, element: &Bytes) -> Option<(Option<String>, Vec<usize>)> {
+        let hits = self.read_with(job, element, |scope| {
+            let (state, pattern) = self.definition.states.state(&self.word(scope)?);
+            let rules = self.definition.files.iter().enumerate();
+            let gives = |(place, rule)| {
+                (!files::artifacts(std::slice::from_ref(rule), state, scope).is_empty()).then_some(place)
+            };
+            Ok((pattern, rules.filter_map(gives).collect()))
+        });
+        hits.ok()
+    }
+
+    fn read_with<T>(
+        &self,
+        job: &JobRef,
+        element: &Bytes,
+        read: impl FnOnce(&Scope<'_>) -> Result<T, JobFault>,
+    ) -> Result<T, JobFault> {
+        let malformed = |why| JobFault::Malformed { why };
+        let (body, http): (Option<Value<'_>>, Option<Http>) = match self.definition.element {
+            ElementKind::Job => (None, None),
+            ElementKind::Body => (Some(Value::parse(element).ok_or(malformed("not JSON"))?), None),
+            ElementKind::Envelope => {
+                let (http, body) = opened(element).ok_or(malformed("not JSON"))?;
+                (body, Some(http))
+            }
+        };
+        let own = match self.definition.element {
+            ElementKind::Job => Some(Value::parse(element).ok_or(malformed("not JSON"))?),
+            _ => body.and_then(|body| self.definition.answer.job.find(body)),
+        };
+        let object = match own {
+            Some(own) => Some(Object::of(own).ok_or(malformed("not an object"))?),
+            None => None,
+        };
+        let object = match object {
+            Some(object) if self.is_graphql() => {
+                Some(object.unambiguous().ok_or(malformed("a name stands twice"))?)
+            }
+            object => object,
+        };
+        let id = self.definition.id.parts(&job.id).map_err(|_| malformed("the id has another form"))?;
+        let scope = Scope {
+            job: own,
+            object: object.as_ref(),
+            body,
+            http: http.as_ref(),
+            part_names: &self.definition.id.names,
+            id: &id,
+            params: Some(&self.params),
+            ..Scope::default()
+        };
+        self.check_id(&id, &scope)?;
+        read(&scope)
+    }
+
+    /// That the element is about this job.
+    fn check_id(&self, id: &[String], scope: &Scope<'_>) -> Result<(), JobFault> {
+        for (place, source) in &self.definition.status.id {
+            let own = source
+                .try_find(scope)
+                .map_err(|_| JobFault::Malformed { why: "the expression of status.id fails" })?;
+            match own {
+                Some(own) if identifier(&own).as_ref() != id.get(*place) => {
+                    return Err(JobFault::Malformed { why: "it is about another job" });
+                }
+                // In a batch the place has said whose it is.
+                None if self.definition.batch.is_none() => {
+                    return Err(JobFault::Malformed { why: "status.id is absent" });
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn word(&self, scope: &Scope<'_>) -> Result<Vec<Option<String>>, JobFault> {
+        let malformed = |why| JobFault::Malformed { why };
+        let states = &self.definition.states;
+        let part = |(place, source): (usize, &Source)| -> Result<Option<String>, JobFault> {
+            match source.try_find(scope).map_err(|_| malformed("the expression of status.word fails"))? {
+                None => Ok(None),
+                Some(found) => {
+                    let is_text = !is_bare(&found) || states.accepts_bare(place);
+                    let word = found.text().filter(|_| is_text).ok_or(malformed("status.word is no text"))?;
+                    Ok(Some(word).filter(|word| !word.is_empty()))
+                }
+            }
+        };
+        let word: Vec<Option<String>> =
+            self.definition.status.word.iter().enumerate().map(part).collect::<Result<_, _>>()?;
+        if word.iter().all(Option::is_none) && states.state(&word).1.is_none() {
+            return Err(malformed("status.word is absent"));
+        }
+        Ok(word)
+    }
+
+    fn observation(&self, scope: &Scope<'_>, element: &Bytes) -> Result<Observation, JobFault> {
+        let own = scope.job;
+        let rules = &self.definition.status;
+        let word = self.word(scope)?;
+        let (state, _) = self.definition.states.state(&word);
+        let text = |source: &Option<Source>| source.as_ref().and_then(|source| source.text(scope));
+        let vendor_state = text(&rules.vendor_state).unwrap_or_else(|| {
+            let parts: Vec<&str> = word.iter().flatten().map(String::as_str).collect();
+            parts.join("/")
+        });
+        let time = |rule: &Option<super::time::TimeRule>| rule.as_ref().and_then(|rule| rule.find(scope));
+        let vendor_payload = own.map_or(Bytes::from_static(b"null"), |own| json::part(element, own));
+        let payload_hash = match (&rules.volatile[..], own) {
+            ([], _) | (_, None) => None,
+            (volatile, Some(own)) => Some(stable_hash(volatile, own)),
+        };
+        Ok(Observation {
+            progress: self.progress(scope),
+            result: self.result(state, own, element),
+            error: rules
+                .error
+                .as_ref()
+                .filter(|rule| rule.states.allows(state))
+                .and_then(|rule| error(rule, scope)),
+            warnings: self.warnings(state, scope),
+            artifacts: files::artifacts(&self.definition.files, state, scope),
+            job_type: text(&rules.job_type).unwrap_or_default(),
+            description: text(&rules.description).unwrap_or_default(),
+            vendor_url: text(&rules.vendor_url).unwrap_or_default(),
+            owner: text(&rules.owner).unwrap_or_default(),
+            create_time: time(&rules.create_time),
+            start_time: time(&rules.start_time),
+            end_time: time(&rules.end_time),
+            payload_hash,
+            vendor_payload,
+            ..Observation::new(state, vendor_state)
+        })
+    }
+
+    fn progress(&self, scope: &Scope<'_>) -> Option<Progress> {
+        let rules = &self.definition.status.progress;
+        let find = |source: &Option<Source>| source.as_ref().and_then(|source| source.find(scope));
+        let progress = Progress {
+            percent: find(&rules.percent)
+                .and_then(|found| found.number())
+                .filter(|percent| (0.0..=100.0).contains(percent)),
+            completed_steps: find(&rules.completed_steps).and_then(|found| found.integer()),
+            total_steps: find(&rules.total_steps).and_then(|found| found.integer()),
+            current_step: find(&rules.current_step).and_then(|found| found.text()).unwrap_or_default(),
+        };
+        (progress != Progress::default()).then_some(progress)
+    }
+
+    /// A line for each value that is there, and for each text of a list.
+    fn warnings(&self, state: JobState, scope: &Scope<'_>) -> Vec<String> {
+        if state != JobState::Succeeded {
+            return Vec::new();
+        }
+        let sources = self.definition.status.warnings.iter();
+        let lines = sources.filter_map(|source| source.find(scope)).flat_map(|found| match &found {
+            Found::Json(value) => match json::list(*value) {
+                Some(list) => list.into_iter().filter_map(json::text).collect(),
+                None => json::text(*value).into_iter().collect(),
+            },
+            _ => found.text().into_iter().collect::<Vec<_>>(),
+        });
+        lines.filter(|line| !line.trim().is_empty()).take(MOST_WARNINGS).collect()
+    }
+
+    fn result(&self, state: JobState, own: Option<Value<'_>>, element: &Bytes) -> Option<JobResult> {
+        let rule = self.definition.status.result.as_ref().filter(|rule| rule.states.allows(state))?;
+        let found = rule.at.find(own?)?;
+        let text = match rule.content {
+            ContentRule::Json => None,
+            ContentRule::Auto | ContentRule::Text => json::text(found),
+        };
+        Some(match text {
+            Some(text) => JobResult { data: text.into(), content_type: ContentType::Text },
+            None if rule.content == ContentRule::Text => return None,
+            None => JobResult { data: json::part(element, found), content_type: ContentType::Json },
+        })
+    }
+}
+
+/// Whether it is a number or a flag.
+fn is_bare(found: &Found<'_>) -> bool {
+    match found {
+        Found::Json(value) => !value.get().starts_with(['"', '{', '[']),
+        Found::Text(_) => false,
+        Found::Value(value) => {
+            matches!(value.kind(), minijinja::value::ValueKind::Number | minijinja::value::ValueKind::Bool)
+        }
+    }
+}
+
+/// An identifier, written as a text or as an integer of any size.
+pub(super) fn identifier(found: &Found<'_>) -> Option<String> {
+    match found {
+        Found::Json(value) => json::identifier(*value),
+        _ => found.text(),
+    }
+}
+
+fn error(rule: &ErrorRule, scope: &Scope<'_>) -> Option<JobError> {
+    let details = rule.details.as_ref().and_then(|path| path.find(scope.job?));
+    let words = |scope: &Scope<'_>| {
+        rule.words.iter().find_map(|(source, is_wrapped)| {
+            let found = source.find(scope)?;
+            let words = if *is_wrapped { super::faults::words(&found) } else { text_alone(&found) };
+            words.filter(|words| !words.trim().is_empty())
+        })
+    };
+    let message = match &rule.each {
+        None => words(scope),
+        Some(each) => {
+            let entries = each.find(scope.job?)?;
+            let entries = json::list(entries);
+            if entries.as_ref().is_some_and(Vec::is_empty) {
+                return None;
+            }
+            let line = |item: Value<'_>| words(&Scope { item: Some(item), ..*scope });
+            let lines: Vec<String> = entries.into_iter().flatten().filter_map(line).collect();
+            Some(lines.join("\n"))
+        }
+    };
+    if message.is_none() && details.is_none() {
+        return None;
+    }
+    Some(JobError {
+        message: message.unwrap_or_default(),
+        details: details.map(json::bytes).unwrap_or_default(),
+    })
+}
+
+fn text_alone(found: &Found<'_>) -> Option<String> {
+    match found {
+        Found::Json(value) => json::text(*value),
+        _ => found.text(),
+    }
+}
+
+/// A hash of the job without its volatile members.
+fn stable_hash(volatile: &[Volatile], job: Value<'_>) -> u64 {
+    let begin = job.get().as_ptr() as usize;
+    let mut left_out: Vec<(usize, usize)> = Vec::new();
+    for rule in volatile {
+        let Some(object) = rule.object.find(job).and_then(Object::of) else { continue };
+        for (_, value) in object.members().filter(|(name, _)| rule.fits(name)) {
+            let at = (value.get().as_ptr() as usize).saturating_sub(begin);
+            left_out.push((at, at + value.get().len()));
+        }
+    }
+    left_out.sort_unstable();
+    let (bytes, mut at) = (job.get().as_bytes(), 0);
+    let mut hash = Xxh3::new();
+    for (from, to) in left_out {
+        hash.update(bytes.get(at..from).unwrap_or_default());
+        at = at.max(to);
+    }
+    hash.update(bytes.get(at..).unwrap_or_default());
+    hash.digest()
+}

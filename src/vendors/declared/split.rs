@@ -1,0 +1,263 @@
+//! A response in parts: the job's own part, a list matched by id, or an object by id.
+
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashMap, HashSet},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, Response, StatusCode};
+
+use super::{
+    Declared,
+    definition::{Batch, ElementKind, Question},
+    source::{Http, Scope},
+};
+use crate::{
+    job::{BackendFault, JobFault, JobRef},
+    vendors::{
+        Elements,
+        datasaur::{GraphqlErrors, JobList},
+        json::{self, Object, Value},
+        response,
+    },
+};
+
+impl Declared {
+    /// Splits a response that is an answer, not a fault.
+    pub(super) fn split_answer(
+        &self,
+        jobs: &[JobRef],
+        response: &Response<Bytes>,
+    ) -> Result<Elements, BackendFault> {
+        match self.question(jobs) {
+            (question, None) => self.split_single(question, jobs, response),
+            (question, Some(batch)) => self.split_batch(question, batch, jobs, response),
+        }
+    }
+
+    /// What a response says that is no success and that no rule speaks of.
+    pub(super) fn split_refusal(
+        &self,
+        jobs: &[JobRef],
+        response: &Response<Bytes>,
+    ) -> Result<Elements, BackendFault> {
+        let (question, _) = self.question(jobs);
+        if question.is_graphql
+            && let Some(body) = Object::parse(response.body()).and_then(Object::unambiguous)
+        {
+            return self.graphql(jobs, &body, response);
+        }
+        if question.is_graphql {
+            return Err(response::rejected("", response.status()));
+        }
+        Err(response::rejected(&super::faults::refusal_words(response), response.status()))
+    }
+
+    /// A response of GraphQL without a job in it.
+    fn graphql(
+        &self,
+        jobs: &[JobRef],
+        body: &Object<'_>,
+        response: &Response<Bytes>,
+    ) -> Result<Elements, BackendFault> {
+        let status = response.status();
+        let errors = GraphqlErrors::read(body.get("errors"));
+        if errors.is_empty() && !status.is_success() {
+            return Err(response::rejected("", status));
+        }
+        if !status.is_success()
+            && let (_, Some(batch)) = self.question(jobs)
+            && let Some(list) = self.list_of(batch, response)
+        {
+            return self.job_list(list).split(jobs, &errors, response.body());
+        }
+        if errors.is_empty() {
+            return Err(response::malformed("no job where the definition says", status));
+        }
+        errors.of_the_whole(jobs, status).map(|fault| Elements::all_failed(jobs, &fault))
+    }
+
+    fn list_of<'a>(&self, batch: &Batch, response: &'a Response<Bytes>) -> Option<Vec<Value<'a>>> {
+        json::list(batch.jobs.find_unambiguous(Value::parse(response.body())?)?)
+    }
+
+    fn job_list<'a>(&self, list: Vec<Value<'a>>) -> JobList<'a> {
+        JobList::read(list, |element| self.own_id(element))
+    }
+
+    fn split_single(
+        &self,
+        question: &Question,
+        jobs: &[JobRef],
+        response: &Response<Bytes>,
+    ) -> Result<Elements, BackendFault> {
+        let (answer, status) = (&self.definition.answer, response.status());
+        let is_word = answer.states_by_status.contains(&status.as_u16());
+        if answer.may_be_empty && response.body().trim_ascii().is_empty() {
+            if self.definition.element != ElementKind::Envelope {
+                return Err(response::malformed("no content", status));
+            }
+            let element = envelope(&self.http(response), None);
+            return Ok(Elements::for_each(jobs, |_, _| Ok(element.clone())));
+        }
+        response::check_json(response)?;
+        let Some(body) = Value::parse(response.body()) else {
+            return Err(response::malformed("not JSON", status));
+        };
+        let Some(job) = answer.job.find(body).filter(|job| json::is_object(*job)) else {
+            if question.is_graphql
+                && let Some(body) = Object::of(body).and_then(Object::unambiguous)
+            {
+                return self.graphql(jobs, &body, response);
+            }
+            return Err(response::malformed("no job where the definition says", status));
+        };
+        // An answer that is not ready yet says nothing of the job.
+        if status == StatusCode::ACCEPTED && !is_word && !self.has_word(job) {
+            return Err(response::malformed("no state of the job", status));
+        }
+        let element = match self.definition.element {
+            ElementKind::Job => json::part(response.body(), job),
+            ElementKind::Body => json::part(response.body(), body),
+            ElementKind::Envelope => envelope(&self.http(response), Some(body)),
+        };
+        Ok(Elements::for_each(jobs, |_, _| Ok(element.clone())))
+    }
+
+    fn split_batch(
+        &self,
+        question: &Question,
+        batch: &Batch,
+        jobs: &[JobRef],
+        response: &Response<Bytes>,
+    ) -> Result<Elements, BackendFault> {
+        let status = response.status();
+        response::check_json(response)?;
+        let malformed = |why| Err(response::malformed(why, status));
+        let Some(body) = Value::parse(response.body()) else { return malformed("not JSON") };
+        let object = Object::of(body);
+        let object = if question.is_graphql { object.and_then(Object::unambiguous) } else { object };
+        if question.is_graphql && object.is_none() {
+            return malformed("not a GraphQL response");
+        }
+        let path = &batch.jobs;
+        let found = if question.is_graphql { path.find_unambiguous(body) } else { path.find(body) };
+        if batch.by_id
+            && let Some(by_id) = found.and_then(Object::of)
+        {
+            return self.split_object(&by_id, jobs, response);
+        }
+        if let Some(list) = found.and_then(json::list).filter(|_| !batch.by_id) {
+            let errors = object.as_ref().filter(|_| question.is_graphql).and_then(|body| body.get("errors"));
+            return self.job_list(list).split(jobs, &GraphqlErrors::read(errors), response.body());
+        }
+        if question.is_graphql
+            && let Some(body) = &object
+        {
+            return self.graphql(jobs, body, response);
+        }
+        malformed("no jobs where the definition says")
+    }
+
+    /// An object that has each job by its id; null is a job that does not exist.
+    fn split_object(
+        &self,
+        body: &Object<'_>,
+        jobs: &[JobRef],
+        response: &Response<Bytes>,
+    ) -> Result<Elements, BackendFault> {
+        let part = |element: Value<'_>| {
+            if json::is_null(element) {
+                Err(JobFault::NotFound)
+            } else {
+                Ok(json::part(response.body(), element))
+            }
+        };
+        let members: Vec<(&str, Value<'_>)> = body.members().collect();
+        // The usual case: the order of the request.
+        if members.iter().map(|(id, _)| *id).eq(jobs.iter().map(|job| &*job.id)) {
+            return Ok(Elements::for_each(jobs, |index, _| part(members[index].1)));
+        }
+        let elements: HashMap<&str, Value<'_>> = members.into_iter().collect();
+        // That a job is missing can only be told by a response that is about jobs.
+        let is_job = |element: &Value<'_>| {
+            json::is_null(*element) || json::is_object(*element) && self.has_word(*element)
+        };
+        let has_element = |job: &JobRef| elements.contains_key(&*job.id);
+        if !jobs.iter().any(has_element) && !elements.values().all(is_job) {
+            return Err(response::malformed("not an object of jobs", response.status()));
+        }
+        let polled: HashSet<&str> = jobs.iter().map(|job| &*job.id).collect();
+        let is_strange = |(id, element): (&&str, &Value<'_>)| !polled.contains(id) && is_job(element);
+        // A response about other jobs may be the response to another request.
+        let missing = if elements.iter().any(is_strange) {
+            JobFault::Malformed { why: "the answer is about other jobs" }
+        } else {
+            JobFault::NotFound
+        };
+        Ok(Elements::for_each(jobs, |_, job| match elements.get(&*job.id) {
+            Some(element) => part(*element),
+            None => Err(missing.clone()),
+        }))
+    }
+
+    /// Whether the first part of the word is there.
+    fn has_word(&self, job: Value<'_>) -> bool {
+        let scope = Scope { job: Some(job), params: Some(&self.params), ..Scope::default() };
+        self.definition
+            .status
+            .word
+            .iter()
+            .any(|source| !source.needs("http") && source.find(&scope).is_some())
+    }
+
+    /// The id that an element of a list gives itself. Of a repeated name, nothing says which
+    /// is right.
+    fn own_id(&self, element: Value<'_>) -> Option<String> {
+        let object = Object::of(element)?.unambiguous()?;
+        let scope = Scope {
+            job: Some(element),
+            object: Some(&object),
+            params: Some(&self.params),
+            ..Scope::default()
+        };
+        let rules = &self.definition.status.id;
+        let parts: Option<Vec<String>> = rules
+            .iter()
+            .map(|(_, source)| source.find(&scope).and_then(|found| super::read::identifier(&found)))
+            .collect();
+        self.definition.id.assemble(&parts?)
+    }
+
+    /// What the definition reads beside the body.
+    pub(super) fn http(&self, response: &Response<Bytes>) -> Http {
+        Http {
+            status: response.status().as_u16(),
+            headers: named(&self.definition.headers, response.headers()),
+        }
+    }
+}
+
+fn named(names: &[String], headers: &HeaderMap) -> BTreeMap<String, String> {
+    let value = |name: &String| Some((name.clone(), headers.get(name)?.to_str().ok()?.to_owned()));
+    names.iter().filter_map(value).collect()
+}
+
+/// Status, headers and body in one text in JSON.
+fn envelope(http: &Http, body: Option<Value<'_>>) -> Bytes {
+    let headers = serde_json::to_string(&http.headers).unwrap_or_else(|_| "{}".to_owned());
+    let body: Cow<'_, str> = body.map_or("null".into(), |body| body.get().into());
+    format!("{{\"status\":{},\"headers\":{headers},\"body\":{body}}}", http.status).into()
+}
+
+/// The same apart.
+pub(super) fn opened(envelope: &[u8]) -> Option<(Http, Option<Value<'_>>)> {
+    let members = Object::parse(envelope)?;
+    let status =
+        members.get("status").and_then(json::integer).and_then(|status| u16::try_from(status).ok())?;
+    let headers = members.get("headers").and_then(Object::of)?;
+    let headers =
+        headers.members().filter_map(|(name, value)| Some((name.to_owned(), json::text(value)?))).collect();
+    Some((Http { status, headers }, members.get("body")))
+}

@@ -1,0 +1,51 @@
+//! The adapter of a definition, as a whole.
+
+use toml::Table;
+
+use super::{cases::Cases, config, *};
+
+mod definitions;
+mod hostile;
+mod requests;
+
+pub(in crate::vendors) const IMMUTA: &str = include_str!("tests/immuta.toml");
+pub(in crate::vendors) const DATASAUR: &str = include_str!("tests/datasaur.toml");
+
+/// The adapter of a definition at this address, for a backend with these keys, in which a
+/// secret is written as a text.
+pub(in crate::vendors) fn declared(definition: &str, base_url: &str, keys: &str) -> Declared {
+    let definition = Arc::new(Definition::parse(definition).unwrap_or_else(|error| panic!("{error}")));
+    let mut keys: Table = toml::from_str(keys).unwrap();
+    let credentials = keys.get("credentials").and_then(toml::Value::as_table).cloned();
+    let chosen = match &credentials {
+        Some(credentials) => {
+            config::choose(&definition, Some(credentials)).unwrap_or_else(|problems| panic!("{problems:?}"))
+        }
+        None => config::without_credentials(),
+    };
+    if let (Some((secret, _)), Some(credentials)) =
+        (&chosen.secret, keys.get_mut("credentials").and_then(toml::Value::as_table_mut))
+    {
+        credentials.remove(secret);
+    }
+    let config = config::read(&definition, &chosen, &keys).unwrap_or_else(|problems| panic!("{problems:?}"));
+    config.adapter(&base_url.parse().unwrap(), NonZeroUsize::MAX)
+}
+
+/// The shipped definition of this name.
+pub(in crate::vendors) fn shipped(name: &str) -> &'static str {
+    Shipped::find(name).unwrap().definition
+}
+
+#[test]
+fn cases_of_shipped_definitions_pass_and_cover_them() {
+    for shipped in SHIPPED {
+        let definition = Arc::new(
+            Definition::parse(shipped.definition).unwrap_or_else(|error| panic!("{}\n{error}", shipped.name)),
+        );
+        let cases = Cases::parse(definition, shipped.cases)
+            .unwrap_or_else(|error| panic!("{} cases\n{error}", shipped.name));
+        let report = cases.run();
+        assert!(report.is_good(), "{}: {report:#?}", shipped.name);
+    }
+}

@@ -16,7 +16,7 @@ use crate::vendors::{
     KeyProblem, VendorConfig, VendorKind,
     declared::{
         Definition,
-        config::{self, KEYS},
+        backend::{self, KEYS},
     },
 };
 
@@ -125,7 +125,7 @@ pub(super) fn check(
             problems.add(format!("{path}.{key}"), text);
         }
     };
-    let chosen = match config::choose(definition, keys.as_ref()) {
+    let chosen = match backend::choose(definition, keys.as_ref()) {
         Ok(chosen) => Some(chosen),
         Err(found) => {
             add(found, problems);
@@ -140,8 +140,8 @@ pub(super) fn check(
         own.insert("credentials".to_owned(), Value::Table(keys));
     }
     // Without a way, the parameters are checked all the same.
-    let none = config::without_credentials();
-    let read = match config::read(definition, chosen.as_ref().unwrap_or(&none), &own) {
+    let none = backend::without_credentials();
+    let read = match backend::read(definition, chosen.as_ref().unwrap_or(&none), &own) {
         Ok(config) => Some(config),
         Err(found) => {
             add(found, problems);

@@ -23,7 +23,7 @@ use super::{
     tables::{BackendKeys, BackendTable, CredentialKeys, Keys},
     values::{self, show_bytes, show_duration},
 };
-use crate::vendors::{BaseUrl, KINDS, UnusableKeys, VendorConfig, VendorKind, declared::config::KEYS};
+use crate::vendors::{BaseUrl, KINDS, UnusableKeys, VendorConfig, VendorKind, declared::backend::KEYS};
 
 /// Problems after which the rest is not looked for: the table is read once for each.
 const MAX_PROBLEMS: usize = 100;

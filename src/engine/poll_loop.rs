@@ -196,6 +196,7 @@ impl PollLoop {
 
     fn note_unknown_word(&self, state: JobState, word: &str) {
         if state == JobState::Unknown {
+            self.backend.metrics().unknown_state();
             let mut words = self.unknown_words.lock().unwrap_or_else(PoisonError::into_inner);
             let word = vendor_message(word);
             if words.len() < UNKNOWN_WORDS_LOGGED && words.insert(word.clone()) {

@@ -49,6 +49,7 @@ pub struct Metrics {
     poll_lag: HistogramVec,
     queue_wait: HistogramVec,
     outages: IntCounterVec,
+    unknown_states: IntCounterVec,
     token_refreshes: IntCounterVec,
     spans: IntCounterVec,
     connections: IntGauge,
@@ -70,6 +71,7 @@ pub struct BackendMetrics {
     poll_lag: Histogram,
     queue_wait: Histogram,
     outages: IntCounter,
+    unknown_states: IntCounter,
 }
 
 /// Counts one open connection until it is dropped.
@@ -148,6 +150,11 @@ impl Metrics {
             outages: counters(
                 "jobwatch_backend_outages_total",
                 "Times that a backend began to fail.",
+                &of_backend,
+            ),
+            unknown_states: counters(
+                "jobwatch_unknown_states_total",
+                "Changed statuses whose state the gateway does not know.",
                 &of_backend,
             ),
             token_refreshes: counters(
@@ -245,6 +252,7 @@ impl BackendMetrics {
             poll_lag: metrics.poll_lag.with_label_values(&labels),
             queue_wait: metrics.queue_wait.with_label_values(&labels),
             outages: metrics.outages.with_label_values(&labels),
+            unknown_states: metrics.unknown_states.with_label_values(&labels),
         }
     }
 
@@ -272,6 +280,11 @@ impl BackendMetrics {
             "ok" => self.succeeded.inc(),
             _ => self.polls.with_label_values(&[&*self.backend, outcome]).inc(),
         }
+    }
+
+    /// A status was read whose state is unknown.
+    pub fn unknown_state(&self) {
+        self.unknown_states.inc();
     }
 
     /// The backend has begun to fail.

@@ -24,8 +24,8 @@ use super::{
 };
 use crate::job::{BackendFault, FaultKind, InvalidJobRef, JobFault, JobRef, Observation};
 
+pub mod backend;
 pub mod cases;
-pub mod config;
 mod credentials;
 mod definition;
 mod describe;

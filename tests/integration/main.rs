@@ -17,6 +17,7 @@ mod connections;
 mod contract;
 mod credentials;
 mod deadlines;
+mod declared;
 mod deployment;
 mod documents;
 mod download;

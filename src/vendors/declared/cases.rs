@@ -10,7 +10,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use toml::{Table, de::DeTable};
 
 use super::{
-    Declared, Definition, InvalidDefinition, config,
+    Declared, Definition, InvalidDefinition, backend,
     reader::{self, Log, Node, Section},
 };
 use crate::{
@@ -252,8 +252,8 @@ fn read(
     let whole: Table = toml::from_str(text).ok()?;
     let mut own = Table::new();
     own.extend(whole.get("params").map(|params| ("params".to_owned(), params.clone())));
-    let chosen = config::without_credentials();
-    let config = match config::read(&definition, &chosen, &own) {
+    let chosen = backend::without_credentials();
+    let config = match backend::read(&definition, &chosen, &own) {
         Ok(config) => config,
         Err(problems) => {
             for problem in problems {

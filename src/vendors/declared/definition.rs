@@ -147,123 +147,197 @@ impl Definition {
 }
 
 fn read(mut top: Section<'_>, log: &Log<'_>, hash: u64) -> Option<Definition> {
-    if let Some(format) = top.required(log, "format", "format = 1")
-        && let Some(number) = format.integer(log)
-        && number != FORMAT
-    {
-        return format
-            .problem(log, format!("is {number}: this version reads format {FORMAT}; update jobwatch"));
-    }
-    let mut text = |key, example| top.required(log, key, example)?.text(log).map(str::to_owned);
-    let name = text("name", "a name in lower case, such as name = \"databricks\"");
-    let version = text("version", "the definition's version, such as version = \"1.0.0\"");
-    let title = text("title", "the vendor and its kind of jobs, such as title = \"Databricks job runs\"");
-    let docs = text("docs", "the URL of the page that documents the API");
-    let name = name.filter(|name| {
-        let is_name = name.len() <= 63
-            && !name.starts_with('-')
-            && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
-        if !is_name && let Some(node) = top.get("name") {
-            node.report(log, format!("is {name:?}; write 1 to 63 of a-z, 0-9 and '-'"));
-        }
-        is_name
-    });
-    let notes = top.get("notes").and_then(|node| node.text(log)).unwrap_or_default().to_owned();
-    let verified = top.get("verified").and_then(|node| node.flag(log)).unwrap_or(true);
-
+    check_format(&mut top, log)?;
+    let about = About::read(&mut top, log);
     let params = top.get("params").and_then(|node| node.section(log));
     let params = params.map(|section| id::params(&section, log)).unwrap_or_default();
     let param_names: Vec<String> = params.iter().map(|param| param.name.clone()).collect();
     let id_node = top.required(log, "id", "[id] with pattern = \"{job_id}\"");
-    let id =
-        id_node.as_ref().and_then(|node| node.section(log)).and_then(|section| IdPattern::read(section, log));
+    let id_section = id_node.as_ref().and_then(|node| node.section(log));
+    let id = id_section.and_then(|section| IdPattern::read(section, log));
     let part_names = id.as_ref().map(|id| id.names.clone()).unwrap_or_default();
-
-    let ways_node = top.required(
-        log,
-        "credentials",
-        "at least one way, such as [credentials.bearer], or [credentials.none]",
-    );
-    let ways_section = ways_node.as_ref().and_then(|node| node.section(log));
-    let secrets = ways_section.as_ref().map(credentials::secret_names).unwrap_or_default();
-    let names = |roots: &'static [&'static str]| Names {
-        roots,
-        parts: &part_names,
-        params: &param_names,
-        variables: &[],
-        secrets: &secrets,
-    };
-    let ways =
-        ways_section.map(|section| credentials::read(&section, &names(&["params"]), log)).unwrap_or_default();
-
-    let request_node = top.get("request");
-    let question = section_of(log, request_node.clone()).and_then(|mut keys| {
-        let question = request(&mut keys, &names(&["id", "params"]), log);
-        keys.finish(log);
-        question
-    });
-    let batch_node = top.get("batch");
-    let batch =
-        section_of(log, batch_node.clone()).and_then(|keys| batch(keys, &names(&["ids", "params"]), log));
-    if request_node.is_none() && batch_node.is_none() {
-        log.add(0..0, "request", "is missing; write [request] with path, or [batch] with path and jobs");
-    }
+    let example = "at least one way, such as [credentials.bearer], or [credentials.none]";
+    let ways = top.required(log, "credentials", example);
+    let ways = ways.as_ref().and_then(|node| node.section(log));
+    let secrets = ways.as_ref().map(credentials::secret_names).unwrap_or_default();
+    let names =
+        Names { roots: &[], parts: &part_names, params: &param_names, variables: &[], secrets: &secrets };
+    let in_ways = Names { roots: &["params"], ..names };
+    let ways = ways.map(|section| credentials::read(&section, &in_ways, log)).unwrap_or_default();
+    let asked = Asked::read(&mut top, &names, log);
     let answer = answer(section_of(log, top.get("answer")), log);
-    let has_batch = batch_node.is_some();
-    let roots: &[&str] =
-        if has_batch { &["job", "http", "id", "params"] } else { &["job", "body", "http", "id", "params"] };
-    let status_node = top.required(log, "status", "[status] with word and id");
-    let in_status = Names { roots, ..names(&[]) };
-    let status = section_of(log, status_node).map(|keys| status::read(keys, &in_status, log));
-    let words = status.as_ref().map_or(1, |status| status.word_parts);
-    let states_node =
-        top.required(log, "states", "[states] with the vendor's words, such as SUCCEEDED = [\"done\"]");
-    let states = section_of(log, states_node).map(|keys| StateTable::read(keys, words, log));
-    let faults_node = top.get("faults");
-    let has_faults = faults_node.is_some();
-    let faults_span = faults_node.as_ref().map_or(0..0, |node| node.span.clone());
-    let faults = faults_node
-        .map(|node| faults::read(&node, &names(&["body", "http", "id", "params"]), log))
-        .unwrap_or_default();
-    let mut file_roots = roots.to_vec();
-    file_roots.push("item");
-    let in_files = Names { roots: &file_roots, ..names(&[]) };
-    let files = top.get("files").map(|node| files::read(&node, &in_files, log)).unwrap_or_default();
+    let rules = Rules::read(&mut top, &names, asked.has_batch, log);
     top.finish(log);
 
-    let says_not_found = faults.iter().any(|rule| rule.is == Meaning::NotFound);
-    if !says_not_found && !has_batch && (!has_faults || !faults.is_empty()) {
-        let text = "has nothing that says not_found: a job that does not exist would be a fault of the backend; add a rule with is = \"not_found\"";
-        log.add(faults_span, "faults", text);
+    let (id, rules) = (id?, rules?);
+    if let Some(node) = &id_node {
+        asked.check_parts(&id, node, log);
     }
-    let (id, status, states) = (id?, status?.rules?, states?);
-    check_parts(&id, question.as_ref(), batch.as_ref(), id_node.as_ref(), log);
-    let headers = headers(&status, &faults, &files);
-    let element = element(&status, &files);
-    let (name, version, title, docs) = (name?, version?, title?, docs?);
+    let Asked { question: request, batch, .. } = asked;
+    let About { name, version, title, docs, notes, verified } = about;
+    let Rules { status, table, faults, files } = rules;
     let definition = Definition {
-        name,
-        version,
-        title,
-        docs,
+        name: name?,
+        version: version?,
+        title: title?,
+        docs: docs?,
         notes,
         verified,
         id,
         params,
         ways,
-        request: question,
+        request,
         batch,
         answer: answer?,
+        headers: headers(&status, &faults, &files),
+        element: element(&status, &files),
         status,
-        states,
+        states: table,
         faults,
         files,
-        headers,
-        element,
         hash,
     };
     definition.check(log);
     Some(definition)
+}
+
+fn check_format(top: &mut Section<'_>, log: &Log<'_>) -> Option<()> {
+    let Some(format) = top.required(log, "format", "format = 1") else { return Some(()) };
+    match format.integer(log) {
+        Some(number) if number != FORMAT => {
+            let text = format!("is {number}: this version reads format {FORMAT}; update jobwatch");
+            format.problem(log, text)
+        }
+        _ => Some(()),
+    }
+}
+
+/// What a definition says of itself.
+struct About {
+    name: Option<String>,
+    version: Option<String>,
+    title: Option<String>,
+    docs: Option<String>,
+    notes: String,
+    verified: bool,
+}
+
+impl About {
+    fn read(top: &mut Section<'_>, log: &Log<'_>) -> Self {
+        let mut text = |key, example| top.required(log, key, example)?.text(log).map(str::to_owned);
+        let name = text("name", "a name in lower case, such as name = \"databricks\"");
+        let version = text("version", "the definition's version, such as version = \"1.0.0\"");
+        let title = text("title", "the vendor and its kind of jobs, such as title = \"Databricks job runs\"");
+        let docs = text("docs", "the URL of the page that documents the API");
+        let name = name.filter(|name| {
+            let is_name = name.len() <= 63
+                && !name.starts_with('-')
+                && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+            if !is_name && let Some(node) = top.get("name") {
+                node.report(log, format!("is {name:?}; write 1 to 63 of a-z, 0-9 and '-'"));
+            }
+            is_name
+        });
+        let notes = top.get("notes").and_then(|node| node.text(log)).unwrap_or_default().to_owned();
+        let verified = top.get("verified").and_then(|node| node.flag(log)).unwrap_or(true);
+        Self { name, version, title, docs, notes, verified }
+    }
+}
+
+/// What is asked.
+struct Asked {
+    question: Option<Question>,
+    batch: Option<Batch>,
+    has_batch: bool,
+}
+
+impl Asked {
+    fn read(top: &mut Section<'_>, names: &Names<'_>, log: &Log<'_>) -> Self {
+        let (single, several) = (top.get("request"), top.get("batch"));
+        let has_batch = several.is_some();
+        if single.is_none() && !has_batch {
+            log.add(0..0, "request", "is missing; write [request] with path, or [batch] with path and jobs");
+        }
+        let question = section_of(log, single).and_then(|mut keys| {
+            let question = request(&mut keys, &Names { roots: &["id", "params"], ..*names }, log);
+            keys.finish(log);
+            question
+        });
+        let in_batch = Names { roots: &["ids", "params"], ..*names };
+        let batch = section_of(log, several).and_then(|keys| batch(keys, &in_batch, log));
+        Self { question, batch, has_batch }
+    }
+
+    /// Each part of an id has to be a part of what is asked.
+    fn check_parts(&self, id: &IdPattern, node: &Node<'_>, log: &Log<'_>) {
+        let batch = self.batch.as_ref().map(|batch| &batch.question);
+        for (key, question) in [("request", self.question.as_ref()), ("batch", batch)] {
+            let Some(question) = question else { continue };
+            let sources = question.request.sources();
+            for (place, name) in id.names.iter().enumerate() {
+                if !sources.iter().any(|source| uses_part(source, place, name)) {
+                    let text = format!(
+                        "has the part {name}, which [{key}] does not use; use it there, or remove it"
+                    );
+                    node.report(log, text);
+                }
+            }
+        }
+    }
+}
+
+fn uses_part(source: &Source, place: usize, name: &str) -> bool {
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    match source {
+        Source::Part(used) => *used == place,
+        Source::Expression(expression) => {
+            let written = &expression.written;
+            let is_whole = |at: usize| {
+                !written[..at].ends_with(is_word) && !written[at + name.len()..].starts_with(is_word)
+            };
+            expression.roots.iter().any(|root| root == "ids" || root == "id")
+                && written.match_indices(name).any(|(at, _)| is_whole(at))
+        }
+        _ => false,
+    }
+}
+
+/// How an answer is read.
+struct Rules {
+    status: StatusRules,
+    table: StateTable,
+    faults: Vec<FaultRule>,
+    files: Vec<FileRule>,
+}
+
+impl Rules {
+    fn read(top: &mut Section<'_>, names: &Names<'_>, has_batch: bool, log: &Log<'_>) -> Option<Self> {
+        let roots: &[&str] = if has_batch {
+            &["job", "http", "id", "params"]
+        } else {
+            &["job", "body", "http", "id", "params"]
+        };
+        let status = top.required(log, "status", "[status] with word and id");
+        let status = section_of(log, status).map(|keys| status::read(keys, &Names { roots, ..*names }, log));
+        let words = status.as_ref().map_or(1, |status| status.word_parts);
+        let table =
+            top.required(log, "states", "[states] with the vendor's words, such as SUCCEEDED = [\"done\"]");
+        let table = section_of(log, table).map(|keys| StateTable::read(keys, words, log));
+        let faults = top.get("faults");
+        let (has_faults, span) = faults.as_ref().map_or((false, 0..0), |node| (true, node.span.clone()));
+        let in_faults = Names { roots: &["body", "http", "id", "params"], ..*names };
+        let faults = faults.map(|node| faults::read(&node, &in_faults, log)).unwrap_or_default();
+        let file_roots: Vec<&str> = roots.iter().copied().chain(["item"]).collect();
+        let in_files = Names { roots: &file_roots, ..*names };
+        let files = top.get("files").map(|node| files::read(&node, &in_files, log)).unwrap_or_default();
+        let says_not_found = faults.iter().any(|rule| rule.is == Meaning::NotFound);
+        if !says_not_found && !has_batch && (!has_faults || !faults.is_empty()) {
+            let text = "has nothing that says not_found: a job that does not exist would be a fault of the \
+                        backend; add a rule with is = \"not_found\"";
+            log.add(span, "faults", text);
+        }
+        Some(Self { status: status?.rules?, table: table?, faults, files })
+    }
 }
 
 impl Definition {
@@ -341,43 +415,6 @@ fn answer(keys: Option<Section<'_>>, log: &Log<'_>) -> Option<Answer> {
             == Some(true);
     keys.finish(log);
     Some(Answer { job: job?, states_by_status, may_be_empty })
-}
-
-/// Each part of an id has to be a part of what is asked.
-fn check_parts(
-    id: &IdPattern,
-    question: Option<&Question>,
-    batch: Option<&Batch>,
-    node: Option<&Node<'_>>,
-    log: &Log<'_>,
-) {
-    let Some(node) = node else { return };
-    let questions = [("request", question), ("batch", batch.map(|batch| &batch.question))];
-    for (key, question) in questions {
-        let Some(question) = question else { continue };
-        let sources = question.request.sources();
-        for (place, name) in id.names.iter().enumerate() {
-            let is_word = |c: char| c.is_alphanumeric() || c == '_';
-            let is_used = sources.iter().any(|source| match source {
-                Source::Part(used) => *used == place,
-                Source::Expression(expression) => {
-                    let written = &expression.written;
-                    let is_whole = |at: usize| {
-                        !written[..at].ends_with(is_word) && !written[at + name.len()..].starts_with(is_word)
-                    };
-                    expression.roots.iter().any(|root| root == "ids" || root == "id")
-                        && written.match_indices(name.as_str()).any(|(at, _)| is_whole(at))
-                }
-                _ => false,
-            });
-            if !is_used {
-                node.report(
-                    log,
-                    format!("has the part {name}, which [{key}] does not use; use it there, or remove it"),
-                );
-            }
-        }
-    }
 }
 
 /// Every value that is read of a job.

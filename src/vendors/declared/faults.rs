@@ -100,8 +100,8 @@ impl FaultRule {
         let graphql_codes: Vec<String> =
             codes.iter().filter_map(|node| node.text(log)).map(str::to_owned).collect();
         let says = keys.get("says").and_then(|node| node.word(log, &[("no_such_job", true)]));
-        let named = keys.get("names_the_id").map(|node| node.list()).unwrap_or_default();
-        let names_the_id: Vec<Source> = named.iter().filter_map(|node| source(node, names, log)).collect();
+        let speaking = keys.get("names_the_id").map(|node| node.list()).unwrap_or_default();
+        let names_the_id: Vec<Source> = speaking.iter().filter_map(|node| source(node, names, log)).collect();
         if let Some(Meaning::NotFound | Meaning::InvalidId) = is
             && statuses.iter().any(|status| matches!(status, 401 | 407 | 408 | 425 | 429 | 500..))
         {

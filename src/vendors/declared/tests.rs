@@ -2,7 +2,7 @@
 
 use toml::Table;
 
-use super::{cases::Cases, config, *};
+use super::{backend, cases::Cases, *};
 
 mod definitions;
 mod hostile;
@@ -19,16 +19,16 @@ pub(in crate::vendors) fn declared(definition: &str, base_url: &str, keys: &str)
     let credentials = keys.get("credentials").and_then(toml::Value::as_table).cloned();
     let chosen = match &credentials {
         Some(credentials) => {
-            config::choose(&definition, Some(credentials)).unwrap_or_else(|problems| panic!("{problems:?}"))
+            backend::choose(&definition, Some(credentials)).unwrap_or_else(|problems| panic!("{problems:?}"))
         }
-        None => config::without_credentials(),
+        None => backend::without_credentials(),
     };
     if let (Some((secret, _)), Some(credentials)) =
         (&chosen.secret, keys.get_mut("credentials").and_then(toml::Value::as_table_mut))
     {
         credentials.remove(secret);
     }
-    let config = config::read(&definition, &chosen, &keys).unwrap_or_else(|problems| panic!("{problems:?}"));
+    let config = backend::read(&definition, &chosen, &keys).unwrap_or_else(|problems| panic!("{problems:?}"));
     config.adapter(&base_url.parse().unwrap(), NonZeroUsize::MAX)
 }
 

@@ -34,7 +34,6 @@ pub(in crate::vendors::declared) struct StatusRules {
     pub(in crate::vendors::declared) error: Option<ErrorRule>,
     /// What did not go well in a job that succeeded.
     pub(in crate::vendors::declared) warnings: Vec<Source>,
-    pub(in crate::vendors::declared) ask_again: Option<Source>,
     pub(in crate::vendors::declared) volatile: Vec<Volatile>,
 }
 
@@ -157,7 +156,6 @@ pub(super) fn read(mut keys: Section<'_>, names: &Names<'_>, log: &Log<'_>) -> R
     let description = optional("description");
     let owner = optional("owner");
     let vendor_url = optional("vendor_url");
-    let ask_again = optional("ask_again");
     let mut time = |key| keys.get(key).and_then(|node| TimeRule::read(&node, names, log));
     let (create_time, start_time, end_time) = (time("create_time"), time("start_time"), time("end_time"));
     let progress = keys.get("progress").map(|node| progress(&node, names, log)).unwrap_or_default();
@@ -184,7 +182,6 @@ pub(super) fn read(mut keys: Section<'_>, names: &Names<'_>, log: &Log<'_>) -> R
         result,
         error,
         warnings,
-        ask_again,
         volatile,
     };
     Read { rules: (rules.word.len() == words.len() && !words.is_empty()).then_some(rules), word_parts }
@@ -291,7 +288,6 @@ impl StatusRules {
             result: _,
             error,
             warnings,
-            ask_again,
             volatile: _,
         } = self;
         let ProgressRules { percent, completed_steps, total_steps, current_step } = progress;
@@ -302,7 +298,6 @@ impl StatusRules {
             description,
             owner,
             vendor_url,
-            ask_again,
             percent,
             completed_steps,
             total_steps,

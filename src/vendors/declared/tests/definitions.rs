@@ -203,7 +203,7 @@ fn backend_is_told_what_its_definition_needs() {
     let definition = Arc::new(Definition::parse(shipped("dbt-cloud")).unwrap());
     let read = |text: &str| {
         let table: Table = toml::from_str(text).unwrap();
-        match config::read(&definition, &config::without_credentials(), &table) {
+        match backend::read(&definition, &backend::without_credentials(), &table) {
             Ok(_) => Vec::new(),
             Err(problems) => {
                 problems.into_iter().map(|problem| format!("{} {}", problem.path, problem.text)).collect()
@@ -229,9 +229,9 @@ fn backend_is_told_what_its_definition_needs() {
     assert_eq!(read("params = { account-id = 1 }"), [""; 0]);
     let azure = Arc::new(Definition::parse(shipped("azure-arm")).unwrap());
     let keys: Table = toml::from_str("client_id = \"a\"\nclient_secret = \"s\"").unwrap();
-    let chosen = config::choose(&azure, Some(&keys)).unwrap();
+    let chosen = backend::choose(&azure, Some(&keys)).unwrap();
     let table: Table = toml::from_str("params = { tenant = \"t\" }").unwrap();
-    let problem = config::read(&azure, &chosen, &table).unwrap_err().remove(0);
+    let problem = backend::read(&azure, &chosen, &table).unwrap_err().remove(0);
     assert_eq!(
         problem.text,
         "does not hold \"https://login.microsoftonline.com\", where azure-arm asks for tokens with the backend's secret; \
@@ -247,7 +247,7 @@ fn backend_is_told_what_its_definition_needs() {
     ] {
         let table: Table =
             toml::from_str(&format!("params = {{ tenant = \"t\" }}\nallow_origins = [{origin:?}]")).unwrap();
-        let problems = config::read(&azure, &chosen, &table).unwrap_err();
+        let problems = backend::read(&azure, &chosen, &table).unwrap_err();
         assert!(problems.iter().any(|problem| problem.text == text), "{problems:?}");
     }
 }
@@ -257,7 +257,7 @@ fn way_to_sign_in_is_chosen_by_its_secret() {
     let definition = Definition::parse(shipped("databricks")).unwrap();
     let choose = |text: &str| {
         let table: Table = toml::from_str(text).unwrap();
-        config::choose(&definition, Some(&table))
+        backend::choose(&definition, Some(&table))
             .map_err(|problems| format!("{} {}", problems[0].path, problems[0].text))
     };
     assert_eq!(choose("bearer = \"t\"").unwrap().secret.unwrap().0, "bearer");
@@ -284,6 +284,6 @@ fn way_to_sign_in_is_chosen_by_its_secret() {
         let found = choose(keys).unwrap_err();
         assert!(found.starts_with(problem), "{found}");
     }
-    let problem = config::choose(&definition, None).unwrap_err().remove(0);
+    let problem = backend::choose(&definition, None).unwrap_err().remove(0);
     assert!(problem.text.starts_with("is missing; write { bearer = "), "{}", problem.text);
 }

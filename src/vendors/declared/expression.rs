@@ -12,6 +12,7 @@ use std::{
 use base64::{Engine, prelude::BASE64_STANDARD};
 use minijinja::{Environment, Error, ErrorKind, State, UndefinedBehavior, Value, value::Serde};
 use regex::Regex;
+use serde_json::value::RawValue;
 
 use super::reader::remedy;
 
@@ -62,6 +63,34 @@ const FILTERS: [&str; 35] = [
     "trim",
     "unique",
     "upper",
+];
+
+/// Tests that expressions may use, all of minijinja.
+const TESTS: [&str; 24] = [
+    "boolean",
+    "defined",
+    "divisibleby",
+    "endingwith",
+    "eq",
+    "even",
+    "false",
+    "float",
+    "ge",
+    "gt",
+    "in",
+    "integer",
+    "iterable",
+    "le",
+    "lt",
+    "mapping",
+    "ne",
+    "none",
+    "number",
+    "odd",
+    "sequence",
+    "startingwith",
+    "string",
+    "true",
 ];
 
 static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {
@@ -123,10 +152,29 @@ fn json(state: &mut State, text: &str) -> Result<Value, Error> {
     Ok(value_of(text).unwrap_or(Value::UNDEFINED))
 }
 
-/// Text in JSON as a value. `None` for what is nested deeper than 128 levels.
+/// Levels that are searched for what can't be a value.
+const LEVELS: usize = 16;
+
+/// Text in JSON as a value. What can't be one, such as half of a surrogate pair or what is nested
+/// deeper than 128 levels, is none, and the rest is there.
 pub(super) fn value_of(json: &str) -> Option<Value> {
-    let json: serde_json::Value = serde_json::from_str(json).ok()?;
-    Some(Value::from(Serde(json)))
+    value_within(json, LEVELS)
+}
+
+fn value_within(json: &str, levels: usize) -> Option<Value> {
+    if let Ok(json) = serde_json::from_str::<serde_json::Value>(json) {
+        return Some(Value::from(Serde(json)));
+    }
+    let part = |part: &RawValue| value_within(part.get(), levels - 1).unwrap_or(Value::from(()));
+    if levels == 0 {
+        None
+    } else if let Ok(members) = serde_json::from_str::<BTreeMap<String, &RawValue>>(json) {
+        Some(Value::from_pairs(members.into_iter().map(|(name, member)| (name, part(member)))))
+    } else if let Ok(elements) = serde_json::from_str::<Vec<&RawValue>>(json) {
+        Some(elements.into_iter().map(part).collect())
+    } else {
+        None
+    }
 }
 
 /// A regular expression without look-around, which takes linear time.
@@ -176,6 +224,22 @@ impl Expression {
             ENVIRONMENT.compile_expression_owned(text.to_owned()).map_err(|error| syntax(text, &error))?;
         if let Some(filter) = filters(text).into_iter().find(|filter| !FILTERS.contains(&&**filter)) {
             return Err(format!("uses the filter {filter}, which is none; {}", remedy(&filter, &FILTERS)));
+        }
+        if let Some(test) =
+            tests(text).into_iter().find(|test| test != "undefined" && !TESTS.contains(&&**test))
+        {
+            return Err(format!("uses the test {test}, which is none; {}", remedy(&test, &TESTS)));
+        }
+        if has_slice(text) {
+            return Err(
+                "cuts a part out with [..:..], which is not possible; use find('regex'), first or last"
+                    .to_owned(),
+            );
+        }
+        if let Some(method) = method(text) {
+            return Err(format!(
+                "calls {method}(), and values have no methods; use a filter, or a test such as `is startingwith('x')`"
+            ));
         }
         if let Some(pattern) = patterns(text).into_iter().find(|pattern| regex(pattern).is_none()) {
             return Err(format!("has {pattern:?} as a pattern, which is none, or too large"));
@@ -237,6 +301,46 @@ fn filters(text: &str) -> Vec<String> {
     let after_bar = code.split('|').skip(1).map(str::trim_start);
     let name = |rest: &str| rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
     after_bar.map(name).collect()
+}
+
+/// The names of all tests: what follows `is` or `is not`.
+fn tests(text: &str) -> Vec<String> {
+    let code = code(text);
+    let is_part = |c: char| c.is_alphanumeric() || c == '_';
+    let mut words = code.split(|c: char| !is_part(c)).filter(|word| !word.is_empty()).peekable();
+    let mut tests = Vec::new();
+    while let Some(word) = words.next() {
+        if word == "is" {
+            words.next_if_eq(&"not");
+            tests.extend(words.peek().map(|test| (*test).to_owned()));
+        }
+    }
+    tests
+}
+
+/// Whether a part is cut out of a value, as in `job.a[1:]`.
+fn has_slice(text: &str) -> bool {
+    let mut open = Vec::new();
+    code(text).chars().any(|c| {
+        match c {
+            '[' | '{' | '(' => open.push(c),
+            ']' | '}' | ')' => drop(open.pop()),
+            ':' => return open.last() == Some(&'['),
+            _ => {}
+        }
+        false
+    })
+}
+
+/// The name of the first method that is called.
+fn method(text: &str) -> Option<String> {
+    let code = code(text);
+    let is_part = |c: char| c.is_alphanumeric() || c == '_';
+    code.match_indices('(').find_map(|(at, _)| {
+        let before = code[..at].trim_end();
+        let name = before.rfind(|c| !is_part(c)).map(|start| &before[start..])?;
+        name.strip_prefix('.').filter(|name| !name.is_empty()).map(str::to_owned)
+    })
 }
 
 /// The texts that stand in `find('..')`.
@@ -306,6 +410,11 @@ mod tests {
         ] {
             assert_eq!(eval(text, job).map(|value| value.to_string()).as_deref(), Some(value), "{text}");
         }
+        for text in
+            ["job.a is not undefined", "{'a': [1]}['a'][0] if job.n is integer and ' is x[1:].y(' else 1"]
+        {
+            assert!(eval(text, job).is_some(), "{text}");
+        }
         for text in ["job.x", "job.a", "job.x + 1", "job.t | json", "'x' | find('y')", "job.e | int"] {
             assert_eq!(eval(text, job), None, "{text}");
         }
@@ -319,8 +428,13 @@ mod tests {
             let values = BTreeMap::from([("job", value_of(&list).unwrap())]);
             assert_eq!(expression.evaluate(values), Err(Failed), "{text}");
         }
+        let half = r#"{"state": "done", "output": ["\ud800", {"n": 1e999, "m": 2}]}"#;
+        assert_eq!(eval("job.state", half).unwrap().to_string(), "done");
+        assert_eq!(eval("job.output[1].m", half).unwrap().to_string(), "2");
+        assert_eq!((eval("job.output[0]", half), eval("job.output[1].n", half)), (None, None));
         let deep = format!("{}1{}", "[".repeat(200), "]".repeat(200));
-        assert!(value_of(&deep).is_none());
+        let job = format!("{{\"deep\": {deep}, \"state\": \"done\"}}");
+        assert_eq!(eval("job.state", &job).unwrap().to_string(), "done");
     }
 
     #[test]
@@ -334,6 +448,10 @@ mod tests {
             ("job.a | intt", "uses the filter intt, which is none; did you mean int?"),
             ("job.a | pprint", "uses the filter pprint, which is none"),
             ("job.a | find('(')", "has \"(\" as a pattern, which is none, or too large"),
+            ("job.a[:2] == 'x'", "cuts a part out with [..:..], which is not possible"),
+            ("job.a.startswith('x')", "calls startswith(), and values have no methods"),
+            ("job.a is nosuch", "uses the test nosuch, which is none"),
+            ("job.a is not strng", "did you mean string?"),
             ("{% for x in job %}", "statements, comments and braces are not allowed"),
             ("{{ job }}", "statements, comments and braces are not allowed"),
         ] {

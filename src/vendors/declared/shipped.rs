@@ -22,8 +22,44 @@ macro_rules! shipped {
 }
 
 /// All of them, by name.
-pub const SHIPPED: &[Shipped] =
-    shipped!("airflow", "azure-arm", "databricks", "dbt-cloud", "openai-batch", "shopify-bulk",);
+pub const SHIPPED: &[Shipped] = shipped!(
+    "airbyte",
+    "airflow",
+    "anthropic-batches",
+    "azure-arm",
+    "bigquery",
+    "census",
+    "circleci",
+    "collibra",
+    "dagster",
+    "databricks",
+    "dbt-cloud",
+    "druid",
+    "elasticsearch-tasks",
+    "fivetran",
+    "github-actions",
+    "gitlab-pipelines",
+    "google-operations",
+    "hcp-terraform-runs",
+    "hightouch",
+    "hubspot-exports",
+    "huggingface-jobs",
+    "jenkins",
+    "livy-batches",
+    "livy-statements",
+    "looker",
+    "matillion",
+    "openai-batch",
+    "power-bi",
+    "prefect",
+    "replicate",
+    "salesforce-bulk",
+    "shopify-bulk",
+    "slurm",
+    "snowflake-sql",
+    "spark-history",
+    "stripe-reports",
+);
 
 impl Shipped {
     /// The definition of this name.

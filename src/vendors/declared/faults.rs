@@ -319,7 +319,7 @@ impl Answer<'_> {
 /// The words of a value: a text, or the message in an object.
 pub(super) fn words(found: &Found<'_>) -> Option<String> {
     match found {
-        Found::Json(value) => json::message(*value).or_else(|| found.text()),
+        Found::Json(value) => json::message(*value),
         _ => found.text(),
     }
 }

@@ -227,6 +227,7 @@ pub trait TokenExchange: Debug + Send + Sync {
     }
 
     /// The word before the token in the credentials; empty for none.
+    #[expect(clippy::unnecessary_literal_bound, reason = "another exchange has its own word")]
     fn scheme(&self) -> &str {
         "Bearer"
     }

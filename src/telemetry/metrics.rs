@@ -79,6 +79,7 @@ pub struct BackendMetrics {
 pub struct OpenConnection(IntGauge);
 
 impl Metrics {
+    #[expect(clippy::too_many_lines, reason = "one entry for each metric")]
     fn new() -> Self {
         let registry = Registry::new();
         let counters = |name: &str, help: &str, labels: &[&str]| {

@@ -302,7 +302,7 @@ fn case(number: usize, node: &Node<'_>, line: &dyn Fn(usize) -> usize, log: &Log
     let request = keys.get("request").and_then(|node| Golden::read(&node, log));
     let expectations: Vec<Expectation> = expect
         .as_ref()
-        .map(|node| node.list())
+        .map(Node::list)
         .unwrap_or_default()
         .iter()
         .filter_map(|node| Expectation::read(node, log))

@@ -404,7 +404,7 @@ fn answer(keys: Option<Section<'_>>, log: &Log<'_>) -> Option<Answer> {
     for node in keys.get("states_by_status").map(|node| node.list()).unwrap_or_default() {
         match node.integer(log).map(u16::try_from) {
             Some(Ok(status @ 200..=599)) if !matches!(status, 300..=399 | 401 | 407 | 429) => {
-                states_by_status.push(status)
+                states_by_status.push(status);
             }
             Some(_) => node.report(log, "is no status that can be a word; write one such as 202 or 422"),
             None => {}

@@ -442,7 +442,7 @@ mod tests {
         for (text, problem) in [
             ("job.a or or job.b", "    job.a or or job.b\n                ^"),
             ("job.a[", "    job.a[\n          ^"),
-            ("jobb.a", "jobb is not known here; did you mean job?"),
+            ("jop.a", "jop is not known here; did you mean job?"),
             ("password", "password is not known here; write one of job"),
             ("range(10)", "range is not known here; write one of job"),
             ("job.a | intt", "uses the filter intt, which is none; did you mean int?"),

@@ -194,10 +194,7 @@ impl FaultRule {
         if !self.graphql_codes.is_empty() && !answer.has_code(&self.graphql_codes) {
             return false;
         }
-        let job = match answer.jobs {
-            [job] => job,
-            _ => return !self.says_no_such_job && self.names_the_id.is_empty(),
-        };
+        let [job] = answer.jobs else { return !self.says_no_such_job && self.names_the_id.is_empty() };
         if self.says_no_such_job && !refusal::says_no_such_job(&self.words(answer), job) {
             return false;
         }

@@ -36,7 +36,7 @@ pub(super) struct FileRule {
 #[derive(Debug)]
 enum Location {
     /// At a path behind that of the base URL.
-    Own(RequestTemplate),
+    Own(Box<RequestTemplate>),
     /// Where the vendor says.
     Given(Text),
 }
@@ -90,7 +90,7 @@ impl FileRule {
                         "is more than a GET of a path with a query, which is all that a file can be",
                     );
                 }
-                matches!(request.target, Target::Path(_)).then_some(Location::Own(request))
+                matches!(request.target, Target::Path(_)).then(|| Location::Own(Box::new(request)))
             }),
         };
         keys.finish(log);

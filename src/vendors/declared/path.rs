@@ -51,18 +51,16 @@ pub(super) fn split(text: &str) -> Option<(&str, Vec<Step>)> {
             rest = after;
         } else {
             let after = rest.strip_prefix('[')?;
-            let (step, after) = match after.chars().next()? {
-                quote @ ('\'' | '"') => {
-                    let (name, after) = after[1..].split_once(quote)?;
-                    if name.contains('\\') {
-                        return None;
-                    }
-                    (Step::Name(name.to_owned()), after.strip_prefix(']')?)
+            let quote = after.chars().next().filter(|c| matches!(c, '\'' | '"'));
+            let (step, after) = if let Some(quote) = quote {
+                let (name, after) = after[1..].split_once(quote)?;
+                if name.contains('\\') {
+                    return None;
                 }
-                _ => {
-                    let (index, after) = after.split_once(']')?;
-                    (Step::Index(index.parse().ok()?), after)
-                }
+                (Step::Name(name.to_owned()), after.strip_prefix(']')?)
+            } else {
+                let (index, after) = after.split_once(']')?;
+                (Step::Index(index.parse().ok()?), after)
             };
             steps.push(step);
             rest = after;

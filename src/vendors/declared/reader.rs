@@ -144,13 +144,11 @@ impl<'t> Node<'t> {
     /// One of a few words.
     pub(super) fn word<T: Copy>(&self, log: &Log<'_>, words: &[(&str, T)]) -> Option<T> {
         let text = self.text(log)?;
-        match words.iter().find(|(word, _)| *word == text) {
-            Some((_, value)) => Some(*value),
-            None => {
-                let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-                self.problem(log, format!("is {text:?}; {}", remedy(text, &known)))
-            }
+        if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
+            return Some(*value);
         }
+        let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+        self.problem(log, format!("is {text:?}; {}", remedy(text, &known)))
     }
 
     /// The elements of a list; a single value counts as a list of one.
@@ -178,13 +176,11 @@ impl<'t> Node<'t> {
 
     /// A number as JSON writes it.
     pub(super) fn json_number(&self) -> Option<String> {
-        match self.as_integer() {
-            Some(integer) => Some(integer.to_string()),
-            None => {
-                let float: f64 = self.value.as_float()?.as_str().replace('_', "").parse().ok()?;
-                serde_json::Number::from_f64(float).map(|number| number.to_string())
-            }
+        if let Some(integer) = self.as_integer() {
+            return Some(integer.to_string());
         }
+        let float: f64 = self.value.as_float()?.as_str().replace('_', "").parse().ok()?;
+        serde_json::Number::from_f64(float).map(|number| number.to_string())
     }
 
     fn below(&self, part: &str, value: &'t Spanned<DeValue<'t>>) -> Self {

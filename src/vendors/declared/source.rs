@@ -132,9 +132,10 @@ impl Source {
             }
             ("params", 1) => {
                 let param = name(steps.first());
-                match names.params.contains(&param) {
-                    true => Ok(Self::Param(param)),
-                    false => Err(unknown_part("params", &param, names.params)),
+                if names.params.contains(&param) {
+                    Ok(Self::Param(param))
+                } else {
+                    Err(unknown_part("params", &param, names.params))
                 }
             }
             _ => Self::expression(text, names),
@@ -238,7 +239,7 @@ fn members(text: &str, root: &str) -> Vec<String> {
     rests.map(|rest| rest.chars().take_while(|c| is_word(*c)).collect()).collect()
 }
 
-impl<'a> Scope<'a> {
+impl Scope<'_> {
     /// The value of a name for expressions.
     fn value(&self, root: &str) -> Option<(&'static str, Evaluated)> {
         let of_json = |value: Option<Value<'_>>| value.and_then(|value| expression::value_of(value.get()));
@@ -304,9 +305,8 @@ impl<'a> Found<'a> {
     pub(super) fn number(&self) -> Option<f64> {
         match self {
             Self::Json(value) => serde_json::from_str(value.get()).ok(),
-            Self::Text(_) => None,
             Self::Value(value) if value.is_number() => value.to_string().parse().ok(),
-            Self::Value(_) => None,
+            Self::Text(_) | Self::Value(_) => None,
         }
     }
 

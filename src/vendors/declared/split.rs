@@ -68,7 +68,7 @@ impl Declared {
         }
         if !status.is_success()
             && let (_, Some(batch)) = self.question(jobs)
-            && let Some(list) = self.list_of(batch, response)
+            && let Some(list) = list_of(batch, response)
         {
             return self.job_list(list).split(jobs, &errors, response.body());
         }
@@ -76,10 +76,6 @@ impl Declared {
             return Err(response::malformed("no job where the definition says", status));
         }
         errors.of_the_whole(jobs, status).map(|fault| Elements::all_failed(jobs, &fault))
-    }
-
-    fn list_of<'a>(&self, batch: &Batch, response: &'a Response<Bytes>) -> Option<Vec<Value<'a>>> {
-        json::list(batch.jobs.find_unambiguous(Value::parse(response.body())?)?)
     }
 
     fn job_list<'a>(&self, list: Vec<Value<'a>>) -> JobList<'a> {
@@ -237,6 +233,10 @@ impl Declared {
             headers: named(&self.definition.headers, response.headers()),
         }
     }
+}
+
+fn list_of<'a>(batch: &Batch, response: &'a Response<Bytes>) -> Option<Vec<Value<'a>>> {
+    json::list(batch.jobs.find_unambiguous(Value::parse(response.body())?)?)
 }
 
 fn named(names: &[String], headers: &HeaderMap) -> BTreeMap<String, String> {

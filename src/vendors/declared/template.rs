@@ -60,7 +60,7 @@ impl Text {
             match piece {
                 Piece::Literal(literal) => text.push_str(literal),
                 Piece::Value { source, .. } => {
-                    text.push_str(&encode(&source.text(scope).filter(|text| !text.is_empty())?))
+                    text.push_str(&encode(&source.text(scope).filter(|text| !text.is_empty())?));
                 }
             }
         }

@@ -111,9 +111,8 @@ fn of_number(text: &str, unit: Unit) -> Number {
     if let Ok(number) = text.parse::<i64>() {
         return Number::Time(match unit {
             Unit::Seconds => Timestamp::from_second(number).ok(),
-            Unit::Millis => Timestamp::from_millisecond(number).ok(),
             Unit::AutoMillis if number < LEAST_MILLIS => None,
-            Unit::AutoMillis => Timestamp::from_millisecond(number).ok(),
+            Unit::Millis | Unit::AutoMillis => Timestamp::from_millisecond(number).ok(),
             Unit::Micros => Timestamp::from_microsecond(number).ok(),
             Unit::Nanos => Timestamp::from_nanosecond(number.into()).ok(),
         });

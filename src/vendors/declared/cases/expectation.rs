@@ -141,9 +141,14 @@ fn fields(observation: &Observation) -> Map<String, Value> {
         }
     }
     if let Some(Progress { percent, completed_steps, total_steps, current_step }) = &observation.progress {
-        percent.iter().for_each(|percent| put("percent", json!(percent)));
-        completed_steps.iter().for_each(|steps| put("completed_steps", json!(steps)));
-        total_steps.iter().for_each(|steps| put("total_steps", json!(steps)));
+        if let Some(percent) = percent {
+            put("percent", json!(percent));
+        }
+        for (name, steps) in [("completed_steps", completed_steps), ("total_steps", total_steps)] {
+            if let Some(steps) = steps {
+                put(name, json!(steps));
+            }
+        }
         put("current_step", current_step.as_str().into());
     }
     if let Some(result) = &observation.result {

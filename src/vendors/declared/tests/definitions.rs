@@ -223,8 +223,8 @@ fn backend_is_told_what_its_definition_needs() {
         ]
     );
     assert_eq!(
-        read("params = { account_id = 1, acount = 2 }"),
-        ["params.acount is not a parameter of dbt-cloud; write one of account_id"]
+        read("params = { account_id = 1, account_i = 2 }"),
+        ["params.account_i is not a parameter of dbt-cloud; did you mean account_id?"]
     );
     assert_eq!(read("params = { account-id = 1 }"), [""; 0]);
     let azure = Arc::new(Definition::parse(shipped("azure-arm")).unwrap());

@@ -53,9 +53,10 @@ pub(super) fn rows() -> Vec<Row> {
             ..row("dbt-cloud", shipped("dbt-cloud", "params = { account_id = 1 }"))
         },
         Row {
-            polled: &["etl/a/b"],
-            strangers: &["etl/c", "x/a/b"],
-            answer: r#"{"dag_id": "etl", "dag_run_id": "a/b", "state": "failed", "note": "x", "end_date": null}"#,
+            polled: &["etl/a"],
+            strangers: &["etl/c", "x/a"],
+            bare_404_is_missing: false,
+            answer: r#"{"dag_id": "etl", "dag_run_id": "a", "state": "failed", "note": "x", "end_date": null}"#,
             ..row("airflow", shipped("airflow", "credentials = { username = \"u\", password = \"p\" }"))
         },
         Row {

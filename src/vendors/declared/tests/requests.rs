@@ -17,7 +17,8 @@ fn credential(text: &str) -> HeaderValue {
 
 #[test]
 fn path_goes_behind_the_base_urls_own_and_values_are_encoded() {
-    let airflow = declared(shipped("airflow"), "https://af.example/base/", "");
+    let with_slashes = shipped("airflow").replace("dag_run_id = { regex = \"[^/]+\" }", "");
+    let airflow = declared(&with_slashes, "https://af.example/base/", "");
     let job = JobRef::new("b", "my dag/run/2026+?#%ä");
     assert_eq!(airflow.check(&job), Ok(()));
     let request = airflow.request(&[job]);
@@ -26,6 +27,14 @@ fn path_goes_behind_the_base_urls_own_and_values_are_encoded() {
         "https://af.example/base/api/v2/dags/my%20dag/dagRuns/run%2F2026%2B%3F%23%25%C3%A4"
     );
     assert_eq!(request.method(), Method::GET);
+}
+
+#[test]
+fn slash_in_an_id_that_the_api_has_no_answer_for_is_refused() {
+    let airflow = declared(shipped("airflow"), "https://af.example", "");
+    assert_eq!(airflow.check(&JobRef::new("b", "etl/manual: 1+2")), Ok(()));
+    let invalid = airflow.check(&JobRef::new("b", "etl/a/b")).unwrap_err();
+    assert!(invalid.reason.contains("(dag_run_id) must match [^/]+"), "{invalid}");
 }
 
 #[test]

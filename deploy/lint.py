@@ -143,8 +143,13 @@ def replicas(named, deployment, policy):
     config = next(volume for volume in pod["volumes"] if volume["name"] == "config")["configMap"]["name"]
     cluster = tomllib.loads(named["ConfigMap", config]["data"]["jobwatch.toml"])["cluster"]
     rolling = deployment["strategy"]["rollingUpdate"]
-    most = deployment["replicas"] + rolling["maxSurge"]
-    expect(most <= cluster["replicas"], f"{most} pods may run, and cluster.replicas is {cluster['replicas']}")
+    # As many as are replaced at one time drain beside them, since a Deployment does not count these.
+    replaced = rolling["maxSurge"] + rolling["maxUnavailable"]
+    most = deployment["replicas"] + rolling["maxSurge"] + replaced
+    expect(most == cluster["replicas"], f"{most} pods may run, and cluster.replicas is {cluster['replicas']}")
+    grace = pod["terminationGracePeriodSeconds"]
+    ready = deployment.get("minReadySeconds", 0)
+    expect(ready >= grace, f"a pod is replaced {ready} s after another, which may take {grace} s to end")
     expect(rolling["maxUnavailable"], "Deployment: no pod can be replaced")
     (container,) = pod["containers"]
     environment = {item["name"]: item["valueFrom"]["fieldRef"]["fieldPath"] for item in container["env"]}

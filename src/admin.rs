@@ -14,6 +14,7 @@
 //! credentials. It answers during the drain, too.
 
 use std::{
+    collections::BTreeMap,
     fmt, io,
     net::SocketAddr,
     sync::{
@@ -185,6 +186,11 @@ fn cluster_detail(status: &ReplicaStatus) -> serde_json::Value {
         (true, false) => "sharing",
     };
     let mut detail = json!({ "status": summary, "isolated_backends": isolated });
+    let refused = status.backends.iter().filter_map(|seat| Some((seat.backend.clone(), seat.why.clone()?)));
+    let refused: BTreeMap<_, _> = refused.collect();
+    if !refused.is_empty() {
+        detail["refused"] = json!(refused);
+    }
     if let NatsStatus::Disconnected { why, .. } = &status.nats {
         detail["not_connected"] = why.as_str().into();
     }
@@ -304,6 +310,9 @@ pub(crate) mod tests {
         let status = isolated(status);
         let wanted = json!({ "status": "isolated", "isolated_backends": ["db"], "not_connected": "connection refused" });
         assert_eq!(cluster_detail(&status), wanted);
+        let mut refused = status;
+        refused.backends[0].why = Some("another vendor".into());
+        assert_eq!(cluster_detail(&refused)["refused"], json!({ "db": "another vendor" }));
     }
 
     /// Of an owner.

@@ -166,6 +166,7 @@ mod tests {
             requests_per_second: ShareStatus { own: 1, owner: 18 },
             owner_changes: 0,
             session_restarts: SessionRestarts::default(),
+            why: None,
         }
     }
 

@@ -27,13 +27,15 @@ pub struct Election {
 
 impl Election {
     /// Takes part in the election for `backend`. `pause` says what this replica knows of the
-    /// backend; it is asked at each renewal.
+    /// backend; it is asked at each renewal. `heard` is given what another one knows, each time
+    /// that the lease was read.
     pub fn start(
         nats: Arc<Nats>,
         backend: &str,
         me: Member,
         timing: Timing,
         pause: impl Fn(Instant) -> Option<Pause> + Send + Sync + 'static,
+        heard: impl Fn(Pause) + Send + Sync + 'static,
     ) -> Self {
         let (publish, ownership) = watch::channel(Ownership::Unknown);
         let release = CancellationToken::new();
@@ -44,6 +46,7 @@ impl Election {
             nats,
             publish,
             pause: Box::new(pause),
+            heard: Box::new(heard),
             release: release.clone(),
             is_releasing: false,
         };
@@ -71,6 +74,7 @@ struct Task {
     nats: Arc<Nats>,
     publish: watch::Sender<Ownership>,
     pause: Box<dyn Fn(Instant) -> Option<Pause> + Send + Sync>,
+    heard: Box<dyn Fn(Pause) + Send + Sync>,
     release: CancellationToken,
     is_releasing: bool,
 }
@@ -124,6 +128,9 @@ impl Task {
                 let decoded =
                     entry.map(|(revision, value)| (revision, LeaseValue::decode(value).unwrap_or_default()));
                 self.lease.observed(now, decoded);
+                if let Some(pause) = self.lease.inherited(now) {
+                    (self.heard)(pause);
+                }
             }
             Err(why) => {
                 debug!(backend = &*self.backend, why, "lease not read");

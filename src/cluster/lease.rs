@@ -238,11 +238,7 @@ impl Lease {
         self.renewals += 1;
         value.renewals = self.renewals;
         let inherited = || self.inherited(now);
-        value.pause = pause().or_else(inherited).and_then(|pause| {
-            let left = pause.until.checked_duration_since(now)?;
-            let remaining_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
-            Some(LeasePause { remaining_ms, reason: pause.reason })
-        });
+        value.pause = pause().or_else(inherited).and_then(|pause| pause.to_message(now));
         self.writing = Some(value.clone());
         match revision {
             Some(revision) => Action::Update(value, revision),
@@ -251,14 +247,11 @@ impl Lease {
     }
 
     /// What another replica's last value says of the backend.
-    fn inherited(&self, now: Instant) -> Option<Pause> {
+    pub fn inherited(&self, now: Instant) -> Option<Pause> {
         let Seen { entry, since } = self.seen.as_ref()?;
         let (_, value) = entry.as_ref().filter(|(_, value)| !self.is_mine(value))?;
-        let LeasePause { remaining_ms, reason } = value.pause.as_ref()?;
-        // A value from elsewhere; the longest wait that a vendor may ask for is shorter.
-        let left = Duration::from_millis(*remaining_ms).min(Duration::from_hours(24));
-        let until = *since + left;
-        (until > now).then(|| Pause { until, reason: reason.clone() })
+        let pause = Pause::from_message(value.pause.as_ref()?, *since);
+        (pause.until > now).then_some(pause)
     }
 
     /// The value was read, with its revision; `None`: there is none.

@@ -2,14 +2,17 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
 use bytes::Bytes;
 use prost::Message;
 use tokio::{sync::mpsc, time::Instant};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     in_flight::{Charge, InFlight},
@@ -40,6 +43,8 @@ pub struct Member {
     shared: Mutex<Shared>,
     /// Of all sessions of followers.
     in_flight: Arc<InFlight>,
+    /// Whether the process ends.
+    is_ending: AtomicBool,
 }
 
 #[derive(Default)]
@@ -50,6 +55,8 @@ struct Shared {
     serving: HashMap<(u64, u64), Serving>,
     /// This replica's own, by their number.
     following: HashMap<u64, (u64, mpsc::Sender<Heard>)>,
+    /// The tasks of sessions of followers, by backend.
+    tasks: HashMap<Arc<str>, TaskTracker>,
 }
 
 /// A session of a follower.
@@ -74,7 +81,8 @@ pub(super) enum Heard {
 impl Member {
     /// A replica without sessions.
     pub fn new(incarnation: u64, wire: Arc<dyn Wire>) -> Arc<Self> {
-        Arc::new(Self { incarnation, wire, shared: Mutex::default(), in_flight: Arc::default() })
+        let is_ending = AtomicBool::new(false);
+        Arc::new(Self { incarnation, wire, shared: Mutex::default(), in_flight: Arc::default(), is_ending })
     }
 
     /// Polls a backend for the other replicas from now on.
@@ -95,6 +103,25 @@ impl Member {
         if let Some(owned) = owned {
             owned.stop.cancel();
         }
+    }
+
+    /// Waits until no session of a follower reads from a backend that was disowned.
+    pub(super) async fn sessions_ended(&self, backend: &Backend) {
+        let tasks = self.shared().tasks.get(&**backend.name()).cloned();
+        if let Some(tasks) = tasks {
+            tasks.close();
+            tasks.wait().await;
+        }
+    }
+
+    /// The process ends: that this replica leaves the others is no trouble.
+    pub(super) fn begin_end(&self) {
+        self.is_ending.store(true, Relaxed);
+    }
+
+    /// Whether the process ends.
+    pub(super) fn is_ending(&self) -> bool {
+        self.is_ending.load(Relaxed)
     }
 
     /// How many replicas follow this one, each counted for each backend.
@@ -178,15 +205,16 @@ impl Member {
                     let (inbox, heard) = mpsc::channel(INBOX);
                     let serving = Serving { backend: Arc::clone(backend.name()), inbox };
                     shared.serving.insert((from, session), serving);
-                    Ok((backend, stop, heard))
+                    let tasks = shared.tasks.entry(Arc::clone(backend.name())).or_default().clone();
+                    Ok((backend, stop, heard, tasks))
                 }
             }
         };
         match opened {
             Err(reason) => self.refuse(from, session, reason),
-            Ok((backend, stop, heard)) => {
+            Ok((backend, stop, heard, tasks)) => {
                 let member = Arc::clone(self);
-                tokio::spawn(async move {
+                tasks.spawn(async move {
                     member.serve(from, session, backend, heard, stop).await;
                     member.shared().serving.remove(&(from, session));
                 });

@@ -52,6 +52,12 @@ const OVERHEAD: usize = 64 << 10;
 /// How long a cluster of NATS servers may take to start.
 const STARTS_WITHIN: Duration = Duration::from_secs(30);
 
+/// Why there is no connection at first.
+const NOT_YET: &str = "not connected yet";
+
+/// Part of each reason that the credentials are.
+const REJECTED: &str = "rejects cluster.credentials";
+
 /// Shortest time-out of a call to the bucket.
 const SHORTEST_CALL: Duration = Duration::from_secs(1);
 
@@ -115,7 +121,7 @@ impl Nats {
     /// Connects, and tries again for ever. The receiver has the messages for `incarnation`;
     /// where it is not read, they are dropped.
     pub fn start(cluster: &Cluster, incarnation: u64) -> (Arc<Self>, mpsc::Receiver<Bytes>) {
-        let why = "not connected yet".to_owned();
+        let why = NOT_YET.to_owned();
         let (state, connection) = watch::channel(Connection::Disconnected { why, since: Instant::now() });
         let (inbound, messages) = mpsc::channel(INBOUND);
         let (changes, _) = broadcast::channel(INBOUND);
@@ -277,7 +283,7 @@ impl Connector {
                             [ConnectErrorKind::AuthorizationViolation, ConnectErrorKind::Authentication];
                         if kinds.iter().any(|kind| why == kind.to_string()) {
                             // With credentials that are read again.
-                            return format!("the server rejects cluster.credentials: {why}");
+                            return format!("the server {REJECTED}: {why}");
                         }
                     }
                     Some(_) => {}
@@ -319,17 +325,27 @@ impl Connector {
 
     fn disconnected(&self, why: String) {
         self.shared.client.store(None);
+        let servers = self.cluster.nats.join(", ");
+        let why = if why.starts_with(&servers) { why } else { format!("{servers}: {why}") };
         self.state.send_if_modified(|state| {
-            let since = match state {
-                Connection::Connected { .. } => Instant::now(),
+            let (since, is_news) = match state {
+                Connection::Connected { .. } => (Instant::now(), true),
                 Connection::Disconnected { why: known, .. } if *known == why => return false,
-                Connection::Disconnected { since, .. } => *since,
+                Connection::Disconnected { why: known, since } => (*since, is_news(known, &why)),
             };
-            warn!(why, "not connected to NATS");
+            if is_news {
+                warn!(why, "not connected to NATS");
+            }
             *state = Connection::Disconnected { why, since };
             true
         });
     }
+}
+
+/// Whether a reason gets a line of its own in the log, though there was no connection already. The
+/// attempts to connect again have other words for the same.
+fn is_news(known: &str, why: &str) -> bool {
+    known == NOT_YET || why.contains(REJECTED) && !known.contains(REJECTED)
 }
 
 async fn subscribe(client: &Client, subjects: [String; 2]) -> Result<[Subscriber; 2], String> {
@@ -345,5 +361,21 @@ fn words(error: &ServerError) -> String {
         ServerError::AuthorizationViolation => "authorization violation".to_owned(),
         ServerError::SlowConsumer(_) => "slow consumer".to_owned(),
         ServerError::Other(text) => text.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lost_connection_is_logged_once_and_rejected_credentials_as_well() {
+        let (lost, refused) = ("nats://a: the server closed the connection", "nats://a: connection refused");
+        let rejected = "nats://a: the server rejects cluster.credentials (user x): authorization violation";
+        let again = "nats://a: the server rejects cluster.credentials: authorization violation";
+        assert!(is_news(NOT_YET, refused));
+        assert!(!is_news(lost, refused));
+        assert!(is_news(lost, rejected));
+        assert!(!is_news(rejected, again));
     }
 }

@@ -8,7 +8,11 @@ use std::{
 };
 
 use jiff::Timestamp;
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::watch,
+    task::JoinHandle,
+    time::{Instant, timeout},
+};
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::AbortOnDropHandle,
@@ -28,7 +32,7 @@ use super::{
 };
 use crate::{
     config::{self, Cluster},
-    engine::Backend,
+    engine::{self, Backend},
 };
 
 /// This replica.
@@ -48,7 +52,22 @@ struct Seated {
     election: Option<Election>,
     ownership: watch::Receiver<Ownership>,
     record: Arc<Record>,
-    _stop: DropGuard,
+    /// `None` while the backend moves to another place.
+    seat: Option<Sitting>,
+}
+
+/// The task of a seat.
+struct Sitting {
+    stop: DropGuard,
+    task: JoinHandle<()>,
+}
+
+impl Sitting {
+    fn start(seat: Seat) -> Self {
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(seat.run(stop.clone()));
+        Self { stop: stop.drop_guard(), task }
+    }
 }
 
 impl fmt::Debug for Replica {
@@ -101,27 +120,41 @@ impl Replica {
             );
         }
         let mut seats = self.seats();
-        if let Some(seated) = seats.get(&config.name) {
+        if let Some(seated) = seats.get_mut(&config.name) {
             seated.limits.send_if_modified(|now| std::mem::replace(now, limits) != limits);
+            if seated.seat.is_none() {
+                let (receiver, ownership) = (seated.limits.subscribe(), seated.ownership.clone());
+                let (seat, _) = Seat::new(Arc::clone(&self.member), backend, receiver, ownership);
+                seated.seat = Some(Sitting::start(seat.with_record(Arc::clone(&seated.record))));
+            }
             return;
         }
-        let known = Arc::clone(&backend);
-        let pause = move |now: Instant| {
-            known
-                .pause(now)
-                .map(|pause| lease::Pause { until: pause.until, reason: pause.fault.kind.to_string() })
-        };
-        let timing = Timing::of_lease(self.config.lease);
-        let election = Election::start(Arc::clone(&self.nats), &config.name, self.me.clone(), timing, pause);
         let (sender, receiver) = watch::channel(limits);
+        let (pause, heard) = pauses(&backend, &receiver);
+        let timing = Timing::of_lease(self.config.lease);
+        let nats = Arc::clone(&self.nats);
+        let election = Election::start(nats, &config.name, self.me.clone(), timing, pause, heard);
         let ownership = election.ownership();
         let (seat, _) = Seat::new(Arc::clone(&self.member), backend, receiver, ownership.clone());
         let record = seat.record();
-        let stop = CancellationToken::new();
-        tokio::spawn(seat.run(stop.clone()));
-        let seated =
-            Seated { limits: sender, election: Some(election), ownership, record, _stop: stop.drop_guard() };
+        let seat = Some(Sitting::start(seat));
+        let seated = Seated { limits: sender, election: Some(election), ownership, record, seat };
         seats.insert(Arc::clone(&config.name), seated);
+    }
+
+    /// Ends all sessions of a backend if this configuration polls another place under its name.
+    /// It is shared again with [`share`](Self::share), when it is polled there.
+    pub async fn leave_place(&self, config: &config::Backend, within: Duration) {
+        let sitting = self
+            .seats()
+            .get_mut(&config.name)
+            .filter(|seated| seated.limits.borrow().digest != config.place())
+            .and_then(|seated| seated.seat.take());
+        if let Some(Sitting { stop, task }) = sitting {
+            drop(stop);
+            // Sessions end by themselves; one that can't send any more does so within a second.
+            let _ = timeout(within, task).await;
+        }
     }
 
     /// Stops sharing a backend that was removed.
@@ -134,6 +167,7 @@ impl Replica {
 
     /// Lets other replicas own all backends. This one polls for the calls that it still has.
     pub async fn release(&self, within: Duration) {
+        self.member.begin_end();
         let elections: Vec<Election> =
             self.seats().values_mut().filter_map(|seated| seated.election.take()).collect();
         futures_util::future::join_all(elections.into_iter().map(|election| election.release(within))).await;
@@ -194,6 +228,7 @@ impl Replica {
             requests_per_second: ShareStatus { own, owner: whole },
             owner_changes: recorded.owner_changes,
             session_restarts: recorded.session_restarts,
+            why: recorded.why().map(str::to_owned),
         }
     }
 
@@ -210,6 +245,26 @@ impl Replica {
     fn seats(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Seated>> {
         self.seats.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What the owner of a lease writes of a backend's pause, and what is done with what was written.
+pub(super) fn pauses(
+    backend: &Arc<Backend>,
+    limits: &watch::Receiver<Limits>,
+) -> (impl Fn(Instant) -> Option<lease::Pause> + use<>, impl Fn(lease::Pause) + use<>) {
+    let (known, place) = (Arc::clone(backend), limits.clone());
+    let pause = move |now: Instant| {
+        let engine::Pause { until, fault } = known.pause(now)?;
+        Some(lease::Pause { until, fault, digest: place.borrow().digest })
+    };
+    let (follower, place) = (Arc::clone(backend), limits.clone());
+    let heard = move |pause: lease::Pause| {
+        // What the vendor asks for holds for all that poll it; a back-off is the owner's own.
+        if pause.is_requested() && pause.digest == place.borrow().digest {
+            follower.follow_pause(engine::Pause { until: pause.until, fault: pause.fault });
+        }
+    };
+    (pause, heard)
 }
 
 /// Says when more replicas run than there may be.

@@ -24,11 +24,10 @@ use super::{
     link::SILENCE,
     member::{Heard, Member},
     share::Share,
-    status::{Record, Restart, RoleName},
+    status::{self, Record, Restart, RoleName},
 };
 use crate::{
     engine::{Backend, Pause},
-    job::FaultKind,
     proto::cluster::v1::refused::Reason,
 };
 
@@ -106,21 +105,33 @@ impl Seat {
         (seat, roles)
     }
 
+    /// Goes on with the record of the seat before.
+    pub(super) fn with_record(self, record: Arc<Record>) -> Self {
+        Self { record, ..self }
+    }
+
     /// What happens to it, for operators.
     pub(super) fn record(&self) -> Arc<Record> {
         Arc::clone(&self.record)
     }
 
-    /// Runs until `stop`, or until nothing can change any more.
+    /// Runs until `stop`, or until nothing can change any more. Afterwards no session publishes
+    /// to the backend or reads from it.
     pub async fn run(mut self, stop: CancellationToken) {
         tokio::select! {
+            biased;
+            () = stop.cancelled() => {
+                // Before the lease is released: others may be the owner then.
+                self.allow(None);
+                self.member.disown(&self.backend);
+                self.member.sessions_ended(&self.backend).await;
+            }
             () = self.decide() => {
                 // The lease was released, since this replica ends. Until then it polls for the
                 // calls that it still has.
                 self.lose();
                 self.become_role(Role::Isolated);
             }
-            () = stop.cancelled() => self.member.disown(&self.backend),
         }
     }
 
@@ -135,9 +146,8 @@ impl Seat {
             match ownership {
                 Ownership::Owner { until, full_rate_from, pause, .. } => {
                     if self.role() != Role::Owner {
-                        if let Some(pause) = pause {
-                            let fault = FaultKind::Unavailable { why: pause.reason }.into();
-                            self.backend.follow_pause(Pause { until: pause.until, fault });
+                        if let Some(pause) = pause.filter(|pause| [0, digest].contains(&pause.digest)) {
+                            self.backend.follow_pause(Pause { until: pause.until, fault: pause.fault });
                         }
                         self.become_role(Role::Owner);
                     }
@@ -151,6 +161,7 @@ impl Seat {
                     }
                 }
                 Ownership::HeldBy { incarnation, .. } => {
+                    self.record.refused(None);
                     let mut ownership = self.ownership.clone();
                     let mut limits = self.limits.clone();
                     tokio::select! {
@@ -160,6 +171,7 @@ impl Seat {
                     }
                 }
                 Ownership::Unknown => {
+                    self.record.refused(None);
                     let isolated_at = self.served_at + SILENCE;
                     let is_isolated = self.role() == Role::Isolated;
                     tokio::select! {
@@ -195,6 +207,9 @@ impl Seat {
             Role::Owner | Role::Isolated => self.backend.end_following(),
             Role::Follower { .. } | Role::Starting => self.backend.begin_following(),
         }
+        if matches!(role, Role::Owner | Role::Follower { .. }) {
+            self.record.refused(None);
+        }
         if self.role.send_if_modified(|now| std::mem::replace(now, role) != role) {
             self.record.role_changed(role);
             self.log_role(role);
@@ -211,12 +226,25 @@ impl Seat {
         };
         let name = RoleName::from(role);
         match role {
+            Role::Isolated if self.member.is_ending() => {
+                info!(backend, role = %name, owner, "role changed: this replica ends");
+            }
             Role::Isolated => {
                 warn!(backend, role = %name, owner, "role changed: this replica polls for its own callers only");
             }
             Role::Starting | Role::Owner | Role::Follower { .. } => {
                 info!(backend, role = %name, owner, "role changed");
             }
+        }
+    }
+
+    /// The owner refused a session.
+    fn refused(&self, reason: Reason) {
+        // Without an owner or a session there is another soon.
+        let passes = matches!(reason, Reason::NotOwner | Reason::UnknownSession);
+        if self.record.refused(Some(reason)) && !passes {
+            let backend = &**self.backend.name();
+            warn!(backend, why = status::words(reason), "the owner refuses to share this backend");
         }
     }
 
@@ -303,7 +331,10 @@ impl Seat {
                     }
                     // A message was lost.
                     Some(Heard::Refused(Reason::UnknownSession)) if is_open => return (Restart::Gap, true),
-                    Some(Heard::Refused(_)) => return (Restart::Refused, is_open),
+                    Some(Heard::Refused(reason)) => {
+                        self.refused(reason);
+                        return (Restart::Refused, is_open);
+                    }
                     None => return (Restart::Silence, is_open),
                 },
                 () = self.backend.due(), if is_open && session.has_room() => {}

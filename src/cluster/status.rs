@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{lease::Ownership, seat::Role};
+use crate::proto::cluster::v1::refused::Reason;
 
 /// What a replica does among the others.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,6 +74,9 @@ pub struct SeatStatus {
     pub owner_changes: u64,
     /// How often its own sessions ended, or were refused.
     pub session_restarts: SessionRestarts,
+    /// Why the owner refuses a session, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
 }
 
 /// The holder of a lease.
@@ -194,6 +198,8 @@ pub(super) struct Recorded {
     pub(super) since: Timestamp,
     pub(super) owner_changes: u64,
     pub(super) session_restarts: SessionRestarts,
+    /// Why the owner refused the last session.
+    refused: Option<Reason>,
     /// The owner that was known last; [`THIS`] for this replica.
     last_owner: Option<u64>,
 }
@@ -205,6 +211,7 @@ impl Record {
             since: Timestamp::now(),
             owner_changes: 0,
             session_restarts: SessionRestarts::default(),
+            refused: None,
             last_owner: None,
         }))
     }
@@ -243,8 +250,39 @@ impl Record {
         *count += 1;
     }
 
+    /// The owner refused a session for this reason; `None`: it has not. Returns whether that is
+    /// new.
+    pub(super) fn refused(&self, why: Option<Reason>) -> bool {
+        let mut recorded = self.recorded();
+        std::mem::replace(&mut recorded.refused, why) != why
+    }
+
     fn recorded(&self) -> MutexGuard<'_, Recorded> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Recorded {
+    /// Why the owner refuses a session, and what to do.
+    pub(super) fn why(&self) -> Option<&'static str> {
+        self.refused.map(words)
+    }
+}
+
+/// Why a session is refused, for operators.
+pub(super) fn words(reason: Reason) -> &'static str {
+    match reason {
+        Reason::NotOwner => "the replica that has the lease does not poll the backend at present",
+        Reason::DifferentBackend => {
+            "the owner polls another vendor or URL under this name; make the configurations equal"
+        }
+        Reason::TooManySessions => {
+            "the owner has as many sessions as it can have; run fewer replicas, or give them fewer backends"
+        }
+        Reason::UnknownSession => "the owner does not know the session",
+        Reason::Unspecified => {
+            "the owner refuses for a reason of a later release; run one release at all replicas"
+        }
     }
 }
 
@@ -304,6 +342,24 @@ mod tests {
     }
 
     #[test]
+    fn refusal_is_new_once_and_its_words_say_what_to_do() {
+        let record = Record::new();
+        assert_eq!(record.get().why(), None);
+        assert!(!record.refused(None));
+        assert!(record.refused(Some(Reason::DifferentBackend)));
+        assert!(!record.refused(Some(Reason::DifferentBackend)));
+        let why = record.get().why().unwrap();
+        assert!(
+            why.ends_with("another vendor or URL under this name; make the configurations equal"),
+            "{why}"
+        );
+        assert!(record.refused(Some(Reason::TooManySessions)));
+        assert!(record.get().why().unwrap().contains("; run fewer replicas"));
+        assert!(record.refused(None));
+        assert_eq!(record.get().why(), None);
+    }
+
+    #[test]
     fn status_is_readable_json_and_is_read_back() {
         let since: Timestamp = "2026-11-26T03:00:00.5Z".parse().unwrap();
         let seat = SeatStatus {
@@ -315,6 +371,7 @@ mod tests {
             requests_per_second: ShareStatus { own: 1, owner: 18 },
             owner_changes: 2,
             session_restarts: SessionRestarts { gap: 1, ..SessionRestarts::default() },
+            why: Some("refused".into()),
         };
         let status = ReplicaStatus {
             cluster: "prod".into(),
@@ -344,10 +401,17 @@ mod tests {
                 "requests_per_second": { "own": 1, "owner": 18 },
                 "owner_changes": 2,
                 "session_restarts": { "gap": 1, "silence": 0, "refused": 0 },
+                "why": "refused",
             }],
         });
         assert_eq!(json, wanted);
         assert_eq!(serde_json::from_value::<ReplicaStatus>(json).unwrap(), status);
+        let mut following = status;
+        following.backends[0].why = None;
+        let json = serde_json::to_value(&following).unwrap();
+        assert_eq!(json["backends"][0].get("why"), None);
+        // A release that does not say why has the same form.
+        assert_eq!(serde_json::from_value::<ReplicaStatus>(json).unwrap(), following);
         for role in RoleName::ALL {
             assert_eq!(serde_json::to_value(role).unwrap(), role.as_str());
         }

@@ -2,6 +2,7 @@
 //! and a wire that loses what a test says.
 
 mod checks;
+mod ending;
 mod following;
 mod half_dead;
 mod memory;

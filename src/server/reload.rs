@@ -293,6 +293,7 @@ impl Reloader {
         for change in &diff.changed {
             let known = if change.moves { KnownJobs::Others } else { KnownJobs::Same };
             self.forget_secret(&old, &change.name).await;
+            self.leave_place(&change.name).await;
             self.start(&change.name, &endpoints, known).await;
             info!(backend = %change.name, changed = joined(&change.changes), "backend changed");
         }
@@ -319,6 +320,14 @@ impl Reloader {
         self.engine.reconfigure_backend(setup, known).await;
         if let (Some(replica), Some(shared)) = (&self.replica, self.engine.shared_backend(name)) {
             replica.share(shared, backend);
+        }
+    }
+
+    /// Sessions of a backend that moves end before it does: they share statuses of one place.
+    async fn leave_place(&self, name: &str) {
+        let backend = self.config.backends.iter().find(|backend| &*backend.name == name);
+        if let (Some(replica), Some(backend)) = (&self.replica, backend) {
+            replica.leave_place(backend, RELEASE).await;
         }
     }
 

@@ -38,7 +38,7 @@ pub(super) fn table(status: &ReplicaStatus, now: Timestamp) -> Table {
 }
 
 fn row(status: &ReplicaStatus, seat: &SeatStatus, now: Timestamp) -> Row {
-    let SeatStatus { backend, role, since, owner, sessions, requests_per_second, .. } = seat;
+    let SeatStatus { backend, role, since, owner, sessions, requests_per_second, why, .. } = seat;
     let class = match role {
         RoleName::Starting => "idle",
         RoleName::Owner | RoleName::Follower => "good",
@@ -49,7 +49,7 @@ fn row(status: &ReplicaStatus, seat: &SeatStatus, now: Timestamp) -> Row {
     let share = if *role == RoleName::Owner { requests_per_second.owner } else { requests_per_second.own };
     let cells: [Cell; 8] = [
         ("Backend", words(backend)),
-        ("Role", badge(class, role.as_str())),
+        ("Role", html! { (badge(class, role.as_str())) @if let Some(why) = why { " " (words(why)) } }),
         ("Since", time(*since, now)),
         (
             "Owner",
@@ -120,9 +120,10 @@ mod tests {
     fn isolated_replica_is_marked_with_the_reason() {
         let mut status = isolated(replica_status());
         status.member = "<b>".to_owned();
+        status.backends[0].why = Some("the owner polls another vendor".to_owned());
         let text = text(&status);
         for part in [
-            "<span class=\"badge bad\">isolated</span>",
+            "<span class=\"badge bad\">isolated</span> <bdi>the owner polls another vendor</bdi>",
             "<span class=\"badge bad\">not connected</span> <bdi>connection refused</bdi>",
             ">1 <span class=\"dim\">alone 1, as owner 18</span>",
             "&lt;b&gt;",

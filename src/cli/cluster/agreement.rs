@@ -67,10 +67,10 @@ fn problems_of_backend(replicas: &[&ReplicaStatus], claims: &[Claim<'_>], now: T
     for (replica, seat) in claims {
         let time = short(now.duration_since(seat.since));
         match (seat.role, &replica.nats) {
-            (RoleName::Isolated, NatsStatus::Connected { .. }) => problems.push(format!(
-                "{} has been isolated for {time}: it has no session with an owner",
-                replica.member
-            )),
+            (RoleName::Isolated, NatsStatus::Connected { .. }) => {
+                let why = seat.why.as_deref().unwrap_or("it has no session with an owner");
+                problems.push(format!("{} has been isolated for {time}: {why}", replica.member));
+            }
             (RoleName::Isolated, NatsStatus::Disconnected { .. }) => {
                 problems.push(format!("{} has been isolated for {time}", replica.member));
             }
@@ -149,6 +149,7 @@ pub(super) mod tests {
                 requests_per_second: ShareStatus { own: 1, owner: 18 },
                 owner_changes: 0,
                 session_restarts: SessionRestarts::default(),
+                why: None,
             }],
         }
     }
@@ -192,6 +193,10 @@ pub(super) mod tests {
                 "db: gateway-2 has been isolated for 10 s: it has no session with an owner",
             ]
         );
+        let mut refused = replica(2, RoleName::Isolated, 0);
+        refused.backends[0].why = Some("the owner polls another vendor".into());
+        let text = "db: gateway-2 has been isolated for 10 s: the owner polls another vendor";
+        assert_eq!(found(&[owner(), refused]), [text]);
         let starting = replica(1, RoleName::Starting, 0);
         assert_eq!(found(&[starting]), ["db: gateway-1 has been without an owner to follow for 10 s"]);
     }

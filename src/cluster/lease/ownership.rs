@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::LeaseValue;
+use super::{LeasePause, LeaseValue};
+use crate::{
+    cluster::fault,
+    job::{BackendFault, FaultKind},
+};
 
 /// A released lease is taken over within a second, however long it is.
 const LONGEST_SPREAD: Duration = Duration::from_millis(500);
@@ -74,8 +78,42 @@ pub enum Ownership {
 pub struct Pause {
     /// Its end.
     pub until: Instant,
-    /// The kind of the fault, such as "throttled".
-    pub reason: String,
+    /// Why.
+    pub fault: BackendFault,
+    /// Which backend it is of: [`Limits::digest`](crate::cluster::Limits::digest). 0 if the
+    /// replica that wrote it is of a release that does not say.
+    pub digest: u64,
+}
+
+impl Pause {
+    /// The pause as it is written at `now`; `None` once it is over.
+    pub(super) fn to_message(&self, now: Instant) -> Option<LeasePause> {
+        let left = self.until.checked_duration_since(now)?;
+        let fault = BackendFault { exchange: None, ..self.fault.clone() };
+        Some(LeasePause {
+            remaining_ms: fault::milliseconds(left),
+            reason: fault.kind.to_string(),
+            fault: Some(fault::to_message(&fault)),
+            digest: self.digest,
+        })
+    }
+
+    /// The pause of a value that was first seen at `since`.
+    pub(super) fn from_message(message: &LeasePause, since: Instant) -> Self {
+        let LeasePause { remaining_ms, reason, fault, digest } = message;
+        // A value from elsewhere; the longest wait that a vendor may ask for is shorter.
+        let left = Duration::from_millis(*remaining_ms).min(Duration::from_hours(24));
+        let fault = match fault {
+            Some(fault) => fault::from_message(fault.clone()),
+            None => FaultKind::Unavailable { why: reason.clone() }.into(),
+        };
+        Self { until: since + left, fault, digest: *digest }
+    }
+
+    /// Whether the vendor asked for it.
+    pub fn is_requested(&self) -> bool {
+        self.fault.retry_after.is_some()
+    }
 }
 
 /// What to do next.

@@ -1,7 +1,10 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::{simulation::run, *};
-use crate::cluster::seeds::{for_each, seeds};
+use crate::{
+    cluster::seeds::{for_each, seeds},
+    job::{BackendFault, FaultKind},
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -209,18 +212,22 @@ fn release_that_conflicts_with_an_earlier_renewal_is_written_again() {
 #[test]
 fn pause_of_the_backend_reaches_the_next_owner() {
     let (mut lease, now) = (owner(1), Instant::now());
-    let throttled = || Some(Pause { until: now + 60 * SECOND, reason: "throttled".into() });
+    let fault = BackendFault { retry_after: Some(60 * SECOND), ..FaultKind::Throttled.into() };
+    let pause = Pause { until: now + 60 * SECOND, fault: fault.clone(), digest: 7 };
+    let throttled = || Some(pause.clone());
     let renewal = now + 3 * SECOND;
     let Action::Update(value, _) = lease.next(renewal, throttled) else { panic!("{lease:?}") };
-    let pause = LeasePause { remaining_ms: 57_000, reason: "throttled".into() };
-    assert_eq!(value.pause, Some(pause));
+    let written = value.pause.clone().unwrap();
+    let kind = FaultKind::Throttled.to_string();
+    assert_eq!((written.remaining_ms, written.reason, written.digest), (57_000, kind, 7));
 
     let mut successor = super::Lease::new("vendor", member(2), Timing::of_lease(15 * SECOND));
     successor.observed(renewal, Some((10, LeaseValue { released: true, ..value })));
     let (bid, _) = write(&mut successor, renewal + SECOND);
     assert_eq!(bid.pause.map(|pause| pause.remaining_ms), Some(56_000), "for the one after it");
     successor.written(renewal + SECOND, renewal + SECOND, Ok(11));
-    let expected = Pause { until: renewal + 57 * SECOND, reason: "throttled".into() };
+    let expected = Pause { until: renewal + 57 * SECOND, ..pause.clone() };
+    assert!(expected.is_requested());
     let inherited = |lease: &Lease| match lease.ownership(renewal + SECOND) {
         Ownership::Owner { pause, .. } => pause,
         other => panic!("{other:?}"),
@@ -228,6 +235,31 @@ fn pause_of_the_backend_reaches_the_next_owner() {
     assert_eq!(inherited(&successor), Some(expected));
     // From then on it is what the engine says.
     assert_eq!(write(&mut successor, renewal + 3 * SECOND).0.pause, None);
+}
+
+#[test]
+fn pause_is_known_to_those_that_read_the_lease_until_it_is_over() {
+    let now = Instant::now();
+    let fault = BackendFault { retry_after: Some(60 * SECOND), ..FaultKind::Throttled.into() };
+    let pause = Pause { until: now + 20 * SECOND, fault, digest: 7 };
+    let mut lease = super::Lease::new("vendor", member(2), Timing::of_lease(15 * SECOND));
+    let value = LeaseValue { pause: pause.to_message(now), ..held_by(1, 5) };
+    lease.observed(now, Some((10, value)));
+    assert_eq!(lease.inherited(now), Some(pause.clone()));
+    // Also when the owner has gone, and nobody is in its place.
+    let later = now + 16 * SECOND;
+    assert_eq!((lease.ownership(later), lease.inherited(later)), (Ownership::Unknown, Some(pause)));
+    assert_eq!(lease.inherited(now + 20 * SECOND), None);
+}
+
+#[test]
+fn pause_of_an_earlier_release_is_no_wish_of_the_vendor() {
+    let now = Instant::now();
+    let message = LeasePause { remaining_ms: 5000, reason: "throttled".into(), ..LeasePause::default() };
+    let pause = Pause::from_message(&message, now);
+    let fault = FaultKind::Unavailable { why: "throttled".into() }.into();
+    assert_eq!(pause, Pause { until: now + 5 * SECOND, fault, digest: 0 });
+    assert!(!pause.is_requested());
 }
 
 #[test]

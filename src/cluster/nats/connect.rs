@@ -6,7 +6,7 @@ use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event};
 use secrecy::ExposeSecret;
 use tokio::sync::mpsc;
 
-use super::{INBOUND, OUTBOUND};
+use super::{INBOUND, OUTBOUND, REJECTED};
 use crate::config::{Cluster, ClusterCredentials, ClusterTls};
 
 /// A server that says nothing for two of these is left.
@@ -53,7 +53,7 @@ pub(super) async fn connect(cluster: &Cluster) -> Result<(Client, Events), Strin
             );
             let credentials = &cluster.credentials;
             Err(if rejected {
-                format!("{servers}: the server rejects cluster.credentials ({credentials}): {error}")
+                format!("{servers}: the server {REJECTED} ({credentials}): {error}")
             } else {
                 format!("{servers}: {error}")
             })

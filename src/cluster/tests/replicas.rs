@@ -10,12 +10,13 @@ use bytes::Bytes;
 use rand::{RngExt, rngs::StdRng};
 use tokio::{
     sync::{mpsc, watch},
+    task::JoinHandle,
     time::Instant,
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
-    cluster::{Limits, Member, Role, Seat, Wire, lease::Ownership, share::Share},
+    cluster::{Limits, Member, Role, Seat, Wire, lease::Ownership, share::Share, status::Record},
     engine::{
         Caller, Engine, GetOptions, JobStatuses, Watch, WatchOptions,
         tests::{
@@ -124,6 +125,9 @@ pub(super) struct Replica {
     pub(super) limits: watch::Sender<Limits>,
     pub(super) lease: watch::Sender<Ownership>,
     pub(super) role: watch::Receiver<Role>,
+    pub(super) record: Arc<Record>,
+    seat_stop: CancellationToken,
+    seat_task: JoinHandle<()>,
     _stop: DropGuard,
 }
 
@@ -163,8 +167,27 @@ impl Replica {
         let backend = running.engine.shared_backend("vendor").unwrap();
         let (limits, shares) = watch::channel(LIMITS);
         let (seat, role) = Seat::new(member, backend, shares, ownership);
-        tokio::spawn(seat.run(stop.clone()));
-        Self { number, running, member: known, limits, lease, role, _stop: stop.drop_guard() }
+        let (record, seat_stop) = (seat.record(), stop.child_token());
+        let seat_task = tokio::spawn(seat.run(seat_stop.clone()));
+        let member = known;
+        Self {
+            number,
+            running,
+            member,
+            limits,
+            lease,
+            role,
+            record,
+            seat_stop,
+            seat_task,
+            _stop: stop.drop_guard(),
+        }
+    }
+
+    /// Ends what the replica does for the backend; it still receives messages.
+    pub(super) async fn stop_seat(&mut self) {
+        self.seat_stop.cancel();
+        (&mut self.seat_task).await.unwrap();
     }
 
     pub(super) fn engine(&self) -> &Arc<Engine> {

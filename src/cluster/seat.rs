@@ -122,7 +122,7 @@ impl Seat {
             biased;
             () = stop.cancelled() => {
                 // Before the lease is released: others may be the owner then.
-                self.allow(None);
+                self.allow(false, None);
                 self.member.disown(&self.backend);
                 self.member.sessions_ended(&self.backend).await;
             }

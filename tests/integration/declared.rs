@@ -242,8 +242,10 @@ async fn jobs_of_a_batch_are_polled_in_one_request() {
     .await;
     let jobs = [1, 2, 3].map(|number| job("shop", &gid(number)));
     let results = batch(&program.client(), batch_request(jobs)).await.unwrap();
-    let states: Vec<_> =
-        results.iter().map(|result| result.as_ref().map(jobwatch::proto::v1::JobStatus::state).ok()).collect();
+    let states: Vec<_> = results
+        .iter()
+        .map(|result| result.as_ref().map(jobwatch::proto::v1::JobStatus::state).ok())
+        .collect();
     assert_eq!(states, [Some(JobState::Running), None, Some(JobState::Succeeded)]);
     let seen = vendor.seen(request);
     assert_eq!(seen[0].headers["x-shopify-access-token"], "shpat-hush");

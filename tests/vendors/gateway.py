@@ -198,7 +198,14 @@ class Gateway:
 
     def start(self):
         self.processes.start(self.name, self.program, "serve", "--config", self.config)
-        until("the gateway is ready", lambda: request(f"http://127.0.0.1:{self.admin}/readyz")[0] == 200)
+        until("the gateway is ready", self.is_ready)
+
+    def is_ready(self):
+        code = self.processes.running[self.name].poll()
+        if code is not None:
+            check("the gateway runs", f"exit code {code}", "it does")
+            raise Failed
+        return request(f"http://127.0.0.1:{self.admin}/readyz")[0] == 200
 
     def restart(self):
         """Forgets what the gateway has cached."""

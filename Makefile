@@ -156,6 +156,26 @@ operate: $(PYTHON_STAMP) $(DEBIAN_STAMP) ## Run simulated vendors, gateway, Prom
 	$(CARGO) build --locked --all-features
 	$(BIN)/python $(CLIENTS)/operate.py $${CARGO_TARGET_DIR:-target}/debug/jobwatch $(TOOLS)
 
+# Real software that definitions in vendors/ are written for, each in an environment of its own.
+REAL := tests/vendors
+REAL_VENDORS := airflow prefect
+real_stamp = $(TOOLS)/$(1)-$(call digest,$(PYTHON),$(REAL)/$(1)-requirements.txt)
+REAL_STAMPS := $(foreach name,$(REAL_VENDORS),$(call real_stamp,$(name)))
+
+define real_rule
+$(call real_stamp,$(1)):
+	rm -rf $(TOOLS)/$(1) $(TOOLS)/$(1)-*
+	$(PYTHON) -m venv $(TOOLS)/$(1)
+	$(TOOLS)/$(1)/bin/pip install --quiet --disable-pip-version-check --only-binary :all: -r $(REAL)/$(1)-requirements.txt
+	touch $$@
+endef
+$(foreach name,$(REAL_VENDORS),$(eval $(call real_rule,$(name))))
+
+.PHONY: real-vendors
+real-vendors: $(REAL_STAMPS) ## Install and run Apache Airflow and Prefect, and compare what the gateway reads of their runs
+	$(CARGO) build --locked --all-features
+	$(PYTHON) $(REAL)/real.py $${CARGO_TARGET_DIR:-target}/debug/jobwatch $(foreach name,$(REAL_VENDORS),$(name)=$(TOOLS)/$(name))
+
 .PHONY: bench
 bench: ## Measure the gateway beside a bare server, see docs/performance.md
 	$(CARGO) bench --locked --features jemalloc --bench load

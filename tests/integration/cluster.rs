@@ -11,6 +11,7 @@ use jobwatch::{
         wire::{Connection, Wire},
     },
     config::{Cluster, Config},
+    job::FaultKind,
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -67,8 +68,11 @@ impl Replica {
         let cluster = cluster(servers, &format!("lease = \"{}s\"", lease.as_secs()));
         let (nats, messages) = Nats::start(&cluster, incarnation);
         let me = Member { name: format!("gateway-{incarnation}"), incarnation };
-        let pause = |now: Instant| Some(Pause { until: now + 60 * SECOND, reason: "throttled".into() });
-        let election = Election::start(Arc::clone(&nats), BACKEND, me, Timing::of_lease(lease), pause);
+        let pause = |now: Instant| {
+            Some(Pause { until: now + 60 * SECOND, fault: FaultKind::Throttled.into(), digest: 0 })
+        };
+        let election =
+            Election::start(Arc::clone(&nats), BACKEND, me, Timing::of_lease(lease), pause, |_| {});
         let ownership = election.ownership();
         Self { nats, messages, election, ownership, incarnation }
     }
@@ -130,7 +134,7 @@ async fn lease_of_a_replica_that_ends_is_taken_over_after_it_and_not_before() {
     assert!(last_renewal.elapsed() >= lease, "{:?} after the last renewal", last_renewal.elapsed());
     assert_eq!(next, epoch + 1);
     let Ownership::Owner { pause, .. } = follower.ownership.borrow().clone() else { panic!() };
-    assert_eq!(pause.map(|pause| pause.reason).as_deref(), Some("throttled"), "what the owner knew");
+    assert_eq!(pause.map(|pause| pause.fault.kind), Some(FaultKind::Throttled), "what the owner knew");
 }
 
 #[tokio::test]

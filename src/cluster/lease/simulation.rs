@@ -22,6 +22,7 @@ const CALM: Time = 45 * SECOND;
 type Entry = Option<(u64, LeaseValue)>;
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there are few of them")]
 enum Request {
     Read,
     Write(LeaseValue, Option<u64>),

@@ -451,7 +451,7 @@ mod tests {
             ("job.a[:2] == 'x'", "cuts a part out with [..:..], which is not possible"),
             ("job.a.startswith('x')", "calls startswith(), and values have no methods"),
             ("job.a is nosuch", "uses the test nosuch, which is none"),
-            ("job.a is not nunber", "did you mean number?"),
+            ("job.a is not numberx", "did you mean number?"),
             ("{% for x in job %}", "statements, comments and braces are not allowed"),
             ("{{ job }}", "statements, comments and braces are not allowed"),
         ] {

@@ -273,7 +273,7 @@ async fn release_a_lease(servers: &Servers) {
     let cluster = Config::parse(&format!("{dead}{section}"), []).unwrap().cluster.unwrap();
     let (nats, _messages) = Nats::start(&cluster, 99);
     let me = Member { name: "first".into(), incarnation: 99 };
-    let election = Election::start(nats, "immuta", me, Timing::of_lease(3 * SECOND), |_| None);
+    let election = Election::start(nats, "immuta", me, Timing::of_lease(3 * SECOND), |_| None, |_| {});
     let is_owner = |ownership: &Ownership| matches!(ownership, Ownership::Owner { .. });
     patiently(election.ownership().wait_for(is_owner)).await.expect("it goes on");
     election.release(PATIENCE).await;

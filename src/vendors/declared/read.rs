@@ -210,7 +210,7 @@ fn error(rule: &ErrorRule, scope: &Scope<'_>) -> Option<JobError> {
     let words = |scope: &Scope<'_>| {
         rule.words.iter().find_map(|(source, is_wrapped)| {
             let found = source.find(scope)?;
-            let words = if *is_wrapped { super::faults::words(&found) } else { text_alone(&found) };
+            let words = if *is_wrapped { wrapped(&found) } else { text_alone(&found) };
             words.filter(|words| !words.trim().is_empty())
         })
     };
@@ -234,6 +234,13 @@ fn error(rule: &ErrorRule, scope: &Scope<'_>) -> Option<JobError> {
         message: message.unwrap_or_default(),
         details: details.map(json::bytes).unwrap_or_default(),
     })
+}
+
+fn wrapped(found: &Found<'_>) -> Option<String> {
+    match found {
+        Found::Json(value) => json::message(*value),
+        _ => found.text(),
+    }
 }
 
 fn text_alone(found: &Found<'_>) -> Option<String> {

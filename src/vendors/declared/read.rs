@@ -107,7 +107,8 @@ impl Declared {
                 Some(found) => {
                     let is_text = !is_bare(&found) || states.accepts_bare(place);
                     let word = found.text().filter(|_| is_text).ok_or(malformed("status.word is no text"))?;
-                    Ok(Some(word).filter(|word| !word.is_empty()))
+                    // An empty word is a word, not an absent one, which may be an end.
+                    Ok(Some(word))
                 }
             }
         };

@@ -191,7 +191,7 @@ impl Row {
             let body = &response.body()[..response.body().len().min(4096)];
             panic!("{}: HTTP {}, {}", self.vendor, response.status(), body.escape_ascii());
         };
-        // An expression over a larger text may cost more than its budget, and is absent then.
+        // The fuel of an expression is not enough for a text of a megabyte.
         if let Some(same_as) = self.same_as.as_ref().filter(|_| response.body().len() < 256 << 10) {
             let expected = declared_vendors::comparable(super::observations(&**same_as, &jobs, &wired));
             let found = declared_vendors::comparable(observations.clone());

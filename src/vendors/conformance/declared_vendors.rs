@@ -78,21 +78,19 @@ pub(super) fn rows() -> Vec<Row> {
     ]
 }
 
-/// What a response says, without the words for what can't be understood. An empty word is no
-/// word to a definition and to Immuta's adapter, and one that nobody knows to Datasaur's.
+/// What a response says, without the words for what can't be understood. An empty word is one
+/// that nobody knows, or malformed: the built-in vendors differ, and it ends no job.
 pub(super) fn comparable(observations: Observations) -> Observations {
     let job = |fault| match fault {
         JobFault::Malformed { .. } => JobFault::Malformed { why: "" },
         fault => fault,
     };
-    let of_a_word = |answer: Observation| {
-        let is_empty = answer.state == crate::job::JobState::Unknown && answer.vendor_state.is_empty();
-        if is_empty { Err(JobFault::Malformed { why: "" }) } else { Ok(answer) }
+    let known = |seen: Observation| match seen.vendor_state.as_str() {
+        "" => Err(JobFault::Malformed { why: "" }),
+        _ => Ok(seen),
     };
     match observations {
-        Ok(answers) => {
-            Ok(answers.into_iter().map(|answer| answer.map_err(job).and_then(of_a_word)).collect())
-        }
+        Ok(answers) => Ok(answers.into_iter().map(|answer| answer.map_err(job).and_then(known)).collect()),
         Err(mut fault) => {
             if let FaultKind::Malformed { why } = &mut fault.kind {
                 *why = "";

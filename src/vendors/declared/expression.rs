@@ -12,9 +12,9 @@ use std::{
 use base64::{Engine, prelude::BASE64_STANDARD};
 use minijinja::{Environment, Error, ErrorKind, State, UndefinedBehavior, Value, value::Serde};
 use regex::Regex;
-use serde_json::value::RawValue;
 
 use super::reader::remedy;
+use crate::vendors::json;
 
 /// What one evaluation may cost: instructions, and 64 bytes of data each.
 const FUEL: u64 = 20_000;
@@ -126,7 +126,7 @@ static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {
         text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default().to_owned()
     });
     environment.add_filter("find", find);
-    environment.add_filter("json", json);
+    environment.add_filter("json", parsed);
     environment.add_filter("latin1", |text: &str| {
         let bytes = text.chars().map(|c| u8::try_from(u32::from(c))).collect::<Result<Vec<_>, _>>();
         bytes.ok().and_then(|bytes| String::from_utf8(bytes).ok()).map_or(Value::UNDEFINED, Value::from)
@@ -147,33 +147,44 @@ fn find(state: &mut State, text: &str, pattern: &str) -> Result<Value, Error> {
 }
 
 /// The value that a text in JSON holds.
-fn json(state: &mut State, text: &str) -> Result<Value, Error> {
+fn parsed(state: &mut State, text: &str) -> Result<Value, Error> {
     state.consume_fuel(1 + text.len() as u64 / 16)?;
     Ok(value_of(text).unwrap_or(Value::UNDEFINED))
 }
 
-/// Levels that are searched for what can't be a value.
-const LEVELS: usize = 16;
-
-/// Text in JSON as a value. What can't be one, such as half of a surrogate pair or what is nested
-/// deeper than 128 levels, is none, and the rest is there.
-pub(super) fn value_of(json: &str) -> Option<Value> {
-    value_within(json, LEVELS)
+/// Text in JSON as a value. `None` where it is none, or nested deeper than 128 levels.
+fn value_of(json: &str) -> Option<Value> {
+    let json: serde_json::Value = serde_json::from_str(json).ok()?;
+    Some(Value::from(Serde(json)))
 }
 
-fn value_within(json: &str, levels: usize) -> Option<Value> {
-    if let Ok(json) = serde_json::from_str::<serde_json::Value>(json) {
-        return Some(Value::from(Serde(json)));
-    }
-    let part = |part: &RawValue| value_within(part.get(), levels - 1).unwrap_or(Value::from(()));
-    if levels == 0 {
-        None
-    } else if let Ok(members) = serde_json::from_str::<BTreeMap<String, &RawValue>>(json) {
-        Some(Value::from_pairs(members.into_iter().map(|(name, member)| (name, part(member)))))
-    } else if let Ok(elements) = serde_json::from_str::<Vec<&RawValue>>(json) {
-        Some(elements.into_iter().map(part).collect())
-    } else {
-        None
+/// Deepest nesting that expressions see.
+const DEEPEST: u8 = 32;
+
+/// A part of an answer as a value. What no value can hold, such as a text with a lone
+/// surrogate or what is nested too deep, fails an expression that touches it, and no other:
+/// it must not count as absent.
+pub(super) fn value_of_part(part: json::Value<'_>) -> Value {
+    within(part, DEEPEST)
+}
+
+fn within(part: json::Value<'_>, depth: u8) -> Value {
+    let unusable = || Value::from(Error::new(ErrorKind::InvalidOperation, "no value can hold it"));
+    let text = part.get();
+    match (text.as_bytes().first(), depth.checked_sub(1)) {
+        (Some(b'{' | b'['), None) => unusable(),
+        (Some(b'{'), Some(depth)) => match json::Object::of(part) {
+            Some(object) => Value::from_pairs(
+                object.members().map(|(name, value)| (name.to_owned(), within(value, depth))),
+            ),
+            None => unusable(),
+        },
+        (Some(b'['), Some(depth)) => match json::list(part) {
+            Some(items) => items.into_iter().map(|item| within(item, depth)).collect::<Vec<_>>().into(),
+            None => unusable(),
+        },
+        (Some(b'"'), _) => json::text(part).map_or_else(unusable, Value::from),
+        _ => value_of(text).unwrap_or_else(unusable),
     }
 }
 
@@ -428,13 +439,24 @@ mod tests {
             let values = BTreeMap::from([("job", value_of(&list).unwrap())]);
             assert_eq!(expression.evaluate(values), Err(Failed), "{text}");
         }
-        let half = r#"{"state": "done", "output": ["\ud800", {"n": 1e999, "m": 2}]}"#;
-        assert_eq!(eval("job.state", half).unwrap().to_string(), "done");
-        assert_eq!(eval("job.output[1].m", half).unwrap().to_string(), "2");
-        assert_eq!((eval("job.output[0]", half), eval("job.output[1].n", half)), (None, None));
-        let deep = format!("{}1{}", "[".repeat(200), "]".repeat(200));
-        let job = format!("{{\"deep\": {deep}, \"state\": \"done\"}}");
-        assert_eq!(eval("job.state", &job).unwrap().to_string(), "done");
+    }
+
+    #[test]
+    fn what_no_value_can_hold_fails_what_touches_it_alone() {
+        let deep = format!("{}1{}", "[".repeat(3000), "]".repeat(3000));
+        for odd in [r#""\ud800""#, "1e999", r#"{"\ud800": 1}"#, &deep] {
+            let job = format!("{{\"odd\": {odd}, \"s\": \"ok\"}}");
+            let job = json::Value::parse(job.as_bytes()).unwrap();
+            let evaluate = |text: &str| {
+                let expression = Expression::compile(text, &["job"]).unwrap();
+                expression
+                    .evaluate(BTreeMap::from([("job", value_of_part(job))]))
+                    .map(|value| value.map(|value| value.to_string()))
+            };
+            assert_eq!(evaluate("job.s or 'x'"), Ok(Some("ok".to_owned())), "{odd}");
+            assert_eq!(evaluate("job.t or job.s"), Ok(Some("ok".to_owned())), "{odd}");
+            assert!(!matches!(evaluate("job.odd or job.none"), Ok(None)), "{odd:.20}");
+        }
     }
 
     #[test]

@@ -110,7 +110,8 @@ impl Declared {
                 Some(found) => {
                     let is_text = !is_bare(&found) || states.accepts_bare(place);
                     let word = found.text().filter(|_| is_text).ok_or(malformed("status.word is no text"))?;
-                    Ok(Some(word).filter(|word| !word.is_empty()))
+                    // An empty word is a word, not an absent one, which may be an end.
+                    Ok(Some(word))
                 }
             }
         };
@@ -230,7 +231,7 @@ fn error(rule: &ErrorRule, scope: &Scope<'_>) -> Option<JobError> {
     let words = |scope: &Scope<'_>| {
         rule.words.iter().find_map(|(source, is_wrapped)| {
             let found = source.find(scope)?;
-            let words = if *is_wrapped { super::faults::words(&found) } else { text_alone(&found) };
+            let words = if *is_wrapped { wrapped(&found) } else { text_alone(&found) };
             words.filter(|words| !words.trim().is_empty())
         })
     };
@@ -254,6 +255,13 @@ fn error(rule: &ErrorRule, scope: &Scope<'_>) -> Option<JobError> {
         message: message.unwrap_or_default(),
         details: details.map(json::bytes).unwrap_or_default(),
     })
+}
+
+fn wrapped(found: &Found<'_>) -> Option<String> {
+    match found {
+        Found::Json(value) => json::message(*value),
+        _ => found.text(),
+    }
 }
 
 fn text_alone(found: &Found<'_>) -> Option<String> {

@@ -242,7 +242,7 @@ fn members(text: &str, root: &str) -> Vec<String> {
 impl Scope<'_> {
     /// The value of a name for expressions.
     fn value(&self, root: &str) -> Option<(&'static str, Evaluated)> {
-        let of_json = |value: Option<Value<'_>>| value.and_then(|value| expression::value_of(value.get()));
+        let of_json = |value: Option<Value<'_>>| value.map(expression::value_of_part);
         let of_parts = |parts: &[String]| -> Evaluated {
             Evaluated::from_pairs(self.part_names.iter().cloned().zip(parts.iter().cloned()))
         };

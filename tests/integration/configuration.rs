@@ -144,7 +144,8 @@ fn whole_example() -> String {
     let example = read("jobwatch.example.toml");
     let line = |line: &str| {
         let key = line.trim_start_matches(['#', ' ']);
-        let is_table = ["[access", "[[access", "[cluster"].iter().any(|table| key.starts_with(table));
+        let is_table =
+            ["[access", "[[access", "[cluster", "[backends"].iter().any(|table| key.starts_with(table));
         let is_key = key.split_once(" = ").is_some_and(|(key, _)| {
             key.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
         });

@@ -336,20 +336,21 @@ fn no_sequence_of_calls_shows_a_caller_what_only_another_may_see() {
     let mut runner = TestRunner::new(ProptestConfig { cases: 24, ..Default::default() });
     runner
         .run(&calls(), |sequence| {
-            let (mut allowed, mut open) = (ALLOWED, Vec::<(usize, Watch)>::new());
+            // Each watch with what its caller could do when it began.
+            let (mut allowed, mut open) = (ALLOWED, Vec::<(usize, [bool; 3], Watch)>::new());
             runtime.block_on(callers.reload(allowed));
             for (caller, backend, call) in sequence {
                 let job = &jobs[backend];
                 match call {
                     Call::Reload { shared: [a, b], own: [own_a, own_b] } => {
-                        let before = std::mem::replace(&mut allowed, [[a, own_a, false], [b, false, own_b]]);
+                        allowed = [[a, own_a, false], [b, false, own_b]];
                         runtime.block_on(callers.reload(allowed));
-                        for (caller, mut watch) in std::mem::take(&mut open) {
-                            if (0..3).all(|backend| allowed[caller][backend] >= before[caller][backend]) {
-                                open.push((caller, watch));
+                        for (caller, before, mut watch) in std::mem::take(&mut open) {
+                            if (0..3).all(|backend| allowed[caller][backend] >= before[backend]) {
+                                open.push((caller, before, watch));
                                 continue;
                             }
-                            let (_, end) = runtime.block_on(watch.rest());
+                            let (_, end) = runtime.block_on(guard(watch.rest()));
                             let end = end.unwrap_err();
                             prop_assert_eq!(code_and_reason(&end).1, "ACCESS_CHANGED");
                             ended.set(ended.get() + 1);
@@ -359,7 +360,7 @@ fn no_sequence_of_calls_shows_a_caller_what_only_another_may_see() {
                         let request = callers.request(caller, watch_request(&lasting[backend]));
                         let watch = runtime.block_on(Watch::open(&callers.gateway.client(), request));
                         prop_assert_eq!(watch.is_ok(), allowed[caller][backend]);
-                        open.extend(watch.map(|watch| (caller, watch)));
+                        open.extend(watch.map(|watch| (caller, allowed[caller], watch)));
                     }
                     _ => {
                         let seen =

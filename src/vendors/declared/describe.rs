@@ -49,10 +49,12 @@ impl Definition {
         for (number, (state, word)) in self.states.patterns().enumerate() {
             line(if number == 0 { "states" } else { "" }, &format!("{state:<10} {word}"));
         }
-        line(
-            "files",
-            &if self.files.is_empty() { String::new() } else { format!("{} kinds", self.files.len()) },
-        );
+        let files = match self.files.len() {
+            0 => String::new(),
+            1 => "by 1 rule".to_owned(),
+            many => format!("by {many} rules"),
+        };
+        line("files", &files);
         text
     }
 

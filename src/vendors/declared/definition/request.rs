@@ -42,7 +42,11 @@ pub(in crate::vendors::declared) fn request(
             None
         }
     };
-    let query = pairs(keys.get("query"), names, log);
+    let query = keys.get("query");
+    if let (Some(Target::Location(_)), Some(query)) = (&target, &query) {
+        query.report(log, "stands beside location, which has a query of its own; write it there");
+    }
+    let query = pairs(query, names, log);
     let headers = request_headers(keys.get("headers"), names, log);
     let (json, form, graphql) = (keys.get("json"), keys.get("form"), keys.get("graphql"));
     let is_graphql = graphql.is_some();

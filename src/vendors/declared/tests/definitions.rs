@@ -70,6 +70,11 @@ fn problem_has_the_place_of_its_key_or_value() {
 fn problem_names_key_and_cure() {
     Definition::parse(GOOD).unwrap();
     let cases = [
+        (
+            "path = \"/jobs/{{ id.a }}/{{ id.b }}\"",
+            "location = \"{{ '/jobs/' ~ id.a ~ id.b }}\"\nquery = { full = \"1\" }",
+            "request.query stands beside location, which has a query of its own; write it there",
+        ),
         ("format = 1", "format = 2", "format is 2: this version reads format 1; update jobwatch"),
         (
             "title = \"X\"\n",

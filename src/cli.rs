@@ -184,7 +184,7 @@ impl Command {
             Self::Backends(args) => until_interrupted(args.run()).await,
             Self::Jobs(args) => until_interrupted(args.run()).await,
             Self::Cluster(args) => until_interrupted(args.run()).await,
-            Self::Vendor(args) => args.run(),
+            Self::Vendor(args) => until_interrupted(args.run()).await,
             Self::Token(args) => args.run(),
             Self::Healthcheck(args) => args.run().await,
             Self::Completions(args) => args.run(Cli::command()),

@@ -26,19 +26,21 @@ use crate::{
     },
 };
 
+mod declared;
 mod transfer;
 
 #[cfg(test)]
 mod tests;
 
 pub use crate::cluster::fuzzing::session_messages;
+pub use declared::{declared, definition};
 pub use transfer::{content_coding, requested_wait};
 
 /// A function that takes any bytes and panics where a promise is broken.
 pub type Target = fn(&[u8]);
 
 /// Every target by its name.
-pub const TARGETS: [(&str, Target); 13] = [
+pub const TARGETS: [(&str, Target); 15] = [
     ("immuta", immuta),
     ("kinetica", kinetica),
     ("kinetica_binary", kinetica_binary),
@@ -52,6 +54,8 @@ pub const TARGETS: [(&str, Target); 13] = [
     ("requested_wait", transfer::requested_wait),
     ("content_coding", transfer::content_coding),
     ("session_messages", session_messages),
+    ("definition", declared::definition),
+    ("declared", declared::declared),
 ];
 
 /// Of the letters a to z; any other byte is a status too.

@@ -46,6 +46,7 @@ mod site;
 mod socket;
 mod tls;
 mod traces;
+mod trial;
 mod upkeep;
 mod usage;
 mod web;
@@ -61,6 +62,7 @@ use rotation::Rotation;
 use tls::Tls;
 pub use tls::TlsError;
 pub use traces::{TracesError, check_traces};
+pub use trial::{Trial, try_job};
 use upkeep::Upkeep;
 use usage::{Room, Usage};
 

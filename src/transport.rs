@@ -36,6 +36,7 @@ mod redaction;
 mod response_body;
 mod response_budget;
 mod tls;
+mod trial;
 mod upstream;
 
 pub use crate::vendors::LONGEST_RETRY_AFTER;
@@ -49,6 +50,7 @@ use failover::{Failover, Standby};
 use http_client::{HttpClient, NamesJobs};
 pub use rate_limiter::{Permit, RateLimiter};
 pub use response_budget::{DEFAULT_RESPONSE_BYTES, Reservation, ResponseBudget};
+pub use trial::Trial;
 pub use upstream::{PollResponse, Upstream};
 
 pub use crate::vendors::FileVersion;

@@ -67,10 +67,27 @@ pub struct Capabilities {
     pub files: bool,
 }
 
+/// What one rule of a definition finds in an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// The key of the rule, such as `status.word`.
+    pub key: String,
+    /// Where it looks, such as `job.status`; may be empty.
+    pub from: String,
+    /// The value, shortened; none where it is absent.
+    pub found: Option<String>,
+}
+
 /// The translation for one backend.
 pub trait Adapter: Debug + Send + Sync + 'static {
     /// What the vendor's API offers.
     fn capabilities(&self) -> Capabilities;
+
+    /// How an answer to a poll of one job is read, field by field, and whether it is a status
+    /// with a known word; `None` for adapters without a definition.
+    fn readings(&self, _job: &JobRef, _response: &Response<Bytes>) -> Option<(Vec<Reading>, bool)> {
+        None
+    }
 
     /// Whether the vendor could know a job of this name.
     ///

@@ -54,6 +54,17 @@ pub(super) const VENDOR: &str = "Exit codes:
   1    the definition has a problem, or a case failed or is missing
   2    wrong usage";
 
+pub(super) const VENDOR_DIFF: &str = "Exit codes:
+  0    done; the version says what has changed
+  1    a definition has a problem, or the version has to be another
+  2    wrong usage";
+
+pub(super) const VENDOR_TRY: &str = "Exit codes:
+  0    the answer is a status with a known word
+  1    it is a fault, or its word is unknown
+  2    wrong usage or configuration
+  3    the vendor does not answer";
+
 pub(super) const HEALTHCHECK: &str = "Exit codes:
   0    the gateway accepts calls
   1    it does not, or can't be reached

@@ -13,20 +13,30 @@ use super::{
 };
 use crate::simulators::{Simulator, Vendor, credentials};
 
+mod declared;
+
 /// Runs one simulated vendor.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The vendor to simulate: immuta, kinetica, claret or datasaur.
-    vendor: Vendor,
+    /// The vendor to simulate: immuta, kinetica, claret, datasaur, the name of a shipped
+    /// definition, or the path of one, with its cases.toml beside it.
+    #[arg(value_name = "VENDOR|FILE")]
+    vendor: String,
 
     /// Address to listen on; port 0 takes a free port.
     #[arg(long, value_name = "ADDR", default_value_t = (Ipv4Addr::LOCALHOST, 0).into())]
     listen: SocketAddr,
+
+    #[command(flatten)]
+    options: declared::Options,
 }
 
 impl Args {
     pub(super) async fn run(self) -> Result<Exit, Failure> {
-        let Self { vendor, listen } = self;
+        let Self { vendor, listen, options } = self;
+        let Ok(vendor) = vendor.parse::<Vendor>() else {
+            return declared::run(&vendor, listen, &options).await;
+        };
         let simulator = Simulator::start_at(vendor, listen)
             .await
             .map_err(|error| Failure::Usage(format!("--listen {listen} can't be listened on: {error}")))?;

@@ -16,9 +16,12 @@ use crate::vendors::{
     declared::{Definition, InvalidDefinition, SHIPPED, Shipped, cases::Cases, cases::Report},
 };
 
+mod diff;
+mod trial;
+
 /// The names of the two files in the folder of a definition.
 const DEFINITION: &str = "definition.toml";
-const CASES: &str = "cases.toml";
+pub(super) const CASES: &str = "cases.toml";
 
 /// Shows, checks and tests the definitions of vendors.
 #[derive(Debug, clap::Args)]
@@ -59,16 +62,35 @@ enum Command {
         #[arg(value_name = "FILE|DIR")]
         path: PathBuf,
     },
+    /// Poll one job of the real vendor once, and show how each field is read.
+    ///
+    /// Shows the request with its secrets redacted, the head of the answer, the fault rule that applies, and what each field of the definition finds. Values of the answer are shown, shortened.
+    #[command(after_help = exit_codes::VENDOR_TRY)]
+    Try(trial::Args),
+    /// Show what another version of a definition changes, and whether its version says so.
+    ///
+    /// A word that moves to an end or from one is a major change, and so is what callers or operators have to follow.
+    #[command(after_help = exit_codes::VENDOR_DIFF)]
+    Diff {
+        /// The earlier one: the name of a shipped definition, a file, or a folder.
+        #[arg(value_name = "NAME|FILE")]
+        old: String,
+        /// The later one.
+        #[arg(value_name = "NAME|FILE")]
+        new: String,
+    },
 }
 
 impl Args {
-    pub(super) fn run(self) -> Result<Exit, Failure> {
-        let mut out = io::stdout().lock();
+    pub(super) async fn run(self) -> Result<Exit, Failure> {
+        let mut out = io::stdout();
         match self.command {
             Command::List => list(&mut out),
             Command::Show { name, source } => show(&mut out, &name, source),
             Command::Check { path } => check(&mut out, &definition_file(&path)),
             Command::Test { path } => test(&mut out, &path),
+            Command::Try(args) => args.run(&mut out).await,
+            Command::Diff { old, new } => diff::run(&mut out, &old, &new),
         }
     }
 }
@@ -93,25 +115,31 @@ fn show(out: &mut impl Write, name: &str, source: bool) -> Result<Exit, Failure>
         writeln!(out, "{name} is built in: {}. It has no definition.", kind.name)?;
         return Ok(Exit::Succeeded);
     }
-    let text = match Shipped::find(name) {
-        Some(shipped) => shipped.definition.to_owned(),
-        None if Path::new(name).exists() => read(&definition_file(Path::new(name)))?,
-        None => {
-            let text = format!(
-                "{name} is neither a definition nor a file; jobwatch vendor list shows the definitions"
-            );
-            return Err(Failure::Usage(text));
-        }
-    };
+    let (file, text) = source_of(name)?;
     if source {
         write!(out, "{text}")?;
         return Ok(Exit::Succeeded);
     }
     match Definition::parse(&text) {
         Ok(definition) => write!(out, "{}", definition.describe())?,
-        Err(invalid) => return report(out, Path::new(name), &invalid),
+        Err(invalid) => return report(out, &file, &invalid),
     }
     Ok(Exit::Succeeded)
+}
+
+/// The text of a definition, with its file, or its name where it is shipped.
+fn source_of(name: &str) -> Result<(PathBuf, String), Failure> {
+    if let Some(shipped) = Shipped::find(name) {
+        return Ok((PathBuf::from(name), shipped.definition.to_owned()));
+    }
+    if !Path::new(name).exists() {
+        let text =
+            format!("{name} is neither a definition nor a file; jobwatch vendor list shows the definitions");
+        return Err(Failure::Usage(text));
+    }
+    let file = definition_file(Path::new(name));
+    let text = read(&file)?;
+    Ok((file, text))
 }
 
 fn check(out: &mut impl Write, file: &Path) -> Result<Exit, Failure> {
@@ -182,7 +210,7 @@ fn test_one(out: &mut impl Write, file: &Path) -> Result<Exit, Failure> {
     Ok(if is_good { Exit::Succeeded } else { Exit::Unsuccessful })
 }
 
-fn definition_file(path: &Path) -> PathBuf {
+pub(super) fn definition_file(path: &Path) -> PathBuf {
     if path.is_dir() { path.join(DEFINITION) } else { path.to_owned() }
 }
 
@@ -205,7 +233,7 @@ fn definitions(path: &Path) -> Result<Vec<PathBuf>, Failure> {
     Ok(files)
 }
 
-fn read(file: &Path) -> Result<String, Failure> {
+pub(super) fn read(file: &Path) -> Result<String, Failure> {
     std::fs::read_to_string(file)
         .map_err(|error| Failure::Usage(format!("{} can't be read: {error}", file.display())))
 }

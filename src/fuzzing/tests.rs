@@ -15,8 +15,11 @@ use super::*;
 const ROUNDS: u32 = 25_000;
 const LONGEST: usize = 4096;
 
-/// The same of a target that starts engines.
+/// The same of a target that starts engines, and of those that compile definitions or
+/// evaluate expressions.
 const ROUNDS_OF_ENGINES: u32 = ROUNDS / 10;
+const ROUNDS_OF_DEFINITIONS: u32 = ROUNDS / 20;
+const ROUNDS_OF_EXPRESSIONS: u32 = ROUNDS / 5;
 
 /// What random bytes would hardly ever make.
 const WORDS: [&[u8]; 24] = [
@@ -50,7 +53,11 @@ fn seeds(name: &str) -> Vec<Vec<u8>> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(name);
     let mut paths: Vec<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
-    paths.iter().map(|path| fs::read(path).unwrap()).collect()
+    let mut seeds: Vec<Vec<u8>> = paths.iter().map(|path| fs::read(path).unwrap()).collect();
+    if name == "declared" {
+        seeds.extend(declared::seeds());
+    }
+    seeds
 }
 
 fn mutated(seeds: &[Vec<u8>], random: &mut StdRng) -> Vec<u8> {
@@ -87,7 +94,12 @@ fn feed(name: &str) {
     let (_, target) = TARGETS.into_iter().find(|(known, _)| *known == name).unwrap();
     let (seeds, mut random) = (seeds(name), StdRng::seed_from_u64(seed));
     assert!(!seeds.is_empty());
-    let rounds = if name == "session_messages" { ROUNDS_OF_ENGINES } else { ROUNDS };
+    let rounds = match name {
+        "session_messages" => ROUNDS_OF_ENGINES,
+        "definition" => ROUNDS_OF_DEFINITIONS,
+        "declared" => ROUNDS_OF_EXPRESSIONS,
+        _ => ROUNDS,
+    };
     let mutations = (0..rounds).map(|_| mutated(&seeds, &mut random));
     for input in seeds.clone().into_iter().chain(mutations) {
         let held = catch_unwind(AssertUnwindSafe(|| target(&input))).is_ok();
@@ -129,4 +141,6 @@ each_target_holds_for_any_bytes!(
     requested_wait,
     content_coding,
     session_messages,
+    definition,
+    declared,
 );

@@ -229,14 +229,18 @@ impl Credentials {
 }
 
 impl Authorization {
+    /// What was sent as a credential, and the secret behind it.
+    pub(super) fn secrets(&self) -> (Option<&str>, Option<&SecretString>) {
+        (self.header.as_ref().and_then(credential), self.secret.as_deref())
+    }
+
     /// The outcome of a request that was sent with this, without any of its secrets.
     pub(super) fn redact(&self, outcome: Result<Elements, BackendFault>) -> Result<Elements, BackendFault> {
         if outcome.as_ref().is_ok_and(|elements| elements.as_slice().iter().all(Result::is_ok)) {
             return outcome;
         }
-        let sent = self.header.as_ref().and_then(credential);
-        let secret = self.secret.as_ref().map(|secret| secret.expose_secret());
-        let secrets: Vec<&str> = sent.into_iter().chain(secret).collect();
+        let (sent, secret) = self.secrets();
+        let secrets: Vec<&str> = sent.into_iter().chain(secret.map(ExposeSecret::expose_secret)).collect();
         match outcome {
             Ok(elements) => Ok(redaction::elements(elements, &secrets)),
             Err(fault) => Err(redaction::fault(fault, &secrets)),

@@ -33,6 +33,11 @@ pub(super) fn fault(mut fault: BackendFault, secrets: &[&str]) -> BackendFault {
     fault
 }
 
+/// A line for people without `secrets`.
+pub(super) fn text(line: &mut String, secrets: &[&str]) {
+    redact(line, secrets);
+}
+
 fn redact(message: &mut String, secrets: &[&str]) {
     for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
         for spelling in spellings(secret) {

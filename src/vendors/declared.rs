@@ -17,7 +17,7 @@ use url::Url;
 use uuid::Uuid;
 
 use super::{
-    Adapter, BaseUrl, Capabilities, Elements, RefusedLocation, TokenExchange,
+    Adapter, BaseUrl, Capabilities, Elements, Reading, RefusedLocation, TokenExchange,
     classification::{HeadRules, in_context},
     json::Value,
     percent_encoded,
@@ -29,14 +29,20 @@ pub mod cases;
 mod credentials;
 mod definition;
 mod describe;
+pub mod diff;
+mod explain;
 mod expression;
 mod faults;
 mod files;
 mod id;
+#[cfg(any(test, feature = "demo"))]
+mod inverse;
 mod path;
 mod read;
 mod reader;
 mod shipped;
+#[cfg(any(test, feature = "demo"))]
+pub mod simulation;
 mod source;
 mod split;
 mod table;
@@ -234,6 +240,10 @@ impl Adapter for Declared {
 
     fn observe(&self, job: &JobRef, element: &Bytes) -> Result<Observation, JobFault> {
         self.read(job, element)
+    }
+
+    fn readings(&self, job: &JobRef, response: &Response<Bytes>) -> Option<(Vec<Reading>, bool)> {
+        Some((Declared::readings(self, job, response), self.is_understood(job, response)))
     }
 
     fn file_request(&self, location: &str) -> Result<Request<Bytes>, RefusedLocation> {

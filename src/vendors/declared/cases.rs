@@ -105,6 +105,12 @@ impl Cases {
         &self.adapter
     }
 
+    /// Whether the table has the word of a job's element.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn has_known_word(&self, job: &JobRef, element: &Bytes) -> bool {
+        self.adapter.hits(job, element).is_some_and(|(pattern, _)| pattern.is_some())
+    }
+
     /// Runs every case.
     pub fn run(&self) -> Report {
         let (mut report, mut covered) = (Report::default(), BTreeSet::new());

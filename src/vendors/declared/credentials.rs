@@ -81,7 +81,7 @@ pub(super) struct Exchange {
     pub(super) refused_status: Vec<StatusCode>,
 }
 
-const WAYS: [(&str, &str); 7] = [
+pub(super) const WAYS: [(&str, &str); 7] = [
     ("none", ""),
     ("bearer", "bearer"),
     ("header", "api_key"),

@@ -45,6 +45,13 @@ const MEANINGS: [(&str, Meaning); 7] = [
     ("rejected", Meaning::Rejected),
 ];
 
+impl Meaning {
+    /// As definitions write it.
+    pub(super) fn name(self) -> &'static str {
+        MEANINGS.iter().find(|(_, meaning)| *meaning == self).map_or("", |(name, _)| name)
+    }
+}
+
 /// One rule.
 #[derive(Debug)]
 pub(super) struct FaultRule {

@@ -105,6 +105,11 @@ impl Path {
         (!json::is_null(value)).then_some(value)
     }
 
+    /// The members on the way.
+    pub(super) fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+
     /// Whether it is the root itself.
     pub(super) fn is_root(&self) -> bool {
         self.steps.is_empty()

@@ -37,7 +37,7 @@ impl Declared {
         hits.ok()
     }
 
-    fn read_with<T>(
+    pub(super) fn read_with<T>(
         &self,
         job: &JobRef,
         element: &Bytes,
@@ -101,7 +101,7 @@ impl Declared {
         Ok(())
     }
 
-    fn word(&self, scope: &Scope<'_>) -> Result<Vec<Option<String>>, JobFault> {
+    pub(super) fn word(&self, scope: &Scope<'_>) -> Result<Vec<Option<String>>, JobFault> {
         let malformed = |why| JobFault::Malformed { why };
         let states = &self.definition.states;
         let part = |(place, source): (usize, &Source)| -> Result<Option<String>, JobFault> {

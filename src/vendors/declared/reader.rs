@@ -236,12 +236,32 @@ impl<'t> Section<'t> {
 
     /// The keys that nobody has read, which are none of this section's.
     pub(super) fn finish(self, log: &Log<'_>) {
+        #[cfg(test)]
+        KNOWN.with_borrow_mut(|known| {
+            let path: String =
+                self.path.chars().filter(|c| !c.is_ascii_digit() && !"[]".contains(*c)).collect();
+            known.extend(self.known.iter().map(|key| (path.clone(), *key)));
+        });
         for (key, span, node) in self.entries() {
             if !self.known.contains(&key) {
                 log.add(span, &node.path, format!("is not a key here; {}", remedy(key, &self.known)));
             }
         }
     }
+}
+
+#[cfg(test)]
+thread_local! {
+    /// The keys of every table that was read to its end, with the table's path.
+    static KNOWN: RefCell<std::collections::BTreeSet<(String, &'static str)>> = RefCell::default();
+}
+
+/// The keys of every table that is read meanwhile, without the numbers of lists.
+#[cfg(test)]
+pub(super) fn known_keys(read: impl FnOnce()) -> std::collections::BTreeSet<(String, &'static str)> {
+    KNOWN.take();
+    read();
+    KNOWN.take()
 }
 
 /// `did you mean x?`, or the known names.

@@ -213,10 +213,29 @@ impl StateTable {
         self.patterns.iter().filter_map(|pattern| pattern.parts.get(place)).any(is_bare)
     }
 
+    /// Every word that a pattern without `*` stands for, in parts.
+    pub(super) fn words(&self) -> Vec<(&'static str, Vec<Option<String>>)> {
+        let word = |pattern: &Pattern| {
+            let parts = pattern.parts.iter().map(|part| match part {
+                Part::Any => None,
+                Part::Absent => Some(None),
+                Part::Word(word) => Some(Some(word.clone())),
+            });
+            Some((pattern.state_name, parts.collect::<Option<_>>()?))
+        };
+        self.patterns.iter().filter_map(word).collect()
+    }
+
     /// Every pattern with its state, as they are written.
     pub(super) fn patterns(&self) -> impl Iterator<Item = (&'static str, String)> {
         self.patterns.iter().map(|pattern| (pattern.state_name, pattern.written()))
     }
+}
+
+/// A word as the table writes it.
+pub(super) fn shown(parts: &[Option<String>]) -> String {
+    let parts: Vec<&str> = parts.iter().map(|part| part.as_deref().unwrap_or("-")).collect();
+    parts.join("/")
 }
 
 /// The parts of a word of the table.

@@ -22,7 +22,7 @@ const DEEPEST: usize = 32;
 pub(super) struct Text(Vec<Piece>);
 
 #[derive(Debug)]
-enum Piece {
+pub(super) enum Piece {
     Literal(String),
     Value { source: Source, written: String },
 }
@@ -79,6 +79,11 @@ impl Text {
             Piece::Value { written, .. } => format!("{{{written}}}"),
         };
         self.0.iter().map(piece).collect()
+    }
+
+    #[cfg(any(test, feature = "demo"))]
+    pub(super) fn pieces(&self) -> &[Piece] {
+        &self.0
     }
 
     fn literals(&self) -> impl Iterator<Item = &str> {

@@ -1,0 +1,94 @@
+//! One poll of one job, with what was sent and how the answer was read, for people who
+//! write a definition.
+
+use bytes::Bytes;
+use http::{Request, Response, Uri, header};
+use secrecy::ExposeSecret;
+
+use super::{Endpoint, Permit, credentials::Purpose, redaction};
+use crate::{job::JobRef, vendors::Reading};
+
+const REDACTED: &str = "[redacted]";
+
+/// Most characters of the content of a request.
+const LONGEST: usize = 400;
+
+/// A poll, without the backend's secrets.
+#[derive(Clone, Debug)]
+pub struct Trial {
+    /// The request: its first line, then its headers, then its content.
+    pub request: Vec<String>,
+    /// The status line of the answer, and what its head says of the content.
+    pub response: String,
+    /// How each field is read.
+    pub readings: Vec<Reading>,
+    /// Whether the answer is a status with a known word.
+    pub is_understood: bool,
+}
+
+impl Endpoint {
+    /// Polls a job once, at the first cluster. Consumes `permit`.
+    ///
+    /// # Errors
+    /// Why there is no answer, for people.
+    pub async fn try_poll(&self, job_id: &str, mut permit: Permit) -> Result<Trial, String> {
+        let job = &JobRef::new("try", job_id);
+        if let Err(invalid) = self.adapter.check(job) {
+            return Err(format!("{:?} is no id of a job: it {invalid}", job.id));
+        }
+        let (adapter, http) = (&*self.adapter, &*self.http);
+        let authorization = self.credentials.authorization(adapter, http, Purpose::Poll, &mut permit).await;
+        let authorization = authorization.map_err(|fault| format!("no credentials to send: {fault}"))?;
+        let plain = adapter.request(std::slice::from_ref(job));
+        let mut request = plain.clone();
+        let header = authorization.header.clone();
+        if let Some(value) = header {
+            adapter.authorize(&mut request, value);
+        }
+        let mut shown = shown(&plain, &request);
+        let (response, _room) = http.send(request, &mut permit).await.map_err(|fault| fault.to_string())?;
+        let Some((mut readings, is_understood)) = adapter.readings(job, &response) else {
+            return Err("this vendor is built in and has no definition to read the answer by".to_owned());
+        };
+        let (sent, secret) = authorization.secrets();
+        let secrets: Vec<&str> = sent.into_iter().chain(secret.map(ExposeSecret::expose_secret)).collect();
+        for text in readings.iter_mut().filter_map(|reading| reading.found.as_mut()).chain(&mut shown) {
+            redaction::text(text, &secrets);
+        }
+        Ok(Trial { request: shown, response: head(&response), readings, is_understood })
+    }
+}
+
+/// A request, with names in place of the credentials.
+fn shown(plain: &Request<Bytes>, sent: &Request<Bytes>) -> Vec<String> {
+    let origin = |uri: &Uri| {
+        let port = uri.port_u16().map(|port| format!(":{port}")).unwrap_or_default();
+        format!("{}://{}{port}", uri.scheme_str().unwrap_or("http"), uri.host().unwrap_or_default())
+    };
+    let target = plain.uri().path_and_query().map_or("/", |target| target.as_str());
+    let mut lines = vec![format!("{} {target} at {}", plain.method(), origin(plain.uri()))];
+    for (name, value) in plain.headers() {
+        let value = if value.is_sensitive() { REDACTED } else { value.to_str().unwrap_or(REDACTED) };
+        lines.push(format!("{name}: {value}"));
+    }
+    for name in sent.headers().keys().filter(|name| !plain.headers().contains_key(*name)) {
+        lines.push(format!("{name}: {REDACTED}"));
+    }
+    if plain.uri() != sent.uri() {
+        lines.push(format!("a parameter of the query: {REDACTED}"));
+    }
+    if !plain.body().is_empty() {
+        lines.push(String::from_utf8_lossy(plain.body()).chars().take(LONGEST).collect());
+    }
+    lines
+}
+
+fn head(response: &Response<Bytes>) -> String {
+    let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    format!(
+        "HTTP {}, {}, {} bytes",
+        response.status().as_u16(),
+        kind.unwrap_or("no content type"),
+        response.body().len()
+    )
+}

@@ -1,0 +1,175 @@
+//! A simulated vendor, asked with the adapter of its definition.
+
+use super::*;
+use crate::vendors::declared::{SHIPPED, Shipped};
+
+const BASE: &str = "http://127.0.0.1:1";
+
+fn lives() -> Lives {
+    Lives { queued: Duration::from_secs(2), running: Duration::from_secs(4), end: None, jobs: Vec::new() }
+}
+
+fn simulation(name: &str, lives: Lives) -> Simulation {
+    let shipped = Shipped::find(name).unwrap();
+    let definition = Definition::parse(shipped.definition).unwrap();
+    Simulation::new(definition, shipped.cases, &BASE.parse().unwrap(), lives).unwrap()
+}
+
+/// What the gateway would send, with credentials of the first way.
+fn request(simulation: &Simulation, jobs: &[JobRef]) -> Request<Bytes> {
+    let mut request = simulation.adapter.request(jobs);
+    if let Some(way) = simulation.ways.first() {
+        way.sign(&mut request);
+    }
+    request
+}
+
+fn state(simulation: &mut Simulation, id: &str, seconds: u64) -> JobState {
+    let jobs = [JobRef::new("simulated", id)];
+    let request = request(simulation, &jobs);
+    let simulated = simulation.answer(&request, Duration::from_secs(seconds));
+    let elements = simulation.adapter.split(&jobs, &simulated.response);
+    let elements = elements.unwrap_or_else(|fault| panic!("{id}: {fault:?}: {}", simulated.note));
+    let element = elements.as_slice()[0].as_ref().unwrap_or_else(|fault| panic!("{id}: {fault:?}"));
+    simulation.adapter.observe(&jobs[0], element).unwrap_or_else(|fault| panic!("{id}: {fault:?}")).state
+}
+
+/// An id of the definition that is in no case.
+fn another_id(simulation: &Simulation) -> String {
+    let example = simulation.example_id();
+    let other: String =
+        example.chars().map(|c| if c.is_ascii_digit() { '7' } else { c }).chain(['7']).collect();
+    let fits = simulation.adapter.check(&JobRef::new("simulated", &*other)).is_ok();
+    if fits { other } else { example.to_owned() }
+}
+
+#[test]
+fn job_of_every_shipped_definition_runs_and_succeeds() {
+    for shipped in SHIPPED {
+        let lives = Lives { end: Some("SUCCEEDED".to_owned()), ..lives() };
+        let mut vendor = simulation(shipped.name, lives.clone());
+        let id = another_id(&vendor);
+        let asked = request(&vendor, &[JobRef::new("simulated", id.as_str())]);
+        // An id that can't be read back from its request has to be named.
+        if vendor.jobs(&sign_in::without_credentials(&vendor.ways, &asked)).is_none() {
+            vendor = simulation(shipped.name, Lives { jobs: vec![id.clone()], ..lives });
+        }
+        let first = state(&mut vendor, &id, 100);
+        assert!(!first.is_terminal(), "{}: {first:?}", shipped.name);
+        let last = state(&mut vendor, &id, 107);
+        assert_eq!(last, JobState::Succeeded, "{}: {:?}", shipped.name, vendor.words());
+    }
+}
+
+#[test]
+fn job_goes_through_waiting_and_running_to_its_end() {
+    use JobState::{Pending, Running, Succeeded};
+
+    let mut airflow = simulation("airflow", lives());
+    let states: Vec<JobState> = (10..18).map(|second| state(&mut airflow, "etl/run", second)).collect();
+    assert_eq!(states, [Pending, Pending, Running, Running, Running, Running, Succeeded, Succeeded]);
+    assert_eq!(airflow.words()[0], ("PENDING", "queued".to_owned()));
+}
+
+#[test]
+fn jobs_end_in_turn_with_each_end_of_the_cases() {
+    let mut airflow = simulation("airflow", lives());
+    for (id, end) in [("a/1", JobState::Succeeded), ("a/2", JobState::Failed), ("a/3", JobState::Succeeded)] {
+        state(&mut airflow, id, 0);
+        assert_eq!(state(&mut airflow, id, 9), end, "{id}");
+    }
+    let shipped = Shipped::find("airflow").unwrap();
+    let definition = Definition::parse(shipped.definition).unwrap();
+    let expired = Lives { end: Some("EXPIRED".to_owned()), ..lives() };
+    let refused = Simulation::new(definition, shipped.cases, &BASE.parse().unwrap(), expired).unwrap_err();
+    assert_eq!(refused, "EXPIRED is no end that the cases have; write one of SUCCEEDED, FAILED");
+}
+
+#[test]
+fn job_that_is_not_listed_gets_the_answer_of_the_not_found_case() {
+    let mut airflow = simulation("airflow", Lives { jobs: vec!["etl/a".to_owned()], ..lives() });
+    assert_eq!(state(&mut airflow, "etl/a", 0), JobState::Pending);
+    let jobs = [JobRef::new("simulated", "etl/b")];
+    let request = request(&airflow, &jobs);
+    let simulated = airflow.answer(&request, Duration::ZERO);
+    assert_eq!(simulated.note, "etl/b: no such job");
+    let elements = airflow.adapter.split(&jobs, &simulated.response).unwrap();
+    assert_eq!(elements.as_slice(), [Err(JobFault::NotFound)]);
+    assert!(String::from_utf8_lossy(simulated.response.body()).contains("was not found"));
+}
+
+#[test]
+fn batch_has_each_job_that_exists() {
+    let ids = [
+        "gid://shopify/BulkOperation/11",
+        "gid://shopify/BulkOperation/12",
+        "gid://shopify/BulkOperation/13",
+    ];
+    let listed = ids[..2].iter().map(|id| (*id).to_owned()).collect();
+    let mut shopify = simulation("shopify-bulk", Lives { jobs: listed, ..lives() });
+    let jobs = ids.map(|id| JobRef::new("simulated", id));
+    let request = request(&shopify, &jobs);
+    let simulated = shopify.answer(&request, Duration::from_secs(3));
+    let elements = shopify.adapter.split(&jobs, &simulated.response).unwrap();
+    for (job, element) in jobs.iter().zip(elements.as_slice()).take(2) {
+        let seen = shopify.adapter.observe(job, element.as_ref().unwrap()).unwrap();
+        assert_eq!(seen.state, JobState::Pending, "{}", simulated.note);
+    }
+    assert_eq!(elements.as_slice()[2], Err(JobFault::NotFound));
+}
+
+#[test]
+fn other_credentials_are_refused_with_401() {
+    for shipped in SHIPPED {
+        // One that needs none accepts any.
+        if shipped.definition.contains("[credentials.none]") {
+            continue;
+        }
+        let mut simulation = simulation(shipped.name, lives());
+        let jobs = [JobRef::new("simulated", simulation.example_id())];
+        let request = simulation.adapter.request(&jobs);
+        let simulated = simulation.answer(&request, Duration::ZERO);
+        assert_eq!(simulated.response.status(), StatusCode::UNAUTHORIZED, "{}", shipped.name);
+        assert_eq!(simulated.note, "other credentials: refused");
+    }
+}
+
+#[test]
+fn token_is_given_for_the_right_secret_only() {
+    let mut airflow = simulation("airflow", lives());
+    let way = airflow.ways.iter().find(|way| way.written.contains("password")).unwrap();
+    assert_eq!(way.written, "{ username = \"simulated\", password = \"simulated-secret\" }");
+    let mut request = Request::new(Bytes::from(r#"{"password":"simulated-secret","username":"simulated"}"#));
+    *request.method_mut() = http::Method::POST;
+    *request.uri_mut() = "/auth/token".parse().unwrap();
+    let given = airflow.answer(&request, Duration::ZERO);
+    assert_eq!(given.note, "a token");
+    assert_eq!(given.response.body(), r#"{"access_token":"simulated-token"}"#);
+    *request.body_mut() = Bytes::from(r#"{"password":"x","username":"simulated"}"#);
+    let refused = airflow.answer(&request, Duration::ZERO);
+    assert_eq!(refused.response.status(), 400);
+}
+
+#[test]
+fn other_request_is_answered_with_404() {
+    let mut airflow = simulation("airflow", lives());
+    for target in ["/", "/api/v2/dags/a", "/api/v2/dags/a/dagRuns/b?x=1"] {
+        let mut request = Request::new(Bytes::new());
+        *request.uri_mut() = target.parse().unwrap();
+        let simulated = airflow.answer(&request, Duration::ZERO);
+        assert_eq!(simulated.note, "no request of the definition; answered with 404", "{target}");
+    }
+}
+
+#[test]
+fn word_without_a_case_is_simulated_too() {
+    let definition = include_str!("tests/exports.toml");
+    let cases = include_str!("tests/exports-cases.toml");
+    let definition = Definition::parse(definition).unwrap();
+    let mut exports = Simulation::new(definition, cases, &BASE.parse().unwrap(), lives()).unwrap();
+    let words: Vec<String> = exports.words().into_iter().map(|(_, word)| word).collect();
+    assert_eq!(words, ["waiting", "working", "done", "broken"]);
+    let states: Vec<JobState> =
+        [0, 3, 9].into_iter().map(|second| state(&mut exports, "e-44", second)).collect();
+    assert_eq!(states, [JobState::Pending, JobState::Running, JobState::Succeeded]);
+}

@@ -17,6 +17,7 @@ use serde_json::value::RawValue;
 use super::*;
 use crate::job::{ContentType, FaultKind, JobError};
 
+mod catalogue;
 mod declared_vendors;
 mod statuses;
 mod texts;

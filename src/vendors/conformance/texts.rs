@@ -2,15 +2,42 @@
 
 use super::*;
 
+/// What is not JSON, and looks like it.
+pub(super) const NO_JSON: [&str; 11] =
+    ["NaN", "Infinity", "-Infinity", "undefined", "01", "+1", ".5", "'x'", "[1,]", "1 /**/", "\"\t\""];
+
+/// Short values of every kind.
+pub(super) const VALUES: [&str; 19] = [
+    "null",
+    "true",
+    "[]",
+    "{}",
+    "[null]",
+    "[\"completed\"]",
+    "{\"0\": [\"x\"]}",
+    "\"\"",
+    "\"x\"",
+    r#""\ud800""#,
+    r#""\udc00\ud800""#,
+    r#"{"\ud800": 1}"#,
+    r#""\u0000""#,
+    "-1",
+    "0",
+    "1.5",
+    "1e999",
+    "9223372036854775808",
+    "123456789012345678901234567890",
+];
+
 /// Where each value of a JSON text begins and ends, and each member of an object.
 #[derive(Default)]
-struct Places {
-    values: Vec<(usize, usize)>,
-    members: Vec<(usize, usize)>,
+pub(super) struct Places {
+    pub(super) values: Vec<(usize, usize)>,
+    pub(super) members: Vec<(usize, usize)>,
 }
 
 impl Places {
-    fn of(text: &str) -> Self {
+    pub(super) fn of(text: &str) -> Self {
         let mut places = Self::default();
         places.visit(text, super::json::Value::new(text));
         places
@@ -35,17 +62,15 @@ impl Places {
     }
 }
 
-fn spliced(text: &str, (start, end): (usize, usize), new: &str) -> String {
+pub(super) fn spliced(text: &str, (start, end): (usize, usize), new: &str) -> String {
     [&text[..start], new, &text[end..]].concat()
 }
 
 #[test]
 fn a_word_that_is_not_json_spoils_the_whole_answer() {
-    let words =
-        ["NaN", "Infinity", "-Infinity", "undefined", "01", "+1", ".5", "'x'", "[1,]", "1 /**/", "\"\t\""];
     for row in rows() {
         for place in Places::of(row.answer).values {
-            for word in words {
+            for word in NO_JSON {
                 row.assert_malformed(&json(200, spliced(row.answer, place, word)));
             }
         }
@@ -57,33 +82,10 @@ fn any_value_in_the_place_of_another_is_survived() {
     let long = format!("\"{}\"", "x".repeat(1 << 20));
     let deep = format!("{}{}", "[".repeat(3000), "]".repeat(3000));
     let deep_objects = format!("{}1{}", "{\"value\":".repeat(3000), "}".repeat(3000));
-    let values = [
-        "null",
-        "true",
-        "[]",
-        "{}",
-        "[null]",
-        "[\"completed\"]",
-        "{\"0\": [\"x\"]}",
-        "\"\"",
-        "\"x\"",
-        r#""\ud800""#,
-        r#""\udc00\ud800""#,
-        r#"{"\ud800": 1}"#,
-        r#""\u0000""#,
-        "-1",
-        "0",
-        "1.5",
-        "1e999",
-        "9223372036854775808",
-        "123456789012345678901234567890",
-        &long,
-        &deep,
-        &deep_objects,
-    ];
+    let values = VALUES.into_iter().chain([&*long, &*deep, &*deep_objects]);
     for row in rows() {
         for place in Places::of(row.answer).values {
-            for value in values {
+            for value in values.clone() {
                 let _ = row.read(&json(200, spliced(row.answer, place, value)));
             }
         }

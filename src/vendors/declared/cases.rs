@@ -111,6 +111,13 @@ impl Cases {
         self.adapter.hits(job, element).is_some_and(|(pattern, _)| pattern.is_some())
     }
 
+    /// Whether the definition says itself what a response means, by its status.
+    #[cfg(test)]
+    pub(in crate::vendors) fn decides(&self, jobs: &[JobRef], response: &Response<Bytes>) -> bool {
+        let is_word = self.definition.answer.states_by_status.contains(&response.status().as_u16());
+        is_word || self.adapter.fault_rule(jobs, response).is_some()
+    }
+
     /// Runs every case.
     pub fn run(&self) -> Report {
         let (mut report, mut covered) = (Report::default(), BTreeSet::new());

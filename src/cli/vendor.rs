@@ -104,7 +104,7 @@ fn list(out: &mut impl Write) -> Result<Exit, Failure> {
         let definition =
             Definition::parse(shipped.definition).map_err(|invalid| problem(shipped.name, &invalid))?;
         let Definition { version, title, verified, .. } = &definition;
-        let unverified = if *verified { "" } else { " (not verified)" };
+        let unverified = if *verified == Some(false) { " (not verified)" } else { "" };
         writeln!(out, "{:<width$}  {version:<8}  {title}{unverified}", shipped.name)?;
     }
     Ok(Exit::Succeeded)
@@ -205,7 +205,7 @@ fn test_one(out: &mut impl Write, file: &Path) -> Result<Exit, Failure> {
     let is_good = failed.is_empty() && uncovered.is_empty() && needless.is_empty();
     let paint = Paint::stdout();
     let verdict = if is_good { paint.green("OK    ") } else { paint.red("FAILED") };
-    let (count, label) = (cases.cases.len(), definition.label());
+    let (count, label) = (cases.count(), definition.label());
     writeln!(out, "{verdict} {label}: {} of {count} cases passed", count - failed.len())?;
     Ok(if is_good { Exit::Succeeded } else { Exit::Unsuccessful })
 }

@@ -84,6 +84,16 @@ pub trait VendorConfig: Debug + Send + Sync {
         None
     }
 
+    /// The version of the definition that it follows; none where the vendor is built in.
+    fn definition_version(&self) -> Option<&str> {
+        None
+    }
+
+    /// Whether a job that has ended may run again under its id.
+    fn reopens(&self) -> bool {
+        false
+    }
+
     /// How the backend's secret is used, where its credentials are the vendor's own.
     fn sign_in(&self) -> SignIn;
 
@@ -122,6 +132,8 @@ pub enum Scheme {
         /// The user name.
         username: String,
     },
+    /// HTTP Basic with the secret as the user name and an empty password.
+    BasicUsername,
     /// Exchanged for a token by the adapter's [`token_exchange`](Adapter::token_exchange).
     Exchange,
 }

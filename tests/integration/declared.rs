@@ -158,7 +158,7 @@ async fn job_of_a_declared_vendor_is_watched_to_its_end() {
         .unwrap()
         .into_inner()
         .backends;
-    assert_eq!(backends[0].vendor, "databricks");
+    assert_eq!((&*backends[0].vendor, &*backends[0].vendor_version), ("databricks", "1.0.0"));
     assert!(!program.log().contains("dapi-hush"));
 }
 
@@ -336,10 +336,13 @@ async fn definition_that_changed_is_taken_with_a_reload_and_a_bad_one_is_not() {
     let state = async || get(&client, &job("exports", "e-1")).await.unwrap().state();
     assert_eq!(state().await, JobState::Unspecified);
 
-    std::fs::write(&file, definition.replace("[\"working\"]", "[\"working\", \"parked\"]")).unwrap();
+    let changed = definition.replace("[\"working\"]", "[\"working\", \"parked\"]");
+    std::fs::write(&file, changed.replace("version = \"1.0.0\"", "version = \"1.1.0\"")).unwrap();
     program.signal("HUP").await;
     program.logged("configuration reloaded").await;
     assert_eq!(state().await, JobState::Running);
+    let listed = guard(client.clone().list_backends(ListBackendsRequest::default())).await.unwrap();
+    assert_eq!(listed.into_inner().backends[0].vendor_version, "1.1.0");
 
     std::fs::write(&file, definition.replace("SUCCEEDED", "SUCEEDED")).unwrap();
     program.signal("HUP").await;

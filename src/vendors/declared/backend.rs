@@ -53,7 +53,7 @@ impl std::fmt::Debug for Name {
 /// The way of a definition by which a backend signs in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chosen {
-    way: Option<usize>,
+    pub(super) way: Option<usize>,
     /// The key of the secret, and the characters that it may have.
     pub secret: Option<(String, SecretForm)>,
 }
@@ -186,6 +186,9 @@ fn params(definition: &Definition, value: Option<&Value>, problems: &mut Vec<Key
             }
         };
         let Some(text) = text else {
+            if param.optional {
+                continue;
+            }
             let about =
                 if param.description.is_empty() { String::new() } else { format!(": {}", param.description) };
             problem(path, format!("is missing; write {}{about}", param.example()));
@@ -296,6 +299,14 @@ impl DeclaredConfig {
 impl VendorConfig for DeclaredConfig {
     fn kind(&self) -> &'static VendorKind {
         self.kind
+    }
+
+    fn definition_version(&self) -> Option<&str> {
+        Some(&self.definition.0.version)
+    }
+
+    fn reopens(&self) -> bool {
+        self.definition.0.reopens
     }
 
     fn sign_in(&self) -> SignIn {

@@ -1,6 +1,7 @@
 //! Reads one element: the observation of a job.
 
 use bytes::Bytes;
+use minijinja::value::ValueKind;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::{
@@ -187,6 +188,13 @@ impl Declared {
                 Some(list) => list.into_iter().filter_map(json::text).collect(),
                 None => json::text(*value).into_iter().collect(),
             },
+            // A list that an expression made.
+            Found::Value(list) if matches!(list.kind(), ValueKind::Seq | ValueKind::Iterable) => list
+                .try_iter()
+                .into_iter()
+                .flatten()
+                .filter_map(|text| text.as_str().map(str::to_owned))
+                .collect(),
             _ => found.text().into_iter().collect::<Vec<_>>(),
         });
         lines.filter(|line| !line.trim().is_empty()).take(MOST_WARNINGS).collect()
@@ -213,7 +221,7 @@ fn is_bare(found: &Found<'_>) -> bool {
         Found::Json(value) => !value.get().starts_with(['"', '{', '[']),
         Found::Text(_) => false,
         Found::Value(value) => {
-            matches!(value.kind(), minijinja::value::ValueKind::Number | minijinja::value::ValueKind::Bool)
+            matches!(value.kind(), ValueKind::Number | ValueKind::Bool)
         }
     }
 }

@@ -72,6 +72,19 @@ impl Text {
         self.render(scope, |text| text.into())
     }
 
+    /// The text; `Some(None)` where it is left out, since a parameter in it is not set.
+    pub(super) fn unless_left_out(&self, scope: &Scope<'_>) -> Option<Option<String>> {
+        match self.plain(scope) {
+            None if self.is_left_out(scope) => Some(None),
+            text => text.map(Some),
+        }
+    }
+
+    /// Whether a parameter in it is not set.
+    pub(super) fn is_left_out(&self, scope: &Scope<'_>) -> bool {
+        self.sources().any(|source| source.lacks_param(scope))
+    }
+
     /// The literals, with the names of values in braces.
     pub(super) fn shown(&self) -> String {
         let piece = |piece: &Piece| match piece {
@@ -257,7 +270,9 @@ impl RequestTemplate {
         let headers = request.headers_mut();
         headers.insert(header::ACCEPT, JSON);
         for (name, value) in &self.headers {
-            headers.insert(name, HeaderValue::from_str(&value.plain(scope)?).ok()?);
+            if let Some(value) = value.unless_left_out(scope)? {
+                headers.insert(name, HeaderValue::from_str(&value).ok()?);
+            }
         }
         match &self.body {
             None if self.method == Method::GET => {}
@@ -285,10 +300,8 @@ impl RequestTemplate {
                 if has_dot_segment(&path) {
                     return None;
                 }
-                if self.query.is_empty() {
-                    return Some(path);
-                }
-                Some(format!("{path}?{}", pairs(&self.query, scope)?))
+                let query = pairs(&self.query, scope)?;
+                Some(if query.is_empty() { path } else { format!("{path}?{query}") })
             }
         }
     }
@@ -305,17 +318,24 @@ impl RequestTemplate {
 
     /// Everything that it reads.
     pub(super) fn sources(&self) -> Vec<&Source> {
+        let mut sources = self.required();
+        let pairs = self.query.iter().map(|(_, text)| text).chain(self.headers.iter().map(|(_, text)| text));
+        sources.extend(pairs.flat_map(Text::sources));
+        if let Some(Body::Form(fields)) = &self.body {
+            sources.extend(fields.iter().flat_map(|(_, text)| text.sources()));
+        }
+        sources
+    }
+
+    /// What it can't be written without.
+    pub(super) fn required(&self) -> Vec<&Source> {
         let mut sources: Vec<&Source> = Vec::new();
         match &self.target {
             Target::Path(path) => sources.extend(path.sources()),
             Target::Location(source) => sources.push(source),
         }
-        let pairs = self.query.iter().map(|(_, text)| text).chain(self.headers.iter().map(|(_, text)| text));
-        sources.extend(pairs.flat_map(Text::sources));
-        match &self.body {
-            Some(Body::Json(tree)) => tree.sources(&mut sources),
-            Some(Body::Form(fields)) => sources.extend(fields.iter().flat_map(|(_, text)| text.sources())),
-            None => {}
+        if let Some(Body::Json(tree)) = &self.body {
+            tree.sources(&mut sources);
         }
         sources
     }
@@ -323,9 +343,9 @@ impl RequestTemplate {
 
 fn pairs(fields: &[(String, Text)], scope: &Scope<'_>) -> Option<String> {
     let mut text = String::new();
-    for (index, (name, value)) in fields.iter().enumerate() {
-        let value = value.plain(scope)?;
-        let and = if index == 0 { "" } else { "&" };
+    for (name, value) in fields {
+        let Some(value) = value.unless_left_out(scope)? else { continue };
+        let and = if text.is_empty() { "" } else { "&" };
         write!(text, "{and}{}={}", percent_encoded(name), percent_encoded(&value)).ok()?;
     }
     Some(text)

@@ -4,8 +4,11 @@ use toml::Table;
 
 use super::{backend, cases::Cases, *};
 
+mod cases;
 mod definitions;
+mod effects;
 mod hostile;
+mod parameters;
 mod reference;
 mod requests;
 

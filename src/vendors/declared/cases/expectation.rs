@@ -38,15 +38,29 @@ const FIELDS: [&str; 23] = [
     "retry_after_s",
 ];
 
+/// The fields of a token.
+const TOKEN_FIELDS: [&str; 6] = ["token", "expires_in_s", "expires_at", "header", "fault", "message"];
+
 /// Fields with their values, in JSON.
 #[derive(Debug)]
 pub(super) struct Expectation(Vec<(&'static str, Value)>);
 
 impl Expectation {
+    /// What is expected of a job.
     pub(super) fn read(node: &Node<'_>, log: &Log<'_>) -> Option<Self> {
+        Self::of(node, &FIELDS, log)
+    }
+
+    /// What is expected of an answer with a token.
+    pub(super) fn of_token(node: &Node<'_>, log: &Log<'_>) -> Option<Self> {
+        Self::of(node, &TOKEN_FIELDS, log)
+    }
+
+    /// The first of the known fields, or a fault, has to be there.
+    fn of(node: &Node<'_>, known: &[&'static str], log: &Log<'_>) -> Option<Self> {
         let mut keys = node.section(log)?;
         let mut fields = Vec::new();
-        for field in FIELDS {
+        for &field in known {
             let Some(node) = keys.get(field) else { continue };
             let states: Vec<&str> = STATES.iter().map(|(name, _)| *name).chain(["UNSPECIFIED"]).collect();
             if field == "state" && !node.as_text().is_some_and(|text| states.contains(&text)) {
@@ -62,8 +76,9 @@ impl Expectation {
             };
             fields.push((field, value));
         }
-        if !fields.iter().any(|(field, _)| matches!(*field, "state" | "fault")) {
-            keys.report(log, "has neither state nor fault; write one of them");
+        let main = known.first().copied().unwrap_or_default();
+        if !fields.iter().any(|(field, _)| *field == main || *field == "fault") {
+            keys.report(log, format!("has neither {main} nor fault; write one of them"));
         }
         keys.finish(log);
         Some(Self(fields))
@@ -92,7 +107,8 @@ impl Expectation {
         self.differences(&found)
     }
 
-    fn differences(&self, found: &Map<String, Value>) -> Vec<String> {
+    /// Every field that is another one than expected.
+    pub(super) fn differences(&self, found: &Map<String, Value>) -> Vec<String> {
         let mut differences = Vec::new();
         for (field, expected) in &self.0 {
             let value = found.get(*field);

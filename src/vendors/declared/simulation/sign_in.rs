@@ -72,6 +72,7 @@ fn signed(definition: &Arc<Definition>, place: usize, base_url: &BaseUrl, keys: 
         Scheme::Bare => Some(SECRET.to_owned()),
         Scheme::Bearer => Some(format!("Bearer {SECRET}")),
         Scheme::Word(word) => Some(format!("{word} {SECRET}")),
+        Scheme::BasicUsername => Some(format!("Basic {}", BASE64_STANDARD.encode(format!("{SECRET}:")))),
         Scheme::Basic { username } => {
             Some(format!("Basic {}", BASE64_STANDARD.encode(format!("{username}:{SECRET}"))))
         }

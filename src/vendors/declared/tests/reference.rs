@@ -55,9 +55,10 @@ fn section<'t>(text: &'t str, path: &str) -> &'t str {
     after.split("\n#").next().unwrap_or_default()
 }
 
-/// The words in backticks of a text, and those within examples in backticks.
+/// The words in backticks of a text, and those within examples in backticks. Blocks of code are
+/// left out.
 fn named(text: &str) -> BTreeSet<&str> {
-    let code = text.split('`').skip(1).step_by(2);
+    let code = text.split("```").step_by(2).flat_map(|text| text.split('`').skip(1).step_by(2));
     let words = code.flat_map(|code| code.split(|c: char| !c.is_ascii_alphanumeric() && c != '_'));
     let is_name = |word: &&str| {
         word.starts_with(|c: char| c.is_ascii_lowercase()) && !word.contains(|c: char| c.is_ascii_uppercase())
@@ -147,6 +148,7 @@ fn reference_has_no_key_that_is_not_read() {
         "item",
         "why",
         "name",
+        "null",
         "value",
         "no_such_job",
         "not_found",

@@ -379,17 +379,23 @@ async fn problems_of_a_declared_backend_name_their_keys() {
     let text = String::from_utf8(unknown.stderr).unwrap();
     assert!(text.contains("backends.x.vendor is \"databrick\"; did you mean databricks?"), "{text}");
 
-    let good = check(
-        "[backends.x]\nvendor = \"dbt-cloud\"\nbase_url = \"https://x.example\"\nparams = { account_id = 7 }\n\
-         credentials = { bearer = \"t\" }",
-    )
-    .await;
-    let text = String::from_utf8(good.stdout).unwrap();
-    assert!(
-        good.status.success()
-            && text.contains("dbt Cloud job runs 1.0.0 at https://x.example/, bearer token"),
-        "{text}"
-    );
+    for (vendor, keys, about) in [
+        (
+            "dbt-cloud",
+            "params = { account_id = 7 }\ncredentials = { bearer = \"t\" }",
+            "dbt Cloud job runs 1.0.0 at https://x.example/, access token",
+        ),
+        (
+            "elasticsearch-tasks",
+            "credentials = { api_key = \"t\" }",
+            "Elasticsearch tasks 1.0.0 at https://x.example/, API key",
+        ),
+    ] {
+        let text = format!("[backends.x]\nvendor = {vendor:?}\nbase_url = \"https://x.example\"\n{keys}");
+        let good = check(&text).await;
+        let text = String::from_utf8(good.stdout).unwrap();
+        assert!(good.status.success() && text.contains(about), "{text}");
+    }
 }
 
 #[tokio::test]

@@ -227,7 +227,7 @@ fn read(
     let (mut cases, mut refused) = (Vec::new(), Vec::new());
     for (number, node) in nodes.iter().enumerate() {
         match case(number, node, line, log) {
-            Some(Read::Case(case)) => cases.push(case),
+            Some(Read::Case(case)) => cases.push(*case),
             Some(Read::Refused(case)) => refused.push(case),
             None => {}
         }
@@ -263,7 +263,7 @@ fn read(
 
 /// What an entry of `[[case]]` is.
 enum Read {
-    Case(Case),
+    Case(Box<Case>),
     Refused(Refused),
 }
 
@@ -282,7 +282,7 @@ fn case(number: usize, node: &Node<'_>, line: &dyn Fn(usize) -> usize, log: &Log
     let line = line(node.span.start);
     if let Some(reason) = expect.as_ref().and_then(|expect| refusal(expect, log)) {
         // A refused id may be empty.
-        let ids = ids.iter().filter_map(|node| node.as_text()).map(str::to_owned).collect();
+        let ids = ids.iter().filter_map(Node::as_text).map(str::to_owned).collect();
         for key in ["status", "headers", "body", "request"] {
             if let Some(node) = keys.get(key) {
                 node.report(log, "stands beside expect.invalid_id: a refused id is never sent; remove it");
@@ -314,7 +314,7 @@ fn case(number: usize, node: &Node<'_>, line: &dyn Fn(usize) -> usize, log: &Log
     }
     let response = expect.is_some().then_some(answer);
     keys.finish(log);
-    Some(Read::Case(Case { name, line, ids, response, expect: expectations, request }))
+    Some(Read::Case(Box::new(Case { name, line, ids, response, expect: expectations, request })))
 }
 
 /// Why an id is expected to be refused, if it is.

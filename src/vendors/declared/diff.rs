@@ -91,6 +91,9 @@ impl Definition {
                 found.add(Grade::Patch, format!("{section}: differs"));
             }
         }
+        if old.get("reopens") != new.get("reopens") {
+            found.add(Grade::Minor, changed("reopens", old.get("reopens"), new.get("reopens")));
+        }
         found.version_problem = version_problem(&self.version, &later.version, found.grade());
         found
     }
@@ -109,7 +112,7 @@ fn grade_of(section: &str, path: &str, old: Option<&Value>, new: Option<&Value>)
         "params" if last == "default" && new.is_some() => Grade::Minor,
         "params" if last == "optional" && is_true(new) => Grade::Minor,
         "params" if old.is_none() && (has_default(new) || path.matches('.').count() > 1) => Grade::Minor,
-        "credentials" if old.is_none() && !matches!(last, "secret" | "fields") => Grade::Minor,
+        "credentials" if old.is_none() && !matches!(last, "secret" | "secret_as" | "fields") => Grade::Minor,
         "credentials"
             if path.matches('.').count() > 1
                 && !matches!(last, "secret" | "fields" | "token_url" | "grant") =>
@@ -345,6 +348,7 @@ is = "not_found"
                 Grade::Minor,
                 "request.path: \"/v1/exports/{{ id.export_id }}\" becomes \"/v2/exports/{{ id.export_id }}\"",
             ),
+            (("docs =", "reopens = true\ndocs ="), Grade::Minor, "reopens: true is new"),
             (("= 404", "= [404, 410]"), Grade::Minor, "faults[0]: { is = \"not_found\", status = 404 } goes"),
             (("\"Exports\"", "\"Example exports\""), Grade::Patch, "title: differs"),
         ] {

@@ -21,6 +21,10 @@ const DEEPEST: usize = 32;
 #[derive(Debug)]
 pub(super) struct Text(Vec<Piece>);
 
+/// That a value is absent which nothing can be written without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Absent;
+
 #[derive(Debug)]
 pub(super) enum Piece {
     Literal(String),
@@ -72,11 +76,15 @@ impl Text {
         self.render(scope, |text| text.into())
     }
 
-    /// The text; `Some(None)` where it is left out, since a parameter in it is not set.
-    pub(super) fn unless_left_out(&self, scope: &Scope<'_>) -> Option<Option<String>> {
+    /// The text; `None` where it is left out, since a parameter in it is not set.
+    ///
+    /// # Errors
+    /// Another value in it is absent.
+    pub(super) fn unless_left_out(&self, scope: &Scope<'_>) -> Result<Option<String>, Absent> {
         match self.plain(scope) {
-            None if self.is_left_out(scope) => Some(None),
-            text => text.map(Some),
+            None if self.is_left_out(scope) => Ok(None),
+            None => Err(Absent),
+            text => Ok(text),
         }
     }
 
@@ -270,7 +278,7 @@ impl RequestTemplate {
         let headers = request.headers_mut();
         headers.insert(header::ACCEPT, JSON);
         for (name, value) in &self.headers {
-            if let Some(value) = value.unless_left_out(scope)? {
+            if let Some(value) = value.unless_left_out(scope).ok()? {
                 headers.insert(name, HeaderValue::from_str(&value).ok()?);
             }
         }
@@ -344,7 +352,7 @@ impl RequestTemplate {
 fn pairs(fields: &[(String, Text)], scope: &Scope<'_>) -> Option<String> {
     let mut text = String::new();
     for (name, value) in fields {
-        let Some(value) = value.unless_left_out(scope)? else { continue };
+        let Some(value) = value.unless_left_out(scope).ok()? else { continue };
         let and = if text.is_empty() { "" } else { "&" };
         write!(text, "{and}{}={}", percent_encoded(name), percent_encoded(&value)).ok()?;
     }

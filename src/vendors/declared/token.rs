@@ -110,7 +110,7 @@ impl DeclaredExchange {
             }
         }
         for (name, value) in &oauth2.form {
-            if let Some(value) = value.unless_left_out(&scope)? {
+            if let Some(value) = value.unless_left_out(&scope).ok()? {
                 form.append_pair(name, &value);
             }
         }

@@ -21,7 +21,7 @@ pub(super) fn in_words(pattern: &str) -> Option<String> {
                 parts.push(repeated(&class, &mut chars)?);
                 continue;
             }
-            '\\' => chars.next().filter(|c| c.is_ascii_punctuation())?,
+            '\\' => chars.next().filter(char::is_ascii_punctuation)?,
             c if c.is_alphanumeric() || "_-:/, ".contains(c) => c,
             _ => return None,
         };
@@ -43,7 +43,7 @@ fn class(chars: &mut Peekable<Chars<'_>>) -> Option<String> {
     loop {
         match chars.next()? {
             ']' => break,
-            '\\' => members.push(chars.next().filter(|c| c.is_ascii_punctuation())?),
+            '\\' => members.push(chars.next().filter(char::is_ascii_punctuation)?),
             '[' | '&' => return None,
             c => members.push(c),
         }

@@ -163,6 +163,7 @@ fn get(c: &mut Criterion) {
     let setup = BackendSetup {
         name: "backend".into(),
         vendor: "immuta",
+        vendor_version: Arc::default(),
         check: Box::new(|_| Ok(())),
         upstream: Arc::new(AllSucceeded),
         plan: PollPlan {
@@ -172,6 +173,7 @@ fn get(c: &mut Criterion) {
             max_batch: NonZeroUsize::MIN,
             max_concurrency: NonZeroUsize::MIN,
             requests_per_second: NonZeroU32::MAX,
+            terminal_age: None,
         },
         timeout: HOUR,
         not_found_grace: HOUR,

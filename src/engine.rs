@@ -161,6 +161,8 @@ pub struct BackendSetup {
     pub name: Arc<str>,
     /// Whose API it is: "immuta", ...
     pub vendor: &'static str,
+    /// The version of the vendor's definition; empty for a vendor that is built in.
+    pub vendor_version: Arc<str>,
     /// Checks a job ref before anything is polled.
     pub check: Check,
     /// What is polled.
@@ -230,6 +232,8 @@ pub struct BackendReport {
     pub name: Arc<str>,
     /// Whose API it is.
     pub vendor: &'static str,
+    /// The version of the vendor's definition; empty for a vendor that is built in.
+    pub vendor_version: Arc<str>,
     /// Most jobs in one poll.
     pub max_batch: NonZeroUsize,
     /// Most requests in any second.
@@ -433,6 +437,7 @@ impl JobStatuses for Engine {
             BackendReport {
                 name: Arc::clone(name),
                 vendor: settings.vendor,
+                vendor_version: Arc::clone(&settings.vendor_version),
                 max_batch: settings.max_batch,
                 requests_per_second: backend.engine.plan().requests_per_second,
                 report: backend.engine.report(now),

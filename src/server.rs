@@ -374,6 +374,7 @@ fn setup(
     BackendSetup {
         name: Arc::clone(name),
         vendor: vendor.kind().key,
+        vendor_version: vendor.definition_version().unwrap_or_default().into(),
         check: Box::new(move |job| adapter.check(job)),
         upstream: endpoint,
         plan: PollPlan {
@@ -388,6 +389,7 @@ fn setup(
             max_batch,
             max_concurrency: poll.max_concurrency,
             requests_per_second: poll.requests_per_second,
+            terminal_age: vendor.reopens().then_some(poll.min_interval),
         },
         timeout: poll.timeout,
         not_found_grace: poll.not_found_grace,

@@ -42,8 +42,15 @@ pub(super) fn status(job: JobRef, latest: LatestStatus, view: View) -> Shown {
 
 /// Health and load of a backend, and what this replica does for it among others.
 pub(super) fn backend(backend: BackendReport, seat: Option<SeatStatus>) -> pb::Backend {
-    let BackendReport { name, vendor, max_batch, requests_per_second: _, report, rejected_credentials } =
-        backend;
+    let BackendReport {
+        name,
+        vendor,
+        vendor_version,
+        max_batch,
+        requests_per_second: _,
+        report,
+        rejected_credentials,
+    } = backend;
     let Report {
         health,
         last_fault,
@@ -60,6 +67,7 @@ pub(super) fn backend(backend: BackendReport, seat: Option<SeatStatus>) -> pb::B
         last_error: last_fault.map(|fault| status::to_proto(&status::of_last_fault(&fault, &name))),
         name: name.as_ref().into(),
         vendor: vendor.into(),
+        vendor_version: vendor_version.as_ref().into(),
         health: match health {
             Health::Unknown => pb::BackendHealth::Unspecified,
             Health::Healthy => pb::BackendHealth::Healthy,
@@ -194,12 +202,15 @@ mod tests {
         let report = BackendReport {
             name,
             vendor: "claret",
+            vendor_version: "1.2.0".into(),
             max_batch,
             requests_per_second,
             report,
             rejected_credentials,
         };
         assert_eq!(backend(report.clone(), None).replica_role(), pb::ReplicaRole::Unspecified);
+        let listed = backend(report.clone(), None);
+        assert_eq!((&*listed.vendor, &*listed.vendor_version), ("claret", "1.2.0"));
         let owner = OwnerStatus { member: "gateway-1".into(), incarnation: "2".into(), epoch: 7 };
         for (role, owner, wanted) in [
             (RoleName::Starting, None, (pb::ReplicaRole::Starting, "")),

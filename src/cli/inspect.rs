@@ -138,7 +138,10 @@ fn backends_table(backends: &[Backend], now: Timestamp, room: Option<usize>) -> 
         };
         let mut row = vec![
             backend.name.clone(),
-            backend.vendor.clone(),
+            match &*backend.vendor_version {
+                "" => backend.vendor.clone(),
+                version => format!("{} {}", backend.vendor, one_line(version)),
+            },
             health.to_owned(),
             backend.watched_jobs.to_string(),
             backend.queued_calls.to_string(),
@@ -236,6 +239,21 @@ mod tests {
             "BACKEND  VENDOR    HEALTH       JOBS  QUEUED  QUARANTINED  LAG  RATE  LAST ERROR\n\
              db       kinetica  UNAVAILABLE  3     0       0            1 s  25 %  no answer (last answer 60 s ago)\n"
         );
+    }
+
+    #[test]
+    fn version_of_a_definition_stands_beside_its_vendor() {
+        let of = |vendor: &str, version: &str| Backend {
+            name: "x".into(),
+            vendor: vendor.into(),
+            vendor_version: version.into(),
+            health: BackendHealth::Healthy.into(),
+            ..Default::default()
+        };
+        let backends = [of("claret", ""), of("dbt-cloud", "1.0.0")];
+        let table = backends_table(&backends, Timestamp::UNIX_EPOCH, None);
+        let vendors: Vec<&str> = table.lines().map(|line| line[9..25].trim_end()).collect();
+        assert_eq!(vendors, ["VENDOR", "claret", "dbt-cloud 1.0.0"], "{table}");
     }
 
     #[test]

@@ -13,15 +13,18 @@ use super::{
 };
 use crate::vendors::{
     KINDS,
-    declared::{Definition, InvalidDefinition, SHIPPED, Shipped, cases::Cases, cases::Report},
+    declared::{Definition, InvalidDefinition, SHIPPED, Shipped, cases::Cases, cases::Report, schema},
 };
 
 mod diff;
+mod new;
 mod trial;
 
 /// The names of the two files in the folder of a definition.
 const DEFINITION: &str = "definition.toml";
 pub(super) const CASES: &str = "cases.toml";
+/// The schema of definitions, beside their folders.
+const SCHEMA: &str = "definition.schema.json";
 
 /// Shows, checks and tests the definitions of vendors.
 #[derive(Debug, clap::Args)]
@@ -45,6 +48,11 @@ enum Command {
         #[arg(long)]
         source: bool,
     },
+    /// Begin a definition from an answer of the vendor.
+    ///
+    /// Writes DIR/NAME/definition.toml and cases.toml, with what the answer and its request show: where the id, the state, the times and so on stand, each guess with its reason. "fill in:" marks what one answer can't show, such as the vendor's other words. Secrets, addresses of people and signed URLs of the answer are redacted. No file is overwritten.
+    #[command(after_help = exit_codes::VENDOR_NEW)]
+    New(new::Args),
     /// Report every problem of a definition.
     #[command(after_help = exit_codes::VENDOR)]
     Check {
@@ -61,6 +69,13 @@ enum Command {
         /// folders.
         #[arg(value_name = "FILE|DIR")]
         path: PathBuf,
+    },
+    /// Print JSON Schema (draft 2020-12) of definitions, for editors and linters.
+    #[command(after_help = exit_codes::TOOL)]
+    Schema {
+        /// Of cases.toml instead.
+        #[arg(long)]
+        cases: bool,
     },
     /// Poll one job of the real vendor once, and show how each field is read.
     ///
@@ -87,8 +102,14 @@ impl Args {
         match self.command {
             Command::List => list(&mut out),
             Command::Show { name, source } => show(&mut out, &name, source),
+            Command::New(args) => args.run(&mut out),
             Command::Check { path } => check(&mut out, &definition_file(&path)),
             Command::Test { path } => test(&mut out, &path),
+            Command::Schema { cases } => {
+                let schema = if cases { schema::cases() } else { schema::definition() };
+                writeln!(out, "{schema:#}")?;
+                Ok(Exit::Succeeded)
+            }
             Command::Try(args) => args.run(&mut out).await,
             Command::Diff { old, new } => diff::run(&mut out, &old, &new),
         }
@@ -104,7 +125,7 @@ fn list(out: &mut impl Write) -> Result<Exit, Failure> {
         let definition =
             Definition::parse(shipped.definition).map_err(|invalid| problem(shipped.name, &invalid))?;
         let Definition { version, title, verified, .. } = &definition;
-        let unverified = if *verified { "" } else { " (not verified)" };
+        let unverified = if *verified == Some(false) { " (not verified)" } else { "" };
         writeln!(out, "{:<width$}  {version:<8}  {title}{unverified}", shipped.name)?;
     }
     Ok(Exit::Succeeded)
@@ -205,7 +226,7 @@ fn test_one(out: &mut impl Write, file: &Path) -> Result<Exit, Failure> {
     let is_good = failed.is_empty() && uncovered.is_empty() && needless.is_empty();
     let paint = Paint::stdout();
     let verdict = if is_good { paint.green("OK    ") } else { paint.red("FAILED") };
-    let (count, label) = (cases.cases.len(), definition.label());
+    let (count, label) = (cases.count(), definition.label());
     writeln!(out, "{verdict} {label}: {} of {count} cases passed", count - failed.len())?;
     Ok(if is_good { Exit::Succeeded } else { Exit::Unsuccessful })
 }

@@ -227,6 +227,7 @@ fn setup() -> BackendSetup {
     BackendSetup {
         name: "vendor".into(),
         vendor: "immuta",
+        vendor_version: Arc::default(),
         check: Box::new(|_| Ok(())),
         upstream: Arc::new(Vendor),
         plan: PollPlan {
@@ -236,6 +237,7 @@ fn setup() -> BackendSetup {
             max_batch: NonZeroUsize::MIN.saturating_add(199),
             max_concurrency: NonZeroUsize::MIN.saturating_add(7),
             requests_per_second: NonZeroU32::MIN.saturating_add(999),
+            terminal_age: None,
         },
         timeout: 15 * second,
         not_found_grace: 10 * second,

@@ -29,8 +29,9 @@ pub(super) const RETAINED_BYTES: usize = 64 << 20;
 /// Longest `max_age` for which a job is retained.
 const LONGEST_MAX_AGE: Duration = Duration::from_mins(5);
 
-/// Terminal statuses of all backends, bounded by bytes and age. They can't change any
-/// more, so their jobs are not polled again while they are here. Clones share one store.
+/// Terminal statuses of all backends, bounded by bytes and age. Most can't change any more,
+/// so their jobs are not polled again while they are here; those of a vendor that may run a
+/// job again after its end are here for a poll interval. Clones share one store.
 #[derive(Clone, Debug)]
 pub(super) struct TerminalCache {
     statuses: Cache<JobRef, Arc<Slot>>,
@@ -42,6 +43,8 @@ pub(super) struct TerminalCache {
 struct Slot {
     status: Mutex<Option<LatestStatus>>,
     weight: u32,
+    /// When it is too old, where that is earlier than for all.
+    stale_at: Option<Instant>,
 }
 
 impl TerminalCache {
@@ -59,15 +62,19 @@ impl TerminalCache {
 
     /// The terminal status of a job, if it is here.
     pub(super) fn get(&self, job: &JobRef) -> Option<LatestStatus> {
-        self.statuses.get(job)?.lock().clone()
+        let slot = self.statuses.get(job)?;
+        let is_stale = slot.stale_at.is_some_and(|stale_at| stale_at <= Instant::now());
+        slot.lock().clone().filter(|_| !is_stale)
     }
 
-    pub(super) fn insert(&self, job: JobRef, latest: LatestStatus) {
+    /// Keeps a status, for at most `age` since its poll if that is given.
+    pub(super) fn insert(&self, job: JobRef, latest: LatestStatus, age: Option<Duration>) {
         // A later poll may know less: one that was read for a smaller view.
         let held = latest.snapshot.held();
         if self.get(&job).is_none_or(|known| held.contains(known.snapshot.held())) {
             let weight = u32::try_from(weight(&job, &latest.snapshot)).unwrap_or(u32::MAX);
-            self.statuses.insert(job, Arc::new(Slot { status: Mutex::new(Some(latest)), weight }));
+            let stale_at = age.map(|age| latest.at + age);
+            self.statuses.insert(job, Arc::new(Slot { status: Mutex::new(Some(latest)), weight, stale_at }));
         }
     }
 

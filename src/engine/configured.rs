@@ -57,6 +57,7 @@ pub(super) struct Configured {
 /// What calls need to know of a backend.
 pub(super) struct Settings {
     pub(super) vendor: &'static str,
+    pub(super) vendor_version: Arc<str>,
     pub(super) max_batch: NonZeroUsize,
     pub(super) grace: Duration,
     pub(super) downloads: Arc<Downloads>,
@@ -161,8 +162,17 @@ impl Drop for Configured {
 
 impl Settings {
     fn of(setup: BackendSetup, engine: &Arc<Backend>) -> (Self, Arc<dyn Upstream>, PollPlan) {
-        let BackendSetup { name: _, vendor, check, upstream, plan, timeout, not_found_grace, tracer: _ } =
-            setup;
+        let BackendSetup {
+            name: _,
+            vendor,
+            vendor_version,
+            check,
+            upstream,
+            plan,
+            timeout,
+            not_found_grace,
+            tracer: _,
+        } = setup;
         let downloads = Downloads::new(
             Arc::clone(engine),
             Arc::clone(&upstream),
@@ -172,6 +182,7 @@ impl Settings {
         );
         let settings = Self {
             vendor,
+            vendor_version,
             max_batch: plan.max_batch,
             grace: not_found_grace,
             downloads: Arc::new(downloads),

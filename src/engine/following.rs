@@ -397,8 +397,9 @@ impl Backend {
         }
         state.scheduler.remove(key.number);
         state.jobs[key.number].stage = Stage::Ended;
+        let terminal_age = state.plan.terminal_age;
         drop(guard);
-        self.memory().cache.insert(key.job().clone(), last);
+        self.memory().cache.insert(key.job().clone(), last, terminal_age);
         self.memory().relieve();
         Followed::Over
     }

@@ -302,9 +302,10 @@ impl Batch {
         if let Some(jobs) = state.isolation.finish() {
             state.batch_limit.failed_in_whole(jobs);
         }
+        let terminal_age = state.plan.terminal_age;
         drop(guard);
         for (job, last) in terminal {
-            backend.memory().cache.insert(job, last);
+            backend.memory().cache.insert(job, last, terminal_age);
         }
         backend.memory().relieve();
         recovered

@@ -59,6 +59,9 @@ pub struct PollPlan {
     pub max_concurrency: NonZeroUsize,
     /// Most requests in any second.
     pub requests_per_second: NonZeroU32,
+    /// How long a terminal status is cached at most, where a job may run again after its
+    /// end.
+    pub terminal_age: Option<Duration>,
 }
 
 /// What is known about one backend's jobs.

@@ -261,6 +261,9 @@ impl Identity {
             Some(Scheme::Bare) => Some(exposed.to_owned()),
             Some(Scheme::Bearer) => Some(format!("Bearer {exposed}")),
             Some(Scheme::Word(word)) => Some(format!("{word} {exposed}")),
+            Some(Scheme::BasicUsername) => {
+                Some(format!("Basic {}", BASE64_STANDARD.encode(format!("{exposed}:"))))
+            }
             Some(Scheme::Basic { username }) => {
                 Some(format!("Basic {}", BASE64_STANDARD.encode(format!("{username}:{exposed}"))))
             }

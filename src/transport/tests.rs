@@ -23,6 +23,7 @@ mod answers;
 mod connections;
 mod early;
 mod login_budget;
+mod other_origins;
 mod proxies;
 mod rate_limiter;
 mod reach;
@@ -184,6 +185,7 @@ async fn each_scheme_has_its_authorization_header() {
         (api_key("s3cret"), Some("s3cret")),
         (Configured::bearer("s3cret".into()), Some("Bearer s3cret")),
         (basic("admin", "s3cret"), Some("Basic YWRtaW46czNjcmV0")),
+        (sent_as(Scheme::BasicUsername, "s3cret"), Some("Basic czNjcmV0Og==")),
     ] {
         let peer = Peer::start(|_| active()).await;
         let endpoint = endpoint(IMMUTA, &peer.url(), credentials);

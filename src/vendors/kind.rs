@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, de::DeserializeOwned, de::Error as _};
 use thiserror::Error;
 use toml::{Table, Value};
 
-use super::{Adapter, BaseUrl, KINDS};
+use super::{Adapter, AllowedOrigin, BaseUrl, KINDS};
 
 /// A vendor that backends can be configured for.
 #[derive(Debug)]
@@ -84,12 +84,27 @@ pub trait VendorConfig: Debug + Send + Sync {
         None
     }
 
+    /// The version of the definition that it follows; none where the vendor is built in.
+    fn definition_version(&self) -> Option<&str> {
+        None
+    }
+
+    /// Whether a job that has ended may run again under its id.
+    fn reopens(&self) -> bool {
+        false
+    }
+
     /// How the backend's secret is used, where its credentials are the vendor's own.
     fn sign_in(&self) -> SignIn;
 
     /// URLs beside `base_url` to which credentials are sent, each with its key.
     fn other_urls(&self) -> Vec<(&'static str, &BaseUrl)> {
         Vec::new()
+    }
+
+    /// Other origins that the operator allows for files.
+    fn file_origins(&self) -> &[AllowedOrigin] {
+        &[]
     }
 
     /// The adapters for the backend's clusters.
@@ -122,6 +137,8 @@ pub enum Scheme {
         /// The user name.
         username: String,
     },
+    /// HTTP Basic with the secret as the user name and an empty password.
+    BasicUsername,
     /// Exchanged for a token by the adapter's [`token_exchange`](Adapter::token_exchange).
     Exchange,
 }

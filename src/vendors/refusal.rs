@@ -41,6 +41,11 @@ const NO_SUCH: &[&[&str]] = &[
 /// Whether `message` says that `job` does not exist, rather than that something
 /// else does not.
 pub(super) fn says_no_such_job(message: &str, job: &JobRef) -> bool {
+    says_none_of(message, job, &[])
+}
+
+/// The same of a vendor that has these words for a job, too, in lower case.
+pub(super) fn says_none_of(message: &str, job: &JobRef, nouns: &[String]) -> bool {
     let text = unquoted(&vendor_message(message));
     let words = words(&text);
     let (id, tag) = (job.id.to_lowercase(), job.tag.as_deref().unwrap_or_default().to_lowercase());
@@ -50,7 +55,8 @@ pub(super) fn says_no_such_job(message: &str, job: &JobRef) -> bool {
             || own.contains(&word)
             || word.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-')
     };
-    let mut at = (0..words.len()).filter(|&at| JOB.contains(&words[at]));
+    let is_job = |word: &str| JOB.contains(&word) || nouns.iter().any(|noun| noun == word);
+    let mut at = (0..words.len()).filter(|&at| is_job(words[at]));
     at.any(|at| {
         let (before, after) = (&words[..at], &words[at + 1..]);
         let before = match before {
@@ -116,6 +122,21 @@ mod tests {
             "Unknown job \"x\"",
         ] {
             assert!(says(message), "{message}");
+        }
+    }
+
+    #[test]
+    fn vendors_own_word_for_a_job_counts() {
+        let (job, nouns) = (JobRef::new("db", "999"), ["transcript".to_owned(), "transcript_id".to_owned()]);
+        for message in ["Transcript 999 not found", "Unknown transcript", "transcript_id 999 does not exist"]
+        {
+            assert!(says_none_of(message, &job, &nouns), "{message}");
+            assert!(!says_no_such_job(message, &job), "{message}");
+        }
+        for message in
+            ["Audio not found", "Transcript 998 not found by 999x", "The transcript's audio is unknown"]
+        {
+            assert!(!says_none_of(message, &job, &nouns), "{message}");
         }
     }
 

@@ -23,6 +23,9 @@ use crate::{
     program::{self, Program},
 };
 
+mod origins;
+mod storage;
+
 /// A request as the vendor saw it.
 #[derive(Clone, Debug)]
 struct Seen {
@@ -158,7 +161,7 @@ async fn job_of_a_declared_vendor_is_watched_to_its_end() {
         .unwrap()
         .into_inner()
         .backends;
-    assert_eq!(backends[0].vendor, "databricks");
+    assert_eq!((&*backends[0].vendor, &*backends[0].vendor_version), ("databricks", "1.0.0"));
     assert!(!program.log().contains("dapi-hush"));
 }
 
@@ -336,10 +339,13 @@ async fn definition_that_changed_is_taken_with_a_reload_and_a_bad_one_is_not() {
     let state = async || get(&client, &job("exports", "e-1")).await.unwrap().state();
     assert_eq!(state().await, JobState::Unspecified);
 
-    std::fs::write(&file, definition.replace("[\"working\"]", "[\"working\", \"parked\"]")).unwrap();
+    let changed = definition.replace("[\"working\"]", "[\"working\", \"parked\"]");
+    std::fs::write(&file, changed.replace("version = \"1.0.0\"", "version = \"1.1.0\"")).unwrap();
     program.signal("HUP").await;
     program.logged("configuration reloaded").await;
     assert_eq!(state().await, JobState::Running);
+    let listed = guard(client.clone().list_backends(ListBackendsRequest::default())).await.unwrap();
+    assert_eq!(listed.into_inner().backends[0].vendor_version, "1.1.0");
 
     std::fs::write(&file, definition.replace("SUCCEEDED", "SUCEEDED")).unwrap();
     program.signal("HUP").await;
@@ -376,17 +382,23 @@ async fn problems_of_a_declared_backend_name_their_keys() {
     let text = String::from_utf8(unknown.stderr).unwrap();
     assert!(text.contains("backends.x.vendor is \"databrick\"; did you mean databricks?"), "{text}");
 
-    let good = check(
-        "[backends.x]\nvendor = \"dbt-cloud\"\nbase_url = \"https://x.example\"\nparams = { account_id = 7 }\n\
-         credentials = { bearer = \"t\" }",
-    )
-    .await;
-    let text = String::from_utf8(good.stdout).unwrap();
-    assert!(
-        good.status.success()
-            && text.contains("dbt Cloud job runs 1.0.0 at https://x.example/, bearer token"),
-        "{text}"
-    );
+    for (vendor, keys, about) in [
+        (
+            "dbt-cloud",
+            "params = { account_id = 7 }\ncredentials = { bearer = \"t\" }",
+            "dbt Cloud job runs 1.0.0 at https://x.example/, access token",
+        ),
+        (
+            "elasticsearch-tasks",
+            "credentials = { api_key = \"t\" }",
+            "Elasticsearch tasks 1.0.0 at https://x.example/, API key",
+        ),
+    ] {
+        let text = format!("[backends.x]\nvendor = {vendor:?}\nbase_url = \"https://x.example\"\n{keys}");
+        let good = check(&text).await;
+        let text = String::from_utf8(good.stdout).unwrap();
+        assert!(good.status.success() && text.contains(about), "{text}");
+    }
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -77,13 +78,37 @@ def moment(text):
     return None if text is None else datetime.fromisoformat(text.replace("Z", "+00:00"))
 
 
+def fields(status, *others):
+    """What a status says, in a form to compare; of `others`, which of them it has."""
+    return {
+        "job": status.get("job", {}).get("jobId"),
+        "state": (state_of(status), status.get("terminal", False)),
+        **{key: status.get(key) for key in ("vendorState", "jobType", "description", "owner")},
+        **{key: moment(status.get(key)) for key in ("createTime", "startTime", "endTime")},
+        "others": sorted(set(status) & set(others)),
+    }
+
+
 class Processes:
     """What a check starts. Each process leads a group, so that its children end with it."""
 
     def __init__(self, folder, environment):
         self.folder = Path(folder)
-        self.environment = {**os.environ, **environment}
+        self.gates = self.folder / "gates"
+        self.gates.mkdir()
+        common = {
+            "NO_PROXY": "127.0.0.1",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            # For gates.py, which waits for files there.
+            "PYTHONPATH": str(Path(__file__).resolve().parent),
+            "REAL_VENDORS_GATES": str(self.gates),
+        }
+        self.environment = {**os.environ, **common, **environment}
         self.running = {}
+
+    def open(self, gate):
+        """Lets what waits for the gate go on."""
+        (self.gates / gate).touch()
 
     def start(self, name, *command, **environment):
         with open(self.folder / f"{name}.log", "ab") as log:
@@ -252,3 +277,17 @@ class Gateway:
             if watch.process.poll() is None:
                 watch.process.kill()
                 watch.process.wait()
+
+
+@contextmanager
+def watched(processes, gateway, *names):
+    """Ends what was started; where a check fails, with the last lines of these processes."""
+    try:
+        yield
+    except BaseException:
+        for name in (*names, gateway.name):
+            print(f"\nThe last lines of {name}:\n{processes.last_lines(name)}")
+        raise
+    finally:
+        gateway.stop_watches()
+        processes.stop()

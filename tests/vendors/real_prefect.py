@@ -7,7 +7,7 @@ import signal
 import time
 import uuid
 
-from gateway import PATIENCE, ROOT, Gateway, Processes, check, free_port, moment, request, state_of, until
+from gateway import PATIENCE, ROOT, Gateway, Processes, check, fields, free_port, moment, request, until, watched
 
 USER, PASSWORD = "ana", "p4ss"
 FLOWS = ["completes", "fails", "retried", "waits-for-its-retry", "times-out", "crashes", "pauses"]
@@ -24,8 +24,6 @@ class Prefect:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/api"
         self.bin = venv / "bin"
-        self.gates = folder / "gates"
-        self.gates.mkdir()
         pair = f"{USER}:{PASSWORD}"
         self.authorization = "Basic " + base64.b64encode(pair.encode()).decode()
         environment = {
@@ -41,9 +39,6 @@ class Prefect:
             "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "120",
             "PREFECT_API_REQUEST_TIMEOUT": "300",
             "DO_NOT_TRACK": "1",
-            "NO_PROXY": "127.0.0.1",
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "REAL_VENDORS_GATES": str(self.gates),
         }
         self.processes = Processes(folder, environment)
 
@@ -93,23 +88,13 @@ class Prefect:
         """The run as Prefect's own API has it."""
         return json.loads(self.call(f"flow_runs/{run}")[1])
 
-    def open(self, gate):
-        (self.gates / gate).touch()
-
 
 def compare(title, status, run):
     """Each field of a status with what Prefect says of the run."""
     kind, name = run["state_type"], run["state_name"]
     is_end = kind in ENDS
     message = run["state"]["message"] if is_end and kind != "COMPLETED" else None
-    got = {
-        "job": status.get("job", {}).get("jobId"),
-        "state": (state_of(status), status.get("terminal", False)),
-        **{key: status.get(key) for key in ("vendorState", "jobType", "description", "owner")},
-        **{key: moment(status.get(key)) for key in ("createTime", "startTime", "endTime")},
-        "error": status.get("error", {}).get("message"),
-        "others": sorted(set(status) & {"progress", "result", "artifacts", "vendorUrl"}),
-    }
+    got = fields(status, "progress", "result", "artifacts", "vendorUrl") | {"error": status.get("error", {}).get("message")}
     check(title, got, {
         "job": run["id"],
         "state": (NAMED.get(name) or STATES[kind], is_end),
@@ -151,7 +136,7 @@ def held(prefect, gateway):
     watch = gateway.watch(f"prefect/{running}")
     until("a watch sees the run RUNNING", lambda: watch.states()[-1:] == ["RUNNING"])
     compare("every field of a run that is running is Prefect's", gateway.get(f"prefect/{running}"), prefect.run(running))
-    prefect.open("held")
+    prefect.processes.open("held")
     check("its watch ends with 0 after SUCCEEDED", (watch.end(), watch.states()[-1]), (0, "SUCCEEDED"))
 
     paused = prefect.trigger("pauses")
@@ -228,7 +213,7 @@ def run(program, venv, folder):
     """All checks; rows of what was watched."""
     prefect = Prefect(venv, folder)
     gateway = Gateway(program, prefect.processes, "prefect")
-    try:
+    with watched(prefect.processes, gateway, "prefect-server", "prefect-runner"):
         prefect.start()
         backends(prefect, gateway)
         gateway.start()
@@ -244,10 +229,3 @@ def run(program, venv, folder):
             ("Prefect", "a run that is cancelled", cancelled),
             ("Prefect", "a late run through an outage", through),
         ]
-    except BaseException:
-        for name in ("prefect-server", "prefect-runner", gateway.name):
-            print(f"\nThe last lines of {name}:\n{prefect.processes.last_lines(name)}")
-        raise
-    finally:
-        gateway.stop_watches()
-        prefect.processes.stop()

@@ -83,8 +83,15 @@ pub(super) fn backends(backends: &[BackendReport], now: Timestamp) -> Table {
 }
 
 fn backend_row(backend: &BackendReport, now: Timestamp) -> Row {
-    let BackendReport { name, vendor, max_batch: _, requests_per_second, report, rejected_credentials } =
-        backend;
+    let BackendReport {
+        name,
+        vendor,
+        vendor_version,
+        max_batch: _,
+        requests_per_second,
+        report,
+        rejected_credentials,
+    } = backend;
     let Report {
         health,
         last_fault,
@@ -117,6 +124,7 @@ fn backend_row(backend: &BackendReport, now: Timestamp) -> Row {
             html! {
                 a href={ "/" (search.query("")) "#jobs-title" } { (words(name)) }
                 @if **name != **vendor { " " span class="dim" { (vendor) } }
+                @if !vendor_version.is_empty() { " " span class="dim" { (vendor_version) } }
             },
         ),
         (

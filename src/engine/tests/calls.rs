@@ -6,7 +6,7 @@ use tokio::time::{Instant, timeout};
 
 use super::{rig::*, script::Script};
 use crate::{
-    engine::{Failure, GetOptions, JobStatuses, MissedDeadline, WatchLimits},
+    engine::{Failure, GetOptions, JobStatuses, MissedDeadline, PollPlan, WatchLimits},
     job::{BackendFault, FaultKind, JobRef, JobState},
 };
 
@@ -60,6 +60,28 @@ async fn terminal_status_is_returned_without_another_poll() {
     let mut watch = rig.watch("a");
     assert_eq!([event(&mut watch).await, event(&mut watch).await], ["Succeeded", "end"]);
     assert_eq!(rig.script.calls().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn terminal_status_of_a_job_that_may_run_again_is_cached_for_a_poll_interval() {
+    let rig = rig_of(limits(many_watches()), PollPlan { terminal_age: Some(SECOND), ..plan(200) });
+    rig.script.set("a", JobState::Succeeded);
+    for _ in 0..3 {
+        assert_eq!(rig.get("a", fresh()).await.unwrap(), JobState::Succeeded);
+    }
+    let mut ended = rig.watch("a");
+    assert_eq!([event(&mut ended).await, event(&mut ended).await], ["Succeeded", "end"]);
+    assert_eq!(rig.script.calls().len(), 1);
+
+    rig.script.set("a", JobState::Running);
+    pass(SECOND).await;
+    assert_eq!(rig.get("a", aged(60 * SECOND)).await.unwrap(), JobState::Running, "whatever its max_age");
+    assert_eq!(rig.script.calls().len(), 2);
+    let mut watch = rig.watch("a");
+    assert_eq!(event(&mut watch).await, "Running");
+    rig.script.set("a", JobState::Failed);
+    assert_eq!([event(&mut watch).await, event(&mut watch).await], ["Failed", "end"]);
+    assert_eq!(rig.get("a", fresh()).await.unwrap(), JobState::Failed);
 }
 
 #[tokio::test(start_paused = true)]

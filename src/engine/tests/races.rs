@@ -203,6 +203,7 @@ fn setup(upstream: Arc<dyn Upstream>) -> BackendSetup {
     BackendSetup {
         name: "vendor".into(),
         vendor: "immuta",
+        vendor_version: Arc::default(),
         check: Box::new(|_| Ok(())),
         upstream,
         plan: fast_plan(4),

@@ -47,6 +47,7 @@ pub(crate) fn plan(max_batch: usize) -> PollPlan {
         max_batch: NonZeroUsize::new(max_batch).unwrap(),
         max_concurrency: NonZeroUsize::new(8).unwrap(),
         requests_per_second: NonZeroU32::new(1000).unwrap(),
+        terminal_age: None,
     }
 }
 
@@ -54,6 +55,7 @@ pub(crate) fn setup(name: &str, max_batch: usize, upstream: Arc<dyn Upstream>) -
     BackendSetup {
         name: name.into(),
         vendor: "immuta",
+        vendor_version: Arc::default(),
         check: Box::new(|job: &JobRef| {
             if &*job.id == "bad id" {
                 return Err(InvalidJobRef { field: "job_id", reason: "must not be bad".into() });
@@ -94,9 +96,14 @@ pub(crate) fn rig() -> Rig {
 }
 
 pub(crate) fn rig_with(limits: EngineLimits) -> Rig {
+    rig_of(limits, plan(200))
+}
+
+/// The same, where jobs are polled by this plan.
+pub(crate) fn rig_of(limits: EngineLimits, plan: PollPlan) -> Rig {
     let (script, other) = (Script::new(LATENCY), Script::new(LATENCY));
-    let setups =
-        vec![setup("vendor", 200, Arc::clone(&script) as _), setup("other", 1, Arc::clone(&other) as _)];
+    let vendor = BackendSetup { plan, ..setup("vendor", 200, Arc::clone(&script) as _) };
+    let setups = vec![vendor, setup("other", 1, Arc::clone(&other) as _)];
     let running = start(setups, limits);
     let (engine, shutdown) = (Arc::clone(&running.engine), running.shutdown.clone());
     Rig { script, other, engine, shutdown, _running: running }

@@ -40,6 +40,7 @@ pub(super) fn plan(max_batch: usize) -> PollPlan {
         max_batch: nonzero(max_batch),
         max_concurrency: nonzero(8),
         requests_per_second: per_second(1000),
+        terminal_age: None,
     }
 }
 

@@ -18,9 +18,13 @@ use crate::{
     vendors::{Adapter, BaseUrl},
 };
 
-mod expectation;
+pub(super) mod expectation;
+mod golden;
+mod token;
 
 use expectation::Expectation;
+use golden::{Golden, Refused, headers};
+use token::TokenCase;
 
 /// The base URL of cases that name none.
 const BASE_URL: &str = "https://vendor.example";
@@ -32,6 +36,8 @@ pub struct Cases {
     definition: Arc<Definition>,
     /// In the order of the file.
     pub cases: Vec<Case>,
+    refused: Vec<Refused>,
+    tokens: Vec<TokenCase>,
     untested: Vec<(String, usize)>,
 }
 
@@ -48,15 +54,6 @@ pub struct Case {
     pub response: Option<Response<Bytes>>,
     expect: Vec<Expectation>,
     request: Option<Golden>,
-}
-
-/// What a request has to be.
-#[derive(Debug, Default)]
-struct Golden {
-    method: Option<String>,
-    target: Option<String>,
-    headers: Vec<(String, String)>,
-    body: Option<String>,
 }
 
 /// How the cases went.
@@ -105,6 +102,31 @@ impl Cases {
         &self.adapter
     }
 
+    /// Path and query of the request for a case.
+    pub(super) fn target(&self, case: &Case) -> Option<String> {
+        let jobs = case.jobs();
+        let is_good = jobs.iter().all(|job| self.adapter.check(job).is_ok());
+        let request = is_good.then(|| self.adapter.request(&jobs))?;
+        request.uri().path_and_query().map(ToString::to_string)
+    }
+
+    /// What the first job of a case is read as, in the fields of `expect`.
+    pub(super) fn expected(&self, case: &Case) -> Vec<(&'static str, serde_json::Value)> {
+        let (jobs, Some(response)) = (case.jobs(), &case.response) else { return Vec::new() };
+        match self.adapter.split(&jobs, response) {
+            Err(fault) => expectation::of_backend_fault(&fault),
+            Ok(elements) => {
+                let observed = jobs.iter().zip(elements.as_slice()).next().map(|(job, element)| {
+                    element
+                        .as_ref()
+                        .map_err(Clone::clone)
+                        .and_then(|element| self.adapter.observe(job, element))
+                });
+                observed.map(|observed| expectation::of_job(&observed)).unwrap_or_default()
+            }
+        }
+    }
+
     /// Whether the table has the word of a job's element.
     #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn has_known_word(&self, job: &JobRef, element: &Bytes) -> bool {
@@ -118,15 +140,29 @@ impl Cases {
         is_word || self.adapter.fault_rule(jobs, response).is_some()
     }
 
+    /// How many there are, with those of refused ids and of tokens.
+    pub fn count(&self) -> usize {
+        self.cases.len() + self.refused.len() + self.tokens.len()
+    }
+
     /// Runs every case.
     pub fn run(&self) -> Report {
         let (mut report, mut covered) = (Report::default(), BTreeSet::new());
+        let refused =
+            self.refused.iter().map(|case| (case.line, &case.name, case.differences(&self.adapter)));
+        let tokens = self.tokens.iter().map(|case| (case.line, &case.name, case.differences()));
+        for (line, name, differences) in refused.chain(tokens) {
+            if !differences.is_empty() {
+                report.failed.push((line, name.clone(), differences));
+            }
+        }
         for case in &self.cases {
             let differences = self.run_one(case, &mut covered);
             if !differences.is_empty() {
                 report.failed.push((case.line, case.name.clone(), differences));
             }
         }
+        report.failed.sort();
         let Definition { states, faults, files, .. } = &*self.definition;
         let words = states.patterns().map(|(_, pattern)| pattern);
         let faults = (0..faults.len()).map(|place| format!("faults[{place}]"));
@@ -149,7 +185,7 @@ impl Cases {
     }
 
     fn run_one(&self, case: &Case, covered: &mut BTreeSet<String>) -> Vec<String> {
-        let jobs: Vec<JobRef> = case.ids.iter().map(|id| JobRef::new("case", id.as_str())).collect();
+        let jobs = case.jobs();
         let mut differences = Vec::new();
         for job in &jobs {
             if let Err(invalid) = self.adapter.check(job) {
@@ -195,42 +231,9 @@ impl Cases {
     }
 }
 
-impl Golden {
-    fn read(node: &Node<'_>, log: &Log<'_>) -> Option<Self> {
-        let mut keys = node.section(log)?;
-        let mut text = |key| keys.get(key).and_then(|node| node.text(log)).map(str::to_owned);
-        let (method, target, body) = (text("method"), text("target"), text("body"));
-        let headers = headers(keys.get("headers"), log);
-        keys.finish(log);
-        Some(Self { method, target, headers, body })
-    }
-
-    fn differences(&self, request: &http::Request<Bytes>) -> Vec<String> {
-        let mut differences = Vec::new();
-        let mut compare = |what: &str, found: &str, expected: &str| {
-            if found != expected {
-                differences.push(format!("request.{what} is {found:?}, expected {expected:?}"));
-            }
-        };
-        if let Some(method) = &self.method {
-            compare("method", request.method().as_str(), method);
-        }
-        if let Some(target) = &self.target {
-            let found = request.uri().path_and_query().map_or("", http::uri::PathAndQuery::as_str);
-            compare("target", found, target);
-        }
-        for (name, value) in &self.headers {
-            let found = request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or("absent");
-            compare(&format!("headers.{name}"), found, value);
-        }
-        if let Some(body) = &self.body {
-            let found = String::from_utf8_lossy(request.body());
-            let json = |text: &str| serde_json::from_str::<serde_json::Value>(text).ok();
-            if json(&found).is_none() || json(&found) != json(body) {
-                compare("body", &found, body);
-            }
-        }
-        differences
+impl Case {
+    fn jobs(&self) -> Vec<JobRef> {
+        self.ids.iter().map(|id| JobRef::new("case", id.as_str())).collect()
     }
 }
 
@@ -259,14 +262,22 @@ fn read(
         .required(log, "case", "[[case]] with ids, body and expect")
         .map(|node| node.list())
         .unwrap_or_default();
-    let cases = nodes.iter().enumerate().filter_map(|(number, node)| case(number, node, line, log)).collect();
+    let (mut cases, mut refused) = (Vec::new(), Vec::new());
+    for (number, node) in nodes.iter().enumerate() {
+        match case(number, node, line, log) {
+            Some(Read::Case(case)) => cases.push(*case),
+            Some(Read::Refused(case)) => refused.push(case),
+            None => {}
+        }
+    }
+    let token_nodes = top.get("token").map(|node| node.list()).unwrap_or_default();
     top.finish(log);
     // Read once more by serde: a parameter is a text or a number.
     let whole: Table = toml::from_str(text).ok()?;
-    let mut own = Table::new();
-    own.extend(whole.get("params").map(|params| ("params".to_owned(), params.clone())));
+    let mut own_params = Table::new();
+    own_params.extend(whole.get("params").map(|params| ("params".to_owned(), params.clone())));
     let chosen = backend::without_credentials();
-    let config = match backend::read(&definition, &chosen, &own) {
+    let config = match backend::read(&definition, &chosen, &own_params) {
         Ok(config) => config,
         Err(problems) => {
             for problem in problems {
@@ -276,24 +287,25 @@ fn read(
             return None;
         }
     };
-    let adapter = config.adapter(&base_url?, NonZeroUsize::MAX);
-    Some(Cases { adapter, definition, cases, untested })
+    let base_url = base_url?;
+    let adapter = config.adapter(&base_url, NonZeroUsize::MAX);
+    let tables = whole.get("token").and_then(toml::Value::as_array).cloned().unwrap_or_default();
+    let tables = tables.into_iter().filter_map(|table| table.try_into::<Table>().ok());
+    let tokens = token_nodes.iter().zip(tables).enumerate().filter_map(|(number, (node, table))| {
+        let own = (line(node.span.start), &table);
+        TokenCase::read(number, node, own, (&definition, &base_url, &own_params), log)
+    });
+    let tokens = tokens.collect();
+    Some(Cases { adapter, definition, cases, refused, tokens, untested })
 }
 
-fn headers(node: Option<Node<'_>>, log: &Log<'_>) -> Vec<(String, String)> {
-    let section = node.and_then(|node| node.section(log));
-    let entries = section.map(|section| section.entries()).unwrap_or_default();
-    let header = |(name, _, node): (&str, _, Node<'_>)| {
-        let value = node.text(log)?;
-        if HeaderName::from_bytes(name.as_bytes()).is_err() || HeaderValue::from_str(value).is_err() {
-            return node.problem(log, "is no header");
-        }
-        Some((name.to_lowercase(), value.to_owned()))
-    };
-    entries.into_iter().filter_map(header).collect()
+/// What an entry of `[[case]]` is.
+enum Read {
+    Case(Box<Case>),
+    Refused(Refused),
 }
 
-fn case(number: usize, node: &Node<'_>, line: &dyn Fn(usize) -> usize, log: &Log<'_>) -> Option<Case> {
+fn case(number: usize, node: &Node<'_>, line: &dyn Fn(usize) -> usize, log: &Log<'_>) -> Option<Read> {
     let mut keys = node.section(log)?;
     let name = keys
         .get("name")
@@ -304,14 +316,21 @@ fn case(number: usize, node: &Node<'_>, line: &dyn Fn(usize) -> usize, log: &Log
         .required(log, "ids", "the ids of the jobs, such as ids = [\"1\"]")
         .map(|node| node.list())
         .unwrap_or_default();
-    let ids: Vec<String> = ids.iter().filter_map(|node| node.text(log)).map(str::to_owned).collect();
-    let status = keys.get("status").map_or(Some(200), |node| match u16::try_from(node.integer(log)?) {
-        Ok(status @ 200..=599) => Some(status),
-        _ => node.problem(log, "is no HTTP status; write one such as 200"),
-    });
-    let response_headers = headers(keys.get("headers"), log);
-    let body = keys.get("body").and_then(|node| node.as_text());
     let expect = keys.get("expect");
+    let line = line(node.span.start);
+    if let Some(reason) = expect.as_ref().and_then(|expect| refusal(expect, log)) {
+        // A refused id may be empty.
+        let ids = ids.iter().filter_map(Node::as_text).map(str::to_owned).collect();
+        for key in ["status", "headers", "body", "request"] {
+            if let Some(node) = keys.get(key) {
+                node.report(log, "stands beside expect.invalid_id: a refused id is never sent; remove it");
+            }
+        }
+        keys.finish(log);
+        return Some(Read::Refused(Refused { name, line, ids, reason }));
+    }
+    let ids: Vec<String> = ids.iter().filter_map(|node| node.text(log)).map(str::to_owned).collect();
+    let answer = answer(&mut keys, log);
     let request = keys.get("request").and_then(|node| Golden::read(&node, log));
     let expectations: Vec<Expectation> = expect
         .as_ref()
@@ -331,24 +350,39 @@ fn case(number: usize, node: &Node<'_>, line: &dyn Fn(usize) -> usize, log: &Log
         );
         return keys.problem(log, text);
     }
-    let response = expect.is_some().then(|| {
-        let mut response = Response::new(Bytes::from(body.unwrap_or_default().to_owned()));
-        *response.status_mut() = StatusCode::from_u16(status.unwrap_or(200)).unwrap_or_default();
-        if body.is_some_and(|body| !body.is_empty()) {
-            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        }
-        for (name, value) in &response_headers {
-            if let (Ok(name), Ok(value)) =
-                (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value))
-            {
-                response.headers_mut().insert(name, value);
-            }
-        }
-        response
-    });
-    let line = line(node.span.start);
+    let response = expect.is_some().then_some(answer);
     keys.finish(log);
-    Some(Case { name, line, ids, response, expect: expectations, request })
+    Some(Read::Case(Box::new(Case { name, line, ids, response, expect: expectations, request })))
+}
+
+/// Why an id is expected to be refused, if it is.
+fn refusal(expect: &Node<'_>, log: &Log<'_>) -> Option<String> {
+    let mut fields = expect.is_table().then(|| expect.section(log))??;
+    let reason = fields.get("invalid_id")?;
+    fields.finish(log);
+    Some(reason.text(log)?.to_owned())
+}
+
+/// The vendor's answer: `status`, `headers` and `body`.
+fn answer(keys: &mut Section<'_>, log: &Log<'_>) -> Response<Bytes> {
+    let status = keys.get("status").map_or(Some(200), |node| match u16::try_from(node.integer(log)?) {
+        Ok(status @ 200..=599) => Some(status),
+        _ => node.problem(log, "is no HTTP status; write one such as 200"),
+    });
+    let given = headers(keys.get("headers"), log);
+    let body = keys.get("body").and_then(|node| node.as_text()).unwrap_or_default();
+    let mut response = Response::new(Bytes::from(body.to_owned()));
+    *response.status_mut() = StatusCode::from_u16(status.unwrap_or(200)).unwrap_or_default();
+    if !body.is_empty() {
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    }
+    for (name, value) in &given {
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value))
+        {
+            response.headers_mut().insert(name, value);
+        }
+    }
+    response
 }
 
 /// A fault in one word, as cases write it.

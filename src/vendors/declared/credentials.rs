@@ -36,7 +36,10 @@ pub(super) enum WayKind {
         placement: Placement,
         word: String,
     },
-    Basic,
+    Basic {
+        /// Whether the secret is the user name, and the password is empty.
+        is_username: bool,
+    },
     OAuth2(OAuth2),
     Exchange(Box<Exchange>),
 }
@@ -91,6 +94,12 @@ pub(super) const WAYS: [(&str, &str); 7] = [
     ("exchange", "password"),
 ];
 
+pub(super) const CLIENT_AUTHS: [(&str, ClientAuth); 2] =
+    [("form", ClientAuth::Form), ("basic", ClientAuth::Basic)];
+
+/// Whether a grant refreshes.
+pub(super) const GRANTS: [(&str, bool); 2] = [("client_credentials", false), ("refresh_token", true)];
+
 /// The keys of all secrets, before the ways are read.
 pub(super) fn secret_names(section: &Section<'_>) -> Vec<String> {
     let silent = Log::new("");
@@ -105,6 +114,9 @@ pub(super) fn secret_names(section: &Section<'_>) -> Vec<String> {
 fn default_secret(way: &str, keys: &mut Section<'_>) -> Option<&'static str> {
     if way == "oauth2" && keys.get("grant").and_then(|node| node.as_text()) == Some("refresh_token") {
         return Some("refresh_token");
+    }
+    if way == "basic" && keys.get("secret_as").and_then(|node| node.as_text()) == Some("username") {
+        return Some("api_key");
     }
     WAYS.iter().find(|(name, _)| *name == way).map(|(_, secret)| *secret).filter(|secret| !secret.is_empty())
 }
@@ -148,7 +160,11 @@ fn way(name: &'static str, mut keys: Section<'_>, names: &Names<'_>, log: &Log<'
     } else {
         keys.get("secret").and_then(|node| key_name(&node, log)).or_else(|| default.map(str::to_owned))
     };
+    let is_username = name == "basic"
+        && keys.get("secret_as").and_then(|node| node.word(log, &[("password", false), ("username", true)]))
+            == Some(true);
     let mut fields: Vec<String> = match name {
+        "basic" if is_username => Vec::new(),
         "basic" => vec!["username".to_owned()],
         "oauth2" => vec!["client_id".to_owned()],
         _ => Vec::new(),
@@ -179,7 +195,7 @@ fn way(name: &'static str, mut keys: Section<'_>, names: &Names<'_>, log: &Log<'
             let parameter = parameter.and_then(|node| node.text(log)).map(str::to_owned);
             parameter.map(|name| WayKind::Plain { placement: Placement::Query(name), word: String::new() })
         }
-        "basic" => Some(WayKind::Basic),
+        "basic" => Some(WayKind::Basic { is_username }),
         "oauth2" => oauth2(&mut keys, &in_headers, log).map(WayKind::OAuth2),
         _ => {
             let variables: Vec<String> = fields.iter().chain(&secret).cloned().collect();
@@ -240,12 +256,9 @@ fn oauth2(keys: &mut Section<'_>, names: &Names<'_>, log: &Log<'_>) -> Option<OA
         (Some(_), Some(url)) => url.problem(log, "stands beside token_path; keep one of them"),
         (None, None) => keys.problem(log, "has neither token_path nor token_url; write one of them"),
     };
-    let client_auth = keys.get("client_auth").map_or(Some(ClientAuth::Form), |node| {
-        node.word(log, &[("form", ClientAuth::Form), ("basic", ClientAuth::Basic)])
-    });
-    let refreshes = keys.get("grant").map_or(Some(false), |node| {
-        node.word(log, &[("client_credentials", false), ("refresh_token", true)])
-    });
+    let client_auth =
+        keys.get("client_auth").map_or(Some(ClientAuth::Form), |node| node.word(log, &CLIENT_AUTHS));
+    let refreshes = keys.get("grant").map_or(Some(false), |node| node.word(log, &GRANTS));
     let form = definition::pairs(keys.get("form"), names, log);
     Some(OAuth2 { url: url?, client_auth: client_auth?, refreshes: refreshes?, form })
 }
@@ -296,12 +309,42 @@ fn exchange(keys: &mut Section<'_>, names: &Names<'_>, log: &Log<'_>) -> Option<
 }
 
 impl Way {
+    /// Every value that is read to sign in.
+    pub(super) fn sources(&self) -> Vec<&Source> {
+        let mut sources: Vec<&Source> = self.headers.iter().flat_map(|(_, text)| text.sources()).collect();
+        match &self.kind {
+            WayKind::None | WayKind::Plain { .. } | WayKind::Basic { .. } => {}
+            WayKind::OAuth2(OAuth2 { url: TokenUrl::Path(url) | TokenUrl::Elsewhere(url), form, .. }) => {
+                sources.extend(url.sources().chain(form.iter().flat_map(|(_, text)| text.sources())));
+            }
+            WayKind::Exchange(exchange) => {
+                let Exchange { request, token, expires_in, expires_at, refused, .. } = &**exchange;
+                sources.extend(request.sources());
+                sources.push(token);
+                sources.extend(expires_in.iter().chain(refused));
+                sources.extend(expires_at.iter().map(|rule| &rule.at));
+            }
+        }
+        sources
+    }
+
+    /// What the request for a token can't be written without.
+    pub(super) fn required(&self) -> Vec<&Source> {
+        match &self.kind {
+            WayKind::OAuth2(OAuth2 { url: TokenUrl::Path(url) | TokenUrl::Elsewhere(url), .. }) => {
+                url.sources().collect()
+            }
+            WayKind::Exchange(exchange) => exchange.request.required(),
+            WayKind::None | WayKind::Plain { .. } | WayKind::Basic { .. } => Vec::new(),
+        }
+    }
+
     /// Where the credentials stand.
     pub(super) fn placement(&self) -> Placement {
         match &self.kind {
             WayKind::Plain { placement, .. } => placement.clone(),
             WayKind::Exchange(exchange) => exchange.placement.clone(),
-            WayKind::None | WayKind::Basic | WayKind::OAuth2(_) => Placement::Authorization,
+            WayKind::None | WayKind::Basic { .. } | WayKind::OAuth2(_) => Placement::Authorization,
         }
     }
 
@@ -318,19 +361,21 @@ impl Way {
                     "Bearer" => Scheme::Bearer,
                     _ => Scheme::Word(word.clone()),
                 };
-                (
-                    scheme,
-                    match placement {
-                        Placement::Authorization => "bearer token",
-                        Placement::Header(_) => "API key",
-                        Placement::Query(_) => "API key in the query",
-                    },
-                )
+                let description = match (placement, self.name, &scheme) {
+                    (Placement::Query(_), ..) => "API key in the query",
+                    (Placement::Authorization, _, Scheme::Bearer) => "bearer token",
+                    (_, "bearer", _) => "access token",
+                    _ => "API key",
+                };
+                (scheme, description)
             }
-            WayKind::Basic => (Scheme::Basic { username: field("username") }, "user name and password"),
+            WayKind::Basic { is_username: true } => (Scheme::BasicUsername, "API key as user name"),
+            WayKind::Basic { is_username: false } => {
+                (Scheme::Basic { username: field("username") }, "user name and password")
+            }
             WayKind::OAuth2(oauth2) if oauth2.refreshes => (Scheme::Exchange, "refresh token"),
             WayKind::OAuth2(_) => (Scheme::Exchange, "client id and secret"),
-            WayKind::Exchange(_) => (Scheme::Exchange, "secret, exchanged"),
+            WayKind::Exchange(_) => (Scheme::Exchange, "secret, exchanged for a token"),
         };
         SignIn { scheme, description }
     }

@@ -17,20 +17,23 @@ use super::{
     template::RequestTemplate,
 };
 
+mod asked;
+mod effects;
 mod request;
 mod status;
 
+use asked::{Asked, answer};
 pub(super) use request::{pairs, request, request_headers};
-pub(super) use status::{ContentRule, ErrorRule, StateFilter, StatusRules, Volatile};
+pub(super) use status::{ContentRule, ErrorRule, FORMS, StateFilter, StatusRules, Volatile};
 
 /// The language that this version reads.
-const FORMAT: i64 = 1;
+pub(super) const FORMAT: i64 = 1;
 
 /// Longest definition in bytes.
 const LONGEST: usize = 128 << 10;
 
 /// Most jobs in one request that a definition may allow.
-const LARGEST_BATCH: i64 = 1000;
+pub(super) const LARGEST_BATCH: i64 = 1000;
 
 /// How a vendor's API is asked and read.
 #[derive(Debug)]
@@ -45,8 +48,10 @@ pub struct Definition {
     pub docs: String,
     /// What to know of it; may be empty.
     pub notes: String,
-    /// Whether it was written from the vendor's documentation, not from memory.
-    pub verified: bool,
+    /// Whether it was written from the vendor's documentation, not from memory, if it says so.
+    pub verified: Option<bool>,
+    /// Whether a job that has ended may run again under its id.
+    pub reopens: bool,
     pub(super) id: IdPattern,
     pub(super) params: Vec<Param>,
     pub(super) ways: Vec<Way>,
@@ -129,6 +134,9 @@ impl Definition {
             }
         };
         let definition = read(reader::root(&table), &log, xxh3_64(text.as_bytes()));
+        if let Some(definition) = &definition {
+            effects::check(definition, &mut reader::root(&table), &log);
+        }
         match definition {
             Some(definition) if log.len() == 0 => Ok(definition),
             _ => Err(InvalidDefinition { problems: log.into_problems() }),
@@ -174,7 +182,7 @@ fn read(mut top: Section<'_>, log: &Log<'_>, hash: u64) -> Option<Definition> {
         asked.check_parts(&id, node, log);
     }
     let Asked { question: request, batch, .. } = asked;
-    let About { name, version, title, docs, notes, verified } = about;
+    let About { name, version, title, docs, notes, verified, reopens } = about;
     let Rules { status, table, faults, files } = rules;
     let definition = Definition {
         name: name?,
@@ -183,6 +191,7 @@ fn read(mut top: Section<'_>, log: &Log<'_>, hash: u64) -> Option<Definition> {
         docs: docs?,
         notes,
         verified,
+        reopens,
         id,
         params,
         ways,
@@ -197,7 +206,6 @@ fn read(mut top: Section<'_>, log: &Log<'_>, hash: u64) -> Option<Definition> {
         files,
         hash,
     };
-    definition.check(log);
     Some(definition)
 }
 
@@ -219,7 +227,8 @@ struct About {
     title: Option<String>,
     docs: Option<String>,
     notes: String,
-    verified: bool,
+    verified: Option<bool>,
+    reopens: bool,
 }
 
 impl About {
@@ -239,66 +248,9 @@ impl About {
             is_name
         });
         let notes = top.get("notes").and_then(|node| node.text(log)).unwrap_or_default().to_owned();
-        let verified = top.get("verified").and_then(|node| node.flag(log)).unwrap_or(true);
-        Self { name, version, title, docs, notes, verified }
-    }
-}
-
-/// What is asked.
-struct Asked {
-    question: Option<Question>,
-    batch: Option<Batch>,
-    has_batch: bool,
-}
-
-impl Asked {
-    fn read(top: &mut Section<'_>, names: &Names<'_>, log: &Log<'_>) -> Self {
-        let (single, several) = (top.get("request"), top.get("batch"));
-        let has_batch = several.is_some();
-        if single.is_none() && !has_batch {
-            log.add(0..0, "request", "is missing; write [request] with path, or [batch] with path and jobs");
-        }
-        let question = section_of(log, single).and_then(|mut keys| {
-            let question = request(&mut keys, &Names { roots: &["id", "params"], ..*names }, log);
-            keys.finish(log);
-            question
-        });
-        let in_batch = Names { roots: &["ids", "params"], ..*names };
-        let batch = section_of(log, several).and_then(|keys| batch(keys, &in_batch, log));
-        Self { question, batch, has_batch }
-    }
-
-    /// Each part of an id has to be a part of what is asked.
-    fn check_parts(&self, id: &IdPattern, node: &Node<'_>, log: &Log<'_>) {
-        let batch = self.batch.as_ref().map(|batch| &batch.question);
-        for (key, question) in [("request", self.question.as_ref()), ("batch", batch)] {
-            let Some(question) = question else { continue };
-            let sources = question.request.sources();
-            for (place, name) in id.names.iter().enumerate() {
-                if !sources.iter().any(|source| uses_part(source, place, name)) {
-                    let text = format!(
-                        "has the part {name}, which [{key}] does not use; use it there, or remove it"
-                    );
-                    node.report(log, text);
-                }
-            }
-        }
-    }
-}
-
-fn uses_part(source: &Source, place: usize, name: &str) -> bool {
-    let is_word = |c: char| c.is_alphanumeric() || c == '_';
-    match source {
-        Source::Part(used) => *used == place,
-        Source::Expression(expression) => {
-            let written = &expression.written;
-            let is_whole = |at: usize| {
-                !written[..at].ends_with(is_word) && !written[at + name.len()..].starts_with(is_word)
-            };
-            expression.roots.iter().any(|root| root == "ids" || root == "id")
-                && written.match_indices(name).any(|(at, _)| is_whole(at))
-        }
-        _ => false,
+        let verified = top.get("verified").and_then(|node| node.flag(log));
+        let reopens = top.get("reopens").and_then(|node| node.flag(log)).unwrap_or(false);
+        Self { name, version, title, docs, notes, verified, reopens }
     }
 }
 
@@ -340,21 +292,6 @@ impl Rules {
     }
 }
 
-impl Definition {
-    fn check(&self, log: &Log<'_>) {
-        if self.batch.is_some() && self.element == ElementKind::Envelope {
-            log.add(0..0, "status", "reads http, which a batch has once for all its jobs; read job only");
-        }
-        if !self.answer.states_by_status.is_empty() && self.batch.is_some() && self.request.is_none() {
-            log.add(
-                0..0,
-                "answer.states_by_status",
-                "needs [request]: a batch has one status for all its jobs",
-            );
-        }
-    }
-}
-
 /// A source, written as a text.
 pub(super) fn source(node: &Node<'_>, names: &Names<'_>, log: &Log<'_>) -> Option<Source> {
     let text = node.text(log)?;
@@ -378,43 +315,6 @@ pub(super) fn plain_path(node: &Node<'_>, root: Root, log: &Log<'_>) -> Option<P
             node.problem(log, format!("is not a plain path from {name}; write one such as \"{name}.data\""))
         }
     }
-}
-
-fn batch(mut keys: Section<'_>, names: &Names<'_>, log: &Log<'_>) -> Option<Batch> {
-    let jobs = keys.required(log, "jobs", "where the jobs stand, such as jobs = \"body.items\"");
-    let jobs = jobs.and_then(|node| plain_path(&node, Root::Body, log));
-    let max = keys.get("max").map_or(Some(200), |node| match node.integer(log)? {
-        max @ 2..=LARGEST_BATCH => Some(max),
-        max => node.problem(log, format!("is {max}; write 2 to {LARGEST_BATCH}")),
-    });
-    let by_id = keys.get("by_id").and_then(|node| node.flag(log)).unwrap_or(false);
-    let question = request(&mut keys, names, log);
-    keys.finish(log);
-    let max = NonZeroUsize::new(usize::try_from(max?).ok()?)?;
-    Some(Batch { question: question?, jobs: jobs?, by_id, max })
-}
-
-fn answer(keys: Option<Section<'_>>, log: &Log<'_>) -> Option<Answer> {
-    let whole = Path::parse("body")?;
-    let Some(mut keys) = keys else {
-        return Some(Answer { job: whole, states_by_status: Vec::new(), may_be_empty: false });
-    };
-    let job = keys.get("job").map_or(Some(whole), |node| plain_path(&node, Root::Body, log));
-    let mut states_by_status = Vec::new();
-    for node in keys.get("states_by_status").map(|node| node.list()).unwrap_or_default() {
-        match node.integer(log).map(u16::try_from) {
-            Some(Ok(status @ 200..=599)) if !matches!(status, 300..=399 | 401 | 407 | 429) => {
-                states_by_status.push(status);
-            }
-            Some(_) => node.report(log, "is no status that can be a word; write one such as 202 or 422"),
-            None => {}
-        }
-    }
-    let may_be_empty =
-        keys.get("body").and_then(|node| node.word(log, &[("optional", true), ("required", false)]))
-            == Some(true);
-    keys.finish(log);
-    Some(Answer { job: job?, states_by_status, may_be_empty })
 }
 
 /// Every value that is read of a job.

@@ -21,15 +21,27 @@ impl Definition {
         line("name", &self.label());
         line("title", &self.title);
         line("docs", &self.docs);
-        line("verified", if self.verified { "yes" } else { "no: written from memory" });
+        let verified = match self.verified {
+            Some(true) => "yes: written from the vendor's documentation",
+            Some(false) => "no: written from memory",
+            None => "unknown: the definition does not say",
+        };
+        line("verified", verified);
+        line(
+            "reopens",
+            if self.reopens { "yes: a job may run again under its id after its end" } else { "" },
+        );
         for (number, note) in self.notes.lines().enumerate() {
             line(if number == 0 { "notes" } else { "" }, note);
         }
         line("job id", self.id.written());
         line("", &self.id.example.as_ref().map(|example| format!("such as {example}")).unwrap_or_default());
         for (number, param) in self.params.iter().enumerate() {
-            let default =
-                param.default.as_ref().map(|default| format!(", {default} unless set")).unwrap_or_default();
+            let default = match &param.default {
+                Some(default) => format!(", {default} unless set"),
+                None if param.optional => ", which can be left out".to_owned(),
+                None => String::new(),
+            };
             let about =
                 if param.description.is_empty() { String::new() } else { format!(": {}", param.description) };
             line(if number == 0 { "params" } else { "" }, &format!("{}{default}{about}", param.example()));
@@ -55,6 +67,9 @@ impl Definition {
             many => format!("by {many} rules"),
         };
         line("files", &files);
+        for (number, origin) in self.origins().iter().enumerate() {
+            line(if number == 0 { "allow_origins" } else { "" }, origin);
+        }
         text
     }
 

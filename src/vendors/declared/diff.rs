@@ -91,6 +91,9 @@ impl Definition {
                 found.add(Grade::Patch, format!("{section}: differs"));
             }
         }
+        if old.get("reopens") != new.get("reopens") {
+            found.add(Grade::Minor, changed("reopens", old.get("reopens"), new.get("reopens")));
+        }
         found.version_problem = version_problem(&self.version, &later.version, found.grade());
         found
     }
@@ -99,13 +102,17 @@ impl Definition {
 /// Whether an operator or a caller has to follow a change there.
 fn grade_of(section: &str, path: &str, old: Option<&Value>, new: Option<&Value>) -> Grade {
     let last = path.rsplit('.').next().unwrap_or_default();
-    let has_default = |param: Option<&Value>| param.and_then(|param| param.get("default")).is_some();
+    let is_true = |value: Option<&Value>| value.and_then(Value::as_bool) == Some(true);
+    let has_default = |param: Option<&Value>| {
+        param.is_some_and(|param| param.get("default").is_some() || is_true(param.get("optional")))
+    };
     match section {
         "id" if last == "example" => Grade::Patch,
         "params" if last == "description" => Grade::Patch,
         "params" if last == "default" && new.is_some() => Grade::Minor,
+        "params" if last == "optional" && is_true(new) => Grade::Minor,
         "params" if old.is_none() && (has_default(new) || path.matches('.').count() > 1) => Grade::Minor,
-        "credentials" if old.is_none() && !matches!(last, "secret" | "fields") => Grade::Minor,
+        "credentials" if old.is_none() && !matches!(last, "secret" | "secret_as" | "fields") => Grade::Minor,
         "credentials"
             if path.matches('.').count() > 1
                 && !matches!(last, "secret" | "fields" | "token_url" | "grant") =>
@@ -249,6 +256,7 @@ pattern = "{export_id}"
 [credentials.bearer]
 [request]
 path = "/v1/exports/{{ id.export_id }}"
+headers = { X-Region = "{{ params.region }}" }
 [status]
 id = "job.id"
 word = "job.phase"
@@ -334,23 +342,32 @@ is = "not_found"
                 "id.pattern: \"{export_id}\" becomes \"exports/{export_id}\"",
             ),
             (("[credentials.bearer]", "[credentials.basic]"), Grade::Major, "credentials.bearer: {} goes"),
-            (
-                ("[params]", "[params]\ntenant = { type = \"text\" }"),
-                Grade::Major,
-                "params.tenant: { type = \"text\" } is new",
-            ),
             (("\"eu\"", "\"us\""), Grade::Minor, "params.region.default: \"eu\" becomes \"us\""),
             (
                 ("/v1/", "/v2/"),
                 Grade::Minor,
                 "request.path: \"/v1/exports/{{ id.export_id }}\" becomes \"/v2/exports/{{ id.export_id }}\"",
             ),
+            (("docs =", "reopens = true\ndocs ="), Grade::Minor, "reopens: true is new"),
             (("= 404", "= [404, 410]"), Grade::Minor, "faults[0]: { is = \"not_found\", status = 404 } goes"),
             (("\"Exports\"", "\"Example exports\""), Grade::Patch, "title: differs"),
         ] {
             let found = differences(&[change]);
             assert_eq!(found.changes.first(), Some(&(grade, text.to_owned())));
             assert_eq!(found.grade(), Some(grade));
+        }
+    }
+
+    #[test]
+    fn parameter_that_has_to_be_set_is_major() {
+        let used = ("params.region }}", "params.region }}{{ params.tenant }}");
+        for (keys, grade) in [
+            ("type = \"text\"", Grade::Major),
+            ("type = \"text\", default = \"a\"", Grade::Minor),
+            ("type = \"text\", optional = true", Grade::Minor),
+        ] {
+            let found = differences(&[("[params]", &format!("[params]\ntenant = {{ {keys} }}")), used]);
+            assert_eq!(found.grade(), Some(grade), "{keys}: {:?}", found.changes);
         }
     }
 

@@ -87,18 +87,7 @@ impl Declared {
                 source,
             );
         }
-        let StatusRules { vendor_state, job_type, description, owner, vendor_url, .. } = rules;
-        for (key, source) in [
-            ("vendor_state", vendor_state),
-            ("job_type", job_type),
-            ("description", description),
-            ("owner", owner),
-            ("vendor_url", vendor_url),
-            ("progress.percent", &progress.percent),
-            ("progress.completed_steps", &progress.completed_steps),
-            ("progress.total_steps", &progress.total_steps),
-            ("progress.current_step", &progress.current_step),
-        ] {
+        for (key, source) in rules.texts().into_iter().chain(progress.values()) {
             if let Some(source) = source {
                 add(format!("status.{key}"), source);
             }
@@ -120,12 +109,8 @@ impl Declared {
         };
         path("status.result", result.as_ref().map(|rule| &rule.at));
         path("status.error.details", error.as_ref().and_then(|rule| rule.details.as_ref()));
-        for (key, rule) in [
-            ("create_time", &rules.create_time),
-            ("start_time", &rules.start_time),
-            ("end_time", &rules.end_time),
-        ] {
-            found.extend(rule.iter().map(|rule| self.time(key, rule, scope)));
+        for (key, rule) in rules.times() {
+            found.extend(rule.into_iter().map(|rule| self.time(key, rule, scope)));
         }
         let volatile = rules.volatile.iter().map(|Volatile { object, name: (begin, end) }| {
             let star = end.as_ref().map(|end| format!("*{end}")).unwrap_or_default();

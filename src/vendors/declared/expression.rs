@@ -13,8 +13,15 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use minijinja::{Environment, Error, ErrorKind, State, UndefinedBehavior, Value, value::Serde};
 use regex::Regex;
 
-use super::reader::remedy;
+use super::{
+    path::{self, Step},
+    reader::{closest, remedy},
+};
 use crate::vendors::json;
+
+mod text;
+
+use text::{code, filters, has_slice, method, patterns, tests};
 
 /// What one evaluation may cost: instructions, and 64 bytes of data each.
 const FUEL: u64 = 20_000;
@@ -228,8 +235,20 @@ impl Expression {
         if text.len() > LONGEST {
             return Err(format!("is longer than {LONGEST} bytes; write a shorter expression"));
         }
-        if ["{%", "{#", "{{"].iter().any(|open| code(text).contains(open)) {
-            return Err("is an expression: statements, comments and braces are not allowed in it".to_owned());
+        let code_of_text = code(text);
+        if code_of_text.contains("{{") && !code_of_text.contains("{%") && !code_of_text.contains("{#") {
+            let inner = text.trim().strip_prefix("{{").and_then(|rest| rest.strip_suffix("}}"));
+            return Err(match inner.filter(|inner| !inner.contains("{{")) {
+                Some(inner) => {
+                    format!("is an expression as it stands; write it without {{{{ }}}}: {}", inner.trim())
+                }
+                None => "is an expression as it stands: write values without {{ }}, texts in quotes, and ~ \
+                         between them, such as 'https://vendor.example/' ~ job.id"
+                    .to_owned(),
+            });
+        }
+        if ["{%", "{#"].iter().any(|open| code_of_text.contains(open)) {
+            return Err("is an expression: statements and comments are not allowed in it".to_owned());
         }
         let compiled =
             ENVIRONMENT.compile_expression_owned(text.to_owned()).map_err(|error| syntax(text, &error))?;
@@ -273,97 +292,44 @@ impl Expression {
     }
 }
 
+impl Expression {
+    /// Whether a name stands in it as a word of its own.
+    pub(super) fn names(&self, name: &str) -> bool {
+        let is_part = |c: char| c.is_alphanumeric() || c == '_';
+        self.written.split(|c: char| !is_part(c)).any(|word| word == name)
+    }
+
+    /// The plain paths from a name in it, up to what has to be evaluated.
+    pub(super) fn paths(&self, root: &str) -> Vec<Vec<Step>> {
+        let is_part = |c: char| c.is_alphanumeric() || matches!(c, '_' | '.');
+        let is_path = |c: char| c.is_ascii_alphanumeric() || "_.[]'\"-".contains(c);
+        let code = code(&self.written);
+        let begins = code.match_indices(root).map(|(at, _)| at).filter(|at| !code[..*at].ends_with(is_part));
+        let path = |at: usize| {
+            let rest = self.written.get(at..)?;
+            let longest = rest.find(|c| !is_path(c)).unwrap_or(rest.len());
+            let (_, steps) = (root.len()..=longest).rev().find_map(|end| path::split(&rest[..end]))?;
+            Some(steps)
+        };
+        begins.filter_map(path).collect()
+    }
+}
+
 /// An evaluation that fails. The error of the engine may quote values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Failed;
 
 /// That a name means nothing here.
 pub(super) fn unknown_name(name: &str, names: &[&str]) -> String {
-    format!("{name} is not known here; {}", remedy(name, names))
-}
-
-/// A text without what stands in quotes, which is replaced by spaces.
-fn code(text: &str) -> String {
-    let (mut quote, mut escaped) = (None, false);
-    text.chars()
-        .map(|c| {
-            match quote {
-                Some(open) => {
-                    if !escaped && c == open {
-                        quote = None;
-                    }
-                    escaped = !escaped && c == '\\';
-                    return if c.is_ascii() { ' ' } else { c };
-                }
-                None if matches!(c, '\'' | '"') => {
-                    quote = Some(c);
-                    return ' ';
-                }
-                None => {}
-            }
-            c
-        })
-        .collect()
-}
-
-/// The names of all filters.
-fn filters(text: &str) -> Vec<String> {
-    let code = code(text);
-    let after_bar = code.split('|').skip(1).map(str::trim_start);
-    let name = |rest: &str| rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
-    after_bar.map(name).collect()
-}
-
-/// The names of all tests: what follows `is` or `is not`.
-fn tests(text: &str) -> Vec<String> {
-    let code = code(text);
-    let is_part = |c: char| c.is_alphanumeric() || c == '_';
-    let mut words = code.split(|c: char| !is_part(c)).filter(|word| !word.is_empty()).peekable();
-    let mut tests = Vec::new();
-    while let Some(word) = words.next() {
-        if word == "is" {
-            words.next_if_eq(&"not");
-            tests.extend(words.peek().map(|test| (*test).to_owned()));
+    match closest(name, names) {
+        None if names.contains(&"job") => {
+            format!(
+                "{name} is not known here; write job.{name} for a member of the job, or one of {}",
+                names.join(", ")
+            )
         }
+        _ => format!("{name} is not known here; {}", remedy(name, names)),
     }
-    tests
-}
-
-/// Whether a part is cut out of a value, as in `job.a[1:]`.
-fn has_slice(text: &str) -> bool {
-    let mut open = Vec::new();
-    code(text).chars().any(|c| {
-        match c {
-            '[' | '{' | '(' => open.push(c),
-            ']' | '}' | ')' => drop(open.pop()),
-            ':' => return open.last() == Some(&'['),
-            _ => {}
-        }
-        false
-    })
-}
-
-/// The name of the first method that is called.
-fn method(text: &str) -> Option<String> {
-    let code = code(text);
-    let is_part = |c: char| c.is_alphanumeric() || c == '_';
-    code.match_indices('(').find_map(|(at, _)| {
-        let before = code[..at].trim_end();
-        let name = before.rfind(|c| !is_part(c)).map(|start| &before[start..])?;
-        name.strip_prefix('.').filter(|name| !name.is_empty()).map(str::to_owned)
-    })
-}
-
-/// The texts that stand in `find('..')`.
-fn patterns(text: &str) -> Vec<String> {
-    let code = code(text);
-    let calls = code.match_indices("find(").map(|(at, call)| at + call.len());
-    let literal = |at: usize| {
-        let rest = text.get(at..)?.trim_start();
-        let quote = rest.chars().next().filter(|c| matches!(c, '\'' | '"'))?;
-        Some(rest[1..].split_once(quote)?.0.replace("\\\\", "\\"))
-    };
-    calls.filter_map(literal).collect()
 }
 
 /// A message with a caret below the first character that does not fit.
@@ -401,6 +367,29 @@ mod tests {
     fn eval(text: &str, job: &str) -> Option<Value> {
         let expression = Expression::compile(text, &["job"]).unwrap_or_else(|why| panic!("{text}: {why}"));
         expression.evaluate(BTreeMap::from([("job", value_of(job).unwrap())])).ok().flatten()
+    }
+
+    #[test]
+    fn examples_of_the_reference_hold() {
+        let job = r#"{"a": "x", "n": null, "done": false, "i": 7, "list": [1, {"m": true, "s": "q"}]}"#;
+        for (text, value) in [
+            ("job.a if job.i == 7 else none", Some("x")),
+            ("job.a if job.done", None),
+            ("job.a if job.done else none", None),
+            ("job.n or job.missing or job.a", Some("x")),
+            ("job.a ~ '/' ~ job.i", Some("x/7")),
+            ("job.done ~ 'y'", Some("Falsey")),
+            ("job.missing ~ 'y'", Some("y")),
+            ("job.n ~ 'y'", Some("Noney")),
+            ("(job.n or '') ~ 'y'", Some("y")),
+            ("job.list is sequence and job.list | length == 2", Some("True")),
+            ("job.list[0]", Some("1")),
+            ("job.list | first", Some("1")),
+            ("(job.list | selectattr('m') | first).s", Some("q")),
+            ("(job.list | last).s", Some("q")),
+        ] {
+            assert_eq!(eval(text, job).map(|value| value.to_string()).as_deref(), value, "{text}");
+        }
     }
 
     #[test]
@@ -465,8 +454,11 @@ mod tests {
             ("job.a or or job.b", "    job.a or or job.b\n                ^"),
             ("job.a[", "    job.a[\n          ^"),
             ("jop.a", "jop is not known here; did you mean job?"),
-            ("password", "password is not known here; write one of job"),
-            ("range(10)", "range is not known here; write one of job"),
+            (
+                "password",
+                "password is not known here; write job.password for a member of the job, or one of job",
+            ),
+            ("range(10)", "range is not known here; write job.range for a member of the job, or one of job"),
             ("job.a | intt", "uses the filter intt, which is none; did you mean int?"),
             ("job.a | pprint", "uses the filter pprint, which is none"),
             ("job.a | find('(')", "has \"(\" as a pattern, which is none, or too large"),
@@ -474,8 +466,9 @@ mod tests {
             ("job.a.startswith('x')", "calls startswith(), and values have no methods"),
             ("job.a is nosuch", "uses the test nosuch, which is none"),
             ("job.a is not numberx", "did you mean number?"),
-            ("{% for x in job %}", "statements, comments and braces are not allowed"),
-            ("{{ job }}", "statements, comments and braces are not allowed"),
+            ("{% for x in job %}", "statements and comments are not allowed"),
+            ("{{ job.a }}", "write it without {{ }}: job.a"),
+            ("https://x/{{ job.a }}", "write values without {{ }}, texts in quotes, and ~ between them"),
         ] {
             let found = Expression::compile(text, &["job"]).unwrap_err();
             assert!(found.contains(problem), "{text}:\n{found}");

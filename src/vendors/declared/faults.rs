@@ -35,7 +35,7 @@ pub(super) enum Meaning {
     Rejected,
 }
 
-const MEANINGS: [(&str, Meaning); 7] = [
+pub(super) const MEANINGS: [(&str, Meaning); 7] = [
     ("not_found", Meaning::NotFound),
     ("invalid_id", Meaning::InvalidId),
     ("forbidden", Meaning::Forbidden),
@@ -84,6 +84,12 @@ pub(super) fn read(node: &Node<'_>, names: &Names<'_>, log: &Log<'_>) -> Vec<Fau
         rules.push((place, rule));
     }
     rules.into_iter().map(|(_, rule)| rule).collect()
+}
+
+/// What the parts of an id are called: `transcript_id` and `transcript`.
+fn nouns(parts: &[String]) -> Vec<String> {
+    let names = parts.iter().map(|name| name.to_lowercase());
+    names.flat_map(|name| [name.trim_end_matches("_id").to_owned(), name]).collect()
 }
 
 impl FaultRule {
@@ -150,9 +156,54 @@ impl FaultRule {
 
     /// Whether it takes whatever a later rule would take.
     fn covers(&self, later: &Self) -> bool {
-        !self.has_conditions()
-            && !later.statuses.is_empty()
-            && later.statuses.iter().all(|status| self.statuses.contains(status))
+        let Self { statuses, header, content_type, when, graphql_codes, names_the_id, .. } = self;
+        // A rule about the job leaves pages, and responses that ask for a wait, to later ones.
+        if self.is_about_job()
+            && (content_type.is_none() && later.content_type.is_some()
+                || !self.has_conditions() && !later.header.is_empty())
+        {
+            return false;
+        }
+        let is_within = |(name, value): &(HeaderName, Option<String>)| {
+            let fits = |(other, other_value): &(HeaderName, Option<String>)| {
+                other == name && (value.is_none() || value == other_value)
+            };
+            later.header.iter().any(fits)
+        };
+        let same = |one: &Option<Source>, other: &Option<Source>| match (one, other) {
+            (Some(one), Some(other)) => one.is_same(other),
+            (one, other) => one.is_none() && other.is_none(),
+        };
+        let all = |own: bool, later: bool, fits: bool| !own || later && fits;
+        let names_alike = || {
+            names_the_id.len() == later.names_the_id.len()
+                && names_the_id.iter().zip(&later.names_the_id).all(|(one, other)| one.is_same(other))
+        };
+        all(
+            !statuses.is_empty(),
+            !later.statuses.is_empty(),
+            later.statuses.iter().all(|status| statuses.contains(status)),
+        ) && header.iter().all(is_within)
+            && content_type.as_ref().is_none_or(|own| {
+                later.content_type.as_ref().is_some_and(|other| other.contains(own.as_str()))
+            })
+            && (when.is_none() || same(when, &later.when))
+            && all(
+                !graphql_codes.is_empty(),
+                !later.graphql_codes.is_empty(),
+                later.graphql_codes.iter().all(|code| graphql_codes.contains(code)),
+            )
+            && all(self.says_no_such_job, later.says_no_such_job, same(&self.message, &later.message))
+            && (names_the_id.is_empty() || names_alike())
+    }
+
+    fn is_about_job(&self) -> bool {
+        matches!(self.is, Meaning::NotFound | Meaning::InvalidId)
+    }
+
+    /// Whether every response with this status is one of the rule's.
+    pub(super) fn takes_all_of(&self, status: u16) -> bool {
+        !self.has_conditions() && self.statuses.contains(&status)
     }
 
     pub(super) fn sources(&self) -> impl Iterator<Item = &Source> {
@@ -169,7 +220,7 @@ impl FaultRule {
         if !self.is_about(answer.response.status().as_u16()) {
             return false;
         }
-        let is_about_job = matches!(self.is, Meaning::NotFound | Meaning::InvalidId);
+        let is_about_job = self.is_about_job();
         if is_about_job && self.content_type.is_none() && response::is_page(answer.response) {
             return false;
         }
@@ -202,7 +253,9 @@ impl FaultRule {
             return false;
         }
         let [job] = answer.jobs else { return !self.says_no_such_job && self.names_the_id.is_empty() };
-        if self.says_no_such_job && !refusal::says_no_such_job(&self.words(answer), job) {
+        if self.says_no_such_job
+            && !refusal::says_none_of(&self.words(answer), job, &nouns(answer.scope.part_names))
+        {
             return false;
         }
         self.names_the_id.is_empty() || self.names(answer, job)

@@ -15,6 +15,8 @@ use crate::{
     vendors::{BaseUrl, canonical_integer, file},
 };
 
+mod words;
+
 /// Which texts a part of an id, or a parameter, may be.
 #[derive(Clone, Debug)]
 pub(super) enum Kind {
@@ -29,6 +31,9 @@ pub(super) enum Kind {
     },
 }
 
+pub(super) const KINDS: [(&str, &str); 4] =
+    [("text", "text"), ("integer", "integer"), ("uuid", "uuid"), ("location", "location")];
+
 impl Kind {
     fn read(node: &Node<'_>, log: &Log<'_>) -> Option<Self> {
         if node.is_table() {
@@ -37,8 +42,7 @@ impl Kind {
             section.finish(log);
             return Self::pattern(&pattern?, log);
         }
-        let kinds = [("text", "text"), ("integer", "integer"), ("uuid", "uuid"), ("location", "location")];
-        Some(match node.word(log, &kinds)? {
+        Some(match node.word(log, &KINDS)? {
             "integer" => Self::Integer,
             "uuid" => Self::Uuid,
             "location" => Self::Location,
@@ -68,7 +72,10 @@ impl Kind {
                 "must be a UUID in lower case, such as \"cefb58a0-cd71-11ec-8e29-81c20d280994\"".to_owned(),
             ),
             Self::Pattern { regex, written } if !regex.is_match(text) => {
-                Some(format!("must match {written}"))
+                Some(match words::in_words(written) {
+                    Some(words) => format!("must be {words}"),
+                    None => format!("must match the pattern {written}"),
+                })
             }
             Self::Text | Self::Pattern { .. } if matches!(text, "." | "..") => {
                 Some("must be neither \".\" nor \"..\"".to_owned())
@@ -150,7 +157,12 @@ impl IdPattern {
             if let Some(problem) = self.kinds[place].problem(part) {
                 let of =
                     if self.names.len() == 1 { String::new() } else { format!("({}) ", self.names[place]) };
-                return Err(format!("{of}{problem}"));
+                let such_as = match &self.kinds[place] {
+                    Kind::Pattern { .. } if of.is_empty() => self.such_as(),
+                    Kind::Pattern { .. } => self.such_as().replacen("such as", "such as in", 1),
+                    _ => String::new(),
+                };
+                return Err(format!("{of}{problem}{such_as}"));
             }
             parts.push(part.to_owned());
             rest = behind;
@@ -264,6 +276,8 @@ pub(super) struct Param {
     pub(super) name: String,
     kind: Kind,
     pub(super) default: Option<String>,
+    /// Whether a backend may leave it out.
+    pub(super) optional: bool,
     pub(super) description: String,
 }
 
@@ -288,6 +302,14 @@ pub(super) fn params(section: &Section<'_>, log: &Log<'_>) -> Vec<Param> {
         let description =
             keys.get("description").and_then(|node| node.text(log)).unwrap_or_default().to_owned();
         let default = keys.get("default");
+        let optional = keys.get("optional");
+        if let (Some(_), Some(node)) = (&default, &optional) {
+            node.report(
+                log,
+                "stands beside default, with which a backend may leave it out; keep one of them",
+            );
+        }
+        let optional = optional.and_then(|node| node.flag(log)).unwrap_or(false);
         keys.finish(log);
         let Some(kind) = kind else { continue };
         let default = default.and_then(|node| {
@@ -298,7 +320,7 @@ pub(super) fn params(section: &Section<'_>, log: &Log<'_>) -> Vec<Param> {
                 None => Some(text),
             }
         });
-        params.push(Param { name: key.to_owned(), kind, default, description });
+        params.push(Param { name: key.to_owned(), kind, default, optional, description });
     }
     params
 }

@@ -84,7 +84,12 @@ fn fields(
     found: &mut Found,
 ) -> Option<()> {
     for (name, value) in template {
-        let (_, given) = pairs.iter().find(|(known, _)| known == name)?;
+        let Some((_, given)) = pairs.iter().find(|(known, _)| known == name) else {
+            if value.is_left_out(scope) {
+                continue;
+            }
+            return None;
+        };
         text(value, given, false, scope, found)?;
     }
     Some(())

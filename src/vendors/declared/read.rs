@@ -1,6 +1,7 @@
 //! Reads one element: the observation of a job.
 
 use bytes::Bytes;
+use minijinja::value::ValueKind;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::{
@@ -30,7 +31,8 @@ impl Declared {
             let (state, pattern) = self.definition.states.state(&self.word(scope)?);
             let rules = self.definition.files.iter().enumerate();
             let gives = |(place, rule)| {
-                (!files::artifacts(std::slice::from_ref(rule), state, scope).is_empty()).then_some(place)
+                (!files::artifacts(std::slice::from_ref(rule), state, &self.base_url, scope).is_empty())
+                    .then_some(place)
             };
             Ok((pattern, rules.filter_map(gives).collect()))
         });
@@ -148,7 +150,7 @@ impl Declared {
                 .filter(|rule| rule.states.allows(state))
                 .and_then(|rule| error(rule, scope)),
             warnings: self.warnings(state, scope),
-            artifacts: files::artifacts(&self.definition.files, state, scope),
+            artifacts: files::artifacts(&self.definition.files, state, &self.base_url, scope),
             job_type: text(&rules.job_type).unwrap_or_default(),
             description: text(&rules.description).unwrap_or_default(),
             vendor_url: text(&rules.vendor_url).unwrap_or_default(),
@@ -187,6 +189,13 @@ impl Declared {
                 Some(list) => list.into_iter().filter_map(json::text).collect(),
                 None => json::text(*value).into_iter().collect(),
             },
+            // A list that an expression made.
+            Found::Value(list) if matches!(list.kind(), ValueKind::Seq | ValueKind::Iterable) => list
+                .try_iter()
+                .into_iter()
+                .flatten()
+                .filter_map(|text| text.as_str().map(str::to_owned))
+                .collect(),
             _ => found.text().into_iter().collect::<Vec<_>>(),
         });
         lines.filter(|line| !line.trim().is_empty()).take(MOST_WARNINGS).collect()
@@ -213,7 +222,7 @@ fn is_bare(found: &Found<'_>) -> bool {
         Found::Json(value) => !value.get().starts_with(['"', '{', '[']),
         Found::Text(_) => false,
         Found::Value(value) => {
-            matches!(value.kind(), minijinja::value::ValueKind::Number | minijinja::value::ValueKind::Bool)
+            matches!(value.kind(), ValueKind::Number | ValueKind::Bool)
         }
     }
 }

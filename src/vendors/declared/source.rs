@@ -172,6 +172,50 @@ impl Source {
         }
     }
 
+    /// Whether both are written alike.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Path(one), Self::Path(other)) => one == other,
+            (Self::Status, Self::Status) => true,
+            (Self::Part(one), Self::Part(other)) => one == other,
+            (Self::Header(one), Self::Header(other))
+            | (Self::Param(one), Self::Param(other))
+            | (Self::Variable(one), Self::Variable(other)) => one == other,
+            (Self::Expression(one), Self::Expression(other)) => one.written == other.written,
+            _ => false,
+        }
+    }
+
+    /// Whether it reads this parameter.
+    pub(super) fn uses_param(&self, name: &str) -> bool {
+        match self {
+            Self::Param(own) => own == name,
+            Self::Expression(expression) => self.needs("params") && expression.names(name),
+            _ => false,
+        }
+    }
+
+    /// Whether it reads a parameter that the backend leaves out.
+    pub(super) fn lacks_param(&self, scope: &Scope<'_>) -> bool {
+        let is_absent = |name: &str| scope.params.is_some_and(|params| !params.contains_key(name));
+        match self {
+            Self::Param(name) => is_absent(name),
+            Self::Expression(expression) if self.needs("params") => {
+                members(&expression.written, "params").iter().any(|name| is_absent(name))
+            }
+            _ => false,
+        }
+    }
+
+    /// The plain paths from the job that it reads, as far as they are plain.
+    pub(super) fn paths_of_job(&self) -> Vec<Vec<Step>> {
+        match self {
+            Self::Path(path) if path.root == Root::Job => vec![path.steps().to_vec()],
+            Self::Expression(expression) => expression.paths("job"),
+            _ => Vec::new(),
+        }
+    }
+
     /// What it finds; null, and an expression that fails, count as absent.
     pub(super) fn find<'a>(&self, scope: &Scope<'a>) -> Option<Found<'a>> {
         self.try_find(scope).ok().flatten()
@@ -286,7 +330,9 @@ impl<'a> Found<'a> {
             Self::Text(text) => Some(text.clone().into_owned()),
             Self::Value(value) => match value.kind() {
                 ValueKind::String => value.as_str().map(str::to_owned),
-                ValueKind::Bool | ValueKind::Number => Some(value.to_string()),
+                // As JSON writes it; minijinja has them with a capital.
+                ValueKind::Bool => Some(value.is_true().to_string()),
+                ValueKind::Number => Some(value.to_string()),
                 _ => None,
             },
         }

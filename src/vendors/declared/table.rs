@@ -28,6 +28,8 @@ const MOST: usize = 512;
 #[derive(Debug)]
 pub(super) struct StateTable {
     patterns: Vec<Pattern>,
+    /// The states that have a key, with words or without any yet.
+    listed: Vec<&'static str>,
     otherwise: JobState,
 }
 
@@ -101,7 +103,7 @@ fn written(parts: &[Part]) -> String {
 impl StateTable {
     /// Reads `[states]` for words of this many parts.
     pub(super) fn read(mut section: Section<'_>, parts: usize, log: &Log<'_>) -> Self {
-        let (mut patterns, mut no_failure) = (Vec::<Pattern>::new(), false);
+        let (mut patterns, mut listed, mut no_failure) = (Vec::<Pattern>::new(), Vec::new(), false);
         let mut otherwise = JobState::Unknown;
         for (key, span, node) in section.entries() {
             if key == "otherwise" {
@@ -127,15 +129,16 @@ impl StateTable {
                 log.add(span, &node.path, format!("is not a state; {}", remedy(key, &names)));
                 continue;
             };
+            listed.push(*state_name);
             for word in node.list() {
                 let Some(split) = parts_of(&word, parts, log) else { continue };
                 let place = (word.span.clone(), word.path.clone());
                 patterns.push(Pattern { parts: split, state: *state, state_name, place });
             }
         }
-        section.get("otherwise");
-        let table = Self { patterns, otherwise };
+        let table = Self { patterns, listed, otherwise };
         table.check(&section, no_failure, log);
+        table.check_widest(&mut section, log);
         table
     }
 
@@ -152,11 +155,42 @@ impl StateTable {
         if !has(JobState::Succeeded) {
             section.report(log, "has nothing that is SUCCEEDED; add the vendor's word for it");
         }
-        if !no_failure && ![JobState::Failed, JobState::Cancelled, JobState::Expired].into_iter().any(has) {
+        let fails = [JobState::Failed, JobState::Cancelled, JobState::Expired].into_iter().any(has);
+        if no_failure && fails {
+            let text = "has no_failure beside a word that is FAILED, CANCELLED or EXPIRED; remove no_failure";
+            section.report(log, text);
+        }
+        if !no_failure && !fails {
             let text =
                 "has nothing that is FAILED, CANCELLED or EXPIRED; add one, or write no_failure = \"why\"";
             section.report(log, text);
         }
+    }
+
+    /// A pattern that any word fits.
+    fn check_widest(&self, section: &mut Section<'_>, log: &Log<'_>) {
+        let Some(widest) = self.patterns.iter().find(|pattern| pattern.weight() == 0) else { return };
+        let (span, path) = (widest.place.0.clone(), &widest.place.1);
+        let (word, state) = (widest.written(), widest.state_name);
+        if widest.state.is_terminal() {
+            let text = format!(
+                "is {word:?}, which any word fits: one new word of the vendor's would end jobs as {state}; \
+                 write the words"
+            );
+            log.add(span, path, text);
+        }
+        if let Some(otherwise) = section.get("otherwise") {
+            otherwise.report(
+                log,
+                format!("has no effect beside {word:?} in {state}, which any word fits; keep one"),
+            );
+        }
+    }
+
+    /// Whether a word is this state, or will be once its list is filled in.
+    pub(super) fn can_be(&self, name: &str) -> bool {
+        self.listed.contains(&name)
+            || STATES.iter().any(|(known, state)| *known == name && *state == self.otherwise)
     }
 
     fn compare(&self, earlier: &Pattern, later: &Pattern, log: &Log<'_>) {

@@ -21,6 +21,10 @@ const DEEPEST: usize = 32;
 #[derive(Debug)]
 pub(super) struct Text(Vec<Piece>);
 
+/// That a value is absent which nothing can be written without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Absent;
+
 #[derive(Debug)]
 pub(super) enum Piece {
     Literal(String),
@@ -70,6 +74,23 @@ impl Text {
     /// The text as it is written.
     pub(super) fn plain(&self, scope: &Scope<'_>) -> Option<String> {
         self.render(scope, |text| text.into())
+    }
+
+    /// The text; `None` where it is left out, since a parameter in it is not set.
+    ///
+    /// # Errors
+    /// Another value in it is absent.
+    pub(super) fn unless_left_out(&self, scope: &Scope<'_>) -> Result<Option<String>, Absent> {
+        match self.plain(scope) {
+            None if self.is_left_out(scope) => Ok(None),
+            None => Err(Absent),
+            text => Ok(text),
+        }
+    }
+
+    /// Whether a parameter in it is not set.
+    pub(super) fn is_left_out(&self, scope: &Scope<'_>) -> bool {
+        self.sources().any(|source| source.lacks_param(scope))
     }
 
     /// The literals, with the names of values in braces.
@@ -257,7 +278,9 @@ impl RequestTemplate {
         let headers = request.headers_mut();
         headers.insert(header::ACCEPT, JSON);
         for (name, value) in &self.headers {
-            headers.insert(name, HeaderValue::from_str(&value.plain(scope)?).ok()?);
+            if let Some(value) = value.unless_left_out(scope).ok()? {
+                headers.insert(name, HeaderValue::from_str(&value).ok()?);
+            }
         }
         match &self.body {
             None if self.method == Method::GET => {}
@@ -285,10 +308,8 @@ impl RequestTemplate {
                 if has_dot_segment(&path) {
                     return None;
                 }
-                if self.query.is_empty() {
-                    return Some(path);
-                }
-                Some(format!("{path}?{}", pairs(&self.query, scope)?))
+                let query = pairs(&self.query, scope)?;
+                Some(if query.is_empty() { path } else { format!("{path}?{query}") })
             }
         }
     }
@@ -305,17 +326,24 @@ impl RequestTemplate {
 
     /// Everything that it reads.
     pub(super) fn sources(&self) -> Vec<&Source> {
+        let mut sources = self.required();
+        let pairs = self.query.iter().map(|(_, text)| text).chain(self.headers.iter().map(|(_, text)| text));
+        sources.extend(pairs.flat_map(Text::sources));
+        if let Some(Body::Form(fields)) = &self.body {
+            sources.extend(fields.iter().flat_map(|(_, text)| text.sources()));
+        }
+        sources
+    }
+
+    /// What it can't be written without.
+    pub(super) fn required(&self) -> Vec<&Source> {
         let mut sources: Vec<&Source> = Vec::new();
         match &self.target {
             Target::Path(path) => sources.extend(path.sources()),
             Target::Location(source) => sources.push(source),
         }
-        let pairs = self.query.iter().map(|(_, text)| text).chain(self.headers.iter().map(|(_, text)| text));
-        sources.extend(pairs.flat_map(Text::sources));
-        match &self.body {
-            Some(Body::Json(tree)) => tree.sources(&mut sources),
-            Some(Body::Form(fields)) => sources.extend(fields.iter().flat_map(|(_, text)| text.sources())),
-            None => {}
+        if let Some(Body::Json(tree)) = &self.body {
+            tree.sources(&mut sources);
         }
         sources
     }
@@ -323,9 +351,9 @@ impl RequestTemplate {
 
 fn pairs(fields: &[(String, Text)], scope: &Scope<'_>) -> Option<String> {
     let mut text = String::new();
-    for (index, (name, value)) in fields.iter().enumerate() {
-        let value = value.plain(scope)?;
-        let and = if index == 0 { "" } else { "&" };
+    for (name, value) in fields {
+        let Some(value) = value.unless_left_out(scope).ok()? else { continue };
+        let and = if text.is_empty() { "" } else { "&" };
         write!(text, "{and}{}={}", percent_encoded(name), percent_encoded(&value)).ok()?;
     }
     Some(text)
@@ -345,6 +373,9 @@ pub(super) fn path_problem(path: &Text) -> Option<String> {
     for literal in path.literals() {
         if literal.contains(['?', '#']) {
             return Some("holds a ? or #; write what follows it in query".to_owned());
+        }
+        if literal.contains(['{', '}']) {
+            return Some("holds a single brace; a value stands in two, such as {{ id.job_id }}".to_owned());
         }
         if let Some(c) = literal.chars().find(|c| !is_clean(*c)) {
             return Some(format!("holds {c:?}, which no path does; write it percent-encoded"));

@@ -4,9 +4,12 @@ use toml::Table;
 
 use super::{backend, cases::Cases, *};
 
+mod cases;
 mod definitions;
+mod effects;
 mod hostile;
-mod reference;
+mod parameters;
+pub(super) mod reference;
 mod requests;
 
 pub(in crate::vendors) const IMMUTA: &str = include_str!("tests/immuta.toml");

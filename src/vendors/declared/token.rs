@@ -110,7 +110,9 @@ impl DeclaredExchange {
             }
         }
         for (name, value) in &oauth2.form {
-            form.append_pair(name, &value.plain(&scope)?);
+            if let Some(value) = value.unless_left_out(&scope).ok()? {
+                form.append_pair(name, &value);
+            }
         }
         *request.body_mut() = form.finish().into();
         Some(request)

@@ -1,24 +1,9 @@
-"""The DAGs that tests/vendors/real_airflow.py runs. Tasks wait for files that the check writes, so
-that nothing depends on how fast the machine is.
-"""
+"""The DAGs that tests/vendors/real_airflow.py runs."""
 
-import os
-import time
 from datetime import datetime, timedelta
-from pathlib import Path
 
 from airflow.sdk import dag, get_current_context, task
-
-GATES = Path(os.environ["REAL_VENDORS_GATES"])
-PATIENCE = 600
-
-
-def wait_for(gate):
-    end = time.monotonic() + PATIENCE
-    while not (GATES / gate).exists():
-        if time.monotonic() > end:
-            raise TimeoutError(gate)
-        time.sleep(0.1)
+from gates import wait_for
 
 
 @task

@@ -1,26 +1,13 @@
-"""The flows that tests/vendors/real_prefect.py runs: serves a deployment of each. They wait for files
-that the check writes, so that nothing depends on how fast the machine is.
-"""
+"""The flows that tests/vendors/real_prefect.py runs: serves a deployment of each."""
 
 import os
 import signal
 import time
-from pathlib import Path
 
+from gates import PATIENCE, wait_for
 from prefect import flow, serve
 from prefect.flow_runs import pause_flow_run
 from prefect.runtime import flow_run
-
-GATES = Path(os.environ["REAL_VENDORS_GATES"])
-PATIENCE = 600
-
-
-def wait_for(gate):
-    end = time.monotonic() + PATIENCE
-    while not (GATES / gate).exists():
-        if time.monotonic() > end:
-            raise TimeoutError(gate)
-        time.sleep(0.1)
 
 
 @flow

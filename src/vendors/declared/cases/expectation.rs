@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// The fields that a case may name.
-const FIELDS: [&str; 23] = [
+pub(in crate::vendors::declared) const FIELDS: [&str; 23] = [
     "state",
     "vendor_state",
     "job_type",
@@ -38,15 +38,30 @@ const FIELDS: [&str; 23] = [
     "retry_after_s",
 ];
 
+/// The fields of a token.
+pub(in crate::vendors::declared) const TOKEN_FIELDS: [&str; 6] =
+    ["token", "expires_in_s", "expires_at", "header", "fault", "message"];
+
 /// Fields with their values, in JSON.
 #[derive(Debug)]
 pub(super) struct Expectation(Vec<(&'static str, Value)>);
 
 impl Expectation {
+    /// What is expected of a job.
     pub(super) fn read(node: &Node<'_>, log: &Log<'_>) -> Option<Self> {
+        Self::of(node, &FIELDS, log)
+    }
+
+    /// What is expected of an answer with a token.
+    pub(super) fn of_token(node: &Node<'_>, log: &Log<'_>) -> Option<Self> {
+        Self::of(node, &TOKEN_FIELDS, log)
+    }
+
+    /// The first of the known fields, or a fault, has to be there.
+    fn of(node: &Node<'_>, known: &[&'static str], log: &Log<'_>) -> Option<Self> {
         let mut keys = node.section(log)?;
         let mut fields = Vec::new();
-        for field in FIELDS {
+        for &field in known {
             let Some(node) = keys.get(field) else { continue };
             let states: Vec<&str> = STATES.iter().map(|(name, _)| *name).chain(["UNSPECIFIED"]).collect();
             if field == "state" && !node.as_text().is_some_and(|text| states.contains(&text)) {
@@ -62,37 +77,24 @@ impl Expectation {
             };
             fields.push((field, value));
         }
-        if !fields.iter().any(|(field, _)| matches!(*field, "state" | "fault")) {
-            keys.report(log, "has neither state nor fault; write one of them");
+        let main = known.first().copied().unwrap_or_default();
+        if !fields.iter().any(|(field, _)| *field == main || *field == "fault") {
+            keys.report(log, format!("has neither {main} nor fault; write one of them"));
         }
         keys.finish(log);
         Some(Self(fields))
     }
 
     pub(super) fn of_backend_fault(&self, fault: &BackendFault) -> Vec<String> {
-        let mut found = Map::new();
-        found.insert("fault".to_owned(), word_of(fault).into());
-        found.insert("message".to_owned(), fault.kind.to_string().into());
-        if let Some(wait) = fault.retry_after {
-            found.insert("retry_after_s".to_owned(), json!(wait.as_secs_f64()));
-        }
-        self.differences(&found)
+        self.differences(&found_fault(fault))
     }
 
     pub(super) fn of_job(&self, observed: &Result<Observation, JobFault>) -> Vec<String> {
-        let found = match observed {
-            Ok(observation) => fields(observation),
-            Err(fault) => {
-                let mut found = Map::new();
-                found.insert("fault".to_owned(), word_of_job(fault).into());
-                found.insert("message".to_owned(), fault.to_string().into());
-                found
-            }
-        };
-        self.differences(&found)
+        self.differences(&found_job(observed))
     }
 
-    fn differences(&self, found: &Map<String, Value>) -> Vec<String> {
+    /// Every field that is another one than expected.
+    pub(super) fn differences(&self, found: &Map<String, Value>) -> Vec<String> {
         let mut differences = Vec::new();
         for (field, expected) in &self.0 {
             let value = found.get(*field);
@@ -117,6 +119,42 @@ impl Expectation {
             differences.push(format!("there is the fault {fault}: {why}"));
         }
         differences
+    }
+}
+
+/// A fault of the backend as `expect` writes it.
+pub(super) fn of_backend_fault(fault: &BackendFault) -> Vec<(&'static str, Value)> {
+    ordered(&found_fault(fault))
+}
+
+/// An observation, or the fault of a job, as `expect` writes it.
+pub(super) fn of_job(observed: &Result<Observation, JobFault>) -> Vec<(&'static str, Value)> {
+    ordered(&found_job(observed))
+}
+
+fn ordered(found: &Map<String, Value>) -> Vec<(&'static str, Value)> {
+    FIELDS.iter().filter_map(|field| Some((*field, found.get(*field)?.clone()))).collect()
+}
+
+fn found_fault(fault: &BackendFault) -> Map<String, Value> {
+    let mut found = Map::new();
+    found.insert("fault".to_owned(), word_of(fault).into());
+    found.insert("message".to_owned(), fault.kind.to_string().into());
+    if let Some(wait) = fault.retry_after {
+        found.insert("retry_after_s".to_owned(), json!(wait.as_secs_f64()));
+    }
+    found
+}
+
+fn found_job(observed: &Result<Observation, JobFault>) -> Map<String, Value> {
+    match observed {
+        Ok(observation) => fields(observation),
+        Err(fault) => {
+            let mut found = Map::new();
+            found.insert("fault".to_owned(), word_of_job(fault).into());
+            found.insert("message".to_owned(), fault.to_string().into());
+            found
+        }
     }
 }
 

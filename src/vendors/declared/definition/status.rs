@@ -4,7 +4,7 @@ use super::{plain_path, source};
 use crate::{
     job::JobState,
     vendors::declared::{
-        path::{Path, Root},
+        path::{Path, Root, Step},
         reader::{Log, Node, Section},
         source::{Names, Source},
         table::STATES,
@@ -63,6 +63,9 @@ pub(in crate::vendors::declared) enum ContentRule {
     Text,
 }
 
+pub(in crate::vendors::declared) const FORMS: [(&str, ContentRule); 3] =
+    [("auto", ContentRule::Auto), ("json", ContentRule::Json), ("text", ContentRule::Text)];
+
 /// Why the job failed.
 #[derive(Debug)]
 pub(in crate::vendors::declared) struct ErrorRule {
@@ -119,6 +122,25 @@ impl Volatile {
             }
             _ => node.problem(log, format!("is no member of job; {EXAMPLE}")),
         }
+    }
+
+    /// Whether a path leads to it, or through it.
+    pub(super) fn holds(&self, steps: &[Step]) -> bool {
+        let object = self.object.steps();
+        match steps.strip_prefix(object).and_then(<[Step]>::first) {
+            Some(Step::Name(name)) => self.fits(name),
+            _ => false,
+        }
+    }
+
+    /// Whether it leaves another without effect; of two that are alike, the earlier one does.
+    pub(super) fn includes(&self, other: &Self, is_earlier: bool) -> bool {
+        let is_wider = match (&self.name, &other.name) {
+            (one, other) if one == other => is_earlier,
+            ((_, Some(_)), (name, None)) => self.fits(name),
+            _ => false,
+        };
+        self.object == other.object && is_wider
     }
 
     pub(in crate::vendors::declared) fn fits(&self, member: &str) -> bool {
@@ -236,8 +258,7 @@ fn result(node: &Node<'_>, log: &Log<'_>) -> Option<ResultRule> {
     let mut keys = node.section(log)?;
     let at = keys.required(log, "at", "where the output stands, such as at = \"job.output\"");
     let at = at.and_then(|node| plain_path(&node, Root::Job, log));
-    let forms = [("auto", ContentRule::Auto), ("json", ContentRule::Json), ("text", ContentRule::Text)];
-    let content = keys.get("content_type").map_or(Some(ContentRule::Auto), |node| node.word(log, &forms));
+    let content = keys.get("content_type").map_or(Some(ContentRule::Auto), |node| node.word(log, &FORMS));
     let states = StateFilter::read(&mut keys, log);
     keys.finish(log);
     Some(ResultRule { at: at?, content: content?, states })
@@ -271,46 +292,52 @@ fn error(node: &Node<'_>, names: &Names<'_>, log: &Log<'_>) -> Option<ErrorRule>
 }
 
 impl StatusRules {
+    /// The texts, by their keys.
+    pub(in crate::vendors::declared) fn texts(&self) -> [(&'static str, Option<&Source>); 5] {
+        let Self { vendor_state, job_type, description, owner, vendor_url, .. } = self;
+        [
+            ("vendor_state", vendor_state.as_ref()),
+            ("job_type", job_type.as_ref()),
+            ("description", description.as_ref()),
+            ("owner", owner.as_ref()),
+            ("vendor_url", vendor_url.as_ref()),
+        ]
+    }
+
+    /// The times, by their keys.
+    pub(in crate::vendors::declared) fn times(&self) -> [(&'static str, Option<&TimeRule>); 3] {
+        let Self { create_time, start_time, end_time, .. } = self;
+        [
+            ("create_time", create_time.as_ref()),
+            ("start_time", start_time.as_ref()),
+            ("end_time", end_time.as_ref()),
+        ]
+    }
+
     /// Every value that is read, but for plain paths from the job.
     pub(in crate::vendors::declared) fn sources(&self) -> Vec<&Source> {
-        let Self {
-            id,
-            word,
-            vendor_state,
-            job_type,
-            description,
-            owner,
-            vendor_url,
-            create_time,
-            start_time,
-            end_time,
-            progress,
-            result: _,
-            error,
-            warnings,
-            volatile: _,
-        } = self;
-        let ProgressRules { percent, completed_steps, total_steps, current_step } = progress;
-        let times = [create_time, start_time, end_time].into_iter().flatten().map(|rule| &rule.at);
-        let optional = [
-            vendor_state,
-            job_type,
-            description,
-            owner,
-            vendor_url,
-            percent,
-            completed_steps,
-            total_steps,
-            current_step,
-        ];
-        let errors = error.iter().flat_map(|rule| &rule.words).map(|(source, _)| source);
+        let Self { id, word, progress, error, warnings, .. } = self;
+        let texts = self.texts().into_iter().chain(progress.values());
         id.iter()
             .map(|(_, source)| source)
             .chain(word)
-            .chain(optional.into_iter().flatten())
-            .chain(times)
-            .chain(errors)
+            .chain(texts.filter_map(|(_, source)| source))
+            .chain(self.times().into_iter().filter_map(|(_, rule)| Some(&rule?.at)))
+            .chain(error.iter().flat_map(|rule| &rule.words).map(|(source, _)| source))
             .chain(warnings)
             .collect()
+    }
+}
+
+impl ProgressRules {
+    /// By their keys.
+    pub(in crate::vendors::declared) fn values(&self) -> [(&'static str, Option<&Source>); 4] {
+        let Self { percent, completed_steps, total_steps, current_step } = self;
+        [
+            ("progress.percent", percent.as_ref()),
+            ("progress.completed_steps", completed_steps.as_ref()),
+            ("progress.total_steps", total_steps.as_ref()),
+            ("progress.current_step", current_step.as_ref()),
+        ]
     }
 }

@@ -55,6 +55,7 @@ fn signed(definition: &Arc<Definition>, place: usize, base_url: &BaseUrl, keys: 
         plain.params.clone(),
         NonZeroUsize::MAX,
         (Some(place), &fields),
+        &[],
     );
     let exchange = match adapter.token_exchange() {
         None => None,
@@ -72,6 +73,7 @@ fn signed(definition: &Arc<Definition>, place: usize, base_url: &BaseUrl, keys: 
         Scheme::Bare => Some(SECRET.to_owned()),
         Scheme::Bearer => Some(format!("Bearer {SECRET}")),
         Scheme::Word(word) => Some(format!("{word} {SECRET}")),
+        Scheme::BasicUsername => Some(format!("Basic {}", BASE64_STANDARD.encode(format!("{SECRET}:")))),
         Scheme::Basic { username } => {
             Some(format!("Basic {}", BASE64_STANDARD.encode(format!("{username}:{SECRET}"))))
         }

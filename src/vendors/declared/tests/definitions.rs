@@ -2,7 +2,7 @@
 
 use super::*;
 
-const GOOD: &str = r#"
+pub(super) const GOOD: &str = r#"
 format = 1
 name = "x"
 version = "1"
@@ -20,7 +20,7 @@ region = { type = "text", default = "eu" }
 [credentials.basic]
 
 [request]
-path = "/jobs/{{ id.a }}/{{ id.b }}"
+path = "/{{ params.region }}/jobs/{{ id.a }}/{{ id.b }}"
 
 [status]
 id = { a = "job.a", b = "job.b" }
@@ -37,7 +37,7 @@ is = "not_found"
 "#;
 
 /// The problems of the definition with one text in place of another.
-fn problems(from: &str, to: &str) -> Vec<String> {
+pub(super) fn problems(from: &str, to: &str) -> Vec<String> {
     assert_eq!(GOOD.matches(from).count(), 1, "{from}");
     match Definition::parse(&GOOD.replace(from, to)) {
         Ok(_) => Vec::new(),
@@ -71,7 +71,7 @@ fn problem_names_key_and_cure() {
     Definition::parse(GOOD).unwrap();
     let cases = [
         (
-            "path = \"/jobs/{{ id.a }}/{{ id.b }}\"",
+            "path = \"/{{ params.region }}/jobs/{{ id.a }}/{{ id.b }}\"",
             "location = \"{{ '/jobs/' ~ id.a ~ id.b }}\"\nquery = { full = \"1\" }",
             "request.query stands beside location, which has a query of its own; write it there",
         ),
@@ -131,8 +131,8 @@ fn problem_names_key_and_cure() {
             "request.path holds . or .. as a segment; write the path without them",
         ),
         (
-            "\"/jobs",
-            "\"jobs",
+            "\"/{{ params",
+            "\"{{ params",
             "request.path does not begin with a slash; write the path behind base_url's own",
         ),
         (

@@ -32,7 +32,7 @@ error = { message = "job.error" }
 "#;
 
 /// The keys that are read, each with the table that it stands in.
-fn keys() -> BTreeSet<(String, &'static str)> {
+pub(in crate::vendors::declared) fn keys() -> BTreeSet<(String, &'static str)> {
     let mut keys = reader::known_keys(|| drop(Definition::parse(EVERYTHING)));
     // Of tables that have names of the author's own beside these.
     let others = [("id", "pattern"), ("id", "example"), ("states", "otherwise"), ("states", "no_failure")];
@@ -55,9 +55,10 @@ fn section<'t>(text: &'t str, path: &str) -> &'t str {
     after.split("\n#").next().unwrap_or_default()
 }
 
-/// The words in backticks of a text, and those within examples in backticks.
+/// The words in backticks of a text, and those within examples in backticks. Blocks of code are
+/// left out.
 fn named(text: &str) -> BTreeSet<&str> {
-    let code = text.split('`').skip(1).step_by(2);
+    let code = text.split("```").step_by(2).flat_map(|text| text.split('`').skip(1).step_by(2));
     let words = code.flat_map(|code| code.split(|c: char| !c.is_ascii_alphanumeric() && c != '_'));
     let is_name = |word: &&str| {
         word.starts_with(|c: char| c.is_ascii_lowercase()) && !word.contains(|c: char| c.is_ascii_uppercase())
@@ -147,6 +148,7 @@ fn reference_has_no_key_that_is_not_read() {
         "item",
         "why",
         "name",
+        "null",
         "value",
         "no_such_job",
         "not_found",
@@ -162,6 +164,8 @@ fn reference_has_no_key_that_is_not_read() {
         "https",
         "login",
         "example",
+        "storage",
+        "transcript_id",
         "max",
         "params",
         "base_url",

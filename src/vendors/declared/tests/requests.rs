@@ -34,7 +34,10 @@ fn slash_in_an_id_that_the_api_has_no_answer_for_is_refused() {
     let airflow = declared(shipped("airflow"), "https://af.example", "");
     assert_eq!(airflow.check(&JobRef::new("b", "etl/manual: 1+2")), Ok(()));
     let invalid = airflow.check(&JobRef::new("b", "etl/a/b")).unwrap_err();
-    assert!(invalid.reason.contains("(dag_run_id) must match [^/]+"), "{invalid}");
+    assert!(
+        invalid.reason.contains("(dag_run_id) must be characters other than /, such as in \""),
+        "{invalid}"
+    );
 }
 
 #[test]
@@ -180,6 +183,18 @@ fn file_is_requested_at_the_own_origin_alone() {
     assert_eq!(openai.file_request("https://evil.example/x").unwrap_err(), RefusedLocation::OtherOrigin);
     let airflow = declared(shipped("airflow"), "https://af.example", "");
     assert_eq!(airflow.file_request("/x").unwrap_err(), RefusedLocation::NoFiles);
+}
+
+#[test]
+fn flag_that_an_expression_gives_is_a_word_as_json_writes_it() {
+    let word = "word         = \"job.status\"";
+    assert!(shipped("dbt-cloud").contains(word));
+    let definition = shipped("dbt-cloud").replace(word, "word = \"job.is_success or job.is_error\"");
+    let definition = definition.replace("SUCCEEDED = [10]", "SUCCEEDED = [true]");
+    let adapter = declared(&definition, "https://x.example", "params = { account_id = 1 }");
+    let observed =
+        adapter.observe(&JobRef::new("x", "7"), &r#"{"id": 7, "is_success": true}"#.into()).unwrap();
+    assert_eq!(observed.state, crate::job::JobState::Succeeded);
 }
 
 #[test]

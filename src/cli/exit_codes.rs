@@ -54,6 +54,10 @@ pub(super) const VENDOR: &str = "Exit codes:
   1    the definition has a problem, or a case failed or is missing
   2    wrong usage";
 
+pub(super) const VENDOR_NEW: &str = "Exit codes:
+  0    the definition is begun
+  2    wrong usage: an answer, a request or a name that can't be used, or a file that is there already";
+
 pub(super) const VENDOR_DIFF: &str = "Exit codes:
   0    done; the version says what has changed
   1    a definition has a problem, or the version has to be another

@@ -17,11 +17,14 @@ use crate::vendors::{
 };
 
 mod diff;
+mod new;
 mod trial;
 
 /// The names of the two files in the folder of a definition.
 const DEFINITION: &str = "definition.toml";
 pub(super) const CASES: &str = "cases.toml";
+/// The schema of definitions, beside their folders.
+const SCHEMA: &str = "definition.schema.json";
 
 /// Shows, checks and tests the definitions of vendors.
 #[derive(Debug, clap::Args)]
@@ -45,6 +48,11 @@ enum Command {
         #[arg(long)]
         source: bool,
     },
+    /// Begin a definition from an answer of the vendor.
+    ///
+    /// Writes DIR/NAME/definition.toml and cases.toml, with what the answer and its request show: where the id, the state, the times and so on stand, each guess with its reason. "fill in:" marks what one answer can't show, such as the vendor's other words. Secrets, addresses of people and signed URLs of the answer are redacted. No file is overwritten.
+    #[command(after_help = exit_codes::VENDOR_NEW)]
+    New(new::Args),
     /// Report every problem of a definition.
     #[command(after_help = exit_codes::VENDOR)]
     Check {
@@ -87,6 +95,7 @@ impl Args {
         match self.command {
             Command::List => list(&mut out),
             Command::Show { name, source } => show(&mut out, &name, source),
+            Command::New(args) => args.run(&mut out),
             Command::Check { path } => check(&mut out, &definition_file(&path)),
             Command::Test { path } => test(&mut out, &path),
             Command::Try(args) => args.run(&mut out).await,

@@ -30,6 +30,7 @@ mod credentials;
 mod definition;
 mod describe;
 pub mod diff;
+pub mod draft;
 mod explain;
 mod expression;
 mod faults;

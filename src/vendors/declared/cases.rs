@@ -18,7 +18,7 @@ use crate::{
     vendors::{Adapter, BaseUrl},
 };
 
-mod expectation;
+pub(super) mod expectation;
 
 use expectation::Expectation;
 
@@ -105,6 +105,31 @@ impl Cases {
         &self.adapter
     }
 
+    /// Path and query of the request for a case.
+    pub(super) fn target(&self, case: &Case) -> Option<String> {
+        let jobs = case.jobs();
+        let is_good = jobs.iter().all(|job| self.adapter.check(job).is_ok());
+        let request = is_good.then(|| self.adapter.request(&jobs))?;
+        request.uri().path_and_query().map(ToString::to_string)
+    }
+
+    /// What the first job of a case is read as, in the fields of `expect`.
+    pub(super) fn expected(&self, case: &Case) -> Vec<(&'static str, serde_json::Value)> {
+        let (jobs, Some(response)) = (case.jobs(), &case.response) else { return Vec::new() };
+        match self.adapter.split(&jobs, response) {
+            Err(fault) => expectation::of_backend_fault(&fault),
+            Ok(elements) => {
+                let observed = jobs.iter().zip(elements.as_slice()).next().map(|(job, element)| {
+                    element
+                        .as_ref()
+                        .map_err(Clone::clone)
+                        .and_then(|element| self.adapter.observe(job, element))
+                });
+                observed.map(|observed| expectation::of_job(&observed)).unwrap_or_default()
+            }
+        }
+    }
+
     /// Whether the table has the word of a job's element.
     #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn has_known_word(&self, job: &JobRef, element: &Bytes) -> bool {
@@ -142,7 +167,7 @@ impl Cases {
     }
 
     fn run_one(&self, case: &Case, covered: &mut BTreeSet<String>) -> Vec<String> {
-        let jobs: Vec<JobRef> = case.ids.iter().map(|id| JobRef::new("case", id.as_str())).collect();
+        let jobs = case.jobs();
         let mut differences = Vec::new();
         for job in &jobs {
             if let Err(invalid) = self.adapter.check(job) {
@@ -185,6 +210,12 @@ impl Cases {
             differences.extend(found.into_iter().map(|text| format!("{of_job}{text}")));
         }
         differences
+    }
+}
+
+impl Case {
+    fn jobs(&self) -> Vec<JobRef> {
+        self.ids.iter().map(|id| JobRef::new("case", id.as_str())).collect()
     }
 }
 

@@ -91,6 +91,12 @@ pub(super) const WAYS: [(&str, &str); 7] = [
     ("exchange", "password"),
 ];
 
+pub(super) const CLIENT_AUTHS: [(&str, ClientAuth); 2] =
+    [("form", ClientAuth::Form), ("basic", ClientAuth::Basic)];
+
+/// Whether a grant refreshes.
+pub(super) const GRANTS: [(&str, bool); 2] = [("client_credentials", false), ("refresh_token", true)];
+
 /// The keys of all secrets, before the ways are read.
 pub(super) fn secret_names(section: &Section<'_>) -> Vec<String> {
     let silent = Log::new("");
@@ -240,12 +246,9 @@ fn oauth2(keys: &mut Section<'_>, names: &Names<'_>, log: &Log<'_>) -> Option<OA
         (Some(_), Some(url)) => url.problem(log, "stands beside token_path; keep one of them"),
         (None, None) => keys.problem(log, "has neither token_path nor token_url; write one of them"),
     };
-    let client_auth = keys.get("client_auth").map_or(Some(ClientAuth::Form), |node| {
-        node.word(log, &[("form", ClientAuth::Form), ("basic", ClientAuth::Basic)])
-    });
-    let refreshes = keys.get("grant").map_or(Some(false), |node| {
-        node.word(log, &[("client_credentials", false), ("refresh_token", true)])
-    });
+    let client_auth =
+        keys.get("client_auth").map_or(Some(ClientAuth::Form), |node| node.word(log, &CLIENT_AUTHS));
+    let refreshes = keys.get("grant").map_or(Some(false), |node| node.word(log, &GRANTS));
     let form = definition::pairs(keys.get("form"), names, log);
     Some(OAuth2 { url: url?, client_auth: client_auth?, refreshes: refreshes?, form })
 }

@@ -21,16 +21,16 @@ mod request;
 mod status;
 
 pub(super) use request::{pairs, request, request_headers};
-pub(super) use status::{ContentRule, ErrorRule, StateFilter, StatusRules, Volatile};
+pub(super) use status::{ContentRule, ErrorRule, FORMS, StateFilter, StatusRules, Volatile};
 
 /// The language that this version reads.
-const FORMAT: i64 = 1;
+pub(super) const FORMAT: i64 = 1;
 
 /// Longest definition in bytes.
 const LONGEST: usize = 128 << 10;
 
 /// Most jobs in one request that a definition may allow.
-const LARGEST_BATCH: i64 = 1000;
+pub(super) const LARGEST_BATCH: i64 = 1000;
 
 /// How a vendor's API is asked and read.
 #[derive(Debug)]

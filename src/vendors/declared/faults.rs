@@ -35,7 +35,7 @@ pub(super) enum Meaning {
     Rejected,
 }
 
-const MEANINGS: [(&str, Meaning); 7] = [
+pub(super) const MEANINGS: [(&str, Meaning); 7] = [
     ("not_found", Meaning::NotFound),
     ("invalid_id", Meaning::InvalidId),
     ("forbidden", Meaning::Forbidden),

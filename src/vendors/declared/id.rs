@@ -29,6 +29,9 @@ pub(super) enum Kind {
     },
 }
 
+pub(super) const KINDS: [(&str, &str); 4] =
+    [("text", "text"), ("integer", "integer"), ("uuid", "uuid"), ("location", "location")];
+
 impl Kind {
     fn read(node: &Node<'_>, log: &Log<'_>) -> Option<Self> {
         if node.is_table() {
@@ -37,8 +40,7 @@ impl Kind {
             section.finish(log);
             return Self::pattern(&pattern?, log);
         }
-        let kinds = [("text", "text"), ("integer", "integer"), ("uuid", "uuid"), ("location", "location")];
-        Some(match node.word(log, &kinds)? {
+        Some(match node.word(log, &KINDS)? {
             "integer" => Self::Integer,
             "uuid" => Self::Uuid,
             "location" => Self::Location,

@@ -26,8 +26,16 @@ pub(super) struct TimeRule {
     unset: Vec<String>,
 }
 
+pub(super) const UNITS: [(&str, Unit); 5] = [
+    ("s", Unit::Seconds),
+    ("ms", Unit::Millis),
+    ("us", Unit::Micros),
+    ("ns", Unit::Nanos),
+    ("auto_ms", Unit::AutoMillis),
+];
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Unit {
+pub(super) enum Unit {
     Seconds,
     Millis,
     Micros,
@@ -46,14 +54,7 @@ impl TimeRule {
         let mut keys = node.section(log)?;
         let at = keys.required(log, "at", "where the time stands, such as at = \"job.started_at\"");
         let at = at.and_then(|node| source(&node, names, log));
-        let units = [
-            ("s", Unit::Seconds),
-            ("ms", Unit::Millis),
-            ("us", Unit::Micros),
-            ("ns", Unit::Nanos),
-            ("auto_ms", Unit::AutoMillis),
-        ];
-        let unit = keys.get("unit").and_then(|node| node.word(log, &units));
+        let unit = keys.get("unit").and_then(|node| node.word(log, &UNITS));
         let zone = keys.get("zone").and_then(|node| match offset(node.text(log)?) {
             Some(offset) => Some(offset),
             None => node.problem(log, "is no zone; write \"UTC\" or an offset such as \"+02:00\""),

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// The fields that a case may name.
-const FIELDS: [&str; 23] = [
+pub(in crate::vendors::declared) const FIELDS: [&str; 23] = [
     "state",
     "vendor_state",
     "job_type",
@@ -70,26 +70,11 @@ impl Expectation {
     }
 
     pub(super) fn of_backend_fault(&self, fault: &BackendFault) -> Vec<String> {
-        let mut found = Map::new();
-        found.insert("fault".to_owned(), word_of(fault).into());
-        found.insert("message".to_owned(), fault.kind.to_string().into());
-        if let Some(wait) = fault.retry_after {
-            found.insert("retry_after_s".to_owned(), json!(wait.as_secs_f64()));
-        }
-        self.differences(&found)
+        self.differences(&found_fault(fault))
     }
 
     pub(super) fn of_job(&self, observed: &Result<Observation, JobFault>) -> Vec<String> {
-        let found = match observed {
-            Ok(observation) => fields(observation),
-            Err(fault) => {
-                let mut found = Map::new();
-                found.insert("fault".to_owned(), word_of_job(fault).into());
-                found.insert("message".to_owned(), fault.to_string().into());
-                found
-            }
-        };
-        self.differences(&found)
+        self.differences(&found_job(observed))
     }
 
     fn differences(&self, found: &Map<String, Value>) -> Vec<String> {
@@ -117,6 +102,42 @@ impl Expectation {
             differences.push(format!("there is the fault {fault}: {why}"));
         }
         differences
+    }
+}
+
+/// A fault of the backend as `expect` writes it.
+pub(super) fn of_backend_fault(fault: &BackendFault) -> Vec<(&'static str, Value)> {
+    ordered(&found_fault(fault))
+}
+
+/// An observation, or the fault of a job, as `expect` writes it.
+pub(super) fn of_job(observed: &Result<Observation, JobFault>) -> Vec<(&'static str, Value)> {
+    ordered(&found_job(observed))
+}
+
+fn ordered(found: &Map<String, Value>) -> Vec<(&'static str, Value)> {
+    FIELDS.iter().filter_map(|field| Some((*field, found.get(*field)?.clone()))).collect()
+}
+
+fn found_fault(fault: &BackendFault) -> Map<String, Value> {
+    let mut found = Map::new();
+    found.insert("fault".to_owned(), word_of(fault).into());
+    found.insert("message".to_owned(), fault.kind.to_string().into());
+    if let Some(wait) = fault.retry_after {
+        found.insert("retry_after_s".to_owned(), json!(wait.as_secs_f64()));
+    }
+    found
+}
+
+fn found_job(observed: &Result<Observation, JobFault>) -> Map<String, Value> {
+    match observed {
+        Ok(observation) => fields(observation),
+        Err(fault) => {
+            let mut found = Map::new();
+            found.insert("fault".to_owned(), word_of_job(fault).into());
+            found.insert("message".to_owned(), fault.to_string().into());
+            found
+        }
     }
 }
 

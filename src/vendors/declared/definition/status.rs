@@ -63,6 +63,9 @@ pub(in crate::vendors::declared) enum ContentRule {
     Text,
 }
 
+pub(in crate::vendors::declared) const FORMS: [(&str, ContentRule); 3] =
+    [("auto", ContentRule::Auto), ("json", ContentRule::Json), ("text", ContentRule::Text)];
+
 /// Why the job failed.
 #[derive(Debug)]
 pub(in crate::vendors::declared) struct ErrorRule {
@@ -236,8 +239,7 @@ fn result(node: &Node<'_>, log: &Log<'_>) -> Option<ResultRule> {
     let mut keys = node.section(log)?;
     let at = keys.required(log, "at", "where the output stands, such as at = \"job.output\"");
     let at = at.and_then(|node| plain_path(&node, Root::Job, log));
-    let forms = [("auto", ContentRule::Auto), ("json", ContentRule::Json), ("text", ContentRule::Text)];
-    let content = keys.get("content_type").map_or(Some(ContentRule::Auto), |node| node.word(log, &forms));
+    let content = keys.get("content_type").map_or(Some(ContentRule::Auto), |node| node.word(log, &FORMS));
     let states = StateFilter::read(&mut keys, log);
     keys.finish(log);
     Some(ResultRule { at: at?, content: content?, states })

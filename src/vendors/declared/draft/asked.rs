@@ -1,0 +1,367 @@
+//! The request that an answer came from, and the template that it becomes.
+
+use percent_encoding::percent_decode_str;
+use url::Url;
+use uuid::Uuid;
+
+use super::{
+    place::part_name,
+    redact::is_secret_name,
+    tree::{Leaf, snake_case},
+};
+use crate::vendors::canonical_integer;
+
+/// Segments of a path after which the name of an account or a project stands.
+const ACCOUNTS: [&str; 22] = [
+    "account",
+    "accounts",
+    "tenant",
+    "tenants",
+    "workspace",
+    "workspaces",
+    "org",
+    "orgs",
+    "organization",
+    "organizations",
+    "project",
+    "projects",
+    "subscription",
+    "subscriptions",
+    "namespace",
+    "namespaces",
+    "team",
+    "teams",
+    "site",
+    "sites",
+    "environment",
+    "environments",
+];
+
+/// A request, such as `GET https://host/path/123`.
+#[derive(Clone, Debug)]
+pub(super) struct Asked {
+    pub(super) is_post: bool,
+    pub(super) url: Url,
+}
+
+/// A part of a job's id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Part {
+    pub(super) name: String,
+    pub(super) value: String,
+}
+
+impl Part {
+    /// The type of the part.
+    pub(super) fn kind(&self) -> &'static str {
+        kind(&self.value)
+    }
+}
+
+fn kind(value: &str) -> &'static str {
+    if canonical_integer(value).is_some() {
+        "integer"
+    } else if value.parse::<Uuid>().is_ok_and(|uuid| uuid.to_string() == value) {
+        "uuid"
+    } else {
+        "text"
+    }
+}
+
+/// A template of the request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Template {
+    /// Scheme, host and port.
+    pub(super) origin: String,
+    pub(super) path: String,
+    /// Values with `{{ }}`, except for the ones that are an id.
+    pub(super) query: Vec<(String, Value)>,
+    /// Parameters of the backend with the values of the request.
+    pub(super) params: Vec<Part>,
+    /// The parameter of the query that has the secret.
+    pub(super) secret: Option<String>,
+    /// Path and query as they were sent, without the secret.
+    pub(super) target: String,
+    /// Whether the path has a part of the id.
+    pub(super) has_id_in_path: bool,
+}
+
+/// A value of a query.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Value {
+    Literal(String),
+    /// The part of the id with this name.
+    Part(String),
+    /// Several ids with commas between them.
+    Parts(String),
+}
+
+impl Asked {
+    /// Reads a method and a URL, or a URL alone.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        const EXAMPLE: &str = "write it as \"GET https://api.example/v1/jobs/123\"";
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let (method, url) = match words[..] {
+            [url] => ("GET", url),
+            [method, url] => (method, url),
+            _ => return Err(format!("is no method with a URL; {EXAMPLE}")),
+        };
+        let is_post = match &*method.to_uppercase() {
+            "GET" => false,
+            "POST" => true,
+            _ => return Err(format!("has the method {method}, and a poll is GET or POST; {EXAMPLE}")),
+        };
+        let url =
+            Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+        let url = url.ok_or_else(|| format!("has no URL of http or https; {EXAMPLE}"))?;
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err("has a user name or a password in its URL; leave them out".to_owned());
+        }
+        if text.contains("{{") || text.contains("{%") {
+            return Err(format!(
+                "has braces; write the request for one job, with its id in place: {EXAMPLE}"
+            ));
+        }
+        Ok(Self { is_post, url })
+    }
+
+    /// The segments of the path, with their escapes.
+    fn segments(&self) -> Vec<&str> {
+        self.url.path().trim_start_matches('/').split('/').collect()
+    }
+
+    /// The value that is most likely an id, where none is named.
+    pub(super) fn likely_id(&self, leaves: &[Leaf<'_>]) -> Option<String> {
+        let segments: Vec<String> = self.segments().iter().map(|segment| decoded(segment)).collect();
+        let values: Vec<(String, String)> = self.url.query_pairs().into_owned().collect();
+        let is_named = |value: &str| {
+            leaves.iter().any(|leaf| leaf.node.plain() == Some(value) && leaf.name.ends_with("id"))
+        };
+        let all = || segments.iter().rev().chain(values.iter().map(|(_, value)| value));
+        let looks_like_id = |segment: &&String| {
+            let is_version = segment
+                .strip_prefix('v')
+                .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()) && rest.len() <= 3);
+            segment.bytes().any(|byte| byte.is_ascii_digit()) && !is_version && !segment.contains('.')
+        };
+        all()
+            .find(|value| is_named(value))
+            .or_else(|| {
+                values.iter().find(|(name, _)| snake_case(name).ends_with("id")).map(|(_, value)| value)
+            })
+            .or_else(|| segments.iter().rev().take(2).find(looks_like_id))
+            .cloned()
+    }
+
+    /// The parts of the id of a job, in the order of the request, and its template.
+    /// `member` is the name of the member that has the id.
+    pub(super) fn template(
+        &self,
+        id: &str,
+        member: Option<&str>,
+        leaves: &[Leaf<'_>],
+    ) -> (Vec<Part>, Template) {
+        let segments = self.segments();
+        let plain: Vec<String> = segments.iter().map(|segment| decoded(segment)).collect();
+        let pairs: Vec<(String, String)> = self.url.query_pairs().into_owned().collect();
+        let is_whole = plain.iter().any(|segment| segment == id)
+            || pairs.iter().any(|(_, value)| ids_of(value).any(|one| one == id))
+            || !id.contains('/');
+        let pieces: Vec<&str> = if is_whole { vec![id] } else { id.split('/').collect() };
+        let last = pieces.last().copied().unwrap_or(id);
+        let of_answer = |value: &str| {
+            let is_part = |leaf: &&Leaf<'_>| {
+                leaf.parents.is_empty() && leaf.name.ends_with("_id") && leaf.node.plain() == Some(value)
+            };
+            leaves.iter().find(is_part).map(|leaf| leaf.name.clone())
+        };
+        let mut parts: Vec<Part> = Vec::new();
+        let mut template =
+            Template { origin: self.url.origin().ascii_serialization(), ..Template::default() };
+        let mut path = String::new();
+        // Of equal segments the last one is the job's.
+        let place = plain.iter().rposition(|segment| segment == last);
+        for (index, (written, segment)) in segments.iter().zip(&plain).enumerate() {
+            path.push('/');
+            let before = index.checked_sub(1).map(|before| plain[before].as_str());
+            if Some(index) == place {
+                let name = unique(part_name(member, before), &parts);
+                path = path + "{{ id." + &name + " }}";
+                parts.push(Part { name, value: segment.clone() });
+                template.has_id_in_path = true;
+                continue;
+            }
+            let is_account = before.is_some_and(|before| ACCOUNTS.contains(&&*before.to_lowercase()));
+            if is_account && !segment.is_empty() {
+                let name = part_name(None, before);
+                if !template.params.iter().any(|param| param.name == name) {
+                    template.params.push(Part { name: name.clone(), value: segment.clone() });
+                    path = path + "{{ params." + &name + " }}";
+                    continue;
+                }
+            }
+            let named = of_answer(segment).or_else(|| {
+                pieces.contains(&&**segment).then(|| part_name(None, before)).filter(|_| pieces.len() > 1)
+            });
+            match named.filter(|name| parts.iter().all(|part| part.name != *name) && Some(&**name) != member)
+            {
+                Some(name) => {
+                    path = path + "{{ id." + &name + " }}";
+                    parts.push(Part { name, value: segment.clone() });
+                    template.has_id_in_path = true;
+                }
+                None => path.push_str(written),
+            }
+        }
+        template.path = path;
+        let mut kept = Vec::new();
+        for (name, value) in pairs {
+            if is_secret_name(&name) || matches!(&*snake_case(&name), "key" | "auth") {
+                template.secret = Some(name);
+                continue;
+            }
+            kept.push((name.clone(), value.clone()));
+            let is_id = ids_of(&value).any(|one| one == last);
+            let value = if !is_id {
+                Value::Literal(value)
+            } else {
+                let known = parts.iter().find(|part| part.value == last).map(|part| part.name.clone());
+                let part = known.unwrap_or_else(|| {
+                    // What the request calls it says more than "id" does.
+                    let own = snake_case(&name);
+                    let own = own.strip_suffix("ids").map(|stem| format!("{stem}id")).unwrap_or(own);
+                    let named = member.filter(|member| *member != "id").unwrap_or(&own);
+                    let part = unique(part_name(Some(named), None), &parts);
+                    parts.push(Part { name: part.clone(), value: last.to_owned() });
+                    part
+                });
+                let is_plural = snake_case(&name).ends_with("ids") || value.contains(',');
+                if is_plural { Value::Parts(part) } else { Value::Part(part) }
+            };
+            template.query.push((name, value));
+        }
+        let mut sent = self.url.clone();
+        sent.set_query(None);
+        if !kept.is_empty() {
+            sent.query_pairs_mut().extend_pairs(&kept);
+        }
+        template.target =
+            format!("{}{}", sent.path(), sent.query().map(|query| format!("?{query}")).unwrap_or_default());
+        (parts, template)
+    }
+}
+
+impl Template {
+    /// The type of a parameter.
+    pub(super) fn kind(param: &Part) -> &'static str {
+        match kind(&param.value) {
+            "uuid" => "uuid",
+            "integer" => "integer",
+            _ => "text",
+        }
+    }
+}
+
+fn ids_of(value: &str) -> impl Iterator<Item = &str> {
+    value.split(',').map(str::trim).chain(value.contains(',').then_some(value))
+}
+
+fn decoded(segment: &str) -> String {
+    percent_decode_str(segment).decode_utf8_lossy().into_owned()
+}
+
+fn unique(name: String, parts: &[Part]) -> String {
+    let mut unique = name.clone();
+    let mut count = 1;
+    while parts.iter().any(|part| part.name == unique) {
+        count += 1;
+        unique = format!("{name}_{count}");
+    }
+    unique
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vendors::declared::draft::tree::{Node, leaves};
+
+    fn template(request: &str, id: &str, member: Option<&str>, body: &str) -> (Vec<String>, Template) {
+        let node = Node::parse(body).unwrap();
+        let (parts, template) = Asked::parse(request).unwrap().template(id, member, &leaves("job", &node));
+        (parts.into_iter().map(|part| format!("{}={}", part.name, part.value)).collect(), template)
+    }
+
+    #[test]
+    fn id_in_the_path_becomes_a_value() {
+        let (parts, found) =
+            template("GET https://a.example:8443/v1/exports/e-1?full=1", "e-1", Some("id"), "{}");
+        assert_eq!(parts, ["export_id=e-1"]);
+        assert_eq!(found.origin, "https://a.example:8443");
+        assert_eq!(found.path, "/v1/exports/{{ id.export_id }}");
+        assert_eq!(found.query, [("full".to_owned(), Value::Literal("1".to_owned()))]);
+        assert_eq!(found.target, "/v1/exports/e-1?full=1");
+    }
+
+    #[test]
+    fn id_in_the_query_becomes_a_value_and_a_secret_goes() {
+        let (parts, found) =
+            template("https://a.example/runs/get?run_id=77&api_key=hush", "77", Some("run_id"), "{}");
+        assert_eq!(parts, ["run_id=77"]);
+        assert_eq!((&*found.path, &*found.target), ("/runs/get", "/runs/get?run_id=77"));
+        assert_eq!(found.query, [("run_id".to_owned(), Value::Part("run_id".to_owned()))]);
+        assert_eq!(found.secret.as_deref(), Some("api_key"));
+        let (_, several) = template("https://a.example/jobs?ids=77,78", "77", Some("id"), "{}");
+        let (parts, _) = template("https://a.example/runs?runId=77", "77", Some("id"), "{}");
+        assert_eq!(parts, ["run_id=77"]);
+        assert_eq!(several.query, [("ids".to_owned(), Value::Parts("job_id".to_owned()))]);
+    }
+
+    #[test]
+    fn other_parts_of_an_id_and_accounts_are_found() {
+        let body = r#"{"dag_id": "my dag", "dag_run_id": "r-1"}"#;
+        let request = "GET https://a.example/api/v2/dags/my%20dag/dagRuns/r-1";
+        let (parts, found) = template(request, "r-1", Some("dag_run_id"), body);
+        assert_eq!(parts, ["dag_id=my dag", "dag_run_id=r-1"]);
+        assert_eq!(found.path, "/api/v2/dags/{{ id.dag_id }}/dagRuns/{{ id.dag_run_id }}");
+        let (same, _) = template(request, "my dag/r-1", None, "{}");
+        assert_eq!(same, ["dag_id=my dag", "dag_run_id=r-1"]);
+
+        let (parts, found) =
+            template("https://a.example/api/accounts/12345/runs/77/", "77", Some("id"), "{}");
+        assert_eq!(parts, ["run_id=77"]);
+        assert_eq!(found.path, "/api/accounts/{{ params.account_id }}/runs/{{ id.run_id }}/");
+        assert_eq!(found.params, [Part { name: "account_id".to_owned(), value: "12345".to_owned() }]);
+        assert_eq!(Template::kind(&found.params[0]), "integer");
+    }
+
+    #[test]
+    fn id_is_guessed_from_the_request_and_the_answer() {
+        let guess = |request: &str, body: &str| {
+            let node = Node::parse(body).unwrap();
+            Asked::parse(request).unwrap().likely_id(&leaves("job", &node))
+        };
+        assert_eq!(guess("https://a.example/jobs/abc", r#"{"id": "abc"}"#).as_deref(), Some("abc"));
+        assert_eq!(guess("https://a.example/v2/jobs/x1/status", "{}").as_deref(), Some("x1"));
+        assert_eq!(guess("https://a.example/get?runId=abc", "{}").as_deref(), Some("abc"));
+        assert_eq!(guess("https://a.example/v2/jobs", "{}"), None);
+    }
+
+    #[test]
+    fn request_that_can_not_be_read_is_refused_with_an_example() {
+        for (text, expected) in [
+            ("", "is no method with a URL; write it as \"GET https://"),
+            ("curl -s https://a.example/x", "is no method with a URL"),
+            ("PUT https://a.example/x", "has the method PUT, and a poll is GET or POST"),
+            ("GET /v1/jobs/1", "has no URL of http or https"),
+            ("GET ftp://a.example/x", "has no URL of http or https"),
+            ("GET https://u:p@a.example/x", "has a user name or a password in its URL; leave them out"),
+            ("GET https://a.example/jobs/{{id}}", "has braces"),
+        ] {
+            let found = Asked::parse(text).unwrap_err();
+            assert!(found.contains(expected), "{text}: {found}");
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! Whole definitions, begun from answers of documented shapes.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::vendors::declared::{Definition, cases::Cases};
+
+fn start<'a>(answer: &'a str, request: Option<&'a str>, id: Option<&'a str>) -> Start<'a> {
+    Start { name: "mine", answer: answer.as_bytes(), request, id, word: &[], schema: None }
+}
+
+fn begun(answer: &str, request: Option<&str>, id: Option<&str>) -> Draft {
+    Draft::begin(&start(answer, request, id)).unwrap_or_else(|error| panic!("{error}"))
+}
+
+#[track_caller]
+fn refused(start: &Start<'_>, expected: &str) {
+    let error = Draft::begin(start).unwrap_err().to_string();
+    assert!(error.contains(expected), "{error}");
+}
+
+/// The definition with words for success and failure, as somebody has filled them in.
+fn filled_in(draft: &Draft) -> String {
+    let mut text = draft.definition.clone();
+    let parts =
+        text.lines().find(|line| line.starts_with("word ")).map_or(1, |line| line.split("\", \"").count());
+    for state in ["SUCCEEDED", "FAILED"] {
+        let empty =
+            text.lines().find(|line| line.starts_with(state) && line.contains("[]")).map(str::to_owned);
+        if let Some(empty) = empty {
+            let word = format!("{}{}", state.to_lowercase(), "/*".repeat(parts - 1));
+            text = text.replace(&empty, &format!("{state} = [\"my-{word}\"]"));
+        }
+    }
+    text
+}
+
+/// Whether nothing but words is missing, and the pasted answer is read as its case says.
+fn works(draft: &Draft) {
+    if let Err(invalid) = Definition::parse(&draft.definition) {
+        for problem in &invalid.problems {
+            assert_eq!(problem.path, "states", "{problem}\n{}", draft.definition);
+        }
+    }
+    let text = filled_in(draft);
+    let definition = Definition::parse(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+    let cases = Cases::parse(Arc::new(definition), &draft.cases)
+        .unwrap_or_else(|error| panic!("{error}\n{}", draft.cases));
+    let report = cases.run();
+    assert!(report.failed.is_empty() && report.needless.is_empty(), "{report:#?}\n{}\n{text}", draft.cases);
+    assert!(report.uncovered.iter().all(|word| word.contains("my-")), "{report:#?}");
+}
+
+#[test]
+fn answer_with_its_request_gives_a_definition_that_reads_it() {
+    let answer = r#"{"id": "e-1", "phase": "done", "finished": 1767323105, "file": "f-9"}"#;
+    let draft = begun(answer, Some("GET https://api.example/v1/exports/e-1"), None);
+    works(&draft);
+    assert_eq!(
+        (&*draft.job_id, draft.base_url.as_deref(), draft.secret),
+        ("e-1", Some("https://api.example"), "bearer")
+    );
+    for line in [
+        "pattern = \"{export_id}\"\n",
+        "path = \"/v1/exports/{{ id.export_id }}\"\n",
+        "id       = \"job.id\"\n",
+        "word     = \"job.phase\"                            # \"done\" is SUCCEEDED at most vendors\n",
+        "end_time = { at = \"job.finished\", unit = \"s\" }    # seconds since 1970, by its size\n",
+        "SUCCEEDED = [\"done\"]\n",
+        "FAILED    = []    # fill in: at least one\n",
+        "[[faults]]\nstatus = 404\n",
+    ] {
+        assert!(draft.definition.contains(line), "{line}\n{}", draft.definition);
+    }
+    for line in [
+        "request = { method = \"GET\", target = \"/v1/exports/e-1\" }\n",
+        "state        = \"SUCCEEDED\"\n",
+        "end_time     = \"2026-01-02T03:05:05Z\"\n",
+        "\"faults[0]\" = \"fill in: a case, or why there is none\"\n",
+    ] {
+        assert!(draft.cases.contains(line), "{line}\n{}", draft.cases);
+    }
+}
+
+#[test]
+fn answer_alone_gives_a_definition_with_more_to_fill_in() {
+    let draft = begun(r#"{"job_id": 7, "status": "zorp"}"#, None, None);
+    works(&draft);
+    for line in [
+        "path = \"/fill-in/{{ id.job_id }}\"    # fill in: the path behind that of base_url\n",
+        "docs     = \"https://fill-in.example\"",
+        "# fill in: the word of this answer is \"zorp\"; which state is it?\n",
+    ] {
+        assert!(draft.definition.contains(line), "{line}\n{}", draft.definition);
+    }
+    assert!(
+        draft.cases.contains("state        = \"UNSPECIFIED\"    # fill in: the state of \"zorp\"\n"),
+        "{}",
+        draft.cases
+    );
+    assert!(!draft.cases.contains("name    = \"request\""));
+}
+
+#[test]
+fn lists_objects_by_id_and_graphql_become_what_they_are() {
+    let list = r#"{"jobs": [{"id": 6, "status": "running"}, {"id": 7, "status": "done"}]}"#;
+    let several = begun(list, Some("GET https://a.example/jobs?ids=6,7"), Some("7"));
+    works(&several);
+    for line in [
+        "[batch]",
+        "query = { ids = \"{{ ids | map(attribute='job_id') | join(',') }}\" }\n",
+        "jobs  = \"body.jobs\"",
+    ] {
+        assert!(several.definition.contains(line), "{line}\n{}", several.definition);
+    }
+    let one = begun(r#"{"jobs": [{"id": 7, "status": "done"}]}"#, Some("GET https://a.example/jobs/7"), None);
+    works(&one);
+    assert!(one.definition.contains("[answer]\njob = \"body.jobs[0]\"    # a list with the one job\n"));
+    let by_id = begun(r#"{"7": {"status": "done"}}"#, Some("GET https://a.example/jobs?ids=7"), Some("7"));
+    works(&by_id);
+    assert!(by_id.definition.contains("by_id = true\n"), "{}", by_id.definition);
+    let graphql = r#"{"data": {"run": {"runId": "r-1", "status": "SUCCESS"}}}"#;
+    let graphql = begun(graphql, Some("POST https://a.example/graphql"), Some("r-1"));
+    works(&graphql);
+    for line in [
+        "= \"query($id: ID!) { run(id: $id) { runId status } }\"\n",
+        "graphql.variables = { id = \"{{ id.run_id }}\" }\n",
+        "job = \"body.data.run\"\n",
+        "when = \"body.data is mapping and not body.data.run and not body.errors\"\n",
+    ] {
+        assert!(graphql.definition.contains(line), "{line}\n{}", graphql.definition);
+    }
+}
+
+#[test]
+fn list_without_a_filter_is_left_to_people() {
+    // A job that a page of a list leaves out would not exist.
+    let list = r#"[{"id": 6, "status": "running"}, {"id": 7, "status": "done"}]"#;
+    let draft = begun(list, Some("GET https://a.example/jobs"), Some("7"));
+    let problems = Definition::parse(&draft.definition).unwrap_err().problems;
+    let texts: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    assert!(
+        texts.iter().any(|text| text.contains("id has the part job_id, which [batch] does not use")),
+        "{texts:?}"
+    );
+    assert!(draft.definition.contains("# fill in: how the request names the jobs"), "{}", draft.definition);
+    // And even so the list is not asked for with a filter that nobody has seen.
+    assert!(!draft.definition.contains("\nquery"), "{}", draft.definition);
+}
+
+#[test]
+fn secrets_do_not_reach_the_files() {
+    let answer = "HTTP/2 200\nset-cookie: session=hush\nauthorization: Bearer hush\nretry-after: 3\n\n\
+                  {\"id\": 7, \"status\": \"done\", \"owner\": \"ana@corp.example\", \"job_token\": \"hush\", \
+                  \"download_url\": \"https://f.example/a.csv?X-Amz-Signature=hush\"}";
+    let draft = begun(answer, Some("GET https://a.example/jobs/7?api_key=hush&full=1"), None);
+    works(&draft);
+    assert_eq!(
+        (&*draft.redacted, draft.secret),
+        (&["owner".to_owned(), "job_token".to_owned(), "download_url".to_owned()][..], "api_key")
+    );
+    for text in [&draft.definition, &draft.cases] {
+        assert!(!text.contains("hush") && !text.contains("corp.example"), "{text}");
+    }
+    assert!(
+        draft.definition.contains("[credentials.query]") && draft.definition.contains("name = \"api_key\"")
+    );
+    assert!(draft.cases.contains("headers = { \"retry-after\" = \"3\" }\n"), "{}", draft.cases);
+    assert!(draft.cases.contains("owner        = \"user@example.com\"\n"), "{}", draft.cases);
+    assert!(draft.cases.contains("files        = [\"download.csv\"]\n"), "{}", draft.cases);
+}
+
+#[test]
+fn answers_of_every_shipped_definition_can_be_begun_from() {
+    let (mut count, mut words) = (0, 0);
+    for shipped in SHIPPED {
+        let definition = Arc::new(Definition::parse(shipped.definition).unwrap());
+        let cases = Cases::parse(Arc::clone(&definition), shipped.cases).unwrap();
+        for case in &cases.cases {
+            let Some(response) = &case.response else { continue };
+            let Ok(answer) = std::str::from_utf8(response.body()) else { continue };
+            let (id, word) = (case.ids[0].as_str(), Vec::new());
+            let mut start = Start { word: &word, ..start(answer, None, Some(id)) };
+            let draft = match Draft::begin(&start) {
+                Err(_) => continue,
+                Ok(draft) => draft,
+            };
+            works(&draft);
+            count += 1;
+            words += usize::from(draft.cases.contains("vendor_state"));
+            let request = format!("GET https://a.example/v1/jobs/{}", crate::vendors::percent_encoded(id));
+            start.request = Some(&request);
+            works(
+                &Draft::begin(&start).unwrap_or_else(|error| panic!("{}: {error}\n{answer}", shipped.name)),
+            );
+        }
+    }
+    assert!(count > 150 && words * 10 > count * 9, "{count} {words}");
+}
+
+#[test]
+fn start_that_can_not_be_used_is_refused_with_what_to_write() {
+    let good = start(r#"{"id": 7, "status": "done"}"#, None, None);
+    for (name, expected) in [
+        ("", "NAME is \"\"; write 1 to 63 of a-z, 0-9 and '-'"),
+        ("My Vendor", "NAME is \"My Vendor\"; write 1 to 63"),
+        ("../x", "NAME is \"../x\"; write 1 to 63"),
+        ("-x", "NAME is \"-x\"; write 1 to 63"),
+        ("immuta", "NAME is immuta, which is built in; write another name"),
+        ("databricks", "NAME is databricks, which jobwatch has already: see jobwatch vendor show databricks"),
+    ] {
+        refused(&Start { name, ..good }, expected);
+    }
+    for (answer, expected) in [
+        ("[]", "--answer has no JSON object"),
+        ("17", "--answer has no JSON object"),
+        ("", "--answer is empty"),
+        (
+            r#"{"id": 7, "colour": "red"}"#,
+            "--answer has no member that looks like a state, such as status, state or phase; name it with --word, such as one of job.id, job.colour",
+        ),
+        (r#"{"status": "done"}"#, "--id is missing: neither the request nor a member of the answer"),
+    ] {
+        refused(&Start { answer: answer.as_bytes(), ..good }, expected);
+    }
+    refused(
+        &Start { request: Some("DELETE https://a.example/7"), ..good },
+        "--request has the method DELETE",
+    );
+    refused(
+        &Start { request: Some("GET https://a.example/jobs/8"), id: Some("7"), ..good },
+        "--request does not have the id \"7\"; write the request for this job, or another --id",
+    );
+    refused(&Start { id: Some(""), ..good }, "--id is no id");
+    refused(
+        &Start { word: &["nothing".to_owned()], ..good },
+        "--word nothing is no text, number or flag of the job; write one of job.id, job.status",
+    );
+}
+
+#[test]
+fn word_that_is_named_is_taken() {
+    let (answer, word) =
+        (r#"{"id": 7, "colour": "red", "mood": "good"}"#, ["job.colour".to_owned(), "mood".to_owned()]);
+    let one = Draft::begin(&Start { word: &word[..1], ..start(answer, None, None) }).unwrap();
+    works(&one);
+    assert!(one.definition.contains("word = \"job.colour\""), "{}", one.definition);
+    let both = Draft::begin(&Start { word: &word, ..start(answer, None, None) }).unwrap();
+    works(&both);
+    assert!(both.definition.contains("word = [\"job.colour\", \"job.mood\"]"), "{}", both.definition);
+    assert!(both.definition.contains("the word of this answer is \"red/good\""), "{}", both.definition);
+}

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::vendors::{
     KINDS,
-    declared::{Definition, InvalidDefinition, SHIPPED, Shipped, cases::Cases, cases::Report},
+    declared::{Definition, InvalidDefinition, SHIPPED, Shipped, cases::Cases, cases::Report, schema},
 };
 
 mod diff;
@@ -70,6 +70,13 @@ enum Command {
         #[arg(value_name = "FILE|DIR")]
         path: PathBuf,
     },
+    /// Print JSON Schema (draft 2020-12) of definitions, for editors and linters.
+    #[command(after_help = exit_codes::TOOL)]
+    Schema {
+        /// Of cases.toml instead.
+        #[arg(long)]
+        cases: bool,
+    },
     /// Poll one job of the real vendor once, and show how each field is read.
     ///
     /// Shows the request with its secrets redacted, the head of the answer, the fault rule that applies, and what each field of the definition finds. Values of the answer are shown, shortened.
@@ -98,6 +105,11 @@ impl Args {
             Command::New(args) => args.run(&mut out),
             Command::Check { path } => check(&mut out, &definition_file(&path)),
             Command::Test { path } => test(&mut out, &path),
+            Command::Schema { cases } => {
+                let schema = if cases { schema::cases() } else { schema::definition() };
+                writeln!(out, "{schema:#}")?;
+                Ok(Exit::Succeeded)
+            }
             Command::Try(args) => args.run(&mut out).await,
             Command::Diff { old, new } => diff::run(&mut out, &old, &new),
         }

@@ -41,6 +41,7 @@ mod inverse;
 mod path;
 mod read;
 mod reader;
+pub mod schema;
 mod shipped;
 #[cfg(any(test, feature = "demo"))]
 pub mod simulation;

@@ -1,4 +1,4 @@
-"""Validates configuration files against the schema that `jobwatch config schema` prints.
+"""Validates TOML files against the schema that `jobwatch config schema` or `vendor schema` prints.
 
 Reads JSON from standard input: {"schema": {}, "files": [{"name": "", "text": "", "valid": true}]}.
 Prints a line for each file, and "all good" if each is as valid as it should be.

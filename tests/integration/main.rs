@@ -6,6 +6,7 @@ mod access;
 mod architecture;
 #[cfg(target_os = "linux")]
 mod attacks;
+mod authoring;
 mod batches;
 mod check;
 mod cli;

@@ -6,7 +6,7 @@ use super::{backend, cases::Cases, *};
 
 mod definitions;
 mod hostile;
-mod reference;
+pub(super) mod reference;
 mod requests;
 
 pub(in crate::vendors) const IMMUTA: &str = include_str!("tests/immuta.toml");

@@ -82,6 +82,8 @@ pub(super) struct Template {
     pub(super) secret: Option<String>,
     /// Path and query as they were sent, without the secret.
     pub(super) target: String,
+    /// Segments that may be another for other jobs.
+    pub(super) doubtful: Vec<String>,
     /// Whether the path has a part of the id.
     pub(super) has_id_in_path: bool,
 }
@@ -178,6 +180,15 @@ impl Asked {
             };
             leaves.iter().find(is_part).map(|leaf| leaf.name.clone())
         };
+        // Such as the namespace that a member names.
+        let account_of_answer = |value: &str| {
+            let is_account = |leaf: &&Leaf<'_>| {
+                leaf.parents.len() <= 1
+                    && leaf.node.plain() == Some(value)
+                    && ACCOUNTS.contains(&leaf.name.trim_end_matches("_id"))
+            };
+            leaves.iter().find(is_account).map(|leaf| leaf.name.clone())
+        };
         let mut parts: Vec<Part> = Vec::new();
         let mut template =
             Template { origin: self.url.origin().ascii_serialization(), ..Template::default() };
@@ -188,15 +199,16 @@ impl Asked {
             path.push('/');
             let before = index.checked_sub(1).map(|before| plain[before].as_str());
             if Some(index) == place {
-                let name = unique(part_name(member, before), &parts);
+                let name = unique(part_name(member, collection(&plain[..index])), &parts);
                 path = path + "{{ id." + &name + " }}";
                 parts.push(Part { name, value: segment.clone() });
                 template.has_id_in_path = true;
                 continue;
             }
-            let is_account = before.is_some_and(|before| ACCOUNTS.contains(&&*before.to_lowercase()));
+            let is_account = before.is_some_and(|before| ACCOUNTS.contains(&&*before.to_lowercase()))
+                || account_of_answer(segment).is_some();
             if is_account && !segment.is_empty() {
-                let name = part_name(None, before);
+                let name = account_of_answer(segment).unwrap_or_else(|| part_name(None, before));
                 if !template.params.iter().any(|param| param.name == name) {
                     template.params.push(Part { name: name.clone(), value: segment.clone() });
                     path = path + "{{ params." + &name + " }}";
@@ -213,7 +225,15 @@ impl Asked {
                     parts.push(Part { name, value: segment.clone() });
                     template.has_id_in_path = true;
                 }
-                None => path.push_str(written),
+                None => {
+                    let is_name = before.is_some_and(|before| before.len() > 3 && before.ends_with('s'))
+                        && index > 1
+                        && place.is_some_and(|place| index < place);
+                    if is_name {
+                        template.doubtful.push(segment.clone());
+                    }
+                    path.push_str(written);
+                }
             }
         }
         template.path = path;
@@ -263,6 +283,13 @@ impl Template {
             _ => "text",
         }
     }
+}
+
+/// What the segments before an id name: the last one in the plural, or the last one.
+fn collection(before: &[String]) -> Option<&str> {
+    let is_plural = |segment: &&String| segment.len() > 3 && segment.ends_with('s');
+    let near = before.iter().rev().take(2).find(is_plural);
+    near.or(before.last()).map(String::as_str)
 }
 
 fn ids_of(value: &str) -> impl Iterator<Item = &str> {
@@ -335,6 +362,18 @@ mod tests {
         assert_eq!(found.path, "/api/accounts/{{ params.account_id }}/runs/{{ id.run_id }}/");
         assert_eq!(found.params, [Part { name: "account_id".to_owned(), value: "12345".to_owned() }]);
         assert_eq!(Template::kind(&found.params[0]), "integer");
+
+        let body = r#"{"metadata": {"name": "hello-x7", "namespace": "argo"}}"#;
+        let request = "https://a.example/api/v1/workflows/argo/hello-x7";
+        let (parts, found) = template(request, "hello-x7", Some("name"), body);
+        assert_eq!(parts, ["workflow_id=hello-x7"]);
+        assert_eq!(found.path, "/api/v1/workflows/{{ params.namespace }}/{{ id.workflow_id }}");
+        let request = "https://a.example/v2/pipelines/web/builds/42";
+        let (_, found) = template(request, "42", Some("number"), "{}");
+        assert_eq!(
+            (&*found.path, found.doubtful),
+            ("/v2/pipelines/web/builds/{{ id.build_id }}", vec!["web".to_owned()])
+        );
     }
 
     #[test]

@@ -385,6 +385,9 @@ fn error(leaves: &[&Leaf<'_>]) -> Option<Guess> {
     let why = match leaf.node {
         Node::Null => "null here; fill in: how it looks in a job that failed",
         Node::List(list) if list.is_empty() => "empty here; fill in: how it looks in a job that failed",
+        _ if matches!(&*leaf.name, "message" | "reason" | "detail") => {
+            "fill in: does it say why a job failed?"
+        }
         _ => "",
     };
     Some(Guess { key: "error", value, why: why.to_owned() })

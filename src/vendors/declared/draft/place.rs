@@ -140,7 +140,7 @@ pub(super) fn part_name(member: Option<&str>, before: Option<&str>) -> String {
     let is_telling =
         |name: &str| !matches!(name, "id" | "uuid" | "guid" | "name" | "key" | "number" | "handle");
     if let Some(name) = member.filter(|name| is_telling(name) && is_name(name)) {
-        return if name.ends_with("_id") || name.ends_with("_handle") {
+        return if ["_id", "_handle", "_name", "_key", "_number"].iter().any(|end| name.ends_with(end)) {
             name.to_owned()
         } else {
             format!("{name}_id")
@@ -155,7 +155,7 @@ pub(super) fn part_name(member: Option<&str>, before: Option<&str>) -> String {
         },
     };
     let is_noun = is_name(&one) && one.len() > 2 && !one.bytes().any(|byte| byte.is_ascii_digit());
-    if is_noun && one != "api" && one != "statu" { format!("{one}_id") } else { "job_id".to_owned() }
+    if is_noun && one != "api" && before != "status" { format!("{one}_id") } else { "job_id".to_owned() }
 }
 
 fn is_name(name: &str) -> bool {
@@ -226,6 +226,7 @@ mod tests {
             (Some("id"), Some("queries"), "query_id"),
             (Some("id"), Some("dagRuns"), "dag_run_id"),
             (Some("statement_handle"), None, "statement_handle"),
+            (Some("transcription_job_name"), None, "transcription_job_name"),
             (Some("id"), Some("v1"), "job_id"),
             (None, None, "job_id"),
         ] {

@@ -61,7 +61,9 @@ fn rank(leaf: &Leaf<'_>) -> usize {
         _ if ["_status", "_state", "_phase"].iter().any(|end| name.ends_with(end)) => 12,
         _ => 0,
     };
-    if base == 0 {
+    // Labels repeat what an object says elsewhere.
+    let is_label = matches!(parent, "labels" | "annotations" | "tags");
+    if base == 0 || is_label {
         return 0;
     }
     let known = match leaf.node {
@@ -287,6 +289,12 @@ mod tests {
             ),
             (r#"{"attributes": {"status": "queued"}}"#, "job.attributes.status", "PENDING", "queued"),
             (r#"{"status": 3, "jobStatus": "Queued"}"#, "job.jobStatus", "PENDING", "Queued"),
+            (
+                r#"{"metadata": {"labels": {"x.io/phase": "Failed"}}, "status": {"phase": "Running"}}"#,
+                "job.status.phase",
+                "RUNNING",
+                "Running",
+            ),
             (r#"{"job_state": ["RUNNING"]}"#, "job.job_state[0]", "RUNNING", "RUNNING"),
             (r#"{"status": 10, "status_humanized": "Success"}"#, "job.status", "SUCCEEDED", "10"),
             (r#"{"tasks": {"status": "done"}, "status": "running"}"#, "job.status", "RUNNING", "running"),

@@ -152,11 +152,21 @@ fn request(found: &Found) -> String {
             path = path.replace(&format!("{{{{ id.{} }}}}", part.name), &all("join(',')"));
         }
     }
-    let why = if found.has_request { "" } else { "fill in: the path behind that of base_url" };
+    let doubtful = template.doubtful.join(" and ");
+    let why = match (found.has_request, doubtful.is_empty()) {
+        (false, _) => "fill in: the path behind that of base_url".to_owned(),
+        (true, true) => String::new(),
+        (true, false) => {
+            format!(
+                "fill in: is {} the same for every job? If not, make it a part of the id",
+                shortened(&doubtful)
+            )
+        }
+    };
     if path.is_empty() {
         "/fill-in".clone_into(&mut path);
     }
-    put("path", quoted(&path), why);
+    put("path", quoted(&path), &why);
     if !template.query.is_empty() {
         let pair = |(key, value): &(String, Value)| {
             let value = match value {
@@ -177,7 +187,8 @@ fn request(found: &Found) -> String {
             "fill in: the content that the API takes",
         ),
         Content::Json => {
-            put("json", format!("{{ {name} = {} }}", quoted(&one)), "fill in: the content that the API takes")
+            let key = toml_key(member_of(found).unwrap_or(name));
+            put("json", format!("{{ {key} = {} }}", quoted(&one)), "fill in: the content that the API takes");
         }
         Content::GraphQl(query) => {
             put(
@@ -215,6 +226,12 @@ fn request(found: &Found) -> String {
         format!("{needs_ids}{name}') | join(',') }}}}\" }}\n")
     };
     format!("\n[batch]                                 # several jobs in one request\n{hint}{text}")
+}
+
+/// The name of the member that has the id, which is what most vendors' requests call it.
+fn member_of(found: &Found) -> Option<&str> {
+    let (_, path) = found.id.first()?;
+    path.rsplit('.').next().filter(|name| !name.contains('['))
 }
 
 fn toml_key(key: &str) -> String {

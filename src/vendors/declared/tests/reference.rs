@@ -32,7 +32,7 @@ error = { message = "job.error" }
 "#;
 
 /// The keys that are read, each with the table that it stands in.
-fn keys() -> BTreeSet<(String, &'static str)> {
+pub(in crate::vendors::declared) fn keys() -> BTreeSet<(String, &'static str)> {
     let mut keys = reader::known_keys(|| drop(Definition::parse(EVERYTHING)));
     // Of tables that have names of the author's own beside these.
     let others = [("id", "pattern"), ("id", "example"), ("states", "otherwise"), ("states", "no_failure")];

@@ -1,6 +1,7 @@
 //! `jobwatch vendor new` and `vendor schema`, as the author of a definition uses them.
 
 use std::{
+    fmt::Write as _,
     fs,
     path::{Path, PathBuf},
     process::Stdio,
@@ -85,7 +86,7 @@ async fn pasted_answer_becomes_a_definition_that_is_checked_tested_and_simulated
             text.push_str("[untested]\n");
         }
         for word in missing {
-            text.push_str(&format!("{word:?} = \"no answer yet\"\n"));
+            writeln!(text, "{word:?} = \"no answer yet\"").unwrap();
         }
         fs::write(&cases, &text).unwrap();
         let (code, out, err) = run(folder.path(), &["vendor", "test", name], "").await;

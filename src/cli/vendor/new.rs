@@ -128,11 +128,10 @@ fn report(out: &mut impl Write, folder: &Path, draft: &Draft) -> Result<(), Fail
     }
     let shown = quoted(&folder.display().to_string());
     let url = draft.base_url.clone().unwrap_or_else(|| "URL".to_owned());
-    let params: String = draft
-        .params
-        .iter()
-        .map(|(name, value)| format!(" --param {}", quoted(&format!("{name}={value}"))))
-        .collect();
+    let mut params = String::new();
+    for (name, value) in &draft.params {
+        params = params + " --param " + &quoted(&format!("{name}={value}"));
+    }
     writeln!(
         out,
         "\nNext\n  jobwatch vendor check {shown}\n  jobwatch vendor test {shown}\n  \

@@ -132,7 +132,7 @@ impl Found {
         let place = place::find(body, hint.as_deref()).and_then(|place| {
             let is_there =
                 |id: &str| tree::leaves("job", place.job).iter().any(|leaf| leaf.node.plain() == Some(id));
-            if hint.as_deref().is_some_and(|id| is_there(id)) { Some(place) } else { place::find(body, last) }
+            if hint.as_deref().is_some_and(is_there) { Some(place) } else { place::find(body, last) }
         });
         let Some(place) = place else {
             return Err(unusable("--answer", "has no JSON object; paste the answer about a job".to_owned()));

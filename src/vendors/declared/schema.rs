@@ -162,11 +162,11 @@ fn way(name: &str) -> Value {
         _ => return exchange(keys),
     };
     let keys = keys.into_iter().map(|(key, schema)| (key.to_owned(), schema));
-    let mut schema = table_of(what, required, keys);
+    let mut way = table_of(what, required, keys);
     if name == "oauth2" {
-        schema["oneOf"] = json!([{ "required": ["token_path"] }, { "required": ["token_url"] }]);
+        way["oneOf"] = json!([{ "required": ["token_path"] }, { "required": ["token_url"] }]);
     }
-    schema
+    way
 }
 
 fn exchange(more: Vec<(&'static str, Value)>) -> Value {

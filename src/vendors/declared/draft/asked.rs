@@ -175,19 +175,13 @@ impl Asked {
         let pieces: Vec<&str> = if is_whole { vec![id] } else { id.split('/').collect() };
         let last = pieces.last().copied().unwrap_or(id);
         let of_answer = |value: &str| {
-            let is_part = |leaf: &&Leaf<'_>| {
-                leaf.parents.is_empty() && leaf.name.ends_with("_id") && leaf.node.plain() == Some(value)
-            };
-            leaves.iter().find(is_part).map(|leaf| leaf.name.clone())
+            member_with(value, leaves, |leaf| leaf.parents.is_empty() && leaf.name.ends_with("_id"))
         };
         // Such as the namespace that a member names.
         let account_of_answer = |value: &str| {
-            let is_account = |leaf: &&Leaf<'_>| {
-                leaf.parents.len() <= 1
-                    && leaf.node.plain() == Some(value)
-                    && ACCOUNTS.contains(&leaf.name.trim_end_matches("_id"))
-            };
-            leaves.iter().find(is_account).map(|leaf| leaf.name.clone())
+            member_with(value, leaves, |leaf| {
+                leaf.parents.len() <= 1 && ACCOUNTS.contains(&leaf.name.trim_end_matches("_id"))
+            })
         };
         let mut parts: Vec<Part> = Vec::new();
         let mut template =
@@ -218,23 +212,19 @@ impl Asked {
             let named = of_answer(segment).or_else(|| {
                 pieces.contains(&&**segment).then(|| part_name(None, before)).filter(|_| pieces.len() > 1)
             });
-            match named.filter(|name| parts.iter().all(|part| part.name != *name) && Some(&**name) != member)
-            {
-                Some(name) => {
-                    path = path + "{{ id." + &name + " }}";
-                    parts.push(Part { name, value: segment.clone() });
-                    template.has_id_in_path = true;
-                }
-                None => {
-                    let is_name = before.is_some_and(|before| before.len() > 3 && before.ends_with('s'))
-                        && index > 1
-                        && place.is_some_and(|place| index < place);
-                    if is_name {
-                        template.doubtful.push(segment.clone());
-                    }
-                    path.push_str(written);
-                }
+            let is_new =
+                |name: &String| parts.iter().all(|part| part.name != *name) && Some(&**name) != member;
+            if let Some(name) = named.filter(is_new) {
+                path = path + "{{ id." + &name + " }}";
+                parts.push(Part { name, value: segment.clone() });
+                template.has_id_in_path = true;
+                continue;
             }
+            let is_of_a_list = before.is_some_and(|before| before.len() > 3 && before.ends_with('s'));
+            if is_of_a_list && index > 1 && place.is_some_and(|place| index < place) {
+                template.doubtful.push(segment.clone());
+            }
+            path.push_str(written);
         }
         template.path = path;
         let mut kept = Vec::new();
@@ -245,9 +235,7 @@ impl Asked {
             }
             kept.push((name.clone(), value.clone()));
             let is_id = ids_of(&value).any(|one| one == last);
-            let value = if !is_id {
-                Value::Literal(value)
-            } else {
+            let value = if is_id {
                 let known = parts.iter().find(|part| part.value == last).map(|part| part.name.clone());
                 let part = known.unwrap_or_else(|| {
                     // What the request calls it says more than "id" does.
@@ -260,6 +248,8 @@ impl Asked {
                 });
                 let is_plural = snake_case(&name).ends_with("ids") || value.contains(',');
                 if is_plural { Value::Parts(part) } else { Value::Part(part) }
+            } else {
+                Value::Literal(value)
             };
             template.query.push((name, value));
         }
@@ -285,6 +275,12 @@ impl Template {
     }
 }
 
+/// The name of a member of some kind that has this value.
+fn member_with(value: &str, leaves: &[Leaf<'_>], is: impl Fn(&Leaf<'_>) -> bool) -> Option<String> {
+    let has = |leaf: &&Leaf<'_>| leaf.node.plain() == Some(value) && is(leaf);
+    leaves.iter().find(has).map(|leaf| leaf.name.clone())
+}
+
 /// What the segments before an id name: the last one in the plural, or the last one.
 fn collection(before: &[String]) -> Option<&str> {
     let is_plural = |segment: &&String| segment.len() > 3 && segment.ends_with('s');
@@ -300,7 +296,11 @@ fn decoded(segment: &str) -> String {
     percent_decode_str(segment).decode_utf8_lossy().into_owned()
 }
 
+/// The name, or one with a number where a part has it.
 fn unique(name: String, parts: &[Part]) -> String {
+    if parts.iter().all(|part| part.name != name) {
+        return name;
+    }
     let mut unique = name.clone();
     let mut count = 1;
     while parts.iter().any(|part| part.name == unique) {

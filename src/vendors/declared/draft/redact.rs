@@ -54,7 +54,7 @@ pub(super) fn is_secret_name(name: &str) -> bool {
     let snake = snake_case(name);
     let padded = format!("_{snake}_");
     let has = |secret: &&str| padded.contains(&format!("_{secret}_"));
-    SECRET_NAMES.iter().any(|secret| has(&secret))
+    SECRET_NAMES.iter().any(has)
         || ["token", "secret", "password"].iter().any(|end| snake.ends_with(end))
         || matches!(&*snake, "sig" | "auth_key" | "jwt" | "sas")
 }

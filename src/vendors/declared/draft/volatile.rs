@@ -71,7 +71,7 @@ pub(super) fn members(leaves: &[&Leaf<'_>], used: &[String]) -> Vec<String> {
         .filter(is_volatile);
     let mut found: Vec<String> = Vec::new();
     for leaf in fitting {
-        let within = found.iter().any(|path| leaf.object == *path);
+        let within = found.contains(&leaf.object);
         // A quoted name stands there without its quotes.
         let path = match leaf.path.strip_suffix("']").and_then(|path| path.split_once("['")) {
             Some((object, name)) => format!("{object}.{name}"),

@@ -200,12 +200,11 @@ fn of_text(leaf: &Leaf<'_>, leaves: &[Leaf<'_>]) -> Word {
             is_complete: false,
         };
     };
-    let (state, shown, said) = match outcome.node.text() {
-        Some(end) => (state_of(end), format!("{word}/{end}"), end.to_owned()),
-        None => {
-            let state = state_of(&word).filter(|state| !is_end(state));
-            (state, format!("{word}/{}", if state.is_some() { '*' } else { '-' }), word.clone())
-        }
+    let (state, shown, said) = if let Some(end) = outcome.node.text() {
+        (state_of(end), format!("{word}/{end}"), end.to_owned())
+    } else {
+        let state = state_of(&word).filter(|state| !is_end(state));
+        (state, format!("{word}/{}", if state.is_some() { '*' } else { '-' }), word.clone())
     };
     Word {
         sources: vec![leaf.path.clone(), outcome.path.clone()],

@@ -96,7 +96,7 @@ mod tests {
                 match state_of(&word).filter(|_| !word.contains('/')) {
                     Some(guessed) if guessed == state => same += 1,
                     Some(guessed) => {
-                        others.push(format!("{}: {word} is {state}, not {guessed}", shipped.name))
+                        others.push(format!("{}: {word} is {state}, not {guessed}", shipped.name));
                     }
                     None => {}
                 }

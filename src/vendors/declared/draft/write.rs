@@ -1,5 +1,7 @@
 //! The text of a begun definition.
 
+use std::fmt::Write as _;
+
 use super::{
     Content, Draft, Found, Start,
     asked::{Template, Value},
@@ -86,11 +88,12 @@ fn table(lines: &Lines) -> String {
     let mut text = String::new();
     for (key, value, why) in lines {
         let line = format!("{key:width$} = {value}");
-        text += &match &**why {
+        let line = match &**why {
             "" => line,
             why if value.len() > 48 => format!("# {why}\n{line}"),
             why => format!("{line}{}    # {why}", " ".repeat(column.saturating_sub(value.len()))),
         };
+        text += &line;
         text.push('\n');
     }
     text
@@ -297,7 +300,8 @@ fn states(found: &Found, is_complete: bool) -> String {
                  # A word that is not here is JOB_STATE_UNSPECIFIED, and the job goes on. There are RETRYING and CANCELLING, too.\n";
     }
     if let Some(unknown) = &word.unknown {
-        text += &format!("# fill in: the word of this answer is {}; which state is it?\n", quoted(unknown));
+        let _ =
+            writeln!(text, "# fill in: the word of this answer is {}; which state is it?", quoted(unknown));
     }
     let has_other_end =
         word.states.iter().any(|(state, _)| matches!(*state, "FAILED" | "CANCELLED" | "EXPIRED"));

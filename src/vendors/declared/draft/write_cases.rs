@@ -1,7 +1,7 @@
 //! The text of a begun definition's cases: the request, and the pasted answer with what the
 //! definition reads of it.
 
-use std::sync::Arc;
+use std::{fmt::Write as _, sync::Arc};
 
 use serde_json::Value as Json;
 
@@ -49,8 +49,9 @@ fn head(found: &Found, redacted: &[String]) -> String {
                     # documentation or recorded.\n"
         .to_owned();
     if !redacted.is_empty() {
-        text += &format!(
-            "# Values of these members are redacted: {}. Look for others before you share the file.\n",
+        let _ = writeln!(
+            text,
+            "# Values of these members are redacted: {}. Look for others before you share the file.",
             redacted
                 .iter()
                 .take(12)
@@ -60,7 +61,7 @@ fn head(found: &Found, redacted: &[String]) -> String {
         );
     }
     if found.has_request {
-        text += &format!("base_url = {}\n", quoted(&found.template.origin));
+        let _ = writeln!(text, "base_url = {}", quoted(&found.template.origin));
     }
     let params: Vec<String> = found
         .template
@@ -72,7 +73,7 @@ fn head(found: &Found, redacted: &[String]) -> String {
         })
         .collect();
     if !params.is_empty() {
-        text += &format!("params   = {{ {} }}\n", params.join(", "));
+        let _ = writeln!(text, "params   = {{ {} }}", params.join(", "));
     }
     text
 }
@@ -103,7 +104,7 @@ fn answer(found: &Found, body: &str) -> String {
     let mut text =
         format!("\n[[case]]\nname   = \"the pasted answer\"\nsource = \"pasted\"\nids    = {}\n", ids(found));
     if found.pasted.status != 200 {
-        text += &format!("status = {}\n", found.pasted.status);
+        let _ = writeln!(text, "status = {}", found.pasted.status);
     }
     let kept = found.pasted.headers.iter().filter(|(name, _)| matches!(&**name, "retry-after" | "location"));
     let headers: Vec<String> = kept
@@ -111,7 +112,7 @@ fn answer(found: &Found, body: &str) -> String {
         .map(|(name, value)| format!("{} = {}", quoted(name), quoted(value)))
         .collect();
     if !headers.is_empty() {
-        text += &format!("headers = {{ {} }}\n", headers.join(", "));
+        let _ = writeln!(text, "headers = {{ {} }}", headers.join(", "));
     }
     let is_literal = !body.contains("'''")
         && !body.ends_with('\'')
@@ -142,7 +143,9 @@ fn expect(found: &Found, expected: &[(&'static str, Json)]) -> String {
         lines.push((*field, value + &todo));
     }
     let width = lines.iter().map(|(field, _)| field.len()).max().unwrap_or_default();
-    let lines: String = lines.iter().map(|(field, value)| format!("{field:width$} = {value}\n")).collect();
+    let lines: Vec<String> =
+        lines.iter().map(|(field, value)| format!("{field:width$} = {value}\n")).collect();
+    let lines = lines.concat();
     format!(
         "[case.expect]                           # what the definition reads: compare it with the answer\n{lines}"
     )
@@ -152,16 +155,17 @@ fn expect(found: &Found, expected: &[(&'static str, Json)]) -> String {
 fn rest(found: &Found, untested: &[String]) -> String {
     let mut text = String::new();
     if !found.is_batch && !matches!(found.at, At::ById { .. }) {
-        text += &format!(
+        let _ = writeln!(
+            text,
             "\n# [[case]]\n# name   = \"a job that does not exist\"\n# ids    = {}\n# status = 404\n# body   = '{{}}'\n\
-             # expect = {{ fault = \"not_found\" }}\n",
+             # expect = {{ fault = \"not_found\" }}",
             ids(found)
         );
     }
     if !untested.is_empty() {
         text += "\n[untested]\n";
         for name in untested {
-            text += &format!("{} = \"fill in: a case, or why there is none\"\n", quoted(name));
+            let _ = writeln!(text, "{} = \"fill in: a case, or why there is none\"", quoted(name));
         }
     }
     text

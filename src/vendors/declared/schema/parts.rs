@@ -43,17 +43,18 @@ pub(super) fn words_of<T>(words: &[(&'static str, T)]) -> Vec<&'static str> {
     words.iter().map(|(word, _)| *word).collect()
 }
 
-pub(super) fn list(items: Value, text: &str) -> Value {
-    about(json!({ "type": "array", "items": items }), text)
+pub(super) fn list(items: impl Into<Value>, text: &str) -> Value {
+    about(json!({ "type": "array", "items": items.into() }), text)
 }
 
 /// A table whose keys are names of the author's own.
-pub(super) fn map(values: Value, text: &str) -> Value {
-    about(json!({ "type": "object", "additionalProperties": values }), text)
+pub(super) fn map(values: impl Into<Value>, text: &str) -> Value {
+    about(json!({ "type": "object", "additionalProperties": values.into() }), text)
 }
 
 /// One value or a list of them.
-pub(super) fn several(items: Value, text: &str) -> Value {
+pub(super) fn several(items: impl Into<Value>, text: &str) -> Value {
+    let items = items.into();
     about(json!({ "anyOf": [items.clone(), { "type": "array", "items": items }] }), text)
 }
 

@@ -244,6 +244,27 @@ pub struct Artifact {
     pub category: String,
     /// Last segment of the location.
     pub file_name: String,
-    /// The vendor's location, as received.
+    /// The vendor's location, as received. A URL at another origin is without its query.
     pub vendor_uri: String,
+    /// The query of a URL at another origin.
+    pub query: HiddenQuery,
+}
+
+impl Artifact {
+    /// Where the file is, with the query.
+    pub fn location(&self) -> String {
+        [&*self.vendor_uri, &self.query.0].concat()
+    }
+}
+
+/// The query of a URL at another origin with its question mark, or nothing. It may be a
+/// signature that lets anybody download the file and that differs in every answer, so it is
+/// part of no status, causes no event and is not shown.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct HiddenQuery(pub String);
+
+impl std::fmt::Debug for HiddenQuery {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.is_empty() { "none" } else { "[redacted]" })
+    }
 }

@@ -27,8 +27,8 @@ use prost::{
 
 use crate::{
     job::{
-        Artifact, Fingerprint, JobError, JobRef, JobResult, JobState, Observation, PartHashes, Parts,
-        Progress, View,
+        Artifact, Fingerprint, HiddenQuery, JobError, JobRef, JobResult, JobState, Observation, PartHashes,
+        Parts, Progress, View,
     },
     proto::v1 as pb,
 };
@@ -238,7 +238,8 @@ impl Snapshot {
         let artifacts = self.status().artifacts;
         let pb::Artifact { artifact_id, category, file_name, vendor_uri } =
             artifacts.into_iter().find(|artifact| artifact.artifact_id == id)?;
-        Some(Artifact { id: artifact_id, category, file_name, vendor_uri })
+        let query = HiddenQuery::default();
+        Some(Artifact { id: artifact_id, category, file_name, vendor_uri, query })
     }
 
     /// What `view` shows, in two pieces. A view of a part that was dropped is a bug of
@@ -391,7 +392,7 @@ fn to_proto(
         }),
         artifacts: artifacts
             .into_iter()
-            .map(|Artifact { id, category, file_name, vendor_uri }| pb::Artifact {
+            .map(|Artifact { id, category, file_name, vendor_uri, query: HiddenQuery(_) }| pb::Artifact {
                 artifact_id: id,
                 category,
                 file_name,
@@ -496,6 +497,7 @@ mod tests {
                 category: text("category"),
                 file_name: text("name"),
                 vendor_uri: text("uri"),
+                query: HiddenQuery::default(),
             }],
             job_type: text("type"),
             description: text("description"),

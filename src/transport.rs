@@ -18,6 +18,7 @@ use crate::{
     vendors::{Adapter, BaseUrl, BuildError, Clusters, StandbyCluster},
 };
 
+mod address;
 mod backoff;
 mod collector;
 mod connector;
@@ -64,6 +65,7 @@ pub struct Endpoint {
     credentials: Arc<Credentials>,
     http: Arc<HttpClient>,
     files: download::FileClient,
+    other_origins: download::OtherOrigins,
     settings: probe::Settings,
     rotated: Notify,
 }
@@ -110,6 +112,7 @@ impl Endpoint {
             failover: Failover::new(name, standbys, backoff),
             credentials: Arc::new(Credentials::new(backend, elsewhere.transpose()?)?),
             http: Arc::new(http_client(base_url, &*primary)?),
+            other_origins: download::OtherOrigins::new(name, &*primary, poll, network)?,
             adapter: primary,
             files: download::FileClient::new(base_url, poll, network)?,
             settings,

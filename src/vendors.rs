@@ -40,7 +40,11 @@ pub use datasaur::{ClientAuth, Datasaur, DatasaurConfig};
 pub use elements::Elements;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use elements::{Observations, observations};
-pub use file::{FileFault, FileVersion, Part, RefusedLocation};
+use file::OriginPattern;
+pub use file::{
+    AllowedOrigin, Elsewhere, FileFault, FileOrigins, FileVersion, OriginRefusal, Part, RefusedLocation,
+    RefusedOrigin, origin_refusal,
+};
 pub use immuta::{Immuta, ImmutaConfig};
 pub use kind::{
     BuildError, Clusters, Key, KeyProblem, OwnCredentials, ReadKeys, Scheme, SecretForm, SignIn,
@@ -168,6 +172,11 @@ pub trait Adapter: Debug + Send + Sync + 'static {
     /// A location to which this backend's credentials must not be sent.
     fn file_request(&self, _location: &str) -> Result<Request<Bytes>, RefusedLocation> {
         Err(RefusedLocation::NoFiles)
+    }
+
+    /// The other origins where its files may be, for a vendor that has some.
+    fn file_origins(&self) -> Option<&FileOrigins> {
+        None
     }
 
     /// Reads the head of the response to a [`file_request`](Self::file_request) for the

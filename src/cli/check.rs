@@ -122,7 +122,15 @@ fn traces_line(traces: &Traces, width: usize, failure: Option<&str>, paint: Pain
 
 fn line(backend: &Backend, width: usize, failure: Option<&str>, paint: Paint) -> String {
     let Backend { name, vendor, base_url, credentials, .. } = backend;
-    let about = format!("{} at {}, {}", vendor.kind().name, base_url.as_str(), credentials.description());
+    let mut about = format!("{} at {}, {}", vendor.kind().name, base_url.as_str(), credentials.description());
+    let origins = vendor.file_origins().iter().map(|allowed| {
+        let credentials = if allowed.with_credentials { " with credentials" } else { "" };
+        format!("{}{credentials}", allowed.origin())
+    });
+    let origins: Vec<String> = origins.collect();
+    if !origins.is_empty() {
+        about = format!("{about}; files from {}", origins.join(", "));
+    }
     verdict(name, width, failure, &about, paint)
 }
 

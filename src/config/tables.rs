@@ -255,7 +255,24 @@ fn declared_backend(mut properties: Map<String, Json>) -> Json {
             json!({
                 "type": "array",
                 "description": "Origins beside that of base_url which the definition may use.",
-                "items": { "type": "string", "description": "An origin." },
+                "items": {
+                    "description": "An origin.",
+                    "oneOf": [
+                        { "type": "string" },
+                        {
+                            "type": "object",
+                            "properties": {
+                                "origin": { "type": "string", "description": "The origin." },
+                                "with_credentials": {
+                                    "type": "boolean",
+                                    "description": "Whether downloads there have the backend's credentials.",
+                                },
+                            },
+                            "required": ["origin"],
+                            "additionalProperties": false,
+                        },
+                    ],
+                },
             }),
         ),
         (

@@ -38,10 +38,10 @@ use super::{
     get::at,
 };
 use crate::{
-    job::{Artifact, BackendFault, FaultKind, JobFault, JobRef, Parts},
+    job::{Artifact, BackendFault, FaultKind, JobFault, JobRef, Observation, Parts},
     snapshot::Charge,
     telemetry::Sampled,
-    transport::{File, FileVersion, Files, Permit, RejectedCredentials, Upstream},
+    transport::{File, FileVersion, Files, Permit, PollResponse, RejectedCredentials, Upstream},
     vendors::{FileFault, RefusedLocation},
 };
 
@@ -208,7 +208,7 @@ impl Engine {
                 return downloads.open_part(job, &wanted, options.caller, &report).await;
             }
             let artifact = self.artifact(job, &options).await?;
-            downloads.open_file(&artifact, &wanted, options.caller, &report).await
+            downloads.open_file(job, artifact, &wanted, options.caller, &report).await
         };
         let Opened { source, file_name, slot } = tokio::select! {
             biased;
@@ -300,17 +300,23 @@ impl Downloads {
 
     async fn open_file(
         &self,
-        artifact: &Artifact,
+        job: &JobRef,
+        mut artifact: Artifact,
         Wanted { offset, version }: &Wanted,
         caller: Caller,
         report: &Reporter,
     ) -> Result<Opened, DownloadFailure> {
-        let (slot, permit) = self.acquire(caller).await?;
+        let refused = |fault: FileFault| report.failure(fault, None);
+        let files = self.upstream.files().ok_or_else(|| refused(RefusedLocation::NoFiles.into()))?;
+        let is_elsewhere = files.is_elsewhere(&artifact.vendor_uri).map_err(refused)?;
+        let (slot, mut permit) = self.acquire(caller).await?;
+        if is_elsewhere {
+            let for_file = permit.another();
+            artifact = self.poll_for(job, &artifact.id, permit, report).await?;
+            permit = for_file;
+        }
         let began = Instant::now();
-        let opened = match self.upstream.files() {
-            Some(files) => files.open(&artifact.vendor_uri, *offset, version.as_ref(), permit).await,
-            None => Err(RefusedLocation::NoFiles.into()),
-        };
+        let opened = files.open(&artifact.location(), *offset, version.as_ref(), permit).await;
         let file = opened.map_err(|fault| {
             let until = match &fault {
                 FileFault::Backend(fault) if fault.kind == FaultKind::CredentialsRejected => {
@@ -321,18 +327,31 @@ impl Downloads {
             };
             report.failure(fault, until)
         })?;
-        Ok(Opened { source: Source::File(file), file_name: artifact.file_name.clone(), slot })
+        Ok(Opened { source: Source::File(file), file_name: artifact.file_name, slot })
     }
 
-    /// Polls a job alone and opens its result or its payload, as the response has it.
-    async fn open_part(
+    /// Polls a job alone for the URL of a file at another origin: what permits the download is
+    /// in no status, and may hold for minutes only.
+    async fn poll_for(
         &self,
         job: &JobRef,
-        Wanted { offset, version }: &Wanted,
-        caller: Caller,
+        artifact_id: &str,
+        permit: Permit,
         report: &Reporter,
-    ) -> Result<Opened, DownloadFailure> {
-        let (slot, permit) = self.acquire(caller).await?;
+    ) -> Result<Artifact, DownloadFailure> {
+        let (_response, observation) = self.poll_alone(job, permit, report).await?;
+        let is_over = observation.state.is_terminal();
+        let mut artifacts = observation.artifacts.into_iter();
+        let artifact = artifacts.find(|artifact| artifact.id == artifact_id);
+        artifact.ok_or_else(|| no_such_file(artifact_id, "such file", is_over))
+    }
+
+    async fn poll_alone(
+        &self,
+        job: &JobRef,
+        permit: Permit,
+        report: &Reporter,
+    ) -> Result<(PollResponse, Observation), DownloadFailure> {
         let began = Instant::now();
         let response = self.upstream.poll(std::slice::from_ref(job), permit).await;
         let response = response.map_err(|fault| {
@@ -345,6 +364,19 @@ impl Downloads {
             None => Err(JobFault::Malformed { why: "it has no element for the job" }),
         };
         let observation = observation.map_err(|fault| report.job_failure(fault))?;
+        Ok((response, observation))
+    }
+
+    /// Polls a job alone and opens its result or its payload, as the response has it.
+    async fn open_part(
+        &self,
+        job: &JobRef,
+        Wanted { offset, version }: &Wanted,
+        caller: Caller,
+        report: &Reporter,
+    ) -> Result<Opened, DownloadFailure> {
+        let (slot, permit) = self.acquire(caller).await?;
+        let (response, observation) = self.poll_alone(job, permit, report).await?;
         let (bytes, content_type) = if report.artifact_id == RESULT {
             let is_over = observation.state.is_terminal();
             let result = observation.result.ok_or_else(|| no_such_file(RESULT, "result", is_over))?;
@@ -536,6 +568,7 @@ impl Reporter {
         };
         match fault {
             FileFault::Location(refused) => not_found(Some(refused.detail()), None),
+            FileFault::Origin(refused) => not_found(Some(refused.detail()), refused.http_status()),
             FileFault::Redirected { http_status } => not_found(Some("redirect"), Some(http_status)),
             FileFault::Missing { http_status } => not_found(None, Some(http_status)),
             FileFault::Changed => DownloadFailure::Changed { artifact_id: self.artifact_id.clone() },

@@ -8,7 +8,7 @@
 use jiff::Timestamp;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
-use super::{Artifact, JobError, JobResult, Observation, Progress};
+use super::{Artifact, HiddenQuery, JobError, JobResult, Observation, Progress};
 
 /// Size in bytes from which data is hashed in place instead of being copied first.
 const LARGE: usize = 16 * 1024;
@@ -127,7 +127,7 @@ impl PartHashes {
             out.bytes(details);
         });
         out.number(artifacts.len() as u64);
-        for Artifact { id, category, file_name, vendor_uri } in artifacts {
+        for Artifact { id, category, file_name, vendor_uri, query: HiddenQuery(_) } in artifacts {
             for text in [id, category, file_name, vendor_uri] {
                 out.bytes(text.as_bytes());
             }
@@ -274,6 +274,7 @@ mod tests {
                 category: String::new(),
                 file_name: String::new(),
                 vendor_uri: String::new(),
+                query: HiddenQuery::default(),
             })));
         }
     }

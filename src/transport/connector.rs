@@ -37,6 +37,7 @@ use tower::Service;
 
 use super::{
     SetupError,
+    address::Resolver,
     intervals::INTERVALS,
     tls::{self, Offer},
 };
@@ -55,7 +56,7 @@ pub(super) const AT_PROXY: &str = "the proxy: ";
 
 /// How the connections of one base URL are opened.
 pub(super) struct Dialer {
-    tcp: HttpConnector,
+    tcp: HttpConnector<Resolver>,
     proxy: Option<Proxy>,
     /// Towards the vendor.
     tls: Option<TlsConnector>,
@@ -71,14 +72,35 @@ impl Dialer {
         connect_timeout: Duration,
         offer: Offer,
     ) -> Result<Arc<Self>, SetupError> {
-        let mut tcp = HttpConnector::new();
+        Self::with_addresses(base_url, network, connect_timeout, offer, false)
+    }
+
+    /// Connects to public addresses only, unless the URL itself has another one. A proxy
+    /// resolves the name by itself, so that it is the proxy that has to refuse the others.
+    pub(super) fn to_public(
+        base_url: &BaseUrl,
+        network: &Network,
+        connect_timeout: Duration,
+        offer: Offer,
+    ) -> Result<Arc<Self>, SetupError> {
+        Self::with_addresses(base_url, network, connect_timeout, offer, true)
+    }
+
+    fn with_addresses(
+        base_url: &BaseUrl,
+        network: &Network,
+        connect_timeout: Duration,
+        offer: Offer,
+        public_only: bool,
+    ) -> Result<Arc<Self>, SetupError> {
+        let proxy = proxy_for(base_url, &network.proxy);
+        let mut tcp = HttpConnector::new_with_resolver(Resolver::new(public_only && proxy.is_none()));
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_keepalive(Some(INTERVALS.tcp_keep_alive));
         tcp.set_keepalive_interval(Some(INTERVALS.tcp_keep_alive_interval));
         tcp.set_keepalive_retries(Some(INTERVALS.tcp_keep_alive_probes));
         tcp.set_connect_timeout(Some(connect_timeout));
-        let proxy = proxy_for(base_url, &network.proxy);
         let tls = base_url.is_https().then(|| tls::connector(network.ca.as_deref(), offer)).transpose()?;
         let proxy_is_https = proxy.as_ref().is_some_and(|proxy| proxy.uri.scheme() == Some(&Scheme::HTTPS));
         let proxy_tls =

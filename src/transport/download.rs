@@ -5,16 +5,18 @@
 //! only silence is timed. A download has its own connection, which a reader that
 //! stalls keeps from nobody else.
 
-use std::{fmt, future::Future, pin::Pin, time::Duration};
+use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::{Buf, Bytes};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt, combinators::BoxBody};
+use hyper_util::client::legacy;
 use tokio::time::{Instant, timeout};
 
 use super::{
-    Endpoint, Permit, Purpose, SetupError,
-    connector::Dialer,
+    Endpoint, Permit, SetupError,
+    address::NotPublic,
+    connector::{Dialer, causes},
     http_client::{fault, headers, reason, with_headers},
     intervals::INTERVALS,
     pool::{self, Client},
@@ -24,8 +26,14 @@ use super::{
 use crate::{
     config,
     job::{BackendFault, FaultKind},
-    vendors::{Asked, BaseUrl, FileFault, FileVersion, Part},
+    vendors::{Asked, BaseUrl, FileFault, FileVersion, OriginRefusal, Part, RefusedOrigin},
 };
+
+mod elsewhere;
+mod open;
+
+pub(super) use elsewhere::OtherOrigins;
+use open::{Place, Wanted};
 
 /// Most bytes of a piece.
 const PIECE: usize = 64 * 1024;
@@ -46,6 +54,14 @@ pub trait Files: Send + Sync {
         version: Option<&'a FileVersion>,
         permit: Permit,
     ) -> Pin<Box<dyn Future<Output = Result<File, FileFault>> + Send + 'a>>;
+
+    /// Whether the location is at another origin, so that a part of it is in no status.
+    ///
+    /// # Errors
+    /// No request may be sent there.
+    fn is_elsewhere(&self, _location: &str) -> Result<bool, FileFault> {
+        Ok(false)
+    }
 
     /// Until when no download is sent since none can be authorized.
     fn downloads_paused_until(&self) -> Option<Instant> {
@@ -156,42 +172,6 @@ impl File {
     }
 }
 
-/// A file that is too short for the offset was replaced if its earlier part was of another
-/// version.
-fn unless_changed(fault: FileFault, version: Option<&FileVersion>, head: &Response<Bytes>) -> FileFault {
-    match (&fault, version) {
-        (FileFault::PastEnd { size }, Some(version)) => {
-            if version.differs_from(&FileVersion::of(head, *size)) { FileFault::Changed } else { fault }
-        }
-        _ => fault,
-    }
-}
-
-/// A fault that names what was asked and what came back.
-fn in_context(fault: FileFault, head: &Response<Bytes>) -> FileFault {
-    match (fault, head.extensions().get::<Asked>()) {
-        (FileFault::Backend(fault), Some(asked)) => asked.answered(fault, head).into(),
-        (fault, _) => fault,
-    }
-}
-
-/// The version of a response, which has to be the one before. A part that If-Range asked for
-/// need not repeat what it is (RFC 9110, section 15.3.7); any other has to.
-fn same_version(before: &FileVersion, part: &Part, offset: u64) -> Result<FileVersion, FileFault> {
-    let Part { skip, version: now, .. } = part;
-    if before.differs_from(now) {
-        return Err(FileFault::Changed);
-    }
-    if now.has_validator() || !before.has_validator() {
-        return Ok(now.clone());
-    }
-    if offset > *skip && before.if_range().is_some() {
-        return Ok(before.clone());
-    }
-    let why = "it does not say which version of the file it is";
-    Err(BackendFault::from(FaultKind::Malformed { why }).into())
-}
-
 fn broken(why: String) -> FileFault {
     BackendFault::from(FaultKind::Unavailable { why }).into()
 }
@@ -204,84 +184,33 @@ pub(super) struct FileClient {
     patience: Duration,
 }
 
+/// The head of a response, and its body.
+type Answer = (Response<Bytes>, BoxBody<Bytes, hyper::Error>);
+
 impl FileClient {
     pub(super) fn new(
         base_url: &BaseUrl,
         poll: &config::Poll,
         network: &config::Network,
     ) -> Result<Self, SetupError> {
+        Ok(Self::with(&Dialer::new(base_url, network, poll.connect_timeout, Offer::All)?, poll, network))
+    }
+
+    /// A client for another origin than the backend's, whose name has to lead to public
+    /// addresses.
+    fn to_public(url: &BaseUrl, poll: &config::Poll, network: &config::Network) -> Result<Self, SetupError> {
+        Ok(Self::with(&Dialer::to_public(url, network, poll.connect_timeout, Offer::All)?, poll, network))
+    }
+
+    fn with(dialer: &Arc<Dialer>, poll: &config::Poll, network: &config::Network) -> Self {
         // A shared connection would let one reader's full window stop the others: each
         // download has its own, on every HTTP version, with little read ahead.
-        let dialer = Dialer::new(base_url, network, poll.connect_timeout, Offer::All)?;
-        let headers = headers(&dialer, network);
-        let client = pool::for_files(&dialer, poll.timeout, &INTERVALS, WINDOW);
-        Ok(Self { client, headers, patience: poll.timeout })
-    }
-}
-
-impl Endpoint {
-    async fn open_file(
-        &self,
-        location: &str,
-        offset: u64,
-        version: Option<&FileVersion>,
-        mut permit: Permit,
-    ) -> Result<File, FileFault> {
-        let mut is_repeat = false;
-        loop {
-            let mut request = self.adapter.file_request(location)?;
-            let authorization = self
-                .credentials
-                .authorization(&*self.adapter, &self.http, Purpose::File, &mut permit)
-                .await?;
-            if let Some(value) = &authorization.header {
-                self.adapter.authorize(&mut request, value.clone());
-            }
-            if let Some(value) = version.and_then(FileVersion::if_range).filter(|_| offset > 0) {
-                request.headers_mut().insert(header::IF_RANGE, value);
-            }
-            let file = match self.begin_file(request, offset, &mut permit).await {
-                Ok((head, body)) => self
-                    .adapter
-                    .file_part(offset, &head)
-                    .map(|part| File {
-                        part,
-                        asked: head.extensions().get().cloned(),
-                        body,
-                        read: 0,
-                        chunk: Bytes::new(),
-                        patience: self.files.patience,
-                    })
-                    .map_err(|fault| in_context(unless_changed(fault, version, &head), &head)),
-                Err(fault) => Err(fault.into()),
-            };
-            // A missing file, for example, says nothing of the credentials.
-            let fault = match &file {
-                Err(FileFault::Backend(fault)) => Some(fault),
-                _ => None,
-            };
-            let is_undecided = file.is_err() && fault.is_none();
-            if is_undecided {
-                self.credentials.undecided(&authorization);
-            } else if self.credentials.judge(&authorization, fault, is_repeat) {
-                is_repeat = true;
-                continue;
-            }
-            let mut file = file?;
-            if let Some(version) = version {
-                file.part.version = same_version(version, &file.part, offset)?;
-            }
-            return Ok(file);
-        }
+        let client = pool::for_files(dialer, poll.timeout, &INTERVALS, WINDOW);
+        Self { client, headers: headers(dialer, network), patience: poll.timeout }
     }
 
     /// Sends the request and reads the head of the response.
-    pub(super) async fn begin_file(
-        &self,
-        mut request: Request<Bytes>,
-        offset: u64,
-        permit: &mut Permit,
-    ) -> Result<(Response<Bytes>, BoxBody<Bytes, hyper::Error>), BackendFault> {
+    async fn send(&self, mut request: Request<Bytes>, offset: u64) -> Result<Answer, FileFault> {
         let headers = request.headers_mut();
         headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         if offset > 0
@@ -289,16 +218,25 @@ impl Endpoint {
         {
             headers.insert(header::RANGE, range);
         }
-        let FileClient { client, headers, patience } = &self.files;
+        let Self { client, headers, patience } = self;
         let asked = Asked::of(&request);
+        let origin = origin(request.uri());
         let request = with_headers(request, headers);
-        permit.consume().await;
         let response = timeout(*patience, client.request(request)).await;
-        let silent = |_| {
-            let why = format!("no response within {patience:?}");
-            BackendFault::from(FaultKind::Unavailable { why })
+        let response = match response {
+            Err(_) => {
+                let why = format!("no response within {patience:?}");
+                Err(BackendFault::from(FaultKind::Unavailable { why }))
+            }
+            Ok(Err(error)) => match not_public(&error) {
+                Some(NotPublic(kind)) => {
+                    let why = OriginRefusal::Address(kind);
+                    return Err(RefusedOrigin { origin, why, key: "allow_origins".to_owned() }.into());
+                }
+                None => Err(fault(&error)),
+            },
+            Ok(Ok(response)) => Ok(response),
         };
-        let response = response.map_err(silent).and_then(|response| response.map_err(|error| fault(&error)));
         let (mut head, body) = response.map_err(|fault| asked.unanswered(fault))?.into_parts();
         head.extensions.insert(asked);
         // For the wait that it may ask for. The date of a file tells which versions can be told
@@ -310,6 +248,16 @@ impl Endpoint {
     }
 }
 
+fn origin(uri: &Uri) -> String {
+    let host = uri.authority().map(http::uri::Authority::as_str).unwrap_or_default();
+    format!("{}://{host}", uri.scheme_str().unwrap_or_default())
+}
+
+/// Whether nothing was sent since the name leads to an address that is not public.
+fn not_public(error: &legacy::Error) -> Option<&NotPublic> {
+    causes(error).find_map(|cause| cause.downcast_ref())
+}
+
 impl Files for Endpoint {
     fn open<'a>(
         &'a self,
@@ -318,7 +266,15 @@ impl Files for Endpoint {
         version: Option<&'a FileVersion>,
         permit: Permit,
     ) -> Pin<Box<dyn Future<Output = Result<File, FileFault>> + Send + 'a>> {
-        Box::pin(self.open_file(location, offset, version, permit))
+        let file = self.open_file(location, Wanted { offset, version }, permit);
+        Box::pin(async move { file.await.map_err(|fault| self.other_origins.with_key(fault)) })
+    }
+
+    fn is_elsewhere(&self, location: &str) -> Result<bool, FileFault> {
+        match self.place(location) {
+            Ok(place) => Ok(matches!(place, Place::Other(_))),
+            Err(fault) => Err(self.other_origins.with_key(fault)),
+        }
     }
 
     fn downloads_paused_until(&self) -> Option<Instant> {

@@ -23,6 +23,7 @@ mod answers;
 mod connections;
 mod early;
 mod login_budget;
+mod other_origins;
 mod proxies;
 mod rate_limiter;
 mod reach;

@@ -17,7 +17,8 @@ use url::Url;
 use uuid::Uuid;
 
 use super::{
-    Adapter, BaseUrl, Capabilities, Elements, Reading, RefusedLocation, TokenExchange,
+    Adapter, AllowedOrigin, BaseUrl, Capabilities, Elements, FileOrigins, Reading, RefusedLocation,
+    TokenExchange,
     classification::{HeadRules, in_context},
     json::Value,
     percent_encoded,
@@ -37,6 +38,7 @@ mod files;
 mod id;
 #[cfg(any(test, feature = "demo"))]
 mod inverse;
+mod origins;
 mod path;
 mod read;
 mod reader;
@@ -71,6 +73,7 @@ pub struct Declared {
     /// Headers of every request that the way to sign in has.
     headers: HeaderMap,
     exchange: Option<DeclaredExchange>,
+    origins: Option<FileOrigins>,
 }
 
 impl Declared {
@@ -81,6 +84,7 @@ impl Declared {
         params: Params,
         max_batch: NonZeroUsize,
         (way, fields): (Option<usize>, &[(String, String)]),
+        allowed: &[AllowedOrigin],
     ) -> Self {
         let scope = Scope { params: Some(&params), variables: fields, ..Scope::default() };
         let chosen = way.and_then(|way| definition.ways.get(way));
@@ -92,7 +96,8 @@ impl Declared {
         let exchange =
             way.and_then(|way| DeclaredExchange::new(&definition, way, &base_url, &params, fields));
         let max_batch = max_batch.min(definition.max_batch());
-        Self { definition, base_url, params, max_batch, placement, headers, exchange }
+        let origins = definition.file_origins(allowed, &headers);
+        Self { definition, base_url, params, max_batch, placement, headers, exchange, origins }
     }
 
     /// The request that polls these jobs, and the batch that it is, if it is one.
@@ -253,6 +258,10 @@ impl Adapter for Declared {
         let mut request = files::request(&self.base_url, location)?;
         request.headers_mut().extend(self.headers.clone());
         Ok(request)
+    }
+
+    fn file_origins(&self) -> Option<&FileOrigins> {
+        self.origins.as_ref()
     }
 
     fn token_exchange(&self) -> Option<&dyn TokenExchange> {

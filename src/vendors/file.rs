@@ -13,10 +13,15 @@ use super::{requested_wait, response};
 use crate::job::{BackendFault, FaultKind};
 
 mod location;
+mod origins;
 mod version;
 
 pub use location::RefusedLocation;
 pub(super) use location::locate;
+pub(super) use origins::OriginPattern;
+pub use origins::{
+    AllowedOrigin, Elsewhere, FileOrigins, OriginRefusal, RefusedOrigin, refusal as origin_refusal,
+};
 pub use version::FileVersion;
 
 /// What the response to a request for a file holds.
@@ -41,6 +46,9 @@ pub enum FileFault {
     /// No request may be sent to where the vendor says it is.
     #[error("{0}")]
     Location(#[from] RefusedLocation),
+    /// It is at another origin, which can't be requested or refuses it.
+    #[error("{0}")]
+    Origin(#[from] Box<RefusedOrigin>),
     /// The vendor sends the gateway elsewhere, and it does not go there.
     #[error("the vendor redirects its download, and redirects are not followed")]
     Redirected {
@@ -65,6 +73,12 @@ pub enum FileFault {
     /// The backend gave no usable response.
     #[error("{0}")]
     Backend(#[from] BackendFault),
+}
+
+impl From<RefusedOrigin> for FileFault {
+    fn from(refused: RefusedOrigin) -> Self {
+        Box::new(refused).into()
+    }
 }
 
 /// What the head of a response says of the file's bytes from `offset` on; the body

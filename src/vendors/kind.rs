@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, de::DeserializeOwned, de::Error as _};
 use thiserror::Error;
 use toml::{Table, Value};
 
-use super::{Adapter, BaseUrl, KINDS};
+use super::{Adapter, AllowedOrigin, BaseUrl, KINDS};
 
 /// A vendor that backends can be configured for.
 #[derive(Debug)]
@@ -90,6 +90,11 @@ pub trait VendorConfig: Debug + Send + Sync {
     /// URLs beside `base_url` to which credentials are sent, each with its key.
     fn other_urls(&self) -> Vec<(&'static str, &BaseUrl)> {
         Vec::new()
+    }
+
+    /// Other origins that the operator allows for files.
+    fn file_origins(&self) -> &[AllowedOrigin] {
+        &[]
     }
 
     /// The adapters for the backend's clusters.

@@ -23,6 +23,9 @@ use crate::{
     program::{self, Program},
 };
 
+mod origins;
+mod storage;
+
 /// A request as the vendor saw it.
 #[derive(Clone, Debug)]
 struct Seen {

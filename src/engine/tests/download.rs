@@ -23,7 +23,9 @@ use crate::{
         Caller, Download, DownloadFailure, DownloadOptions, Failure, JobStatuses, MissedDeadline, PollPlan,
         RESULT, VENDOR_PAYLOAD,
     },
-    job::{Artifact, BackendFault, ContentType, FaultKind, JobRef, JobResult, JobState, Observation},
+    job::{
+        Artifact, BackendFault, ContentType, FaultKind, HiddenQuery, JobRef, JobResult, JobState, Observation,
+    },
     transport::{File, Files, Permit, PollResponse, ResponseBudget, Upstream},
     vendors::{FileFault, FileVersion},
 };
@@ -51,6 +53,7 @@ impl Upstream for FileVendor {
             category: "output".into(),
             file_name: "f".into(),
             vendor_uri: "/f".into(),
+            query: HiddenQuery::default(),
         });
         Box::pin(async move { Ok(response(jobs, |_| Ok(observation.clone()))) })
     }

@@ -65,7 +65,7 @@ impl TlsVendor {
         act: impl Fn(usize, usize) -> Act + Send + Sync + 'static,
     ) -> Self {
         let CertifiedKey { cert, signing_key } =
-            generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+            generate_simple_self_signed(["localhost", "127.0.0.1"].map(str::to_owned)).unwrap();
         let mut ca = NamedTempFile::new().unwrap();
         ca.write_all(cert.pem().as_bytes()).unwrap();
         let key = PrivatePkcs8KeyDer::from(signing_key.serialize_der());

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 
 use crate::{
-    job::{Artifact, FaultKind},
+    job::{Artifact, FaultKind, HiddenQuery},
     vendors::{
         BaseUrl, FileFault, Part, RefusedLocation,
         classification::HeadRules,
@@ -43,7 +43,8 @@ pub(super) fn artifacts(files: Value<'_>) -> Vec<Artifact> {
                 taken.insert(name, count);
             }
             taken.insert(id.clone(), 1);
-            artifacts.push(Artifact { id, category: category.to_owned(), file_name, vendor_uri: uri });
+            let (category, query) = (category.to_owned(), HiddenQuery::default());
+            artifacts.push(Artifact { id, category, file_name, vendor_uri: uri, query });
         }
     }
     artifacts

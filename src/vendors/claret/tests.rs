@@ -8,7 +8,7 @@ use super::{
     *,
 };
 use crate::{
-    job::{Artifact, FaultKind},
+    job::{Artifact, FaultKind, HiddenQuery},
     vendors::Asked,
 };
 
@@ -101,6 +101,7 @@ fn response_on_the_vendors_page_is_understood_in_full() {
             category: category.into(),
             vendor_uri: format!("{dir}/{file_name}"),
             file_name,
+            query: HiddenQuery::default(),
         }
     };
     let content = &COMPLETED[COMPLETED.find("{\n    \"job_log_id\"").unwrap()..COMPLETED.len() - 2];

@@ -17,8 +17,8 @@ use super::{
     reader::{join, remedy},
 };
 use crate::vendors::{
-    BaseUrl, BuildError, Clusters, Key, KeyProblem, OwnCredentials, SecretForm, SignIn, UnusableKeys,
-    VendorConfig, VendorKind,
+    AllowedOrigin, BaseUrl, BuildError, Clusters, Key, KeyProblem, OwnCredentials, SecretForm, SignIn,
+    UnusableKeys, VendorConfig, VendorKind,
 };
 
 /// The keys of a backend that only declared vendors have.
@@ -38,6 +38,7 @@ pub struct DeclaredConfig {
     params: Params,
     way: Option<usize>,
     fields: Vec<(String, String)>,
+    allowed: Vec<AllowedOrigin>,
 }
 
 /// A definition, shown by name and hash.
@@ -132,10 +133,10 @@ pub fn read(
     let field = |name: &String| Some((name.clone(), credentials?.get(name)?.as_str()?.to_owned()));
     let fields: Vec<(String, String)> =
         way.map(|way| way.fields.iter().filter_map(field).collect()).unwrap_or_default();
-    let allowed = origins(keys.get("allow_origins"), &mut problems);
+    let allowed = definition.read_allowed(keys.get("allow_origins"), &mut problems);
     if let Some(WayKind::OAuth2(OAuth2 { url: TokenUrl::Elsewhere(_), .. })) = way.map(|way| &way.kind)
         && let Some(origin) = definition.token_origin(chosen.way)
-        && !allowed.contains(&origin)
+        && !allowed.all.contains(&origin)
     {
         let text = format!(
             "does not hold {origin:?}, where {} asks for tokens with the backend's secret; write allow_origins = [{origin:?}]",
@@ -147,7 +148,8 @@ pub fn read(
         return Err(problems);
     }
     let kind = kind(definition, chosen);
-    Ok(DeclaredConfig { definition: Name(Arc::clone(definition)), kind, params, way: chosen.way, fields })
+    let definition = Name(Arc::clone(definition));
+    Ok(DeclaredConfig { definition, kind, params, way: chosen.way, fields, allowed: allowed.files })
 }
 
 fn params(definition: &Definition, value: Option<&Value>, problems: &mut Vec<KeyProblem>) -> Params {
@@ -198,38 +200,6 @@ fn params(definition: &Definition, value: Option<&Value>, problems: &mut Vec<Key
         params.insert(param.name.clone(), param.json(text));
     }
     params
-}
-
-fn origins(value: Option<&Value>, problems: &mut Vec<KeyProblem>) -> Vec<String> {
-    let mut problem = |path: String, text: String| problems.push(KeyProblem { path, text });
-    let Some(value) = value else { return Vec::new() };
-    let Some(list) = value.as_array() else {
-        problem(
-            "allow_origins".to_owned(),
-            "is not a list; write one such as [\"https://login.example\"]".to_owned(),
-        );
-        return Vec::new();
-    };
-    let mut origins = Vec::new();
-    for (index, origin) in list.iter().enumerate() {
-        let path = format!("allow_origins[{index}]");
-        let text = origin.as_str().unwrap_or_default();
-        let is_safe = |url: BaseUrl| url.is_https() || url.is_loopback();
-        match origin_of(text) {
-            Some(origin) if origin == text.trim_end_matches('/') => {
-                if text.parse().is_ok_and(is_safe) {
-                    origins.push(origin);
-                } else {
-                    problem(path, "is not encrypted; write an https:// origin".to_owned());
-                }
-            }
-            _ => problem(
-                path,
-                "is no origin; write one such as \"https://login.example\", without a path".to_owned(),
-            ),
-        }
-    }
-    origins
 }
 
 impl Definition {
@@ -289,7 +259,8 @@ impl DeclaredConfig {
     /// The adapter at this address.
     pub(super) fn adapter(&self, base_url: &BaseUrl, max_batch: NonZeroUsize) -> Declared {
         let definition = Arc::clone(&self.definition.0);
-        Declared::new(definition, base_url.clone(), self.params.clone(), max_batch, (self.way, &self.fields))
+        let way = (self.way, &*self.fields);
+        Declared::new(definition, base_url.clone(), self.params.clone(), max_batch, way, &self.allowed)
     }
 }
 
@@ -303,6 +274,10 @@ impl VendorConfig for DeclaredConfig {
         way.map_or(SignIn { scheme: crate::vendors::Scheme::Bare, description: "no credentials" }, |way| {
             way.sign_in(&self.fields)
         })
+    }
+
+    fn file_origins(&self) -> &[AllowedOrigin] {
+        &self.allowed
     }
 
     fn build(&self, base_url: &BaseUrl, max_batch: NonZeroUsize) -> Result<Clusters, BuildError> {

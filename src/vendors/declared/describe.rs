@@ -55,6 +55,9 @@ impl Definition {
             many => format!("by {many} rules"),
         };
         line("files", &files);
+        for (number, origin) in self.origins().iter().enumerate() {
+            line(if number == 0 { "allow_origins" } else { "" }, origin);
+        }
         text
     }
 

@@ -9,13 +9,14 @@ use http::{HeaderValue, Request, header};
 
 use super::{
     definition::{StateFilter, plain_path},
+    origins::{self, Origins},
     path::{Path, Root},
     reader::{Log, Node, Section},
     source::{Names, Scope, Source},
     template::{RequestTemplate, Target, Text},
 };
 use crate::{
-    job::{Artifact, JobState},
+    job::{Artifact, HiddenQuery, JobState},
     vendors::{BaseUrl, RefusedLocation, file, json},
 };
 
@@ -31,6 +32,7 @@ pub(super) struct FileRule {
     name: Text,
     category: Option<Text>,
     location: Location,
+    pub(super) origins: Origins,
 }
 
 #[derive(Debug)]
@@ -72,11 +74,12 @@ impl FileRule {
             .required(log, "name", "the file's name, such as name = \"result.json\"")
             .and_then(|node| text(&node));
         let category = keys.get("category").and_then(|node| text(&node));
-        let location = match (keys.get("url"), keys.get("path")) {
+        let url = keys.get("url");
+        let origins = Origins::read(&mut keys, url.as_ref(), log);
+        let location = match (url, keys.get("path")) {
             (Some(url), Some(_)) => url.problem(log, "stands beside path; keep one of them"),
             (Some(url), None) => {
                 keys.get("path");
-                origin(&mut keys, &url, log);
                 text(&url).map(Location::Given)
             }
             (None, _) => super::definition::request(&mut keys, &names, log).and_then(|question| {
@@ -94,7 +97,7 @@ impl FileRule {
             }),
         };
         keys.finish(log);
-        Some(Self { each, when, states, name: name?, category, location: location? })
+        Some(Self { each, when, states, name: name?, category, location: location?, origins })
     }
 
     pub(super) fn sources(&self) -> Vec<&Source> {
@@ -113,28 +116,13 @@ impl FileRule {
     }
 }
 
-/// A URL elsewhere has to name its origin.
-fn origin(keys: &mut Section<'_>, url: &Node<'_>, log: &Log<'_>) {
-    let origin = keys.get("origin");
-    let is_elsewhere = url.as_text().is_some_and(|text| text.contains("://"));
-    match origin {
-        None if is_elsewhere => {
-            let text = "leads to another origin; write origin = \"..\", which the operator has to allow";
-            url.report(log, text);
-        }
-        None => {}
-        Some(node) => {
-            let is_origin =
-                node.text(log).is_some_and(|text| super::origin_of(text).as_deref() == Some(text));
-            if !is_origin {
-                node.report(log, "is no origin; write one such as \"https://storage.example\"");
-            }
-        }
-    }
-}
-
 /// The files of a job in this state.
-pub(super) fn artifacts(rules: &[FileRule], state: JobState, scope: &Scope<'_>) -> Vec<Artifact> {
+pub(super) fn artifacts(
+    rules: &[FileRule],
+    state: JobState,
+    base_url: &BaseUrl,
+    scope: &Scope<'_>,
+) -> Vec<Artifact> {
     let mut artifacts = Vec::new();
     // With how many files of that name there were.
     let mut taken = HashMap::<String, usize>::new();
@@ -161,16 +149,21 @@ pub(super) fn artifacts(rules: &[FileRule], state: JobState, scope: &Scope<'_>) 
             {
                 continue;
             }
-            artifacts.extend(artifact(rule, &scope, &mut taken));
+            artifacts.extend(artifact(rule, base_url, &scope, &mut taken));
         }
     }
     artifacts
 }
 
-fn artifact(rule: &FileRule, scope: &Scope<'_>, taken: &mut HashMap<String, usize>) -> Option<Artifact> {
-    let vendor_uri = match &rule.location {
-        Location::Own(request) => request.location(scope)?,
-        Location::Given(text) => text.plain(scope)?,
+fn artifact(
+    rule: &FileRule,
+    base_url: &BaseUrl,
+    scope: &Scope<'_>,
+    taken: &mut HashMap<String, usize>,
+) -> Option<Artifact> {
+    let (vendor_uri, query) = match &rule.location {
+        Location::Own(request) => (request.location(scope)?, HiddenQuery::default()),
+        Location::Given(text) => origins::without_query(base_url, text.plain(scope)?),
     };
     let file_name = cleaned(&rule.name.plain(scope)?)?;
     let category = match &rule.category {
@@ -188,7 +181,7 @@ fn artifact(rule: &FileRule, scope: &Scope<'_>, taken: &mut HashMap<String, usiz
     }
     taken.insert(name, number);
     taken.entry(id.clone()).or_insert(1);
-    Some(Artifact { id, category, file_name, vendor_uri })
+    Some(Artifact { id, category, file_name, vendor_uri, query })
 }
 
 /// A name without what a path or a terminal would take for more.

@@ -30,7 +30,8 @@ impl Declared {
             let (state, pattern) = self.definition.states.state(&self.word(scope)?);
             let rules = self.definition.files.iter().enumerate();
             let gives = |(place, rule)| {
-                (!files::artifacts(std::slice::from_ref(rule), state, scope).is_empty()).then_some(place)
+                (!files::artifacts(std::slice::from_ref(rule), state, &self.base_url, scope).is_empty())
+                    .then_some(place)
             };
             Ok((pattern, rules.filter_map(gives).collect()))
         });
@@ -148,7 +149,7 @@ impl Declared {
                 .filter(|rule| rule.states.allows(state))
                 .and_then(|rule| error(rule, scope)),
             warnings: self.warnings(state, scope),
-            artifacts: files::artifacts(&self.definition.files, state, scope),
+            artifacts: files::artifacts(&self.definition.files, state, &self.base_url, scope),
             job_type: text(&rules.job_type).unwrap_or_default(),
             description: text(&rules.description).unwrap_or_default(),
             vendor_url: text(&rules.vendor_url).unwrap_or_default(),

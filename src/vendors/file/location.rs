@@ -63,16 +63,7 @@ impl RefusedLocation {
 /// own, with or without a slash in front; a URL has to be of the same scheme, host
 /// and port. What a URL can't hold is escaped.
 pub(in crate::vendors) fn locate(base: &BaseUrl, location: &str) -> Result<Uri, RefusedLocation> {
-    if location.len() > LONGEST {
-        return Err(RefusedLocation::TooLong);
-    }
-    if location.chars().any(char::is_control) {
-        return Err(RefusedLocation::ControlCharacter);
-    }
-    // Before anything is told apart: some read `/\host` as `//host`.
-    if location.contains('\\') {
-        return Err(RefusedLocation::Backslash);
-    }
+    check_text(location)?;
     let base = Url::parse(base.as_str()).map_err(|_| RefusedLocation::OtherOrigin)?;
     let (prefix, path) = match scheme(location) {
         Some((scheme, rest)) => ("", same_origin(&base, scheme, rest)?),
@@ -85,6 +76,33 @@ pub(in crate::vendors) fn locate(base: &BaseUrl, location: &str) -> Result<Uri, 
     format!("{origin}{prefix}{slash}{}", escaped(path)).parse().map_err(|_| RefusedLocation::TooLong)
 }
 
+/// The URL of a file at any origin: its origin, and what is requested there.
+pub(super) fn elsewhere(location: &str) -> Result<(Url, Uri), RefusedLocation> {
+    check_text(location)?;
+    let (scheme, rest) = scheme(location).ok_or(RefusedLocation::OtherOrigin)?;
+    let (url, path) = origin(scheme, rest)?;
+    let path = path.split('#').next().unwrap_or(path);
+    check_segments(path.split('?').next().unwrap_or(path))?;
+    let slash = if path.starts_with('/') { "" } else { "/" };
+    let text = format!("{}{slash}{}", &url[..Position::BeforePath], escaped(path));
+    let uri = text.parse().map_err(|_| RefusedLocation::TooLong)?;
+    Ok((url, uri))
+}
+
+fn check_text(location: &str) -> Result<(), RefusedLocation> {
+    if location.len() > LONGEST {
+        return Err(RefusedLocation::TooLong);
+    }
+    if location.chars().any(char::is_control) {
+        return Err(RefusedLocation::ControlCharacter);
+    }
+    // Before anything is told apart: some read `/\host` as `//host`.
+    if location.contains('\\') {
+        return Err(RefusedLocation::Backslash);
+    }
+    Ok(())
+}
+
 /// The scheme and what follows its colon, if it begins with one (RFC 3986, 3.1).
 fn scheme(location: &str) -> Option<(&str, &str)> {
     let (scheme, rest) = location.split_once(':')?;
@@ -95,16 +113,20 @@ fn scheme(location: &str) -> Option<(&str, &str)> {
 
 /// The path of a URL of the same origin as `base`.
 fn same_origin<'a>(base: &Url, scheme: &str, rest: &'a str) -> Result<&'a str, RefusedLocation> {
+    let (url, path) = origin(scheme, rest)?;
+    if url.origin() == base.origin() { Ok(path) } else { Err(RefusedLocation::OtherOrigin) }
+}
+
+/// The origin of an http or https URL, as a URL of its own, and what follows it.
+fn origin<'a>(scheme: &str, rest: &'a str) -> Result<(Url, &'a str), RefusedLocation> {
     let http = ["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known));
     let rest = rest.strip_prefix("//").filter(|_| http).ok_or(RefusedLocation::Scheme)?;
     let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
     if authority.contains('@') {
         return Err(RefusedLocation::UserInfo);
     }
-    match Url::parse(&format!("{scheme}://{authority}/")) {
-        Ok(url) if url.origin() == base.origin() => Ok(path),
-        _ => Err(RefusedLocation::OtherOrigin),
-    }
+    let url = Url::parse(&format!("{scheme}://{authority}/")).map_err(|_| RefusedLocation::OtherOrigin)?;
+    Ok((url, path))
 }
 
 /// Refuses a path that might mean another place to somebody who decodes it once

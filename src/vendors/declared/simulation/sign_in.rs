@@ -55,6 +55,7 @@ fn signed(definition: &Arc<Definition>, place: usize, base_url: &BaseUrl, keys: 
         plain.params.clone(),
         NonZeroUsize::MAX,
         (Some(place), &fields),
+        &[],
     );
     let exchange = match adapter.token_exchange() {
         None => None,

@@ -203,6 +203,13 @@ fn test_one(out: &mut impl Write, file: &Path) -> Result<Exit, Failure> {
         Err(invalid) => return report(out, file, &invalid),
     };
     let cases_file = file.with_file_name(CASES);
+    if !cases_file.exists() {
+        let text = format!(
+            "{} is missing; write [[case]] with ids, body and expect there, or begin both files with jobwatch vendor new",
+            cases_file.display()
+        );
+        return Err(Failure::Usage(text));
+    }
     let cases = match Cases::parse(Arc::clone(&definition), &read(&cases_file)?) {
         Ok(cases) => cases,
         Err(invalid) => return report(out, &cases_file, &invalid),
@@ -255,6 +262,10 @@ fn definitions(path: &Path) -> Result<Vec<PathBuf>, Failure> {
 }
 
 pub(super) fn read(file: &Path) -> Result<String, Failure> {
+    let is_regular = std::fs::metadata(file).is_ok_and(|metadata| metadata.is_file());
+    if file.exists() && !is_regular {
+        return Err(Failure::Usage(format!("{} is not a regular file", file.display())));
+    }
     std::fs::read_to_string(file)
         .map_err(|error| Failure::Usage(format!("{} can't be read: {error}", file.display())))
 }

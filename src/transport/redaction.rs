@@ -38,6 +38,59 @@ pub(super) fn text(line: &mut String, secrets: &[&str]) {
     redact(line, secrets);
 }
 
+/// A value in JSON without `secrets`, however it escapes them.
+pub(super) fn json(value: &mut String, secrets: &[&str]) {
+    *value = unescaped(value);
+    for secret in secrets.iter().filter(|secret| !secret.trim().is_empty()) {
+        let quoted = serde_json::Value::from(*secret).to_string();
+        let inner = quoted.trim_start_matches('"').strip_suffix('"').unwrap_or_default();
+        for spelling in spellings(secret).into_iter().chain([Cow::Borrowed(inner)]) {
+            if !spelling.is_empty() && value.contains(&*spelling) {
+                *value = value.replace(&*spelling, REDACTED);
+            }
+        }
+    }
+}
+
+/// JSON without escapes that nothing needs: `\/`, and `\u` of what can stand as it is.
+fn unescaped(text: &str) -> String {
+    let (mut plain, mut rest) = (String::with_capacity(text.len()), text);
+    while let Some(at) = rest.find('\\') {
+        plain += &rest[..at];
+        rest = &rest[at..];
+        let units: Vec<u16> = escaped_units(rest).collect();
+        let decoded: Result<String, _> = char::decode_utf16(units.iter().copied()).collect();
+        let is_plain = |c: char| !c.is_control() && c != '"' && c != '\\';
+        match decoded.ok().filter(|decoded| !decoded.is_empty() && decoded.chars().all(is_plain)) {
+            Some(decoded) => {
+                plain += &decoded;
+                rest = &rest[6 * units.len()..];
+            }
+            None if rest.starts_with("\\/") => {
+                plain.push('/');
+                rest = &rest[2..];
+            }
+            None => {
+                let length = 1 + rest[1..].chars().next().map_or(0, char::len_utf8);
+                plain += &rest[..length];
+                rest = &rest[length..];
+            }
+        }
+    }
+    plain + rest
+}
+
+/// The escape that a text begins with: one unit, or the two of a pair.
+fn escaped_units(text: &str) -> impl Iterator<Item = u16> {
+    let unit = |at: usize| {
+        let digits = text.get(at..at + 6)?.strip_prefix("\\u")?;
+        u16::from_str_radix(digits, 16).ok()
+    };
+    let first = unit(0);
+    let second = first.filter(|first| (0xd800..0xdc00).contains(first)).and_then(|_| unit(6));
+    first.into_iter().chain(second)
+}
+
 fn redact(message: &mut String, secrets: &[&str]) {
     for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
         for spelling in spellings(secret) {
@@ -91,6 +144,24 @@ mod tests {
         }
         assert_eq!(said("a b", ""), "a b");
         assert_eq!(said("a b", "  "), "a b");
+    }
+
+    #[test]
+    fn secret_in_json_is_known_however_it_is_escaped() {
+        for (value, secret, expected) in [
+            (r#""abc\/SEK\/V+4==""#, "abc/SEK/V+4==", r#""[redacted]""#),
+            (r#""a pw\"SEK\\x b""#, "pw\"SEK\\x", r#""a [redacted] b""#),
+            (r#""\u0053EK\u00e4 \ud83d\ude00!""#, "SEKä", r#""[redacted] 😀!""#),
+            (r#""\u0022 \ud83d \n \u00""#, "none", r#""\u0022 \ud83d \n \u00""#),
+            (r#""\\/x\\u0053""#, "none", r#""\\/x\\u0053""#),
+        ] {
+            let mut found = value.to_owned();
+            json(&mut found, &[secret, ""]);
+            assert_eq!(found, expected, "{value}");
+        }
+        let mut long = format!("\"{}{}\"", "x".repeat(110), "SEKRET-VALUE-42");
+        json(&mut long, &["SEKRET-VALUE-42"]);
+        assert!(!long.contains("SEK"));
     }
 
     #[test]

@@ -13,6 +13,9 @@ const REDACTED: &str = "[redacted]";
 /// Most characters of the content of a request.
 const LONGEST: usize = 400;
 
+/// Most characters of a value.
+const LONGEST_VALUE: usize = 120;
+
 /// A poll, without the backend's secrets.
 #[derive(Clone, Debug)]
 pub struct Trial {
@@ -52,8 +55,13 @@ impl Endpoint {
         };
         let (sent, secret) = authorization.secrets();
         let secrets: Vec<&str> = sent.into_iter().chain(secret.map(ExposeSecret::expose_secret)).collect();
-        for text in readings.iter_mut().filter_map(|reading| reading.found.as_mut()).chain(&mut shown) {
-            redaction::text(text, &secrets);
+        for line in &mut shown {
+            redaction::text(line, &secrets);
+        }
+        // Whole values, before they are cut: the beginning of a secret is one, too.
+        for found in readings.iter_mut().filter_map(|reading| reading.found.as_mut()) {
+            redaction::json(found, &secrets);
+            *found = shortened(found);
         }
         Ok(Trial { request: shown, response: head(&response), readings, is_understood })
     }
@@ -83,6 +91,15 @@ fn shown(plain: &Request<Bytes>, sent: &Request<Bytes>) -> Vec<String> {
     lines
 }
 
+/// One line of a value, without what changes the direction of a text.
+fn shortened(text: &str) -> String {
+    let turns =
+        |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let line = text.chars().map(|c| if c.is_control() || turns(c) { ' ' } else { c });
+    let line: String = line.take(LONGEST_VALUE).collect();
+    if line.chars().count() < text.chars().count() { format!("{line}..") } else { line }
+}
+
 fn head(response: &Response<Bytes>) -> String {
     let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     format!(
@@ -91,4 +108,15 @@ fn head(response: &Response<Bytes>) -> String {
         kind.unwrap_or("no content type"),
         response.body().len()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_value_is_shortened_to_one_line() {
+        assert_eq!(shortened(&"a\n".repeat(100)), format!("{}..", "a ".repeat(60)));
+        assert_eq!(shortened("a\u{202e}b"), "a b");
+    }
 }

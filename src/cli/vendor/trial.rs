@@ -10,7 +10,10 @@ use crate::{
     },
     config::{Config, Environment},
     server::{self, Trial},
-    vendors::{Reading, declared::Shipped},
+    vendors::{
+        Reading,
+        declared::{Definition, Shipped, backend::sign_ins},
+    },
 };
 
 /// The name of the backend where no configuration has it.
@@ -97,6 +100,9 @@ impl Args {
             );
         }
         let credentials = pairs("credential", &self.credentials)?;
+        if let Ok(definition) = super::source_of(name).map(|(_, text)| Definition::parse(&text)) {
+            definition.map_or(Ok(()), |definition| check_credentials(&definition, &credentials))?;
+        }
         if !credentials.is_empty() {
             let table: toml::Table =
                 credentials.into_iter().map(|(key, value)| (key, source(&value))).collect();
@@ -106,6 +112,27 @@ impl Args {
         let whole = toml::Table::from_iter([("backends".to_owned(), toml::Value::from(backends))]);
         Ok(whole.to_string())
     }
+}
+
+/// That the credentials have a secret of the definition's, and not in the command line itself.
+fn check_credentials(definition: &Definition, given: &[(String, String)]) -> Result<(), Failure> {
+    let ways = sign_ins(definition);
+    let secret = given.iter().find(|(key, _)| ways.iter().any(|(secret, _)| secret == key));
+    let text = match secret {
+        Some((key, value)) if !value.starts_with("env:") && !value.starts_with("file:") => format!(
+            "--credential {key} holds the secret itself, which others can see; write {key}=env:NAME or {key}=file:PATH"
+        ),
+        None if !given.is_empty() => {
+            let options = ways.iter().map(|(secret, fields)| {
+                let fields: String = fields.iter().map(|key| format!("--credential {key}=TEXT ")).collect();
+                format!("{fields}--credential {secret}=env:NAME")
+            });
+            let options: Vec<String> = options.collect();
+            format!("--credential names no secret of {}; write {}", definition.name, options.join(", or "))
+        }
+        _ => return Ok(()),
+    };
+    Err(Failure::Usage(text))
 }
 
 /// Where a key of credentials comes from, as the configuration writes it.
@@ -136,4 +163,35 @@ fn report(trial: &Trial) -> String {
     }
     let verdict = if *is_understood { "a status" } else { "no status with a known word" };
     text + "\nThe answer is read as " + verdict + ".\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credential_that_is_no_secret_of_the_definition_names_what_to_write() {
+        let definition = Definition::parse(Shipped::find("databricks").unwrap().definition).unwrap();
+        let refused = |key: &str, value: &str| match check_credentials(
+            &definition,
+            &[(key.to_owned(), value.to_owned())],
+        ) {
+            Err(Failure::Usage(text)) => text,
+            _ => panic!("{key} is taken"),
+        };
+        let text = refused("token", "env:T");
+        assert!(
+            text.contains("names no secret of databricks; write --credential bearer=env:NAME, or"),
+            "{text}"
+        );
+        let text = refused("bearer", "s3cret");
+        assert!(
+            text.contains("write bearer=env:NAME or bearer=file:PATH") && !text.contains("s3cret"),
+            "{text}"
+        );
+        let given = [("bearer".to_owned(), "env:T".to_owned())];
+        assert!(
+            check_credentials(&definition, &given).is_ok() && check_credentials(&definition, &[]).is_ok()
+        );
+    }
 }

@@ -64,6 +64,13 @@ pub fn without_credentials() -> Chosen {
     Chosen { way: None, secret: None }
 }
 
+/// The ways to sign in as pairs of their secret's key and their other keys; without those that
+/// need no secret.
+pub fn sign_ins(definition: &Definition) -> Vec<(&str, &[String])> {
+    let ways = definition.ways.iter();
+    ways.filter_map(|way| Some((way.secret.as_deref()?, &*way.fields))).collect()
+}
+
 /// Chooses the way by the keys of `credentials`; `None` for no credentials.
 ///
 /// # Errors

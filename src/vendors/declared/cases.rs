@@ -85,7 +85,7 @@ impl Cases {
         let table = match DeTable::parse(text) {
             Ok(table) => table,
             Err(error) => {
-                log.add(error.span().unwrap_or(0..0), "", format!("it is not TOML: {}", error.message()));
+                log.add(error.span().unwrap_or(0..0), "", reader::not_toml(text, &error));
                 return Err(InvalidDefinition { problems: log.into_problems() });
             }
         };
@@ -310,7 +310,7 @@ fn case(number: usize, node: &Node<'_>, line: &dyn Fn(usize) -> usize, log: &Log
     let name = keys
         .get("name")
         .and_then(|node| node.text(log))
-        .map_or_else(|| format!("case {number}"), str::to_owned);
+        .map_or_else(|| format!("case {}", number + 1), str::to_owned);
     keys.get("source").and_then(|node| node.text(log));
     let ids = keys
         .required(log, "ids", "the ids of the jobs, such as ids = [\"1\"]")

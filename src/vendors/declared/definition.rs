@@ -129,7 +129,7 @@ impl Definition {
         let table = match DeTable::parse(text) {
             Ok(table) => table,
             Err(error) => {
-                log.add(error.span().unwrap_or(0..0), "", format!("it is not TOML: {}", error.message()));
+                log.add(error.span().unwrap_or(0..0), "", reader::not_toml(text, &error));
                 return Err(InvalidDefinition { problems: log.into_problems() });
             }
         };

@@ -16,9 +16,6 @@ use crate::{
     vendors::{Adapter, Reading},
 };
 
-/// Most characters of a value.
-const LONGEST: usize = 120;
-
 impl Declared {
     /// What each rule of the definition makes of an answer to a poll of one job.
     pub(super) fn readings(&self, job: &JobRef, response: &Response<Bytes>) -> Vec<Reading> {
@@ -28,7 +25,7 @@ impl Declared {
             |key: String, from: String, found: Option<String>| readings.push(Reading { key, from, found });
         for name in &self.definition.headers {
             let value = response.headers().get(name).and_then(|value| value.to_str().ok());
-            add(format!("http.headers['{name}']"), String::new(), value.map(shortened));
+            add(format!("http.headers['{name}']"), String::new(), value.map(str::to_owned));
         }
         match self.fault_rule(jobs, response) {
             Some(place) => {
@@ -37,7 +34,7 @@ impl Declared {
             }
             None => add("faults".to_owned(), String::new(), Some("no rule applies".to_owned())),
         }
-        let fault = |text: String| Some(shortened(&text));
+        let fault = Some::<String>;
         match self.split(jobs, response) {
             Err(wrong) => add("answer".to_owned(), String::new(), fault(format!("a fault: {}", wrong.kind))),
             Ok(elements) => match elements.as_slice() {
@@ -104,7 +101,7 @@ impl Declared {
         let mut path = |key: &str, path: Option<&Path>| {
             let Some(path) = path else { return };
             let value = scope.job.and_then(|job| path.find(job));
-            let value = value.map(|value| shortened(value.get()));
+            let value = value.map(|value| value.get().to_owned());
             found.push(Reading { key: key.to_owned(), from: of_path(path), found: value });
         };
         path("status.result", result.as_ref().map(|rule| &rule.at));
@@ -151,9 +148,7 @@ impl Declared {
         }];
         if let Ok(seen) = self.observe(job, element) {
             let files = seen.artifacts.iter().take(10);
-            found.extend(
-                files.map(|file| reading("files", shortened(&format!("{} at {}", file.id, file.vendor_uri)))),
-            );
+            found.extend(files.map(|file| reading("files", format!("{} at {}", file.id, file.vendor_uri))));
             let more = seen.artifacts.len().saturating_sub(10);
             if more > 0 {
                 found.push(reading("files", format!("and {more} more")));
@@ -212,13 +207,7 @@ fn of_path(path: &Path) -> String {
 }
 
 fn shown(found: &Found<'_>) -> String {
-    shortened(&found.json().unwrap_or_default())
-}
-
-/// One line of a value.
-fn shortened(text: &str) -> String {
-    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST).collect();
-    if line.chars().count() < text.chars().count() { format!("{line}..") } else { line }
+    found.json().unwrap_or_default().into_owned()
 }
 
 #[cfg(test)]
@@ -276,10 +265,5 @@ mod tests {
         assert_eq!(found(&missing, "answer"), " a fault: the vendor does not know this job");
         let (other, _) = readings(r#"{"dag_id": "etl", "dag_run_id": "b", "state": "success"}"#, 200);
         assert!(found(&other, "answer").ends_with("it is about another job"));
-    }
-
-    #[test]
-    fn long_value_is_shortened_to_one_line() {
-        assert_eq!(shortened(&"a\n".repeat(100)), format!("{}..", "a ".repeat(60)));
     }
 }

@@ -163,7 +163,7 @@ fn artifact(
 ) -> Option<Artifact> {
     let (vendor_uri, query) = match &rule.location {
         Location::Own(request) => (request.location(scope)?, HiddenQuery::default()),
-        Location::Given(text) => origins::without_query(base_url, text.plain(scope)?),
+        Location::Given(text) => origins::without_query(base_url, &text.plain(scope)?),
     };
     let file_name = cleaned(&rule.name.plain(scope)?)?;
     let category = match &rule.category {

@@ -129,13 +129,13 @@ impl IdPattern {
         if has_regex && example.is_none() {
             return section.problem(log, "has a part with a regex; write an example of an id, for probes");
         }
-        let id = Self { written, literals, kinds, names, example };
-        if let (Some(example), Some(node)) = (&id.example, example_node)
+        let id = Self { written, literals, kinds, names, example: None };
+        if let (Some(example), Some(node)) = (&example, example_node)
             && let Err(problem) = id.parts(example)
         {
             return node.problem(log, format!("is no such id: it {problem}"));
         }
-        Some(id)
+        Some(Self { example, ..id })
     }
 
     /// The parts of an id.

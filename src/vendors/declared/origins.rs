@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     job::HiddenQuery,
-    vendors::{AllowedOrigin, BaseUrl, FileOrigins, KeyProblem, OriginPattern},
+    vendors::{AllowedOrigin, BaseUrl, FileOrigins, KeyProblem, OriginPattern, file},
 };
 
 /// How an origin is written.
@@ -200,18 +200,67 @@ pub(super) struct Allowed {
     pub(super) all: Vec<String>,
 }
 
-/// A location at another origin without its query, and the query.
-pub(super) fn without_query(base_url: &BaseUrl, mut location: String) -> (String, HiddenQuery) {
-    if location.contains("://")
-        && let Some(start) = location.find(['?', '#'])
-        && !is_own(base_url, &location)
-    {
-        let query = HiddenQuery(location.split_off(start));
-        return (location, query);
+/// A location that is not the backend's own without what may be secret of it, and that part.
+pub(super) fn without_query(base_url: &BaseUrl, location: &str) -> (String, HiddenQuery) {
+    let mut location = location.trim().to_owned();
+    if file::locate(base_url, &location).is_ok() {
+        return (location, HiddenQuery::default());
     }
-    (location, HiddenQuery::default())
+    let start = secret_part(&location).unwrap_or(location.len());
+    let query = HiddenQuery(location.split_off(start));
+    (location, query)
 }
 
-fn is_own(base_url: &BaseUrl, location: &str) -> bool {
-    origin_of(location).is_some_and(|origin| origin_of(base_url.as_str()) == Some(origin))
+/// Where the part of a location begins that may permit a download: a user name, what follows a
+/// scheme without slashes, or the query.
+fn secret_part(location: &str) -> Option<usize> {
+    let query = location.find(['?', '#']);
+    let head = &location[..query.unwrap_or(location.len())];
+    let opaque = head.find(':').filter(|at| !head[..*at].contains('/') && !head[at + 1..].starts_with('/'));
+    let user = head.find("//").map(|at| at + 2).filter(|at| {
+        let authority = head[*at..].split('/').next().unwrap_or_default();
+        authority.contains('@')
+    });
+    opaque.map(|at| at + 1).into_iter().chain(user).chain(query).min()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn location_elsewhere_is_shown_without_what_may_be_secret() {
+        let base: BaseUrl = "https://vendor.example/base".parse().unwrap();
+        for (location, shown) in [
+            ("https://files.example/a?sig=S", "https://files.example/a"),
+            ("https://files.example/a#S", "https://files.example/a"),
+            (" https://files.example/a?sig=S", "https://files.example/a"),
+            ("//files.example/a?sig=S", "//files.example/a"),
+            ("https:/files.example/a?sig=S", "https:/files.example/a"),
+            ("https:files.example/a?sig=S", "https:"),
+            ("data:text/plain,S", "data:"),
+            ("https://u:S@files.example/a", "https://"),
+            ("https://u:S@vendor.example/a?b", "https://"),
+            ("s3://bucket/key", "s3://bucket/key"),
+            ("http://vendor.example/a?sig=S", "http://vendor.example/a"),
+        ] {
+            let (found, HiddenQuery(hidden)) = without_query(&base, location);
+            assert_eq!(found, shown, "{location}");
+            assert_eq!(found + &hidden, location.trim());
+        }
+    }
+
+    #[test]
+    fn location_of_the_backends_own_is_shown_whole() {
+        let base: BaseUrl = "https://vendor.example/base".parse().unwrap();
+        for location in [
+            "/f/a?src=s3://b/1&k=1",
+            "f/a?src=https://x.example/?y",
+            "f/http://x.example/a?k=1",
+            "https://vendor.example/a?k=1",
+            "HTTPS://Vendor.Example:443/a?k=1",
+        ] {
+            assert_eq!(without_query(&base, location), (location.to_owned(), HiddenQuery::default()));
+        }
+    }
 }

@@ -280,6 +280,26 @@ pub(super) fn closest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     (distance(&name, &best.to_lowercase()) <= most).then_some(*best)
 }
 
+/// Why a text is not TOML, and what to write where that is known.
+pub(super) fn not_toml(text: &str, error: &toml::de::Error) -> String {
+    let (message, span) = (error.message(), error.span().unwrap_or(0..0));
+    let start = text.get(..span.start).map_or(0, |before| before.rfind('\n').map_or(0, |at| at + 1));
+    let line = text.get(start..).and_then(|rest| rest.lines().next()).unwrap_or_default().trim();
+    if message.contains("duplicate key") {
+        let name = text.get(span).unwrap_or_default();
+        let cure = match line.trim_matches(['[', ']']) {
+            list @ ("faults" | "files" | "case" | "token") => format!("; write [[{list}]], once for each"),
+            _ => "; keep one of them".to_owned(),
+        };
+        return format!("it is not TOML: {message} {name}{cure}");
+    }
+    let is_bare = line.split_once('=').is_some_and(|(_, value)| {
+        value.trim_start().starts_with(|c: char| c.is_ascii_alphanumeric() || c == '/')
+    });
+    let cure = if is_bare { "; a text stands in quotes" } else { "" };
+    format!("it is not TOML: {message}{cure}")
+}
+
 /// A key's path, as TOML writes it.
 pub(super) fn join(path: &str, key: &str) -> String {
     let is_bare = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'));

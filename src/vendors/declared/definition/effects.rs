@@ -153,6 +153,15 @@ fn time(keys: &mut Section<'_>, log: &Log<'_>) {
     if let (Some(unit), Some(_)) = (&unit, &format) {
         unit.report(log, "stands beside format: a number has a unit, and a text a format; keep one of them");
     }
+    if let Some(format) = &format
+        && let Some(text) = format.as_text()
+    {
+        if !text.contains('%') {
+            format.report(log, "is no format of strftime; write one such as \"%Y-%m-%d %H:%M:%S\"");
+        } else if zone.is_none() && !["%z", "%:z", "%Q", "%s"].iter().any(|part| text.contains(part)) {
+            format.report(log, "reads no zone, so that no time is known; add zone = \"UTC\", or an offset");
+        }
+    }
     let counts = unit.as_ref().and_then(Node::as_text).is_some_and(|unit| unit != "auto_ms");
     if let Some(zone) = &zone {
         if has_offset {

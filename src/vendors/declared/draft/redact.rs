@@ -10,8 +10,14 @@ const REDACTED: &str = "redacted";
 const EMAIL: &str = "user@example.com";
 
 /// Words of a member's name that make its value a secret.
-const SECRET_NAMES: [&str; 16] = [
+const SECRET_NAMES: [&str; 22] = [
     "token",
+    "secrets",
+    "passwords",
+    "pwd",
+    "pass",
+    "auth",
+    "session_id",
     "secret",
     "password",
     "passwd",

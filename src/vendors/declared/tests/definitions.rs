@@ -118,6 +118,11 @@ fn problem_names_key_and_cure() {
             "/{% if x %}",
             "request.path holds a statement or a comment, which are not allowed; use {{ }}",
         ),
+        (
+            "/{{ id.b }}",
+            "/{b}",
+            "request.path holds a single brace; a value stands in two, such as {{ id.job_id }}",
+        ),
         ("/{{ id.b }}", "/{{ id.b", "request.path has {{ without }}; write both"),
         (
             "/{{ id.b }}",
@@ -201,6 +206,15 @@ fn text_that_is_no_toml_has_its_place() {
     assert_eq!((invalid.problems[0].line, invalid.problems.len()), (2, 1));
     assert!(Definition::parse(&" ".repeat(200_000)).unwrap_err().to_string().contains("longer than"));
     assert!(!Definition::parse("").unwrap_err().problems.is_empty());
+    for (text, cure) in [
+        ("version = 1.0.0", "; a text stands in quotes"),
+        ("path = /v1/x", "; a text stands in quotes"),
+        ("[faults]\nstatus = 404\n[faults]\nstatus = 410", "; write [[faults]], once for each"),
+        ("name = \"a\"\nname = \"b\"", "; keep one of them"),
+    ] {
+        let text = Definition::parse(text).unwrap_err().to_string();
+        assert!(text.contains(cure), "{text}");
+    }
 }
 
 #[test]

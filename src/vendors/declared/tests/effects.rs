@@ -143,6 +143,27 @@ fn volatile_member_that_is_read_is_reported() {
 }
 
 #[test]
+fn format_without_a_zone_or_a_directive_is_reported() {
+    let time = |keys: &str| format!("end_time = {{ at = \"job.end\", {keys} }}\n{WORD}");
+    reported(&[
+        (
+            WORD,
+            &time("format = \"%Y-%m-%d\""),
+            "status.end_time.format reads no zone, so that no time is known; add zone = \"UTC\", or an offset",
+        ),
+        (
+            WORD,
+            &time("format = \"YYYY-MM-DD\", zone = \"UTC\""),
+            "status.end_time.format is no format of strftime; write one such as \"%Y-%m-%d %H:%M:%S\"",
+        ),
+    ]);
+    accepted(&[
+        (WORD, &time("format = \"%Y-%m-%d %H:%M\", zone = \"UTC\"")),
+        (WORD, &time("format = \"%Y-%m-%d %z\"")),
+    ]);
+}
+
+#[test]
 fn rule_for_states_that_never_occur_is_reported() {
     let never = "has states that no word of [states] is, so nothing is ever read; write one that occurs";
     let file = |keys: &str| format!("{FAULT}\n[[files]]\nname = \"x\"\npath = \"/x\"\n{keys}");

@@ -124,8 +124,9 @@ fn check_credentials(definition: &Definition, given: &[(String, String)]) -> Res
         ),
         None if !given.is_empty() => {
             let options = ways.iter().map(|(secret, fields)| {
-                let fields: String = fields.iter().map(|key| format!("--credential {key}=TEXT ")).collect();
-                format!("{fields}--credential {secret}=env:NAME")
+                let fields = fields.iter().map(|key| format!("--credential {key}=TEXT"));
+                let all: Vec<String> = fields.chain([format!("--credential {secret}=env:NAME")]).collect();
+                all.join(" ")
             });
             let options: Vec<String> = options.collect();
             format!("--credential names no secret of {}; write {}", definition.name, options.join(", or "))

@@ -40,7 +40,7 @@ struct Fed {
     ids: [String; 2],
     /// Whether the vendor is asked otherwise for the other job: a part of an id may be for the
     /// reader alone.
-    is_told_apart: bool,
+    is_distinguished: bool,
 }
 
 static FED: LazyLock<Vec<Fed>> = LazyLock::new(|| {
@@ -55,8 +55,8 @@ static FED: LazyLock<Vec<Fed>> = LazyLock::new(|| {
             let request = cases.adapter().request(&[JobRef::new("backend", id.as_str())]);
             (request.uri().clone(), request.into_body())
         };
-        let is_told_apart = asked(&one) != asked(&other);
-        Fed { name: shipped.name, cases, ids: [one, other], is_told_apart }
+        let is_distinguished = asked(&one) != asked(&other);
+        Fed { name: shipped.name, cases, ids: [one, other], is_distinguished }
     });
     fed.collect()
 });
@@ -75,7 +75,7 @@ pub fn declared(input: &[u8]) {
     let alone = jobs.each_ref().map(|job| fed.observed(job, &response));
     if let [Some(one), Some(other)] = &alone
         && adapter.capabilities().identifies_jobs
-        && fed.is_told_apart
+        && fed.is_distinguished
     {
         assert_ne!(one.vendor_payload, other.vendor_payload, "{}: an answer is about one job", fed.name);
     }

@@ -96,7 +96,7 @@ fn check_text(location: &str) -> Result<(), RefusedLocation> {
     if location.chars().any(char::is_control) {
         return Err(RefusedLocation::ControlCharacter);
     }
-    // Before anything is told apart: some read `/\host` as `//host`.
+    // Before the parts are separated: some read `/\host` as `//host`.
     if location.contains('\\') {
         return Err(RefusedLocation::Backslash);
     }

@@ -1,7 +1,8 @@
-//! Micro-benchmarks: parsing each vendor's responses, and a GetJobStatus served from the
-//! terminal-status cache.
+//! Micro-benchmarks: parsing each vendor's responses, by the adapters in code and by
+//! definitions, and a GetJobStatus served from the terminal-status cache.
 //!
-//! `cargo bench --bench micro`. The rows of `cargo bench --bench load` measure scheduling
+//! `cargo bench --bench micro`, and `cargo bench --bench micro -- declared` for the costs of
+//! definitions alone. The rows of `cargo bench --bench load` measure scheduling
 //! and notification.
 
 use std::{
@@ -28,6 +29,9 @@ use serde_json::json;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 use tonic::Request;
+
+#[path = "micro/declared.rs"]
+mod declared;
 
 const HOUR: Duration = Duration::from_hours(1);
 
@@ -66,40 +70,46 @@ fn read(c: &mut Criterion, name: &str, adapter: &dyn Adapter, jobs: &[JobRef], r
     group.finish();
 }
 
-fn immuta(c: &mut Criterion) {
-    const JOBS: usize = 500;
+/// The response to a poll of Immuta, and its jobs.
+fn immuta_poll(count: usize) -> (Vec<JobRef>, Response<Bytes>) {
     let element = |n| {
         let id = uuid(n);
         (id.clone(), json!({ "id": id, "state": "active", "output": { "rows": n }, "retryCount": 0 }))
     };
-    let body: serde_json::Map<_, _> = (0..JOBS).map(element).collect();
-    let most = NonZeroUsize::new(JOBS).expect("not zero");
-    let response = response(serde_json::Value::from(body).to_string());
-    read(c, "immuta, 500 jobs", &Immuta::new(base_url(), most, false), &jobs((0..JOBS).map(uuid)), &response);
+    let body: serde_json::Map<_, _> = (0..count).map(element).collect();
+    (jobs((0..count).map(uuid)), response(serde_json::Value::from(body).to_string()))
 }
 
-fn datasaur(c: &mut Criterion) {
-    const JOBS: usize = 100;
+fn immuta(c: &mut Criterion) {
+    const JOBS: usize = 500;
+    let most = NonZeroUsize::new(JOBS).expect("not zero");
+    let (jobs, response) = immuta_poll(JOBS);
+    read(c, "immuta, 500 jobs", &Immuta::new(base_url(), most, false), &jobs, &response);
+}
+
+/// The same of Datasaur.
+fn datasaur_poll(count: usize) -> (Vec<JobRef>, Response<Bytes>) {
     let id = |n| format!("AutoLabelQueue:{}", uuid(n));
-    let elements: Vec<_> = (0..JOBS)
+    let elements: Vec<_> = (0..count)
         .map(|n| {
             json!({ "id": id(n), "status": "IN_PROGRESS", "progress": n, "errors": [], "resultId": null,
                 "result": null, "additionalData": null, "createdAt": "2024-01-01T10:00:00.000Z",
                 "updatedAt": "2024-01-01T10:02:30.000Z" })
         })
         .collect();
-    let most = NonZeroUsize::new(JOBS).expect("not zero");
     let response = response(json!({ "data": { "result": elements } }).to_string());
-    read(
-        c,
-        "datasaur, 100 jobs",
-        &Datasaur::new(base_url(), most, None),
-        &jobs((0..JOBS).map(id)),
-        &response,
-    );
+    (jobs((0..count).map(id)), response)
 }
 
-fn claret(c: &mut Criterion) {
+fn datasaur(c: &mut Criterion) {
+    const JOBS: usize = 100;
+    let most = NonZeroUsize::new(JOBS).expect("not zero");
+    let (jobs, response) = datasaur_poll(JOBS);
+    read(c, "datasaur, 100 jobs", &Datasaur::new(base_url(), most, None), &jobs, &response);
+}
+
+/// The same of Claret.
+fn claret_poll() -> (Vec<JobRef>, Response<Bytes>) {
     let file = |kind| format!("/demo/download/demo/user-uploads/inventory-import/2024-01-01/1/a_{kind}.csv");
     let body = json!({
         "message": "Job status retrieved successfully",
@@ -116,11 +126,17 @@ fn claret(c: &mut Criterion) {
             "user_id": 42,
         },
     });
-    let claret = Claret::new(base_url(), "demo", None).expect("a tenant");
-    read(c, "claret", &claret, &jobs(["12345".to_owned()].into_iter()), &response(body.to_string()));
+    (jobs(["12345".to_owned()].into_iter()), response(body.to_string()))
 }
 
-fn kinetica(c: &mut Criterion) {
+fn claret(c: &mut Criterion) {
+    let claret = Claret::new(base_url(), "demo", None).expect("a tenant");
+    let (jobs, response) = claret_poll();
+    read(c, "claret", &claret, &jobs, &response);
+}
+
+/// The same of Kinetica.
+fn kinetica_poll() -> (Vec<JobRef>, Response<Bytes>) {
     let record = json!({
         "endpoint": "/alter/table", "job_status": "RUNNING", "running": true, "progress": 42,
         "successful": false, "response_encoding": "json", "job_response": "", "job_response_str": "",
@@ -130,9 +146,13 @@ fn kinetica(c: &mut Criterion) {
         "status": "OK", "message": "", "data_type": "get_job_response", "data": "",
         "data_str": record.to_string(),
     });
+    (jobs(["4611686018427387907".to_owned()].into_iter()), response(body.to_string()))
+}
+
+fn kinetica(c: &mut Criterion) {
     let kinetica = Kinetica::new(base_url(), Encoding::Json);
-    let job = jobs(["4611686018427387907".to_owned()].into_iter());
-    read(c, "kinetica", &kinetica, &job, &response(body.to_string()));
+    let (jobs, response) = kinetica_poll();
+    read(c, "kinetica", &kinetica, &jobs, &response);
 }
 
 /// Responds at once that every job has succeeded.
@@ -199,5 +219,5 @@ fn job_ref(id: &str) -> jobwatch::proto::v1::JobRef {
     jobwatch::proto::v1::JobRef { backend: "backend".into(), job_id: id.to_owned(), job_tag: String::new() }
 }
 
-criterion_group!(micro, immuta, datasaur, claret, kinetica, get);
+criterion_group!(micro, immuta, datasaur, claret, kinetica, get, declared::ratios);
 criterion_main!(micro);

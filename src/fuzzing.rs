@@ -21,12 +21,13 @@ use crate::{
         Observed, ObserverId, ResumeToken,
     },
     vendors::{
-        Adapter, BaseUrl, Claret, ClientAuth, Datasaur, Encoding, Immuta, Kinetica, Observations,
-        observations,
+        Adapter, BaseUrl, Claret, ClientAuth, Datasaur, Encoding, Immuta, Kinetica, Observations, Token,
+        comparable_fault, comparable_pair, observations,
     },
 };
 
 mod declared;
+mod same;
 mod transfer;
 
 #[cfg(test)]
@@ -121,6 +122,8 @@ struct Vendor {
     /// The member of a job's own object that names the job.
     id_member: Option<&'static str>,
     is_graphql: bool,
+    /// The definition that says the same of every response.
+    declared: Option<&'static dyn Adapter>,
 }
 
 impl Vendor {
@@ -131,6 +134,7 @@ impl Vendor {
             ids: ["a", "b", "7", "d"],
             id_member: Some("id"),
             is_graphql: false,
+            declared: Some(same::immuta()),
         }
     }
 
@@ -141,6 +145,7 @@ impl Vendor {
             ids: ["7", "8", "-9", "4611686018427387907"],
             id_member: None,
             is_graphql: false,
+            declared: None,
         }
     }
 
@@ -152,6 +157,7 @@ impl Vendor {
             ids: ["7", "8", "9", "12345"],
             id_member: Some("job_log_id"),
             is_graphql: false,
+            declared: Some(same::claret()),
         }
     }
 
@@ -162,12 +168,19 @@ impl Vendor {
             ids: ["a", "b", "7", "Queue:d"],
             id_member: Some("id"),
             is_graphql: true,
+            declared: Some(same::datasaur()),
         }
     }
 
     /// Reads the response to a poll of `jobs`, and holds it to what is true of every one.
     fn read(&self, jobs: &[JobRef], response: &Response<Bytes>) -> Observations {
         let observations = observations(&*self.adapter, jobs, response);
+        let most = self.adapter.capabilities().max_batch.get();
+        if let Some(declared) = self.declared.filter(|_| jobs.len() <= most) {
+            let said = super::vendors::observations(declared, jobs, response);
+            let [by_hand, declared] = comparable_pair(observations.clone(), said);
+            assert_eq!(declared, by_hand, "the definition says the same");
+        }
         match &observations {
             Err(fault) => check_fault(fault, response.status()),
             Ok(answers) => {
@@ -238,7 +251,15 @@ fn poll(vendor: &Vendor, input: &[u8]) {
 fn exchange(vendor: &Vendor, input: &[u8]) {
     let Some((response, _)) = response(input) else { return };
     let exchange = vendor.adapter.token_exchange().expect("this vendor was given something to trade");
-    match exchange.interpret(&response) {
+    let token = exchange.interpret(&response);
+    if let Some(exchange) = vendor.declared.and_then(|declared| declared.token_exchange()) {
+        let parts = |token: &Result<Token, BackendFault>| match token {
+            Ok(Token { value, expiry }) => Ok((value.expose_secret().to_owned(), *expiry)),
+            Err(fault) => Err(comparable_fault(fault.clone())),
+        };
+        assert_eq!(parts(&exchange.interpret(&response)), parts(&token), "the definition says the same");
+    }
+    match token {
         Ok(token) => {
             assert!(response.status().is_success(), "a refusal has no token");
             let header = format!("Bearer {}", token.value.expose_secret());

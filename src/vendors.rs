@@ -39,7 +39,7 @@ pub use classification::{Asked, Class, in_context};
 pub use datasaur::{ClientAuth, Datasaur, DatasaurConfig};
 pub use elements::Elements;
 #[cfg(any(test, feature = "fuzzing"))]
-pub(crate) use elements::{Observations, observations};
+pub(crate) use elements::{Observations, comparable_fault, comparable_pair, observations};
 use file::OriginPattern;
 pub use file::{
     AllowedOrigin, Elsewhere, FileFault, FileOrigins, FileVersion, OriginRefusal, Part, RefusedLocation,

@@ -17,8 +17,8 @@ use url::Url;
 use uuid::Uuid;
 
 use super::{
-    Adapter, AllowedOrigin, BaseUrl, Capabilities, Elements, FileOrigins, Reading, RefusedLocation,
-    TokenExchange,
+    Adapter, AllowedOrigin, BaseUrl, Capabilities, Elements, FileFault, FileOrigins, Part, Reading,
+    RefusedLocation, TokenExchange,
     classification::{HeadRules, in_context},
     json::Value,
     percent_encoded,
@@ -39,6 +39,7 @@ mod files;
 mod id;
 #[cfg(any(test, feature = "demo"))]
 mod inverse;
+mod native;
 mod origins;
 mod path;
 mod read;
@@ -72,10 +73,11 @@ pub struct Declared {
     params: Params,
     max_batch: NonZeroUsize,
     placement: Placement,
-    /// Headers of every request that the way to sign in has.
+    /// Headers of every request, those that the way to sign in has among them.
     headers: HeaderMap,
     exchange: Option<DeclaredExchange>,
     origins: Option<FileOrigins>,
+    is_graphql: bool,
 }
 
 impl Declared {
@@ -93,13 +95,15 @@ impl Declared {
         let header = |(name, text): &(http::HeaderName, template::Text)| {
             Some((name.clone(), HeaderValue::from_str(&text.plain(&scope)?).ok()?))
         };
-        let headers = chosen.map(|way| way.headers.iter().filter_map(header).collect()).unwrap_or_default();
+        let own = chosen.iter().flat_map(|way| &way.headers);
+        let headers = definition.request_headers.iter().chain(own).filter_map(header).collect();
         let placement = chosen.map_or(Placement::Authorization, credentials::Way::placement);
         let exchange =
             way.and_then(|way| DeclaredExchange::new(&definition, way, &base_url, &params, fields));
         let max_batch = max_batch.min(definition.max_batch());
         let origins = definition.file_origins(allowed, &headers);
-        Self { definition, base_url, params, max_batch, placement, headers, exchange, origins }
+        let is_graphql = definition.is_graphql();
+        Self { definition, base_url, params, max_batch, placement, headers, exchange, origins, is_graphql }
     }
 
     /// The request that polls these jobs, and the batch that it is, if it is one.
@@ -109,11 +113,6 @@ impl Declared {
             (_, _, Some(batch)) => (&batch.question, Some(batch)),
             (_, None, None) => unreachable!("a definition has a request or a batch"),
         }
-    }
-
-    fn is_graphql(&self) -> bool {
-        let Definition { request, batch, .. } = &*self.definition;
-        request.iter().chain(batch.iter().map(|batch| &batch.question)).any(|question| question.is_graphql)
     }
 
     /// `None` where a value is absent or no request can hold it.
@@ -163,7 +162,7 @@ impl Declared {
             params: Some(&self.params),
             ..Scope::default()
         };
-        let answer = Answer { jobs, response, scope };
+        let answer = Answer { definition: &self.definition, jobs, response, scope };
         let mut rules = self.definition.faults.iter().enumerate();
         let (place, rule) = rules.find(|(_, rule)| rule.is_about(status) && rule.applies(&answer))?;
         Some(read(place, rule, &answer))
@@ -229,7 +228,8 @@ impl Adapter for Declared {
         if self.definition.answer.states_by_status.contains(&status.as_u16()) {
             return self.split_answer(jobs, response).map_err(context);
         }
-        let elements = HeadRules::default().read(response, || self.split_body(jobs, response))?;
+        let rules = HeadRules { login_at: self.login_at(), secret_refusals: None };
+        let elements = rules.read(response, || self.split_body(jobs, response))?;
         let is_empty = !jobs.is_empty() && elements.as_slice().iter().all(Result::is_err);
         if status == StatusCode::ACCEPTED && is_empty {
             return Err(context(FaultKind::Malformed { why: "no job of the request" }.into()));
@@ -243,6 +243,10 @@ impl Adapter for Declared {
         } else {
             self.split_refusal(jobs, response)
         }
+    }
+
+    fn login_at(&self) -> Option<&BaseUrl> {
+        self.definition.answer.has_login_page.then_some(&self.base_url)
     }
 
     fn observe(&self, job: &JobRef, element: &Bytes) -> Result<Observation, JobFault> {
@@ -264,6 +268,10 @@ impl Adapter for Declared {
 
     fn file_origins(&self) -> Option<&FileOrigins> {
         self.origins.as_ref()
+    }
+
+    fn file_part(&self, offset: u64, head: &Response<Bytes>) -> Result<Part, FileFault> {
+        files::part(self.login_at(), offset, head)
     }
 
     fn token_exchange(&self) -> Option<&dyn TokenExchange> {

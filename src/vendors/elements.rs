@@ -52,7 +52,10 @@ mod whole {
     use http::Response;
 
     use super::{BackendFault, Bytes, JobFault, JobRef};
-    use crate::{job::Observation, vendors::Adapter};
+    use crate::{
+        job::{FaultKind, Observation},
+        vendors::Adapter,
+    };
 
     /// What one response says: of each job in the order of the request, or of the backend.
     pub(crate) type Observations = Result<Vec<Result<Observation, JobFault>>, BackendFault>;
@@ -78,6 +81,54 @@ mod whole {
         };
         Ok(jobs.iter().zip(elements.as_slice()).map(read).collect())
     }
+
+    /// What a response says, without the words for what can't be understood, to hold two
+    /// adapters to each other. An empty word is one that nobody knows, or malformed: the
+    /// built-in vendors differ, and it ends no job.
+    fn comparable(observations: Observations) -> Observations {
+        let job = |fault| match fault {
+            JobFault::Malformed { .. } => JobFault::Malformed { why: "" },
+            fault => fault,
+        };
+        let known = |seen: Observation| match seen.vendor_state.as_str() {
+            "" => Err(JobFault::Malformed { why: "" }),
+            _ => Ok(seen),
+        };
+        match observations {
+            Ok(answers) => {
+                Ok(answers.into_iter().map(|answer| answer.map_err(job).and_then(known)).collect())
+            }
+            Err(fault) => Err(comparable_fault(fault)),
+        }
+    }
+
+    /// What an adapter in code and a definition say of the same response. A definition cleans
+    /// the names of files; where one needs it, the files of that job are left out.
+    pub(crate) fn comparable_pair(by_hand: Observations, declared: Observations) -> [Observations; 2] {
+        let is_plain = |name: &str| {
+            let has_odd = name.contains(|c: char| c.is_control() || matches!(c, '/' | '\\'));
+            !has_odd && !matches!(name, "" | "." | "..") && name.chars().count() <= 255
+        };
+        let [mut by_hand, mut declared] = [comparable(by_hand), comparable(declared)];
+        let jobs = by_hand.iter_mut().flatten().zip(declared.iter_mut().flatten());
+        for pair in jobs {
+            if let (Ok(one), Ok(other)) = pair
+                && !one.artifacts.iter().all(|file| is_plain(&file.category) && is_plain(&file.file_name))
+            {
+                one.artifacts.clear();
+                other.artifacts.clear();
+            }
+        }
+        [by_hand, declared]
+    }
+
+    /// The same of a fault.
+    pub(crate) fn comparable_fault(mut fault: BackendFault) -> BackendFault {
+        if let FaultKind::Malformed { why } = &mut fault.kind {
+            *why = "";
+        }
+        fault
+    }
 }
 #[cfg(any(test, feature = "fuzzing"))]
-pub(crate) use whole::{Observations, observations};
+pub(crate) use whole::{Observations, comparable_fault, comparable_pair, observations};

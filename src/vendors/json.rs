@@ -10,7 +10,7 @@ use std::{borrow::Cow, fmt};
 use bytes::Bytes;
 use serde::{
     Deserialize, Deserializer,
-    de::{self, MapAccess, Visitor},
+    de::{self, DeserializeSeed, MapAccess, Visitor},
 };
 use serde_json::value::RawValue;
 
@@ -52,6 +52,13 @@ impl<'a> Object<'a> {
         serde_json::from_slice(bytes).ok()
     }
 
+    /// The same with the value as a whole.
+    pub(super) fn parse_whole(bytes: &'a [u8]) -> Option<(Value<'a>, Self)> {
+        let text = std::str::from_utf8(bytes).ok()?;
+        let members = serde_json::from_str(text).ok()?;
+        Some((Value(text.trim_ascii()), members))
+    }
+
     /// `None` where the value is anything but an object.
     pub(super) fn of(value: Value<'a>) -> Option<Self> {
         if is_object(value) { serde_json::from_str(value.get()).ok() } else { None }
@@ -70,6 +77,11 @@ impl<'a> Object<'a> {
     pub(super) fn get(&self, name: &str) -> Option<Value<'a>> {
         let (_, value) = self.0.iter().rfind(|(key, _)| key == name)?;
         (!is_null(*value)).then_some(*value)
+    }
+
+    /// Like [`get`](Self::get), where null does not count as absent.
+    pub(super) fn find(&self, name: &str) -> Option<Value<'a>> {
+        self.0.iter().rfind(|(key, _)| key == name).map(|(_, value)| *value)
     }
 
     /// The member's value where it is a text.
@@ -105,6 +117,51 @@ impl<'de> Deserialize<'de> for Object<'de> {
 
         deserializer.deserialize_map(Members)
     }
+}
+
+/// What an object has under a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Member<'a> {
+    /// Of a repeated name the last one.
+    pub(super) value: Option<Value<'a>>,
+    pub(super) is_repeated: bool,
+}
+
+/// Looks for one member without keeping the others. `None` where the value is anything but
+/// an object.
+pub(super) fn member<'a>(object: Value<'a>, name: &str) -> Option<Member<'a>> {
+    struct Named<'n>(&'n str);
+
+    impl<'de> DeserializeSeed<'de> for Named<'_> {
+        type Value = Member<'de>;
+
+        fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Member<'de>, D::Error> {
+            deserializer.deserialize_map(self)
+        }
+    }
+
+    impl<'de> Visitor<'de> for Named<'_> {
+        type Value = Member<'de>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Member<'de>, A::Error> {
+            let mut found = Member { value: None, is_repeated: false };
+            while let Some((Name(name), value)) = map.next_entry::<_, &RawValue>()? {
+                if name == self.0 {
+                    found = Member { value: Some(value.into()), is_repeated: found.value.is_some() };
+                }
+            }
+            Ok(found)
+        }
+    }
+
+    if !is_object(object) {
+        return None;
+    }
+    Named(name).deserialize(&mut serde_json::Deserializer::from_str(object.get())).ok()
 }
 
 /// A member's name, copied only where it is written with escapes.
@@ -147,9 +204,18 @@ pub(super) fn is_object(value: Value<'_>) -> bool {
 /// The text, unescaped. `None` for any other type, and for one with a lone
 /// surrogate, which no UTF-8 can hold.
 pub(super) fn text(value: Value<'_>) -> Option<String> {
+    unescaped(value).map(Cow::into_owned)
+}
+
+/// The same, copied only where it is written with escapes.
+pub(super) fn unescaped(value: Value<'_>) -> Option<Cow<'_, str>> {
     let text = value.get().strip_prefix('"')?.strip_suffix('"')?;
     // Most have no escapes.
-    if text.contains('\\') { serde_json::from_str(value.get()).ok() } else { Some(text.to_owned()) }
+    if text.contains('\\') {
+        serde_json::from_str(value.get()).ok().map(Cow::Owned)
+    } else {
+        Some(text.into())
+    }
 }
 
 /// A text, or anything else as it is written.
@@ -159,11 +225,16 @@ pub(super) fn plain(value: Value<'_>) -> String {
 
 /// An identifier that may be written as a text or as an integer of any size.
 pub(super) fn identifier(value: Value<'_>) -> Option<String> {
+    identifier_of(value).map(Cow::into_owned)
+}
+
+/// The same, copied only where it is written with escapes.
+pub(super) fn identifier_of(value: Value<'_>) -> Option<Cow<'_, str>> {
     let digits = value.get().strip_prefix('-').unwrap_or(value.get());
     if digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Some(value.get().to_owned());
+        return Some(value.get().into());
     }
-    text(value)
+    unescaped(value)
 }
 
 /// An integer, or a text that is one.
@@ -244,6 +315,21 @@ mod tests {
         assert_eq!(object.members().map(|(name, _)| name).collect::<String>(), "aba");
         assert!(object.unambiguous().is_none());
         assert!(Object::parse(br#"{"a": 1, "b": 1}"#).unwrap().unambiguous().is_some());
+    }
+
+    #[test]
+    fn member_is_found_as_in_the_whole_object() {
+        let text = r#" {"a": 1, "b": null, "\u0061": {"x": 3}, "c": "a"} "#;
+        let (whole, object) = Object::parse_whole(text.as_bytes()).unwrap();
+        assert_eq!(whole.get(), text.trim());
+        for name in ["a", "b", "c", "d", "x", ""] {
+            let found = member(whole, name).unwrap();
+            assert_eq!(found.value, object.find(name), "{name}");
+            assert_eq!(found.is_repeated, name == "a", "{name}");
+        }
+        for text in ["[]", "1", "null", "\"{\"", r#"{"\ud800": 1}"#] {
+            assert_eq!(member(raw(text), "a"), None, "{text}");
+        }
     }
 
     #[test]

@@ -133,7 +133,9 @@ mod tests {
             assert!(says_none_of(message, &job, &nouns), "{message}");
             assert!(!says_no_such_job(message, &job), "{message}");
         }
-        for message in ["Audio not found", "The transcript's audio is unknown"] {
+        for message in
+            ["Audio not found", "Transcript t-998 not found by 999x", "The transcript's audio is unknown"]
+        {
             assert!(!says_none_of(message, &job, &nouns), "{message}");
         }
     }

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 
+use http::HeaderName;
 use toml::de::DeTable;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -14,7 +15,7 @@ use super::{
     reader::{self, DefinitionProblem, Log, Node, Section},
     source::{Names, Source},
     table::StateTable,
-    template::RequestTemplate,
+    template::{RequestTemplate, Text},
 };
 
 mod asked;
@@ -55,6 +56,8 @@ pub struct Definition {
     pub(super) id: IdPattern,
     pub(super) params: Vec<Param>,
     pub(super) ways: Vec<Way>,
+    /// Headers of every request.
+    pub(super) request_headers: Vec<(HeaderName, Text)>,
     pub(super) request: Option<Question>,
     pub(super) batch: Option<Batch>,
     pub(super) answer: Answer,
@@ -94,6 +97,12 @@ pub(super) struct Answer {
     /// HTTP statuses that are words, not faults.
     pub(super) states_by_status: Vec<u16>,
     pub(super) may_be_empty: bool,
+    /// The vendor's words for a refusal that no rule speaks of.
+    pub(super) refusal: Option<Source>,
+    /// Whether a refusal in plain text is in the vendor's own words.
+    pub(super) speaks_plain_text: bool,
+    /// Whether those who are not signed in are sent to a login page of the vendor's.
+    pub(super) has_login_page: bool,
 }
 
 /// What is kept of a response to read one job.
@@ -148,6 +157,12 @@ impl Definition {
         self.batch.as_ref().map_or(NonZeroUsize::MIN, |batch| batch.max)
     }
 
+    /// Whether a request of it is one of GraphQL.
+    pub(super) fn is_graphql(&self) -> bool {
+        let Self { request, batch, .. } = self;
+        request.iter().chain(batch.iter().map(|batch| &batch.question)).any(|question| question.is_graphql)
+    }
+
     /// The definition's name with its version.
     pub fn label(&self) -> String {
         format!("{} {}", self.name, self.version)
@@ -172,8 +187,10 @@ fn read(mut top: Section<'_>, log: &Log<'_>, hash: u64) -> Option<Definition> {
         Names { roots: &[], parts: &part_names, params: &param_names, variables: &[], secrets: &secrets };
     let in_ways = Names { roots: &["params"], ..names };
     let ways = ways.map(|section| credentials::read(&section, &in_ways, log)).unwrap_or_default();
+    let request_headers = request_headers(top.get("headers"), &in_ways, log);
     let asked = Asked::read(&mut top, &names, log);
-    let answer = answer(section_of(log, top.get("answer")), log);
+    let in_answer = Names { roots: &["body"], ..names };
+    let answer = answer(section_of(log, top.get("answer")), &in_answer, log);
     let rules = Rules::read(&mut top, &names, asked.has_batch, log);
     top.finish(log);
 
@@ -195,6 +212,7 @@ fn read(mut top: Section<'_>, log: &Log<'_>, hash: u64) -> Option<Definition> {
         id,
         params,
         ways,
+        request_headers,
         request,
         batch,
         answer: answer?,

@@ -69,7 +69,7 @@ impl Definition {
                 found.add(grade, changed(path, one, other));
             });
         }
-        for section in ["request", "batch", "answer", "status"] {
+        for section in ["headers", "request", "batch", "answer", "status"] {
             leaves(section, old.get(section), new.get(section), &mut |path, one, other| {
                 found.add(Grade::Minor, changed(path, one, other));
             });
@@ -349,6 +349,16 @@ is = "not_found"
                 "request.path: \"/v1/exports/{{ id.export_id }}\" becomes \"/v2/exports/{{ id.export_id }}\"",
             ),
             (("docs =", "reopens = true\ndocs ="), Grade::Minor, "reopens: true is new"),
+            (
+                ("docs =", "headers = { x-api = \"2\" }\ndocs ="),
+                Grade::Minor,
+                "headers: { x-api = \"2\" } is new",
+            ),
+            (
+                ("[status]", "[answer]\nlogin_page = true\n[status]"),
+                Grade::Minor,
+                "answer: { login_page = true } is new",
+            ),
             (("= 404", "= [404, 410]"), Grade::Minor, "faults[0]: { is = \"not_found\", status = 404 } goes"),
             (("\"Exports\"", "\"Example exports\""), Grade::Patch, "title: differs"),
         ] {

@@ -5,17 +5,22 @@
 //! quote values, so none of its texts is shown after the definition was read.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{LazyLock, Mutex, PoisonError},
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use minijinja::{Environment, Error, ErrorKind, State, UndefinedBehavior, Value, value::Serde};
+use minijinja::{
+    Environment, Error, ErrorKind, State, UndefinedBehavior, Value,
+    value::{Serde, ValueKind},
+};
 use regex::Regex;
 
 use super::{
+    native::{Native, file_name_of, first_line_of},
     path::{self, Step},
     reader::{closest, remedy},
+    source::{Found, Scope},
 };
 use crate::vendors::json;
 
@@ -33,14 +38,15 @@ const LONGEST: usize = 1024;
 const REGEX_BYTES: usize = 64 << 10;
 const REGEXES: usize = 256;
 
-/// Filters that expressions may use: those of minijinja, and five of this module.
-const FILTERS: [&str; 35] = [
+/// Filters that expressions may use: those of minijinja, and eight of this module.
+const FILTERS: [&str; 38] = [
     "abs",
     "base64",
     "bool",
     "count",
     "d",
     "default",
+    "file_name",
     "find",
     "first",
     "first_line",
@@ -67,9 +73,11 @@ const FILTERS: [&str; 35] = [
     "split",
     "string",
     "sum",
+    "texts",
     "trim",
     "unique",
     "upper",
+    "words",
 ];
 
 /// Tests that expressions may use, all of minijinja.
@@ -129,10 +137,15 @@ static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {
     for global in &globals {
         environment.remove_global(global);
     }
-    environment.add_filter("first_line", |text: &str| {
-        text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default().to_owned()
-    });
+    environment.add_filter("first_line", |text: &str| first_line_of(text).to_owned());
+    environment.add_filter("file_name", |path: &str| file_name_of(path).to_owned());
     environment.add_filter("find", find);
+    environment.add_filter("texts", |value: &Value, depth: Option<u8>| {
+        let mut texts = Vec::new();
+        add_texts(value, depth.unwrap_or(DEEPEST).min(DEEPEST), &mut texts);
+        Value::from(texts)
+    });
+    environment.add_filter("words", |value: &Value| words(value, 4).unwrap_or(Value::UNDEFINED));
     environment.add_filter("json", parsed);
     environment.add_filter("latin1", |text: &str| {
         let bytes = text.chars().map(|c| u8::try_from(u32::from(c))).collect::<Result<Vec<_>, _>>();
@@ -144,6 +157,32 @@ static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {
     });
     environment
 });
+
+/// The texts in a value, in its order: itself, or those of a list or an object.
+fn add_texts(value: &Value, depth: u8, texts: &mut Vec<Value>) {
+    match (value.kind(), depth.checked_sub(1)) {
+        (ValueKind::String, _) => texts.push(value.clone()),
+        (ValueKind::Seq, Some(depth)) => {
+            value.try_iter().into_iter().flatten().for_each(|item| add_texts(&item, depth, texts));
+        }
+        (ValueKind::Map, Some(depth)) => {
+            let members =
+                value.try_iter().into_iter().flatten().filter_map(|name| value.get_item(&name).ok());
+            members.for_each(|item| add_texts(&item, depth, texts));
+        }
+        _ => {}
+    }
+}
+
+/// The words for people in an error: itself where it is a text, else its `message`, which may
+/// stand a few wrappers deep.
+fn words(value: &Value, depth: u8) -> Option<Value> {
+    if let Some(text) = value.as_str() {
+        return (!text.trim().is_empty()).then(|| value.clone());
+    }
+    let depth = depth.checked_sub(1)?;
+    ["message", "value", "error"].iter().find_map(|name| words(&value.get_attr(name).ok()?, depth))
+}
 
 /// The first group of a regular expression, or all that it matches.
 fn find(state: &mut State, text: &str, pattern: &str) -> Result<Value, Error> {
@@ -171,8 +210,14 @@ const DEEPEST: u8 = 32;
 /// A part of an answer as a value. What no value can hold, such as a text with a lone
 /// surrogate or what is nested too deep, fails an expression that touches it, and no other:
 /// it must not count as absent.
-pub(super) fn value_of_part(part: json::Value<'_>) -> Value {
-    within(part, DEEPEST)
+///
+/// Of an object only these members, if they are all that the expression can touch.
+pub(super) fn value_of_part(part: json::Value<'_>, touched: Option<&[String]>) -> Value {
+    let (Some(touched), Some(object)) = (touched, json::Object::of(part)) else {
+        return within(part, DEEPEST);
+    };
+    let members = object.members().filter(|(name, _)| touched.iter().any(|known| known == name));
+    Value::from_pairs(members.map(|(name, value)| (name.to_owned(), within(value, DEEPEST - 1))))
 }
 
 fn within(part: json::Value<'_>, depth: u8) -> Value {
@@ -213,8 +258,12 @@ pub(super) fn regex(pattern: &str) -> Option<Regex> {
 #[derive(Debug)]
 pub(super) struct Expression {
     compiled: Compiled,
+    /// The same, where it has a usual form.
+    native: Option<Native>,
     /// The names that it needs, such as `job`.
     pub(super) roots: Vec<String>,
+    /// Of each root, the members that it can touch; none where that may be any.
+    touched: Vec<Option<Vec<String>>>,
     pub(super) written: String,
 }
 
@@ -278,8 +327,35 @@ impl Expression {
         roots.sort();
         match roots.iter().find(|root| !names.contains(&root.as_str())) {
             Some(root) => Err(unknown_name(root, names)),
-            None => Ok(Self { compiled: Compiled(compiled), roots, written: text.to_owned() }),
+            None => Ok(Self {
+                touched: touched(&compiled.undeclared_variables(true), &roots),
+                native: Native::parse(text),
+                compiled: Compiled(compiled),
+                roots,
+                written: text.to_owned(),
+            }),
         }
+    }
+
+    /// The members of a root that it can touch; none where that may be any.
+    pub(super) fn touched(&self, root: &str) -> Option<&[String]> {
+        let place = self.roots.iter().position(|known| known == root);
+        place.map_or(Some(&[]), |place| self.touched[place].as_deref())
+    }
+
+    /// What it finds; null counts as absent.
+    ///
+    /// # Errors
+    /// The evaluation fails, or costs too much.
+    pub(super) fn find<'a>(&self, scope: &Scope<'a>) -> Result<Option<Found<'a>>, Failed> {
+        if let Some(native) = &self.native
+            && let Ok(found) = native.find(scope)
+        {
+            return Ok(found);
+        }
+        let roots = self.roots.iter().zip(&self.touched);
+        let values = roots.filter_map(|(root, touched)| scope.value(root, touched.as_deref())).collect();
+        Ok(self.evaluate(values)?.map(Found::Value))
     }
 
     /// The value; `None` where it gives nothing.
@@ -313,6 +389,15 @@ impl Expression {
         };
         begins.filter_map(path).collect()
     }
+}
+
+/// Of each root, the members that are named behind it.
+fn touched(variables: &HashSet<String>, roots: &[String]) -> Vec<Option<Vec<String>>> {
+    let members = |root: &String| {
+        let of_root = variables.iter().filter(|name| name.split('.').next() == Some(root));
+        of_root.map(|name| name.split('.').nth(1).map(str::to_owned)).collect()
+    };
+    roots.iter().map(members).collect()
 }
 
 /// An evaluation that fails. The error of the engine may quote values.
@@ -431,6 +516,28 @@ mod tests {
     }
 
     #[test]
+    fn members_that_an_expression_can_touch_are_known() {
+        for (text, members) in [
+            ("job.a + job.b.c", Some(vec!["a", "b"])),
+            ("job.a | map(attribute=job.b) | join(job.c)", Some(vec!["a", "b", "c"])),
+            ("job.a ~ job['b']", None),
+            ("job | length", None),
+            ("[job, job.a] | length", None),
+        ] {
+            let expression = Expression::compile(text, &["job"]).unwrap();
+            let mut touched = expression.touched[0].clone();
+            if let Some(members) = &mut touched {
+                members.sort();
+            }
+            assert_eq!(
+                touched,
+                members.map(|members| members.iter().map(ToString::to_string).collect()),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
     fn what_no_value_can_hold_fails_what_touches_it_alone() {
         let deep = format!("{}1{}", "[".repeat(3000), "]".repeat(3000));
         for odd in [r#""\ud800""#, "1e999", r#"{"\ud800": 1}"#, &deep] {
@@ -439,10 +546,10 @@ mod tests {
             let evaluate = |text: &str| {
                 let expression = Expression::compile(text, &["job"]).unwrap();
                 expression
-                    .evaluate(BTreeMap::from([("job", value_of_part(job))]))
+                    .evaluate(BTreeMap::from([("job", value_of_part(job, None))]))
                     .map(|value| value.map(|value| value.to_string()))
             };
-            assert_eq!(evaluate("job.s or 'x'"), Ok(Some("ok".to_owned())), "{odd}");
+            assert_eq!(evaluate("job.s ~ ''"), Ok(Some("ok".to_owned())), "{odd}");
             assert_eq!(evaluate("job.t or job.s"), Ok(Some("ok".to_owned())), "{odd}");
             assert!(!matches!(evaluate("job.odd or job.none"), Ok(None)), "{odd:.20}");
         }

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Response, header};
 
 use super::{
+    Definition,
     definition::source,
     reader::{Log, Node, Section},
     source::{Found, Names, Scope, Source},
@@ -278,7 +279,7 @@ impl FaultRule {
     fn words(&self, answer: &Answer<'_>) -> String {
         match &self.message {
             Some(source) => source.find(&answer.scope).and_then(|found| words(&found)).unwrap_or_default(),
-            None => refusal_words(answer.response),
+            None => answer.definition.refusal_words(answer.response),
         }
     }
 
@@ -294,6 +295,9 @@ impl FaultRule {
             }
             Meaning::Forbidden if is_alone => return Ok(JobFault::Forbidden),
             Meaning::Forbidden => FaultKind::Forbidden,
+            Meaning::Unavailable if self.message.is_some() && !message.is_empty() => {
+                FaultKind::Unavailable { why: vendor_message(&message) }
+            }
             Meaning::Unavailable => {
                 FaultKind::Unavailable { why: format!("it answered HTTP {}", status.as_u16()) }
             }
@@ -354,6 +358,7 @@ fn header_rules(node: &Node<'_>, log: &Log<'_>) -> Vec<(HeaderName, Option<Strin
 
 /// A response, and what was asked.
 pub(super) struct Answer<'a> {
+    pub(super) definition: &'a Definition,
     pub(super) jobs: &'a [JobRef],
     pub(super) response: &'a Response<Bytes>,
     pub(super) scope: Scope<'a>,
@@ -381,13 +386,22 @@ pub(super) fn words(found: &Found<'_>) -> Option<String> {
     }
 }
 
-/// The vendor's words for a refusal, where no rule says which they are.
-pub(super) fn refusal_words(response: &Response<Bytes>) -> String {
-    match Value::parse(response.body()) {
-        Some(body) => json::message(body).unwrap_or_default(),
-        None if response::content_type(response.headers()).is_some_and(|kind| kind == "text/plain") => {
-            String::from_utf8_lossy(response.body()).into_owned()
-        }
-        None => String::new(),
+impl Definition {
+    /// The vendor's words for a refusal that no rule speaks of.
+    pub(super) fn refusal_words(&self, response: &Response<Bytes>) -> String {
+        let body = Value::parse(response.body());
+        let found = match (&self.answer.refusal, body) {
+            (None, Some(body)) => json::message(body),
+            (Some(source), Some(body)) if json::is_object(body) => {
+                let scope = Scope { body: Some(body), ..Scope::default() };
+                source.find(&scope).and_then(|found| words(&found))
+            }
+            _ => {
+                let kind = response::content_type(response.headers());
+                let is_plain = self.answer.speaks_plain_text && kind.is_some_and(|kind| kind == "text/plain");
+                is_plain.then(|| String::from_utf8_lossy(response.body()).into_owned())
+            }
+        };
+        found.unwrap_or_default()
     }
 }

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, header};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 
 use super::{
     definition::{StateFilter, plain_path},
@@ -16,8 +16,14 @@ use super::{
     template::{RequestTemplate, Target, Text},
 };
 use crate::{
-    job::{Artifact, HiddenQuery, JobState},
-    vendors::{BaseUrl, RefusedLocation, file, json},
+    job::{Artifact, FaultKind, HiddenQuery, JobState},
+    vendors::{
+        BaseUrl, FileFault, Part, RefusedLocation,
+        classification::HeadRules,
+        file,
+        json::{self, Object, Value},
+        response,
+    },
 };
 
 /// Most files of one job.
@@ -27,6 +33,8 @@ const MOST: usize = 10_000;
 #[derive(Debug)]
 pub(super) struct FileRule {
     each: Option<Path>,
+    /// Where `each` is an object of lists, one for each category: those that come first.
+    by_category: Option<Vec<String>>,
     when: Option<Source>,
     states: StateFilter,
     name: Text,
@@ -60,6 +68,13 @@ impl FileRule {
                 Some(plain_path(&node, root, log)?)
             }
         };
+        let by_category = keys.get("by_category").map(|node| {
+            let list = node.list();
+            list.iter().filter_map(|node| node.text(log)).map(str::to_owned).collect()
+        });
+        if by_category.is_some() && each.is_none() {
+            keys.report(log, "has by_category without each; write the object of lists as each");
+        }
         let has_each = each.is_some();
         let roots: Vec<&str> =
             names.roots.iter().copied().filter(|root| *root != "item" || has_each).collect();
@@ -73,7 +88,11 @@ impl FileRule {
         let name = keys
             .required(log, "name", "the file's name, such as name = \"result.json\"")
             .and_then(|node| text(&node));
-        let category = keys.get("category").and_then(|node| text(&node));
+        let category = keys.get("category");
+        if let (Some(node), true) = (&category, by_category.is_some()) {
+            node.report(log, "stands beside by_category, which gives each file its category; remove one");
+        }
+        let category = category.and_then(|node| text(&node));
         let url = keys.get("url");
         let origins = Origins::read(&mut keys, url.as_ref(), log);
         let location = match (url, keys.get("path")) {
@@ -97,7 +116,7 @@ impl FileRule {
             }),
         };
         keys.finish(log);
-        Some(Self { each, when, states, name: name?, category, location: location?, origins })
+        Some(Self { each, by_category, when, states, name: name?, category, location: location?, origins })
     }
 
     pub(super) fn sources(&self) -> Vec<&Source> {
@@ -131,16 +150,22 @@ pub(super) fn artifacts(
             continue;
         }
         let items = match &rule.each {
-            None => vec![None],
+            None => vec![(None, None)],
             Some(each) => {
                 let root = if each.root == Root::Body { scope.body } else { scope.job };
                 let Some(found) = root.and_then(|root| each.find(root)) else { continue };
-                let is_list = found.get().starts_with('[');
-                let items = if is_list { json::elements(found) } else { vec![found] };
-                items.into_iter().filter(|item| !json::is_null(*item)).map(Some).collect()
+                let items = match &rule.by_category {
+                    Some(first) => by_category(first, found),
+                    None if found.get().starts_with('[') => {
+                        json::elements(found).into_iter().map(|item| (None, item)).collect()
+                    }
+                    None => vec![(None, found)],
+                };
+                let is_there = |(_, item): &(_, Value<'_>)| !json::is_null(*item);
+                items.into_iter().filter(is_there).map(|(category, item)| (category, Some(item))).collect()
             }
         };
-        for item in items {
+        for (category, item) in items {
             if artifacts.len() == MOST {
                 return artifacts;
             }
@@ -149,15 +174,28 @@ pub(super) fn artifacts(
             {
                 continue;
             }
-            artifacts.extend(artifact(rule, base_url, &scope, &mut taken));
+            artifacts.extend(artifact(rule, base_url, category, &scope, &mut taken));
         }
     }
     artifacts
 }
 
+/// The elements of each member, which is a list or an object in place of one with gaps: those
+/// of the members that come first, then the others in the order of the document.
+fn by_category<'a>(first: &[String], lists: Value<'a>) -> Vec<(Option<String>, Value<'a>)> {
+    let Some(lists) = Object::of(lists) else { return Vec::new() };
+    let mut lists: Vec<(&str, Value<'a>)> = lists.members().collect();
+    lists.sort_by_key(|(name, _)| first.iter().position(|known| known == name).unwrap_or(first.len()));
+    let items = lists.into_iter().flat_map(|(name, list)| {
+        json::elements(list).into_iter().map(move |item| (Some(name.to_owned()), item))
+    });
+    items.collect()
+}
+
 fn artifact(
     rule: &FileRule,
     base_url: &BaseUrl,
+    category: Option<String>,
     scope: &Scope<'_>,
     taken: &mut HashMap<String, usize>,
 ) -> Option<Artifact> {
@@ -166,9 +204,10 @@ fn artifact(
         Location::Given(text) => origins::without_query(base_url, &text.plain(scope)?),
     };
     let file_name = cleaned(&rule.name.plain(scope)?)?;
-    let category = match &rule.category {
-        Some(category) => cleaned(&category.plain(scope)?)?,
-        None => String::new(),
+    let category = match (category, &rule.category) {
+        (Some(category), _) => cleaned(&category)?,
+        (None, Some(category)) => cleaned(&category.plain(scope)?)?,
+        (None, None) => String::new(),
     };
     let name = if category.is_empty() { file_name.clone() } else { format!("{category}/{file_name}") };
     let count = taken.entry(name.clone()).or_default();
@@ -192,6 +231,30 @@ fn cleaned(name: &str) -> Option<String> {
         .take(255)
         .collect();
     (!name.is_empty() && !matches!(&*name, "." | "..")).then_some(name)
+}
+
+/// What the head of a response says of a file. Where the vendor has a login page, a redirect
+/// to it means that the credentials are rejected, and any other page is no file.
+pub(super) fn part(
+    login_at: Option<&BaseUrl>,
+    offset: u64,
+    head: &Response<Bytes>,
+) -> Result<Part, FileFault> {
+    if login_at.is_some() {
+        match (HeadRules { login_at, secret_refusals: None }).judge(head) {
+            Err(fault) if fault.kind == FaultKind::CredentialsRejected => return Err(fault.into()),
+            _ if head.status() == StatusCode::OK && is_page(head) => {
+                return Err(response::malformed("it is a page in HTML, not a file", head.status()).into());
+            }
+            _ => {}
+        }
+    }
+    file::part(offset, head)
+}
+
+/// A file in HTML is an attachment.
+fn is_page(head: &Response<Bytes>) -> bool {
+    response::is_page(head) && !head.headers().contains_key(header::CONTENT_DISPOSITION)
 }
 
 /// The request for a file at the backend's own origin.

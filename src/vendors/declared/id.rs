@@ -22,6 +22,8 @@ mod words;
 pub(super) enum Kind {
     Text,
     Integer,
+    /// An integer above 0.
+    Positive,
     Uuid,
     /// Path and query at the backend's own origin, or the whole URL.
     Location,
@@ -31,8 +33,13 @@ pub(super) enum Kind {
     },
 }
 
-pub(super) const KINDS: [(&str, &str); 4] =
-    [("text", "text"), ("integer", "integer"), ("uuid", "uuid"), ("location", "location")];
+pub(super) const KINDS: [(&str, &str); 5] = [
+    ("text", "text"),
+    ("integer", "integer"),
+    ("positive", "positive"),
+    ("uuid", "uuid"),
+    ("location", "location"),
+];
 
 impl Kind {
     fn read(node: &Node<'_>, log: &Log<'_>) -> Option<Self> {
@@ -44,6 +51,7 @@ impl Kind {
         }
         Some(match node.word(log, &KINDS)? {
             "integer" => Self::Integer,
+            "positive" => Self::Positive,
             "uuid" => Self::Uuid,
             "location" => Self::Location,
             _ => Self::Text,
@@ -67,6 +75,9 @@ impl Kind {
             _ if !is_plain => Some("must be at most 512 bytes long".to_owned()),
             Self::Integer if canonical_integer(text).is_none() => {
                 Some("must be an integer without plus sign or leading zeros, such as \"12345\"".to_owned())
+            }
+            Self::Positive if canonical_integer(text).is_none_or(|integer| integer < 1) => {
+                Some("must be a positive integer without sign or leading zeros, such as \"12345\"".to_owned())
             }
             Self::Uuid if text.parse::<Uuid>().map(|uuid| uuid.to_string()).as_deref() != Ok(text) => Some(
                 "must be a UUID in lower case, such as \"cefb58a0-cd71-11ec-8e29-81c20d280994\"".to_owned(),
@@ -211,6 +222,16 @@ impl IdPattern {
         (self.parts(&id).ok().as_deref() == Some(parts)).then_some(id)
     }
 
+    /// Whether an id is one part and nothing else.
+    pub(super) fn is_one_part(&self) -> bool {
+        self.names.len() == 1 && self.literals.iter().all(String::is_empty)
+    }
+
+    /// Whether a text can be the first part.
+    pub(super) fn is_part(&self, text: &str) -> bool {
+        self.kinds.first().is_some_and(|kind| kind.problem(text).is_none())
+    }
+
     /// An id that no job has.
     pub(super) fn unknown(&self, unique: Uuid) -> String {
         if self.kinds.iter().any(|kind| matches!(kind, Kind::Pattern { .. })) {
@@ -221,7 +242,7 @@ impl IdPattern {
             return if self.parts(&id).is_ok() { id } else { self.example.clone().unwrap_or_default() };
         }
         let part = |kind: &Kind| match kind {
-            Kind::Integer => i32::MAX.to_string(),
+            Kind::Integer | Kind::Positive => i32::MAX.to_string(),
             Kind::Location => format!("/{unique}"),
             _ => unique.to_string(),
         };
@@ -334,7 +355,7 @@ impl Param {
     /// A value in JSON.
     pub(super) fn json(&self, value: String) -> Value {
         match (&self.kind, value.parse::<i64>()) {
-            (Kind::Integer, Ok(integer)) => integer.into(),
+            (Kind::Integer | Kind::Positive, Ok(integer)) => integer.into(),
             _ => value.into(),
         }
     }
@@ -344,6 +365,7 @@ impl Param {
         let kind = match &self.kind {
             Kind::Text | Kind::Location => "a text",
             Kind::Integer => "an integer",
+            Kind::Positive => "an integer above 0",
             Kind::Uuid => "a UUID",
             Kind::Pattern { written, .. } => {
                 return format!("{} = \"..\", which matches {written}", self.name);

@@ -73,6 +73,11 @@ impl Path {
     /// `None` for what has to be evaluated, and for another root.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (root, steps) = split(text)?;
+        Self::new(root, steps)
+    }
+
+    /// `None` for another root.
+    pub(super) fn new(root: &str, steps: Vec<Step>) -> Option<Self> {
         let root = match root {
             "job" => Root::Job,
             "body" => Root::Body,
@@ -93,16 +98,25 @@ impl Path {
         follow(rest, object.get(first)?)
     }
 
-    /// Like [`find`](Self::find), where no object on the way may have the name twice.
-    pub(super) fn find_unambiguous<'a>(&self, value: Value<'a>) -> Option<Value<'a>> {
-        let mut value = value;
-        for step in &self.steps {
+    /// Like [`find_in`](Self::find_in), where no object on the way may have a name twice.
+    pub(super) fn find_unambiguous<'a>(&self, object: &Object<'a>) -> Option<Value<'a>> {
+        let (Step::Name(first), rest) = self.steps.split_first()? else { return None };
+        let mut value = object.get(first)?;
+        for step in rest {
             value = match step {
                 Step::Name(name) => Object::of(value)?.unambiguous()?.get(name)?,
                 Step::Index(index) => *json::list(value)?.get(*index)?,
             };
         }
         (!json::is_null(value)).then_some(value)
+    }
+
+    /// The member of the root that it begins with.
+    pub(super) fn first_name(&self) -> Option<&str> {
+        match self.steps.first()? {
+            Step::Name(name) => Some(name),
+            Step::Index(_) => None,
+        }
     }
 
     /// The members on the way.
@@ -120,7 +134,7 @@ fn follow<'a>(steps: &[Step], value: Value<'a>) -> Option<Value<'a>> {
     let mut value = value;
     for step in steps {
         value = match step {
-            Step::Name(name) => Object::of(value)?.get(name)?,
+            Step::Name(name) => json::member(value, name)?.value?,
             Step::Index(index) => *json::list(value)?.get(*index)?,
         };
     }

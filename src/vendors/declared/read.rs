@@ -54,16 +54,18 @@ impl Declared {
                 (body, Some(http))
             }
         };
-        let own = match self.definition.element {
-            ElementKind::Job => Some(Value::parse(element).ok_or(malformed("not JSON"))?),
-            _ => body.and_then(|body| self.definition.answer.job.find(body)),
-        };
-        let object = match own {
-            Some(own) => Some(Object::of(own).ok_or(malformed("not an object"))?),
-            None => None,
+        let (own, object) = match self.definition.element {
+            ElementKind::Job => match Object::parse_whole(element) {
+                Some((own, object)) => (Some(own), Some(object)),
+                None => return Err(malformed("not an object")),
+            },
+            _ => match body.and_then(|body| self.definition.answer.job.find(body)) {
+                Some(own) => (Some(own), Some(Object::of(own).ok_or(malformed("not an object"))?)),
+                None => (None, None),
+            },
         };
         let object = match object {
-            Some(object) if self.is_graphql() => {
+            Some(object) if self.is_graphql => {
                 Some(object.unambiguous().ok_or(malformed("a name stands twice"))?)
             }
             object => object,
@@ -90,7 +92,7 @@ impl Declared {
                 .try_find(scope)
                 .map_err(|_| JobFault::Malformed { why: "the expression of status.id fails" })?;
             match own {
-                Some(own) if identifier(&own).as_ref() != id.get(*place) => {
+                Some(own) if !is_identifier(&own, id.get(*place)) => {
                     return Err(JobFault::Malformed { why: "it is about another job" });
                 }
                 // In a batch the place has said whose it is.
@@ -119,7 +121,7 @@ impl Declared {
         };
         let word: Vec<Option<String>> =
             self.definition.status.word.iter().enumerate().map(part).collect::<Result<_, _>>()?;
-        if word.iter().all(Option::is_none) && states.state(&word).1.is_none() {
+        if word.iter().all(Option::is_none) && !states.knows(&word) {
             return Err(malformed("status.word is absent"));
         }
         Ok(word)
@@ -129,12 +131,10 @@ impl Declared {
         let own = scope.job;
         let rules = &self.definition.status;
         let word = self.word(scope)?;
-        let (state, _) = self.definition.states.state(&word);
-        let text = |source: &Option<Source>| source.as_ref().and_then(|source| source.text(scope));
-        let vendor_state = text(&rules.vendor_state).unwrap_or_else(|| {
-            let parts: Vec<&str> = word.iter().flatten().map(String::as_str).collect();
-            parts.join("/")
-        });
+        let state = self.definition.states.state_of(&word);
+        let found = |source: &Option<Source>| source.as_ref().and_then(|source| source.find(scope));
+        let text = |source: &Option<Source>| found(source).and_then(|found| found.text());
+        let vendor_state = text(&rules.vendor_state).unwrap_or_else(|| joined(word));
         let time = |rule: &Option<super::time::TimeRule>| rule.as_ref().and_then(|rule| rule.find(scope));
         let vendor_payload = own.map_or(Bytes::from_static(b"null"), |own| json::part(element, own));
         let payload_hash = match (&rules.volatile[..], own) {
@@ -154,7 +154,8 @@ impl Declared {
             job_type: text(&rules.job_type).unwrap_or_default(),
             description: text(&rules.description).unwrap_or_default(),
             vendor_url: text(&rules.vendor_url).unwrap_or_default(),
-            owner: text(&rules.owner).unwrap_or_default(),
+            // A flag or a fraction names nobody.
+            owner: found(&rules.owner).and_then(|found| identifier(&found)).unwrap_or_default(),
             create_time: time(&rules.create_time),
             start_time: time(&rules.start_time),
             end_time: time(&rules.end_time),
@@ -216,6 +217,12 @@ impl Declared {
     }
 }
 
+/// The parts of a word that are there.
+fn joined(word: Vec<Option<String>>) -> String {
+    let mut parts: Vec<String> = word.into_iter().flatten().collect();
+    if parts.len() == 1 { parts.swap_remove(0) } else { parts.join("/") }
+}
+
 /// Whether it is a number or a flag.
 fn is_bare(found: &Found<'_>) -> bool {
     match found {
@@ -227,6 +234,16 @@ fn is_bare(found: &Found<'_>) -> bool {
     }
 }
 
+/// Whether it is this identifier.
+fn is_identifier(found: &Found<'_>, id: Option<&String>) -> bool {
+    let id = id.map(String::as_str);
+    match found {
+        Found::Json(value) => json::identifier_of(*value).as_deref() == id,
+        Found::Text(text) => Some(&**text) == id,
+        Found::Value(_) => found.text().as_deref() == id,
+    }
+}
+
 /// An identifier, written as a text or as an integer of any size.
 pub(super) fn identifier(found: &Found<'_>) -> Option<String> {
     match found {
@@ -235,24 +252,29 @@ pub(super) fn identifier(found: &Found<'_>) -> Option<String> {
     }
 }
 
-fn error(rule: &ErrorRule, scope: &Scope<'_>) -> Option<JobError> {
-    let details = rule.details.as_ref().and_then(|path| path.find(scope.job?));
-    let words = |scope: &Scope<'_>| {
+fn error<'a>(rule: &ErrorRule, scope: &Scope<'a>) -> Option<JobError> {
+    let mut details = rule.details.as_ref().and_then(|path| path.find(scope.job?));
+    let words = |scope: &Scope<'a>| {
         rule.words.iter().find_map(|(source, is_wrapped)| {
             let found = source.find(scope)?;
             let words = if *is_wrapped { wrapped(&found) } else { text_alone(&found) };
-            words.filter(|words| !words.trim().is_empty())
+            Some((words.filter(|words| !words.trim().is_empty())?, found))
         })
     };
     let message = match &rule.each {
-        None => words(scope),
+        None => words(scope).map(|(words, found)| {
+            if let (true, Found::Json(value)) = (rule.is_whole, found) {
+                details = Some(value);
+            }
+            words
+        }),
         Some(each) => {
             let entries = each.find(scope.job?)?;
             let entries = json::list(entries);
             if entries.as_ref().is_some_and(Vec::is_empty) {
                 return None;
             }
-            let line = |item: Value<'_>| words(&Scope { item: Some(item), ..*scope });
+            let line = |item: Value<'a>| words(&Scope { item: Some(item), ..*scope }).map(|(words, _)| words);
             let lines: Vec<String> = entries.into_iter().flatten().filter_map(line).collect();
             Some(lines.join("\n"))
         }

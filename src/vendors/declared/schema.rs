@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 use super::{
     credentials::{CLIENT_AUTHS, GRANTS, WAYS},
     definition::{FORMAT, FORMS, LARGEST_BATCH},
-    faults::MEANINGS,
     id::KINDS,
     table::STATES,
     time::UNITS,
@@ -16,12 +15,14 @@ use super::{
 
 mod cases;
 mod parts;
+mod rules;
 
 pub use cases::cases;
 use parts::{
     about, flag, http_status, list, map, path, several, source, table, table_of, template, text,
     text_or_table, word, words_of,
 };
+use rules::{fault, file};
 
 const DRAFT: &str = "https://json-schema.org/draft/2020-12/schema";
 
@@ -53,6 +54,7 @@ pub fn definition() -> Value {
                 "reopens",
                 flag("Whether a job can run again after its end; then an end is kept for one poll only."),
             ),
+            ("headers", map(template(""), "Headers of every request: polls, files and an exchange.")),
             ("params", params()),
             ("id", id()),
             ("credentials", credentials()),
@@ -259,6 +261,12 @@ fn answer() -> Value {
             ("job", text("Where the job's object stands; body unless set. A plain path such as body.data.")),
             ("states_by_status", several(http_status(), "HTTP statuses that are words and not faults.")),
             ("body", word(&["optional", "required"], "Whether an answer may be without content.")),
+            ("refusal", source("Where the vendor's words for a refusal are.")),
+            (
+                "plain_text",
+                flag("Whether a refusal in plain text is in the vendor's own words; true unless set."),
+            ),
+            ("login_page", flag("Whether those who are not signed in are sent to a login page.")),
         ],
     )
 }
@@ -314,6 +322,7 @@ fn status() -> Value {
             ("words", several(source(""), "The same, also within an object.")),
             ("each", path("A list of errors, each of which is item.")),
             ("details", path("Everything that the vendor says of the error.")),
+            ("whole", flag("Whether the details are the value that had the words.")),
             ("in", only),
             ("not_in", never),
         ],
@@ -365,56 +374,6 @@ fn states() -> Value {
         &[],
         words.chain(others),
     )
-}
-
-fn fault() -> Value {
-    let header = json!({ "type": ["string", "object"], "minLength": 1, "additionalProperties": text("") });
-    table(
-        "A rule: conditions, and what a response means that meets them.",
-        &["is"],
-        [
-            ("status", several(http_status(), "HTTP statuses.")),
-            ("header", about(header, "A header that is there, or a table of headers with their values.")),
-            ("content_type", text("A part of the content type.")),
-            ("when", source("True where the rule applies.")),
-            ("graphql_code", several(text(""), "Codes of GraphQL errors.")),
-            ("says", word(&["no_such_job"], "The message says that the job does not exist.")),
-            ("names_the_id", several(source(""), "Values that speak of the id.")),
-            ("is", word(&words_of(&MEANINGS), "What the response means.")),
-            ("message", source("Where the vendor's words are.")),
-            ("wait_s", source("Seconds to wait.")),
-            ("until", source("A time to wait for.")),
-        ],
-    )
-}
-
-fn file() -> Value {
-    let mut schema = table(
-        "A kind of files.",
-        &["name"],
-        [
-            ("each", text("A list, or one value, whose elements are item. A plain path such as job.files.")),
-            ("when", source("True where there is a file.")),
-            ("in", state_list("The only states in which there is a file.")),
-            ("not_in", state_list("States in which there is none.")),
-            ("name", template("The file's name.")),
-            ("category", template("The file's category.")),
-            ("path", template("Its path, behind that of base_url.")),
-            ("query", map(pair(), "The query of the path.")),
-            ("url", template("A location that the vendor gives.")),
-            (
-                "origin",
-                several(
-                    text(""),
-                    "The other origins that the URL may lead to, such as https://files.example.",
-                ),
-            ),
-            ("redirects_to", several(text(""), "The other origins to which the vendor redirects.")),
-            ("with_credentials", flag("Whether the other origin needs the backend's credentials.")),
-        ],
-    );
-    schema["oneOf"] = json!([{ "required": ["path"] }, { "required": ["url"] }]);
-    schema
 }
 
 #[cfg(test)]

@@ -216,6 +216,19 @@ impl Source {
         }
     }
 
+    /// Whether no member of the job that it reads is there twice.
+    pub(super) fn is_unambiguous_in(&self, job: &Object<'_>) -> bool {
+        let is_once = |name: &str| job.members().filter(|(known, _)| *known == name).count() <= 1;
+        match self {
+            Self::Path(path) => path.first_name().is_none_or(is_once),
+            Self::Expression(expression) => match expression.touched("job") {
+                Some(names) => names.iter().all(|name| is_once(name)),
+                None => job.members().all(|(name, _)| is_once(name)),
+            },
+            _ => true,
+        }
+    }
+
     /// What it finds; null, and an expression that fails, count as absent.
     pub(super) fn find<'a>(&self, scope: &Scope<'a>) -> Option<Found<'a>> {
         self.try_find(scope).ok().flatten()
@@ -227,8 +240,7 @@ impl Source {
     /// An expression that fails.
     pub(super) fn try_find<'a>(&self, scope: &Scope<'a>) -> Result<Option<Found<'a>>, Failed> {
         let Self::Expression(expression) = self else { return Ok(self.look(scope)) };
-        let names = expression.roots.iter().filter_map(|root| scope.value(root)).collect();
-        Ok(expression.evaluate(names)?.map(Found::Value))
+        expression.find(scope)
     }
 
     fn look<'a>(&self, scope: &Scope<'a>) -> Option<Found<'a>> {
@@ -284,9 +296,9 @@ fn members(text: &str, root: &str) -> Vec<String> {
 }
 
 impl Scope<'_> {
-    /// The value of a name for expressions.
-    fn value(&self, root: &str) -> Option<(&'static str, Evaluated)> {
-        let of_json = |value: Option<Value<'_>>| value.map(expression::value_of_part);
+    /// The value of a name for expressions that touch these members of it.
+    pub(super) fn value(&self, root: &str, touched: Option<&[String]>) -> Option<(&'static str, Evaluated)> {
+        let of_json = |value: Option<Value<'_>>| value.map(|value| expression::value_of_part(value, touched));
         let of_parts = |parts: &[String]| -> Evaluated {
             Evaluated::from_pairs(self.part_names.iter().cloned().zip(parts.iter().cloned()))
         };

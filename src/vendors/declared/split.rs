@@ -11,7 +11,8 @@ use http::{HeaderMap, Response, StatusCode};
 use super::{
     Declared,
     definition::{Batch, ElementKind, Question},
-    source::{Http, Scope},
+    path::Step,
+    source::{Http, Scope, Source},
 };
 use crate::{
     job::{BackendFault, JobFault, JobRef},
@@ -51,7 +52,7 @@ impl Declared {
         if question.is_graphql {
             return Err(response::rejected("", response.status()));
         }
-        Err(response::rejected(&super::faults::refusal_words(response), response.status()))
+        Err(response::rejected(&self.definition.refusal_words(response), response.status()))
     }
 
     /// A response of GraphQL without a job in it.
@@ -68,7 +69,7 @@ impl Declared {
         }
         if !status.is_success()
             && let (_, Some(batch)) = self.question(jobs)
-            && let Some(list) = list_of(batch, response)
+            && let Some(list) = batch.jobs.find_unambiguous(body).and_then(json::list)
         {
             return self.job_list(list).split(jobs, &errors, response.body());
         }
@@ -131,27 +132,39 @@ impl Declared {
         let status = response.status();
         response::check_json(response)?;
         let malformed = |why| Err(response::malformed(why, status));
-        let Some(body) = Value::parse(response.body()) else { return malformed("not JSON") };
-        let object = Object::of(body);
-        let object = if question.is_graphql { object.and_then(Object::unambiguous) } else { object };
-        if question.is_graphql && object.is_none() {
-            return malformed("not a GraphQL response");
-        }
         let path = &batch.jobs;
-        let found = if question.is_graphql { path.find_unambiguous(body) } else { path.find(body) };
+        if !batch.by_id && !question.is_graphql && path.first_name().is_none() {
+            let Some(body) = Value::parse(response.body()) else { return malformed("not JSON") };
+            return match path.find(body).and_then(json::list) {
+                Some(list) => self.job_list(list).split(jobs, &GraphqlErrors::read(None), response.body()),
+                None => malformed("no jobs where the definition says"),
+            };
+        }
+        // Each scan of a long response counts.
+        let object = Object::parse(response.body());
+        let object = if question.is_graphql { object.and_then(Object::unambiguous) } else { object };
+        let Some(object) = object else {
+            return malformed(match Value::parse(response.body()) {
+                None => "not JSON",
+                Some(_) if question.is_graphql => "not a GraphQL response",
+                Some(_) => "no jobs where the definition says",
+            });
+        };
+        if batch.by_id && path.is_root() {
+            return self.split_object(&object, jobs, response);
+        }
+        let found = if question.is_graphql { path.find_unambiguous(&object) } else { path.find_in(&object) };
         if batch.by_id
             && let Some(by_id) = found.and_then(Object::of)
         {
             return self.split_object(&by_id, jobs, response);
         }
         if let Some(list) = found.and_then(json::list).filter(|_| !batch.by_id) {
-            let errors = object.as_ref().filter(|_| question.is_graphql).and_then(|body| body.get("errors"));
+            let errors = if question.is_graphql { object.get("errors") } else { None };
             return self.job_list(list).split(jobs, &GraphqlErrors::read(errors), response.body());
         }
-        if question.is_graphql
-            && let Some(body) = &object
-        {
-            return self.graphql(jobs, body, response);
+        if question.is_graphql {
+            return self.graphql(jobs, &object, response);
         }
         malformed("no jobs where the definition says")
     }
@@ -211,14 +224,26 @@ impl Declared {
     /// The id that an element of a list gives itself. Of a repeated name, nothing says which
     /// is right.
     fn own_id(&self, element: Value<'_>) -> Option<String> {
-        let object = Object::of(element)?.unambiguous()?;
+        let rules = &self.definition.status.id;
+        // The usual case needs no more than one member.
+        if let [(_, Source::Path(path))] = &rules[..]
+            && let [Step::Name(name)] = path.steps()
+            && self.definition.id.is_one_part()
+        {
+            let member = json::member(element, name).filter(|member| !member.is_repeated)?;
+            return json::identifier(member.value?).filter(|id| self.definition.id.is_part(id));
+        }
+        let object = Object::of(element)?;
+        let is_ambiguous = |(_, source): &(usize, Source)| !source.is_unambiguous_in(&object);
+        if rules.iter().any(is_ambiguous) {
+            return None;
+        }
         let scope = Scope {
             job: Some(element),
             object: Some(&object),
             params: Some(&self.params),
             ..Scope::default()
         };
-        let rules = &self.definition.status.id;
         let parts: Option<Vec<String>> = rules
             .iter()
             .map(|(_, source)| source.find(&scope).and_then(|found| super::read::identifier(&found)))
@@ -233,10 +258,6 @@ impl Declared {
             headers: named(&self.definition.headers, response.headers()),
         }
     }
-}
-
-fn list_of<'a>(batch: &Batch, response: &'a Response<Bytes>) -> Option<Vec<Value<'a>>> {
-    json::list(batch.jobs.find_unambiguous(Value::parse(response.body())?)?)
 }
 
 fn named(names: &[String], headers: &HeaderMap) -> BTreeMap<String, String> {

@@ -230,11 +230,23 @@ impl StateTable {
 
     /// The state of a word, and the pattern that it has it from.
     pub(super) fn state(&self, word: &[Option<String>]) -> (JobState, Option<String>) {
+        let pattern = self.fitting(word).map(Pattern::written);
+        (self.state_of(word), pattern)
+    }
+
+    /// The state of a word.
+    pub(super) fn state_of(&self, word: &[Option<String>]) -> JobState {
+        self.fitting(word).map_or(self.otherwise, |pattern| pattern.state)
+    }
+
+    /// Whether a pattern fits the word.
+    pub(super) fn knows(&self, word: &[Option<String>]) -> bool {
+        self.fitting(word).is_some()
+    }
+
+    fn fitting(&self, word: &[Option<String>]) -> Option<&Pattern> {
         let fitting = self.patterns.iter().filter(|pattern| pattern.fits(word));
-        match fitting.max_by_key(|pattern| pattern.weight()) {
-            Some(pattern) => (pattern.state, Some(pattern.written())),
-            None => (self.otherwise, None),
-        }
+        fitting.max_by_key(|pattern| pattern.weight())
     }
 
     /// Whether this part of a word may be a number or a flag.

@@ -14,6 +14,7 @@ mod requests;
 
 pub(in crate::vendors) const IMMUTA: &str = include_str!("tests/immuta.toml");
 pub(in crate::vendors) const DATASAUR: &str = include_str!("tests/datasaur.toml");
+pub(in crate::vendors) const CLARET: &str = include_str!("tests/claret.toml");
 
 /// The adapter of a definition at this address, for a backend with these keys, in which a
 /// secret is written as a text.

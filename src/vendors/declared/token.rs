@@ -12,7 +12,6 @@ use url::form_urlencoded;
 use super::{
     Definition,
     credentials::{Exchange, OAuth2, TokenUrl, Way, WayKind, with_secret},
-    faults::refusal_words,
     id::Params,
     source::Scope,
 };
@@ -73,6 +72,17 @@ impl DeclaredExchange {
         Scope { params: Some(&self.params), variables, ..Scope::default() }
     }
 
+    /// The request with the headers that every request has.
+    fn with_headers(&self, mut request: Request<Bytes>) -> Option<Request<Bytes>> {
+        let scope = self.scope(&self.fields);
+        for (name, value) in &self.definition.request_headers {
+            if let Some(value) = value.unless_left_out(&scope).ok()? {
+                request.headers_mut().insert(name, HeaderValue::from_str(&value).ok()?);
+            }
+        }
+        Some(request)
+    }
+
     fn oauth2(&self, oauth2: &OAuth2, secret: &SecretString) -> Option<Request<Bytes>> {
         let scope = self.scope(&self.fields);
         let uri: Uri = match (&oauth2.url, &self.elsewhere) {
@@ -95,7 +105,6 @@ impl DeclaredExchange {
                 .append_pair("refresh_token", secret.expose_secret());
             form.append_pair("client_id", client_id);
         } else {
-            form.append_pair("grant_type", "client_credentials");
             match oauth2.client_auth {
                 ClientAuth::Form => {
                     form.append_pair("client_id", client_id)
@@ -108,6 +117,7 @@ impl DeclaredExchange {
                     headers.insert(header::AUTHORIZATION, value);
                 }
             }
+            form.append_pair("grant_type", "client_credentials");
         }
         for (name, value) in &oauth2.form {
             if let Some(value) = value.unless_left_out(&scope).ok()? {
@@ -126,7 +136,8 @@ impl TokenExchange for DeclaredExchange {
             WayKind::OAuth2(oauth2) => self.oauth2(oauth2, secret),
             WayKind::Exchange(exchange) => {
                 let variables = with_secret(way, &self.fields, secret);
-                exchange.request.write(&self.base_url, &self.scope(&variables))
+                let scope = self.scope(&variables);
+                exchange.request.write(&self.base_url, &scope).and_then(|request| self.with_headers(request))
             }
             _ => None,
         };
@@ -141,9 +152,16 @@ impl TokenExchange for DeclaredExchange {
         }
     }
 
+    fn login_at(&self) -> Option<&BaseUrl> {
+        self.definition.answer.has_login_page.then_some(&self.base_url)
+    }
+
     fn read_token(&self, response: &Response<Bytes>) -> Result<Token, BackendFault> {
         match &self.way().kind {
-            WayKind::Exchange(exchange) => read(exchange, response),
+            WayKind::Exchange(exchange) if response.status().is_success() => read(exchange, response),
+            WayKind::Exchange(_) => {
+                Err(response::rejected(&self.definition.refusal_words(response), response.status()))
+            }
             _ => read_oauth_token(response),
         }
     }
@@ -162,9 +180,6 @@ impl TokenExchange for DeclaredExchange {
 
 fn read(exchange: &Exchange, response: &Response<Bytes>) -> Result<Token, BackendFault> {
     let status = response.status();
-    if !status.is_success() {
-        return Err(response::rejected(&refusal_words(response), status));
-    }
     response::check_json(response)?;
     let body = Value::parse(response.body()).ok_or(response::malformed("not JSON", status))?;
     let scope = Scope { body: Some(body), ..Scope::default() };

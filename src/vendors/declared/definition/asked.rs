@@ -3,7 +3,7 @@
 
 use std::num::NonZeroUsize;
 
-use super::{Answer, Batch, LARGEST_BATCH, Question, plain_path, request, section_of};
+use super::{Answer, Batch, LARGEST_BATCH, Question, plain_path, request, section_of, source};
 use crate::vendors::declared::{
     id::IdPattern,
     path::{Path, Root},
@@ -84,10 +84,17 @@ fn batch(mut keys: Section<'_>, names: &Names<'_>, log: &Log<'_>) -> Option<Batc
 }
 
 /// Reads `[answer]`.
-pub(super) fn answer(keys: Option<Section<'_>>, log: &Log<'_>) -> Option<Answer> {
+pub(super) fn answer(keys: Option<Section<'_>>, names: &Names<'_>, log: &Log<'_>) -> Option<Answer> {
     let whole = Path::parse("body")?;
     let Some(mut keys) = keys else {
-        return Some(Answer { job: whole, states_by_status: Vec::new(), may_be_empty: false });
+        return Some(Answer {
+            job: whole,
+            states_by_status: Vec::new(),
+            may_be_empty: false,
+            refusal: None,
+            speaks_plain_text: true,
+            has_login_page: false,
+        });
     };
     let job = keys.get("job").map_or(Some(whole), |node| plain_path(&node, Root::Body, log));
     let mut states_by_status = Vec::new();
@@ -103,6 +110,9 @@ pub(super) fn answer(keys: Option<Section<'_>>, log: &Log<'_>) -> Option<Answer>
     let may_be_empty =
         keys.get("body").and_then(|node| node.word(log, &[("optional", true), ("required", false)]))
             == Some(true);
+    let refusal = keys.get("refusal").and_then(|node| source(&node, names, log));
+    let speaks_plain_text = keys.get("plain_text").and_then(|node| node.flag(log)).unwrap_or(true);
+    let has_login_page = keys.get("login_page").and_then(|node| node.flag(log)).unwrap_or(false);
     keys.finish(log);
-    Some(Answer { job: job?, states_by_status, may_be_empty })
+    Some(Answer { job: job?, states_by_status, may_be_empty, refusal, speaks_plain_text, has_login_page })
 }

@@ -4,6 +4,8 @@
 //! Each key is read as if it stood alone. What it comes to beside the others is checked here,
 //! once the whole definition is known.
 
+use http::HeaderName;
+
 use super::{Definition, ElementKind, ErrorRule, StatusRules};
 use crate::vendors::declared::{
     credentials::{Way, WayKind},
@@ -11,7 +13,7 @@ use crate::vendors::declared::{
     files::FileRule,
     reader::{Log, Node, Section},
     source::Source,
-    template::RequestTemplate,
+    template::{RequestTemplate, Text},
 };
 
 /// Reports every key without effect; `top` is the definition's text, read once more.
@@ -26,10 +28,12 @@ pub(super) fn check(definition: &Definition, top: &mut Section<'_>, log: &Log<'_
         if let Some(mut keys) = node.section(log) {
             filter(definition, &mut keys, log);
             each_of_files(&mut keys, log);
+            no_repetition(&mut keys, "by_category", log);
         }
     }
     params(definition, top, log);
     ways(definition, top, log);
+    headers(definition, top, log);
 }
 
 fn table<'t>(keys: &mut Section<'t>, key: &'static str, log: &Log<'_>) -> Option<Section<'t>> {
@@ -90,7 +94,7 @@ fn faults(definition: &Definition, top: &mut Section<'_>, log: &Log<'_>) {
         let Some(mut keys) = node.section(log) else { continue };
         let is = rule.is.name();
         let message = match rule.is {
-            Meaning::InvalidId | Meaning::Rejected => None,
+            Meaning::InvalidId | Meaning::Rejected | Meaning::Unavailable => None,
             Meaning::NotFound if keys.get("says").is_some() => None,
             Meaning::NotFound => Some(
                 "has no effect beside is = \"not_found\", but for says; remove it, or write says = \"no_such_job\""
@@ -142,6 +146,15 @@ fn status(definition: &Definition, keys: &mut Section<'_>, log: &Log<'_>) {
         && let Some(node) = table(keys, "error", log).and_then(|mut keys| keys.get("each"))
     {
         node.report(log, "has no effect: message does not read item; write one such as \"item.message\"");
+    }
+    let is_value = |rule: &ErrorRule| {
+        let roots = ["job", "body", "item"];
+        rule.words.iter().any(|(source, _)| roots.iter().any(|root| source.needs(root)))
+    };
+    if error.is_some_and(|rule| rule.is_whole && !is_value(rule))
+        && let Some(node) = table(keys, "error", log).and_then(|mut keys| keys.get("whole"))
+    {
+        node.report(log, "has no effect: message reads no value of the job; remove it");
     }
     volatile(&definition.status, keys, log);
 }
@@ -249,13 +262,14 @@ fn volatile(rules: &StatusRules, keys: &mut Section<'_>, log: &Log<'_>) {
 /// A parameter that nothing reads would have to be set for nothing.
 fn params(definition: &Definition, top: &mut Section<'_>, log: &Log<'_>) {
     let Some(keys) = table(top, "params", log) else { return };
-    let Definition { ways, request, batch, status, faults, files, .. } = definition;
+    let Definition { ways, request_headers, request, batch, status, faults, files, .. } = definition;
     let questions = request.iter().chain(batch.iter().map(|batch| &batch.question));
     let requests: Vec<&RequestTemplate> = questions.map(|question| &question.request).collect();
     let mut sources: Vec<&Source> = requests.iter().flat_map(|request| request.sources()).collect();
     let required = requests.iter().flat_map(|request| request.required());
     let required: Vec<&Source> = required.chain(ways.iter().flat_map(Way::required)).collect();
     sources.extend(ways.iter().flat_map(Way::sources));
+    sources.extend(request_headers.iter().flat_map(|(_, text)| text.sources()));
     sources.extend(status.sources());
     sources.extend(faults.iter().flat_map(FaultRule::sources));
     sources.extend(files.iter().flat_map(FileRule::sources));
@@ -315,6 +329,32 @@ fn ways(definition: &Definition, top: &mut Section<'_>, log: &Log<'_>) {
                 }
             }
             _ => {}
+        }
+    }
+}
+
+/// A header that every request has replaces one of the same name, or would be there twice.
+fn headers(definition: &Definition, top: &mut Section<'_>, log: &Log<'_>) {
+    let Definition { ways, request, batch, .. } = definition;
+    let batch = batch.as_ref().map(|batch| &batch.question);
+    let mut others: Vec<(String, &[(HeaderName, Text)])> = Vec::new();
+    for (key, question) in [("request", request.as_ref()), ("batch", batch)] {
+        others.extend(question.map(|question| (key.to_owned(), &question.request.headers[..])));
+    }
+    for way in ways {
+        let own = match &way.kind {
+            WayKind::Exchange(exchange) => &exchange.request.headers,
+            _ => &way.headers,
+        };
+        others.push((format!("credentials.{}", way.name), own));
+    }
+    let Some(keys) = table(top, "headers", log) else { return };
+    for (name, _, node) in keys.entries() {
+        let has_it = |(_, headers): &&(String, &[(HeaderName, Text)])| {
+            headers.iter().any(|(other, _)| other.as_str().eq_ignore_ascii_case(name))
+        };
+        if let Some((key, _)) = others.iter().find(has_it) {
+            node.report(log, format!("stands in {key}.headers too; keep one of them"));
         }
     }
 }

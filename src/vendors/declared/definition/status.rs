@@ -73,6 +73,8 @@ pub(in crate::vendors::declared) struct ErrorRule {
     /// The first that finds words counts. Those of `words` may stand a few wrappers deep.
     pub(in crate::vendors::declared) words: Vec<(Source, bool)>,
     pub(in crate::vendors::declared) details: Option<Path>,
+    /// Whether the details are the value that the words were found in.
+    pub(in crate::vendors::declared) is_whole: bool,
     pub(in crate::vendors::declared) states: StateFilter,
 }
 
@@ -286,9 +288,16 @@ fn error(node: &Node<'_>, names: &Names<'_>, log: &Log<'_>) -> Option<ErrorRule>
         .filter_map(|(node, is_wrapped)| Some((source(node, &inner, log)?, *is_wrapped)))
         .collect();
     let details = keys.get("details").and_then(|node| plain_path(&node, Root::Job, log));
+    let whole = keys.get("whole");
+    if let Some(node) = &whole
+        && (details.is_some() || each.is_some())
+    {
+        node.report(log, "stands beside details or each; keep one of them");
+    }
+    let is_whole = whole.and_then(|node| node.flag(log)).unwrap_or(false);
     let states = StateFilter::read(&mut keys, log);
     keys.finish(log);
-    Some(ErrorRule { each, words, details, states })
+    Some(ErrorRule { each, words, details, is_whole, states })
 }
 
 impl StatusRules {

@@ -30,7 +30,7 @@ fn accepted(cases: &[(&str, &str)]) {
 #[test]
 fn fault_rule_with_a_key_that_its_meaning_does_not_use_is_reported() {
     let beside = |is: &str, key: &str| format!("{FAULT}\n[[faults]]\nstatus = 409\nis = \"{is}\"\n{key}");
-    for is in ["forbidden", "unavailable", "throttled", "credentials"] {
+    for is in ["forbidden", "throttled", "credentials"] {
         let text = format!(
             "faults[1].message has no effect beside is = {is:?}: callers see the gateway's own words; remove it"
         );
@@ -58,6 +58,7 @@ fn fault_rule_with_a_key_that_its_meaning_does_not_use_is_reported() {
         (FAULT, "is = \"not_found\"\nsays = \"no_such_job\"\nmessage = \"body.error\""),
         (FAULT, &beside("invalid_id", "message = \"body.error\"")),
         (FAULT, &beside("rejected", "message = \"body.error\"")),
+        (FAULT, &beside("unavailable", "message = \"body.error\"")),
         (FAULT, &beside("throttled", "wait_s = \"body.wait\"\nuntil = \"body.until\"")),
     ]);
 }
@@ -341,5 +342,68 @@ fn parameters_and_credentials_that_nothing_reads_are_reported() {
     accepted(&[
         (BASIC, &format!("{EXCHANGE}json = {{ p = \"{{{{ password }}}}\" }}")),
         (BASIC, "[credentials.basic]\nfields = [\"tenant\"]\nheaders = { x-tenant = \"{{ tenant }}\" }"),
+    ]);
+}
+
+#[test]
+fn headers_of_every_request_that_stand_elsewhere_too_are_reported() {
+    const TOP: &str = "docs = \"https://x.example/docs\"\n";
+    let top = |headers: &str| format!("{TOP}headers = {{ {headers} }}\n");
+    let with = |from: &str, to: &str| {
+        let text = GOOD.replace(TOP, &top("X-Api = \"2\"")).replace(from, to);
+        let problems = Definition::parse(&text).err().map(|invalid| invalid.problems).unwrap_or_default();
+        problems.iter().map(|problem| format!("{} {}", problem.path, problem.text)).collect::<Vec<_>>()
+    };
+    for (key, from, to) in [
+        ("request", "[status]", "headers = { x-api = \"1\" }\n[status]"),
+        ("credentials.basic", "[credentials.basic]", "[credentials.basic]\nheaders = { x-api = \"1\" }"),
+        (
+            "credentials.exchange",
+            "[credentials.basic]",
+            "[credentials.exchange]\npath = \"/l\"\ntoken = \"body.t\"\nform = { p = \"{{ password }}\" }\nheaders = { x-api = \"1\" }",
+        ),
+    ] {
+        assert_eq!(with(from, to), [format!("headers.X-Api stands in {key}.headers too; keep one of them")]);
+    }
+    assert_eq!(with("[status]", "headers = { x-other = \"1\" }\n[status]"), [""; 0]);
+    // A parameter that only they read is used.
+    let text = GOOD.replace(TOP, &top("x-zone = \"{{ params.zone }}\""));
+    assert!(Definition::parse(&text.replace("[params]", "[params]\nzone = {}")).is_ok());
+}
+
+#[test]
+fn error_and_categories_with_keys_of_no_use_are_reported() {
+    let error = |keys: &str| format!("error = {{ {keys} }}\n{WORD}");
+    let file = |keys: &str| format!("{FAULT}\n[[files]]\nname = \"x\"\nurl = \"{{{{ item.url }}}}\"\n{keys}");
+    reported(&[
+        (
+            WORD,
+            &error("message = \"params.region\", whole = true"),
+            "status.error.whole has no effect: message reads no value of the job; remove it",
+        ),
+        (
+            WORD,
+            &error("message = \"job.e\", details = \"job.e\", whole = true"),
+            "status.error.whole stands beside details or each; keep one of them",
+        ),
+        (
+            FAULT,
+            &file("each = \"job.f\"\nby_category = [\"a\", \"a\"]"),
+            "files[0].by_category[1] is \"a\", which stands in the list twice; keep one",
+        ),
+        (
+            FAULT,
+            &file("each = \"job.f\"\nby_category = []\ncategory = \"c\""),
+            "files[0].category stands beside by_category, which gives each file its category; remove one",
+        ),
+        (
+            FAULT,
+            &file("by_category = [\"a\"]").replace("item.url", "job.url"),
+            "files[0] has by_category without each; write the object of lists as each",
+        ),
+    ]);
+    accepted(&[
+        (WORD, &error("message = \"job.e or 'unknown'\", whole = true")),
+        (FAULT, &file("each = \"job.f\"\nby_category = []")),
     ]);
 }

@@ -51,6 +51,33 @@ fn parameter_that_is_not_set_is_left_out_of_query_and_headers() {
 }
 
 #[test]
+fn header_of_every_request_is_left_out_without_its_parameter() {
+    let exchange = "[credentials.exchange]\npath = \"/login\"\nform = { p = \"{{ password }}\" }\ntoken = \"body.t\"\n[request]";
+    let text = OPTIONAL
+        .replace("headers = { X-Team = \"{{ params.team }}\" }\n", "")
+        .replace("[params]", "headers = { X-Api = \"2\", X-Team = \"{{ params.team }}\" }\n[params]")
+        .replace("[request]", exchange)
+        + "[[files]]\nname = \"log\"\npath = \"/log/{{ job.id }}\"\n";
+    let sent = |keys: &str| {
+        let keys = format!("credentials = {{ password = \"p\" }}\n{keys}");
+        let adapter = declared(&text, "https://x.example", &keys);
+        let secret = secrecy::SecretString::from("p");
+        let requests = [
+            adapter.request(&[JobRef::new("x", "1")]),
+            adapter.token_exchange().unwrap().request(&secret).unwrap(),
+            adapter.file_request("/log/1").unwrap(),
+        ];
+        requests.map(|request| {
+            let header = |name| request.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
+            assert_eq!(header("x-api").as_deref(), Some("2"));
+            header("x-team")
+        })
+    };
+    assert_eq!(sent(""), [None, None, None]);
+    assert_eq!(sent("params = { team = \"a\" }"), [(); 3].map(|()| Some("a".to_owned())));
+}
+
+#[test]
 fn value_that_is_no_parameter_is_never_left_out() {
     let text =
         OPTIONAL.replace("team = \"{{ params.team }}\"", "team = \"{{ id.job_id | find('^[0-9]+$') }}\"");

@@ -112,6 +112,7 @@ fn reference_has_no_key_that_is_not_read() {
     let values = [
         "text",
         "integer",
+        "positive",
         "uuid",
         "location",
         "none",

@@ -131,7 +131,7 @@ fn oauth2_asks_for_a_token_at_its_own_path_or_elsewhere() {
         exchange.elsewhere().unwrap().as_str(),
         "https://login.microsoftonline.com/a%2Fb/oauth2/v2.0/token"
     );
-    let body = "grant_type=client_credentials&client_id=i&client_secret=hush&scope=https%3A%2F%2Fmanagement.azure.com%2F.default";
+    let body = "client_id=i&client_secret=hush&grant_type=client_credentials&scope=https%3A%2F%2Fmanagement.azure.com%2F.default";
     assert_eq!(request.body(), body);
 }
 

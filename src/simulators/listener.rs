@@ -18,7 +18,7 @@ use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::mpsc,
     task::{JoinHandle, JoinSet},
 };
@@ -31,12 +31,15 @@ pub(super) struct HttpServer {
     addr: SocketAddr,
     router: Router,
     running: Mutex<Option<Running>>,
+    /// Bound to the address while down, so that nobody else listens there. It does not
+    /// listen: connections are refused.
+    reserved: Mutex<Option<TcpSocket>>,
 }
 
 #[derive(Debug)]
 struct Running {
     stop: CancellationToken,
-    task: JoinHandle<()>,
+    task: JoinHandle<io::Result<TcpSocket>>,
 }
 
 impl HttpServer {
@@ -44,7 +47,7 @@ impl HttpServer {
         let listener = TcpListener::bind(addr).await?;
         let addr = listener.local_addr()?;
         let running = Mutex::new(Some(Running::new(listener, router.clone())));
-        Ok(Self { addr, router, running })
+        Ok(Self { addr, router, running, reserved: Mutex::default() })
     }
 
     pub(super) fn addr(&self) -> SocketAddr {
@@ -57,7 +60,8 @@ impl HttpServer {
         if let Some(running) = running {
             running.stop.cancel();
             // It only ends early if it panicked, and then everything is closed too.
-            let _ = running.task.await;
+            let reserved = running.task.await.ok().and_then(Result::ok);
+            *self.reserved.lock().unwrap_or_else(PoisonError::into_inner) = reserved;
         }
     }
 
@@ -67,6 +71,7 @@ impl HttpServer {
             return Ok(());
         }
         let listener = TcpListener::bind(self.addr).await?;
+        self.reserved.lock().unwrap_or_else(PoisonError::into_inner).take();
         let running = Running::new(listener, self.router.clone());
         *self.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(running);
         Ok(())
@@ -89,7 +94,9 @@ impl Running {
     }
 }
 
-async fn listen(listener: TcpListener, router: Router, stop: CancellationToken) {
+/// Serves until it is stopped, and then reserves the address.
+async fn listen(listener: TcpListener, router: Router, stop: CancellationToken) -> io::Result<TcpSocket> {
+    let addr = listener.local_addr()?;
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -105,7 +112,18 @@ async fn listen(listener: TcpListener, router: Router, stop: CancellationToken) 
         }
     }
     drop(listener);
+    let reserved = reserve(addr);
     connections.shutdown().await;
+    reserved
+}
+
+/// A socket that is bound and does not listen. Another one can be bound beside it, as both
+/// allow that, but the system gives the port to nobody who asks for a free one.
+fn reserve(addr: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(addr)?;
+    Ok(socket)
 }
 
 /// Serves the requests of a connection one by one. After a response that is not sent by

@@ -188,6 +188,16 @@ async fn stopped_vendor_ends_calls_and_keeps_jobs() {
 }
 
 #[tokio::test]
+async fn port_of_a_stopped_vendor_is_kept_for_it() {
+    let simulator = immuta().await;
+    let bind = || tokio::net::TcpSocket::new_v4().unwrap().bind(simulator.addr());
+    simulator.go_down().await;
+    assert_eq!(bind().unwrap_err().kind(), std::io::ErrorKind::AddrInUse);
+    simulator.come_back().await.unwrap();
+    request(&simulator, &["1"]).send().await.unwrap();
+}
+
+#[tokio::test]
 async fn dropped_simulator_stops_listening() {
     let simulator = immuta().await;
     let addr = simulator.addr();

@@ -299,9 +299,9 @@ mod tests {
 
     #[tokio::test]
     async fn refused_connection_is_reported_in_one_line() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        drop(listener);
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = socket.local_addr().unwrap();
         let Err(Failure::Connect(message)) = connection(&address.to_string()).open().await else { panic!() };
         assert!(
             message.starts_with(&format!("can't reach a gateway at http://{address}: Connection refused"))

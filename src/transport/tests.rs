@@ -8,7 +8,10 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use tokio::{net::TcpListener, task, time};
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    task, time,
+};
 
 use super::*;
 use crate::{
@@ -274,9 +277,9 @@ impl Bits {
 
 #[tokio::test]
 async fn vendor_that_does_not_listen_is_unreachable() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    drop(listener);
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let url = format!("http://{}", socket.local_addr().unwrap());
     let fault = poll_once(&immuta(&url)).await.unwrap_err();
     assert_gives_nothing_away(&fault);
     assert!(

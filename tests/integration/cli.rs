@@ -36,7 +36,7 @@ use tonic::{
 };
 use tonic_types::{ErrorDetails, StatusExt};
 
-use crate::harness::guard;
+use crate::harness::{guard, own_address};
 
 #[cfg(target_os = "linux")]
 mod ends;
@@ -326,9 +326,7 @@ async fn error_with_json_is_an_object_on_stdout() {
 
 #[tokio::test]
 async fn unreachable_gateway_with_json_is_an_object_on_stdout() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    drop(listener);
+    let address = own_address().await.to_string();
     for command in ["get", "batch", "watch"] {
         let args = [command, "--json", "immuta/1", "--server", &address];
         let ran = Ran::of(&jobwatch(&args).output().await.unwrap());
@@ -382,9 +380,7 @@ async fn https_gateway_is_verified_with_the_given_ca() {
 
 #[tokio::test]
 async fn unreachable_gateway_is_one_line_and_exit_code_3() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    drop(listener);
+    let address = own_address().await;
     for command in ["get", "batch", "watch"] {
         let output =
             jobwatch(&[command, "immuta/1", "--server", &address.to_string()]).output().await.unwrap();

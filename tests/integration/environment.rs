@@ -29,9 +29,7 @@ async fn check(proxy: &str, backend: Backend) -> (bool, String) {
 
 #[tokio::test]
 async fn proxy_is_not_used_for_loopback_vendors() {
-    let dead = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let proxy = format!("http://{}", dead.local_addr().unwrap());
-    drop(dead);
+    let proxy = format!("http://{}", own_address().await);
     for vendor in Vendor::ALL {
         let simulator = simulator(vendor).await;
         let (ok, output) = check(&proxy, Backend::of(&simulator)).await;

@@ -1,6 +1,12 @@
 //! A real gateway in front of simulated vendors, and a client of it.
 
-use std::{collections::BTreeMap, fmt::Write, future::Future, net::SocketAddr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt::Write,
+    future::Future,
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use jobwatch::{
@@ -25,6 +31,14 @@ use tonic::{
 };
 use tonic_types::{ErrorDetails, StatusExt};
 
+mod backend;
+mod watch;
+
+pub(crate) use self::{
+    backend::{Backend, config_text},
+    watch::{Watch, watch_request},
+};
+
 pub(crate) type Client = JobStatusServiceClient<Channel>;
 
 /// Longest wait of a test, far above what a busy machine needs.
@@ -47,130 +61,12 @@ pub(crate) async fn simulator(vendor: Vendor) -> Simulator {
     Simulator::start(vendor).await.unwrap()
 }
 
-/// One `[backends.x]` of a configuration: by default with its vendor's name,
-/// the vendor's usual credentials and a short poll interval.
-#[derive(Clone, Debug)]
-pub(crate) struct Backend {
-    name: String,
-    vendor: Vendor,
-    url: String,
-    credentials: String,
-    more: String,
-    poll: BTreeMap<&'static str, String>,
-}
-
-impl Backend {
-    pub(crate) fn of(simulator: &Simulator) -> Self {
-        Self::at(simulator.vendor(), simulator.base_url())
-    }
-
-    pub(crate) fn at(vendor: Vendor, url: impl Into<String>) -> Self {
-        let credentials = match vendor {
-            Vendor::Immuta => format!("{{ api_key = {:?} }}", credentials::IMMUTA_API_KEY),
-            Vendor::Kinetica => format!(
-                "{{ username = {:?}, password = {:?} }}",
-                credentials::KINETICA_USER,
-                credentials::KINETICA_PASSWORD
-            ),
-            Vendor::Claret => format!(
-                "{{ email = {:?}, password = {:?} }}",
-                credentials::CLARET_EMAIL,
-                credentials::CLARET_PASSWORD
-            ),
-            Vendor::Datasaur => format!(
-                "{{ client_id = {:?}, client_secret = {:?} }}",
-                credentials::DATASAUR_CLIENT_ID,
-                credentials::DATASAUR_CLIENT_SECRET
-            ),
-        };
-        let poll = [
-            ("min_interval", "50ms"),
-            ("max_interval", "200ms"),
-            ("timeout", "5s"),
-            ("not_found_grace", "300ms"),
-            ("max_backoff", "200ms"),
-        ];
-        let mut poll: BTreeMap<_, _> =
-            poll.into_iter().map(|(key, value)| (key, format!("{value:?}"))).collect();
-        poll.insert("requests_per_second", "1000".to_owned());
-        Self { name: vendor.to_string(), vendor, url: url.into(), credentials, more: String::new(), poll }
-    }
-
-    /// An address without a listener.
-    pub(crate) async fn dead(vendor: Vendor) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        Self::at(vendor, format!("http://{}", listener.local_addr().unwrap()))
-    }
-
-    pub(crate) fn name(&self) -> &str {
-        &self.name
-    }
-
-    pub(crate) fn named(mut self, name: &str) -> Self {
-        name.clone_into(&mut self.name);
-        self
-    }
-
-    pub(crate) fn path(mut self, path: &str) -> Self {
-        self.url.push_str(path);
-        self
-    }
-
-    pub(crate) fn credentials(mut self, toml: impl Into<String>) -> Self {
-        self.credentials = toml.into();
-        self
-    }
-
-    pub(crate) fn bearer(self, token: &str) -> Self {
-        self.credentials(format!("{{ bearer = {token:?} }}"))
-    }
-
-    /// A key of the vendor's own, its value in TOML.
-    pub(crate) fn key(mut self, key: &str, toml: &str) -> Self {
-        writeln!(self.more, "{key} = {toml}").unwrap();
-        self
-    }
-
-    /// With these clusters behind its own.
-    pub(crate) fn standbys(self, standbys: &[&Simulator]) -> Self {
-        let urls: Vec<_> = standbys.iter().map(|standby| standby.base_url()).collect();
-        self.key("standby_urls", &format!("{urls:?}"))
-    }
-
-    /// A key below `poll`, its value in TOML.
-    pub(crate) fn poll(mut self, key: &'static str, toml: &str) -> Self {
-        self.poll.insert(key, toml.to_owned());
-        self
-    }
-
-    /// Polls at exactly this interval.
-    pub(crate) fn every(self, interval: Duration) -> Self {
-        let interval = format!("\"{}ms\"", interval.as_millis());
-        let backend = self.poll("min_interval", &interval).poll("max_interval", &interval);
-        backend.poll("max_backoff", &interval)
-    }
-
-    fn toml(&self) -> String {
-        let Self { name, vendor, url, credentials, more, poll } = self;
-        let mut toml = format!(
-            "\n[backends.{name}]\nvendor = \"{vendor}\"\nbase_url = {url:?}\ncredentials = {credentials}\n"
-        );
-        if *vendor == Vendor::Claret {
-            writeln!(toml, "tenant = {:?}", credentials::CLARET_TENANT).unwrap();
-        }
-        toml.push_str(more);
-        writeln!(toml, "[backends.{name}.poll]").unwrap();
-        for (key, value) in poll {
-            writeln!(toml, "{key} = {value}").unwrap();
-        }
-        toml
-    }
-}
-
-/// A whole configuration file; `sections` come before the backends.
-pub(crate) fn config_text(sections: &str, backends: impl IntoIterator<Item = Backend>) -> String {
-    let backends: String = backends.into_iter().map(|backend| backend.toml()).collect();
-    format!("allow_inline_secrets = true\n{sections}\n{backends}")
+/// An address of this machine that only its test uses. Nothing listens there: connections are
+/// refused, and a program that is started again finds it free.
+pub(crate) async fn own_address() -> SocketAddr {
+    let [one, two]: [u8; 2] = rand::random();
+    let listener = TcpListener::bind((Ipv4Addr::new(127, 78, one, two), 0)).await.unwrap();
+    listener.local_addr().unwrap()
 }
 
 /// A running gateway; it ends when this is dropped.
@@ -409,113 +305,5 @@ pub(crate) fn running(vendor: Vendor) -> &'static str {
         Vendor::Kinetica => "RUNNING",
         Vendor::Claret => "in_progress",
         Vendor::Datasaur => "IN_PROGRESS",
-    }
-}
-
-pub(crate) fn watch_request(job: &JobRef) -> WatchJobRequest {
-    WatchJobRequest { job: Some(job.clone()), ..Default::default() }
-}
-
-fn with_cause(interruption: Interruption) -> (Interruption, DecodedError) {
-    let cause = from_message(interruption.cause.as_ref().expect("an interruption has a cause"));
-    (interruption, decode_error(&cause))
-}
-
-/// An open watch and the newest token that it sent.
-#[derive(Debug)]
-pub(crate) struct Watch {
-    stream: Streaming<WatchJobResponse>,
-    pub(crate) token: String,
-}
-
-impl Watch {
-    pub(crate) async fn open(
-        client: &Client,
-        request: impl tonic::IntoRequest<WatchJobRequest>,
-    ) -> Result<Self, Status> {
-        let stream = guard(client.clone().watch_job(request)).await?.into_inner();
-        Ok(Self { stream, token: String::new() })
-    }
-
-    pub(crate) async fn of(client: &Client, job: &JobRef) -> Self {
-        Self::open(client, watch_request(job)).await.unwrap()
-    }
-
-    /// The next event; `None` after OK.
-    pub(crate) async fn next(&mut self) -> Result<Option<Event>, Status> {
-        let Some(response) = guard(self.stream.message()).await? else { return Ok(None) };
-        self.token = response.resume_token;
-        Ok(Some(response.event.expect("a response has an event")))
-    }
-
-    /// The next event that is no heartbeat; `None` after OK. On a busy machine a
-    /// heartbeat is due before any other event.
-    async fn next_but_heartbeats(&mut self) -> Result<Option<Event>, Status> {
-        loop {
-            match self.next().await {
-                Ok(Some(Event::Heartbeat(_))) => {}
-                other => return other,
-            }
-        }
-    }
-
-    /// The next event but for heartbeats, which has to be a status.
-    pub(crate) async fn status(&mut self) -> JobStatus {
-        match self.next_but_heartbeats().await {
-            Ok(Some(Event::Status(status))) => status,
-            other => panic!("not a status: {other:?}"),
-        }
-    }
-
-    /// The next event but for heartbeats, which has to be an interruption; with its
-    /// cause.
-    pub(crate) async fn interruption(&mut self) -> (Interruption, DecodedError) {
-        match self.next_but_heartbeats().await {
-            Ok(Some(Event::Interruption(interruption))) => with_cause(interruption),
-            other => panic!("not an interruption: {other:?}"),
-        }
-    }
-
-    /// The next status; heartbeats and interruptions may come before it.
-    pub(crate) async fn next_status(&mut self) -> JobStatus {
-        loop {
-            match self.next().await {
-                Ok(Some(Event::Status(status))) => return status,
-                Ok(Some(Event::Heartbeat(_) | Event::Interruption(_))) => {}
-                other => panic!("no more statuses: {other:?}"),
-            }
-        }
-    }
-
-    /// The terminal status, after which the watch has to end with OK. Anything but an
-    /// error may come before it.
-    pub(crate) async fn terminal_status(&mut self) -> JobStatus {
-        loop {
-            let status = self.next_status().await;
-            if status.terminal {
-                self.end().await.unwrap();
-                return status;
-            }
-        }
-    }
-
-    /// The end of the watch, before which only heartbeats may come.
-    pub(crate) async fn end(&mut self) -> Result<(), Status> {
-        let event = self.next_but_heartbeats().await?;
-        assert!(event.is_none(), "it goes on: {event:?}");
-        Ok(())
-    }
-
-    /// The remaining statuses, and the end.
-    pub(crate) async fn rest(&mut self) -> (Vec<JobStatus>, Result<(), Status>) {
-        let mut statuses = Vec::new();
-        loop {
-            match self.next().await {
-                Ok(Some(Event::Status(status))) => statuses.push(status),
-                Ok(Some(_)) => {}
-                Ok(None) => return (statuses, Ok(())),
-                Err(error) => return (statuses, Err(error)),
-            }
-        }
     }
 }

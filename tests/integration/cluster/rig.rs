@@ -1,6 +1,6 @@
 //! Three gateways as programs that share one backend, and what is recorded of them.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::time::Duration;
 
 use jobwatch::{
     cluster::{
@@ -10,10 +10,7 @@ use jobwatch::{
     },
     config::Config,
 };
-use tokio::{
-    net::TcpListener,
-    time::{sleep, timeout},
-};
+use tokio::time::{sleep, timeout};
 
 use super::{
     PATIENCE, SECOND,
@@ -86,7 +83,7 @@ impl Gateways {
         let (programs, links, sent) = (Vec::new(), Vec::new(), Vec::new());
         let mut addresses = Vec::new();
         for _ in 0..GATEWAYS {
-            addresses.push(free_address().await);
+            addresses.push(own_address().await.to_string());
         }
         Self { servers, programs, backend, lease, addresses, links, section: "", environment, sent }
     }
@@ -255,14 +252,6 @@ impl Gateways {
         assert_eq!(check_rate(&sent, rate), [""; 0]);
         most_in_a_second(&sent)
     }
-}
-
-/// An address of this machine that only this test uses: a gateway that was restarted can listen
-/// on it again.
-async fn free_address() -> String {
-    let [one, two]: [u8; 2] = rand::random();
-    let listener = TcpListener::bind((Ipv4Addr::new(127, 78, one, two), 0)).await.unwrap();
-    listener.local_addr().unwrap().to_string()
 }
 
 /// Has a lease taken and released, so that gateways with a longer one needn't wait for a whole

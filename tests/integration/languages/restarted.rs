@@ -1,12 +1,9 @@
 //! A gateway that is killed and started again at its address.
 
-use std::net::Ipv4Addr;
-
 use jobwatch::{
     proto::v1::JobRef,
     simulators::{Plan, Simulator, Vendor},
 };
-use tokio::net::TcpListener;
 
 use crate::{
     harness::*,
@@ -23,11 +20,7 @@ pub(crate) struct Restarted {
 
 impl Restarted {
     pub(crate) async fn start() -> Self {
-        // An address of this machine that only this test uses.
-        let [one, two]: [u8; 2] = rand::random();
-        let listener = TcpListener::bind((Ipv4Addr::new(127, 78, one, two), 0)).await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        drop(listener);
+        let address = own_address().await.to_string();
         let simulator = simulator(Vendor::Immuta).await;
         let config = config_text(&format!("[server]\nlisten = \"{address}\""), [Backend::of(&simulator)]);
         let program = Program::run(command(&config), "info").await;

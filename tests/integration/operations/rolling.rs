@@ -15,7 +15,6 @@ use jobwatch::{
     simulators::{Job, Plan, Simulator, Vendor},
 };
 use tokio::{
-    net::TcpListener,
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
@@ -39,14 +38,6 @@ const REQUESTS_PER_SECOND: usize = 20;
 /// Longest wait for a thousand watches on a busy machine.
 async fn patiently<T>(future: impl Future<Output = T>) -> T {
     timeout(Duration::from_mins(5), future).await.expect("no result within five minutes")
-}
-
-/// An address of this machine that only this test uses: a gateway that was restarted can
-/// listen on it again.
-async fn address() -> String {
-    let [one, two]: [u8; 2] = rand::random();
-    let listener = TcpListener::bind((std::net::Ipv4Addr::new(127, 77, one, two), 0)).await.unwrap();
-    listener.local_addr().unwrap().to_string()
 }
 
 async fn start(address: &str, simulator: &Simulator) -> Program {
@@ -173,7 +164,7 @@ async fn rolling_restart_of_three_gateways_loses_nothing_of_a_thousand_watches()
     let began = Instant::now();
     let mut gateways = Vec::new();
     for _ in 0..GATEWAYS {
-        let address = address().await;
+        let address = own_address().await.to_string();
         gateways.push((start(&address, &simulator).await, address));
     }
     let endpoints =

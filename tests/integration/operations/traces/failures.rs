@@ -50,9 +50,7 @@ async fn collector_that_hangs_delays_neither_calls_nor_shutdown_and_dropped_span
 
 #[tokio::test]
 async fn collector_that_is_down_has_one_line_when_it_fails_and_one_when_it_works_again() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    drop(listener);
+    let address = own_address().await;
     let section =
         format!("[traces]\nendpoint = \"http://{address}\"\nprotocol = \"grpc\"\ntimeout = \"2s\"\n");
     let (program, admin) = program_with(&section, [Backend::dead(Vendor::Immuta).await]).await;

@@ -48,7 +48,7 @@ pub use file::{
 pub use immuta::{Immuta, ImmutaConfig};
 pub use kind::{
     BuildError, Clusters, Key, KeyProblem, OwnCredentials, ReadKeys, Scheme, SecretForm, SignIn,
-    StandbyCluster, UnusableKeys, VendorConfig, VendorKind, flag,
+    StandbyCluster, UnusableKeys, VendorConfig, VendorKind, flag, secrets_in,
 };
 pub use kinetica::{Encoding, Kinetica, KineticaConfig};
 pub use requested_wait::LONGEST_RETRY_AFTER;

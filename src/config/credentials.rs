@@ -196,7 +196,7 @@ impl SecretSources<'_> {
             },
         };
         match secret::check(&source, form, &text) {
-            Ok(()) => Some(Secret { key, value: text.into(), source, form }),
+            Ok(()) => Some(Secret { key, value: text.into(), source, form, beside: None }),
             Err(text) => problems.report(key, text),
         }
     }

@@ -136,6 +136,10 @@ pub(super) fn check(
         let place = keys.as_mut().and_then(|keys| keys.remove(&key));
         secrets.read(&at, &key, place, form, problems)
     });
+    let other = chosen.as_ref().and_then(|chosen| chosen.second_secret).and_then(|key| {
+        let place = keys.as_mut().and_then(|keys| keys.remove(key));
+        secrets.read(&at, key, place, crate::vendors::SecretForm::Text, problems)
+    });
     if let Some(keys) = keys.filter(|keys| !keys.is_empty()) {
         own.insert("credentials".to_owned(), Value::Table(keys));
     }
@@ -154,7 +158,14 @@ pub(super) fn check(
     let config = read?;
     let credentials = match secret {
         None => Credentials::NONE,
-        Some(secret) => Credentials::new(config.sign_in(), secret?),
+        Some(secret) => {
+            let secret = secret?;
+            let both = match other {
+                Some(other) => secret.with(other),
+                None => secret,
+            };
+            Credentials::new(config.sign_in(), both)
+        }
     };
     Some((Arc::new(config), credentials, own))
 }

@@ -330,7 +330,7 @@ fn secret_change(diff: &mut Diff, old: Option<&Secret>, new: Option<&Secret>) {
         (None, None) => true,
         (Some(old), Some(new)) => {
             let has_same_value = || old.value().expose_secret() == new.value().expose_secret();
-            old.key() == new.key() && old.source() == new.source() && (new.may_change() || has_same_value())
+            old.is_from_where(new) && (new.may_change() || has_same_value())
         }
         _ => false,
     };

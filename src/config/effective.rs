@@ -235,11 +235,11 @@ fn backend(backend: &Backend, table: &toml::Table, origins: &overrides::Origins)
         own.for_each(|key| add_default(credentials, key, &[&path[..], &["credentials", key]].concat()));
     }
     // The secret of a declared vendor may have any name.
-    let secret = backend.credentials.secret().map(|secret| secret.key().to_owned());
+    let secrets: Vec<&str> = backend.credentials.secret().into_iter().flat_map(super::Secret::keys).collect();
     if let Some(values) = values.get_mut("credentials").and_then(Value::as_object_mut) {
         for (key, value) in values {
             let path = join(&join(&join("backends", name), "credentials"), key);
-            if secret.as_ref() == Some(&path) && value.is_string() && origins.of(&path).is_none() {
+            if secrets.contains(&&*path) && value.is_string() && origins.of(&path).is_none() {
                 *value = json!(REDACTED);
             }
         }

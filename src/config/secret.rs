@@ -10,7 +10,7 @@ use super::{
     secret_text,
     text_file::{read_text, refuse_pipe},
 };
-use crate::vendors::SecretForm;
+use crate::vendors::{SecretForm, secrets_in};
 
 /// A secret and its source.
 #[derive(Clone, Debug)]
@@ -19,6 +19,8 @@ pub struct Secret {
     pub(super) value: SecretString,
     pub(super) source: Source,
     pub(super) form: SecretForm,
+    /// Another one that is sent with it.
+    pub(super) beside: Option<Box<Secret>>,
 }
 
 /// The source of a secret.
@@ -44,7 +46,20 @@ impl Secret {
         &self.key
     }
 
-    /// The secret itself, as it was when the configuration was read.
+    /// This secret and another that is sent with it, such as a refresh token and the secret of
+    /// its client.
+    pub(super) fn with(mut self, other: Self) -> Self {
+        self.value = joined(&self.value, &other.value);
+        self.beside = Some(Box::new(other));
+        self
+    }
+
+    /// The keys of both.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(&*self.key).chain(self.beside.iter().map(|other| other.key()))
+    }
+
+    /// The secret itself, as it was when the configuration was read; of two, a line each.
     pub fn value(&self) -> &SecretString {
         &self.value
     }
@@ -57,7 +72,7 @@ impl Secret {
     /// Its key within the backend and its place, for people.
     pub fn origin(&self) -> String {
         let key = self.key.split_once(".credentials.").map_or(&*self.key, |(_, key)| key);
-        match &self.source {
+        let origin = match &self.source {
             Source::Literal => format!("credentials.{key} of the configuration file"),
             Source::Environment { name, file: None } => {
                 format!("credentials.{key} from the variable {name}")
@@ -66,15 +81,30 @@ impl Secret {
                 format!("credentials.{key} from the variable {name}, which {} may set", file.display())
             }
             Source::File(file) => format!("credentials.{key} from the file {}", file.display()),
+        };
+        match &self.beside {
+            Some(other) => format!("{origin}, with {}", other.origin()),
+            None => origin,
         }
+    }
+
+    /// Whether the other one comes from the same place and may be taken for it.
+    pub(super) fn is_from_where(&self, other: &Self) -> bool {
+        self.key == other.key
+            && self.source == other.source
+            && match (&self.beside, &other.beside) {
+                (Some(own), Some(other)) => own.is_from_where(other),
+                (own, other) => own.is_none() && other.is_none(),
+            }
     }
 
     /// Whether it may change while the program runs.
     pub fn may_change(&self) -> bool {
-        match &self.source {
+        let may_change = match &self.source {
             Source::Literal | Source::Environment { file: None, .. } => false,
             Source::Environment { file: Some(_), .. } | Source::File(_) => true,
-        }
+        };
+        may_change || self.beside.as_ref().is_some_and(|other| other.may_change())
     }
 
     /// Reads the secret from its file again; `None` if an environment file no longer
@@ -83,6 +113,19 @@ impl Secret {
     /// # Errors
     /// If the file is missing, empty or being written.
     pub fn read_again(&self) -> Result<Option<SecretString>, Problem> {
+        let first = self.read_first_again()?;
+        let Some(other) = &self.beside else { return Ok(first) };
+        let second = other.read_again()?;
+        if first.is_none() && second.is_none() {
+            return Ok(None);
+        }
+        // What does not change is as it was.
+        let mut before = secrets_in(&self.value).map(SecretString::from);
+        let (one, two) = (before.next().unwrap_or_default(), before.next().unwrap_or_default());
+        Ok(Some(joined(&first.unwrap_or(one), &second.unwrap_or(two))))
+    }
+
+    fn read_first_again(&self) -> Result<Option<SecretString>, Problem> {
         let problem = |text| Problem { subject: self.key.clone(), text };
         let text = match &self.source {
             Source::Literal | Source::Environment { file: None, .. } => return Ok(None),
@@ -104,9 +147,17 @@ impl Secret {
     /// What looks like a mistake in the secret, or in one that replaces it: one line each,
     /// without the key.
     pub fn warnings(&self, value: &SecretString) -> Vec<String> {
-        let warnings = secret_text::warnings(value.expose_secret());
-        warnings.into_iter().map(|text| self.source.describe(text)).collect()
+        let sources = std::iter::once(&self.source).chain(self.beside.iter().map(|other| &other.source));
+        let of_one = |(source, secret): (&Source, &str)| -> Vec<String> {
+            let warnings = secret_text::warnings(secret);
+            warnings.into_iter().map(|text| source.describe(text)).collect()
+        };
+        sources.zip(secrets_in(value)).flat_map(of_one).collect()
     }
+}
+
+fn joined(one: &SecretString, other: &SecretString) -> SecretString {
+    format!("{}\n{}", one.expose_secret(), other.expose_secret()).into()
 }
 
 impl Source {
@@ -134,7 +185,7 @@ impl ExposeSecret<str> for Secret {
 /// A literal without a key.
 impl From<SecretString> for Secret {
     fn from(value: SecretString) -> Self {
-        Self { key: String::new(), value, source: Source::Literal, form: SecretForm::Text }
+        Self { key: String::new(), value, source: Source::Literal, form: SecretForm::Text, beside: None }
     }
 }
 
@@ -153,3 +204,6 @@ pub(super) fn read_file(file: &Path) -> Result<String, String> {
         secret => Ok(secret.to_owned()),
     }
 }
+
+#[cfg(test)]
+mod tests;

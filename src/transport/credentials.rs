@@ -23,7 +23,7 @@ use super::{Backoff, HttpClient, Permit, SetupError, redaction};
 use crate::{
     config,
     job::{BackendFault, FaultKind},
-    vendors::{Adapter, Elements, Scheme},
+    vendors::{Adapter, Elements, Scheme, secrets_in},
 };
 
 mod login_budget;
@@ -240,7 +240,7 @@ impl Authorization {
             return outcome;
         }
         let (sent, secret) = self.secrets();
-        let secrets: Vec<&str> = sent.into_iter().chain(secret.map(ExposeSecret::expose_secret)).collect();
+        let secrets: Vec<&str> = sent.into_iter().chain(secret.into_iter().flat_map(secrets_in)).collect();
         match outcome {
             Ok(elements) => Ok(redaction::elements(elements, &secrets)),
             Err(fault) => Err(redaction::fault(fault, &secrets)),

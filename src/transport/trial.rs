@@ -3,10 +3,12 @@
 
 use bytes::Bytes;
 use http::{Request, Response, Uri, header};
-use secrecy::ExposeSecret;
 
 use super::{Endpoint, Permit, credentials::Purpose, redaction};
-use crate::{job::JobRef, vendors::Reading};
+use crate::{
+    job::JobRef,
+    vendors::{Reading, secrets_in},
+};
 
 const REDACTED: &str = "[redacted]";
 
@@ -54,7 +56,7 @@ impl Endpoint {
             return Err("this vendor is built in and has no definition to read the answer by".to_owned());
         };
         let (sent, secret) = authorization.secrets();
-        let secrets: Vec<&str> = sent.into_iter().chain(secret.map(ExposeSecret::expose_secret)).collect();
+        let secrets: Vec<&str> = sent.into_iter().chain(secret.into_iter().flat_map(secrets_in)).collect();
         for line in &mut shown {
             redaction::text(line, &secrets);
         }

@@ -8,6 +8,7 @@
 use std::{fmt::Debug, num::NonZeroUsize, sync::Arc};
 
 use schemars::{Schema, SchemaGenerator};
+use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer, de::DeserializeOwned, de::Error as _};
 use thiserror::Error;
 use toml::{Table, Value};
@@ -72,6 +73,12 @@ pub enum SecretForm {
     Lines,
     /// The characters of a header value.
     Header,
+}
+
+/// The secrets in one: usually itself. Where a way to sign in has two, such as a refresh token and
+/// the secret of its client, each is a line.
+pub fn secrets_in(secret: &SecretString) -> impl Iterator<Item = &str> {
+    secret.expose_secret().split('\n')
 }
 
 /// A vendor's own configuration of one backend.

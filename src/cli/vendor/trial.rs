@@ -12,7 +12,10 @@ use crate::{
     server::{self, Trial},
     vendors::{
         Reading,
-        declared::{Definition, Shipped, backend::sign_ins},
+        declared::{
+            Definition, Shipped,
+            backend::{WayKeys, sign_ins},
+        },
     },
 };
 
@@ -117,13 +120,18 @@ impl Args {
 /// That the credentials have a secret of the definition's, and not in the command line itself.
 fn check_credentials(definition: &Definition, given: &[(String, String)]) -> Result<(), Failure> {
     let ways = sign_ins(definition);
-    let secret = given.iter().find(|(key, _)| ways.iter().any(|(secret, _)| secret == key));
-    let text = match secret {
-        Some((key, value)) if !value.starts_with("env:") && !value.starts_with("file:") => format!(
+    let is_secret = |key: &str| {
+        ways.iter().any(|way| way.secret == key || way.second_secret.is_some_and(|second| second == key))
+    };
+    let is_literal = |value: &str| !value.starts_with("env:") && !value.starts_with("file:");
+    let shown = given.iter().find(|(key, value)| is_secret(key) && is_literal(value));
+    let has_secret = given.iter().any(|(key, _)| ways.iter().any(|way| way.secret == key));
+    let text = match shown {
+        Some((key, _)) => format!(
             "--credential {key} holds the secret itself, which others can see; write {key}=env:NAME or {key}=file:PATH"
         ),
-        None if !given.is_empty() => {
-            let options = ways.iter().map(|(secret, fields)| {
+        None if !has_secret && !given.is_empty() => {
+            let options = ways.iter().map(|WayKeys { secret, fields, .. }| {
                 let fields = fields.iter().map(|key| format!("--credential {key}=TEXT"));
                 let all: Vec<String> = fields.chain([format!("--credential {secret}=env:NAME")]).collect();
                 all.join(" ")

@@ -19,7 +19,7 @@ use crate::{
     job::{BackendFault, FaultKind},
     telemetry::metrics::metrics,
     transport::{HttpClient, Permit, redaction},
-    vendors::{Adapter, Expiry, Token, TokenExchange},
+    vendors::{Adapter, Expiry, Token, TokenExchange, secrets_in},
 };
 
 /// How long before its end a token is refreshed: this, or a fifth of its life.
@@ -212,7 +212,8 @@ async fn refresh(
 ) -> Result<Token, BackendFault> {
     let request = exchange.request(secret)?;
     let header = request.headers().get(header::AUTHORIZATION).cloned();
-    let secrets = [header.as_ref().and_then(credential).unwrap_or_default(), secret.expose_secret()];
+    let sent = header.as_ref().and_then(credential);
+    let secrets: Vec<&str> = sent.into_iter().chain(secrets_in(secret)).collect();
     let (response, _room) = http.send(request, permit).await?;
     exchange.interpret(&response).map_err(|fault| redaction::fault(fault, &secrets))
 }

@@ -57,18 +57,34 @@ pub struct Chosen {
     pub(super) way: Option<usize>,
     /// The key of the secret, and the characters that it may have.
     pub secret: Option<(String, SecretForm)>,
+    /// The key of another secret, which is sent with it.
+    pub second_secret: Option<&'static str>,
 }
 
 /// No credentials at all, for cases.
 pub fn without_credentials() -> Chosen {
-    Chosen { way: None, secret: None }
+    Chosen { way: None, secret: None, second_secret: None }
 }
 
-/// The ways to sign in as pairs of their secret's key and their other keys; without those that
-/// need no secret.
-pub fn sign_ins(definition: &Definition) -> Vec<(&str, &[String])> {
+/// A way to sign in.
+#[derive(Debug)]
+pub struct WayKeys<'a> {
+    /// The key of its secret.
+    pub secret: &'a str,
+    /// The key of another secret that it may have.
+    pub second_secret: Option<&'static str>,
+    /// Its other keys.
+    pub fields: &'a [String],
+}
+
+/// The ways to sign in that need a secret.
+pub fn sign_ins(definition: &Definition) -> Vec<WayKeys<'_>> {
     let ways = definition.ways.iter();
-    ways.filter_map(|way| Some((way.secret.as_deref()?, &*way.fields))).collect()
+    let keys = ways.filter_map(|way| {
+        let secret = way.secret.as_deref()?;
+        Some(WayKeys { secret, second_secret: way.second_secret(), fields: &way.fields })
+    });
+    keys.collect()
 }
 
 /// Chooses the way by the keys of `credentials`; `None` for no credentials.
@@ -81,7 +97,7 @@ pub fn choose(definition: &Definition, keys: Option<&Table>) -> Result<Chosen, V
     let problem = |path: String, text: String| KeyProblem { path, text };
     let Some(keys) = keys else {
         return match definition.ways.iter().position(|way| way.secret.is_none()) {
-            Some(way) => Ok(Chosen { way: Some(way), secret: None }),
+            Some(way) => Ok(Chosen { way: Some(way), secret: None, second_secret: None }),
             None => Err(vec![problem("credentials".to_owned(), format!("is missing; write {examples}"))]),
         };
     };
@@ -102,7 +118,8 @@ pub fn choose(definition: &Definition, keys: Option<&Table>) -> Result<Chosen, V
         }
     };
     let secret = way.secret.clone().unwrap_or_default();
-    let known: Vec<&str> = way.fields.iter().map(String::as_str).chain([&*secret]).collect();
+    let second = way.second_secret();
+    let known: Vec<&str> = way.fields.iter().map(String::as_str).chain([&*secret]).chain(second).collect();
     let mut problems = Vec::new();
     for key in keys.keys().filter(|key| !known.contains(&key.as_str())) {
         problems
@@ -121,7 +138,8 @@ pub fn choose(definition: &Definition, keys: Option<&Table>) -> Result<Chosen, V
         return Err(problems);
     }
     let way_index = definition.ways.iter().position(|other| other.name == way.name);
-    Ok(Chosen { way: way_index, secret: Some((secret, way.form())) })
+    let second_secret = second.filter(|key| keys.contains_key(*key));
+    Ok(Chosen { way: way_index, secret: Some((secret, way.form())), second_secret })
 }
 
 /// Reads the backend's own keys.

@@ -380,6 +380,14 @@ impl Way {
         SignIn { scheme, description }
     }
 
+    /// The key of another secret, which is sent with the first if it is given.
+    pub(super) fn second_secret(&self) -> Option<&'static str> {
+        match &self.kind {
+            WayKind::OAuth2(oauth2) if oauth2.refreshes => Some("client_secret"),
+            _ => None,
+        }
+    }
+
     /// The characters that the secret may have.
     pub(super) fn form(&self) -> SecretForm {
         match &self.kind {

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use url::form_urlencoded;
 
 use super::{
@@ -21,7 +21,7 @@ use crate::{
         BaseUrl, ClientAuth, Expiry, Token, TokenExchange,
         datasaur::read_oauth_token,
         json::{self, Value},
-        percent_encoded, response,
+        percent_encoded, response, secrets_in,
     },
 };
 
@@ -100,24 +100,30 @@ impl DeclaredExchange {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
         let mut form = form_urlencoded::Serializer::new(String::new());
-        if oauth2.refreshes {
-            form.append_pair("grant_type", "refresh_token")
-                .append_pair("refresh_token", secret.expose_secret());
-            form.append_pair("client_id", client_id);
-        } else {
-            match oauth2.client_auth {
-                ClientAuth::Form => {
-                    form.append_pair("client_id", client_id)
-                        .append_pair("client_secret", secret.expose_secret());
-                }
-                ClientAuth::Basic => {
-                    let pair = BASE64_STANDARD.encode(format!("{client_id}:{}", secret.expose_secret()));
-                    let mut value = HeaderValue::try_from(format!("Basic {pair}")).ok()?;
-                    value.set_sensitive(true);
-                    headers.insert(header::AUTHORIZATION, value);
-                }
+        let mut secrets = secrets_in(secret);
+        let refresh_token = if oauth2.refreshes { secrets.next() } else { None };
+        match (oauth2.client_auth, secrets.next()) {
+            // A public client has no secret.
+            (_, None) => {
+                form.append_pair("client_id", client_id);
             }
-            form.append_pair("grant_type", "client_credentials");
+            (ClientAuth::Form, Some(secret)) => {
+                form.append_pair("client_id", client_id).append_pair("client_secret", secret);
+            }
+            (ClientAuth::Basic, Some(secret)) => {
+                let pair = BASE64_STANDARD.encode(format!("{client_id}:{secret}"));
+                let mut value = HeaderValue::try_from(format!("Basic {pair}")).ok()?;
+                value.set_sensitive(true);
+                headers.insert(header::AUTHORIZATION, value);
+            }
+        }
+        match refresh_token {
+            Some(token) => {
+                form.append_pair("grant_type", "refresh_token").append_pair("refresh_token", token);
+            }
+            None => {
+                form.append_pair("grant_type", "client_credentials");
+            }
         }
         for (name, value) in &oauth2.form {
             if let Some(value) = value.unless_left_out(&scope).ok()? {

@@ -140,6 +140,11 @@ fn signed(
         }
         None => return node.problem(log, "has no secret; write a placeholder, such as \"SECRET\""),
     };
+    let second = chosen.second_secret.and_then(|name| given?.get(name)?.as_str());
+    let secret = match second {
+        Some(second) => format!("{}\n{second}", secret.expose_secret()).into(),
+        None => secret,
+    };
     let mut keys = params.clone();
     keys.insert("credentials".to_owned(), given?.clone().into());
     let origins: Vec<toml::Value> = definition.token_origin(chosen.way).into_iter().map(Into::into).collect();

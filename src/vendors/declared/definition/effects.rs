@@ -307,28 +307,18 @@ fn ways(definition: &Definition, top: &mut Section<'_>, log: &Log<'_>) {
         }
         no_repetition(&mut keys, "fields", log);
         no_repetition(&mut keys, "refused_status", log);
-        match &way.kind {
-            WayKind::OAuth2(oauth2) if oauth2.refreshes => {
-                if let Some(node) = keys.get("client_auth") {
-                    let text = "has no effect beside grant = \"refresh_token\", whose request has no client \
-                                secret; remove it";
-                    node.report(log, text);
-                }
+        if let WayKind::Exchange(exchange) = &way.kind {
+            let secret = way.secret.as_deref().unwrap_or_default();
+            if !uses(&exchange.request, secret) {
+                let text = format!("does not send its secret; write {{{{ {secret} }}}} in the request");
+                log.add(keys.span.clone(), &keys.path, text);
             }
-            WayKind::Exchange(exchange) => {
-                let secret = way.secret.as_deref().unwrap_or_default();
-                if !uses(&exchange.request, secret) {
-                    let text = format!("does not send its secret; write {{{{ {secret} }}}} in the request");
-                    log.add(keys.span.clone(), &keys.path, text);
-                }
-                if let Some(node) = keys.get("send_as").filter(is_empty) {
-                    node.report(log, "has no effect; write header or scheme in it, or remove it");
-                }
-                if let Some(mut keys) = table(&mut keys, "expires_at", log) {
-                    time(&mut keys, log);
-                }
+            if let Some(node) = keys.get("send_as").filter(is_empty) {
+                node.report(log, "has no effect; write header or scheme in it, or remove it");
             }
-            _ => {}
+            if let Some(mut keys) = table(&mut keys, "expires_at", log) {
+                time(&mut keys, log);
+            }
         }
     }
 }

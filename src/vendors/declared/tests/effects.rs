@@ -323,11 +323,6 @@ fn parameters_and_credentials_that_nothing_reads_are_reported() {
         ),
         (
             BASIC,
-            "[credentials.oauth2]\ntoken_path = \"/t\"\ngrant = \"refresh_token\"\nclient_auth = \"basic\"",
-            "credentials.oauth2.client_auth has no effect beside grant = \"refresh_token\", whose request has no client secret; remove it",
-        ),
-        (
-            BASIC,
             EXCHANGE,
             "credentials.exchange does not send its secret; write {{ password }} in the request",
         ),

@@ -141,7 +141,26 @@ fn refresh_token_is_exchanged_for_an_access_token() {
     let keys = "credentials = { client_id = \"i\", refresh_token = \"r\" }";
     let adapter = declared(&text, "https://d.example", keys);
     let request = adapter.token_exchange().unwrap().request(&SecretString::from("hush")).unwrap();
-    assert_eq!(request.body(), "grant_type=refresh_token&refresh_token=hush&client_id=i&scope=all-apis");
+    assert_eq!(request.body(), "client_id=i&grant_type=refresh_token&refresh_token=hush&scope=all-apis");
+}
+
+#[test]
+fn refresh_token_is_sent_with_the_secret_of_its_client() {
+    let keys = "credentials = { client_id = \"i\", refresh_token = \"r\", client_secret = \"s\" }";
+    let secrets = SecretString::from("hush\ns&x");
+    let request = |client_auth: &str| {
+        let grant = format!("client_auth = \"{client_auth}\"\ngrant = \"refresh_token\"");
+        let text = shipped("databricks").replace("client_auth = \"basic\"", &grant);
+        let adapter = declared(&text, "https://d.example", keys);
+        adapter.token_exchange().unwrap().request(&secrets).unwrap()
+    };
+    assert_eq!(
+        request("form").body(),
+        "client_id=i&client_secret=s%26x&grant_type=refresh_token&refresh_token=hush&scope=all-apis"
+    );
+    let basic = request("basic");
+    assert_eq!(basic.body(), "grant_type=refresh_token&refresh_token=hush&scope=all-apis");
+    assert_eq!(basic.headers()["authorization"], "Basic aTpzJng=");
 }
 
 #[test]

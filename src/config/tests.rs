@@ -4,6 +4,9 @@ use secrecy::ExposeSecret;
 use super::*;
 use crate::vendors::{Encoding, KINDS, KineticaConfig};
 
+mod secrets;
+mod sections;
+
 const SECRETS: [(&str, &str); 4] = [
     ("IMMUTA_API_KEY", "immuta-hush"),
     ("KINETICA_PASSWORD", "kinetica-hush"),
@@ -28,6 +31,14 @@ const IMMUTA: &str = r#"
     base_url = "https://immuta.example"
     credentials = { api_key = { env = "IMMUTA_API_KEY" } }
 "#;
+
+fn assert_section_problem(text: &str, expected: &str) {
+    let text = match text.strip_prefix("backends.immuta-prod.") {
+        Some(key) => format!("{IMMUTA}\n{key}"),
+        None => format!("{text}\n{IMMUTA}"),
+    };
+    assert_eq!(problems(&text, &[]), [expected], "{text}");
+}
 
 fn one(backend: &str) -> Backend {
     Config::parse(backend, env(&[])).unwrap().backends.remove(0)
@@ -93,61 +104,6 @@ fn unset_key_has_its_documented_default() {
 }
 
 #[test]
-fn size_is_a_number_or_has_a_unit_in_file_and_environment() {
-    for (written, bytes) in [("65536", 65536), ("\"64 KiB\"", 65536), ("\"8MB\"", 8_000_000)] {
-        let text = format!("{IMMUTA}\npoll.max_response_bytes = {written}");
-        assert_eq!(one(&text).poll.max_response_bytes, bytes);
-    }
-    let variables =
-        [("JOBWATCH__LIMITS__STATUS_BYTES", "2 GiB"), ("JOBWATCH__LIMITS__RESPONSE_BYTES", "9000000")];
-    let limits = Config::parse(IMMUTA, env(&variables)).unwrap().limits;
-    assert_eq!((limits.status_bytes, limits.response_bytes), (2 << 30, 9_000_000));
-}
-
-#[test]
-fn list_in_place_of_a_table_is_refused() {
-    let list = "is not a table; write";
-    for (text, path) in [
-        ("[[server]]\nlisten = \"[::1]:1\"", "server"),
-        ("server.tls = [\"a\", \"b\"]", "server.tls"),
-        ("limits = []", "limits"),
-        ("[[backends.other]]\nvendor = \"kinetica\"", "backends.other"),
-        (
-            "[backends.other]\nvendor = \"kinetica\"\nbase_url = \"http://db\"\npoll = [\"1s\"]",
-            "backends.other.poll",
-        ),
-    ] {
-        let text = format!("{text}\n{IMMUTA}");
-        assert_eq!(problems(&text, &[]), [format!("{path} {list} [{path}]")], "{text}");
-    }
-}
-
-#[test]
-fn problems_in_one_section_are_all_reported() {
-    let text = format!(
-        "{IMMUTA}\ntenent = \"a\"\npoll.timeout = 1\npoll.max_batch = \"x\"\npoll.pace = 1\n\
-         [limits]\nwatches = 0\nbatch_size = 0\n[server]\nlisten = 1\ncolour = 1"
-    );
-    let found = problems(&text, &[]);
-    let mut keys: Vec<_> = found.iter().map(|problem| problem.split(' ').next().unwrap()).collect();
-    keys.sort_unstable();
-    assert_eq!(
-        keys,
-        [
-            "backends.immuta-prod.poll.max_batch",
-            "backends.immuta-prod.poll.pace",
-            "backends.immuta-prod.poll.timeout",
-            "backends.immuta-prod.tenent",
-            "limits.batch_size",
-            "limits.watches",
-            "server.colour",
-            "server.listen",
-        ],
-        "{found:#?}"
-    );
-}
-
-#[test]
 fn faulty_required_key_is_not_reported_as_missing_too() {
     let text = "[backends.x]\nvendor = \"claret\"\nbase_url = 1\ntenant = 2\ncredentials = { email = 3, password = 4 }";
     let found = problems(text, &[]);
@@ -160,13 +116,6 @@ fn number_of_reported_problems_is_bounded() {
     let lines: Vec<String> = (0..1000).map(|n| format!("key{n} = 1")).collect();
     let text = lines.join("\n");
     assert_eq!(problems(&text, &[]).len(), 100);
-}
-
-#[test]
-fn secret_that_looks_like_toml_is_taken_as_text() {
-    let variable = "JOBWATCH__BACKENDS__IMMUTA_PROD__CREDENTIALS__API_KEY";
-    let config = Config::parse(IMMUTA, env(&[(variable, "[1,2]")])).unwrap();
-    assert_eq!(secret(&config.backends[0], &Scheme::Bare), "[1,2]");
 }
 
 #[test]
@@ -331,86 +280,6 @@ fn backend_problem_names_key_and_remedy() {
 }
 
 #[test]
-fn secret_file_of_an_editor_is_read_and_odd_secrets_are_warned_of() {
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("secret");
-    let backend = |secret: &str| {
-        let credentials = format!("credentials = {{ username = \"u\", password = {secret} }}");
-        format!("[backends.x]\nvendor = \"kinetica\"\nbase_url = \"http://127.0.0.1\"\n{credentials}")
-    };
-    let text = backend(&format!("{{ file = {file:?} }}"));
-    for (content, warning) in [
-        ("hush", None),
-        ("\u{feff}hush\r\n", None),
-        ("\u{feff}hush\n", None),
-        ("'hush'\n", Some("begins and ends with a quote")),
-        ("hush \n", Some("holds U+0020 (space) at position 5 of 5")),
-        ("\u{feff}hu\u{200b}sh\r\n", Some("holds U+200B (zero width space) at position 3 of 5")),
-    ] {
-        std::fs::write(&file, content).unwrap();
-        let config = Config::parse(&text, []).unwrap();
-        let secret = config.backends[0].credentials.secret().unwrap();
-        let again = secret.read_again().unwrap().unwrap();
-        assert_eq!(again.expose_secret(), secret.expose_secret(), "a rotated file is read in the same way");
-        if warning.is_none() {
-            assert_eq!(secret.expose_secret(), "hush");
-        }
-        let warnings = config.warnings();
-        let place = format!("backends.x.credentials.password is the file {}, which ", file.display());
-        let expected = warning.map(|warning| format!("{place}{warning}"));
-        assert_eq!(warnings.len(), usize::from(warning.is_some()), "{warnings:?}");
-        assert!(
-            warnings.iter().all(|text| text.starts_with(expected.as_deref().unwrap_or_default())),
-            "{warnings:?}"
-        );
-        assert!(!warnings.concat().contains("hush"));
-    }
-    std::fs::write(&file, [0xff, 0xfe, b'h', 0]).unwrap();
-    let problems = problems(&text, &[]);
-    assert!(problems[0].ends_with("is not text in UTF-8; save it as UTF-8"), "{problems:?}");
-
-    let text = backend("{ env = \"P\" }");
-    let config = Config::parse(&text, [("P".to_owned(), "\"hush\"".to_owned())]).unwrap();
-    let place = "backends.x.credentials.password is the variable P, which begins and ends with a quote";
-    assert!(config.warnings()[0].starts_with(place), "{:?}", config.warnings());
-    assert_eq!(
-        self::problems(&text, &[("P", "hush\r\n")]),
-        [
-            "backends.x.credentials.password is the variable P, which holds U+000D (carriage return) at position 5; write the secret alone"
-        ]
-    );
-}
-
-/// The first inline table of a text.
-fn inline_table(text: &str) -> &str {
-    let mut depth = 0;
-    for (at, c) in text.char_indices() {
-        match c {
-            '{' => depth += 1,
-            '}' if depth == 1 => return &text[..=at],
-            '}' => depth -= 1,
-            _ => {}
-        }
-    }
-    panic!("no inline table: {text}");
-}
-
-#[test]
-fn credentials_that_a_problem_shows_as_example_are_accepted() {
-    for kind in KINDS {
-        let backend = |credentials: &str| {
-            let key = kind.key;
-            format!("[backends.x]\nvendor = {key:?}\nbase_url = \"http://x\"\ncredentials = {credentials}")
-        };
-        let is_about_credentials = |problem: &String| problem.contains(".credentials");
-        let refused = problems(&backend("{}"), &[]);
-        assert!(refused.iter().any(|problem| problem.ends_with(kind.credentials.example)), "{refused:?}");
-        let shown = problems(&backend(inline_table(kind.credentials.example)), &[]);
-        assert!(!shown.iter().any(is_about_credentials), "{shown:?}");
-    }
-}
-
-#[test]
 fn problems_of_a_vendors_own_keys_are_all_reported() {
     let text = "[backends.k]\nvendor = \"kinetica\"\nbase_url = \"http://a\"\nencoding = \"snappy\"\n\
                 standby_urls = [\"http://a\"]\ncolour = 1\ncredentials = { username = \"\", password = 1, colour = 1 }";
@@ -482,109 +351,6 @@ fn removed_key_is_refused_with_its_replacement() {
     }
 }
 
-/// Puts one key into a good configuration.
-fn assert_section_problem(text: &str, expected: &str) {
-    let text = match text.strip_prefix("backends.immuta-prod.") {
-        Some(key) => format!("{IMMUTA}\n{key}"),
-        None => format!("{text}\n{IMMUTA}"),
-    };
-    assert_eq!(problems(&text, &[]), [expected], "{text}");
-}
-
-#[test]
-fn section_problem_names_key_and_remedy() {
-    for (text, expected) in [
-        (
-            "server.listen = \"localhost:1\"",
-            "server.listen is \"localhost:1\"; write an IP address and a port, such as \"127.0.0.1:50051\"",
-        ),
-        (
-            "server.listen = 50051",
-            "server.listen is 50051; write an IP address and a port, such as \"127.0.0.1:50051\"",
-        ),
-        ("server.lisen = \"\"", "server.lisen is not a key here; did you mean listen?"),
-        (
-            "server.colour = \"\"",
-            "server.colour is not a key here; write one of listen, tls, allow_plaintext, default_deadline, collection_window, drain_delay, drain_timeout, max_connection_age, max_connection_age_grace, web",
-        ),
-        ("server = 1", "server is not a table; write [server]"),
-        (
-            "server.default_deadline = \"0s\"",
-            "server.default_deadline is \"0s\"; write a duration from 1ms to 1h",
-        ),
-        (
-            "server.tls = { cert = \"Cargo.toml\" }",
-            "server.tls.key is missing; write the path of the PEM private key",
-        ),
-        (
-            "limits.watches = \"many\"",
-            "limits.watches is \"many\"; write a whole number from 1 to 1000000000",
-        ),
-        ("limits.batch_size = 1001", "limits.batch_size is 1001; write a whole number from 1 to 1000"),
-        (
-            "limits.watches_per_call = 0",
-            "limits.watches_per_call is 0; write a whole number from 1 to 1000000000",
-        ),
-        ("allow_inline_secrets = 1", "allow_inline_secrets is neither true nor false; write one of them"),
-        (
-            "backends.immuta-prod.standby_urls = []",
-            "backends.immuta-prod.standby_urls is only for Kinetica, not for Immuta; remove it",
-        ),
-        (
-            "backends.immuta-prod.encoding = \"binary\"",
-            "backends.immuta-prod.encoding is only for Kinetica, not for Immuta; remove it",
-        ),
-        (
-            "backends.immuta-prod.poll.min_interval = \"soon\"",
-            "backends.immuta-prod.poll.min_interval is \"soon\"; write a duration such as \"250ms\", \"1s\" or \"1m 30s\"",
-        ),
-        (
-            "backends.immuta-prod.poll.min_interval = 1",
-            "backends.immuta-prod.poll.min_interval is 1; write a duration such as \"250ms\", \"1s\" or \"1m 30s\"",
-        ),
-        (
-            "backends.immuta-prod.poll.min_interval = \"0s\"",
-            "backends.immuta-prod.poll.min_interval is \"0s\"; write a duration from 1ms to 24h",
-        ),
-        (
-            "backends.immuta-prod.poll.max_interval = \"500ms\"",
-            "backends.immuta-prod.poll.max_interval is \"500ms\"; write a duration from 1s to 24h",
-        ),
-        (
-            "backends.immuta-prod.poll.connect_timeout = \"16s\"",
-            "backends.immuta-prod.poll.connect_timeout is \"16s\"; write at most 15s, or raise backends.immuta-prod.poll.timeout",
-        ),
-        (
-            "backends.immuta-prod.poll = { timeout = \"900ms\", connect_timeout = \"1s\" }",
-            "backends.immuta-prod.poll.connect_timeout is \"1s\"; write at most 900ms, or raise backends.immuta-prod.poll.timeout",
-        ),
-        (
-            "backends.immuta-prod.poll.timeout = \"0s\"",
-            "backends.immuta-prod.poll.timeout is \"0s\"; write a duration from 1ms to 1h",
-        ),
-        (
-            "backends.immuta-prod.poll.max_batch = 0",
-            "backends.immuta-prod.poll.max_batch is 0; write a whole number from 1 to 1000",
-        ),
-        (
-            "backends.immuta-prod.poll.requests_per_second = 0",
-            "backends.immuta-prod.poll.requests_per_second is 0; write a whole number from 1 to 1000000",
-        ),
-        (
-            "backends.immuta-prod.poll.max_concurrency = -1",
-            "backends.immuta-prod.poll.max_concurrency is -1; write a whole number from 1 to 10000",
-        ),
-    ] {
-        assert_section_problem(text, expected);
-    }
-}
-
-#[test]
-fn problems_in_several_sections_are_all_reported() {
-    let text = "server.lisen = \"\"\n[backends.a]\nvendor = \"claret\"\n[backends.b]\nvendor = \"immuta\"\nbase_url = \"x\"";
-    assert_eq!(problems(text, &[("JOBWATCH__LIMITS__WATCH", "1")]).len(), 7, "{:#?}", problems(text, &[]));
-}
-
 #[test]
 fn variable_replaces_any_key() {
     let config = Config::parse(
@@ -606,13 +372,6 @@ fn variable_replaces_any_key() {
     assert_eq!(backend.base_url.as_str(), "https://other.example/");
     assert_eq!(backend.poll.min_interval, Duration::from_millis(250));
     assert_eq!(secret(backend, &Scheme::Exchange), "direct");
-}
-
-#[test]
-fn variable_names_the_place_of_a_secret() {
-    let variable = "JOBWATCH__BACKENDS__IMMUTA_PROD__CREDENTIALS__API_KEY__ENV";
-    let config = Config::parse(IMMUTA, env(&[(variable, "CLARET_PASSWORD")])).unwrap();
-    assert_eq!(secret(&config.backends[0], &Scheme::Bare), "claret-hush");
 }
 
 #[test]
@@ -674,53 +433,6 @@ fn variable_that_names_no_key_is_refused() {
 }
 
 #[test]
-fn secret_from_file_loses_last_line_break() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("key");
-    std::fs::write(&path, "from-file\r\n").unwrap();
-    let text = IMMUTA.replace("{ env = \"IMMUTA_API_KEY\" }", &format!("{{ file = {path:?} }}"));
-    assert_eq!(secret(&one(&text), &Scheme::Bare), "from-file");
-    std::fs::write(&path, "\n").unwrap();
-    let expected = "which is empty; write the secret there";
-    assert!(problems(&text, &[])[0].ends_with(expected));
-}
-
-#[test]
-fn configuration_debug_output_hides_secrets() {
-    let config = Config::parse(include_str!("../../jobwatch.example.toml"), env(&[])).unwrap();
-    assert!(!format!("{config:#?}").contains("hush"));
-}
-
-#[test]
-fn problem_text_hides_secrets() {
-    for text in [
-        "allow_inline_secrets = true\n[backends.x]\nvendor = \"immuta\"\nbase_url = \"http://x\"\ncredentials = { bearer = \"hush hush\" }",
-        "[backends.x]\nvendor = \"immuta\"\nbase_url = \"http://x\"\ncredentials = { bearer = \"hush\" }",
-        "[backends.x]\nvendor = \"immuta\"\nbase_url = \"http://me:hush@x\"\ncredentials = { bearer = \"hush\"",
-        "[backends.x]\nvendor = \"immuta\"\nbase_url = \"http://me:hush@x\"\ncredentials = \"hush\"",
-    ] {
-        let problems = problems(text, &[]);
-        assert!(!problems.is_empty() && !problems.concat().contains("hush"), "{problems:#?}");
-    }
-}
-
-#[test]
-fn credentials_over_plain_http_to_another_host_give_a_warning() {
-    let config = Config::parse(&IMMUTA.replace("https", "http"), env(&[])).unwrap();
-    assert_eq!(config.warnings().len(), 1);
-    let config =
-        Config::parse(&IMMUTA.replace("https://immuta.example", "http://localhost:1"), env(&[])).unwrap();
-    assert!(config.warnings().is_empty());
-    let standby = "[backends.k]\nvendor = \"kinetica\"\nbase_url = \"https://a\"\nstandby_urls = [\"http://b\"]\n\
-                   credentials = { username = \"a\", password.env = \"KINETICA_PASSWORD\" }";
-    let warnings = Config::parse(standby, env(&[])).unwrap().warnings();
-    assert!(
-        matches!(&warnings[..], [one] if one.starts_with("backends.k.standby_urls is http://b/")),
-        "{warnings:?}"
-    );
-}
-
-#[test]
 fn unset_longest_wait_is_at_least_min_interval() {
     let backend = one(&format!("{IMMUTA}\npoll.min_interval = \"1m\""));
     assert_eq!(backend.poll.max_interval, Duration::from_mins(1));
@@ -748,53 +460,6 @@ proptest! {
         if let Err(invalid) = result {
             prop_assert!(!invalid.problems.is_empty());
         }
-    }
-}
-
-#[test]
-fn section_of_the_example_about_callers_is_accepted() {
-    let example = include_str!("../../jobwatch.example.toml");
-    let section = &example[example.find("#   [access]").unwrap()..example.find("[limits]").unwrap()];
-    let section = section.replace("#   ", "");
-    let (hash, backend) = ("0f".repeat(32), WITHOUT_CREDENTIALS);
-    let section = section
-        .replace("<64 hexadecimal digits>", &hash)
-        .replace("certificates = true", "certificates = false");
-    let config = Config::parse(&format!("{section}{backend}"), []).unwrap();
-    assert_eq!(config.access.tokens["ci"].sha256[0].to_string(), hash);
-    assert_eq!(config.access.policies.len(), 1);
-    assert!(config.access.jwt.is_some());
-}
-
-#[test]
-fn problem_with_callers_names_its_key_and_what_to_write() {
-    for (text, problem) in [
-        (
-            "[access]\ncertificates = true\npolicies = [{ principals = [\"*\"] }]",
-            "access.certificates needs server.tls.client_ca",
-        ),
-        ("[access.tokens.ci]\nsha256 = [\"x\"]", "access.tokens.ci.sha256"),
-        ("[access.tokens.ci]", "access.tokens.ci.sha256 is missing; write the hash"),
-        ("[access.tokens]\nci.sha256 = []", "access.policies is missing: nobody may do anything"),
-        ("[access.jwt]\nissuer = \"i\"", "access.jwt.audience is missing"),
-        ("[access.jwt]\nalgorithms = [\"HS256\"]", "access.jwt.algorithms"),
-        ("[access.jwt]\nalgorithms = [\"none\"]", "access.jwt.algorithms"),
-        ("[access.jwt]\njwks_url = \"http://login.example\"", "access.jwt.jwks_url is not encrypted"),
-        (
-            "[access.jwt]\njwks_file = \"/missing\"",
-            "access.jwt.jwks_file is the file /missing, which can't be read",
-        ),
-        (
-            "[access]\npolicies = [{ principals = [\"ci\"] }]",
-            "access.policies[0].principals holds \"ci\"; write token:NAME",
-        ),
-        ("[access]\npolicies = [{ principals = [\"*\"], rights = [\"write\"] }]", "access.policies"),
-        ("[access]\npolicies = [{ principals = [\"*\"], calls_per_second = 0 }]", "access.policies"),
-        ("[access]\npolicy = []", "access.policy is not a key here; did you mean policies?"),
-    ] {
-        let backend = WITHOUT_CREDENTIALS;
-        let problems = Config::parse(&format!("{text}\n{backend}"), []).unwrap_err().to_string();
-        assert!(problems.contains(problem), "{text}: {problems}");
     }
 }
 

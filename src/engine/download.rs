@@ -22,11 +22,7 @@ use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use thiserror::Error;
-use tokio::{
-    sync::mpsc::{self, Permit as Room},
-    task::JoinSet,
-    time::{Instant, sleep},
-};
+use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -39,31 +35,23 @@ use super::{
 };
 use crate::{
     job::{Artifact, BackendFault, FaultKind, JobFault, JobRef, Observation, Parts},
-    snapshot::Charge,
     telemetry::Sampled,
-    transport::{File, FileVersion, Files, Permit, PollResponse, RejectedCredentials, Upstream},
+    transport::{FileVersion, Files, Permit, PollResponse, RejectedCredentials, Upstream},
     vendors::{FileFault, RefusedLocation},
 };
 
+mod transfer;
+
+use transfer::{PIECE, Piece, READER_TIMEOUT, Reader, SLOW, Source, relay};
+
 /// Oldest status that is trusted to know a file's location.
 const STATUS_AGE: Duration = Duration::from_mins(1);
-
-/// How long a download may stand without its reader taking a piece.
-const READER_TIMEOUT: Duration = Duration::from_mins(10);
-
-/// How long a reader may take for [`PIECE`] bytes while another download waits for a slot,
-/// and how often that is looked at.
-const SLOW: Duration = Duration::from_mins(1);
-const LOOK: Duration = Duration::from_secs(1);
 
 /// The artifact id of every job's result.
 pub const RESULT: &str = "jobwatch:result";
 
 /// The artifact id of every job's vendor payload.
 pub const VENDOR_PAYLOAD: &str = "jobwatch:vendor_payload";
-
-/// Most bytes of a piece.
-const PIECE: usize = 64 << 10;
 
 /// How long a download may take until its first byte can be read, where the caller set no
 /// deadline.
@@ -173,9 +161,6 @@ pub struct Download {
     _task: JoinSet<()>,
 }
 
-/// The end is said, so that a channel that just closes is not taken for it.
-type Piece = Result<Option<Bytes>, DownloadFailure>;
-
 impl Download {
     /// The next piece, at most 64 KiB; `None` after the last byte or a failure.
     pub async fn next(&mut self) -> Option<Result<Bytes, DownloadFailure>> {
@@ -219,12 +204,7 @@ impl Engine {
         let version = source.version().clone();
         let (sender, pieces) = mpsc::channel(1);
         let must_end = self::must_end(deadline, self.calls_end.clone());
-        let reader = Reader {
-            pieces: sender.clone(),
-            slots: Arc::clone(&downloads.slots),
-            owed: PIECE,
-            waited: Duration::ZERO,
-        };
+        let reader = Reader::new(sender.clone(), &downloads.slots);
         let mut task = JoinSet::new();
         task.spawn(async move {
             let end = tokio::select! {
@@ -412,111 +392,6 @@ impl Downloads {
         }
         let throttles = matches!(fault.kind, FaultKind::Throttled);
         throttles.then(|| self.backend.throttled(fault, began, rand::random()))
-    }
-}
-
-/// Where the bytes come from.
-enum Source {
-    File(File),
-    /// A copy of a part of a response.
-    Held {
-        rest: Bytes,
-        size: u64,
-        content_type: &'static str,
-        version: FileVersion,
-        /// Counts the bytes as held for statuses.
-        _charge: Charge,
-    },
-}
-
-impl Source {
-    fn content_type(&self) -> &str {
-        match self {
-            Self::File(file) => file.content_type(),
-            Self::Held { content_type, .. } => content_type,
-        }
-    }
-
-    fn size(&self) -> Option<u64> {
-        match self {
-            Self::File(file) => file.size(),
-            Self::Held { size, .. } => Some(*size),
-        }
-    }
-
-    fn version(&self) -> &FileVersion {
-        match self {
-            Self::File(file) => file.version(),
-            Self::Held { version, .. } => version,
-        }
-    }
-
-    async fn next(&mut self) -> Result<Option<Bytes>, FileFault> {
-        match self {
-            Self::File(file) => file.next().await,
-            Self::Held { rest, .. } if rest.is_empty() => Ok(None),
-            Self::Held { rest, .. } => Ok(Some(rest.split_to(rest.len().min(PIECE)))),
-        }
-    }
-}
-
-/// Who takes the pieces, and how fast.
-struct Reader {
-    pieces: mpsc::Sender<Piece>,
-    slots: Arc<DownloadSlots>,
-    /// Bytes to take within [`SLOW`].
-    owed: usize,
-    /// How long they have been waited for.
-    waited: Duration,
-}
-
-impl Reader {
-    /// Waits until it takes the next piece; `None` when nobody reads any more.
-    async fn room(&mut self) -> Result<Option<Room<'_, Piece>>, DownloadFailure> {
-        let began = Instant::now();
-        let mut looked = began;
-        let mut room = std::pin::pin!(self.pieces.reserve());
-        loop {
-            let pause = SLOW.saturating_sub(self.waited).max(LOOK);
-            tokio::select! {
-                biased;
-                room = &mut room => {
-                    self.waited += looked.elapsed();
-                    return Ok(room.ok());
-                }
-                () = sleep(pause) => {
-                    self.waited += looked.elapsed();
-                    looked = Instant::now();
-                }
-            }
-            let is_slow = self.waited >= SLOW && self.slots.is_wanted();
-            if is_slow || began.elapsed() >= READER_TIMEOUT {
-                return Err(DownloadFailure::Stalled);
-            }
-        }
-    }
-
-    /// Notes that it took so many bytes.
-    fn took(&mut self, bytes: usize) {
-        self.owed = self.owed.saturating_sub(bytes);
-        if self.owed == 0 {
-            (self.owed, self.waited) = (PIECE, Duration::ZERO);
-        }
-    }
-}
-
-/// Passes pieces on, each as soon as there is room for it. Ends, too, when nobody reads
-/// any more.
-async fn relay(mut source: Source, mut reader: Reader, report: &Reporter) -> Result<(), DownloadFailure> {
-    let mut last = 0;
-    loop {
-        reader.took(last);
-        let Some(room) = reader.room().await? else { return Ok(()) };
-        let Some(piece) = source.next().await.map_err(|fault| report.failure(fault, None))? else {
-            return Ok(());
-        };
-        last = piece.len();
-        room.send(Ok(Some(piece)));
     }
 }
 

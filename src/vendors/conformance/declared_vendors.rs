@@ -1,4 +1,4 @@
-//! Vendors that a definition describes, held to the same suite. Three definitions describe
+//! Vendors that a definition describes, held to the same suite. Four definitions describe
 //! built-in vendors: what they say of any response has to be what the adapter says, and their
 //! requests have to be the adapter's, byte for byte.
 

@@ -251,8 +251,8 @@ impl FaultRule {
             return false;
         }
         if let Some(when) = &self.when {
-            let found = when.try_find(&answer.scope);
-            if !found.map_or(is_malformed, |found| found.is_some_and(|found| found.is_true())) {
+            let scope = &answer.scope;
+            if !(if is_malformed { when.may_hold(scope) } else { when.holds(scope) }) {
                 return false;
             }
         }

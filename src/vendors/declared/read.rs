@@ -65,18 +65,14 @@ impl Declared {
         };
         let unescaped = text.map(|text| held(element, text).ok_or(NO_JOB)).transpose()?;
         let source = unescaped.as_ref().unwrap_or(element);
-        let (own, object) = match self.definition.element {
-            ElementKind::Job => match Object::parse_whole(source) {
-                Some((own, object)) => (Some(own), Some(object)),
-                None => return Err(malformed("not an object")),
-            },
-            _ => {
-                let whole = if unescaped.is_some() { Value::parse(source) } else { body };
-                match whole.and_then(|whole| place.path().find(whole)) {
-                    Some(own) => (Some(own), Some(Object::of(own).ok_or(malformed("not an object"))?)),
-                    None => (None, None),
-                }
-            }
+        let (own, object) = if self.definition.element == ElementKind::Job {
+            let (own, object) = Object::parse_whole(source).ok_or(malformed("not an object"))?;
+            (Some(own), Some(object))
+        } else {
+            let whole = if unescaped.is_some() { Value::parse(source) } else { body };
+            let own = whole.and_then(|whole| place.path().find(whole));
+            let object = own.map(|own| Object::of(own).ok_or(malformed("not an object"))).transpose()?;
+            (own, object)
         };
         let object = match object {
             Some(object) if self.is_graphql || self.definition.is_in_text() => {
@@ -162,7 +158,7 @@ impl Declared {
                 .error
                 .as_ref()
                 .filter(|rule| rule.states.allows(state))
-                .filter(|rule| rule.when.as_ref().is_none_or(|when| when.holds(scope)))
+                .filter(|rule| rule.when.as_ref().is_none_or(|when| when.may_hold(scope)))
                 .and_then(|rule| error(rule, scope)),
             warnings: self.warnings(state, scope),
             artifacts: files::artifacts(&self.definition.files, state, &self.base_url, scope),

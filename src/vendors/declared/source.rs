@@ -275,6 +275,11 @@ impl Source {
         self.find(scope).is_some_and(|found| found.is_true())
     }
 
+    /// The same, where what can't be evaluated holds, too.
+    pub(super) fn may_hold(&self, scope: &Scope<'_>) -> bool {
+        self.try_find(scope).map_or(true, |found| found.is_some_and(|found| found.is_true()))
+    }
+
     /// The text, number or flag that it finds, as a text.
     pub(super) fn text(&self, scope: &Scope<'_>) -> Option<String> {
         self.find(scope)?.text()

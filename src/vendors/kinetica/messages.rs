@@ -110,6 +110,13 @@ mod tests {
     }
 
     #[test]
+    fn first_words_of_a_message_count() {
+        let why = "it says \"connection reset\"".to_owned();
+        let message = "Connection reset: Kinetica is exiting, access denied";
+        assert_eq!(kind(message, "t"), Some(FaultKind::Unavailable { why }));
+    }
+
+    #[test]
     fn words_beside_the_name_of_the_job_count() {
         let why = "it says \"kinetica is exiting\"".to_owned();
         let message = "Job system-limited-fatal: Kinetica is exiting";

@@ -351,6 +351,20 @@ fn http_status_decides_before_the_body() {
 }
 
 #[test]
+fn page_does_not_say_that_a_job_is_missing() {
+    let body = r#"{"status":"ERROR","message":"Job not found"}"#;
+    assert_eq!(read(&answer(400, "application/json", body)), Ok(Err(JobFault::NotFound)));
+    let fault = read(&answer(400, "text/html", body)).unwrap_err();
+    assert_eq!(fault.kind, FaultKind::Rejected { message: "Job not found".into() });
+}
+
+#[test]
+fn white_space_around_a_record_is_not_part_of_it() {
+    let observation = read_record(" {\"job_status\": \"RUNNING\"}\n").unwrap();
+    assert_eq!(observation.vendor_payload, r#"{"job_status": "RUNNING"}"#);
+}
+
+#[test]
 fn response_that_is_not_the_wrapper_is_malformed() {
     assert_eq!(read(&answer(200, "text/html", "<html>")), Err(malformed("it is a page in HTML, not JSON")));
     let missing_type = Response::new(Bytes::from("<html>"));

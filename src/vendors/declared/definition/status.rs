@@ -288,15 +288,16 @@ fn result(node: &Node<'_>, names: &Names<'_>, log: &Log<'_>) -> Option<ResultRul
     let at = at_node.as_ref().and_then(|node| Content::read(node, log));
     let form = keys.get("content_type");
     let content = form.as_ref().map_or(Some(ContentRule::Auto), |node| node.word(log, &FORMS));
-    match (&at, content) {
-        (Some(at), Some(ContentRule::Auto)) if at.holds_bytes() => {
-            let place = form.as_ref().or(at_node.as_ref());
-            place.map(|node| node.report(log, format!("has bytes; write content_type to {FORM}")));
+    let holds_bytes = at.as_ref().map(Content::holds_bytes);
+    match (holds_bytes, content, form.as_ref(), &at_node) {
+        (Some(true), Some(ContentRule::Auto), Some(node), _)
+        | (Some(true), Some(ContentRule::Auto), None, Some(node)) => {
+            node.report(log, format!("has bytes; write content_type to {FORM}"));
         }
-        (Some(at), Some(ContentRule::Avro)) if !at.holds_bytes() => {
-            form.map(|node| {
-                node.report(log, "is for bytes, which JSON has in a text; write latin1 or base64 behind at, such as \"job.x | base64\"");
-            });
+        (Some(false), Some(ContentRule::Avro), Some(node), _) => {
+            let text = "is for bytes, which JSON has in a text; write latin1 or base64 behind at, such as \
+                        \"job.x | base64\"";
+            node.report(log, text);
         }
         _ => {}
     }

@@ -286,6 +286,16 @@ fn error_is_read_only_where_its_condition_holds() {
     for why in ["{}", "null", r#"{"text": ""}"#] {
         assert_eq!(error(why), None, "{why}");
     }
+    // What can't be evaluated hides no error.
+    let adapter = adapter("when = \"job.why.text\"", "when = \"job.why.text | length > 2\"");
+    let error = |why: &str| {
+        seen(&adapter, &wrapped(&format!(r#"{{"id": 7, "s": "bad", "why": {why}}}"#))).error.is_some()
+    };
+    for (why, is_there) in
+        [(r#"{"text": 7}"#, true), (r#"{"text": "ab"}"#, false), (r#"{"text": "abc"}"#, true)]
+    {
+        assert_eq!(error(why), is_there, "{why}");
+    }
 }
 
 #[test]

@@ -146,12 +146,12 @@ fn headers_of_every_request_are_sent_for_a_token_at_the_vendor_alone() {
             request.headers().get(name).map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default()
         })
     };
-    const FORM: &str = "application/x-www-form-urlencoded";
-    assert_eq!(sent("databricks", keys), ["2", "application/vnd.x+json", FORM]);
+    let form = "application/x-www-form-urlencoded";
+    assert_eq!(sent("databricks", keys), ["2", "application/vnd.x+json", form]);
     let keys = format!(
         "{keys}\nparams = {{ tenant = \"t\" }}\nallow_origins = [\"https://login.microsoftonline.com\"]"
     );
-    assert_eq!(sent("azure-arm", &keys), ["", "application/json", FORM]);
+    assert_eq!(sent("azure-arm", &keys), ["", "application/json", form]);
 }
 
 #[test]

@@ -13,13 +13,13 @@ use http::Response;
 use jobwatch::{
     job::{JobRef, PayloadHash},
     vendors::{
-        Adapter, Datasaur, Immuta, VendorConfig,
+        Adapter, Claret, Datasaur, Encoding, Immuta, Kinetica, VendorConfig,
         declared::{Definition, backend},
     },
 };
 use rustix::time::{ClockId, clock_gettime};
 
-use super::{base_url, datasaur_poll, immuta_poll};
+use super::{base_url, claret_poll, datasaur_poll, immuta_poll, kinetica_poll};
 
 /// Turns of each adapter, and about how long one takes.
 const TURNS: usize = 60;
@@ -37,8 +37,15 @@ fn rows() -> Vec<Row> {
     let most = NonZeroUsize::new(1000).expect("not zero");
     let immuta: Arc<dyn Adapter> = Arc::new(Immuta::new(base_url(), most, false));
     let datasaur: Arc<dyn Adapter> = Arc::new(Datasaur::new(base_url(), most, None));
-    let immuta_declared = declared(include_str!("../../src/vendors/declared/tests/immuta.toml"));
-    let datasaur_declared = declared(include_str!("../../src/vendors/declared/tests/datasaur.toml"));
+    let claret: Arc<dyn Adapter> = Arc::new(Claret::new(base_url(), "demo", None).expect("a tenant"));
+    let kinetica: Arc<dyn Adapter> = Arc::new(Kinetica::new(base_url(), Encoding::Json));
+    let immuta_declared = declared(include_str!("../../src/vendors/declared/tests/immuta.toml"), "");
+    let datasaur_declared = declared(include_str!("../../src/vendors/declared/tests/datasaur.toml"), "");
+    let claret_declared = declared(
+        include_str!("../../src/vendors/declared/tests/claret.toml"),
+        "params = { tenant = \"demo\" }",
+    );
+    let kinetica_declared = declared(include_str!("../../src/vendors/declared/tests/kinetica.toml"), "");
     let row = |name, by_hand: &Arc<dyn Adapter>, declared: &Arc<dyn Adapter>, poll| Row {
         name,
         by_hand: Arc::clone(by_hand),
@@ -50,14 +57,17 @@ fn rows() -> Vec<Row> {
         row("immuta, 1 job", &immuta, &immuta_declared, immuta_poll(1)),
         row("datasaur, 200 jobs", &datasaur, &datasaur_declared, datasaur_poll(200)),
         row("datasaur, 1 job", &datasaur, &datasaur_declared, datasaur_poll(1)),
+        row("claret", &claret, &claret_declared, claret_poll()),
+        row("kinetica", &kinetica, &kinetica_declared, kinetica_poll()),
     ]
 }
 
-/// The adapter of a definition.
-fn declared(definition: &str) -> Arc<dyn Adapter> {
+/// The adapter of a definition, for a backend with these keys.
+fn declared(definition: &str, keys: &str) -> Arc<dyn Adapter> {
     let definition = Arc::new(Definition::parse(definition).expect("a definition"));
     let chosen = backend::without_credentials();
-    let config = backend::read(&definition, &chosen, &toml::Table::new()).expect("no keys are needed");
+    let keys: toml::Table = toml::from_str(keys).expect("keys in TOML");
+    let config = backend::read(&definition, &chosen, &keys).expect("no other keys are needed");
     let most = NonZeroUsize::new(1000).expect("not zero");
     config.build(&base_url(), most).expect("an adapter").primary
 }

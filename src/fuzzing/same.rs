@@ -41,6 +41,15 @@ pub(super) fn claret() -> &'static dyn Adapter {
     &**CLARET
 }
 
+/// Kinetica, one cluster in JSON.
+pub(super) fn kinetica() -> &'static dyn Adapter {
+    static KINETICA: LazyLock<Arc<dyn Adapter>> = LazyLock::new(|| {
+        let definition = include_str!("../vendors/declared/tests/kinetica.toml");
+        adapter(definition, "credentials = { username = \"admin\", password = \"p\" }")
+    });
+    &**KINETICA
+}
+
 fn adapter(definition: &str, keys: &str) -> Arc<dyn Adapter> {
     let definition = Arc::new(Definition::parse(definition).expect("the definition has no problem"));
     let keys: Table = toml::from_str(keys).expect("the keys are TOML");

@@ -20,7 +20,6 @@ use super::{
     Adapter, AllowedOrigin, BaseUrl, Capabilities, Elements, FileFault, FileOrigins, Part, Reading,
     RefusedLocation, TokenExchange,
     classification::{HeadRules, in_context},
-    json::Value,
     percent_encoded,
 };
 use crate::job::{BackendFault, FaultKind, InvalidJobRef, JobFault, JobRef, Observation};
@@ -42,6 +41,7 @@ mod inverse;
 mod native;
 mod origins;
 mod path;
+mod place;
 mod read;
 mod reader;
 pub mod schema;
@@ -154,8 +154,11 @@ impl Declared {
         }
         let http = self.http(response);
         let id = jobs.first().and_then(|job| self.definition.id.parts(&job.id).ok()).unwrap_or_default();
+        let (body, members) = self.definition.body(response).unzip();
+        let members = members.flatten();
         let scope = Scope {
-            body: Value::parse(response.body()),
+            body,
+            members: members.as_ref(),
             http: Some(&http),
             part_names: &self.definition.id.names,
             id: if jobs.len() == 1 { &id } else { &[] },

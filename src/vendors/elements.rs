@@ -103,13 +103,18 @@ mod whole {
     }
 
     /// What an adapter in code and a definition say of the same response. A definition cleans
-    /// the names of files; where one needs it, the files of that job are left out.
+    /// the names of files; where one needs it, the files of that job are left out. Words that deny
+    /// access are of the backend to an adapter, and of the one job to a definition's rule.
     pub(crate) fn comparable_pair(by_hand: Observations, declared: Observations) -> [Observations; 2] {
         let is_plain = |name: &str| {
             let has_odd = name.contains(|c: char| c.is_control() || matches!(c, '/' | '\\'));
             !has_odd && !matches!(name, "" | "." | "..") && name.chars().count() <= 255
         };
         let [mut by_hand, mut declared] = [comparable(by_hand), comparable(declared)];
+        let is_denied = matches!(&by_hand, Err(fault) if fault.kind == FaultKind::Forbidden);
+        if is_denied && matches!(&declared, Ok(jobs) if jobs[..] == [Err(JobFault::Forbidden)]) {
+            by_hand.clone_from(&declared);
+        }
         let jobs = by_hand.iter_mut().flatten().zip(declared.iter_mut().flatten());
         for pair in jobs {
             if let (Ok(one), Ok(other)) = pair

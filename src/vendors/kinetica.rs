@@ -152,7 +152,7 @@ impl Kinetica {
     fn record_json(&self, schema: avro::Schema, record: &[u8]) -> Option<String> {
         match self.encoding {
             // The documentation allows for a record that is not wrapped in a string.
-            Encoding::Json => Value::parse(record).map(json::plain),
+            Encoding::Json => Value::parse(record).map(json::plain).map(trimmed),
             Encoding::Binary => avro::to_json(schema, record),
         }
     }
@@ -179,7 +179,8 @@ impl Kinetica {
                 if let Some(fault) = messages::cluster_fault(&message, Some(job), response.status()) {
                     return Err(fault);
                 }
-                if !refusal::says_no_such_job(&message, job) {
+                // A page is not the server's own, and says nothing of a job.
+                if response::is_page(response) || !refusal::says_no_such_job(&message, job) {
                     return Err(response::rejected(&message, response.status()));
                 }
                 let is_standby = self.is_standby;
@@ -343,6 +344,12 @@ impl Adapter for Kinetica {
 
 const NO_RECORD: JobFault = JobFault::Malformed { why: "it holds no job record" };
 
+/// Without white space around it.
+fn trimmed(text: String) -> String {
+    let trimmed = text.trim_ascii();
+    if trimmed.len() == text.len() { text } else { trimmed.to_owned() }
+}
+
 /// The tag that a record names.
 fn tag(record: &Object<'_>) -> Option<String> {
     let info = record.get("info").and_then(Object::of).and_then(Object::unambiguous)?;
@@ -397,6 +404,6 @@ fn error(status_map: Value<'_>) -> Option<JobError> {
     if map.as_ref().is_some_and(|map| map.members().next().is_none()) {
         return None;
     }
-    let message = map.and_then(|map| map.get("error_message")).map(json::plain);
+    let message = map.and_then(|map| map.text("error_message"));
     Some(JobError { message: message.unwrap_or_default(), details: json::bytes(status_map) })
 }

@@ -1,4 +1,4 @@
-//! Vendors that a definition describes, held to the same suite. Three definitions describe
+//! Vendors that a definition describes, held to the same suite. Four definitions describe
 //! built-in vendors: what they say of any response has to be what the adapter says, and their
 //! requests have to be the adapter's, byte for byte.
 
@@ -6,6 +6,8 @@ use super::{declared::tests, *};
 
 const CLARET_KEYS: &str =
     "params = { tenant = \"demo\" }\ncredentials = { email = \"me@example.com\", password = \"p\" }";
+
+const KINETICA_KEYS: &str = "credentials = { username = \"admin\", password = \"p\" }";
 
 pub(super) fn rows() -> Vec<Row> {
     let of = |row: Row, vendor: &'static str, definition: &str, keys: &str| Row {
@@ -42,6 +44,7 @@ pub(super) fn rows() -> Vec<Row> {
             "credentials = { client_id = \"id\", client_secret = \"s\" }",
         ),
         of(built_in("claret"), "claret by definition", tests::CLARET, CLARET_KEYS),
+        of(built_in("kinetica"), "kinetica by definition", tests::KINETICA, KINETICA_KEYS),
         Row {
             answer: r#"{"run_id": 7, "run_name": "n", "start_time": 1767323045000, "end_time": 0, "run_duration": 5,
                 "state": {"life_cycle_state": "TERMINATED", "result_state": "FAILED", "state_message": "boom"},
@@ -121,6 +124,11 @@ fn pairs() -> Vec<Pair> {
             declared(tests::CLARET, "params = { tenant = \"demo\" }\ncredentials = { bearer = \"t\" }"),
         ),
         ("claret, password", claret(Some("me@example.com")), declared(tests::CLARET, CLARET_KEYS)),
+        (
+            "kinetica",
+            Box::new(Kinetica::new(base(), Encoding::Json)),
+            declared(tests::KINETICA, KINETICA_KEYS),
+        ),
     ]
 }
 

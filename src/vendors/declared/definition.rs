@@ -12,6 +12,7 @@ use super::{
     files::{self, FileRule},
     id::{self, IdPattern, Param},
     path::{Path, Root},
+    place::Place,
     reader::{self, DefinitionProblem, Log, Node, Section},
     source::{Names, Source},
     table::StateTable,
@@ -25,7 +26,7 @@ mod status;
 
 use asked::{Asked, answer};
 pub(super) use request::{pairs, request, request_headers};
-pub(super) use status::{ContentRule, ErrorRule, FORMS, StateFilter, StatusRules, Volatile};
+pub(super) use status::{ContentRule, ErrorRule, FORMS, ResultRule, StateFilter, StatusRules, Volatile};
 
 /// The language that this version reads.
 pub(super) const FORMAT: i64 = 1;
@@ -84,7 +85,7 @@ pub(super) struct Question {
 pub(super) struct Batch {
     pub(super) question: Question,
     /// The list of jobs, or the object that has them by id.
-    pub(super) jobs: Path,
+    pub(super) jobs: Place,
     /// Whether it is the object.
     pub(super) by_id: bool,
     pub(super) max: NonZeroUsize,
@@ -93,7 +94,7 @@ pub(super) struct Batch {
 /// Where the job stands in the response.
 #[derive(Debug)]
 pub(super) struct Answer {
-    pub(super) job: Path,
+    pub(super) job: Place,
     /// HTTP statuses that are words, not faults.
     pub(super) states_by_status: Vec<u16>,
     pub(super) may_be_empty: bool,
@@ -161,6 +162,12 @@ impl Definition {
     pub(super) fn is_graphql(&self) -> bool {
         let Self { request, batch, .. } = self;
         request.iter().chain(batch.iter().map(|batch| &batch.question)).any(|question| question.is_graphql)
+    }
+
+    /// Whether jobs stand in texts that hold JSON.
+    pub(super) fn is_in_text(&self) -> bool {
+        let places = self.batch.iter().map(|batch| &batch.jobs).chain([&self.answer.job]);
+        places.into_iter().any(|place| place.text().is_some())
     }
 
     /// The definition's name with its version.

@@ -5,7 +5,7 @@ use http::Response;
 
 use super::{
     Declared,
-    definition::{StatusRules, Volatile},
+    definition::{ResultRule, StatusRules, Volatile},
     path::{Path, Root, Step},
     source::{Found, Scope, Source},
     table::STATES,
@@ -39,7 +39,7 @@ impl Declared {
             Err(wrong) => add("answer".to_owned(), String::new(), fault(format!("a fault: {}", wrong.kind))),
             Ok(elements) => match elements.as_slice() {
                 [Ok(element)] => {
-                    let read = self.read_with(job, element, |scope| {
+                    let read = self.read_with(job, element, |scope, _| {
                         let mut found = self.fields(scope);
                         found.extend(self.state_reading(scope, job, element));
                         Ok(found)
@@ -60,7 +60,7 @@ impl Declared {
 
     fn fields(&self, scope: &Scope<'_>) -> Vec<Reading> {
         let rules = &self.definition.status;
-        let StatusRules { id, word, progress, error, warnings, result, .. } = rules;
+        let StatusRules { id, word, progress, error, warnings, results, .. } = rules;
         let mut found = Vec::new();
         let mut add = |key: String, source: &Source| {
             let value = source.try_find(scope);
@@ -98,14 +98,24 @@ impl Declared {
         for (place, source) in warnings.iter().enumerate() {
             add(format!("status.warnings[{place}]"), source);
         }
-        let mut path = |key: &str, path: Option<&Path>| {
-            let Some(path) = path else { return };
-            let value = scope.job.and_then(|job| path.find(job));
-            let value = value.map(|value| value.get().to_owned());
-            found.push(Reading { key: key.to_owned(), from: of_path(path), found: value });
-        };
-        path("status.result", result.as_ref().map(|rule| &rule.at));
-        path("status.error.details", error.as_ref().and_then(|rule| rule.details.as_ref()));
+        let value = |path: &Path| Some(path.find(scope.job?)?.get().to_owned());
+        for (place, ResultRule { at, when, .. }) in results.iter().enumerate() {
+            let is_read = when.as_ref().is_none_or(|when| when.holds(scope));
+            let filter = at.written.map(|written| format!(" | {}", written.name())).unwrap_or_default();
+            found.push(Reading {
+                key: if results.len() == 1 {
+                    "status.result".to_owned()
+                } else {
+                    format!("status.result[{place}]")
+                },
+                from: of_path(&at.path) + &filter,
+                found: value(&at.path).filter(|_| is_read),
+            });
+        }
+        if let Some(details) = error.as_ref().and_then(|rule| rule.details.as_ref()) {
+            let key = "status.error.details".to_owned();
+            found.push(Reading { key, from: of_path(details), found: value(details) });
+        }
         for (key, rule) in rules.times() {
             found.extend(rule.into_iter().map(|rule| self.time(key, rule, scope)));
         }

@@ -26,7 +26,7 @@ use crate::vendors::json;
 
 mod text;
 
-use text::{code, filters, has_slice, method, patterns, tests};
+use text::{code, filters, first_condition, has_slice, method, patterns, tests};
 
 /// What one evaluation may cost: instructions, and 64 bytes of data each.
 const FUEL: u64 = 20_000;
@@ -259,7 +259,9 @@ pub(super) fn regex(pattern: &str) -> Option<Regex> {
 pub(super) struct Expression {
     compiled: Compiled,
     /// The same, where it has a usual form.
-    native: Option<Native>,
+    native: Option<Box<Native>>,
+    /// Otherwise its first condition, where that has one: minijinja is not needed if it fails.
+    guard: Option<Box<Native>>,
     /// The names that it needs, such as `job`.
     pub(super) roots: Vec<String>,
     /// Of each root, the members that it can touch; none where that may be any.
@@ -329,7 +331,8 @@ impl Expression {
             Some(root) => Err(unknown_name(root, names)),
             None => Ok(Self {
                 touched: touched(&compiled.undeclared_variables(true), &roots),
-                native: Native::parse(text),
+                native: Native::parse(text).map(Box::new),
+                guard: first_condition(text).and_then(Native::parse).map(Box::new),
                 compiled: Compiled(compiled),
                 roots,
                 written: text.to_owned(),
@@ -350,6 +353,12 @@ impl Expression {
     pub(super) fn find<'a>(&self, scope: &Scope<'a>) -> Result<Option<Found<'a>>, Failed> {
         if let Some(native) = &self.native
             && let Ok(found) = native.find(scope)
+        {
+            return Ok(found);
+        }
+        if let Some(guard) = &self.guard
+            && let Ok(found) = guard.find(scope)
+            && !found.as_ref().is_some_and(Found::is_true)
         {
             return Ok(found);
         }

@@ -34,9 +34,10 @@ pub(super) enum Meaning {
     Throttled,
     Credentials,
     Rejected,
+    Malformed,
 }
 
-pub(super) const MEANINGS: [(&str, Meaning); 7] = [
+pub(super) const MEANINGS: [(&str, Meaning); 8] = [
     ("not_found", Meaning::NotFound),
     ("invalid_id", Meaning::InvalidId),
     ("forbidden", Meaning::Forbidden),
@@ -44,6 +45,7 @@ pub(super) const MEANINGS: [(&str, Meaning); 7] = [
     ("throttled", Meaning::Throttled),
     ("credentials", Meaning::Credentials),
     ("rejected", Meaning::Rejected),
+    ("malformed", Meaning::Malformed),
 ];
 
 impl Meaning {
@@ -243,12 +245,16 @@ impl FaultRule {
         {
             return false;
         }
-        if self
-            .when
-            .as_ref()
-            .is_some_and(|when| !when.find(&answer.scope).is_some_and(|found| found.is_true()))
-        {
+        // What is not JSON is malformed without a rule, which says why.
+        let is_malformed = self.is == Meaning::Malformed;
+        if is_malformed && answer.scope.body.is_none() {
             return false;
+        }
+        if let Some(when) = &self.when {
+            let scope = &answer.scope;
+            if !(if is_malformed { when.may_hold(scope) } else { when.holds(scope) }) {
+                return false;
+            }
         }
         if !self.graphql_codes.is_empty() && !answer.has_code(&self.graphql_codes) {
             return false;
@@ -303,6 +309,9 @@ impl FaultRule {
             }
             Meaning::Throttled => FaultKind::Throttled,
             Meaning::Credentials => FaultKind::CredentialsRejected,
+            Meaning::Malformed => {
+                FaultKind::Malformed { why: "no answer, by a fault rule of the definition" }
+            }
             // Which job of a batch is the reason shows only when it is polled alone.
             Meaning::NotFound | Meaning::InvalidId | Meaning::Rejected => {
                 return Err(response::rejected(&message, status));
@@ -387,9 +396,24 @@ pub(super) fn words(found: &Found<'_>) -> Option<String> {
 }
 
 impl Definition {
+    /// The body in JSON, and its members where they are needed. A good answer of another type is
+    /// none, such as a page; and where jobs stand in texts, neither is one with a name twice.
+    pub(super) fn body<'a>(&self, response: &'a Response<Bytes>) -> Option<(Value<'a>, Option<Object<'a>>)> {
+        if response.status().is_success() {
+            response::check_json(response).ok()?;
+        }
+        if !self.is_in_text() {
+            return Value::parse(response.body()).map(|body| (body, None));
+        }
+        match Object::parse_whole(response.body()) {
+            Some((body, members)) => Some((body, Some(members.unambiguous()?))),
+            None => Value::parse(response.body()).map(|body| (body, None)),
+        }
+    }
+
     /// The vendor's words for a refusal that no rule speaks of.
     pub(super) fn refusal_words(&self, response: &Response<Bytes>) -> String {
-        let body = Value::parse(response.body());
+        let body = self.body(response).map(|(body, _)| body);
         let found = match (&self.answer.refusal, body) {
             (None, Some(body)) => json::message(body),
             (Some(source), Some(body)) if json::is_object(body) => {

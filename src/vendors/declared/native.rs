@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 
 use super::{
-    path::{Path, Root, Step},
+    path::{Path, Step},
     source::{Found, Scope},
 };
 use crate::vendors::json::{self, Value as Json};
@@ -59,6 +59,7 @@ pub(super) enum Test {
     Defined,
     Undefined,
     None,
+    Boolean,
     Text,
     Sequence,
     Mapping,
@@ -214,6 +215,7 @@ impl Given<'_> {
             Test::Defined => *self != Self::Undefined,
             Test::Undefined => *self == Self::Undefined,
             Test::None => *self == Self::None,
+            Test::Boolean => matches!(self, Self::Flag(_)),
             Test::Text => matches!(self, Self::Text(_)),
             Test::Sequence => matches!(self, Self::List(_) | Self::Undefined),
             Test::Mapping => matches!(self, Self::Object(_)),
@@ -265,15 +267,11 @@ fn named<'a>(root: &str, name: &str, scope: &Scope<'a>) -> Result<Given<'a>, Uns
 
 /// What stands at a path, as expressions see it.
 fn read<'a>(path: &Path, scope: &Scope<'a>) -> Result<Given<'a>, Unsure> {
-    let root = match path.root {
-        Root::Job => scope.job,
-        Root::Body => scope.body,
-        Root::Item => scope.item,
-    };
+    let (root, members) = scope.root(path.root);
     let Some(root) = root else { return Ok(Given::Undefined) };
     let steps = path.steps();
-    let (mut value, rest) = match (steps, path.root, scope.object) {
-        ([Step::Name(first), rest @ ..], Root::Job, Some(object)) => match object.find(first) {
+    let (mut value, rest) = match (steps, members) {
+        ([Step::Name(first), rest @ ..], Some(members)) => match members.find(first) {
             Some(value) => (value, rest),
             None => return Ok(Given::Undefined),
         },

@@ -76,6 +76,11 @@ impl Path {
         Self::new(root, steps)
     }
 
+    /// The root itself.
+    pub(super) fn root(root: Root) -> Self {
+        Self { root, steps: Vec::new() }
+    }
+
     /// `None` for another root.
     pub(super) fn new(root: &str, steps: Vec<Step>) -> Option<Self> {
         let root = match root {

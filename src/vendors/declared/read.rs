@@ -6,10 +6,11 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::{
     Declared,
-    definition::{ContentRule, ElementKind, ErrorRule, Volatile},
+    definition::{ContentRule, ElementKind, ErrorRule, ResultRule, Volatile},
     files,
+    place::{Content, held},
     source::{Found, Http, Scope, Source},
-    split::opened,
+    split::{NO_JOB, opened},
 };
 use crate::{
     job::{ContentType, JobError, JobFault, JobRef, JobResult, JobState, Observation, Progress},
@@ -21,13 +22,13 @@ const MOST_WARNINGS: usize = 32;
 
 impl Declared {
     pub(super) fn read(&self, job: &JobRef, element: &Bytes) -> Result<Observation, JobFault> {
-        self.read_with(job, element, |scope| self.observation(scope, element))
+        self.read_with(job, element, |scope, source| self.observation(scope, source))
     }
 
     /// The pattern of `[states]` that the job's word fits, and the rules of `[[files]]` that
     /// give files, for the coverage of cases.
     pub(super) fn hits(&self, job: &JobRef, element: &Bytes) -> Option<(Option<String>, Vec<usize>)> {
-        let hits = self.read_with(job, element, |scope| {
+        let hits = self.read_with(job, element, |scope, _| {
             let (state, pattern) = self.definition.states.state(&self.word(scope)?);
             let rules = self.definition.files.iter().enumerate();
             let gives = |(place, rule)| {
@@ -39,13 +40,15 @@ impl Declared {
         hits.ok()
     }
 
+    /// Reads the element; `read` also gets the bytes that the job is a part of.
     pub(super) fn read_with<T>(
         &self,
         job: &JobRef,
         element: &Bytes,
-        read: impl FnOnce(&Scope<'_>) -> Result<T, JobFault>,
+        read: impl FnOnce(&Scope<'_>, &Bytes) -> Result<T, JobFault>,
     ) -> Result<T, JobFault> {
         let malformed = |why| JobFault::Malformed { why };
+        let place = &self.definition.answer.job;
         let (body, http): (Option<Value<'_>>, Option<Http>) = match self.definition.element {
             ElementKind::Job => (None, None),
             ElementKind::Body => (Some(Value::parse(element).ok_or(malformed("not JSON"))?), None),
@@ -54,18 +57,25 @@ impl Declared {
                 (body, Some(http))
             }
         };
-        let (own, object) = match self.definition.element {
-            ElementKind::Job => match Object::parse_whole(element) {
-                Some((own, object)) => (Some(own), Some(object)),
-                None => return Err(malformed("not an object")),
-            },
-            _ => match body.and_then(|body| self.definition.answer.job.find(body)) {
-                Some(own) => (Some(own), Some(Object::of(own).ok_or(malformed("not an object"))?)),
-                None => (None, None),
-            },
+        // The text that holds the job, unless the element is the job itself.
+        let text = match (self.definition.element, place.text()) {
+            (ElementKind::Job, Some(_)) if element.starts_with(b"\"") => Value::parse(element),
+            (ElementKind::Job, _) | (_, None) => None,
+            (_, Some(text)) => body.and_then(|body| text.find(body)),
+        };
+        let unescaped = text.map(|text| held(element, text).ok_or(NO_JOB)).transpose()?;
+        let source = unescaped.as_ref().unwrap_or(element);
+        let (own, object) = if self.definition.element == ElementKind::Job {
+            let (own, object) = Object::parse_whole(source).ok_or(malformed("not an object"))?;
+            (Some(own), Some(object))
+        } else {
+            let whole = if unescaped.is_some() { Value::parse(source) } else { body };
+            let own = whole.and_then(|whole| place.path().find(whole));
+            let object = own.map(|own| Object::of(own).ok_or(malformed("not an object"))).transpose()?;
+            (own, object)
         };
         let object = match object {
-            Some(object) if self.is_graphql => {
+            Some(object) if self.is_graphql || self.definition.is_in_text() => {
                 Some(object.unambiguous().ok_or(malformed("a name stands twice"))?)
             }
             object => object,
@@ -82,7 +92,7 @@ impl Declared {
             ..Scope::default()
         };
         self.check_id(&id, &scope)?;
-        read(&scope)
+        read(&scope, source)
     }
 
     /// That the element is about this job.
@@ -143,11 +153,12 @@ impl Declared {
         };
         Ok(Observation {
             progress: self.progress(scope),
-            result: self.result(state, own, element),
+            result: self.result(state, scope, element),
             error: rules
                 .error
                 .as_ref()
                 .filter(|rule| rule.states.allows(state))
+                .filter(|rule| rule.when.as_ref().is_none_or(|when| when.may_hold(scope)))
                 .and_then(|rule| error(rule, scope)),
             warnings: self.warnings(state, scope),
             artifacts: files::artifacts(&self.definition.files, state, &self.base_url, scope),
@@ -202,18 +213,38 @@ impl Declared {
         lines.filter(|line| !line.trim().is_empty()).take(MOST_WARNINGS).collect()
     }
 
-    fn result(&self, state: JobState, own: Option<Value<'_>>, element: &Bytes) -> Option<JobResult> {
-        let rule = self.definition.status.result.as_ref().filter(|rule| rule.states.allows(state))?;
-        let found = rule.at.find(own?)?;
-        let text = match rule.content {
-            ContentRule::Json => None,
-            ContentRule::Auto | ContentRule::Text => json::text(found),
+    /// The output by the first rule that finds one.
+    fn result(&self, state: JobState, scope: &Scope<'_>, element: &Bytes) -> Option<JobResult> {
+        let rules = self.definition.status.results.iter().filter(|rule| rule.states.allows(state));
+        let mut rules = rules.filter(|rule| rule.when.as_ref().is_none_or(|when| when.holds(scope)));
+        rules.find_map(|rule| output(rule, scope, element))
+    }
+}
+
+fn output(rule: &ResultRule, scope: &Scope<'_>, element: &Bytes) -> Option<JobResult> {
+    let Content { path, written } = &rule.at;
+    let found = match scope.object {
+        Some(object) if !path.is_root() => path.find_in(object)?,
+        _ => path.find(scope.job?)?,
+    };
+    if let Some(written) = written {
+        let content_type = match rule.content {
+            ContentRule::Json | ContentRule::Auto => ContentType::Json,
+            ContentRule::Text => ContentType::Text,
+            ContentRule::Avro => ContentType::Avro,
         };
-        Some(match text {
-            Some(text) => JobResult { data: text.into(), content_type: ContentType::Text },
-            None if rule.content == ContentRule::Text => return None,
-            None => JobResult { data: json::part(element, found), content_type: ContentType::Json },
-        })
+        let is_usable = |data: &Bytes| content_type == ContentType::Avro || std::str::from_utf8(data).is_ok();
+        let data = written.decoded(found).filter(|data| !data.is_empty() && is_usable(data))?;
+        return Some(JobResult { data, content_type });
+    }
+    let text = match rule.content {
+        ContentRule::Json => None,
+        ContentRule::Auto | ContentRule::Text | ContentRule::Avro => json::text(found),
+    };
+    match text {
+        Some(text) => Some(JobResult { data: text.into(), content_type: ContentType::Text }),
+        None if rule.content == ContentRule::Text => None,
+        None => Some(JobResult { data: json::part(element, found), content_type: ContentType::Json }),
     }
 }
 

@@ -54,7 +54,13 @@ pub fn definition() -> Value {
                 "reopens",
                 flag("Whether a job can run again after its end; then an end is kept for one poll only."),
             ),
-            ("headers", map(template(""), "Headers of every request: polls, files and an exchange.")),
+            (
+                "headers",
+                map(
+                    template(""),
+                    "Headers of every request to the vendor: polls, files and those for tokens.",
+                ),
+            ),
             ("params", params()),
             ("id", id()),
             ("credentials", credentials()),
@@ -244,7 +250,12 @@ fn request(what: &str, more: &[(&str, Value)]) -> Value {
 fn batch() -> Value {
     let max = json!({ "type": "integer", "minimum": 2, "maximum": LARGEST_BATCH });
     let own = [
-        ("jobs", text("Where the jobs stand: a list, or an object. A plain path such as body.items.")),
+        (
+            "jobs",
+            text(
+                "Where the jobs stand: a list, or an object. A plain path such as body.items, or body.text | json.",
+            ),
+        ),
         ("by_id", flag("Whether jobs is an object that has them by id.")),
         ("max", about(max, "The most jobs in one request; 200 unless set.")),
     ];
@@ -258,7 +269,12 @@ fn answer() -> Value {
         "How the answer is taken apart.",
         &[],
         [
-            ("job", text("Where the job's object stands; body unless set. A plain path such as body.data.")),
+            (
+                "job",
+                text(
+                    "Where the job's object stands; body unless set. A plain path such as body.data, or body.text | json.",
+                ),
+            ),
             ("states_by_status", several(http_status(), "HTTP statuses that are words and not faults.")),
             ("body", word(&["optional", "required"], "Whether an answer may be without content.")),
             ("refusal", source("Where the vendor's words for a refusal are.")),
@@ -298,16 +314,23 @@ fn status() -> Value {
             ("current_step", source("The step that runs.")),
         ],
     );
+    let when = |what: &str| source(&format!("True where there is {what}."));
     let result = text_or_table(table(
-        "The output of the job: a plain path, or a table.",
+        "A plain path, or a table.",
         &["at"],
         [
-            ("at", path("Where the output stands.")),
+            (
+                "at",
+                text(
+                    "Where the output stands. A plain path such as job.output, also with json, latin1 or base64 behind it, such as job.output | base64.",
+                ),
+            ),
+            ("when", when("an output there")),
             (
                 "content_type",
                 word(
                     &words_of(&FORMS),
-                    "The form of the output; auto takes a text for text, anything else for JSON.",
+                    "The form of the output; auto takes a text for text, anything else for JSON. Avro is for bytes.",
                 ),
             ),
             ("in", only.clone()),
@@ -323,6 +346,7 @@ fn status() -> Value {
             ("each", path("A list of errors, each of which is item.")),
             ("details", path("Everything that the vendor says of the error.")),
             ("whole", flag("Whether the details are the value that had the words.")),
+            ("when", when("an error")),
             ("in", only),
             ("not_in", never),
         ],
@@ -343,7 +367,7 @@ fn status() -> Value {
             ("start_time", time("When it started.")),
             ("end_time", time("When it ended.")),
             ("progress", progress),
-            ("result", result),
+            ("result", several(result, "The output of the job; of several rules the first that finds one.")),
             ("error", error),
             ("warnings", several(source(""), "What did not go well in a job that succeeded.")),
             ("volatile", several(text(""), "Members that differ in every answer, such as job.*_duration.")),

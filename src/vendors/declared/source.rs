@@ -49,6 +49,8 @@ pub(super) struct Scope<'a> {
     /// The same, read already.
     pub(super) object: Option<&'a Object<'a>>,
     pub(super) body: Option<Value<'a>>,
+    /// The same, read already.
+    pub(super) members: Option<&'a Object<'a>>,
     pub(super) item: Option<Value<'a>>,
     pub(super) http: Option<&'a Http>,
     pub(super) part_names: &'a [String],
@@ -247,11 +249,10 @@ impl Source {
         let http = scope.http;
         match self {
             Self::Path(path) => {
-                let found = match (path.root, scope.object) {
-                    (Root::Job, Some(object)) if !path.is_root() => path.find_in(object),
-                    (Root::Job, _) => path.find(scope.job?),
-                    (Root::Body, _) => path.find(scope.body?),
-                    (Root::Item, _) => path.find(scope.item?),
+                let (value, members) = scope.root(path.root);
+                let found = match members {
+                    Some(members) if !path.is_root() => path.find_in(members),
+                    _ => path.find(value?),
                 };
                 found.map(Found::Json)
             }
@@ -267,6 +268,16 @@ impl Source {
             }
             Self::Expression(_) => None,
         }
+    }
+
+    /// Whether it finds something that counts as true.
+    pub(super) fn holds(&self, scope: &Scope<'_>) -> bool {
+        self.find(scope).is_some_and(|found| found.is_true())
+    }
+
+    /// The same, where what can't be evaluated holds, too.
+    pub(super) fn may_hold(&self, scope: &Scope<'_>) -> bool {
+        self.try_find(scope).map_or(true, |found| found.is_some_and(|found| found.is_true()))
     }
 
     /// The text, number or flag that it finds, as a text.
@@ -295,7 +306,16 @@ fn members(text: &str, root: &str) -> Vec<String> {
     rests.map(|rest| rest.chars().take_while(|c| is_word(*c)).collect()).collect()
 }
 
-impl Scope<'_> {
+impl<'a> Scope<'a> {
+    /// Where a path begins, and its members where they have been read already.
+    pub(super) fn root(&self, root: Root) -> (Option<Value<'a>>, Option<&'a Object<'a>>) {
+        match root {
+            Root::Job => (self.job, self.object),
+            Root::Body => (self.body, self.members),
+            Root::Item => (self.item, None),
+        }
+    }
+
     /// The value of a name for expressions that touch these members of it.
     pub(super) fn value(&self, root: &str, touched: Option<&[String]>) -> Option<(&'static str, Evaluated)> {
         let of_json = |value: Option<Value<'_>>| value.map(|value| expression::value_of_part(value, touched));

@@ -11,7 +11,8 @@ use http::{HeaderMap, Response, StatusCode};
 use super::{
     Declared,
     definition::{Batch, ElementKind, Question},
-    path::Step,
+    path::{Path, Step},
+    place::held,
     source::{Http, Scope, Source},
 };
 use crate::{
@@ -23,6 +24,8 @@ use crate::{
         response,
     },
 };
+
+pub(super) const NO_JOB: JobFault = JobFault::Malformed { why: "no job in JSON where the definition says" };
 
 impl Declared {
     /// Splits a response that is an answer, not a fault.
@@ -69,7 +72,8 @@ impl Declared {
         }
         if !status.is_success()
             && let (_, Some(batch)) = self.question(jobs)
-            && let Some(list) = batch.jobs.find_unambiguous(body).and_then(json::list)
+            && batch.jobs.text().is_none()
+            && let Some(list) = batch.jobs.path().find_unambiguous(body).and_then(json::list)
         {
             return self.job_list(list).split(jobs, &errors, response.body());
         }
@@ -99,10 +103,13 @@ impl Declared {
             return Ok(Elements::for_each(jobs, |_, _| Ok(element.clone())));
         }
         response::check_json(response)?;
+        if let Some(text) = answer.job.text() {
+            return self.split_text(text, question, jobs, response);
+        }
         let Some(body) = Value::parse(response.body()) else {
             return Err(response::malformed("not JSON", status));
         };
-        let Some(job) = answer.job.find(body).filter(|job| json::is_object(*job)) else {
+        let Some(job) = answer.job.path().find(body).filter(|job| json::is_object(*job)) else {
             if question.is_graphql
                 && let Some(body) = Object::of(body).and_then(Object::unambiguous)
             {
@@ -122,6 +129,41 @@ impl Declared {
         Ok(Elements::for_each(jobs, |_, _| Ok(element.clone())))
     }
 
+    /// The same where the job stands in a text. It is unescaped where the element is read, so
+    /// that an element which has not changed costs no more than its hash.
+    fn split_text(
+        &self,
+        text: &Path,
+        question: &Question,
+        jobs: &[JobRef],
+        response: &Response<Bytes>,
+    ) -> Result<Elements, BackendFault> {
+        let (body, status) = (response.body(), response.status());
+        let Some((whole, wrapper)) = self.definition.body(response) else {
+            return Err(response::malformed("not JSON, or a name stands twice in it", status));
+        };
+        let found = match &wrapper {
+            _ if text.is_root() => Some(whole),
+            Some(wrapper) => text.find_unambiguous(wrapper),
+            None => return Err(response::malformed("no job where the definition says", status)),
+        };
+        if let (None, true, Some(wrapper)) = (found, question.is_graphql, &wrapper) {
+            return self.graphql(jobs, wrapper, response);
+        }
+        let path = self.definition.answer.job.path();
+        let element = match (self.definition.element, found) {
+            (ElementKind::Body, _) => Ok(json::part(body, whole)),
+            (ElementKind::Envelope, _) => Ok(envelope(&self.http(response), Some(whole))),
+            (ElementKind::Job, Some(value)) if path.is_root() => Ok(json::part(body, value)),
+            (ElementKind::Job, value) => {
+                let held = value.and_then(|value| held(body, value));
+                let own = held.as_ref().and_then(|held| Some((held, path.find(Value::parse(held)?)?)));
+                own.map(|(held, own)| json::part(held, own)).ok_or(NO_JOB)
+            }
+        };
+        Ok(Elements::for_each(jobs, |_, _| element.clone()))
+    }
+
     fn split_batch(
         &self,
         question: &Question,
@@ -132,7 +174,10 @@ impl Declared {
         let status = response.status();
         response::check_json(response)?;
         let malformed = |why| Err(response::malformed(why, status));
-        let path = &batch.jobs;
+        let path = batch.jobs.path();
+        if let Some(text) = batch.jobs.text() {
+            return self.split_batch_in_text(text, (question, batch), jobs, response);
+        }
         if !batch.by_id && !question.is_graphql && path.first_name().is_none() {
             let Some(body) = Value::parse(response.body()) else { return malformed("not JSON") };
             return match path.find(body).and_then(json::list) {
@@ -151,13 +196,13 @@ impl Declared {
             });
         };
         if batch.by_id && path.is_root() {
-            return self.split_object(&object, jobs, response);
+            return self.split_object(&object, jobs, status, response.body());
         }
         let found = if question.is_graphql { path.find_unambiguous(&object) } else { path.find_in(&object) };
         if batch.by_id
             && let Some(by_id) = found.and_then(Object::of)
         {
-            return self.split_object(&by_id, jobs, response);
+            return self.split_object(&by_id, jobs, status, response.body());
         }
         if let Some(list) = found.and_then(json::list).filter(|_| !batch.by_id) {
             let errors = if question.is_graphql { object.get("errors") } else { None };
@@ -169,19 +214,51 @@ impl Declared {
         malformed("no jobs where the definition says")
     }
 
+    /// The same where the jobs stand in a text. Of the errors of GraphQL only those of a response
+    /// without jobs are read.
+    fn split_batch_in_text(
+        &self,
+        text: &Path,
+        (question, batch): (&Question, &Batch),
+        jobs: &[JobRef],
+        response: &Response<Bytes>,
+    ) -> Result<Elements, BackendFault> {
+        let malformed = |why| Err(response::malformed(why, response.status()));
+        let Some((whole, wrapper)) = self.definition.body(response) else {
+            return malformed("not JSON, or a name stands twice in it");
+        };
+        let found = match &wrapper {
+            _ if text.is_root() => Some(whole),
+            Some(wrapper) => text.find_unambiguous(wrapper),
+            None => None,
+        };
+        let held = found.and_then(|value| held(response.body(), value));
+        let Some(content) = held else {
+            return match wrapper.filter(|_| question.is_graphql) {
+                Some(wrapper) => self.graphql(jobs, &wrapper, response),
+                None => malformed("no jobs where the definition says"),
+            };
+        };
+        let found = Value::parse(&content).and_then(|value| batch.jobs.path().find(value));
+        if let Some(by_id) = found.filter(|_| batch.by_id).and_then(Object::of) {
+            return self.split_object(&by_id, jobs, response.status(), &content);
+        }
+        match found.filter(|_| !batch.by_id).and_then(json::list) {
+            Some(list) => self.job_list(list).split(jobs, &GraphqlErrors::read(None), &content),
+            None => malformed("no jobs where the definition says"),
+        }
+    }
+
     /// An object that has each job by its id; null is a job that does not exist.
     fn split_object(
         &self,
         body: &Object<'_>,
         jobs: &[JobRef],
-        response: &Response<Bytes>,
+        status: StatusCode,
+        content: &Bytes,
     ) -> Result<Elements, BackendFault> {
         let part = |element: Value<'_>| {
-            if json::is_null(element) {
-                Err(JobFault::NotFound)
-            } else {
-                Ok(json::part(response.body(), element))
-            }
+            if json::is_null(element) { Err(JobFault::NotFound) } else { Ok(json::part(content, element)) }
         };
         let members: Vec<(&str, Value<'_>)> = body.members().collect();
         // The usual case: the order of the request.
@@ -195,7 +272,7 @@ impl Declared {
         };
         let has_element = |job: &JobRef| elements.contains_key(&*job.id);
         if !jobs.iter().any(has_element) && !elements.values().all(is_job) {
-            return Err(response::malformed("not an object of jobs", response.status()));
+            return Err(response::malformed("not an object of jobs", status));
         }
         let polled: HashSet<&str> = jobs.iter().map(|job| &*job.id).collect();
         let is_strange = |(id, element): (&&str, &Value<'_>)| !polled.contains(id) && is_job(element);

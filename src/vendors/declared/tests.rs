@@ -8,6 +8,7 @@ mod cases;
 mod definitions;
 mod effects;
 mod hostile;
+mod in_text;
 mod parameters;
 pub(super) mod reference;
 mod requests;
@@ -15,6 +16,7 @@ mod requests;
 pub(in crate::vendors) const IMMUTA: &str = include_str!("tests/immuta.toml");
 pub(in crate::vendors) const DATASAUR: &str = include_str!("tests/datasaur.toml");
 pub(in crate::vendors) const CLARET: &str = include_str!("tests/claret.toml");
+pub(in crate::vendors) const KINETICA: &str = include_str!("tests/kinetica.toml");
 
 /// The adapter of a definition at this address, for a backend with these keys, in which a
 /// secret is written as a text.

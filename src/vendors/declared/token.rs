@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use secrecy::SecretString;
 use url::form_urlencoded;
 
@@ -74,13 +74,20 @@ impl DeclaredExchange {
 
     /// The request with the headers that every request has.
     fn with_headers(&self, mut request: Request<Bytes>) -> Option<Request<Bytes>> {
+        request.headers_mut().extend(self.headers()?);
+        Some(request)
+    }
+
+    /// The headers that every request to the vendor has.
+    fn headers(&self) -> Option<HeaderMap> {
         let scope = self.scope(&self.fields);
+        let mut headers = HeaderMap::new();
         for (name, value) in &self.definition.request_headers {
             if let Some(value) = value.unless_left_out(&scope).ok()? {
-                request.headers_mut().insert(name, HeaderValue::from_str(&value).ok()?);
+                headers.insert(name, HeaderValue::from_str(&value).ok()?);
             }
         }
-        Some(request)
+        Some(headers)
     }
 
     fn oauth2(&self, oauth2: &OAuth2, secret: &SecretString) -> Option<Request<Bytes>> {
@@ -97,8 +104,12 @@ impl DeclaredExchange {
         *request.method_mut() = Method::POST;
         *request.uri_mut() = uri;
         let headers = request.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+        // Another origin is not the vendor whose headers these are.
+        if self.elsewhere.is_none() {
+            headers.extend(self.headers()?);
+        }
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
         let mut form = form_urlencoded::Serializer::new(String::new());
         let mut secrets = secrets_in(secret);
         let refresh_token = if oauth2.refreshes { secrets.next() } else { None };

@@ -32,7 +32,9 @@ pub(super) fn cluster_fault(message: &str, job: Option<&JobRef>, status: StatusC
         text = without(&text, &name.to_lowercase());
     }
     let says = |phrase: &str| occurrences(&text, phrase).next().is_some();
-    let kind = if let Some(phrase) = GOING_AWAY.iter().find(|phrase| says(phrase)) {
+    let going_away =
+        GOING_AWAY.iter().filter_map(|phrase| Some((occurrences(&text, phrase).next()?, phrase)));
+    let kind = if let Some((_, phrase)) = going_away.min() {
         FaultKind::Unavailable { why: format!("it says \"{phrase}\"") }
     } else if says("insufficient credentials") {
         FaultKind::CredentialsRejected
@@ -59,7 +61,7 @@ fn without(text: &str, name: &str) -> String {
 
 /// Where `words` stand in the text as whole words.
 fn occurrences<'a>(text: &'a str, words: &'a str) -> impl Iterator<Item = usize> {
-    let is_of_a_word = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-');
+    let is_of_a_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
     let found = text.match_indices(words).filter(|_| !words.is_empty()).map(|(at, _)| at);
     found.filter(move |at| {
         !text[..*at].ends_with(is_of_a_word) && !text[at + words.len()..].starts_with(is_of_a_word)
@@ -105,6 +107,13 @@ mod tests {
         ] {
             assert_eq!(kind(message, tag), None, "{message}");
         }
+    }
+
+    #[test]
+    fn first_words_of_a_message_count() {
+        let why = "it says \"connection reset\"".to_owned();
+        let message = "Connection reset: Kinetica is exiting, access denied";
+        assert_eq!(kind(message, "t"), Some(FaultKind::Unavailable { why }));
     }
 
     #[test]

@@ -224,7 +224,7 @@ fn failed_job_says_why() {
     assert_eq!(error.details, r#"{"error_message":"no \"t\"", "n":1}"#);
 
     for (status_map, message) in [
-        (r#"{"error_message":{"a":1}}"#, r#"{"a":1}"#),
+        (r#"{"error_message":{"a":1}}"#, ""),
         (r#"{"other":"x"}"#, ""),
         (r#"{"error_message":"a","error_message":"b"}"#, ""),
         (r#""odd""#, ""),
@@ -348,6 +348,20 @@ fn http_status_decides_before_the_body() {
     }
     let throttled = read(&answer(429, "application/json", job_not_found)).unwrap_err();
     assert_eq!(throttled.kind, FaultKind::Throttled);
+}
+
+#[test]
+fn page_does_not_say_that_a_job_is_missing() {
+    let body = r#"{"status":"ERROR","message":"Job not found"}"#;
+    assert_eq!(read(&answer(400, "application/json", body)), Ok(Err(JobFault::NotFound)));
+    let fault = read(&answer(400, "text/html", body)).unwrap_err();
+    assert_eq!(fault.kind, FaultKind::Rejected { message: "Job not found".into() });
+}
+
+#[test]
+fn white_space_around_a_record_is_not_part_of_it() {
+    let observation = read_record(" {\"job_status\": \"RUNNING\"}\n").unwrap();
+    assert_eq!(observation.vendor_payload, r#"{"job_status": "RUNNING"}"#);
 }
 
 #[test]

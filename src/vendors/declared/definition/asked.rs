@@ -3,10 +3,10 @@
 
 use std::num::NonZeroUsize;
 
-use super::{Answer, Batch, LARGEST_BATCH, Question, plain_path, request, section_of, source};
+use super::{Answer, Batch, LARGEST_BATCH, Question, request, section_of, source};
 use crate::vendors::declared::{
     id::IdPattern,
-    path::{Path, Root},
+    place::Place,
     reader::{Log, Node, Section},
     source::{Names, Source},
 };
@@ -71,7 +71,7 @@ fn uses_part(source: &Source, place: usize, name: &str) -> bool {
 
 fn batch(mut keys: Section<'_>, names: &Names<'_>, log: &Log<'_>) -> Option<Batch> {
     let jobs = keys.required(log, "jobs", "where the jobs stand, such as jobs = \"body.items\"");
-    let jobs = jobs.and_then(|node| plain_path(&node, Root::Body, log));
+    let jobs = jobs.and_then(|node| Place::read(&node, log));
     let max = keys.get("max").map_or(Some(200), |node| match node.integer(log)? {
         max @ 2..=LARGEST_BATCH => Some(max),
         max => node.problem(log, format!("is {max}; write 2 to {LARGEST_BATCH}")),
@@ -85,10 +85,9 @@ fn batch(mut keys: Section<'_>, names: &Names<'_>, log: &Log<'_>) -> Option<Batc
 
 /// Reads `[answer]`.
 pub(super) fn answer(keys: Option<Section<'_>>, names: &Names<'_>, log: &Log<'_>) -> Option<Answer> {
-    let whole = Path::parse("body")?;
     let Some(mut keys) = keys else {
         return Some(Answer {
-            job: whole,
+            job: Place::whole(),
             states_by_status: Vec::new(),
             may_be_empty: false,
             refusal: None,
@@ -96,7 +95,7 @@ pub(super) fn answer(keys: Option<Section<'_>>, names: &Names<'_>, log: &Log<'_>
             has_login_page: false,
         });
     };
-    let job = keys.get("job").map_or(Some(whole), |node| plain_path(&node, Root::Body, log));
+    let job = keys.get("job").map_or_else(|| Some(Place::whole()), |node| Place::read(&node, log));
     let mut states_by_status = Vec::new();
     for node in keys.get("states_by_status").map(|node| node.list()).unwrap_or_default() {
         match node.integer(log).map(u16::try_from) {

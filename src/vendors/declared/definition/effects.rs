@@ -135,8 +135,8 @@ fn status(definition: &Definition, keys: &mut Section<'_>, log: &Log<'_>) {
             time(&mut keys, log);
         }
     }
-    for key in ["error", "result"] {
-        if let Some(mut keys) = table(keys, key, log) {
+    for node in [list(keys, "error"), list(keys, "result")].concat() {
+        if let Some(mut keys) = Some(node).filter(Node::is_table).and_then(|node| node.section(log)) {
             filter(definition, &mut keys, log);
         }
     }

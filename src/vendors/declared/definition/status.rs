@@ -5,6 +5,7 @@ use crate::{
     job::JobState,
     vendors::declared::{
         path::{Path, Root, Step},
+        place::Content,
         reader::{Log, Node, Section},
         source::{Names, Source},
         table::STATES,
@@ -30,7 +31,8 @@ pub(in crate::vendors::declared) struct StatusRules {
     pub(in crate::vendors::declared) start_time: Option<TimeRule>,
     pub(in crate::vendors::declared) end_time: Option<TimeRule>,
     pub(in crate::vendors::declared) progress: ProgressRules,
-    pub(in crate::vendors::declared) result: Option<ResultRule>,
+    /// The first that finds an output counts.
+    pub(in crate::vendors::declared) results: Vec<ResultRule>,
     pub(in crate::vendors::declared) error: Option<ErrorRule>,
     /// What did not go well in a job that succeeded.
     pub(in crate::vendors::declared) warnings: Vec<Source>,
@@ -49,8 +51,9 @@ pub(in crate::vendors::declared) struct ProgressRules {
 /// The job's output.
 #[derive(Debug)]
 pub(in crate::vendors::declared) struct ResultRule {
-    pub(in crate::vendors::declared) at: Path,
+    pub(in crate::vendors::declared) at: Content,
     pub(in crate::vendors::declared) content: ContentRule,
+    pub(in crate::vendors::declared) when: Option<Source>,
     pub(in crate::vendors::declared) states: StateFilter,
 }
 
@@ -61,10 +64,15 @@ pub(in crate::vendors::declared) enum ContentRule {
     Auto,
     Json,
     Text,
+    Avro,
 }
 
-pub(in crate::vendors::declared) const FORMS: [(&str, ContentRule); 3] =
-    [("auto", ContentRule::Auto), ("json", ContentRule::Json), ("text", ContentRule::Text)];
+pub(in crate::vendors::declared) const FORMS: [(&str, ContentRule); 4] = [
+    ("auto", ContentRule::Auto),
+    ("json", ContentRule::Json),
+    ("text", ContentRule::Text),
+    ("avro", ContentRule::Avro),
+];
 
 /// Why the job failed.
 #[derive(Debug)]
@@ -75,6 +83,7 @@ pub(in crate::vendors::declared) struct ErrorRule {
     pub(in crate::vendors::declared) details: Option<Path>,
     /// Whether the details are the value that the words were found in.
     pub(in crate::vendors::declared) is_whole: bool,
+    pub(in crate::vendors::declared) when: Option<Source>,
     pub(in crate::vendors::declared) states: StateFilter,
 }
 
@@ -183,7 +192,7 @@ pub(super) fn read(mut keys: Section<'_>, names: &Names<'_>, log: &Log<'_>) -> R
     let mut time = |key| keys.get(key).and_then(|node| TimeRule::read(&node, names, log));
     let (create_time, start_time, end_time) = (time("create_time"), time("start_time"), time("end_time"));
     let progress = keys.get("progress").map(|node| progress(&node, names, log)).unwrap_or_default();
-    let result = keys.get("result").and_then(|node| result(&node, log));
+    let results = keys.get("result").map(|node| results(&node, names, log)).unwrap_or_default();
     let error = keys.get("error").and_then(|node| error(&node, names, log));
     let warnings = keys.get("warnings").map(|node| node.list()).unwrap_or_default();
     let warnings = warnings.iter().filter_map(|node| source(node, names, log)).collect();
@@ -203,7 +212,7 @@ pub(super) fn read(mut keys: Section<'_>, names: &Names<'_>, log: &Log<'_>) -> R
         start_time,
         end_time,
         progress,
-        result,
+        results,
         error,
         warnings,
         volatile,
@@ -252,18 +261,50 @@ fn progress(node: &Node<'_>, names: &Names<'_>, log: &Log<'_>) -> ProgressRules 
     rules
 }
 
-fn result(node: &Node<'_>, log: &Log<'_>) -> Option<ResultRule> {
+fn results(node: &Node<'_>, names: &Names<'_>, log: &Log<'_>) -> Vec<ResultRule> {
+    let nodes = node.list();
+    if nodes.is_empty() {
+        node.report(log, "is an empty list; write where the output stands, or remove the key");
+    }
+    nodes.iter().filter_map(|node| result(node, names, log)).collect()
+}
+
+fn result(node: &Node<'_>, names: &Names<'_>, log: &Log<'_>) -> Option<ResultRule> {
+    const FORM: &str = "say which of json, text and avro they are";
     if !node.is_table() {
-        let at = plain_path(node, Root::Job, log)?;
-        return Some(ResultRule { at, content: ContentRule::Auto, states: StateFilter::default() });
+        let at = Content::read(node, log)?;
+        if at.holds_bytes() {
+            return node.problem(log, format!("has bytes, and no content_type; write a table to {FORM}"));
+        }
+        return Some(ResultRule {
+            at,
+            content: ContentRule::Auto,
+            when: None,
+            states: StateFilter::default(),
+        });
     }
     let mut keys = node.section(log)?;
-    let at = keys.required(log, "at", "where the output stands, such as at = \"job.output\"");
-    let at = at.and_then(|node| plain_path(&node, Root::Job, log));
-    let content = keys.get("content_type").map_or(Some(ContentRule::Auto), |node| node.word(log, &FORMS));
+    let at_node = keys.required(log, "at", "where the output stands, such as at = \"job.output\"");
+    let at = at_node.as_ref().and_then(|node| Content::read(node, log));
+    let form = keys.get("content_type");
+    let content = form.as_ref().map_or(Some(ContentRule::Auto), |node| node.word(log, &FORMS));
+    let holds_bytes = at.as_ref().map(Content::holds_bytes);
+    match (holds_bytes, content, form.as_ref(), &at_node) {
+        (Some(true), Some(ContentRule::Auto), Some(node), _)
+        | (Some(true), Some(ContentRule::Auto), None, Some(node)) => {
+            node.report(log, format!("has bytes; write content_type to {FORM}"));
+        }
+        (Some(false), Some(ContentRule::Avro), Some(node), _) => {
+            let text = "is for bytes, which JSON has in a text; write latin1 or base64 behind at, such as \
+                        \"job.x | base64\"";
+            node.report(log, text);
+        }
+        _ => {}
+    }
+    let when = keys.get("when").and_then(|node| source(&node, names, log));
     let states = StateFilter::read(&mut keys, log);
     keys.finish(log);
-    Some(ResultRule { at: at?, content: content?, states })
+    Some(ResultRule { at: at?, content: content?, when, states })
 }
 
 fn error(node: &Node<'_>, names: &Names<'_>, log: &Log<'_>) -> Option<ErrorRule> {
@@ -295,9 +336,10 @@ fn error(node: &Node<'_>, names: &Names<'_>, log: &Log<'_>) -> Option<ErrorRule>
         node.report(log, "stands beside details or each; keep one of them");
     }
     let is_whole = whole.and_then(|node| node.flag(log)).unwrap_or(false);
+    let when = keys.get("when").and_then(|node| source(&node, names, log));
     let states = StateFilter::read(&mut keys, log);
     keys.finish(log);
-    Some(ErrorRule { each, words, details, is_whole, states })
+    Some(ErrorRule { each, words, details, is_whole, when, states })
 }
 
 impl StatusRules {
@@ -325,7 +367,7 @@ impl StatusRules {
 
     /// Every value that is read, but for plain paths from the job.
     pub(in crate::vendors::declared) fn sources(&self) -> Vec<&Source> {
-        let Self { id, word, progress, error, warnings, .. } = self;
+        let Self { id, word, progress, results, error, warnings, .. } = self;
         let texts = self.texts().into_iter().chain(progress.values());
         id.iter()
             .map(|(_, source)| source)
@@ -333,6 +375,8 @@ impl StatusRules {
             .chain(texts.filter_map(|(_, source)| source))
             .chain(self.times().into_iter().filter_map(|(_, rule)| Some(&rule?.at)))
             .chain(error.iter().flat_map(|rule| &rule.words).map(|(source, _)| source))
+            .chain(error.iter().filter_map(|rule| rule.when.as_ref()))
+            .chain(results.iter().filter_map(|rule| rule.when.as_ref()))
             .chain(warnings)
             .collect()
     }

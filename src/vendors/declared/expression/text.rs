@@ -25,6 +25,31 @@ pub(super) fn code(text: &str) -> String {
         .collect()
 }
 
+/// The first of the conditions that have to hold for an expression to: what stands before its
+/// first `and`, where nothing in it binds less.
+pub(super) fn first_condition(text: &str) -> Option<&str> {
+    let code = code(text);
+    let is_part = |c: char| c.is_alphanumeric() || c == '_';
+    let (mut depth, mut first, mut word) = (0_usize, None, 0);
+    for (at, c) in code.char_indices().chain([(code.len(), ' ')]) {
+        if is_part(c) {
+            continue;
+        }
+        match &code[word..at] {
+            "or" | "if" | "else" if depth == 0 => return None,
+            "and" if depth == 0 && first.is_none() => first = Some(word),
+            _ => {}
+        }
+        match c {
+            '(' | '[' | '{' => depth += 1,
+            ')' | ']' | '}' => depth = depth.checked_sub(1)?,
+            _ => {}
+        }
+        word = at + c.len_utf8();
+    }
+    first.and_then(|end| text.get(..end))
+}
+
 /// The names of all filters.
 pub(super) fn filters(text: &str) -> Vec<String> {
     let code = code(text);
@@ -83,4 +108,26 @@ pub(super) fn patterns(text: &str) -> Vec<String> {
         Some(rest[1..].split_once(quote)?.0.replace("\\\\", "\\"))
     };
     calls.filter_map(literal).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_condition_is_what_stands_before_and() {
+        for (text, first) in [
+            ("job.a == 'x and y' and job.b | lower", Some("job.a == 'x and y' ")),
+            ("(job.a or job.b) and job.c | lower and job.d", Some("(job.a or job.b) ")),
+            ("not job.a and job.b | lower", Some("not job.a ")),
+            ("job.band and job.b", Some("job.band ")),
+            ("job.a and job.b or job.c", None),
+            ("job.a and job.b if job.c", None),
+            ("job.a if job.b else job.c and job.d", None),
+            ("(job.a and job.b) | lower", None),
+            ("job.a", None),
+        ] {
+            assert_eq!(first_condition(text), first, "{text}");
+        }
+    }
 }

@@ -182,6 +182,7 @@ impl Reader<'_> {
                     "defined" => Test::Defined,
                     "undefined" => Test::Undefined,
                     "none" => Test::None,
+                    "boolean" => Test::Boolean,
                     "string" => Test::Text,
                     "sequence" => Test::Sequence,
                     "mapping" => Test::Mapping,

@@ -162,7 +162,7 @@ fn expressions() -> impl Strategy<Value = String> {
     atom.prop_recursive(4, 24, 3, |inner| {
         let two = (inner.clone(), inner.clone());
         let filters = vec!["first_line", "file_name", "length", "default('x')", "d(0)", "default(none)"];
-        let tests = vec!["defined", "undefined", "none", "string", "sequence", "mapping"];
+        let tests = vec!["defined", "undefined", "none", "boolean", "string", "sequence", "mapping"];
         prop_oneof![
             two.clone().prop_map(|(one, other)| format!("{one} or {other}")),
             two.clone().prop_map(|(one, other)| format!("{one} and {other}")),
@@ -197,5 +197,23 @@ proptest! {
         if is_expression && Native::parse(&text).is_some() {
             held(&text, &format!("{{\"a\": {one}, \"b\": {other}}}"));
         }
+    }
+
+    #[test]
+    fn condition_before_another_one_decides_what_minijinja_would(
+        first in expressions(),
+        sign in proptest::sample::select(vec!["and", "or", "if"]),
+        one in proptest::sample::select(&VALUES[..]),
+        other in proptest::sample::select(&VALUES[..]),
+    ) {
+        let text = format!("{first} {sign} job.b | lower | find('x')");
+        let Ok(expression) = Expression::compile(&text, &["job"]) else { return Ok(()) };
+        let job = format!("{{\"a\": {one}, \"b\": {other}}}");
+        let Some((whole, object)) = json::Object::parse_whole(job.as_bytes()) else { return Ok(()) };
+        let scope = Scope { job: Some(whole), object: Some(&object), ..Scope::default() };
+        let text_of = |found: Option<Found<'_>>| found.map(|found| (found.text(), found.is_true()));
+        let values = BTreeMap::from([("job", value_of_part(whole, None))]);
+        let expected = expression.evaluate(values).map(|value| text_of(value.map(Found::Value)));
+        prop_assert_eq!(expression.find(&scope).map(text_of), expected, "{} of {}", text, job);
     }
 }

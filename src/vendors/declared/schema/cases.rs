@@ -112,5 +112,5 @@ fn expectation() -> Value {
 
 /// The words for faults.
 fn faults() -> Vec<&'static str> {
-    words_of(&MEANINGS).into_iter().chain(["malformed", "too_large"]).collect()
+    words_of(&MEANINGS).into_iter().chain(["too_large"]).collect()
 }

@@ -14,6 +14,7 @@ use crate::{
             cases::Cases,
             definition::Batch,
             path::{Path, Root, Step},
+            place::Place,
             source::Source,
             table::STATES,
         },
@@ -144,6 +145,28 @@ fn at<'v>(value: &'v Value, steps: &[Step]) -> Option<&'v Value> {
     })
 }
 
+/// The value at a place, also in a text that holds JSON.
+fn at_place(body: &Value, place: &Place) -> Option<Value> {
+    match place.text() {
+        None => at(body, place.path().steps()).cloned(),
+        Some(text) => match at(body, text.steps())? {
+            Value::String(held) => at(&serde_json::from_str(held).ok()?, place.path().steps()).cloned(),
+            held => at(held, place.path().steps()).cloned(),
+        },
+    }
+}
+
+/// Writes a value at a place; where that is in a text, the text is written anew.
+fn set_place(body: &mut Value, place: &Place, new: Value) {
+    let Some(text) = place.text() else { return set(body, place.path().steps(), new) };
+    let mut held = match at(body, text.steps()) {
+        Some(Value::String(held)) => serde_json::from_str(held).unwrap_or(Value::Null),
+        _ => Value::Null,
+    };
+    set(&mut held, place.path().steps(), new);
+    set(body, text.steps(), held.to_string().into());
+}
+
 /// Writes a value at a path, and the objects on the way.
 pub(super) fn set(value: &mut Value, steps: &[Step], new: Value) {
     let Some((step, rest)) = steps.split_first() else {
@@ -185,18 +208,18 @@ fn answer(adapter: &Declared, stage: &Stage, job: &Value) -> Response<Bytes> {
         } else {
             Value::Array(vec![job.clone()])
         };
-        set(&mut body, batch.jobs.steps(), jobs);
+        set_place(&mut body, &batch.jobs, jobs);
         return json(StatusCode::OK, &body);
     }
-    let path = adapter.definition.answer.job.steps();
+    let place = &adapter.definition.answer.job;
     let Some(response) = &stage.response else {
         let mut body = Value::Object(Map::new());
-        set(&mut body, path, job.clone());
+        set_place(&mut body, place, job.clone());
         return json(StatusCode::OK, &body);
     };
     let mut response = response.clone();
     if let Ok(mut body) = serde_json::from_slice::<Value>(response.body()) {
-        set(&mut body, path, job.clone());
+        set_place(&mut body, place, job.clone());
         *response.body_mut() = body.to_string().into();
     }
     response
@@ -219,9 +242,9 @@ pub(super) fn batch_body(adapter: &Declared, cases: &Cases) -> Value {
     };
     let found = cases.cases.iter().filter(|case| is_batch(&case.ids)).find_map(|case| {
         let response = case.response.as_ref()?;
-        let path = &adapter.definition.batch.as_ref()?.jobs;
+        let place = &adapter.definition.batch.as_ref()?.jobs;
         let body: Value = serde_json::from_slice(response.body()).ok()?;
-        (response.status().is_success() && at(&body, path.steps()).is_some()).then_some(body)
+        (response.status().is_success() && at_place(&body, place).is_some()).then_some(body)
     });
     found.unwrap_or_else(|| Value::Object(Map::new()))
 }
@@ -233,7 +256,7 @@ impl Simulation {
         let mut response = answer(&self.adapter, stage, &own);
         if let Ok(mut body) = serde_json::from_slice::<Value>(response.body()) {
             self.replace_ids(&mut body, stage, &job.id);
-            set(&mut body, self.definition.answer.job.steps(), own);
+            set_place(&mut body, &self.definition.answer.job, own);
             *response.body_mut() = body.to_string().into();
         }
         for value in response.headers_mut().values_mut() {
@@ -264,7 +287,7 @@ impl Simulation {
             Value::Array(known.map(|(_, own)| own).collect())
         };
         let mut body = self.batch_body.clone();
-        set(&mut body, batch.jobs.steps(), list);
+        set_place(&mut body, &batch.jobs, list);
         json(StatusCode::OK, &body)
     }
 

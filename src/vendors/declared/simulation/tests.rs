@@ -15,6 +15,55 @@ fn simulation(name: &str, lives: Lives) -> Simulation {
     Simulation::new(definition, shipped.cases, &BASE.parse().unwrap(), lives).unwrap()
 }
 
+#[test]
+fn job_in_a_text_that_holds_json_runs_and_succeeds() {
+    const TEXT: &str = r#"
+        format = 1
+        name = "t"
+        version = "1"
+        title = "T"
+        docs = "d"
+        [id]
+        pattern = "{a}"
+        [credentials.none]
+        [request]
+        path = "/j/{{ id.a }}"
+        [batch]
+        path = "/j"
+        query = { ids = "{{ ids | map(attribute='a') | join(',') }}" }
+        jobs = "(body.text | json).jobs"
+        [answer]
+        job = "(body.text | json).job"
+        [status]
+        id = "job.id"
+        word = "job.s"
+        [states]
+        RUNNING = ["run"]
+        SUCCEEDED = ["ok"]
+        FAILED = ["bad"]
+        [[faults]]
+        status = 404
+        is = "not_found"
+    "#;
+    const CASES: &str = r#"
+        base_url = "https://t.example"
+        [[case]]
+        ids = ["j-1000"]
+        body = '{"text": "{\"job\": {\"id\": \"j-1000\", \"s\": \"ok\"}}"}'
+        expect = { state = "SUCCEEDED" }
+    "#;
+    let definition = Definition::parse(TEXT).unwrap();
+    let lives = Lives { end: Some("SUCCEEDED".to_owned()), ..lives() };
+    let mut vendor = Simulation::new(definition, CASES, &BASE.parse().unwrap(), lives).unwrap();
+    assert_eq!(state(&mut vendor, "j-2000", 100), JobState::Running);
+    assert_eq!(state(&mut vendor, "j-2000", 107), JobState::Succeeded);
+    let jobs = ["j-2000", "j-3000"].map(|id| JobRef::new("simulated", id));
+    let request = request(&vendor, &jobs);
+    let simulated = vendor.answer(&request, Duration::from_secs(108));
+    let elements = vendor.adapter.split(&jobs, &simulated.response).unwrap();
+    assert!(elements.as_slice().iter().all(Result::is_ok), "{elements:?}: {}", simulated.note);
+}
+
 /// What the gateway would send, with credentials of the first way.
 fn request(simulation: &Simulation, jobs: &[JobRef]) -> Request<Bytes> {
     let mut request = simulation.adapter.request(jobs);

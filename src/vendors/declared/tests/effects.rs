@@ -382,6 +382,11 @@ fn error_and_categories_with_keys_of_no_use_are_reported() {
             "status.error.whole stands beside details or each; keep one of them",
         ),
         (
+            WORD,
+            &error("each = \"job.e\", message = \"item.m\", whole = true"),
+            "status.error.whole stands beside details or each; keep one of them",
+        ),
+        (
             FAULT,
             &file("each = \"job.f\"\nby_category = [\"a\", \"a\"]"),
             "files[0].by_category[1] is \"a\", which stands in the list twice; keep one",

@@ -159,6 +159,8 @@ fn reference_has_no_key_that_is_not_read() {
         "throttled",
         "credentials",
         "rejected",
+        "malformed",
+        "data_str",
         "true",
         "false",
         "allow_origins",

@@ -136,6 +136,25 @@ fn oauth2_asks_for_a_token_at_its_own_path_or_elsewhere() {
 }
 
 #[test]
+fn headers_of_every_request_are_sent_for_a_token_at_the_vendor_alone() {
+    let keys = "credentials = { client_id = \"i\", client_secret = \"s\" }";
+    let headers = "headers = { X-Api = \"2\", Accept = \"application/vnd.x+json\" }\n";
+    let sent = |name: &str, keys: &str| {
+        let adapter = declared(&(headers.to_owned() + shipped(name)), "https://d.example", keys);
+        let request = adapter.token_exchange().unwrap().request(&SecretString::from("hush")).unwrap();
+        ["x-api", "accept", "content-type"].map(|name| {
+            request.headers().get(name).map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default()
+        })
+    };
+    let form = "application/x-www-form-urlencoded";
+    assert_eq!(sent("databricks", keys), ["2", "application/vnd.x+json", form]);
+    let keys = format!(
+        "{keys}\nparams = {{ tenant = \"t\" }}\nallow_origins = [\"https://login.microsoftonline.com\"]"
+    );
+    assert_eq!(sent("azure-arm", &keys), ["", "application/json", form]);
+}
+
+#[test]
 fn refresh_token_is_exchanged_for_an_access_token() {
     let text = shipped("databricks").replace("client_auth = \"basic\"", "grant = \"refresh_token\"");
     let keys = "credentials = { client_id = \"i\", refresh_token = \"r\" }";

@@ -42,8 +42,8 @@ pub use elements::Elements;
 pub(crate) use elements::{Observations, comparable_fault, comparable_pair, observations};
 use file::OriginPattern;
 pub use file::{
-    AllowedOrigin, Elsewhere, FileFault, FileOrigins, FileVersion, OriginRefusal, Part, RefusedLocation,
-    RefusedOrigin, origin_refusal,
+    AllowedOrigin, Elsewhere, FILE_DETAILS, FileFault, FileOrigins, FileVersion, OriginRefusal, Part,
+    RefusedLocation, RefusedOrigin, origin_refusal, redirect_within,
 };
 pub use immuta::{Immuta, ImmutaConfig};
 pub use kind::{

@@ -25,7 +25,11 @@ pub(super) fn run(out: &mut impl Write, old: &str, new: &str) -> Result<Exit, Fa
     }
     let (from, to) = (earlier.label(), later.label());
     match (found.grade(), found.version_problem) {
-        (None, _) => writeln!(out, "{from} and {to}: no difference")?,
+        (None, None) => writeln!(out, "{from} and {to}: no difference")?,
+        (None, Some(problem)) => {
+            writeln!(out, "{from} and {to}: no other difference, but {problem}")?;
+            return Ok(Exit::Unsuccessful);
+        }
         (Some(grade), None) => writeln!(out, "{from} to {to}: a {grade} change, and the version says so")?,
         (Some(grade), Some(problem)) => {
             writeln!(out, "{from} to {to}: a {grade} change, but {problem}")?;

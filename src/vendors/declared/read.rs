@@ -185,21 +185,8 @@ impl Declared {
             return Vec::new();
         }
         let sources = self.definition.status.warnings.iter();
-        let lines = sources.filter_map(|source| source.find(scope)).flat_map(|found| match &found {
-            Found::Json(value) => match json::list(*value) {
-                Some(list) => list.into_iter().filter_map(json::text).collect(),
-                None => json::text(*value).into_iter().collect(),
-            },
-            // A list that an expression made.
-            Found::Value(list) if matches!(list.kind(), ValueKind::Seq | ValueKind::Iterable) => list
-                .try_iter()
-                .into_iter()
-                .flatten()
-                .filter_map(|text| text.as_str().map(str::to_owned))
-                .collect(),
-            _ => found.text().into_iter().collect::<Vec<_>>(),
-        });
-        lines.filter(|line| !line.trim().is_empty()).take(MOST_WARNINGS).collect()
+        let lines = sources.filter_map(|source| source.find(scope)).flat_map(|found| lines(&found));
+        lines.take(MOST_WARNINGS).collect()
     }
 
     fn result(&self, state: JobState, own: Option<Value<'_>>, element: &Bytes) -> Option<JobResult> {
@@ -217,6 +204,26 @@ impl Declared {
     }
 }
 
+/// A line for each text that is not empty: the value itself, or the elements of a list.
+pub(super) fn lines(found: &Found<'_>) -> Vec<String> {
+    let mut lines: Vec<String> = match found {
+        Found::Json(value) => match json::list(*value) {
+            Some(list) => list.into_iter().filter_map(json::text).collect(),
+            None => json::text(*value).into_iter().collect(),
+        },
+        // A list that an expression made.
+        Found::Value(list) if matches!(list.kind(), ValueKind::Seq | ValueKind::Iterable) => list
+            .try_iter()
+            .into_iter()
+            .flatten()
+            .filter_map(|text| text.as_str().map(str::to_owned))
+            .collect(),
+        _ => found.text().into_iter().collect(),
+    };
+    lines.retain(|line| !line.trim().is_empty());
+    lines
+}
+
 /// The parts of a word that are there.
 fn joined(word: Vec<Option<String>>) -> String {
     let mut parts: Vec<String> = word.into_iter().flatten().collect();
@@ -224,7 +231,7 @@ fn joined(word: Vec<Option<String>>) -> String {
 }
 
 /// Whether it is a number or a flag.
-fn is_bare(found: &Found<'_>) -> bool {
+pub(super) fn is_bare(found: &Found<'_>) -> bool {
     match found {
         Found::Json(value) => !value.get().starts_with(['"', '{', '[']),
         Found::Text(_) => false,
@@ -252,7 +259,7 @@ pub(super) fn identifier(found: &Found<'_>) -> Option<String> {
     }
 }
 
-fn error<'a>(rule: &ErrorRule, scope: &Scope<'a>) -> Option<JobError> {
+pub(super) fn error<'a>(rule: &ErrorRule, scope: &Scope<'a>) -> Option<JobError> {
     let mut details = rule.details.as_ref().and_then(|path| path.find(scope.job?));
     let words = |scope: &Scope<'a>| {
         rule.words.iter().find_map(|(source, is_wrapped)| {
@@ -288,14 +295,14 @@ fn error<'a>(rule: &ErrorRule, scope: &Scope<'a>) -> Option<JobError> {
     })
 }
 
-fn wrapped(found: &Found<'_>) -> Option<String> {
+pub(super) fn wrapped(found: &Found<'_>) -> Option<String> {
     match found {
         Found::Json(value) => json::message(*value),
         _ => found.text(),
     }
 }
 
-fn text_alone(found: &Found<'_>) -> Option<String> {
+pub(super) fn text_alone(found: &Found<'_>) -> Option<String> {
     match found {
         Found::Json(value) => json::text(*value),
         _ => found.text(),

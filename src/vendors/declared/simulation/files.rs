@@ -1,7 +1,10 @@
 //! The files of simulated jobs: each has a placeholder for its content, of the type that its
 //! name says.
 
-use std::{collections::VecDeque, io::Write};
+use std::{
+    collections::{HashMap, VecDeque},
+    io::Write,
+};
 
 use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
@@ -19,22 +22,24 @@ const MOST: usize = 10_000;
 
 /// The files that answers have named, by path and query.
 #[derive(Debug, Default)]
-pub(super) struct Named(VecDeque<(String, String)>);
+pub(super) struct Named {
+    names: HashMap<String, String>,
+    /// The oldest first.
+    order: VecDeque<String>,
+}
 
 impl Named {
     fn note(&mut self, target: String, name: &str) {
-        if self.name(&target).is_some() {
+        if self.names.contains_key(&target) {
             return;
         }
-        if self.0.len() >= MOST {
-            self.0.pop_front();
+        if self.order.len() >= MOST
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.names.remove(&oldest);
         }
-        self.0.push_back((target, name.to_owned()));
-    }
-
-    fn name(&self, target: &str) -> Option<&str> {
-        // The newest are asked for first.
-        self.0.iter().rev().find(|(known, _)| known == target).map(|(_, name)| name.as_str())
+        self.order.push_back(target.clone());
+        self.names.insert(target, name.to_owned());
     }
 }
 
@@ -90,7 +95,7 @@ impl Simulation {
             return None;
         }
         let target = target_of(&sign_in::without_credentials(&self.ways, request));
-        let name = self.named.name(&target)?;
+        let name = self.named.names.get(&target)?;
         let is_own = !request.uri().path().starts_with(FILES);
         if is_own && !self.ways.is_empty() && !self.ways.iter().any(|way| way.accepts(request)) {
             return Some((self.refused.clone(), "a file, with other credentials: refused".to_owned()));
@@ -232,6 +237,17 @@ mod tests {
         let packed = placeholder("log.gz").content;
         flate2::read::GzDecoder::new(&packed[..]).read_to_string(&mut text).unwrap();
         assert_eq!(text, "log.gz, simulated\n");
+    }
+
+    #[test]
+    fn oldest_file_is_forgotten_first() {
+        let mut named = Named::default();
+        for number in 0..=MOST {
+            named.note(format!("/{number}"), "a.csv");
+            named.note("/1".to_owned(), "b.csv");
+        }
+        assert_eq!((named.names.len(), named.order.len()), (MOST, MOST));
+        assert!(!named.names.contains_key("/0") && named.names["/1"] == "b.csv");
     }
 
     #[test]

@@ -62,7 +62,7 @@ use rotation::Rotation;
 use tls::Tls;
 pub use tls::TlsError;
 pub use traces::{TracesError, check_traces};
-pub use trial::{Trial, try_job};
+pub use trial::{Trial, TrialFailure, try_job};
 use upkeep::Upkeep;
 use usage::{Room, Usage};
 

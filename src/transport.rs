@@ -51,7 +51,7 @@ use failover::{Failover, Standby};
 use http_client::{HttpClient, NamesJobs};
 pub use rate_limiter::{Permit, RateLimiter};
 pub use response_budget::{DEFAULT_RESPONSE_BYTES, Reservation, ResponseBudget};
-pub use trial::Trial;
+pub use trial::{Trial, TrialFailure};
 pub use upstream::{PollResponse, Upstream};
 
 pub use crate::vendors::FileVersion;

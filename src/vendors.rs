@@ -42,8 +42,8 @@ pub use elements::Elements;
 pub(crate) use elements::{Observations, comparable_fault, comparable_pair, observations};
 use file::OriginPattern;
 pub use file::{
-    AllowedOrigin, Elsewhere, FileFault, FileOrigins, FileVersion, OriginRefusal, Part, RefusedLocation,
-    RefusedOrigin, origin_refusal,
+    AllowedOrigin, Elsewhere, FILE_DETAILS, FileFault, FileOrigins, FileVersion, OriginRefusal, Part,
+    RefusedLocation, RefusedOrigin, origin_refusal, redirect_within,
 };
 pub use immuta::{Immuta, ImmutaConfig};
 pub use kind::{
@@ -78,8 +78,12 @@ pub struct Reading {
     pub key: String,
     /// Where it looks, such as `job.status`; may be empty.
     pub from: String,
-    /// The value, shortened; none where it is absent.
+    /// What the gateway takes of the value, in JSON, or why it takes nothing; none where the
+    /// value is absent.
     pub found: Option<String>,
+    /// Further lines, which hold nothing of the answer: an expression with a caret below what
+    /// fails.
+    pub lines: Vec<String>,
 }
 
 /// The translation for one backend.

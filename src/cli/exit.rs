@@ -61,6 +61,8 @@ pub(super) enum Failure {
     Usage(String),
     /// The configuration can't be used.
     Config(InvalidConfig),
+    /// The vendor answers with a fault.
+    Fault(String),
     /// The gateway can't be reached.
     Connect(String),
     /// The gateway can't be reached, which was already reported.
@@ -82,6 +84,10 @@ impl Failure {
                     eprintln!("error: {problem}");
                 }
                 Exit::Misused
+            }
+            Self::Fault(message) => {
+                eprintln!("error: {message}");
+                Exit::Unsuccessful
             }
             Self::Connect(message) => {
                 eprintln!("error: {message}");

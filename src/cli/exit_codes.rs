@@ -65,8 +65,10 @@ pub(super) const VENDOR_DIFF: &str = "Exit codes:
 
 pub(super) const VENDOR_TRY: &str = "Exit codes:
   0    the answer is a status with a known word
-  1    it is a fault, or its word is unknown
-  2    wrong usage or configuration
+  1    a fault of the vendor, such as a rejected secret or an answer that is
+       too large, or an unknown word
+  2    wrong usage or configuration: also an id that can't be one, a
+       definition with a problem, or a built-in vendor
   3    the vendor does not answer";
 
 pub(super) const HEALTHCHECK: &str = "Exit codes:

@@ -48,6 +48,7 @@ pub(super) fn render(subject: &str, status: &Status, paint: Paint) -> String {
     let detail = info.as_ref().and_then(|info| info.metadata.get("detail")).map(String::as_str);
     let advice = match detail {
         Some("not_ended") => "wait until the job has ended, with jobwatch watch",
+        Some(detail) if reason == "ARTIFACT_NOT_FOUND" => of_file(detail),
         Some("standby_needs_job_tag") => "give the job's tag with --tag, or try again{in}",
         _ => advice(reason, status.code()),
     };
@@ -80,6 +81,24 @@ pub(super) fn code(code: Code) -> String {
         text.push(c.to_ascii_uppercase());
     }
     text
+}
+
+/// What the user can do about a file that the gateway may not fetch.
+fn of_file(detail: &str) -> &'static str {
+    match detail {
+        "other_origin" | "redirect" => {
+            "have the gateway's operator decide whether files may come from where the message says"
+        }
+        "not_encrypted" => "have the vendor give an https location, or get the file from the vendor yourself",
+        "private_address" => {
+            "have the gateway's operator allow the address itself, if files may come from there"
+        }
+        "expired" => {
+            "try again, for a new URL; if that fails too, have the gateway's operator check the permissions there"
+        }
+        "no_files" => "get the file from the vendor yourself: the gateway has none of this backend",
+        _ => "get the file from the vendor yourself: the gateway does not follow such a location",
+    }
 }
 
 /// What the user can do.

@@ -48,6 +48,13 @@ impl Args {
     }
 }
 
+/// An address on loopback that nothing listens on, so that two gateways don't collide.
+fn free_address() -> SocketAddr {
+    let free =
+        std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
+    free.unwrap_or_else(|_| (Ipv4Addr::LOCALHOST, 50052).into())
+}
+
 /// The URL alone on the first line, for scripts; then credentials and examples.
 fn introduction(simulator: &Simulator, paint: Paint) -> String {
     let url = simulator.base_url();
@@ -79,11 +86,15 @@ fn introduction(simulator: &Simulator, paint: Paint) -> String {
     ] {
         text = text + "  " + &paint.cyan(&curl(&url, route, body)) + "\n";
     }
-    text += "\nConfiguration of a gateway for it:\n\n  allow_inline_secrets = true\n";
+    let gateway = free_address();
+    text = format!(
+        "{text}\nConfiguration of a gateway for it:\n\n  allow_inline_secrets = true\n\n  [server]\n  listen = \"{gateway}\"\n"
+    );
     for line in simulator.config().lines() {
         let line = format!("  {line}");
         text = text + line.trim_end() + "\n";
     }
+    text = format!("{text}\nIts callers write --server http://{gateway}, or set JOBWATCH_SERVER to that.\n");
     text + "\njobwatch simulate --help lists all faults and routes. Ctrl-C ends it.\n"
 }
 
@@ -308,11 +319,10 @@ mod tests {
             let simulator = Simulator::start(vendor).await.unwrap();
             let text = introduction(&simulator, Paint::NONE);
             assert_eq!(text.lines().next().unwrap(), simulator.base_url());
-            let config: String =
-                text.lines().skip_while(|line| !line.contains("allow_inline")).collect::<Vec<_>>()[..]
-                    .split_last()
-                    .map(|(_, lines)| lines.join("\n"))
-                    .unwrap();
+            let lines = text.lines().skip_while(|line| !line.contains("allow_inline"));
+            let lines = lines.take_while(|line| line.is_empty() || line.starts_with("  "));
+            let config = lines.collect::<Vec<_>>().join("\n");
+            assert!(config.contains("[server]\n  listen = \"127.0.0.1:"), "{config}");
             crate::config::Config::parse(&config, []).unwrap_or_else(|error| panic!("{error}\n{config}"));
         }
     }

@@ -13,16 +13,16 @@ use super::{
 };
 use crate::vendors::{
     KINDS,
-    declared::{Definition, InvalidDefinition, SHIPPED, Shipped, cases::Cases, cases::Report, schema},
+    declared::{Definition, InvalidDefinition, SHIPPED, cases::Cases, cases::Report, schema},
 };
 
 mod diff;
 mod new;
+pub(super) mod source;
 mod trial;
 
-/// The names of the two files in the folder of a definition.
-const DEFINITION: &str = "definition.toml";
-pub(super) const CASES: &str = "cases.toml";
+use source::{CASES, DEFINITION, definition_file, find, read_cases, read_definition};
+
 /// The schema of definitions, beside their folders.
 const SCHEMA: &str = "definition.schema.json";
 
@@ -136,7 +136,7 @@ fn show(out: &mut impl Write, name: &str, source: bool) -> Result<Exit, Failure>
         writeln!(out, "{name} is built in: {}. It has no definition.", kind.name)?;
         return Ok(Exit::Succeeded);
     }
-    let (file, text) = source_of(name)?;
+    let (file, text) = find(name, "")?;
     if source {
         write!(out, "{text}")?;
         return Ok(Exit::Succeeded);
@@ -148,23 +148,8 @@ fn show(out: &mut impl Write, name: &str, source: bool) -> Result<Exit, Failure>
     Ok(Exit::Succeeded)
 }
 
-/// The text of a definition, with its file, or its name where it is shipped.
-fn source_of(name: &str) -> Result<(PathBuf, String), Failure> {
-    if let Some(shipped) = Shipped::find(name) {
-        return Ok((PathBuf::from(name), shipped.definition.to_owned()));
-    }
-    if !Path::new(name).exists() {
-        let text =
-            format!("{name} is neither a definition nor a file; jobwatch vendor list shows the definitions");
-        return Err(Failure::Usage(text));
-    }
-    let file = definition_file(Path::new(name));
-    let text = read(&file)?;
-    Ok((file, text))
-}
-
 fn check(out: &mut impl Write, file: &Path) -> Result<Exit, Failure> {
-    match Definition::parse(&read(file)?) {
+    match Definition::parse(&read_definition(file)?) {
         Ok(definition) => {
             writeln!(
                 out,
@@ -198,7 +183,7 @@ fn test(out: &mut impl Write, path: &Path) -> Result<Exit, Failure> {
 }
 
 fn test_one(out: &mut impl Write, file: &Path) -> Result<Exit, Failure> {
-    let definition = match Definition::parse(&read(file)?) {
+    let definition = match Definition::parse(&read_definition(file)?) {
         Ok(definition) => Arc::new(definition),
         Err(invalid) => return report(out, file, &invalid),
     };
@@ -210,7 +195,7 @@ fn test_one(out: &mut impl Write, file: &Path) -> Result<Exit, Failure> {
         );
         return Err(Failure::Usage(text));
     }
-    let cases = match Cases::parse(Arc::clone(&definition), &read(&cases_file)?) {
+    let cases = match Cases::parse(Arc::clone(&definition), &read_cases(&cases_file)?) {
         Ok(cases) => cases,
         Err(invalid) => return report(out, &cases_file, &invalid),
     };
@@ -238,10 +223,6 @@ fn test_one(out: &mut impl Write, file: &Path) -> Result<Exit, Failure> {
     Ok(if is_good { Exit::Succeeded } else { Exit::Unsuccessful })
 }
 
-pub(super) fn definition_file(path: &Path) -> PathBuf {
-    if path.is_dir() { path.join(DEFINITION) } else { path.to_owned() }
-}
-
 /// The definitions at a path: one, or one in each folder of it.
 fn definitions(path: &Path) -> Result<Vec<PathBuf>, Failure> {
     let own = definition_file(path);
@@ -259,15 +240,6 @@ fn definitions(path: &Path) -> Result<Vec<PathBuf>, Failure> {
         return Err(Failure::Usage(text));
     }
     Ok(files)
-}
-
-pub(super) fn read(file: &Path) -> Result<String, Failure> {
-    let is_regular = std::fs::metadata(file).is_ok_and(|metadata| metadata.is_file());
-    if file.exists() && !is_regular {
-        return Err(Failure::Usage(format!("{} is not a regular file", file.display())));
-    }
-    std::fs::read_to_string(file)
-        .map_err(|error| Failure::Usage(format!("{} can't be read: {error}", file.display())))
 }
 
 fn problem(name: &str, invalid: &InvalidDefinition) -> Failure {

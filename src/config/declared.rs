@@ -15,7 +15,7 @@ use super::{
 use crate::vendors::{
     KeyProblem, VendorConfig, VendorKind,
     declared::{
-        Definition,
+        Definition, LONGEST_DEFINITION,
         backend::{self, KEYS},
     },
 };
@@ -59,11 +59,22 @@ fn read(path: &str, file: &Value, problems: &mut Problems) -> Option<Definition>
     let Some(file) = file.as_str().filter(|file| !file.is_empty()) else {
         return problems.report(path, "is no path; write one such as \"/etc/jobwatch/my-vendor.toml\"");
     };
-    let text =
-        match text_file::refuse_pipe(Path::new(file)).and_then(|()| text_file::read_text(Path::new(file))) {
-            Ok(text) => text,
-            Err(problem) => return problems.report(path, format!("is the file {file}, which {problem}")),
+    let place = Path::new(file);
+    if place.is_dir() {
+        let own = place.join("definition.toml");
+        let cure = if own.is_file() {
+            format!("write the file in it: {:?}", own.display().to_string())
+        } else {
+            "write the path of a definition".to_owned()
         };
+        return problems.report(path, format!("is {file}, a folder; {cure}"));
+    }
+    let longest = u64::try_from(LONGEST_DEFINITION).unwrap_or(u64::MAX);
+    let text = text_file::refuse_pipe(place).and_then(|()| text_file::read_text_within(place, longest));
+    let text = match text {
+        Ok(text) => text,
+        Err(problem) => return problems.report(path, format!("is the file {file}, which {problem}")),
+    };
     match Definition::parse(&text) {
         Ok(definition) if is_taken(&definition.name) => {
             let name = &definition.name;

@@ -442,7 +442,9 @@ impl Reporter {
             http_status,
         };
         match fault {
-            FileFault::Location(refused) => not_found(Some(refused.detail()), None),
+            FileFault::Location(refused) | FileFault::RedirectLocation(refused) => {
+                not_found(Some(refused.detail()), None)
+            }
             FileFault::Origin(refused) => not_found(Some(refused.detail()), refused.http_status()),
             FileFault::Redirected { http_status } => not_found(Some("redirect"), Some(http_status)),
             FileFault::Missing { http_status } => not_found(None, Some(http_status)),

@@ -231,7 +231,8 @@ impl FileClient {
             Ok(Err(error)) => match not_public(&error) {
                 Some(NotPublic(kind)) => {
                     let why = OriginRefusal::Address(kind);
-                    return Err(RefusedOrigin { origin, why, key: "allow_origins".to_owned() }.into());
+                    let key = "allow_origins".to_owned();
+                    return Err(RefusedOrigin { origin, why, is_redirect: false, key }.into());
                 }
                 None => Err(fault(&error)),
             },

@@ -19,7 +19,7 @@ use crate::{
 mod advice;
 
 use advice::Wrong;
-pub(super) use advice::{Settings, proxy_settings};
+pub(super) use advice::{Settings, has_answered, proxy_settings};
 
 /// A request without its query, and the status of its response.
 struct Seen<'a> {

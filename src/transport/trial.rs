@@ -4,9 +4,9 @@
 use bytes::Bytes;
 use http::{Request, Response, Uri, header};
 
-use super::{Endpoint, Permit, credentials::Purpose, redaction};
+use super::{Endpoint, Permit, credentials::Purpose, probe::has_answered, redaction};
 use crate::{
-    job::JobRef,
+    job::{BackendFault, FaultKind, JobRef},
     vendors::{Reading, secrets_in},
 };
 
@@ -31,19 +31,32 @@ pub struct Trial {
     pub is_understood: bool,
 }
 
+/// Why a trial shows nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TrialFailure {
+    /// No request was sent: there is no such backend or job id, or the vendor is built in.
+    Usage(String),
+    /// The vendor answers, and not with anything that could be read.
+    Fault(String),
+    /// The vendor does not answer.
+    NoAnswer(String),
+}
+
 impl Endpoint {
     /// Polls a job once, at the first cluster. Consumes `permit`.
     ///
     /// # Errors
     /// Why there is no answer, for people.
-    pub async fn try_poll(&self, job_id: &str, mut permit: Permit) -> Result<Trial, String> {
+    pub async fn try_poll(&self, job_id: &str, mut permit: Permit) -> Result<Trial, TrialFailure> {
         let job = &JobRef::new("try", job_id);
         if let Err(invalid) = self.adapter.check(job) {
-            return Err(format!("{:?} is no id of a job: it {invalid}", job.id));
+            let text = format!("{:?} is no id of a job: it {invalid}", job.id);
+            return Err(TrialFailure::Usage(text));
         }
         let (adapter, http) = (&*self.adapter, &*self.http);
         let authorization = self.credentials.authorization(adapter, http, Purpose::Poll, &mut permit).await;
-        let authorization = authorization.map_err(|fault| format!("no credentials to send: {fault}"))?;
+        let authorization =
+            authorization.map_err(|fault| self.trial_failure("no credentials to send: ", &fault))?;
         let plain = adapter.request(std::slice::from_ref(job));
         let mut request = plain.clone();
         let header = authorization.header.clone();
@@ -51,9 +64,11 @@ impl Endpoint {
             adapter.authorize(&mut request, value);
         }
         let mut shown = shown(&plain, &request);
-        let (response, _room) = http.send(request, &mut permit).await.map_err(|fault| fault.to_string())?;
+        let (response, _room) =
+            http.send(request, &mut permit).await.map_err(|fault| self.trial_failure("", &fault))?;
         let Some((mut readings, is_understood)) = adapter.readings(job, &response) else {
-            return Err("this vendor is built in and has no definition to read the answer by".to_owned());
+            let text = "this vendor is built in and has no definition to read the answer by";
+            return Err(TrialFailure::Usage(text.to_owned()));
         };
         let (sent, secret) = authorization.secrets();
         let secrets: Vec<&str> = sent.into_iter().chain(secret.into_iter().flat_map(secrets_in)).collect();
@@ -66,6 +81,18 @@ impl Endpoint {
             *found = shortened(found);
         }
         Ok(Trial { request: shown, response: head(&response), readings, is_understood })
+    }
+
+    /// A fault with what to do about it.
+    fn trial_failure(&self, what: &str, fault: &BackendFault) -> TrialFailure {
+        let advice = self.settings.advice(fault);
+        let text = format!("{what}{fault}; {advice}");
+        let has_answered = has_answered(fault);
+        match fault.kind {
+            FaultKind::Unreachable { .. } | FaultKind::Overloaded => TrialFailure::NoAnswer(text),
+            FaultKind::Unavailable { .. } if !has_answered => TrialFailure::NoAnswer(text),
+            _ => TrialFailure::Fault(text),
+        }
     }
 }
 

@@ -57,10 +57,10 @@ mod token;
 
 use credentials::Placement;
 use definition::{Batch, Question};
-pub use definition::{Definition, InvalidDefinition};
+pub use definition::{Definition, InvalidDefinition, LONGEST as LONGEST_DEFINITION};
 use faults::{Answer, FaultRule};
 use id::Params;
-pub use reader::DefinitionProblem;
+pub use reader::{DefinitionProblem, closest};
 pub use shipped::{SHIPPED, Shipped};
 use source::Scope;
 use token::DeclaredExchange;

@@ -20,9 +20,26 @@ pub use location::RefusedLocation;
 pub(super) use location::locate;
 pub(super) use origins::OriginPattern;
 pub use origins::{
-    AllowedOrigin, Elsewhere, FileOrigins, OriginRefusal, RefusedOrigin, refusal as origin_refusal,
+    AllowedOrigin, Elsewhere, FileOrigins, OriginRefusal, RefusedOrigin, redirect_within,
+    refusal as origin_refusal,
 };
 pub use version::FileVersion;
+
+/// Every word for programs that says why a file may not be fetched.
+pub const FILE_DETAILS: [&str; 12] = [
+    "other_origin",
+    "redirect",
+    "not_encrypted",
+    "private_address",
+    "expired",
+    "parent_directory",
+    "scheme",
+    "user_info",
+    "backslash",
+    "control_character",
+    "too_long",
+    "no_files",
+];
 
 /// What the response to a request for a file holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,11 +63,14 @@ pub enum FileFault {
     /// No request may be sent to where the vendor says it is.
     #[error("{0}")]
     Location(#[from] RefusedLocation),
+    /// The vendor redirects to where no request may be sent.
+    #[error("the vendor redirects its download, and {}", .0.of_redirect())]
+    RedirectLocation(RefusedLocation),
     /// It is at another origin, which can't be requested or refuses it.
     #[error("{0}")]
     Origin(#[from] Box<RefusedOrigin>),
     /// The vendor sends the gateway elsewhere, and it does not go there.
-    #[error("the vendor redirects its download, and redirects are not followed")]
+    #[error("the vendor redirects its download (HTTP {http_status}), and such a redirect is not followed")]
     Redirected {
         /// The vendor's HTTP status.
         http_status: u16,
@@ -193,6 +213,48 @@ mod tests {
             head = head.header(*name, *value);
         }
         part(offset, &head.body(Bytes::new()).unwrap())
+    }
+
+    #[test]
+    fn details_are_those_that_are_listed() {
+        use OriginRefusal as O;
+        use RefusedLocation as L;
+        let locations = [
+            L::NoFiles,
+            L::OtherOrigin,
+            L::Scheme,
+            L::UserInfo,
+            L::ParentDirectory,
+            L::Backslash,
+            L::ControlCharacter,
+            L::TooLong,
+        ];
+        let origins = [
+            O::NotNamed,
+            O::NotAllowed,
+            O::NotEncrypted,
+            O::Address("x"),
+            O::Refused(StatusCode::FORBIDDEN),
+            O::RedirectWithin,
+            O::SecondRedirect,
+        ];
+        let of_origin = |why| {
+            let refused = |is_redirect| RefusedOrigin {
+                origin: "https://a.example".to_owned(),
+                why,
+                is_redirect,
+                key: String::new(),
+            };
+            [refused(false).detail(), refused(true).detail()]
+        };
+        let mut found: Vec<&str> = locations.into_iter().map(RefusedLocation::detail).collect();
+        found.extend(origins.into_iter().flat_map(of_origin));
+        for detail in &found {
+            assert!(FILE_DETAILS.contains(detail), "{detail}");
+        }
+        for detail in FILE_DETAILS {
+            assert!(found.contains(&detail), "{detail}");
+        }
     }
 
     #[allow(clippy::unnecessary_wraps, reason = "compared with what was read")]

@@ -25,6 +25,7 @@ use crate::{
 
 mod origins;
 mod storage;
+mod trial;
 
 /// A request as the vendor saw it.
 #[derive(Clone, Debug)]
@@ -457,6 +458,11 @@ async fn commands_for_definitions_list_show_check_and_test_them() {
     let repository = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("vendors");
     let all = jobwatch(&["vendor", "test", repository.to_str().unwrap()]).await;
     assert!(all.status.success(), "{}", text(&all));
+    // Not read whole, and refused.
+    std::fs::File::create(&definition).unwrap().set_len(1 << 40).unwrap();
+    let checked = jobwatch(&["vendor", "check", path]).await;
+    assert_eq!(checked.status.code(), Some(1));
+    assert!(text(&checked).contains("1:1: it is longer than 131072 bytes"), "{}", text(&checked));
     let nothing = jobwatch(&["vendor", "show", "nothing"]).await;
     assert_eq!(nothing.status.code(), Some(2));
 }

@@ -108,3 +108,26 @@ fn every_claim_of_the_security_policy_has_tests_that_exist() {
         }
     }
 }
+
+#[test]
+fn reasons_why_a_file_is_not_fetched_are_the_same_in_code_and_documents() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |file: &str| fs::read_to_string(root.join(file)).unwrap();
+    let known: HashSet<&str> = jobwatch::vendors::FILE_DETAILS.into_iter().collect();
+    let quoted = |text: &'static str| -> HashSet<&'static str> {
+        text.split('`').skip(1).step_by(2).filter(|word| !word.contains(['.', ' ', ':', '"', '/'])).collect()
+    };
+    let readme = read("README.md").leak();
+    let row = readme.lines().find(|line| line.starts_with("| `ARTIFACT_NOT_FOUND`")).unwrap();
+    let (_, listed) = row.split_once("has the reason:").unwrap();
+    let mut listed = quoted(listed);
+    assert!(listed.remove("not_ended"));
+    assert_eq!(listed, known, "README.md");
+
+    let vendors = read("docs/vendors.md").leak();
+    let (_, table) = vendors.split_once("| `detail` | why |").unwrap();
+    let (table, _) = table.split_once("\n\n").unwrap();
+    let first = |line: &'static str| line.split('|').nth(1).map(quoted).unwrap_or_default();
+    let listed: HashSet<&str> = table.lines().flat_map(first).collect();
+    assert_eq!(listed, known, "docs/vendors.md");
+}

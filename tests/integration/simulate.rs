@@ -2,13 +2,20 @@
 
 use std::process::Stdio;
 
-use jobwatch::simulators::Vendor;
+use jobwatch::{
+    proto::v1::{DownloadArtifactRequest, JobState, JobStatus},
+    simulators::Vendor,
+};
+use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
-    process::Command,
+    process::{Child, Command},
 };
 
-use crate::harness::*;
+use crate::{
+    harness::*,
+    program::{self, Program},
+};
 
 #[tokio::test]
 async fn cli_simulate_starts_jobs_and_faults_over_http() {
@@ -68,4 +75,79 @@ async fn cli_simulate_serves_the_vendor_of_a_definition() {
     let (code, text) = tried("another-secret").await;
     assert_eq!(code, Some(1), "{text}");
     assert!(text.contains("a fault: the vendor rejects the gateway's credentials"), "{text}");
+}
+
+/// A simulated vendor, and a gateway with the configuration that it prints.
+async fn with_its_gateway(vendor: &str, temporary: &TempDir) -> (Child, String, Program) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_jobwatch"))
+        .args(["simulate", vendor, "--queued-for", "0", "--running-for", "0", "--end", "SUCCEEDED"])
+        .env("TMPDIR", temporary.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut text = String::new();
+    while !text.contains("Requests:\n") {
+        let line = guard(lines.next_line()).await.unwrap().unwrap_or_else(|| panic!("it ended: {text}"));
+        text += &(line + "\n");
+    }
+    // Its lines about requests have to go somewhere.
+    tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+    let (_, config) = text.split_once("Configuration of a gateway for it:\n\n").unwrap();
+    let config: Vec<&str> =
+        config.lines().take_while(|line| line.is_empty() || line.starts_with("  ")).collect();
+    let gateway = Program::run(program::command(&config.join("\n")), "info").await;
+    let (_, printed) = text.split_once("--server http://").unwrap();
+    assert_eq!(printed.split_whitespace().next(), Some(gateway.address()), "{text}");
+    (child, text, gateway)
+}
+
+async fn ended(gateway: &Program, id: &str) -> JobStatus {
+    let mut watch = Watch::of(&gateway.client(), &job("simulated", id)).await;
+    loop {
+        let status = watch.next_status().await;
+        if status.terminal {
+            return status;
+        }
+    }
+}
+
+#[tokio::test]
+async fn gateway_of_the_printed_configuration_downloads_files_of_other_origins() {
+    let temporary = TempDir::new().unwrap();
+    let (_child, _, gateway) = with_its_gateway("shopify-bulk", &temporary).await;
+    let status = ended(&gateway, "gid://shopify/BulkOperation/77").await;
+    assert_eq!(status.state(), JobState::Succeeded);
+    let artifact_id = status.artifacts[0].artifact_id.clone();
+    assert!(status.artifacts[0].vendor_uri.starts_with("/_files/storage.googleapis.com/"), "{status:?}");
+    let request = DownloadArtifactRequest {
+        job: Some(job("simulated", "gid://shopify/BulkOperation/77")),
+        artifact_id,
+        ..DownloadArtifactRequest::default()
+    };
+    let mut stream = guard(gateway.client().download_artifact(request)).await.unwrap().into_inner();
+    let mut data = Vec::new();
+    while let Some(message) = guard(stream.message()).await.unwrap() {
+        data.extend_from_slice(&message.data);
+    }
+    let file: serde_json::Value = serde_json::from_slice(&data).unwrap();
+    assert_eq!(file["simulated"], true, "{file}");
+}
+
+#[tokio::test]
+async fn tokens_of_another_origin_come_from_the_simulated_vendor() {
+    let temporary = TempDir::new().unwrap();
+    let (_child, text, gateway) = with_its_gateway("bigquery", &temporary).await;
+    let line = text.lines().find(|line| line.trim_start().starts_with("vendor_file")).unwrap();
+    let file = line.split('"').nth(1).unwrap();
+    let changed = std::fs::read_to_string(file).unwrap();
+    assert!(
+        changed.contains("token_path = \"/token\"") && text.contains("token_path = \"/token\""),
+        "{text}"
+    );
+    let (_, example) = text.split_once(" simulated/").unwrap();
+    let id = example.lines().next().unwrap();
+    assert_eq!(ended(&gateway, id).await.state(), JobState::Succeeded, "{text}");
 }

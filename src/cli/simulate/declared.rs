@@ -2,10 +2,14 @@
 
 use std::{
     fmt::Write as _,
+    fs,
     io::{self, Write},
     net::SocketAddr,
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -18,16 +22,17 @@ use axum::{
 };
 use tokio::{net::TcpListener, time::Instant};
 
+use super::free_address;
 use crate::{
     cli::{
         exit::{Exit, Failure},
         render::Paint,
         serve::signalled,
-        vendor,
+        vendor::source::{CASES, find, read_cases},
     },
     vendors::declared::{
         Definition, Shipped,
-        simulation::{Lives, Simulation},
+        simulation::{ChangedLine, Lives, Simulation, relocated},
     },
 };
 
@@ -71,6 +76,37 @@ struct Subject {
     definition: Definition,
     cases: String,
     named: String,
+    /// A definition of its own, where tokens or files come from other origins.
+    changed: Option<Changed>,
+}
+
+/// A changed definition, in a file that goes with this value.
+struct Changed {
+    folder: PathBuf,
+    file: PathBuf,
+    lines: Vec<ChangedLine>,
+}
+
+impl Changed {
+    fn write(name: &str, text: &str, lines: Vec<ChangedLine>) -> io::Result<Self> {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let folder = std::env::temp_dir().join(format!("jobwatch-simulate-{}-{count}", std::process::id()));
+        // Nobody else's folder is written to.
+        fs::create_dir(&folder)?;
+        let file = folder.join(format!("{name}.toml"));
+        let changed = Self { folder, file, lines };
+        fs::write(&changed.file, text)?;
+        Ok(changed)
+    }
+}
+
+impl Drop for Changed {
+    fn drop(&mut self) {
+        // What is left is in the system's folder for temporary files.
+        let _ = fs::remove_file(&self.file);
+        let _ = fs::remove_dir(&self.folder);
+    }
 }
 
 impl Subject {
@@ -79,27 +115,29 @@ impl Subject {
             Definition::parse(text)
                 .map_err(|invalid| Failure::Usage(format!("{name} has problems:\n{invalid}")))
         };
-        if let Some(shipped) = Shipped::find(name) {
-            let definition = parsed(shipped.definition)?;
-            return Ok(Self {
-                definition,
-                cases: shipped.cases.to_owned(),
-                named: format!("vendor      = {name:?}"),
-            });
+        let shipped = Shipped::find(name);
+        let (file, text) = find(name, "")?;
+        let definition = parsed(&text)?;
+        let cases = match shipped {
+            Some(shipped) => shipped.cases.to_owned(),
+            None => read_cases(&file.with_file_name(CASES))?,
+        };
+        if let Some((changed, lines)) = relocated(&text) {
+            let definition = parsed(&changed)?;
+            let changed = Changed::write(&definition.name, &changed, lines).map_err(|error| {
+                let folder = std::env::temp_dir();
+                Failure::Usage(format!("{} can't be written to: {error}; set TMPDIR", folder.display()))
+            })?;
+            let named = format!("vendor_file = {:?}", changed.file.display().to_string());
+            return Ok(Self { definition, cases, named, changed: Some(changed) });
         }
-        if !Path::new(name).exists() {
-            let text = format!(
-                "{name} is neither a vendor nor a file; write immuta, kinetica, claret, datasaur, a name that \
-                 jobwatch vendor list shows, or the path of a definition"
-            );
-            return Err(Failure::Usage(text));
-        }
-        let file = vendor::definition_file(Path::new(name));
-        let definition = parsed(&vendor::read(&file)?)?;
-        let cases = vendor::read(&file.with_file_name(vendor::CASES))?;
-        let path: PathBuf = file.canonicalize().unwrap_or(file);
-        let named = format!("vendor_file = {:?}", path.display().to_string());
-        Ok(Self { definition, cases, named })
+        let named = if shipped.is_some() {
+            format!("vendor      = {name:?}")
+        } else {
+            let path: PathBuf = file.canonicalize().unwrap_or(file);
+            format!("vendor_file = {:?}", path.display().to_string())
+        };
+        Ok(Self { definition, cases, named, changed: None })
     }
 }
 
@@ -115,12 +153,13 @@ pub(super) async fn run(name: &str, listen: SocketAddr, options: &Options) -> Re
         |error: io::Error| Failure::Usage(format!("--listen {listen} can't be listened on: {error}"));
     let listener = TcpListener::bind(listen).await.map_err(refused)?;
     let url = format!("http://{}", listener.local_addr().map_err(refused)?);
-    let (label, named) =
-        (format!("{} ({})", subject.definition.title, subject.definition.label()), subject.named);
+    let Subject { definition, cases, named, changed } = subject;
+    let label = format!("{} ({})", definition.title, definition.label());
     let base_url = url.parse().map_err(|error| Failure::Usage(format!("--listen {listen}: {error}")))?;
-    let simulation = Simulation::new(subject.definition, &subject.cases, &base_url, options.lives())
+    let simulation = Simulation::new(definition, &cases, &base_url, options.lives())
         .map_err(|problem| Failure::Usage(format!("{name} can't be simulated: {problem}")))?;
-    let text = introduction(&simulation, &label, &named, &url, options, Paint::stdout());
+    let at = Places { url: &url, gateway: free_address() };
+    let text = introduction(&simulation, &label, &named, changed.as_ref(), at, options, Paint::stdout());
     let mut out = io::stdout();
     write!(out, "{text}")?;
     out.flush()?;
@@ -151,11 +190,19 @@ async fn answer(State(server): State<Arc<Server>>, request: Request) -> Response
     simulated.response.map(Body::from)
 }
 
+/// The address of the simulated vendor, and that of a gateway in front of it.
+#[derive(Clone, Copy)]
+struct Places<'a> {
+    url: &'a str,
+    gateway: SocketAddr,
+}
+
 fn introduction(
     simulation: &Simulation,
     label: &str,
     named: &str,
-    url: &str,
+    changed: Option<&Changed>,
+    at: Places<'_>,
     options: &Options,
     paint: Paint,
 ) -> String {
@@ -165,7 +212,7 @@ fn introduction(
         Some(end) => format!("ends as {end}"),
         None => "ends; the ends take turns".to_owned(),
     };
-    let mut text = format!("{}\n\n{label}, from its cases. ", paint.bold(url));
+    let mut text = format!("{}\n\n{label}, from its cases. ", paint.bold(at.url));
     let _ = writeln!(
         text,
         "{which} is a job from its first request on:\nit waits {queued_for} s, runs {running_for} s and {end}. Its words are\n"
@@ -174,24 +221,33 @@ fn introduction(
         let _ = writeln!(text, "  {state:<10} {word}");
     }
     text += "\nConfiguration of a gateway for it:\n\n";
-    for line in config(simulation, named, url).lines() {
+    for line in config(simulation, named, at).lines() {
         text = text + format!("  {line}").trim_end() + "\n";
     }
-    if simulation.credentials().is_none() {
-        text +=
-            "\nIts tokens come from another origin, which is not simulated: any credentials are accepted.\n";
+    if let Some(Changed { file, lines, .. }) = changed {
+        let _ = writeln!(
+            text,
+            "\nThe definition names other origins, so {} is a copy of it with these\nlines, until this ends:\n",
+            file.display()
+        );
+        for (number, line) in lines {
+            let _ = writeln!(text, "  {number:>4}: {line}");
+        }
     }
+    let server = format!("http://{}", at.gateway);
     let _ = writeln!(
         text,
         "\nWith that gateway:\n\n  {}",
-        paint.cyan(&format!("jobwatch watch simulated/{}", simulation.example_id()))
+        paint.cyan(&format!("jobwatch watch --server {server} simulated/{}", simulation.example_id()))
     );
-    text + "\nCtrl-C ends it. Requests:\n\n"
+    text + "\nFiles have placeholders for their content. Ctrl-C ends it. Requests:\n\n"
 }
 
-fn config(simulation: &Simulation, named: &str, url: &str) -> String {
-    let mut text =
-        format!("allow_inline_secrets = true\n\n[backends.simulated]\n{named}\nbase_url    = {url:?}\n");
+fn config(simulation: &Simulation, named: &str, Places { url, gateway }: Places<'_>) -> String {
+    let mut text = format!(
+        "allow_inline_secrets = true\n\n[server]\nlisten = \"{gateway}\"\n\n[backends.simulated]\n{named}\n\
+         base_url    = {url:?}\n"
+    );
     if let Some(params) = simulation.params().get("params") {
         let _ = writeln!(text, "params      = {params}");
     }
@@ -213,21 +269,40 @@ mod tests {
     #[test]
     fn introduction_has_a_configuration_that_can_be_used() {
         for shipped in SHIPPED {
-            let subject = Subject::find(shipped.name).unwrap();
+            let Subject { definition, cases, named, changed } = Subject::find(shipped.name).unwrap();
             let url = "http://127.0.0.1:8090";
+            let at = Places { url, gateway: "127.0.0.1:8091".parse().unwrap() };
             let lives = options().lives();
-            let simulation =
-                Simulation::new(subject.definition, &subject.cases, &url.parse().unwrap(), lives).unwrap();
-            let text = introduction(&simulation, "x", &subject.named, url, &options(), Paint::NONE);
+            let simulation = Simulation::new(definition, &cases, &url.parse().unwrap(), lives).unwrap();
+            let text = introduction(&simulation, "x", &named, changed.as_ref(), at, &options(), Paint::NONE);
             assert_eq!(text.lines().next().unwrap(), url);
-            let config = config(&simulation, &subject.named, url);
-            Config::parse(&config, []).unwrap_or_else(|error| panic!("{error}\n{config}"));
+            let config = config(&simulation, &named, at);
+            let parsed = Config::parse(&config, []).unwrap_or_else(|error| panic!("{error}\n{config}"));
+            assert_eq!(parsed.server.listen, at.gateway);
+            let watch = format!(
+                "jobwatch watch --server http://127.0.0.1:8091 simulated/{}",
+                simulation.example_id()
+            );
+            assert!(text.contains(&watch), "{text}");
         }
+    }
+
+    #[test]
+    fn definition_with_other_origins_is_a_changed_copy_that_goes_with_the_simulation() {
+        let subject = Subject::find("bigquery").unwrap();
+        let changed = subject.changed.as_ref().unwrap();
+        assert_eq!(changed.lines.len(), 1, "{:?}", changed.lines);
+        assert_eq!(changed.lines[0].1, "token_path = \"/token\"");
+        assert!(subject.named.contains(&changed.file.display().to_string()));
+        let folder = changed.folder.clone();
+        assert!(folder.join("bigquery.toml").is_file());
+        drop(subject);
+        assert!(!folder.exists());
     }
 
     #[test]
     fn name_of_nothing_is_refused_with_what_can_be_named() {
         let Err(Failure::Usage(text)) = Subject::find("databrick") else { panic!() };
-        assert!(text.starts_with("databrick is neither a vendor nor a file; write immuta,"), "{text}");
+        assert_eq!(text, "databrick is neither a vendor nor a file; did you mean databricks?");
     }
 }

@@ -2,15 +2,16 @@
 
 use std::io::Write;
 
-use super::{report, source_of};
+use super::{report, source::find};
 use crate::{
     cli::exit::{Exit, Failure},
     vendors::declared::Definition,
 };
 
 pub(super) fn run(out: &mut impl Write, old: &str, new: &str) -> Result<Exit, Failure> {
-    let (old_file, old_text) = source_of(old)?;
-    let (new_file, new_text) = source_of(new)?;
+    let instead = "compare two definitions";
+    let (old_file, old_text) = find(old, instead)?;
+    let (new_file, new_text) = find(new, instead)?;
     let earlier = match Definition::parse(&old_text) {
         Ok(definition) => definition,
         Err(invalid) => return report(out, &old_file, &invalid),
@@ -25,7 +26,11 @@ pub(super) fn run(out: &mut impl Write, old: &str, new: &str) -> Result<Exit, Fa
     }
     let (from, to) = (earlier.label(), later.label());
     match (found.grade(), found.version_problem) {
-        (None, _) => writeln!(out, "{from} and {to}: no difference")?,
+        (None, None) => writeln!(out, "{from} and {to}: no difference")?,
+        (None, Some(problem)) => {
+            writeln!(out, "{from} and {to}: no other difference, but {problem}")?;
+            return Ok(Exit::Unsuccessful);
+        }
         (Some(grade), None) => writeln!(out, "{from} to {to}: a {grade} change, and the version says so")?,
         (Some(grade), Some(problem)) => {
             writeln!(out, "{from} to {to}: a {grade} change, but {problem}")?;

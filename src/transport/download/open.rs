@@ -9,7 +9,9 @@ use super::{Answer, File, FileClient};
 use crate::{
     job::{BackendFault, FaultKind},
     transport::{Endpoint, Permit, Purpose},
-    vendors::{Asked, Elsewhere, FileFault, FileVersion, Part, RefusedLocation},
+    vendors::{
+        Asked, Elsewhere, FileFault, FileVersion, Part, RefusedLocation, RefusedOrigin, redirect_within,
+    },
 };
 
 /// From where on, and of which version.
@@ -94,7 +96,13 @@ impl Endpoint {
             }
             return match file? {
                 Opened::File(file) => wanted.checked(file),
-                Opened::Redirect(elsewhere) => self.open_elsewhere(elsewhere, wanted).await,
+                Opened::Redirect(elsewhere) => {
+                    let file = self.open_elsewhere(elsewhere, wanted).await;
+                    file.map_err(|fault| match fault {
+                        FileFault::Origin(refused) => RefusedOrigin { is_redirect: true, ..*refused }.into(),
+                        fault => fault,
+                    })
+                }
             };
         }
     }
@@ -113,7 +121,11 @@ impl Endpoint {
         {
             return Ok(Opened::Redirect(elsewhere));
         }
-        self.file(&self.files, &head, body, wanted).map(Opened::File)
+        let file = self.file(&self.files, &head, body, wanted).map(Opened::File);
+        file.map_err(|fault| match (fault, redirect_within(&requested, &head)) {
+            (FileFault::Redirected { .. }, Some(within)) => within.into(),
+            (fault, _) => fault,
+        })
     }
 
     /// The file that a response holds.

@@ -96,6 +96,12 @@ pub(in crate::transport) fn proxy_settings(proxies: &Proxies) -> &'static str {
 }
 
 impl Settings {
+    /// What to do about a fault of a request to the backend's own address, or for a token.
+    pub(in crate::transport) fn advice(&self, fault: &BackendFault) -> String {
+        let (_, advice) = self.of_fault(&self.base_url, fault);
+        advice
+    }
+
     /// What a fault means that the head of a response says nothing more of.
     pub(super) fn of_fault(&self, base_url: &BaseUrl, fault: &BackendFault) -> (Wrong, String) {
         match &fault.kind {
@@ -224,7 +230,7 @@ impl Settings {
 }
 
 /// Whether the head of a response had come.
-fn has_answered(fault: &BackendFault) -> bool {
+pub(in crate::transport) fn has_answered(fault: &BackendFault) -> bool {
     fault.http_status.is_some()
         || fault.exchange.as_ref().is_some_and(|exchange| exchange.contains(": HTTP "))
 }

@@ -231,6 +231,20 @@ fn params(definition: &Definition, value: Option<&Value>, problems: &mut Vec<Key
 }
 
 impl Definition {
+    /// The other origins where it asks for tokens.
+    pub fn token_origins(&self) -> Vec<String> {
+        let mut origins: Vec<String> =
+            (0..self.ways.len()).filter_map(|way| self.token_origin(Some(way))).collect();
+        origins.sort();
+        origins.dedup();
+        origins
+    }
+
+    /// Whether a backend can do without credentials.
+    pub fn needs_no_secret(&self) -> bool {
+        self.ways.iter().any(|way| way.secret.is_none())
+    }
+
     /// The origin where this way asks for tokens, if it is another one than the backend's.
     pub(super) fn token_origin(&self, way: Option<usize>) -> Option<String> {
         match &self.ways.get(way?)?.kind {

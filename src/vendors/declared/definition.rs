@@ -32,7 +32,7 @@ pub(super) use status::{ContentRule, ErrorRule, FORMS, ResultRule, StateFilter, 
 pub(super) const FORMAT: i64 = 1;
 
 /// Longest definition in bytes.
-const LONGEST: usize = 128 << 10;
+pub const LONGEST: usize = 128 << 10;
 
 /// Most jobs in one request that a definition may allow.
 pub(super) const LARGEST_BATCH: i64 = 1000;
@@ -272,6 +272,11 @@ impl About {
             }
             is_name
         });
+        if let Some(version) = version.as_deref().filter(|version| super::diff::numbers(version).is_none())
+            && let Some(node) = top.get("version")
+        {
+            node.report(log, format!("is {version:?}; write three numbers, such as \"1.0.0\""));
+        }
         let notes = top.get("notes").and_then(|node| node.text(log)).unwrap_or_default().to_owned();
         let verified = top.get("verified").and_then(|node| node.flag(log));
         let reopens = top.get("reopens").and_then(|node| node.flag(log)).unwrap_or(false);

@@ -220,22 +220,31 @@ fn rules(section: &str, old: Option<&Value>, new: Option<&Value>, found: &mut Di
 
 /// What the later version has to be, where it is less.
 fn version_problem(old: &str, new: &str, grade: Option<Grade>) -> Option<String> {
-    let grade = grade?;
-    let Some([major, minor, patch]) = numbers(old) else {
+    let Some(before) = numbers(old) else {
         return Some(format!("version {old:?} has not the form 1.0.0"));
     };
     let Some(found) = numbers(new) else { return Some(format!("version {new:?} has not the form 1.0.0")) };
-    let least = match grade {
-        Grade::Patch => [major, minor, patch.saturating_add(1)],
-        Grade::Minor => [major, minor.saturating_add(1), 0],
-        Grade::Major => [major.saturating_add(1), 0, 0],
+    let [major, minor, patch] = before;
+    let [x, y, z] = match grade {
+        None => before,
+        Some(Grade::Patch) => [major, minor, patch.saturating_add(1)],
+        Some(Grade::Minor) => [major, minor.saturating_add(1), 0],
+        Some(Grade::Major) => [major.saturating_add(1), 0, 0],
     };
-    let [x, y, z] = least;
-    (found < least).then(|| format!("version is {new}; write {x}.{y}.{z}"))
+    if found < before {
+        return Some(format!("version goes down from {old} to {new}; write {x}.{y}.{z}"));
+    }
+    (found < [x, y, z]).then(|| format!("version is {new}; write {x}.{y}.{z}"))
 }
 
-fn numbers(version: &str) -> Option<[u64; 3]> {
-    let numbers: Option<Vec<u64>> = version.split('.').map(|part| part.parse().ok()).collect();
+/// The numbers of a version such as 1.0.0, without leading zeros.
+pub(super) fn numbers(version: &str) -> Option<[u64; 3]> {
+    let number = |part: &str| {
+        let is_plain =
+            part.bytes().all(|byte| byte.is_ascii_digit()) && (part == "0" || !part.starts_with('0'));
+        part.parse().ok().filter(|_| is_plain)
+    };
+    let numbers: Option<Vec<u64>> = version.split('.').map(number).collect();
     numbers?.try_into().ok()
 }
 
@@ -382,8 +391,26 @@ is = "not_found"
     }
 
     #[test]
-    fn version_has_to_be_numbers() {
-        let found = differences(&[("\"Exports\"", "\"E\""), ("1.2.0", "2")]);
-        assert_eq!(found.version_problem.as_deref(), Some("version \"2\" has not the form 1.0.0"));
+    fn version_that_goes_down_is_a_problem_with_and_without_changes() {
+        let found = differences(&[("1.2.0", "1.1.9")]);
+        assert_eq!(found.grade(), None);
+        let text = "version goes down from 1.2.0 to 1.1.9; write 1.2.0";
+        assert_eq!(found.version_problem.as_deref(), Some(text));
+        let found = differences(&[("\"Exports\"", "\"E\""), ("1.2.0", "0.9.0")]);
+        let text = "version goes down from 1.2.0 to 0.9.0; write 1.2.1";
+        assert_eq!(found.version_problem.as_deref(), Some(text));
+        assert_eq!(differences(&[("1.2.0", "2.0.0")]).version_problem, None);
+    }
+
+    #[test]
+    fn version_has_three_numbers() {
+        assert_eq!(numbers("1.20.3"), Some([1, 20, 3]));
+        for version in ["one", "1", "1.0", "1.0.0.0", "1.0.x", "01.0.0", "+1.0.0", "1.0.0-rc1", "", "1..0"] {
+            assert_eq!(numbers(version), None, "{version}");
+            let text = OLD.replace("1.2.0", version);
+            let found = Definition::parse(&text).unwrap_err().to_string();
+            let problem = format!("version is {version:?}; write three numbers, such as \"1.0.0\"");
+            assert!(found.contains(&problem) || version.is_empty(), "{found}");
+        }
     }
 }

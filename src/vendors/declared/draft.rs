@@ -14,6 +14,8 @@ mod moment;
 mod pasted;
 mod place;
 mod redact;
+mod refusal;
+mod secrets;
 mod tree;
 mod volatile;
 mod word;
@@ -25,6 +27,7 @@ use asked::{Asked, Part, Template, Value};
 use fields::Fields;
 use pasted::Pasted;
 use place::At;
+use secrets::Cleaner;
 use tree::{Leaf, Node};
 use word::Word;
 
@@ -109,11 +112,32 @@ impl Draft {
     pub fn begin(start: &Start<'_>) -> Result<Self, Unusable> {
         let of = |part| move |text| Unusable { part, text };
         check_name(start.name).map_err(of("NAME"))?;
-        let pasted = Pasted::read(start.answer).map_err(of("--answer"))?;
-        let asked = start.request.map(Asked::parse).transpose().map_err(of("--request"))?;
+        let mut pasted = Pasted::read(start.answer).map_err(of("--answer"))?;
+        let mut asked = start.request.map(Asked::parse).transpose().map_err(of("--request"))?;
         let body = Node::parse(&pasted.body).map_err(of("--answer"))?;
+        if let Some(why) = refusal::of(&body) {
+            return Err(of("--answer")(why));
+        }
+        let found = Found::new(start, pasted.clone(), asked.as_ref(), &body)?;
+        // What is written is read once more from an answer and a request without secrets.
+        let job_id = found.job_id();
+        let mut kept: Vec<&str> = found.parts.iter().map(|part| part.value.as_str()).collect();
+        kept.push(&job_id);
+        let mut cleaner = Cleaner::new(&kept);
+        redact::note_secrets(&body, false, &mut cleaner);
+        if let Some(asked) = &asked {
+            asked.secrets().iter().for_each(|secret| cleaner.note(secret));
+        }
+        let (text, redacted) = redact::redacted(&pasted.body, &cleaner);
+        pasted.body = text;
+        for (_, value) in &mut pasted.headers {
+            *value = cleaner.text(value);
+        }
+        asked = asked.map(|asked| asked.redacted(&cleaner));
+        let body = Node::parse(&pasted.body).map_err(of("--answer"))?;
+        let start = &Start { id: Some(start.id.unwrap_or(&job_id)), ..*start };
         let found = Found::new(start, pasted, asked.as_ref(), &body)?;
-        Ok(write::draft(start, &found, &body))
+        Ok(write::draft(start, &found, redacted))
     }
 }
 
@@ -135,10 +159,10 @@ impl Found {
             if hint.as_deref().is_some_and(is_there) { Some(place) } else { place::find(body, last) }
         });
         let Some(place) = place else {
-            return Err(unusable("--answer", "has no JSON object; paste the answer about a job".to_owned()));
+            return Err(unusable("--answer", refusal::no_object(body)));
         };
         let leaves = tree::leaves("job", place.job);
-        let word = find_word(start, &leaves)?;
+        let word = find_word(start, &leaves, body)?;
         let member = place::id_member(&leaves, hint.as_deref())
             .or_else(|| place::id_member(&leaves, last).filter(|_| last.is_some()));
         let job_id = hint.or_else(|| member.and_then(|leaf| leaf.node.plain()).map(str::to_owned));
@@ -208,7 +232,7 @@ fn check_name(name: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn find_word(start: &Start<'_>, leaves: &[Leaf<'_>]) -> Result<Word, Unusable> {
+fn find_word(start: &Start<'_>, leaves: &[Leaf<'_>], body: &Node) -> Result<Word, Unusable> {
     let names = || {
         let own =
             leaves.iter().filter(|leaf| leaf.node.plain().is_some() || matches!(leaf.node, Node::Flag(_)));
@@ -216,11 +240,15 @@ fn find_word(start: &Start<'_>, leaves: &[Leaf<'_>]) -> Result<Word, Unusable> {
     };
     if start.word.is_empty() {
         return word::find(leaves).ok_or_else(|| {
-            let text = format!(
-                "has no member that looks like a state, such as status, state or phase; name it with --word, such as \
-                 one of {}",
-                names()
-            );
+            let text = refusal::no_state(body).unwrap_or_else(|| {
+                let names = names();
+                let cure = if names.is_empty() {
+                    "paste the answer about one job, with its state".to_owned()
+                } else {
+                    format!("name it with --word, such as one of {names}")
+                };
+                format!("has no member that looks like a state, such as status, state or phase; {cure}")
+            });
             Unusable { part: "--answer", text }
         });
     }

@@ -5,163 +5,292 @@ use http::Response;
 
 use super::{
     Declared,
-    definition::{ResultRule, StatusRules, Volatile},
+    definition::{ContentRule, ResultRule, StatusRules, Volatile},
+    expression::Failure,
+    files,
     path::{Path, Root, Step},
+    read,
     source::{Found, Scope, Source},
     table::STATES,
     time::TimeRule,
 };
 use crate::{
-    job::{JobRef, JobState},
-    vendors::{Adapter, Reading},
+    job::{ContentType, JobRef, JobState},
+    vendors::{Adapter, Reading, json},
 };
+
+mod taken;
+#[cfg(test)]
+mod tests;
+
+use taken::{Kind, no_time, taken, type_of, whole};
+
+/// A reading in one line.
+fn reading(key: impl Into<String>, from: impl Into<String>, found: Option<String>) -> Reading {
+    Reading { key: key.into(), from: from.into(), found, lines: Vec::new() }
+}
+
+/// The name of a state in definitions.
+fn name_of(state: JobState) -> &'static str {
+    STATES.iter().find(|(_, known)| *known == state).map_or("UNSPECIFIED", |(name, _)| name)
+}
 
 impl Declared {
     /// What each rule of the definition makes of an answer to a poll of one job.
     pub(super) fn readings(&self, job: &JobRef, response: &Response<Bytes>) -> Vec<Reading> {
         let jobs = std::slice::from_ref(job);
         let mut readings = Vec::new();
-        let mut add =
-            |key: String, from: String, found: Option<String>| readings.push(Reading { key, from, found });
         for name in &self.definition.headers {
             let value = response.headers().get(name).and_then(|value| value.to_str().ok());
-            add(format!("http.headers['{name}']"), String::new(), value.map(str::to_owned));
+            readings.push(reading(format!("http.headers['{name}']"), "", value.map(str::to_owned)));
         }
-        match self.fault_rule(jobs, response) {
+        readings.push(match self.fault_rule(jobs, response) {
             Some(place) => {
                 let is = self.definition.faults[place].is.name();
-                add(format!("faults[{place}]"), String::new(), Some(format!("applies: {is}")));
+                reading(format!("faults[{place}]"), "", Some(format!("applies: {is}")))
             }
-            None => add("faults".to_owned(), String::new(), Some("no rule applies".to_owned())),
-        }
-        let fault = Some::<String>;
+            None => reading("faults", "", Some("no rule applies".to_owned())),
+        });
+        let fault = |wrong: &dyn std::fmt::Display| reading("answer", "", Some(format!("a fault: {wrong}")));
         match self.split(jobs, response) {
-            Err(wrong) => add("answer".to_owned(), String::new(), fault(format!("a fault: {}", wrong.kind))),
+            Err(wrong) => readings.push(fault(&wrong.kind)),
             Ok(elements) => match elements.as_slice() {
                 [Ok(element)] => {
-                    let read = self.read_with(job, element, |scope, _| {
-                        let mut found = self.fields(scope);
-                        found.extend(self.state_reading(scope, job, element));
-                        Ok(found)
-                    });
+                    let read = self
+                        .read_with(job, element, |scope, source| Ok(self.all(scope, job, (element, source))));
                     match read {
                         Ok(found) => readings.extend(found),
-                        Err(wrong) => {
-                            add("answer".to_owned(), String::new(), fault(format!("a fault: {wrong}")));
-                        }
+                        Err(wrong) => readings.push(fault(&wrong)),
                     }
                 }
-                [Err(wrong)] => add("answer".to_owned(), String::new(), fault(format!("a fault: {wrong}"))),
+                [Err(wrong)] => readings.push(fault(wrong)),
                 _ => {}
             },
         }
         readings
     }
 
-    fn fields(&self, scope: &Scope<'_>) -> Vec<Reading> {
-        let rules = &self.definition.status;
-        let StatusRules { id, word, progress, error, warnings, results, .. } = rules;
-        let mut found = Vec::new();
-        let mut add = |key: String, source: &Source| {
-            let value = source.try_find(scope);
-            let value = match value {
-                Err(_) => Some("the expression fails".to_owned()),
-                Ok(value) => value.map(|value| shown(&value)),
-            };
-            found.push(Reading { key, from: self.written(source), found: value });
+    /// Every field, the state and the files.
+    fn all(&self, scope: &Scope<'_>, job: &JobRef, (element, source): (&Bytes, &Bytes)) -> Vec<Reading> {
+        let state = self.word(scope).ok().map(|word| self.definition.states.state_of(&word));
+        let mut found = self.fields(scope, state, source);
+        found.extend(self.state_reading(scope, job, element));
+        found
+    }
+
+    /// One value as the gateway reads it.
+    fn value(&self, key: impl Into<String>, source: &Source, kind: Kind, scope: &Scope<'_>) -> Reading {
+        let from = self.written(source);
+        match source.try_find(scope) {
+            Err(_) => self.failed(key, source, scope),
+            Ok(None) => reading(key, from, None),
+            Ok(Some(found)) => reading(key, from, Some(taken(kind, &found).unwrap_or_else(|why| why))),
+        }
+    }
+
+    /// An expression that fails, with the reason.
+    fn failed(&self, key: impl Into<String>, source: &Source, scope: &Scope<'_>) -> Reading {
+        let failure = match source {
+            Source::Expression(expression) => expression.failure(scope),
+            _ => None,
         };
+        let failed = "the expression fails";
+        let (text, lines) = match failure {
+            Some(Failure { reason, lines }) => (format!("{failed}: {reason}"), lines),
+            None => (failed.to_owned(), Vec::new()),
+        };
+        Reading { lines, ..reading(key, self.written(source), Some(text)) }
+    }
+
+    fn fields(&self, scope: &Scope<'_>, state: Option<JobState>, source: &Bytes) -> Vec<Reading> {
+        let rules = &self.definition.status;
+        let StatusRules { id, word, progress, warnings, .. } = rules;
+        let mut found = Vec::new();
         for (place, source) in id {
             let part = if self.definition.id.names.len() == 1 {
                 String::new()
             } else {
                 format!(".{}", self.definition.id.names[*place])
             };
-            add(format!("status.id{part}"), source);
+            found.push(self.value(format!("status.id{part}"), source, Kind::Name, scope));
         }
         for (place, source) in word.iter().enumerate() {
-            add(
-                if word.len() == 1 { "status.word".to_owned() } else { format!("status.word[{place}]") },
-                source,
-            );
+            let key =
+                if word.len() == 1 { "status.word".to_owned() } else { format!("status.word[{place}]") };
+            let kind = Kind::Word { takes_bare: self.definition.states.accepts_bare(place) };
+            found.push(self.value(key, source, kind, scope));
         }
         for (key, source) in rules.texts().into_iter().chain(progress.values()) {
-            if let Some(source) = source {
-                add(format!("status.{key}"), source);
-            }
+            let kind = match key {
+                "owner" => Kind::Name,
+                "progress.percent" => Kind::Percent,
+                "progress.completed_steps" | "progress.total_steps" => Kind::WholeNumber,
+                _ => Kind::Text,
+            };
+            found.extend(source.map(|source| self.value(format!("status.{key}"), source, kind, scope)));
         }
-        for (place, (source, _)) in error.iter().flat_map(|rule| &rule.words).enumerate() {
-            let is_of_item = error.as_ref().is_some_and(|rule| rule.each.is_some());
-            if !is_of_item {
-                add(format!("status.error.message[{place}]"), source);
-            }
-        }
+        found.extend(self.error_readings(scope, state));
         for (place, source) in warnings.iter().enumerate() {
-            add(format!("status.warnings[{place}]"), source);
-        }
-        let value = |path: &Path| Some(path.find(scope.job?)?.get().to_owned());
-        for (place, ResultRule { at, when, .. }) in results.iter().enumerate() {
-            let is_read = when.as_ref().is_none_or(|when| when.holds(scope));
-            let filter = at.written.map(|written| format!(" | {}", written.name())).unwrap_or_default();
-            found.push(Reading {
-                key: if results.len() == 1 {
-                    "status.result".to_owned()
-                } else {
-                    format!("status.result[{place}]")
-                },
-                from: of_path(&at.path) + &filter,
-                found: value(&at.path).filter(|_| is_read),
+            let key = format!("status.warnings[{place}]");
+            found.push(match state {
+                Some(state) if state != JobState::Succeeded => {
+                    Self::not_read(key, &self.written(source), state)
+                }
+                _ => self.value(key, source, Kind::Lines, scope),
             });
         }
-        if let Some(details) = error.as_ref().and_then(|rule| rule.details.as_ref()) {
-            let key = "status.error.details".to_owned();
-            found.push(Reading { key, from: of_path(details), found: value(details) });
-        }
+        found.extend(self.result_readings(scope, state, source));
         for (key, rule) in rules.times() {
             found.extend(rule.into_iter().map(|rule| self.time(key, rule, scope)));
         }
         let volatile = rules.volatile.iter().map(|Volatile { object, name: (begin, end) }| {
             let star = end.as_ref().map(|end| format!("*{end}")).unwrap_or_default();
-            Reading {
-                key: "status.volatile".to_owned(),
-                from: format!("{}.{begin}{star}", of_path(object)),
-                found: Some("causes no events".to_owned()),
-            }
+            let from = format!("{}.{begin}{star}", of_path(object));
+            reading("status.volatile", from, Some("causes no events".to_owned()))
         });
         found.extend(volatile);
         found
     }
 
+    fn not_read(key: impl Into<String>, from: &str, state: JobState) -> Reading {
+        reading(key, from, Some(format!("not read in {}", name_of(state))))
+    }
+
+    /// The words and the details of the error.
+    fn error_readings(&self, scope: &Scope<'_>, state: Option<JobState>) -> Vec<Reading> {
+        let Some(rule) = &self.definition.status.error else { return Vec::new() };
+        let key = "status.error.message";
+        let not_in = state.filter(|state| !rule.states.allows(*state));
+        if rule.when.as_ref().is_some_and(|when| !when.holds(scope)) {
+            return vec![reading(key, "", Some("not read, since when does not hold".to_owned()))];
+        }
+        let mut found = Vec::new();
+        if let Some(each) = &rule.each {
+            let from = format!("each of {}", of_path(each));
+            let entries = scope.job.and_then(|job| each.find(job));
+            found.push(match (not_in, entries) {
+                (Some(state), _) => Self::not_read(key, &from, state),
+                (None, None) => reading(key, from, None),
+                (None, Some(entries)) if json::list(entries).is_none() => {
+                    let why = format!("{}; a list is expected", type_of(&Found::Json(entries)));
+                    reading(key, from, Some(why))
+                }
+                (None, Some(_)) => {
+                    let message = read::error(rule, scope).map(|error| error.message);
+                    let message = message.filter(|message| !message.is_empty());
+                    let shown = message.map(|message| serde_json::Value::from(message).to_string());
+                    reading(key, from, Some(shown.unwrap_or_else(|| "no words in its elements".to_owned())))
+                }
+            });
+        } else {
+            // The first that has words counts.
+            let mut first: Option<usize> = None;
+            for (place, (source, is_wrapped)) in rule.words.iter().enumerate() {
+                let (key, from) = (format!("{key}[{place}]"), self.written(source));
+                let kind = if *is_wrapped { Kind::WrappedWords } else { Kind::Words };
+                found.push(match (not_in, first) {
+                    (Some(state), _) => Self::not_read(key, &from, state),
+                    (None, Some(first)) => {
+                        reading(key, from, Some(format!("not read, since message[{first}] has words")))
+                    }
+                    (None, None) => {
+                        let has_words = source.find(scope).is_some_and(|value| taken(kind, &value).is_ok());
+                        first = has_words.then_some(place);
+                        self.value(key, source, kind, scope)
+                    }
+                });
+            }
+        }
+        if let Some(path) = &rule.details {
+            let (key, from) = ("status.error.details", of_path(path));
+            let value = scope.job.and_then(|job| path.find(job));
+            found.push(match not_in {
+                Some(state) => Self::not_read(key, &from, state),
+                None => reading(key, from, value.map(|value| whole(&Found::Json(value)))),
+            });
+        }
+        found
+    }
+
+    /// Each output; the first that is found counts.
+    fn result_readings(&self, scope: &Scope<'_>, state: Option<JobState>, source: &Bytes) -> Vec<Reading> {
+        let rules = &self.definition.status.results;
+        let one = |(place, rule): (usize, &ResultRule)| {
+            let key = if rules.len() == 1 { String::new() } else { format!("[{place}]") };
+            let key = format!("status.result{key}");
+            let filter = rule.at.written.map(|written| format!(" | {}", written.name())).unwrap_or_default();
+            let from = of_path(&rule.at.path) + &filter;
+            if let Some(state) = state.filter(|state| !rule.states.allows(*state)) {
+                return Self::not_read(key, &from, state);
+            }
+            if rule.when.as_ref().is_some_and(|when| !when.holds(scope)) {
+                return reading(key, from, Some("not read, since when does not hold".to_owned()));
+            }
+            let value = scope.job.and_then(|job| rule.at.path.find(job)).map(Found::Json);
+            let found = value.map(|value| match (&rule.at.written, rule.content) {
+                (Some(_), _) => match read::output(rule, scope, source) {
+                    Some(result) => match std::str::from_utf8(&result.data) {
+                        Ok(text) if result.content_type != ContentType::Avro => text.to_owned(),
+                        _ => format!("{} bytes", result.data.len()),
+                    },
+                    None => format!("{}; a text with what {filter:?} reads is expected", type_of(&value)),
+                },
+                (None, ContentRule::Text) => taken(Kind::OnlyText, &value).unwrap_or_else(|why| why),
+                (None, ContentRule::Json | ContentRule::Auto | ContentRule::Avro) => whole(&value),
+            });
+            reading(key, from, found)
+        };
+        rules.iter().enumerate().map(one).collect()
+    }
+
     fn time(&self, key: &str, rule: &TimeRule, scope: &Scope<'_>) -> Reading {
-        let value = rule.at.find(scope).map(|value| match rule.find(scope) {
-            Some(time) => format!("{} is {time}", shown(&value)),
-            None => format!("{} is no time, or unset; see unit, zone, format and unset", shown(&value)),
-        });
-        Reading { key: format!("status.{key}"), from: self.written(&rule.at), found: value }
+        let key = format!("status.{key}");
+        let from = self.written(&rule.at);
+        match rule.at.try_find(scope) {
+            Err(_) => self.failed(key, &rule.at, scope),
+            Ok(None) => reading(key, from, None),
+            Ok(Some(value)) => {
+                let found = match rule.find(scope) {
+                    Some(time) => format!("{} is {time}", whole(&value)),
+                    None => no_time(rule, &value),
+                };
+                reading(key, from, Some(found))
+            }
+        }
     }
 
     /// The state and the files.
     fn state_reading(&self, scope: &Scope<'_>, job: &JobRef, element: &Bytes) -> Vec<Reading> {
-        let reading = |key: &str, found: String| Reading {
-            key: key.to_owned(),
-            from: String::new(),
-            found: Some(found),
-        };
-        let Ok(word) = self.word(scope) else {
-            return vec![reading("states", "status.word is absent or no text".to_owned())];
+        let word = match self.word(scope) {
+            Ok(word) => word,
+            Err(wrong) => return vec![reading("states", "", Some(format!("no word: {wrong}")))],
         };
         let (state, pattern) = self.definition.states.state(&word);
-        let name = STATES.iter().find(|(_, known)| *known == state).map_or("UNSPECIFIED", |(name, _)| name);
-        let word = super::table::shown(&word);
-        let mut found = vec![match pattern {
-            Some(pattern) => reading("states", format!("{word:?} is {name}, by {pattern:?}")),
-            None => reading("states", format!("{word:?} is an unknown word, so {name}; add it to [states]")),
-        }];
+        let (name, word) = (name_of(state), super::table::shown(&word));
+        let text = match pattern {
+            Some(pattern) => format!("{word:?} is {name}, by {pattern:?}"),
+            None => format!("{word:?} is an unknown word, so {name}; add it to [states]"),
+        };
+        let mut found = vec![reading("states", "", Some(text))];
+        for (place, rule) in self.definition.files.iter().enumerate() {
+            let files = files::artifacts(std::slice::from_ref(rule), state, &self.base_url, scope);
+            if files.is_empty() {
+                let why = if rule.allows(state) {
+                    "no file: each, when, or a part of its name or location is absent".to_owned()
+                } else {
+                    format!("not read in {name}")
+                };
+                found.push(reading(format!("files[{place}]"), "", Some(why)));
+            }
+        }
         if let Ok(seen) = self.observe(job, element) {
             let files = seen.artifacts.iter().take(10);
-            found.extend(files.map(|file| reading("files", format!("{} at {}", file.id, file.vendor_uri))));
+            found.extend(
+                files.map(|file| reading("files", "", Some(format!("{} at {}", file.id, file.vendor_uri)))),
+            );
             let more = seen.artifacts.len().saturating_sub(10);
             if more > 0 {
-                found.push(reading("files", format!("and {more} more")));
+                found.push(reading("files", "", Some(format!("and {more} more"))));
             }
         }
         found
@@ -214,66 +343,4 @@ fn of_path(path: &Path) -> String {
         text = text + open + &name + close;
     }
     text
-}
-
-fn shown(found: &Found<'_>) -> String {
-    found.json().unwrap_or_default().into_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::vendors::{conformance::json, declared::tests};
-
-    fn readings(body: &str, status: u16) -> (Vec<Reading>, bool) {
-        let airflow = tests::declared(tests::shipped("airflow"), "https://v.example", "");
-        let answer = json(status, body.to_owned());
-        Adapter::readings(&airflow, &JobRef::new("b", "etl/a"), &answer).unwrap()
-    }
-
-    fn found(readings: &[Reading], key: &str) -> String {
-        let reading = readings.iter().find(|reading| reading.key == key);
-        let reading = reading.unwrap_or_else(|| panic!("{key}: {readings:?}"));
-        format!("{} {}", reading.from, reading.found.as_deref().unwrap_or("absent"))
-    }
-
-    #[test]
-    fn each_field_is_read_from_its_path() {
-        let body = r#"{"dag_id": "etl", "dag_run_id": "a", "state": "success", "end_date": "2026-01-02T03:04:05+00:00", "start_date": "soon"}"#;
-        let (readings, is_understood) = readings(body, 200);
-        assert!(is_understood);
-        for (key, text) in [
-            ("faults", " no rule applies"),
-            ("status.id.dag_run_id", "job.dag_run_id \"a\""),
-            ("status.word", "job.state \"success\""),
-            ("status.owner", "job.triggering_user_name absent"),
-            ("status.end_time", "job.end_date \"2026-01-02T03:04:05+00:00\" is 2026-01-02T03:04:05Z"),
-            (
-                "status.start_time",
-                "job.start_date \"soon\" is no time, or unset; see unit, zone, format and unset",
-            ),
-            ("status.volatile", "job.duration causes no events"),
-            ("states", " \"success\" is SUCCEEDED, by \"success\""),
-        ] {
-            assert_eq!(found(&readings, key), text, "{key}");
-        }
-    }
-
-    #[test]
-    fn unknown_word_and_faults_are_not_understood() {
-        let (unknown, is_understood) =
-            readings(r#"{"dag_id": "etl", "dag_run_id": "a", "state": "deferred"}"#, 200);
-        assert!(!is_understood);
-        assert_eq!(
-            found(&unknown, "states"),
-            " \"deferred\" is an unknown word, so UNSPECIFIED; add it to [states]"
-        );
-        let (missing, is_understood) = readings(r#"{"detail": "the run was not found"}"#, 404);
-        assert!(!is_understood);
-        assert!(missing[0].key.starts_with("faults["), "{missing:?}");
-        assert_eq!(missing[0].found.as_deref(), Some("applies: not_found"));
-        assert_eq!(found(&missing, "answer"), " a fault: the vendor does not know this job");
-        let (other, _) = readings(r#"{"dag_id": "etl", "dag_run_id": "b", "state": "success"}"#, 200);
-        assert!(found(&other, "answer").ends_with("it is about another job"));
-    }
 }

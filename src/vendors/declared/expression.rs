@@ -24,8 +24,10 @@ use super::{
 };
 use crate::vendors::json;
 
+mod failure;
 mod text;
 
+pub(super) use failure::Failure;
 use text::{code, filters, first_condition, has_slice, method, patterns, tests};
 
 /// What one evaluation may cost: instructions, and 64 bytes of data each.
@@ -37,6 +39,9 @@ const LONGEST: usize = 1024;
 /// Most bytes of a compiled regular expression, and of those that are kept.
 const REGEX_BYTES: usize = 64 << 10;
 const REGEXES: usize = 256;
+
+/// What the error of a value says that minijinja can't hold.
+const UNUSABLE: &str = "no value can hold it";
 
 /// Filters that expressions may use: those of minijinja, and eight of this module.
 const FILTERS: [&str; 38] = [
@@ -111,6 +116,8 @@ const TESTS: [&str; 24] = [
 static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {
     let mut environment = Environment::new();
     environment.set_fuel(Some(FUEL));
+    // Errors have the place in the expression all the same, and no values.
+    environment.set_debug(false);
     environment.set_undefined_behavior(UndefinedBehavior::Chainable);
     for filter in [
         "attr",
@@ -221,7 +228,7 @@ pub(super) fn value_of_part(part: json::Value<'_>, touched: Option<&[String]>) -
 }
 
 fn within(part: json::Value<'_>, depth: u8) -> Value {
-    let unusable = || Value::from(Error::new(ErrorKind::InvalidOperation, "no value can hold it"));
+    let unusable = || Value::from(Error::new(ErrorKind::InvalidOperation, UNUSABLE));
     let text = part.get();
     match (text.as_bytes().first(), depth.checked_sub(1)) {
         (Some(b'{' | b'['), None) => unusable(),
@@ -269,7 +276,8 @@ pub(super) struct Expression {
     pub(super) written: String,
 }
 
-struct Compiled(minijinja::Expression<'static, 'static>);
+/// Boxed, since it has the place of every part of its text.
+struct Compiled(Box<minijinja::Expression<'static, 'static>>);
 
 impl std::fmt::Debug for Compiled {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -333,7 +341,7 @@ impl Expression {
                 touched: touched(&compiled.undeclared_variables(true), &roots),
                 native: Native::parse(text).map(Box::new),
                 guard: first_condition(text).and_then(Native::parse).map(Box::new),
-                compiled: Compiled(compiled),
+                compiled: Compiled(Box::new(compiled)),
                 roots,
                 written: text.to_owned(),
             }),
@@ -362,9 +370,19 @@ impl Expression {
         {
             return Ok(found);
         }
+        Ok(self.evaluate(self.values(scope))?.map(Found::Value))
+    }
+
+    /// Why it fails, if it does.
+    pub(super) fn failure(&self, scope: &Scope<'_>) -> Option<Failure> {
+        let error = self.compiled.0.eval(Value::from_pairs(self.values(scope))).err()?;
+        Some(Failure::of(&self.written, &error))
+    }
+
+    /// The values of the names that it needs.
+    fn values(&self, scope: &Scope<'_>) -> BTreeMap<&'static str, Value> {
         let roots = self.roots.iter().zip(&self.touched);
-        let values = roots.filter_map(|(root, touched)| scope.value(root, touched.as_deref())).collect();
-        Ok(self.evaluate(values)?.map(Found::Value))
+        roots.filter_map(|(root, touched)| scope.value(root, touched.as_deref())).collect()
     }
 
     /// The value; `None` where it gives nothing.

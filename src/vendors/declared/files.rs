@@ -129,6 +129,11 @@ impl FileRule {
         sources
     }
 
+    /// Whether it gives files in this state.
+    pub(super) fn allows(&self, state: JobState) -> bool {
+        self.states.allows(state)
+    }
+
     /// Whether its list stands outside of the job.
     pub(super) fn needs_body(&self) -> bool {
         self.each.as_ref().is_some_and(|each| each.root == Root::Body)

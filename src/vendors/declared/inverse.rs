@@ -39,7 +39,8 @@ pub(super) fn ids(
             found.parts.push((0, part.to_owned()));
         }
         Target::Path(path) => {
-            text(path, uri.path().strip_prefix(base_path)?, true, scope, &mut found)?;
+            let own = canonical(uri.path().strip_prefix(base_path)?);
+            text(path, &own, true, scope, &mut found)?;
         }
     }
     let pairs: Vec<(String, String)> =
@@ -63,6 +64,16 @@ pub(super) fn ids(
         |place: usize| found.parts.iter().find(|(found, _)| *found == place).map(|(_, text)| text.clone());
     let parts: Option<Vec<String>> = (0..definition.id.names.len()).map(part).collect();
     Some(vec![definition.id.assemble(&parts?)?])
+}
+
+/// A path, or a part of one, with everything percent-encoded that can be: a client may send
+/// `'` or `*` as they are.
+pub(super) fn canonical(path: &str) -> String {
+    let segment = |segment: &str| match percent_decode_str(segment).decode_utf8() {
+        Ok(decoded) => crate::vendors::percent_encoded(&decoded).into_owned(),
+        Err(_) => segment.to_owned(),
+    };
+    path.split('/').map(segment).collect::<Vec<_>>().join("/")
 }
 
 /// What a value puts before and after the first part of an id.
@@ -107,6 +118,7 @@ fn text(template: &Text, given: &str, is_encoded: bool, scope: &Scope<'_>, found
     let (mut rest, mut open): (&str, Option<&Source>) = (given, None);
     for piece in template.pieces() {
         let literal = match piece {
+            Piece::Literal(literal) if is_encoded => canonical(literal),
             Piece::Literal(literal) => literal.clone(),
             Piece::Value { source, .. } if is_of_jobs(source) => {
                 open = Some(source);

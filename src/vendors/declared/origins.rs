@@ -136,6 +136,9 @@ impl Definition {
         if !is_for_tokens && !is_for_files {
             return Err(("", self.unused()));
         }
+        if allowed.all.contains(&origin) {
+            return Err(("", format!("is {origin:?}, which stands there already; keep one of them")));
+        }
         let needs_credentials = self.needs_credentials(&place);
         if needs_credentials && with_credentials.is_none() {
             let text = format!(

@@ -196,21 +196,8 @@ impl Declared {
             return Vec::new();
         }
         let sources = self.definition.status.warnings.iter();
-        let lines = sources.filter_map(|source| source.find(scope)).flat_map(|found| match &found {
-            Found::Json(value) => match json::list(*value) {
-                Some(list) => list.into_iter().filter_map(json::text).collect(),
-                None => json::text(*value).into_iter().collect(),
-            },
-            // A list that an expression made.
-            Found::Value(list) if matches!(list.kind(), ValueKind::Seq | ValueKind::Iterable) => list
-                .try_iter()
-                .into_iter()
-                .flatten()
-                .filter_map(|text| text.as_str().map(str::to_owned))
-                .collect(),
-            _ => found.text().into_iter().collect::<Vec<_>>(),
-        });
-        lines.filter(|line| !line.trim().is_empty()).take(MOST_WARNINGS).collect()
+        let lines = sources.filter_map(|source| source.find(scope)).flat_map(|found| lines(&found));
+        lines.take(MOST_WARNINGS).collect()
     }
 
     /// The output by the first rule that finds one.
@@ -221,7 +208,7 @@ impl Declared {
     }
 }
 
-fn output(rule: &ResultRule, scope: &Scope<'_>, element: &Bytes) -> Option<JobResult> {
+pub(super) fn output(rule: &ResultRule, scope: &Scope<'_>, element: &Bytes) -> Option<JobResult> {
     let Content { path, written } = &rule.at;
     let found = match scope.object {
         Some(object) if !path.is_root() => path.find_in(object)?,
@@ -248,6 +235,26 @@ fn output(rule: &ResultRule, scope: &Scope<'_>, element: &Bytes) -> Option<JobRe
     }
 }
 
+/// A line for each text that is not empty: the value itself, or the elements of a list.
+pub(super) fn lines(found: &Found<'_>) -> Vec<String> {
+    let mut lines: Vec<String> = match found {
+        Found::Json(value) => match json::list(*value) {
+            Some(list) => list.into_iter().filter_map(json::text).collect(),
+            None => json::text(*value).into_iter().collect(),
+        },
+        // A list that an expression made.
+        Found::Value(list) if matches!(list.kind(), ValueKind::Seq | ValueKind::Iterable) => list
+            .try_iter()
+            .into_iter()
+            .flatten()
+            .filter_map(|text| text.as_str().map(str::to_owned))
+            .collect(),
+        _ => found.text().into_iter().collect(),
+    };
+    lines.retain(|line| !line.trim().is_empty());
+    lines
+}
+
 /// The parts of a word that are there.
 fn joined(word: Vec<Option<String>>) -> String {
     let mut parts: Vec<String> = word.into_iter().flatten().collect();
@@ -255,7 +262,7 @@ fn joined(word: Vec<Option<String>>) -> String {
 }
 
 /// Whether it is a number or a flag.
-fn is_bare(found: &Found<'_>) -> bool {
+pub(super) fn is_bare(found: &Found<'_>) -> bool {
     match found {
         Found::Json(value) => !value.get().starts_with(['"', '{', '[']),
         Found::Text(_) => false,
@@ -283,7 +290,7 @@ pub(super) fn identifier(found: &Found<'_>) -> Option<String> {
     }
 }
 
-fn error<'a>(rule: &ErrorRule, scope: &Scope<'a>) -> Option<JobError> {
+pub(super) fn error<'a>(rule: &ErrorRule, scope: &Scope<'a>) -> Option<JobError> {
     let mut details = rule.details.as_ref().and_then(|path| path.find(scope.job?));
     let words = |scope: &Scope<'a>| {
         rule.words.iter().find_map(|(source, is_wrapped)| {
@@ -319,14 +326,14 @@ fn error<'a>(rule: &ErrorRule, scope: &Scope<'a>) -> Option<JobError> {
     })
 }
 
-fn wrapped(found: &Found<'_>) -> Option<String> {
+pub(super) fn wrapped(found: &Found<'_>) -> Option<String> {
     match found {
         Found::Json(value) => json::message(*value),
         _ => found.text(),
     }
 }
 
-fn text_alone(found: &Found<'_>) -> Option<String> {
+pub(super) fn text_alone(found: &Found<'_>) -> Option<String> {
     match found {
         Found::Json(value) => json::text(*value),
         _ => found.text(),

@@ -273,7 +273,7 @@ pub(super) fn remedy(name: &str, known: &[&str]) -> String {
 }
 
 /// The known name that this one was meant to be, if one is close.
-pub(super) fn closest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+pub fn closest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     let (name, distance) = (name.to_lowercase(), |a: &str, b: &str| strsim::osa_distance(a, b));
     let best = known.iter().min_by_key(|other| distance(&name, &other.to_lowercase()))?;
     let most = (name.chars().count() / 3).max(1);

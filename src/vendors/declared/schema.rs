@@ -42,8 +42,9 @@ pub fn definition() -> Value {
             ),
             (
                 "version",
-                text(
-                    "The definition's own version: a new word is a new minor version, a word that moves to an end or from one a major version.",
+                about(
+                    json!({ "type": "string", "pattern": r"^(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*)){2}$" }),
+                    "The definition's own version, such as 1.0.0: a new word is a new minor version, a word that moves to an end or from one a major version.",
                 ),
             ),
             ("title", text("The vendor and its kind of jobs, for people.")),

@@ -24,9 +24,12 @@ use crate::{
 };
 
 mod answers;
+mod files;
+mod relocated;
 mod sign_in;
 
 use answers::Stage;
+pub use relocated::{ChangedLine, relocated};
 pub use sign_in::SECRET;
 use sign_in::SignedBy;
 
@@ -66,6 +69,7 @@ pub struct Simulation {
     started: HashMap<String, (u64, Duration)>,
     count: u64,
     params: toml::Table,
+    named: files::Named,
 }
 
 /// A response, and what it was for, in one line for people.
@@ -127,6 +131,7 @@ impl Simulation {
             started: HashMap::new(),
             count: 0,
             params: keys,
+            named: files::Named::default(),
         })
     }
 
@@ -162,6 +167,9 @@ impl Simulation {
                 return Simulated { response, note: note.to_owned() };
             }
         }
+        if let Some((response, note)) = self.file(request) {
+            return Simulated { response, note };
+        }
         let stripped = sign_in::without_credentials(&self.ways, request);
         let Some(jobs) = self.jobs(&stripped) else {
             let response =
@@ -183,6 +191,7 @@ impl Simulation {
             (None, [Some(stage), ..]) => self.single_answer(&self.stages[*stage], &jobs[0]),
             (None, _) => self.missing.clone(),
         };
+        let response = self.with_own_files(&jobs, response);
         Simulated { response, note: note.join(", ") }
     }
 
@@ -329,12 +338,18 @@ fn refused(adapter: &Declared, cases: &Cases) -> Response<Bytes> {
     })
 }
 
-/// Whether a request is the expected one, but for credentials and headers.
+/// Whether a request is the expected one, but for credentials, headers, and which characters
+/// of its path and query are percent-encoded.
 fn is_same(expected: &Request<Bytes>, request: &Request<Bytes>) -> bool {
-    let target = |request: &Request<Bytes>| request.uri().path_and_query().map(ToString::to_string);
+    let path = |request: &Request<Bytes>| inverse::canonical(request.uri().path());
+    let query = |request: &Request<Bytes>| -> Vec<(String, String)> {
+        let query = request.uri().query().unwrap_or_default();
+        url::form_urlencoded::parse(query.as_bytes()).into_owned().collect()
+    };
     let json = |request: &Request<Bytes>| serde_json::from_slice::<Value>(request.body()).ok();
     expected.method() == request.method()
-        && target(expected) == target(request)
+        && path(expected) == path(request)
+        && query(expected) == query(request)
         && (expected.body() == request.body() || json(expected).is_some() && json(expected) == json(request))
 }
 

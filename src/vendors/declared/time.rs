@@ -80,7 +80,7 @@ impl TimeRule {
         let found = self.at.find(scope)?;
         let text = found.text()?;
         let text = text.trim();
-        if text.is_empty() || self.unset.iter().any(|unset| unset == text) {
+        if self.is_unset(text) {
             return None;
         }
         match self.unit {
@@ -90,6 +90,11 @@ impl TimeRule {
             },
             None => self.of_text(text),
         }
+    }
+
+    /// Whether a text means that there is no time.
+    pub(super) fn is_unset(&self, text: &str) -> bool {
+        text.is_empty() || self.unset.iter().any(|unset| unset == text)
     }
 
     fn of_text(&self, text: &str) -> Option<Timestamp> {

@@ -44,6 +44,11 @@ pub enum RefusedLocation {
 }
 
 impl RefusedLocation {
+    /// The same of the location that a redirect names.
+    pub fn of_redirect(self) -> String {
+        self.to_string().replacen("its location", "the new location", 1)
+    }
+
     /// One word for programs.
     pub fn detail(self) -> &'static str {
         match self {

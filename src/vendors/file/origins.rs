@@ -142,10 +142,8 @@ pub enum OriginRefusal {
     Address(&'static str),
     /// It refuses a URL that the vendor has just given.
     Refused(StatusCode),
-    /// The vendor redirects to an origin that the definition does not name.
-    RedirectNotNamed,
-    /// The vendor redirects to an origin that the operator does not allow.
-    RedirectNotAllowed,
+    /// The vendor redirects to another place at its own origin.
+    RedirectWithin,
     /// It redirects once more.
     SecondRedirect,
 }
@@ -159,25 +157,30 @@ pub struct RefusedOrigin {
     pub origin: String,
     /// Why.
     pub why: OriginRefusal,
+    /// Whether the vendor has redirected the download there.
+    pub is_redirect: bool,
     /// The key that would allow it, as far as it is known.
     pub key: String,
 }
 
 impl RefusedOrigin {
     fn of(url: &Url, why: OriginRefusal) -> Self {
-        Self { origin: shown(url), why, key: "allow_origins".to_owned() }
+        Self { origin: shown(url), why, is_redirect: false, key: "allow_origins".to_owned() }
+    }
+
+    fn of_redirect(url: &Url, why: OriginRefusal) -> Self {
+        Self { is_redirect: true, ..Self::of(url, why) }
     }
 
     /// One word for programs.
     pub fn detail(&self) -> &'static str {
         match self.why {
+            OriginRefusal::NotNamed | OriginRefusal::NotAllowed if self.is_redirect => "redirect",
             OriginRefusal::NotNamed | OriginRefusal::NotAllowed => "other_origin",
             OriginRefusal::NotEncrypted => "not_encrypted",
             OriginRefusal::Address(_) => "private_address",
             OriginRefusal::Refused(_) => "expired",
-            OriginRefusal::RedirectNotNamed
-            | OriginRefusal::RedirectNotAllowed
-            | OriginRefusal::SecondRedirect => "redirect",
+            OriginRefusal::RedirectWithin | OriginRefusal::SecondRedirect => "redirect",
         }
     }
 
@@ -190,32 +193,33 @@ impl RefusedOrigin {
     }
 
     fn text(&self) -> String {
-        let Self { origin, why, key } = self;
+        let Self { origin, why, is_redirect, key } = self;
+        let place = if *is_redirect { "the vendor redirects its download to" } else { "its location is at" };
         match why {
+            OriginRefusal::NotNamed if *is_redirect => {
+                format!("{place} {origin}, which the vendor's definition does not name in redirects_to")
+            }
             OriginRefusal::NotNamed => {
-                format!("its location is at {origin}, which the vendor's definition does not name for files")
+                format!("{place} {origin}, which the vendor's definition does not name for files")
             }
             OriginRefusal::NotAllowed => {
-                format!(
-                    "its location is at {origin}; the operator can allow it by adding {origin:?} to {key}"
-                )
+                format!("{place} {origin}; the operator can allow it by adding {origin:?} to {key}")
             }
             OriginRefusal::NotEncrypted => {
-                format!("its location is at {origin}, and files at other origins come over https only")
+                format!("{place} {origin}, and files at other origins come over https only")
             }
             OriginRefusal::Address(what) => format!(
-                "its location is at {origin}, whose name leads to {what}; only {key} with the address itself allows one"
+                "{place} {origin}, whose name leads to {what}; only {key} with the address itself allows one"
             ),
             OriginRefusal::Refused(status) => format!(
                 "{origin} refuses the download (HTTP {}), though the vendor has just given its URL",
                 status.as_u16()
             ),
-            OriginRefusal::RedirectNotNamed => format!(
-                "the vendor redirects its download to {origin}, which its definition does not name in redirects_to"
-            ),
-            OriginRefusal::RedirectNotAllowed => format!(
-                "the vendor redirects its download to {origin}; the operator can allow it by adding {origin:?} to {key}"
-            ),
+            OriginRefusal::RedirectWithin => {
+                format!(
+                    "the vendor redirects its download within {origin}, and only one to another origin is followed"
+                )
+            }
             OriginRefusal::SecondRedirect => {
                 format!("{origin} redirects its download, and only the vendor's own redirect is followed")
             }
@@ -279,19 +283,25 @@ impl FileOrigins {
         if target.origin() == own.origin() {
             return Ok(None);
         }
-        let refused = |why| Err(RefusedOrigin::of(&target, why).into());
-        let (url, uri) = location::elsewhere(target.as_str())?;
+        let refused = |why| Err(RefusedOrigin::of_redirect(&target, why).into());
+        let (url, uri) = location::elsewhere(target.as_str()).map_err(super::FileFault::RedirectLocation)?;
         if url.scheme() != "https" {
             return refused(OriginRefusal::NotEncrypted);
         }
         if !self.redirects.iter().any(|pattern| pattern.names(&url)) {
-            return refused(OriginRefusal::RedirectNotNamed);
+            return refused(OriginRefusal::NotNamed);
         }
         match self.allowed.iter().find(|allowed| allowed.is_of(&url)) {
             Some(allowed) => Ok(Some((request(uri, allowed), allowed))),
-            None => refused(OriginRefusal::RedirectNotAllowed),
+            None => refused(OriginRefusal::NotAllowed),
         }
     }
+}
+
+/// What a redirect that is not followed says, where it leads to the origin that was requested.
+pub fn redirect_within(requested: &Uri, head: &Response<Bytes>) -> Option<RefusedOrigin> {
+    let (own, target) = redirect_target(requested, head)?;
+    (own.origin() == target.origin()).then(|| RefusedOrigin::of_redirect(&own, OriginRefusal::RedirectWithin))
 }
 
 /// Faults name its origin and not its path, which may be all that permits the download.
@@ -324,7 +334,7 @@ pub fn refusal(url: &BaseUrl, head: &Response<Bytes>) -> Option<RefusedOrigin> {
         _ => return None,
     };
     let origin = url.as_str().trim_end_matches('/').to_owned();
-    Some(RefusedOrigin { origin, why, key: "allow_origins".to_owned() })
+    Some(RefusedOrigin { origin, why, is_redirect: false, key: "allow_origins".to_owned() })
 }
 
 #[cfg(test)]

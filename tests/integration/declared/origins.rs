@@ -246,7 +246,12 @@ async fn name_that_leads_to_a_private_address_is_never_connected_to() {
         ("ARTIFACT_NOT_FOUND".to_owned(), "private_address".to_owned(), message)
     );
     scene.redirects(302, &format!("{origin}/a?sig=hush"));
-    assert_eq!(refused(&program, "log.txt").await.1, "private_address");
+    let (_, detail, message) = refused(&program, "log.txt").await;
+    assert_eq!(detail, "private_address");
+    assert!(
+        message.starts_with(&format!("the vendor redirects its download to {origin}, whose name leads")),
+        "{message}"
+    );
     assert_eq!(scene.storage.connections(), 0);
 }
 
@@ -284,11 +289,19 @@ async fn redirect_of_the_vendor_is_followed_once_and_without_credentials() {
         format!("{origin} redirects its download, and only the vendor's own redirect is followed")
     );
     assert_eq!(scene.storage.heads().len(), before + 1);
-    for (status, location) in [(301, &*target), (300, &target), (302, "/v1/elsewhere"), (302, "")] {
+    let own = &scene.vendor.url;
+    let within =
+        format!("the vendor redirects its download within {own}, and only one to another origin is followed");
+    let not_followed = "the vendor redirects its download (HTTP 301), and such a redirect is not followed";
+    for (status, location, expected) in [
+        (301, &*target, not_followed.to_owned()),
+        (300, &target, not_followed.replace("301", "300")),
+        (302, "/v1/elsewhere?sig=hush", within.clone()),
+        (302, "", within),
+    ] {
         scene.redirects(status, location);
         let (_, detail, message) = refused(&program, "log.txt").await;
-        assert_eq!(detail, "redirect", "{status} {location}: {message}");
-        assert_eq!(message, "the vendor redirects its download, and redirects are not followed");
+        assert_eq!((&*detail, message), ("redirect", expected), "{status} {location}");
     }
     assert_eq!(scene.storage.heads().len(), before + 1);
     assert!(!program.log().contains("hush"), "{}", program.log());
@@ -311,16 +324,25 @@ async fn redirect_to_an_origin_that_is_not_allowed_names_it_and_the_key() {
             format!("{origin}/x?sig=hush"),
             "redirect",
             format!(
-                "the vendor redirects its download to {origin}, which its definition does not name in redirects_to"
+                "the vendor redirects its download to {origin}, which the vendor's definition does not name in redirects_to"
             ),
         ),
         (
             "http://a.logs.example/x".to_owned(),
             "not_encrypted",
-            "its location is at http://a.logs.example, and files at other origins come over https only".to_owned(),
+            "the vendor redirects its download to http://a.logs.example, and files at other origins come over https only"
+                .to_owned(),
         ),
-        ("https://me:pw@a.logs.example/x".to_owned(), "user_info", "its location holds a user name".to_owned()),
-        ("file:///etc/passwd".to_owned(), "scheme", "its location is neither a path nor an http URL".to_owned()),
+        (
+            "https://me:pw@a.logs.example/x".to_owned(),
+            "user_info",
+            "the vendor redirects its download, and the new location holds a user name".to_owned(),
+        ),
+        (
+            "file:///etc/passwd".to_owned(),
+            "scheme",
+            "the vendor redirects its download, and the new location is neither a path nor an http URL".to_owned(),
+        ),
     ] {
         scene.redirects(302, &location);
         let found = refused(&program, "log.txt").await;

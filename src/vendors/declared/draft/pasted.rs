@@ -1,5 +1,7 @@
 //! The text that somebody pastes: an answer in JSON, with the head of a response or without.
 
+use super::secrets::Cleaner;
+
 /// Longest pasted text in bytes.
 pub(super) const LONGEST: usize = 512 << 10;
 
@@ -79,12 +81,25 @@ fn head_of(head: &str) -> Result<(u16, Vec<(String, String)>), String> {
     Ok((status, lines.filter_map(header).collect()))
 }
 
+/// The title of a page, on one line.
+fn title(page: &str) -> Option<String> {
+    let lower = page.to_ascii_lowercase();
+    let begin = lower.find("<title")?;
+    let begin = begin + lower[begin..].find('>')? + 1;
+    let end = begin + lower[begin..].find("</title")?;
+    let words: Vec<&str> = page[begin..end].split_whitespace().collect();
+    let title: String = Cleaner::default().text(&words.join(" ")).chars().take(60).collect();
+    (!title.is_empty()).then_some(title)
+}
+
 fn not_json(text: &str, error: &serde_json::Error) -> String {
     let start = text.get(..512.min(text.len())).unwrap_or(text).to_lowercase();
     if start.starts_with("<!doctype html") || start.starts_with("<html") || start.contains("<head") {
-        return "is a page in HTML, not JSON: something before the API wrote it, such as a login page; send the \
-                request with its credentials, and paste what the API answers"
-            .to_owned();
+        let title = title(text).map(|title| format!(" ({title:?})")).unwrap_or_default();
+        return format!(
+            "is a page in HTML{title}, not JSON: something before the API wrote it, such as a login page; send the \
+             request with its credentials, and paste what the API answers"
+        );
     }
     if start.starts_with('<') {
         return "is XML, which definitions can't read; ask the API for JSON, such as with the header Accept: \
@@ -139,6 +154,10 @@ mod tests {
             ("HTTP/1.1 204 No Content\n\n", "is empty; paste"),
             ("<!DOCTYPE html><html></html>", "is a page in HTML, not JSON"),
             ("\n<html><body>Sign in</body>", "is a page in HTML, not JSON"),
+            (
+                "<html><head><TITLE lang='en'>Sign in\n - Example</title></head></html>",
+                "is a page in HTML (\"Sign in - Example\"), not JSON",
+            ),
             ("<?xml version=\"1.0\"?><job/>", "is XML, which definitions can't read"),
             ("{\"id\": 1,", "ends too early, at line 1, column 9; paste all of it"),
             ("{\"id\": 1}\n{\"id\": 2}", "is a JSON value a line"),

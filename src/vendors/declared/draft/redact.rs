@@ -1,16 +1,27 @@
 //! Replaces what should not lie in a file of cases: secrets, addresses of people, signed URLs.
 
-use std::ops::Range;
+use super::{
+    secrets::{Cleaner, REDACTED},
+    tree::{Node, snake_case},
+};
 
-use url::Url;
-
-use super::tree::{Node, snake_case};
-
-const REDACTED: &str = "redacted";
-const EMAIL: &str = "user@example.com";
+/// Fewer digits are no secret.
+const LEAST_DIGITS: usize = 4;
 
 /// Words of a member's name that make its value a secret.
-const SECRET_NAMES: [&str; 22] = [
+const SECRET_NAMES: [&str; 34] = [
+    "account_key",
+    "csrf",
+    "encryption_key",
+    "jwt",
+    "master_key",
+    "otp",
+    "passcode",
+    "pin",
+    "session_key",
+    "shared_key",
+    "signing_key",
+    "xsrf",
     "token",
     "secrets",
     "passwords",
@@ -35,26 +46,6 @@ const SECRET_NAMES: [&str; 22] = [
     "connection_string",
 ];
 
-/// Beginnings of secrets of well-known vendors, and of a JWT.
-const SECRET_BEGINNINGS: [&str; 16] = [
-    "eyJ",
-    "AKIA",
-    "ASIA",
-    "ghp_",
-    "gho_",
-    "ghs_",
-    "github_pat_",
-    "glpat-",
-    "sk-",
-    "sk_live_",
-    "sk_test_",
-    "rk_live_",
-    "xoxb-",
-    "xoxp-",
-    "hf_",
-    "dapi",
-];
-
 /// Whether a member, a parameter of a query or a header of this name has a secret.
 pub(super) fn is_secret_name(name: &str) -> bool {
     let snake = snake_case(name);
@@ -62,87 +53,153 @@ pub(super) fn is_secret_name(name: &str) -> bool {
     let has = |secret: &&str| padded.contains(&format!("_{secret}_"));
     SECRET_NAMES.iter().any(has)
         || ["token", "secret", "password"].iter().any(|end| snake.ends_with(end))
-        || matches!(&*snake, "sig" | "auth_key" | "jwt" | "sas")
+        || matches!(&*snake, "sig" | "auth_key" | "sas" | "jsessionid" | "sessionid" | "phpsessid")
 }
 
-/// The body without secrets, and the members that were replaced. Texts that are one of
-/// `kept` stay, as does the place of everything.
-pub(super) fn redacted(body: &str, node: &Node, kept: &[&str]) -> (String, Vec<String>) {
-    let mut found = Vec::new();
-    visit(node, "", false, kept, &mut found);
-    found.sort_by_key(|(span, ..): &(Range<usize>, String, String)| span.start);
-    let (mut text, mut at, mut names) = (String::new(), 0, Vec::new());
-    for (span, name, value) in found {
-        text += &body[at..span.start];
-        text += &serde_json::Value::from(value).to_string();
-        at = span.end;
-        if !names.contains(&name) {
-            names.push(name);
-        }
-    }
-    (text + &body[at..], names)
-}
-
-fn visit(
-    node: &Node,
-    name: &str,
-    is_secret: bool,
-    kept: &[&str],
-    found: &mut Vec<(Range<usize>, String, String)>,
-) {
+/// Notes every text under the name of a secret, since it may stand elsewhere too.
+pub(super) fn note_secrets(node: &Node, is_secret: bool, cleaner: &mut Cleaner) {
     match node {
         Node::Object(members) => {
             for (name, node) in members {
-                visit(node, name, is_secret || is_secret_name(name), kept, found);
+                note_secrets(node, is_secret || is_secret_name(name), cleaner);
             }
         }
-        Node::List(nodes) => nodes.iter().for_each(|node| visit(node, name, is_secret, kept, found)),
-        Node::Text { text, span } if !kept.contains(&&**text) => {
-            let value =
-                if is_secret && !text.is_empty() { Some(REDACTED.to_owned()) } else { other(text, kept) };
-            if let Some(value) = value.filter(|value| value != text) {
-                found.push((span.clone(), name.to_owned(), value));
-            }
-        }
+        Node::List(nodes) => nodes.iter().for_each(|node| note_secrets(node, is_secret, cleaner)),
+        Node::Text { text, .. } if is_secret => cleaner.note(text),
         _ => {}
     }
 }
 
-/// What stands in place of a text whose name says nothing.
-fn other(text: &str, kept: &[&str]) -> Option<String> {
-    let is_one_word = !text.contains(char::is_whitespace);
-    if is_one_word && text.len() >= 16 && SECRET_BEGINNINGS.iter().any(|begin| text.starts_with(begin)) {
-        return Some(REDACTED.to_owned());
-    }
-    if let Some(rest) = text.strip_prefix("Bearer ").or_else(|| text.strip_prefix("Basic "))
-        && !rest.contains(' ')
-    {
-        return Some(REDACTED.to_owned());
-    }
-    if text.contains("://") {
-        return is_one_word.then(|| url(text, kept)).flatten();
-    }
-    let (local, domain) = text.split_once('@')?;
-    let is_email = is_one_word && !local.is_empty() && domain.contains('.') && !domain.contains(['@', '/']);
-    is_email.then(|| EMAIL.to_owned())
+/// A body in JSON without secrets, and the members that were replaced. Texts that the cleaner
+/// keeps stay, as does the place of everything.
+pub(super) fn redacted(body: &str, cleaner: &Cleaner) -> (String, Vec<String>) {
+    let mut walk = Walk { rest: body, out: String::with_capacity(body.len()), names: Vec::new(), cleaner };
+    walk.value("", false);
+    walk.out += walk.rest;
+    (walk.out, walk.names)
 }
 
-/// A URL without user info, and with other values in its query.
-fn url(text: &str, kept: &[&str]) -> Option<String> {
-    let mut url = Url::parse(text).ok()?;
-    if url.username().is_empty() && url.password().is_none() && url.query().is_none() {
-        return None;
+/// Copies JSON token by token.
+struct Walk<'b, 'c> {
+    rest: &'b str,
+    out: String,
+    names: Vec<String>,
+    cleaner: &'c Cleaner,
+}
+
+impl<'b> Walk<'b, '_> {
+    /// Copies white space, and gives the next character.
+    fn next(&mut self) -> Option<char> {
+        let rest = self.rest.trim_start();
+        self.out += &self.rest[..self.rest.len() - rest.len()];
+        self.rest = rest;
+        rest.chars().next()
     }
-    let _ = url.set_username("");
-    let _ = url.set_password(None);
-    if url.query().is_some() {
-        let pairs: Vec<(String, String)> = url.query_pairs().into_owned().collect();
-        url.query_pairs_mut().clear().extend_pairs(pairs.iter().map(|(name, value)| {
-            let is_kept = kept.contains(&&**value) || value.is_empty();
-            (name, if is_kept { value.as_str() } else { REDACTED })
-        }));
+
+    /// Takes a part of the text without copying it.
+    fn take(&mut self, length: usize) -> &'b str {
+        let (token, rest) = self.rest.split_at(length.min(self.rest.len()));
+        self.rest = rest;
+        token
     }
-    Some(url.into())
+
+    /// A text with its quotes.
+    fn quoted(&mut self) -> &'b str {
+        let mut is_escaped = false;
+        let end = self.rest.char_indices().skip(1).find(|(_, c)| {
+            let is_end = *c == '"' && !is_escaped;
+            is_escaped = *c == '\\' && !is_escaped;
+            is_end
+        });
+        self.take(end.map_or(self.rest.len(), |(at, _)| at + 1))
+    }
+
+    fn value(&mut self, name: &str, is_secret: bool) {
+        match self.next() {
+            Some('{') => self.members(is_secret),
+            Some('[') => self.elements(name, is_secret),
+            Some('"') => self.text(name, is_secret),
+            _ => {
+                let end = self.rest.find(|c: char| c.is_whitespace() || matches!(c, ',' | ']' | '}'));
+                let token = self.take(end.unwrap_or(self.rest.len()));
+                let digits = token.bytes().filter(u8::is_ascii_digit).count();
+                if is_secret && digits >= LEAST_DIGITS && !self.cleaner.keeps(token) {
+                    self.note(name);
+                    self.out.push('0');
+                } else {
+                    self.out += token;
+                }
+            }
+        }
+    }
+
+    fn members(&mut self, is_secret: bool) {
+        self.copy(1);
+        while let Some(c) = self.next() {
+            match c {
+                '"' => {
+                    let written = self.quoted();
+                    let name: String = serde_json::from_str(written).unwrap_or_default();
+                    let shown = self.cleaner.text(&name);
+                    if shown == name {
+                        self.out += written;
+                    } else {
+                        self.out += &serde_json::Value::from(shown.as_str()).to_string();
+                        self.note(&shown);
+                    }
+                    self.next();
+                    self.copy(1);
+                    self.value(&shown, is_secret || is_secret_name(&name));
+                }
+                ',' => self.copy(1),
+                _ => return self.copy(1),
+            }
+        }
+    }
+
+    fn elements(&mut self, name: &str, is_secret: bool) {
+        self.copy(1);
+        while let Some(c) = self.next() {
+            match c {
+                ',' => self.copy(1),
+                ']' => return self.copy(1),
+                _ => self.value(name, is_secret),
+            }
+        }
+    }
+
+    fn text(&mut self, name: &str, is_secret: bool) {
+        let written = self.quoted();
+        // What is no Unicode can't be looked at.
+        let Ok(text) = serde_json::from_str::<String>(written) else {
+            self.note(name);
+            self.out = std::mem::take(&mut self.out) + "\"" + REDACTED + "\"";
+            return;
+        };
+        let shown = match &*text {
+            "" => String::new(),
+            kept if self.cleaner.keeps(kept) => text.clone(),
+            _ if is_secret => REDACTED.to_owned(),
+            _ => self.cleaner.value(name, &text),
+        };
+        if shown == text {
+            self.out += written;
+        } else {
+            self.note(name);
+            self.out += &serde_json::Value::from(shown).to_string();
+        }
+    }
+
+    fn copy(&mut self, length: usize) {
+        let token = self.take(length);
+        self.out += token;
+    }
+
+    fn note(&mut self, name: &str) {
+        if !self.names.iter().any(|known| known == name) {
+            self.names.push(name.to_owned());
+        }
+    }
 }
 
 #[cfg(test)]
@@ -150,7 +207,9 @@ mod tests {
     use super::*;
 
     fn shown(body: &str) -> (String, Vec<String>) {
-        redacted(body, &Node::parse(body).unwrap(), &["77"])
+        let mut cleaner = Cleaner::new(&["77"]);
+        note_secrets(&Node::parse(body).unwrap(), false, &mut cleaner);
+        redacted(body, &cleaner)
     }
 
     #[test]
@@ -163,9 +222,9 @@ mod tests {
             text,
             r#"{ "id": "77", "jobToken":"redacted", "auth": {"password": ["redacted", "redacted"]}, "owner": "user@example.com",
   "url": "https://files.example/x?X-Amz-Signature=redacted&id=77", "page": "https://a.example/runs/77",
-  "seen": "redacted", "max_tokens": 12, "note": "mail ana@corp.example", "h": "redacted" }"#
+  "seen": "redacted", "max_tokens": 12, "note": "mail user@example.com", "h": "Bearer redacted" }"#
         );
-        assert_eq!(names, ["jobToken", "password", "owner", "url", "seen", "h"]);
+        assert_eq!(names, ["jobToken", "password", "owner", "url", "seen", "note", "h"]);
     }
 
     #[test]
@@ -173,6 +232,19 @@ mod tests {
         let body =
             "{\"token\": \"\", \"tokens\": \"12\", \"status\": \"done\", \"token_id\": \"77\", \"n\": null}";
         assert_eq!(shown(body), (body.to_owned(), Vec::new()));
+    }
+
+    #[test]
+    fn names_and_numbers_are_looked_at_too() {
+        let body = r#"{"by_user": {"ana@corp.example": 1, "gh\u0070_0123456789abcdef": {"n": 2}}, "pin": 731731, "token": 1, "t": ["\ud800"],
+            "copy": "was hush-hush", "password": "hush-hush", "empty": {}, "none": [], "n": -1.5e3 }"#;
+        let (text, names) = shown(body);
+        assert_eq!(
+            text,
+            r#"{"by_user": {"user@example.com": 1, "redacted": {"n": 2}}, "pin": 0, "token": 1, "t": ["redacted"],
+            "copy": "was redacted", "password": "redacted", "empty": {}, "none": [], "n": -1.5e3 }"#
+        );
+        assert_eq!(names, ["user@example.com", "redacted", "pin", "t", "copy", "password"]);
     }
 
     #[test]

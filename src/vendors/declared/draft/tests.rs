@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::vendors::declared::{Definition, cases::Cases};
 
@@ -209,8 +211,8 @@ fn start_that_can_not_be_used_is_refused_with_what_to_write() {
         refused(&Start { name, ..good }, expected);
     }
     for (answer, expected) in [
-        ("[]", "--answer has no JSON object"),
-        ("17", "--answer has no JSON object"),
+        ("[]", "--answer is an empty list: the API found no job"),
+        ("17", "--answer is one value alone"),
         ("", "--answer is empty"),
         (
             r#"{"id": 7, "colour": "red"}"#,
@@ -246,4 +248,103 @@ fn word_that_is_named_is_taken() {
     works(&both);
     assert!(both.definition.contains("word = [\"job.colour\", \"job.mood\"]"), "{}", both.definition);
     assert!(both.definition.contains("the word of this answer is \"red/good\""), "{}", both.definition);
+}
+
+/// Secrets with a part that no begun file may have: the secret within a text, and that part.
+fn any_secret() -> impl Strategy<Value = (String, String)> {
+    const FORMS: [&str; 22] = [
+        "eyJhbGciOiJIUzI1NiJ9.eyJ{}.{}",
+        "AKIAZZ{U}",
+        "ghp_{}",
+        "github_pat_{}",
+        "glpat-{}",
+        "xoxb-12-{}",
+        "sk-proj-{}",
+        "sk_live_{}",
+        "hf_{}",
+        "npm_{}",
+        "mail {}@corp.example today",
+        "-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----",
+        "https://user:{}@files.example/a.csv",
+        "https://files.example/a.csv?sig={}&x=1",
+        "https://files.example/a.csv;sig={}",
+        "see https://files.example/a.csv#access_token={} for it",
+        "Authorization: Bearer {}",
+        "sent with Cookie: sid={}; other={}",
+        "curl -u me:{} https://a.example",
+        "Server=db;Password={};Timeout=3",
+        "{\"password\": \"{}\", \"n\": 1}",
+        "Basic {}",
+    ];
+    let secret = "[a-z][A-Z][0-9][A-Za-z0-9]{18}";
+    (0..FORMS.len(), secret).prop_map(|(form, secret)| {
+        let upper = secret.to_uppercase();
+        let text = FORMS[form].replace("{U}", &upper).replace("{}", &secret);
+        let part = if FORMS[form].contains("{U}") { upper } else { secret };
+        (text, part)
+    })
+}
+
+/// Where a secret stands in an answer.
+fn placed(place: usize, secret: &str) -> serde_json::Value {
+    let named = secret.rsplit(['=', ' ', '/']).next().unwrap_or(secret);
+    let mut answer = serde_json::json!({ "id": "e-1", "status": "done", "created_at": 1_767_323_105 });
+    let members = match place {
+        0 => serde_json::json!({ "note": secret }),
+        1 => serde_json::json!({ "steps": [{ "log": ["ok", secret] }] }),
+        2 => serde_json::json!({ "owner": { "name": secret } }),
+        3 => serde_json::json!({ "apiToken": named, "copy": format!("again {named}") }),
+        4 => serde_json::json!({ "by": { secret: { "n": 1 } } }),
+        5 => serde_json::json!({ "text": serde_json::json!({ "inner": secret }).to_string() }),
+        6 => serde_json::json!({ "error": { "message": format!("failed: {secret}; try again") } }),
+        _ => serde_json::json!({ "result": { "url": secret }, "description": secret }),
+    };
+    if let (Some(answer), serde_json::Value::Object(members)) = (answer.as_object_mut(), members) {
+        answer.extend(members);
+    }
+    answer
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn no_secret_of_an_answer_or_a_request_is_written(
+        (text, part) in any_secret(),
+        place in 0_usize..8,
+        in_request in any::<bool>(),
+        is_pretty in any::<bool>(),
+    ) {
+        let answer = placed(place, &text);
+        let answer = if is_pretty { format!("{answer:#}") } else { answer.to_string() };
+        let answer = format!(
+            "HTTP/1.1 200 OK\nContent-Type: application/json\nLocation: https://a.example/x#token={part}\n\
+             Set-Cookie: sid={part}\n\n{answer}"
+        );
+        let request = format!("GET https://api.example/v1/exports/e-1?api_key={part}&x=1#t={part}");
+        let draft = begun(&answer, in_request.then_some(&*request), Some("e-1"));
+        for (name, written) in [("definition", &draft.definition), ("cases", &draft.cases)] {
+            prop_assert!(!written.contains(&part), "{} has {}:\n{}", name, part, written);
+        }
+        prop_assert!(!draft.redacted.concat().contains(&part));
+        works(&draft);
+    }
+}
+
+#[test]
+fn secrets_of_a_request_are_not_written_wherever_they_stand() {
+    let answer = r#"{"id": "e-1", "status": "done", "self": "/v1/x?k=hush-hush-77"}"#;
+    for request in [
+        "GET https://a.example/v1/ghp_hush0123456789/exports/e-1",
+        "GET https://a.example/v1/ana@hush.example/exports/e-1",
+        "GET https://a.example/v1;sig=hush/exports/e-1?api_key=hush-hush-77",
+        "GET https://a.example/v1/exports/e-1?note=Bearer%20hush1234",
+        "GET https://a.example/v1/exports/e-1?code=hush0a1b2c3d4e5f6g7&key=hush#hush",
+    ] {
+        let answer =
+            if request.contains("hush-hush-77") { answer } else { r#"{"id": "e-1", "status": "done"}"# };
+        let draft = begun(answer, Some(request), Some("e-1"));
+        let all = format!("{draft:?}");
+        assert!(!all.contains("hush"), "{request}\n{}\n{}", draft.definition, draft.cases);
+    }
 }

@@ -7,8 +7,6 @@ use super::{
     asked::{Template, Value},
     fields::quoted,
     place::At,
-    redact,
-    tree::Node,
     write_cases,
 };
 
@@ -19,13 +17,10 @@ const MISSING: [&str; 2] = ["fill in, a word of success", "fill in, a word of fa
 type Lines = Vec<(String, String, String)>;
 
 /// The draft of what was found.
-pub(super) fn draft(start: &Start<'_>, found: &Found, body: &Node) -> Draft {
-    let mut kept: Vec<&str> = found.parts.iter().map(|part| part.value.as_str()).collect();
+pub(super) fn draft(start: &Start<'_>, found: &Found, redacted: Vec<String>) -> Draft {
     let job_id = found.job_id();
-    kept.push(&job_id);
-    let (body, redacted) = redact::redacted(&found.pasted.body, body, &kept);
     let definition = text(start, found, false);
-    let cases = write_cases::text(found, &body, &redacted, &text(start, found, true), &MISSING);
+    let cases = write_cases::text(found, &found.pasted.body, &redacted, &text(start, found, true), &MISSING);
     let base_url = found.has_request.then(|| found.template.origin.clone());
     let params =
         found.template.params.iter().map(|param| (param.name.clone(), param.value.clone())).collect();

@@ -34,7 +34,7 @@ pub(super) struct SignedBy {
     adapter: Declared,
     credential: Option<HeaderValue>,
     /// The request for a token, and what it gets.
-    exchange: Option<(Request<Bytes>, Response<Bytes>)>,
+    pub(super) exchange: Option<(Request<Bytes>, Response<Bytes>)>,
 }
 
 /// The ways that can be simulated; a token from another origin can't.

@@ -20,7 +20,7 @@ fn job_in_a_text_that_holds_json_runs_and_succeeds() {
     const TEXT: &str = r#"
         format = 1
         name = "t"
-        version = "1"
+        version = "1.0.0"
         title = "T"
         docs = "d"
         [id]
@@ -221,4 +221,87 @@ fn word_without_a_case_is_simulated_too() {
     let states: Vec<JobState> =
         [0, 3, 9].into_iter().map(|second| state(&mut exports, "e-44", second)).collect();
     assert_eq!(states, [JobState::Pending, JobState::Running, JobState::Succeeded]);
+}
+
+#[test]
+fn id_with_characters_that_need_no_escape_is_found_in_both_spellings() {
+    let mut airflow = simulation("airflow", lives());
+    let Some(way) = airflow.ways.iter().find(|way| way.written.contains("bearer")) else { panic!() };
+    let secret = format!("Bearer {SECRET}");
+    assert!(way.written.contains(SECRET));
+    for run in ["it's*(1)!", "it%27s%2A%281%29%21", "it%27s*(1)%21", "a:b@c&d=e+f$g"] {
+        let mut request = Request::new(Bytes::new());
+        *request.uri_mut() = format!("/api/v2/dags/etl/dagRuns/{run}").parse().unwrap();
+        request.headers_mut().insert("authorization", secret.parse().unwrap());
+        let simulated = airflow.answer(&request, Duration::ZERO);
+        let id = percent_encoding::percent_decode_str(run).decode_utf8().unwrap();
+        assert_eq!(simulated.note, format!("etl/{id}: PENDING (queued)"), "{run}");
+    }
+}
+
+/// The files that a gateway would have of a job that has succeeded, each with its content.
+fn files_of(name: &str) -> Vec<(String, Response<Bytes>)> {
+    let text = Shipped::find(name).unwrap().definition;
+    let text = relocated(text).map_or(text.to_owned(), |(text, _)| text);
+    let definition = Definition::parse(&text).unwrap();
+    let lives = Lives {
+        end: Some("SUCCEEDED".to_owned()),
+        queued: Duration::ZERO,
+        running: Duration::ZERO,
+        ..lives()
+    };
+    let cases = Shipped::find(name).unwrap().cases;
+    let mut vendor = Simulation::new(definition, cases, &BASE.parse().unwrap(), lives).unwrap();
+    let jobs = [JobRef::new("simulated", vendor.example_id())];
+    let polled = request(&vendor, &jobs);
+    let answer = vendor.answer(&polled, Duration::from_secs(9)).response;
+    let elements = vendor.adapter.split(&jobs, &answer).unwrap();
+    let seen = vendor.adapter.observe(&jobs[0], elements.as_slice()[0].as_ref().unwrap()).unwrap();
+    let mut found = Vec::new();
+    for file in seen.artifacts {
+        let location = format!("{}{}", file.vendor_uri, file.query.0);
+        // No file is at another origin.
+        let mut request = crate::vendors::declared::files::request(&vendor.adapter.base_url, &location)
+            .unwrap_or_else(|refused| panic!("{name}: {location}: {refused:?}"));
+        let without = vendor.answer(&request, Duration::from_secs(9));
+        if let Some(way) = vendor.ways.first() {
+            way.sign(&mut request);
+        }
+        let simulated = vendor.answer(&request, Duration::from_secs(9));
+        assert_eq!(simulated.note, format!("the file {}", file.file_name), "{name}");
+        let is_open = location.starts_with("/_files/")
+            || vendor.ways.iter().any(|way| way.accepts(&Request::new(Bytes::new())));
+        assert_eq!(without.response.status() == 200, is_open, "{name}: {location}: {}", without.note);
+        found.push((file.file_name, simulated.response));
+    }
+    found
+}
+
+#[test]
+fn files_of_every_shipped_definition_are_served() {
+    let mut count = 0;
+    for shipped in SHIPPED {
+        for (name, response) in files_of(shipped.name) {
+            assert_eq!(response.status(), 200, "{}: {name}", shipped.name);
+            assert!(!response.body().is_empty(), "{}: {name}", shipped.name);
+            count += 1;
+        }
+    }
+    assert!(count > 10, "{count}");
+    let shop = files_of("shopify-bulk");
+    assert!(shop[0].0.split('.').next_back() == Some("jsonl"), "{shop:?}");
+    assert_eq!(shop[0].1.headers()["content-type"], "application/x-ndjson");
+}
+
+#[test]
+fn tokens_of_another_origin_are_given_at_the_own_one() {
+    let shipped = Shipped::find("power-bi").unwrap();
+    let (text, _) = relocated(shipped.definition).unwrap();
+    let definition = Definition::parse(&text).unwrap();
+    let mut vendor = Simulation::new(definition, shipped.cases, &BASE.parse().unwrap(), lives()).unwrap();
+    let way = vendor.ways.iter().find(|way| way.written.contains("client_secret")).unwrap();
+    assert_eq!(way.written, "{ client_id = \"simulated\", client_secret = \"simulated-secret\" }");
+    let (asked, _) = way.exchange.clone().unwrap();
+    assert!(asked.uri().path().ends_with("/oauth2/v2.0/token"), "{asked:?}");
+    assert_eq!(vendor.answer(&asked, Duration::ZERO).note, "a token");
 }

@@ -18,7 +18,7 @@ use crate::{
 const DEFINITION: &str = r#"
 format = 1
 name = "t"
-version = "1"
+version = "1.0.0"
 title = "T"
 docs = "d"
 [id]
@@ -308,7 +308,8 @@ fn each_way_to_an_output_is_shown_to_people() {
         let reading = readings.iter().find(|reading| reading.key == key).unwrap();
         (reading.from.clone(), reading.found.clone())
     };
-    assert_eq!(found("status.result[0]"), ("job.a | json".to_owned(), None));
+    let unread = "not read, since when does not hold";
+    assert_eq!(found("status.result[0]"), ("job.a | json".to_owned(), Some(unread.to_owned())));
     assert_eq!(found("status.result[1]"), ("job.b".to_owned(), Some("1".to_owned())));
 }
 

@@ -114,9 +114,9 @@ fn redirect_is_one_of_four_statuses_to_another_origin() {
         assert_eq!(redirect(302, location), Ok(None), "{location}");
     }
     for (location, why) in [
-        ("https://b.logs.example/x", OriginRefusal::RedirectNotAllowed),
-        ("https://a.logs.example:8443/x", OriginRefusal::RedirectNotNamed),
-        ("https://elsewhere.example/x", OriginRefusal::RedirectNotNamed),
+        ("https://b.logs.example/x", OriginRefusal::NotAllowed),
+        ("https://a.logs.example:8443/x", OriginRefusal::NotNamed),
+        ("https://elsewhere.example/x", OriginRefusal::NotNamed),
         ("http://a.logs.example/x", OriginRefusal::NotEncrypted),
         ("http://api.example/x", OriginRefusal::NotEncrypted),
     ] {

@@ -1,0 +1,317 @@
+//! Secrets and addresses of people within any text, known by their form.
+
+use std::sync::LazyLock;
+
+use percent_encoding::percent_decode_str;
+use regex::{Captures, Regex};
+
+use super::redact::is_secret_name;
+
+pub(super) const REDACTED: &str = "redacted";
+const EMAIL: &str = "user@example.com";
+
+/// A shorter secret is not looked for in other texts.
+const TELLING: usize = 6;
+
+/// Secrets that need no name: PEM, tokens with the beginnings that vendors give them, and the
+/// like. Each is replaced whole.
+const FORMS: [&str; 15] = [
+    // Keys in PEM, also where the line ends are escaped or the end is missing.
+    r"-----BEGIN [A-Z0-9 ]+-----(?s:.*?)(?:-----END [A-Z0-9 ]+-----|$)",
+    // JSON Web Tokens, and what else is JSON in base64.
+    r"\beyJ[A-Za-z0-9_-]{6,}(?:\.[A-Za-z0-9_-]*){0,4}",
+    // Amazon Web Services, Twilio, Google.
+    r"\b(?:AKIA|ASIA|AGPA|AIDA|AROA|AIPA|ANPA|ANVA|ABIA|ACCA)[A-Z0-9]{12,}",
+    r"\b(?:SK|AC)[0-9a-f]{32}\b",
+    r"\bAIza[0-9A-Za-z_-]{20,}|\bya29\.[0-9A-Za-z_.-]+|\bGOCSPX-[0-9A-Za-z_-]+|\b1//0[0-9A-Za-z_-]{20,}",
+    // GitHub, GitLab, Slack.
+    r"\bgh[pousr]_[A-Za-z0-9]{10,}|\bgithub_pat_[A-Za-z0-9_]{10,}",
+    r"\bgl(?:pat|dt|rt|cbt|ptt|ft|soat|imt|agent|oas)-[A-Za-z0-9_.-]{8,}",
+    r"\bx(?:ox[abeoprs]|app)-[A-Za-z0-9-]{8,}",
+    // OpenAI, Anthropic, Stripe, and other keys that begin with sk, rk or pk.
+    r"\b[srp]k[-_][A-Za-z0-9_-]{8,}|\bwhsec_[A-Za-z0-9+/=]{8,}",
+    // Hugging Face, Databricks, dbt, Replicate, Prefect, Terraform, Vault, Shopify.
+    r"\bhf_[A-Za-z0-9]{10,}|\bdapi[a-f0-9]{14,}(?:-[0-9])?|\bdbt[cu]_[A-Za-z0-9+/=_-]{10,}|\br8_[A-Za-z0-9]{10,}",
+    r"\bpn[ub]_[A-Za-z0-9]{10,}|\b[A-Za-z0-9]{14}\.atlasv1\.[A-Za-z0-9_-]+|\bhv[sbr]\.[A-Za-z0-9_-]{10,}",
+    r"\bshp(?:at|ca|pa|ss|ua)_[A-Za-z0-9]{8,}",
+    // Packages, mail and other services.
+    r"\bnpm_[A-Za-z0-9]{16,}|\bpypi-[A-Za-z0-9_-]{16,}|\bdckr_(?:pat|oat)_[A-Za-z0-9_-]{8,}|\bdo[opr]_v1_[a-f0-9]{16,}",
+    r"\bSG\.[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}|\bkey-[0-9a-f]{24,}|\blin_api_[A-Za-z0-9]{10,}|\bntn_[A-Za-z0-9]{10,}",
+    r"\bATATT[A-Za-z0-9_=-]{10,}|\bfigd_[A-Za-z0-9_-]{10,}|\bAGE-SECRET-KEY-1[A-Z0-9]+|\bNRAK-[A-Z0-9]{10,}|\bglsa_[A-Za-z0-9_]{10,}|\bbot[0-9]{6,}:[A-Za-z0-9_-]{10,}",
+];
+
+static FORM: LazyLock<Regex> = LazyLock::new(|| regex(&FORMS.join("|")));
+static URL: LazyLock<Regex> =
+    LazyLock::new(|| regex(r#"[A-Za-z][A-Za-z0-9+.-]*://[^\s"'<>\\`{}|]*[^\s"'<>\\`{}|.,!]"#));
+static ADDRESS: LazyLock<Regex> = LazyLock::new(|| {
+    regex(r"[\w.%+'-]+(@|%40)[A-Za-z0-9\u{80}-\u{10ffff}-]+(?:\.[A-Za-z0-9\u{80}-\u{10ffff}-]+)+")
+});
+/// A header with credentials, to the end of its line.
+static HEADER: LazyLock<Regex> = LazyLock::new(|| {
+    regex(
+        r#"(?i)\b((?:proxy-)?authorization|(?:set-)?cookie|x-[a-z-]*(?:key|token|auth|secret|signature)[a-z-]*)(\\*["']?\s*:\s*\\*["']?)([^\r\n"'\\]+)"#,
+    )
+});
+static SCHEME: LazyLock<Regex> =
+    LazyLock::new(|| regex(r"(?i)\b(bearer|basic|digest|negotiate)(\s+)([A-Za-z0-9._~+/=|:-]{4,})"));
+/// A name, what joins it with its value, and the value.
+static PAIR: LazyLock<Regex> = LazyLock::new(|| {
+    regex(r#"([A-Za-z][A-Za-z0-9_.-]{1,60})(\\*["']?\s*(?:=>|[:=])\s*\\*["']?)([^\s"'\\,;&<>(){}\[\]]+)"#)
+});
+static OPTION: LazyLock<Regex> =
+    LazyLock::new(|| regex(r#"--([A-Za-z][A-Za-z0-9-]{1,40})(\s+["']?)([^\s"']+)"#));
+static USER: LazyLock<Regex> = LazyLock::new(|| regex(r#"(\s-u|--user)([ =]["']?)([^\s"']+:[^\s"']+)"#));
+static SENTENCE: LazyLock<Regex> = LazyLock::new(|| {
+    regex(r#"(?i)\b(password|passphrase|passcode|secret|token|api key)(\s+(?:is|was|of)\s+["']?)([^\s"']+)"#)
+});
+static WEBHOOK: LazyLock<Regex> = LazyLock::new(|| {
+    regex(
+        r#"(?i)(hooks\.slack\.com/(?:services|workflows|triggers)|/webhooks?/[0-9]+|webhook\.office\.com)(/)([^\s"'<>]+)"#,
+    )
+});
+/// What may be a word of its own.
+static WORD: LazyLock<Regex> = LazyLock::new(|| regex(r"[A-Za-z0-9+/=_.~-]{40,}"));
+
+fn regex(pattern: &str) -> Regex {
+    let built = regex::RegexBuilder::new(pattern).size_limit(16 << 20).build();
+    built.expect("the patterns of this module are constants, which its tests compile")
+}
+
+/// What stays, and what is a secret wherever it stands.
+#[derive(Debug, Default)]
+pub(super) struct Cleaner {
+    kept: Vec<String>,
+    known: Vec<String>,
+}
+
+impl Cleaner {
+    /// Texts that are one of `kept` stay.
+    pub(super) fn new(kept: &[&str]) -> Self {
+        Self { kept: kept.iter().map(|text| (*text).to_owned()).collect(), known: Vec::new() }
+    }
+
+    /// Notes a secret, which goes from every text.
+    pub(super) fn note(&mut self, secret: &str) {
+        if secret.len() >= TELLING && !self.keeps(secret) && !self.known.iter().any(|known| known == secret) {
+            self.known.push(secret.to_owned());
+            // One may begin with another.
+            self.known.sort_by_key(|known| std::cmp::Reverse(known.len()));
+        }
+    }
+
+    pub(super) fn keeps(&self, text: &str) -> bool {
+        self.kept.iter().any(|kept| kept == text)
+    }
+
+    /// A text without secrets and addresses.
+    pub(super) fn text(&self, text: &str) -> String {
+        if self.keeps(text) {
+            return text.to_owned();
+        }
+        let mut text = text.to_owned();
+        for known in &self.known {
+            if text.contains(known.as_str()) {
+                text = text.replace(known.as_str(), REDACTED);
+            }
+        }
+        let whole = |found: &Captures<'_>| {
+            if self.keeps(&found[0]) { found[0].to_owned() } else { REDACTED.to_owned() }
+        };
+        let third = |is: fn(&str, &str) -> bool| {
+            move |found: &Captures<'_>| {
+                if self.keeps(&found[3]) || !is(&found[1], &found[3]) {
+                    return found[0].to_owned();
+                }
+                format!("{}{}{REDACTED}", &found[1], &found[2])
+            }
+        };
+        let mut replace = |pattern: &Regex, by: &dyn Fn(&Captures<'_>) -> String| {
+            if pattern.is_match(&text) {
+                text = pattern.replace_all(&text, by).into_owned();
+            }
+        };
+        replace(&WEBHOOK, &third(|_, _| true));
+        replace(&FORM, &whole);
+        replace(&URL, &|found| self.url(&found[0]));
+        replace(&HEADER, &third(|_, _| true));
+        replace(&SCHEME, &third(is_of_scheme));
+        replace(&OPTION, &|found| {
+            if is_secret_name(&found[1]) {
+                format!("--{}{}{REDACTED}", &found[1], &found[2])
+            } else {
+                found[0].to_owned()
+            }
+        });
+        replace(&USER, &third(|_, _| true));
+        replace(&PAIR, &third(is_secret_pair));
+        replace(
+            &SENTENCE,
+            &third(|_, value| !matches!(value, "a" | "the" | "not" | "no" | "invalid" | "expired")),
+        );
+        replace(&ADDRESS, &|found| match &found[1] {
+            _ if self.keeps(&found[0]) => found[0].to_owned(),
+            "@" => EMAIL.to_owned(),
+            _ => EMAIL.replace('@', "%40"),
+        });
+        replace(&WORD, &|found| {
+            if is_random(&found[0]) && !self.keeps(&found[0]) {
+                REDACTED.to_owned()
+            } else {
+                found[0].to_owned()
+            }
+        });
+        text
+    }
+
+    /// The value of a member, or of a parameter, of this name.
+    pub(super) fn value(&self, name: &str, text: &str) -> String {
+        if self.keeps(text) {
+            return text.to_owned();
+        }
+        if is_telling_name(name) && is_mixed(text, 16) {
+            return REDACTED.to_owned();
+        }
+        self.text(text)
+    }
+
+    /// A URL without user info, and with other values in its query, its fragment and the
+    /// parameters of its path.
+    fn url(&self, url: &str) -> String {
+        let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+        let (rest, fragment) = rest.split_once('#').map_or((rest, None), |(rest, end)| (rest, Some(end)));
+        let (rest, query) = rest.split_once('?').map_or((rest, None), |(rest, query)| (rest, Some(query)));
+        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        // Matrix parameters may follow the host as well.
+        let (authority, parameters) = authority.split_at(authority.find(';').unwrap_or(authority.len()));
+        let host = authority.rsplit('@').next().unwrap_or_default();
+        let mut text = format!("{scheme}://{host}{}", self.segment(parameters));
+        text += &path.split('/').map(|segment| self.segment(segment)).collect::<Vec<_>>().join("/");
+        if let Some(query) = query {
+            text = text + "?" + &self.pairs(query);
+        }
+        if let Some(fragment) = fragment {
+            let is_route = fragment.starts_with(['/', '!']) && !fragment.contains('=');
+            let shown = if is_route {
+                fragment.split('/').map(|segment| self.segment(segment)).collect::<Vec<_>>().join("/")
+            } else if fragment.contains('=') {
+                self.pairs(fragment)
+            } else if self.keeps(fragment) || fragment.len() < 16 {
+                fragment.to_owned()
+            } else {
+                REDACTED.to_owned()
+            };
+            text = text + "#" + &shown;
+        }
+        text
+    }
+
+    /// A segment of a path, with `;name=value` behind it.
+    fn segment(&self, segment: &str) -> String {
+        let mut pieces = segment.split(';');
+        let first = pieces.next().unwrap_or_default();
+        let decoded = percent_decode_str(first).decode_utf8_lossy();
+        let is_plain = self.keeps(&decoded) || !is_mixed(&decoded, 32) || !is_random_letters(&decoded);
+        let mut text = if is_plain { first.to_owned() } else { REDACTED.to_owned() };
+        for piece in pieces {
+            text = text + ";" + &self.pair(piece);
+        }
+        text
+    }
+
+    fn pairs(&self, query: &str) -> String {
+        query.split('&').map(|pair| self.pair(pair)).collect::<Vec<_>>().join("&")
+    }
+
+    fn pair(&self, pair: &str) -> String {
+        let decoded =
+            |text: &str| percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned();
+        match pair.split_once('=') {
+            Some((_, value)) if value.is_empty() || self.keeps(&decoded(value)) => pair.to_owned(),
+            Some((name, _)) => format!("{name}={REDACTED}"),
+            None if pair.len() < 16 || self.keeps(&decoded(pair)) => pair.to_owned(),
+            None => REDACTED.to_owned(),
+        }
+    }
+}
+
+/// Whether credentials follow the name of a scheme, which may be another word's in a sentence.
+fn is_of_scheme(scheme: &str, value: &str) -> bool {
+    let is_odd = |c: char| c.is_ascii_digit() || c.is_ascii_uppercase() || matches!(c, '=' | '/' | '+');
+    scheme.eq_ignore_ascii_case("bearer") || value.chars().skip(1).any(is_odd)
+}
+
+fn is_secret_pair(name: &str, value: &str) -> bool {
+    let is_word = ["null", "true", "false", "none", "undefined"];
+    if is_word.contains(&&*value.to_lowercase()) || value.starts_with(REDACTED) {
+        return false;
+    }
+    is_secret_name(name) || is_telling_name(name) && is_mixed(value, 16)
+}
+
+/// Whether a value of this name is a secret if it looks like one.
+fn is_telling_name(name: &str) -> bool {
+    let snake = super::tree::snake_case(name);
+    let last = snake.rsplit('_').next().unwrap_or_default();
+    matches!(
+        last,
+        "key"
+            | "keys"
+            | "signature"
+            | "sig"
+            | "hmac"
+            | "code"
+            | "nonce"
+            | "salt"
+            | "seed"
+            | "cookie"
+            | "cookies"
+            | "session"
+            | "sid"
+            | "cert"
+            | "certificate"
+            | "bearer"
+            | "login"
+            | "sas"
+            | "private"
+            | "grant"
+            | "ticket"
+    )
+}
+
+/// Whether a word has letters and digits, and no two parts that people would read.
+fn is_mixed(text: &str, least: usize) -> bool {
+    let is_word = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=_-.~:".contains(&byte);
+    text.len() >= least
+        && text.bytes().all(is_word)
+        && text.bytes().any(|byte| byte.is_ascii_digit())
+        && text.bytes().filter(u8::is_ascii_alphabetic).count() >= 4
+        && uuid::Uuid::try_parse(text).is_err()
+        && entropy(text) >= 3.0
+}
+
+/// Whether a long word is neither a name nor a path, by the mixture of its characters.
+fn is_random(text: &str) -> bool {
+    let is_path = text.contains('/') && !text.contains(['+', '=']);
+    !is_path && is_mixed(text, 40) && is_random_letters(text)
+}
+
+fn is_random_letters(text: &str) -> bool {
+    let has = |is: fn(&u8) -> bool| text.bytes().any(|byte| is(&byte));
+    let all = has(u8::is_ascii_uppercase) && has(u8::is_ascii_lowercase) && has(u8::is_ascii_digit);
+    let is_hex = text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    (all || is_hex) && entropy(text) >= if is_hex { 3.0 } else { 4.0 }
+}
+
+/// Bits for each character, by how often each occurs.
+fn entropy(text: &str) -> f64 {
+    let mut counts = [0_u32; 256];
+    for byte in text.bytes() {
+        counts[usize::from(byte)] += 1;
+    }
+    let length = f64::from(u32::try_from(text.len()).unwrap_or(u32::MAX));
+    let share = |count: &u32| f64::from(*count) / length;
+    counts.iter().filter(|count| **count > 0).map(|count| -share(count) * share(count).log2()).sum()
+}
+
+#[cfg(test)]
+mod tests;

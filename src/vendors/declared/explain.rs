@@ -27,12 +27,13 @@ impl Declared {
             let value = response.headers().get(name).and_then(|value| value.to_str().ok());
             add(format!("http.headers['{name}']"), String::new(), value.map(str::to_owned));
         }
-        match self.fault_rule(jobs, response) {
-            Some(place) => {
-                let is = self.definition.faults[place].is.name();
-                add(format!("faults[{place}]"), String::new(), Some(format!("applies: {is}")));
-            }
-            None => add("faults".to_owned(), String::new(), Some("no rule applies".to_owned())),
+        if let Some(place) = self.fault_rule(jobs, response) {
+            let is = self.definition.faults[place].is.name();
+            add(format!("faults[{place}]"), String::new(), Some(format!("applies: {is}")));
+        } else {
+            let unmet = self.unmet_rules(jobs, response).into_iter();
+            let all: Vec<String> = std::iter::once("no rule applies".to_owned()).chain(unmet).collect();
+            add("faults".to_owned(), String::new(), Some(all.join("; ")));
         }
         let fault = Some::<String>;
         match self.split(jobs, response) {
@@ -124,7 +125,7 @@ impl Declared {
     fn time(&self, key: &str, rule: &TimeRule, scope: &Scope<'_>) -> Reading {
         let value = rule.at.find(scope).map(|value| match rule.find(scope) {
             Some(time) => format!("{} is {time}", shown(&value)),
-            None => format!("{} is no time, or unset; see unit, zone, format and unset", shown(&value)),
+            None => format!("{} {}", shown(&value), rule.why_none(&value).unwrap_or_default()),
         });
         Reading { key: format!("status.{key}"), from: self.written(&rule.at), found: value }
     }
@@ -158,7 +159,7 @@ impl Declared {
     }
 
     /// A source as the definition writes it.
-    fn written(&self, source: &Source) -> String {
+    pub(super) fn written(&self, source: &Source) -> String {
         match source {
             Source::Path(path) => of_path(path),
             Source::Status => "http.status".to_owned(),
@@ -187,7 +188,7 @@ impl Declared {
     }
 }
 
-fn of_path(path: &Path) -> String {
+pub(super) fn of_path(path: &Path) -> String {
     let mut text = match path.root {
         Root::Job => "job",
         Root::Body => "body",
@@ -238,10 +239,7 @@ mod tests {
             ("status.word", "job.state \"success\""),
             ("status.owner", "job.triggering_user_name absent"),
             ("status.end_time", "job.end_date \"2026-01-02T03:04:05+00:00\" is 2026-01-02T03:04:05Z"),
-            (
-                "status.start_time",
-                "job.start_date \"soon\" is no time, or unset; see unit, zone, format and unset",
-            ),
+            ("status.start_time", "job.start_date \"soon\" is no time in ISO 8601; write its format"),
             ("status.volatile", "job.duration causes no events"),
             ("states", " \"success\" is SUCCEEDED, by \"success\""),
         ] {

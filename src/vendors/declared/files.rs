@@ -129,6 +129,18 @@ impl FileRule {
         sources
     }
 
+    pub(super) fn each(&self) -> Option<&Path> {
+        self.each.as_ref()
+    }
+
+    pub(super) fn when(&self) -> Option<&Source> {
+        self.when.as_ref()
+    }
+
+    pub(super) fn states(&self) -> &StateFilter {
+        &self.states
+    }
+
     /// Whether its list stands outside of the job.
     pub(super) fn needs_body(&self) -> bool {
         self.each.as_ref().is_some_and(|each| each.root == Root::Body)

@@ -45,6 +45,19 @@ impl Declared {
         element: &Bytes,
         read: impl FnOnce(&Scope<'_>) -> Result<T, JobFault>,
     ) -> Result<T, JobFault> {
+        self.with_scope(job, element, |scope| {
+            self.check_id(scope.id, scope)?;
+            read(scope)
+        })
+    }
+
+    /// The same, whichever job the element is about.
+    pub(super) fn with_scope<T>(
+        &self,
+        job: &JobRef,
+        element: &Bytes,
+        read: impl FnOnce(&Scope<'_>) -> Result<T, JobFault>,
+    ) -> Result<T, JobFault> {
         let malformed = |why| JobFault::Malformed { why };
         let (body, http): (Option<Value<'_>>, Option<Http>) = match self.definition.element {
             ElementKind::Job => (None, None),
@@ -81,7 +94,6 @@ impl Declared {
             params: Some(&self.params),
             ..Scope::default()
         };
-        self.check_id(&id, &scope)?;
         read(&scope)
     }
 
@@ -235,7 +247,7 @@ fn is_bare(found: &Found<'_>) -> bool {
 }
 
 /// Whether it is this identifier.
-fn is_identifier(found: &Found<'_>, id: Option<&String>) -> bool {
+pub(super) fn is_identifier(found: &Found<'_>, id: Option<&String>) -> bool {
     let id = id.map(String::as_str);
     match found {
         Found::Json(value) => json::identifier_of(*value).as_deref() == id,

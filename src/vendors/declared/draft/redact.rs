@@ -56,7 +56,7 @@ const SECRET_BEGINNINGS: [&str; 16] = [
 ];
 
 /// Whether a member, a parameter of a query or a header of this name has a secret.
-pub(super) fn is_secret_name(name: &str) -> bool {
+pub(in crate::vendors::declared) fn is_secret_name(name: &str) -> bool {
     let snake = snake_case(name);
     let padded = format!("_{snake}_");
     let has = |secret: &&str| padded.contains(&format!("_{secret}_"));
@@ -106,6 +106,11 @@ fn visit(
         }
         _ => {}
     }
+}
+
+/// Whether a text looks like a secret, whatever its name is.
+pub(in crate::vendors::declared) fn is_secret_text(text: &str) -> bool {
+    other(text, &[]).as_deref() == Some(REDACTED)
 }
 
 /// What stands in place of a text whose name says nothing.

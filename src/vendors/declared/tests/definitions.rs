@@ -5,7 +5,7 @@ use super::*;
 pub(super) const GOOD: &str = r#"
 format = 1
 name = "x"
-version = "1"
+version = "1.0.0"
 title = "X"
 docs = "https://x.example/docs"
 

@@ -64,7 +64,7 @@ fn credentials_stand_where_the_definition_says() {
     const WAYS: &str = r#"
         format = 1
         name = "w"
-        version = "1"
+        version = "1.0.0"
         title = "W"
         docs = "d"
         [id]

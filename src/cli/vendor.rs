@@ -199,7 +199,8 @@ fn test_one(out: &mut impl Write, file: &Path) -> Result<Exit, Failure> {
         Ok(cases) => cases,
         Err(invalid) => return report(out, &cases_file, &invalid),
     };
-    let Report { failed, uncovered, needless } = &cases.run();
+    let report = cases.run();
+    let Report { failed, uncovered, needless, unfinished } = &report;
     let cases_file = cases_file.display();
     for (line, name, differences) in failed {
         for difference in differences {
@@ -207,15 +208,16 @@ fn test_one(out: &mut impl Write, file: &Path) -> Result<Exit, Failure> {
         }
     }
     for name in uncovered {
+        let cure = if name.starts_with("files[") { "expect its files = [\"..\"] in one" } else { "add one" };
         writeln!(
             out,
-            "{cases_file}: no case covers {name}; add one, or write {name:?} = \"why\" in [untested]"
+            "{cases_file}: no case covers {name}; {cure}, or write {name:?} = \"why\" in [untested]"
         )?;
     }
-    for (line, text) in needless {
+    for (line, text) in needless.iter().chain(unfinished) {
         writeln!(out, "{cases_file}:{line}: {text}")?;
     }
-    let is_good = failed.is_empty() && uncovered.is_empty() && needless.is_empty();
+    let is_good = report.is_good();
     let paint = Paint::stdout();
     let verdict = if is_good { paint.green("OK    ") } else { paint.red("FAILED") };
     let (count, label) = (cases.count(), definition.label());

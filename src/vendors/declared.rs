@@ -44,6 +44,7 @@ mod path;
 mod place;
 mod read;
 mod reader;
+mod reason;
 pub mod schema;
 mod shipped;
 #[cfg(any(test, feature = "demo"))]
@@ -142,6 +143,16 @@ impl Declared {
         self.first_rule(jobs, response, |place, _, _| place)
     }
 
+    /// Why the rules that list the status of a response do not apply to it.
+    fn unmet_rules(&self, jobs: &[JobRef], response: &Response<Bytes>) -> Vec<String> {
+        let status = response.status().as_u16();
+        self.with_answer(jobs, response, |answer| {
+            let rules = self.definition.faults.iter().enumerate().filter(|(_, rule)| rule.lists(status));
+            let unmet = rules.filter_map(|(place, rule)| Some((place, rule.mismatch(answer)?)));
+            unmet.map(|(place, mismatch)| format!("faults[{place}] {}", mismatch.text())).collect()
+        })
+    }
+
     fn first_rule<T>(
         &self,
         jobs: &[JobRef],
@@ -152,6 +163,19 @@ impl Declared {
         if !self.definition.faults.iter().any(|rule| rule.is_about(status)) {
             return None;
         }
+        self.with_answer(jobs, response, |answer| {
+            let mut rules = self.definition.faults.iter().enumerate();
+            let (place, rule) = rules.find(|(_, rule)| rule.is_about(status) && rule.applies(answer))?;
+            Some(read(place, rule, answer))
+        })
+    }
+
+    fn with_answer<T>(
+        &self,
+        jobs: &[JobRef],
+        response: &Response<Bytes>,
+        read: impl FnOnce(&Answer<'_>) -> T,
+    ) -> T {
         let http = self.http(response);
         let id = jobs.first().and_then(|job| self.definition.id.parts(&job.id).ok()).unwrap_or_default();
         let (body, members) = self.definition.body(response).unzip();
@@ -165,10 +189,7 @@ impl Declared {
             params: Some(&self.params),
             ..Scope::default()
         };
-        let answer = Answer { definition: &self.definition, jobs, response, scope };
-        let mut rules = self.definition.faults.iter().enumerate();
-        let (place, rule) = rules.find(|(_, rule)| rule.is_about(status) && rule.applies(&answer))?;
-        Some(read(place, rule, &answer))
+        read(&Answer { definition: &self.definition, jobs, response, scope })
     }
 }
 
@@ -291,4 +312,4 @@ fn origin_of(url: &str) -> Option<String> {
 }
 
 #[cfg(test)]
-pub(in crate::vendors) mod tests;
+pub(crate) mod tests;

@@ -122,7 +122,8 @@ fn report(out: &mut impl Write, folder: &Path, draft: &Draft) -> Result<(), Fail
         writeln!(out, "  {}:{line}: {text}", definition.display())?;
     }
     if let Err(invalid) = Definition::parse(&draft.definition) {
-        for problem in &invalid.problems {
+        let is_listed = |line: usize| todos(&draft.definition).iter().any(|(listed, _)| *listed == line);
+        for problem in invalid.problems.iter().filter(|problem| !is_listed(problem.line)) {
             writeln!(out, "  {}:{problem}", definition.display())?;
         }
     }

@@ -8,33 +8,21 @@ use super::tls_vendor::{Act, TlsVendor};
 use crate::{
     config::Config,
     transport::{Endpoint, Files, RateLimiter, ResponseBudget},
+    vendors::declared::tests::small_definition,
 };
 
-const DEFINITION: &str = r#"
-format = 1
-name = "exports"
-version = "1.0.0"
-title = "Example exports"
-docs = "https://api.example/docs"
-[id]
+const DEFINITION: &str = small_definition!(
+    r#"[id]
 pattern = "{export_id}"
 [credentials.none]
 [request]
-path = "/v1/exports/{{ id.export_id }}"
-[status]
-id = "job.id"
-word = "job.phase"
-[states]
-SUCCEEDED = ["done"]
-FAILED = ["broken"]
-[[faults]]
-status = 404
-is = "not_found"
-[[files]]
+path = "/v1/exports/{{ id.export_id }}""#,
+    r#"[[files]]
 name = "a.csv"
 url = "{{ job.url }}"
 origin = "https://*"
-"#;
+"#
+);
 
 #[tokio::test]
 async fn file_at_another_origin_does_not_count_against_the_rate() {

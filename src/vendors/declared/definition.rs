@@ -8,24 +8,27 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
     credentials::{self, Way},
+    diff,
     faults::{self, FaultRule, Meaning},
     files::{self, FileRule},
     id::{self, IdPattern, Param},
-    path::{Path, Root},
+    path::{self, Path, Root},
     place::Place,
     reader::{self, DefinitionProblem, Log, Node, Section},
-    source::{Names, Source},
+    source::{self, Names, Source},
     table::StateTable,
     template::{RequestTemplate, Text},
 };
 
 mod asked;
 mod effects;
+mod literals;
 mod request;
 mod status;
 
 use asked::{Asked, answer};
-pub(super) use request::{pairs, request, request_headers};
+pub(super) use literals::to_fill_in;
+pub(super) use request::{literal_name, no_header_name, pairs, request, request_headers};
 pub(super) use status::{ContentRule, ErrorRule, FORMS, ResultRule, StateFilter, StatusRules, Volatile};
 
 /// The language that this version reads.
@@ -147,6 +150,7 @@ impl Definition {
         if let Some(definition) = &definition {
             effects::check(definition, &mut reader::root(&table), &log);
         }
+        literals::check(&reader::root(&table), &log);
         match definition {
             Some(definition) if log.len() == 0 => Ok(definition),
             _ => Err(InvalidDefinition { problems: log.into_problems() }),
@@ -179,13 +183,19 @@ impl Definition {
 fn read(mut top: Section<'_>, log: &Log<'_>, hash: u64) -> Option<Definition> {
     check_format(&mut top, log)?;
     let about = About::read(&mut top, log);
-    let params = top.get("params").and_then(|node| node.section(log));
+    let params_node = top.get("params");
+    let params = params_node.as_ref().and_then(|node| node.section(log));
+    // What can't be read has a name all the same, and its uses are no further problems.
+    let param_names = match (&params, &params_node) {
+        (Some(section), _) => section.entries().into_iter().map(|(name, ..)| name.to_owned()).collect(),
+        (None, Some(_)) => used_names(log.text(), "params"),
+        (None, None) => Vec::new(),
+    };
     let params = params.map(|section| id::params(&section, log)).unwrap_or_default();
-    let param_names: Vec<String> = params.iter().map(|param| param.name.clone()).collect();
     let id_node = top.required(log, "id", "[id] with pattern = \"{job_id}\"");
     let id_section = id_node.as_ref().and_then(|node| node.section(log));
     let id = id_section.and_then(|section| IdPattern::read(section, log));
-    let part_names = id.as_ref().map(|id| id.names.clone()).unwrap_or_default();
+    let part_names = id.as_ref().map_or_else(|| used_names(log.text(), "id"), |id| id.names.clone());
     let example = "at least one way, such as [credentials.bearer], or [credentials.none]";
     let ways = top.required(log, "credentials", example);
     let ways = ways.as_ref().and_then(|node| node.section(log));
@@ -234,6 +244,14 @@ fn read(mut top: Section<'_>, log: &Log<'_>, hash: u64) -> Option<Definition> {
     Some(definition)
 }
 
+/// The names that are used as members of `id` or `params`.
+fn used_names(text: &str, root: &str) -> Vec<String> {
+    let mut names = source::members(text, root);
+    names.sort();
+    names.dedup();
+    names
+}
+
 fn check_format(top: &mut Section<'_>, log: &Log<'_>) -> Option<()> {
     let Some(format) = top.required(log, "format", "format = 1") else { return Some(()) };
     match format.integer(log) {
@@ -272,11 +290,13 @@ impl About {
             }
             is_name
         });
-        if let Some(version) = version.as_deref().filter(|version| super::diff::numbers(version).is_none())
-            && let Some(node) = top.get("version")
-        {
-            node.report(log, format!("is {version:?}; write three numbers, such as \"1.0.0\""));
-        }
+        let version = version.filter(|version| {
+            let is_version = diff::numbers(version).is_some();
+            if !is_version && let Some(node) = top.get("version") {
+                node.report(log, format!("is {version:?}; write three numbers, such as \"1.0.0\""));
+            }
+            is_version
+        });
         let notes = top.get("notes").and_then(|node| node.text(log)).unwrap_or_default().to_owned();
         let verified = top.get("verified").and_then(|node| node.flag(log));
         let reopens = top.get("reopens").and_then(|node| node.flag(log)).unwrap_or(false);
@@ -301,7 +321,7 @@ impl Rules {
         };
         let status = top.required(log, "status", "[status] with word and id");
         let status = section_of(log, status).map(|keys| status::read(keys, &Names { roots, ..*names }, log));
-        let words = status.as_ref().map_or(1, |status| status.word_parts);
+        let words = status.as_ref().map_or(Some(1), |status| status.word_parts);
         let table =
             top.required(log, "states", "[states] with the vendor's words, such as SUCCEEDED = [\"done\"]");
         let table = section_of(log, table).map(|keys| StateTable::read(keys, words, log));
@@ -339,12 +359,25 @@ pub(super) fn plain_path(node: &Node<'_>, root: Root, log: &Log<'_>) -> Option<P
         Root::Body => "body",
         Root::Item => "item",
     };
-    match Path::parse(text).filter(|path| path.root == root) {
-        Some(path) => Some(path),
-        None => {
-            node.problem(log, format!("is not a plain path from {name}; write one such as \"{name}.data\""))
-        }
+    let path = Path::parse(text).filter(|path| path.root == root);
+    if path.is_none() {
+        let cure = match meant_path(text, name) {
+            Some(meant) => format!("did you mean {meant:?}?"),
+            None => format!("write one such as \"{name}.data\""),
+        };
+        node.report(log, format!("is not a plain path from {name}; {cure}"));
     }
+    path
+}
+
+/// The path that was meant by one without its root, or with `{{ }}` or `$` around it.
+fn meant_path(text: &str, root: &str) -> Option<String> {
+    let inner = text.trim().trim_start_matches("{{").trim_end_matches("}}").trim();
+    let inner = inner.trim_start_matches('$').trim_start_matches('.');
+    let roots = ["job", "body", "item", "id", "params", "http"];
+    let (first, _) = path::split(inner)?;
+    let meant = if roots.contains(&first) { inner.to_owned() } else { format!("{root}.{inner}") };
+    meant.starts_with(root).then_some(meant)
 }
 
 /// Every value that is read of a job.

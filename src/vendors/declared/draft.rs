@@ -13,7 +13,7 @@ mod graphql;
 mod moment;
 mod pasted;
 mod place;
-mod redact;
+pub(super) mod redact;
 mod refusal;
 mod secrets;
 mod tree;

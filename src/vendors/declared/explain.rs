@@ -44,13 +44,14 @@ impl Declared {
             let value = response.headers().get(name).and_then(|value| value.to_str().ok());
             readings.push(reading(format!("http.headers['{name}']"), "", value.map(str::to_owned)));
         }
-        readings.push(match self.fault_rule(jobs, response) {
-            Some(place) => {
-                let is = self.definition.faults[place].is.name();
-                reading(format!("faults[{place}]"), "", Some(format!("applies: {is}")))
-            }
-            None => reading("faults", "", Some("no rule applies".to_owned())),
-        });
+        if let Some(place) = self.fault_rule(jobs, response) {
+            let is = self.definition.faults[place].is.name();
+            readings.push(reading(format!("faults[{place}]"), "", Some(format!("applies: {is}"))));
+        } else {
+            let unmet = self.unmet_rules(jobs, response).into_iter();
+            let all: Vec<String> = std::iter::once("no rule applies".to_owned()).chain(unmet).collect();
+            readings.push(reading("faults", "", Some(all.join("; "))));
+        }
         let fault = |wrong: &dyn std::fmt::Display| reading("answer", "", Some(format!("a fault: {wrong}")));
         match self.split(jobs, response) {
             Err(wrong) => readings.push(fault(&wrong.kind)),
@@ -275,7 +276,7 @@ impl Declared {
         for (place, rule) in self.definition.files.iter().enumerate() {
             let files = files::artifacts(std::slice::from_ref(rule), state, &self.base_url, scope);
             if files.is_empty() {
-                let why = if rule.allows(state) {
+                let why = if rule.states().allows(state) {
                     "no file: each, when, or a part of its name or location is absent".to_owned()
                 } else {
                     format!("not read in {name}")
@@ -297,7 +298,7 @@ impl Declared {
     }
 
     /// A source as the definition writes it.
-    fn written(&self, source: &Source) -> String {
+    pub(super) fn written(&self, source: &Source) -> String {
         match source {
             Source::Path(path) => of_path(path),
             Source::Status => "http.status".to_owned(),
@@ -326,7 +327,7 @@ impl Declared {
     }
 }
 
-fn of_path(path: &Path) -> String {
+pub(super) fn of_path(path: &Path) -> String {
     let mut text = match path.root {
         Root::Job => "job",
         Root::Body => "body",

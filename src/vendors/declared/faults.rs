@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName, Response, header};
 
 use super::{
     Definition,
-    definition::source,
+    definition::{no_header_name, source},
     reader::{Log, Node, Section},
     source::{Found, Names, Scope, Source},
 };
@@ -20,9 +20,11 @@ use crate::{
     vendors::{
         LONGEST_RETRY_AFTER,
         json::{self, Object, Value},
-        refusal, requested_wait, response,
+        requested_wait, response,
     },
 };
+
+mod mismatch;
 
 /// What a response means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,9 +110,13 @@ impl FaultRule {
             })
             .collect();
         let header = keys.get("header").map(|node| header_rules(&node, log)).unwrap_or_default();
+        let seconds = keys.get("wait_s").and_then(|node| match node.json_number() {
+            Some(number) => Source::parse(&number, names).ok(),
+            None => source(&node, names, log),
+        });
         let mut optional = |key| keys.get(key).and_then(|node| source(&node, names, log));
         let (when, message, wait_s, until) =
-            (optional("when"), optional("message"), optional("wait_s"), optional("until"));
+            (optional("when"), optional("message"), seconds, optional("until"));
         let content_type = keys.get("content_type").and_then(|node| node.text(log)).map(str::to_lowercase);
         let codes = keys.get("graphql_code").map(|node| node.list()).unwrap_or_default();
         let graphql_codes: Vec<String> =
@@ -220,52 +226,7 @@ impl FaultRule {
 
     /// Whether the response is one of those that the rule is about.
     pub(super) fn applies(&self, answer: &Answer<'_>) -> bool {
-        if !self.is_about(answer.response.status().as_u16()) {
-            return false;
-        }
-        let is_about_job = self.is_about_job();
-        if is_about_job && self.content_type.is_none() && response::is_page(answer.response) {
-            return false;
-        }
-        let headers = answer.response.headers();
-        // What a status alone says of a job is no answer yet where the response asks for a wait.
-        let asks_to_wait = || requested_wait::of_head(answer.response.status(), headers).is_some();
-        if is_about_job && !self.has_conditions() && asks_to_wait() {
-            return false;
-        }
-        let has_header = |(name, value): &(HeaderName, Option<String>)| match value {
-            None => headers.contains_key(name),
-            Some(value) => headers.get_all(name).iter().any(|found| found.as_bytes() == value.as_bytes()),
-        };
-        if !self.header.iter().all(has_header) {
-            return false;
-        }
-        if let Some(wanted) = &self.content_type
-            && response::content_type(headers).is_none_or(|kind| !kind.contains(wanted.as_str()))
-        {
-            return false;
-        }
-        // What is not JSON is malformed without a rule, which says why.
-        let is_malformed = self.is == Meaning::Malformed;
-        if is_malformed && answer.scope.body.is_none() {
-            return false;
-        }
-        if let Some(when) = &self.when {
-            let scope = &answer.scope;
-            if !(if is_malformed { when.may_hold(scope) } else { when.holds(scope) }) {
-                return false;
-            }
-        }
-        if !self.graphql_codes.is_empty() && !answer.has_code(&self.graphql_codes) {
-            return false;
-        }
-        let [job] = answer.jobs else { return !self.says_no_such_job && self.names_the_id.is_empty() };
-        if self.says_no_such_job
-            && !refusal::says_none_of(&self.words(answer), job, &nouns(answer.scope.part_names))
-        {
-            return false;
-        }
-        self.names_the_id.is_empty() || self.names(answer, job)
+        self.mismatch(answer).is_none()
     }
 
     /// Whether the texts speak of the id.
@@ -351,7 +312,8 @@ fn header_rules(node: &Node<'_>, log: &Log<'_>) -> Vec<(HeaderName, Option<Strin
         return match header {
             Some(Some(name)) => vec![(name, None)],
             Some(None) => {
-                node.problem::<()>(log, "is no name of a header").map(|()| Vec::new()).unwrap_or_default()
+                node.report(log, no_header_name(node.as_text().unwrap_or_default()));
+                Vec::new()
             }
             None => Vec::new(),
         };
@@ -360,7 +322,7 @@ fn header_rules(node: &Node<'_>, log: &Log<'_>) -> Vec<(HeaderName, Option<Strin
     let entries = section.map(|section| section.entries()).unwrap_or_default();
     let rule = |(key, _, node): (&str, _, Node<'_>)| match name(key) {
         Some(name) => Some((name, Some(node.text(log)?.to_owned()))),
-        None => node.problem(log, "is no name of a header"),
+        None => node.problem(log, no_header_name(key)),
     };
     entries.into_iter().filter_map(rule).collect()
 }

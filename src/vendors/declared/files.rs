@@ -129,9 +129,16 @@ impl FileRule {
         sources
     }
 
-    /// Whether it gives files in this state.
-    pub(super) fn allows(&self, state: JobState) -> bool {
-        self.states.allows(state)
+    pub(super) fn each(&self) -> Option<&Path> {
+        self.each.as_ref()
+    }
+
+    pub(super) fn when(&self) -> Option<&Source> {
+        self.when.as_ref()
+    }
+
+    pub(super) fn states(&self) -> &StateFilter {
+        &self.states
     }
 
     /// Whether its list stands outside of the job.

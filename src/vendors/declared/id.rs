@@ -61,8 +61,8 @@ impl Kind {
     fn pattern(node: &Node<'_>, log: &Log<'_>) -> Option<Self> {
         let written = node.text(log)?;
         match regex(&format!("^(?:{written})$")) {
-            Some(regex) => Some(Self::Pattern { regex, written: written.to_owned() }),
-            None => node.problem(log, "is not a regular expression, or too large a one"),
+            Ok(regex) => Some(Self::Pattern { regex, written: written.to_owned() }),
+            Err(reason) => node.problem(log, format!("is not a regular expression: {reason}")),
         }
     }
 

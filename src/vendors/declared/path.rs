@@ -124,6 +124,11 @@ impl Path {
         }
     }
 
+    /// Its first steps.
+    pub(super) fn upto(&self, count: usize) -> Self {
+        Self { root: self.root, steps: self.steps.iter().take(count).cloned().collect() }
+    }
+
     /// The members on the way.
     pub(super) fn steps(&self) -> &[Step] {
         &self.steps

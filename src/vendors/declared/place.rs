@@ -10,6 +10,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 
 use super::{
+    definition::plain_path,
     path::{Path, Root},
     reader::{Log, Node},
 };
@@ -32,11 +33,8 @@ impl Place {
 
     pub(super) fn read(node: &Node<'_>, log: &Log<'_>) -> Option<Self> {
         let written = node.text(log)?;
-        if let Some(path) = Path::parse(written).filter(|path| path.root == Root::Body) {
-            return Some(Self { text: None, path });
-        }
         if !written.contains('|') {
-            return node.problem(log, "is not a plain path from body; write one such as \"body.data\"");
+            return plain_path(node, Root::Body, log).map(|path| Self { text: None, path });
         }
         match filtered(written, Root::Body) {
             Some((text, "json", rest)) => {
@@ -98,11 +96,8 @@ pub(super) struct Content {
 impl Content {
     pub(super) fn read(node: &Node<'_>, log: &Log<'_>) -> Option<Self> {
         let text = node.text(log)?;
-        if let Some(path) = Path::parse(text).filter(|path| path.root == Root::Job) {
-            return Some(Self { path, written: None });
-        }
         if !text.contains('|') {
-            return node.problem(log, "is not a plain path from job; write one such as \"job.data\"");
+            return plain_path(node, Root::Job, log).map(|path| Self { path, written: None });
         }
         let parsed = filtered(text, Root::Job).filter(|(.., rest)| rest.is_empty());
         let known = parsed.and_then(|(path, filter, _)| {

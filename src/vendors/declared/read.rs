@@ -47,6 +47,19 @@ impl Declared {
         element: &Bytes,
         read: impl FnOnce(&Scope<'_>, &Bytes) -> Result<T, JobFault>,
     ) -> Result<T, JobFault> {
+        self.with_scope(job, element, |scope, source| {
+            self.check_id(scope.id, scope)?;
+            read(scope, source)
+        })
+    }
+
+    /// The same, whichever job the element is about.
+    pub(super) fn with_scope<T>(
+        &self,
+        job: &JobRef,
+        element: &Bytes,
+        read: impl FnOnce(&Scope<'_>, &Bytes) -> Result<T, JobFault>,
+    ) -> Result<T, JobFault> {
         let malformed = |why| JobFault::Malformed { why };
         let place = &self.definition.answer.job;
         let (body, http): (Option<Value<'_>>, Option<Http>) = match self.definition.element {
@@ -91,7 +104,6 @@ impl Declared {
             params: Some(&self.params),
             ..Scope::default()
         };
-        self.check_id(&id, &scope)?;
         read(&scope, source)
     }
 
@@ -273,7 +285,7 @@ pub(super) fn is_bare(found: &Found<'_>) -> bool {
 }
 
 /// Whether it is this identifier.
-fn is_identifier(found: &Found<'_>, id: Option<&String>) -> bool {
+pub(super) fn is_identifier(found: &Found<'_>, id: Option<&String>) -> bool {
     let id = id.map(String::as_str);
     match found {
         Found::Json(value) => json::identifier_of(*value).as_deref() == id,

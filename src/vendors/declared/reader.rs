@@ -51,6 +51,11 @@ impl<'t> Log<'t> {
         }
     }
 
+    /// The whole text.
+    pub(super) fn text(&self) -> &'t str {
+        self.text
+    }
+
     pub(super) fn len(&self) -> usize {
         self.problems.borrow().len()
     }
@@ -123,7 +128,11 @@ impl<'t> Node<'t> {
         match self.as_text() {
             Some("") => self.problem(log, "is empty; write a text, or remove the key"),
             Some(text) => Some(text),
-            None => self.problem(log, "is not a text; write it in quotes"),
+            None => {
+                let bare = self.json_number().or_else(|| self.as_bool().map(|flag| flag.to_string()));
+                let written = bare.map(|bare| format!(": \"{bare}\"")).unwrap_or_default();
+                self.problem(log, format!("is not a text; write it in quotes{written}"))
+            }
         }
     }
 
@@ -292,6 +301,13 @@ pub(super) fn not_toml(text: &str, error: &toml::de::Error) -> String {
             _ => "; keep one of them".to_owned(),
         };
         return format!("it is not TOML: {message} {name}{cure}");
+    }
+    let value = line.split_once('=').map_or("", |(_, value)| value.trim());
+    // The quote of a member's name has ended the text.
+    if value.contains("[\"") && value.contains("\"]\"") {
+        return format!(
+            "it is not TOML: {message}; within a text in double quotes write single ones, such as job['x']"
+        );
     }
     let is_bare = line.split_once('=').is_some_and(|(_, value)| {
         value.trim_start().starts_with(|c: char| c.is_ascii_alphanumeric() || c == '/')

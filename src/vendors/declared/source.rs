@@ -84,6 +84,17 @@ impl Source {
     /// # Errors
     /// What is wrong with it.
     pub(super) fn parse(text: &str, names: &Names<'_>) -> Result<Self, String> {
+        Self::read(text, names).map_err(|problem| {
+            let is_known = ["did you mean", "secret"].iter().any(|cure| problem.contains(cure));
+            if is_known || !expression::is_prose(text, names.roots) {
+                return problem;
+            }
+            let (first, marks) = problem.split_at(problem.find('\n').unwrap_or(problem.len()));
+            format!("{first}; for that text itself write \"'{text}'\"{marks}")
+        })
+    }
+
+    fn read(text: &str, names: &Names<'_>) -> Result<Self, String> {
         let Some((root, steps)) = path::split(text) else {
             return Self::expression(text, names);
         };
@@ -297,7 +308,7 @@ fn unknown_part(root: &str, name: &str, known: &[String]) -> String {
 }
 
 /// The names after `root.` in an expression.
-fn members(text: &str, root: &str) -> Vec<String> {
+pub(super) fn members(text: &str, root: &str) -> Vec<String> {
     let is_word = |c: char| c.is_alphanumeric() || c == '_';
     let begins = text
         .match_indices(root)

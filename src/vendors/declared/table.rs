@@ -21,6 +21,9 @@ pub(super) const STATES: [(&str, JobState); 8] = [
     ("EXPIRED", JobState::Expired),
 ];
 
+/// The state of a word that the table does not have.
+pub(super) const UNSPECIFIED: &str = "UNSPECIFIED";
+
 /// Most patterns.
 const MOST: usize = 512;
 
@@ -102,9 +105,9 @@ fn written(parts: &[Part]) -> String {
 
 impl StateTable {
     /// Reads `[states]` for words of this many parts.
-    pub(super) fn read(mut section: Section<'_>, parts: usize, log: &Log<'_>) -> Self {
+    pub(super) fn read(mut section: Section<'_>, parts: Option<usize>, log: &Log<'_>) -> Self {
         let (mut patterns, mut listed, mut no_failure) = (Vec::<Pattern>::new(), Vec::new(), false);
-        let mut otherwise = JobState::Unknown;
+        let (mut otherwise, mut unreadable) = (JobState::Unknown, Vec::new());
         for (key, span, node) in section.entries() {
             if key == "otherwise" {
                 let Some(name) = node.text(log) else { continue };
@@ -116,6 +119,10 @@ impl StateTable {
                         node.report(log, text);
                     }
                     Some((_, state)) => otherwise = *state,
+                    None if name == UNSPECIFIED => node.report(
+                        log,
+                        "is UNSPECIFIED, which a word is that no state has; remove it, or write RUNNING or PENDING",
+                    ),
                     None => node.report(log, format!("is {name:?}; write RUNNING or PENDING")),
                 }
                 continue;
@@ -126,23 +133,32 @@ impl StateTable {
             }
             let Some((state_name, state)) = STATES.iter().find(|(known, _)| *known == key) else {
                 let names: Vec<&str> = STATES.iter().map(|(name, _)| *name).collect();
-                log.add(span, &node.path, format!("is not a state; {}", remedy(key, &names)));
+                let cure = if key == UNSPECIFIED {
+                    "it is what a word has that no state has; remove it".to_owned()
+                } else {
+                    remedy(key, &names)
+                };
+                log.add(span, &node.path, format!("is not a state; {cure}"));
                 continue;
             };
             listed.push(*state_name);
             for word in node.list() {
-                let Some(split) = parts_of(&word, parts, log) else { continue };
+                let Some(split) = parts_of(&word, parts, log) else {
+                    unreadable.push(*state);
+                    continue;
+                };
                 let place = (word.span.clone(), word.path.clone());
                 patterns.push(Pattern { parts: split, state: *state, state_name, place });
             }
         }
         let table = Self { patterns, listed, otherwise };
-        table.check(&section, no_failure, log);
+        table.check(&section, no_failure, &unreadable, log);
         table.check_widest(&mut section, log);
         table
     }
 
-    fn check(&self, section: &Section<'_>, no_failure: bool, log: &Log<'_>) {
+    /// A word that is not readable counts as one of its state.
+    fn check(&self, section: &Section<'_>, no_failure: bool, unreadable: &[JobState], log: &Log<'_>) {
         if self.patterns.len() > MOST {
             return section.report(log, format!("has more than {MOST} words; write fewer"));
         }
@@ -151,7 +167,9 @@ impl StateTable {
                 self.compare(other, one, log);
             }
         }
-        let has = |state: JobState| self.patterns.iter().any(|pattern| pattern.state == state);
+        let has = |state: JobState| {
+            unreadable.contains(&state) || self.patterns.iter().any(|pattern| pattern.state == state)
+        };
         if !has(JobState::Succeeded) {
             section.report(log, "has nothing that is SUCCEEDED; add the vendor's word for it");
         }
@@ -285,17 +303,20 @@ pub(super) fn shown(parts: &[Option<String>]) -> String {
 }
 
 /// The parts of a word of the table.
-fn parts_of(word: &super::reader::Node<'_>, parts: usize, log: &Log<'_>) -> Option<Vec<Part>> {
+fn parts_of(word: &super::reader::Node<'_>, parts: Option<usize>, log: &Log<'_>) -> Option<Vec<Part>> {
     let texts: Vec<String> = if word.is_array() {
         word.list().iter().map(|part| one(part, log)).collect::<Option<_>>()?
     } else {
         let text = one(word, log)?;
-        if parts == 1 { vec![text] } else { text.split('/').map(str::to_owned).collect() }
+        if parts == Some(1) { vec![text] } else { text.split('/').map(str::to_owned).collect() }
     };
+    // How many there have to be is not known while status.word has too many.
+    let parts = parts?;
     if texts.len() != parts {
         let shown = texts.join("/");
-        let example =
-            format!("{}{}", texts.first().map_or("*", |text| text), "/*".repeat(parts.saturating_sub(1)));
+        let mut example = texts.clone();
+        example.resize(parts, "*".to_owned());
+        let example = example.join("/");
         let has = if texts.len() == 1 { "1 part".to_owned() } else { format!("{} parts", texts.len()) };
         return word.problem(
             log,

@@ -9,10 +9,16 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, header};
 
 use super::{
+    definition,
+    path::{self, Step},
     reader::{Log, Node},
     source::{Names, Scope, Source},
 };
 use crate::vendors::{BaseUrl, classification::PathTemplate, file, percent_encoded};
+
+/// Ends of the names of files.
+const EXTENSIONS: [&str; 12] =
+    ["avro", "csv", "gz", "html", "json", "jsonl", "log", "parquet", "pdf", "txt", "xml", "zip"];
 
 /// Deepest nesting of a JSON body.
 const DEEPEST: usize = 32;
@@ -50,6 +56,11 @@ impl Text {
             let source = Source::parse(&written, names)?;
             pieces.push(Piece::Value { source, written });
             rest = &after[end + 2..];
+        }
+        if pieces.is_empty()
+            && let Some(problem) = path_as_text(text, names)
+        {
+            return Err(problem);
         }
         if !rest.is_empty() || pieces.is_empty() {
             pieces.push(Piece::Literal(rest.to_owned()));
@@ -131,6 +142,23 @@ impl Text {
     }
 }
 
+/// What is wrong with a text that is a path, which was most likely meant as one.
+fn path_as_text(text: &str, names: &Names<'_>) -> Option<String> {
+    let (root, steps) = path::split(text)?;
+    let Some(Step::Name(last)) = steps.last() else { return None };
+    let is_declared = match root {
+        "id" => names.parts.contains(last),
+        "params" => names.params.contains(last),
+        // A file's name may be `job.json`.
+        _ => !EXTENSIONS.contains(&&**last),
+    };
+    (names.roots.contains(&root) && is_declared).then(|| {
+        format!(
+            "is the text {text:?} as it stands; did you mean \"{{{{ {text} }}}}\"? For that text write \"{{{{ '{text}' }}}}\""
+        )
+    })
+}
+
 /// Where the `}}` stands that ends a value, outside of quotes.
 fn end_of_value(text: &str) -> Option<usize> {
     let (mut quote, mut escaped) = (None, false);
@@ -193,7 +221,10 @@ impl Tree {
         let entries = node.section(log)?.entries();
         let entries: Vec<_> = entries
             .iter()
-            .map(|(name, _, value)| Some(((*name).to_owned(), Self::read_within(value, names, log, depth)?)))
+            .map(|(name, span, value)| {
+                definition::literal_name(name, span.clone(), value, log)?;
+                Some(((*name).to_owned(), Self::read_within(value, names, log, depth)?))
+            })
             .collect();
         entries.into_iter().collect::<Option<_>>().map(Self::Object)
     }

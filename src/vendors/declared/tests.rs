@@ -4,12 +4,33 @@ use toml::Table;
 
 use super::{backend, cases::Cases, *};
 
+/// A small definition: the sections that are given, then those that say how a job is read, then
+/// the others that are given.
+macro_rules! small_definition {
+    ($before:literal) => {
+        small_definition!($before, "")
+    };
+    ($before:literal, $after:literal) => {
+        concat!(
+            "\nformat = 1\nname = \"x\"\nversion = \"1.0.0\"\ntitle = \"X\"\ndocs = \"https://x.example/docs\"\n",
+            $before,
+            "\n[status]\nid = \"job.id\"\nword = \"job.status\"\n",
+            "[states]\nSUCCEEDED = [\"done\"]\nFAILED = [\"broken\"]\n",
+            "[[faults]]\nstatus = 404\nis = \"not_found\"\n",
+            $after
+        )
+    };
+}
+pub(crate) use small_definition;
+
 mod cases;
 mod definitions;
 mod effects;
+mod hints;
 mod hostile;
 mod in_text;
 mod parameters;
+mod reasons;
 pub(super) mod reference;
 mod requests;
 

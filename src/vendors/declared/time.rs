@@ -10,11 +10,14 @@ use jiff::{
 use super::{
     definition::source,
     reader::{Log, Node},
-    source::{Names, Scope, Source},
+    source::{Found, Names, Scope, Source},
 };
 
 /// Milliseconds before 1973: a smaller number has another unit.
 const LEAST_MILLIS: i64 = 100_000_000_000;
+
+/// What a time lacks that could be anywhere.
+const NO_ZONE: &str = "names no zone; write zone = \"UTC\", or an offset such as zone = \"+02:00\"";
 
 /// Where a time stands, and how it is written.
 #[derive(Debug)]
@@ -95,6 +98,46 @@ impl TimeRule {
     /// Whether a text means that there is no time.
     pub(super) fn is_unset(&self, text: &str) -> bool {
         text.is_empty() || self.unset.iter().any(|unset| unset == text)
+    }
+
+    /// Why a value is no time, if it is none. For people who may see the value.
+    pub(super) fn why_none(&self, found: &Found<'_>) -> Option<String> {
+        let Some(text) = found.text() else {
+            return Some("is a list or an object, and a time is a text or a number".to_owned());
+        };
+        let text = text.trim();
+        if text.is_empty() {
+            return Some("is empty".to_owned());
+        }
+        if self.unset.iter().any(|unset| unset == text) {
+            return Some("means none, by unset".to_owned());
+        }
+        let number = self.unit.map(|unit| of_number(text, unit));
+        match (&self.format, number) {
+            (_, Some(Number::Time(Some(_)))) => None,
+            (_, Some(Number::Time(None))) if self.unit == Some(Unit::AutoMillis) => Some(
+                "is before 1973 in milliseconds, which auto_ms reads as none; write unit = \"s\"?".to_owned(),
+            ),
+            (_, Some(Number::Time(None))) => {
+                Some("is out of range in its unit; write another unit".to_owned())
+            }
+            _ if self.of_text(text).is_some() => None,
+            (Some(format), _) => Some(match strtime::parse(format, text) {
+                Err(error) => format!("does not fit the format {format:?}: {error}"),
+                Ok(_) => NO_ZONE.to_owned(),
+            }),
+            (None, _) if text.parse::<f64>().is_ok() => {
+                let unit = match text.split('.').next().unwrap_or_default().len() {
+                    0..=11 => "s",
+                    12..=14 => "ms",
+                    15..=17 => "us",
+                    _ => "ns",
+                };
+                Some(format!("has no unit; write unit = {unit:?}"))
+            }
+            (None, _) if text.parse::<DateTime>().is_ok() => Some(NO_ZONE.to_owned()),
+            (None, _) => Some("is no time in ISO 8601; write its format".to_owned()),
+        }
     }
 
     fn of_text(&self, text: &str) -> Option<Timestamp> {

@@ -42,6 +42,9 @@ pub(in crate::vendors::declared) const FIELDS: [&str; 23] = [
 pub(in crate::vendors::declared) const TOKEN_FIELDS: [&str; 6] =
     ["token", "expires_in_s", "expires_at", "header", "fault", "message"];
 
+/// Why a field is absent, or why there is a fault, where that is known.
+pub(super) type Why<'a> = &'a dyn Fn(&str) -> Option<String>;
+
 /// Fields with their values, in JSON.
 #[derive(Debug)]
 pub(super) struct Expectation(Vec<(&'static str, Value)>);
@@ -85,16 +88,38 @@ impl Expectation {
         Some(Self(fields))
     }
 
-    pub(super) fn of_backend_fault(&self, fault: &BackendFault) -> Vec<String> {
-        self.differences(&found_fault(fault))
+    pub(super) fn of_backend_fault(&self, fault: &BackendFault, why: Why<'_>) -> Vec<String> {
+        self.differences(&found_fault(fault), why)
     }
 
-    pub(super) fn of_job(&self, observed: &Result<Observation, JobFault>) -> Vec<String> {
-        self.differences(&found_job(observed))
+    pub(super) fn of_job(&self, observed: &Result<Observation, JobFault>, why: Why<'_>) -> Vec<String> {
+        self.differences(&found_job(observed), why)
     }
 
-    /// Every field that is another one than expected.
-    pub(super) fn differences(&self, found: &Map<String, Value>) -> Vec<String> {
+    /// Whether it says which files there are.
+    pub(super) fn names_files(&self) -> bool {
+        self.0.iter().any(|(field, _)| matches!(*field, "files" | "locations"))
+    }
+
+    /// Every field that is another one than expected, or the fault that is the cause of them all.
+    pub(super) fn differences(&self, found: &Map<String, Value>, why: Why<'_>) -> Vec<String> {
+        let because = |field: &str| why(field).map(|why| format!(": {why}")).unwrap_or_default();
+        let expected_fault = self.0.iter().find(|(field, _)| *field == "fault").map(|(_, fault)| fault);
+        match (expected_fault, found.get("fault")) {
+            (None, Some(fault)) => {
+                let words = found.get("message").and_then(Value::as_str).unwrap_or_default();
+                return vec![format!("there is the fault {fault}: {words}{}", because("fault"))];
+            }
+            (Some(expected), fault) if fault != Some(expected) => {
+                let found = match (fault, found.get("state")) {
+                    (Some(fault), _) => fault.to_string(),
+                    (None, Some(state)) => format!("absent, and the state is {state}"),
+                    (None, None) => "absent".to_owned(),
+                };
+                return vec![format!("fault is {found}, expected {expected}{}", because("fault"))];
+            }
+            _ => {}
+        }
         let mut differences = Vec::new();
         for (field, expected) in &self.0 {
             let value = found.get(*field);
@@ -109,14 +134,14 @@ impl Expectation {
                 (_, None) => expected.as_str() == Some("") || expected.as_array().is_some_and(Vec::is_empty),
             };
             if !is_same {
+                let is_empty =
+                    |value: &Value| value.as_str() == Some("") || value.as_array().is_some_and(Vec::is_empty);
+                let value = value.filter(|value| !is_empty(value));
                 let shown = value.map_or_else(|| "absent".to_owned(), ToString::to_string);
-                differences.push(format!("{field} is {shown}, expected {expected}"));
+                let because =
+                    if value.is_none() || *field == "state" { because(field) } else { String::new() };
+                differences.push(format!("{field} is {shown}, expected {expected}{because}"));
             }
-        }
-        let names_fault = self.0.iter().any(|(field, _)| *field == "fault");
-        if let (false, Some(fault)) = (names_fault, found.get("fault")) {
-            let why = found.get("message").and_then(Value::as_str).unwrap_or_default();
-            differences.push(format!("there is the fault {fault}: {why}"));
         }
         differences
     }

@@ -9,6 +9,7 @@ use crate::{
         Adapter,
         declared::{
             Declared,
+            definition::no_header_name,
             reader::{Log, Node},
         },
     },
@@ -49,8 +50,18 @@ impl Refused {
 
 impl Golden {
     pub(super) fn read(node: &Node<'_>, log: &Log<'_>) -> Option<Self> {
+        if let Some(text) = node.as_text() {
+            return node.problem(log, format!("is a text; write a table, such as {{ {} }}", in_table(text)));
+        }
         let mut keys = node.section(log)?;
-        let mut text = |key| keys.get(key).and_then(|node| node.text(log)).map(str::to_owned);
+        let mut text = |key| {
+            let node = keys.get(key)?;
+            let text = node.text(log)?;
+            match problem(key, text) {
+                Some(problem) => node.problem(log, problem),
+                None => Some(text.to_owned()),
+            }
+        };
         let (method, url, target, body) = (text("method"), text("url"), text("target"), text("body"));
         let headers = headers(keys.get("headers"), log);
         keys.finish(log);
@@ -89,6 +100,34 @@ impl Golden {
     }
 }
 
+/// A request such as `GET /jobs/1` in the keys of a table.
+fn in_table(text: &str) -> String {
+    let (method, place) = text.split_once(' ').unwrap_or(("", text));
+    let method = if method.is_empty() { String::new() } else { format!("method = {method:?}, ") };
+    let key = if place.contains("://") { "url" } else { "target" };
+    format!("{method}{key} = {:?}", place.trim())
+}
+
+/// What is wrong with a value of a request.
+fn problem(key: &str, text: &str) -> Option<String> {
+    let is_whole = text.contains("://");
+    match key {
+        "target" | "url" if text.contains(['{', '}', '<', '>']) => Some(
+            "has a placeholder; write what is sent for the ids of this case, such as \"/v1/jobs/1\""
+                .to_owned(),
+        ),
+        "target" if is_whole => Some("is a whole URL; write it as url, or path and query only".to_owned()),
+        "target" if !text.starts_with('/') => {
+            Some(format!("does not begin with a slash; write path and query, such as \"/{text}\""))
+        }
+        "url" if !is_whole => Some(
+            "is not a whole URL; write path and query as target, or scheme and host before it".to_owned(),
+        ),
+        "method" if !matches!(text, "GET" | "POST") => Some(format!("is {text:?}; write GET or POST")),
+        _ => None,
+    }
+}
+
 /// Names in lower case, with their values.
 pub(super) fn headers(node: Option<Node<'_>>, log: &Log<'_>) -> Vec<(String, String)> {
     let section = node.and_then(|node| node.section(log));
@@ -96,7 +135,7 @@ pub(super) fn headers(node: Option<Node<'_>>, log: &Log<'_>) -> Vec<(String, Str
     let header = |(name, _, node): (&str, _, Node<'_>)| {
         let value = node.text(log)?;
         if HeaderName::from_bytes(name.as_bytes()).is_err() || HeaderValue::from_str(value).is_err() {
-            return node.problem(log, "is no header");
+            return node.problem(log, no_header_name(name));
         }
         Some((name.to_lowercase(), value.to_owned()))
     };

@@ -43,8 +43,13 @@ impl Asked {
             let sources = question.request.sources();
             for (place, name) in id.names.iter().enumerate() {
                 if !sources.iter().any(|source| uses_part(source, place, name)) {
+                    let such_as = if key == "batch" {
+                        format!(", such as {{{{ ids | map(attribute='{name}') | join(',') }}}}")
+                    } else {
+                        String::new()
+                    };
                     let text = format!(
-                        "has the part {name}, which [{key}] does not use; use it there, or remove it"
+                        "has the part {name}, which [{key}] does not use; use it there{such_as}, or remove it"
                     );
                     node.report(log, text);
                 }

@@ -24,16 +24,35 @@ pub(super) fn check(definition: &Definition, top: &mut Section<'_>, log: &Log<'_
     if let Some(mut keys) = table(top, "status", log) {
         status(definition, &mut keys, log);
     }
-    for node in list(top, "files") {
+    let files = list(top, "files");
+    // Of one that could not be read, the location is a problem already.
+    let are_read = files.len() == definition.files.len();
+    for node in files {
         if let Some(mut keys) = node.section(log) {
             filter(definition, &mut keys, log);
-            each_of_files(&mut keys, log);
+            if are_read {
+                each_of_files(&mut keys, log);
+            }
             no_repetition(&mut keys, "by_category", log);
         }
     }
-    params(definition, top, log);
+    if is_whole(definition, top) {
+        params(definition, top, log);
+    }
     ways(definition, top, log);
     headers(definition, top, log);
+}
+
+/// Whether everything that may read a parameter could be read.
+fn is_whole(definition: &Definition, top: &mut Section<'_>) -> bool {
+    let Definition { request, batch, faults, files, ways, .. } = definition;
+    let count = |node: Option<Node<'_>>| node.map_or(0, |node| node.list().len());
+    let ways_written = table(top, "credentials", &Log::new("")).map_or(0, |keys| keys.entries().len());
+    top.get("request").is_some() == request.is_some()
+        && top.get("batch").is_some() == batch.is_some()
+        && count(top.get("faults")) == faults.len()
+        && count(top.get("files")) == files.len()
+        && ways_written == ways.len()
 }
 
 fn table<'t>(keys: &mut Section<'t>, key: &'static str, log: &Log<'_>) -> Option<Section<'t>> {
@@ -45,9 +64,10 @@ fn list<'t>(keys: &mut Section<'t>, key: &'static str) -> Vec<Node<'t>> {
 }
 
 fn answer(definition: &Definition, top: &mut Section<'_>, log: &Log<'_>) {
+    let has_request = top.get("request").is_some();
     let Some(mut keys) = table(top, "answer", log) else { return };
     for key in ["states_by_status", "job", "body"] {
-        let Some(node) = keys.get(key).filter(|_| definition.request.is_none()) else { continue };
+        let Some(node) = keys.get(key).filter(|_| !has_request) else { continue };
         let text = match key {
             "states_by_status" => "needs [request]: a batch has one status for all its jobs",
             _ => {
@@ -274,7 +294,8 @@ fn params(definition: &Definition, top: &mut Section<'_>, log: &Log<'_>) {
     sources.extend(faults.iter().flat_map(FaultRule::sources));
     sources.extend(files.iter().flat_map(FileRule::sources));
     for (name, _, node) in keys.entries() {
-        let is_optional = definition.params.iter().any(|param| param.name == name && param.optional);
+        let Some(param) = definition.params.iter().find(|param| param.name == name) else { continue };
+        let is_optional = param.optional;
         let is_plain = |source: &&Source| matches!(source, Source::Param(own) if own == name);
         if is_optional && required.iter().any(is_plain) {
             let text = "is optional, and a path or JSON can't leave it out; write default in place of optional, \

@@ -1,8 +1,10 @@
 //! Requests of a definition: method, path, query, headers and content.
 
+use std::ops::Range;
+
 use http::{HeaderName, Method};
 
-use super::Question;
+use super::{Question, literals::to_fill_in};
 use crate::vendors::declared::{
     reader::{Log, Node, Section},
     source::{Names, Source},
@@ -32,6 +34,7 @@ pub(in crate::vendors::declared) fn request(
     let (path, location) = (keys.get("path"), keys.get("location"));
     let target = match (path, location) {
         (Some(path), None) => text(&path, names, log).and_then(|parsed| match path_problem(&parsed) {
+            _ if path.as_text().and_then(to_fill_in).is_some() => Some(Target::Path(parsed)),
             Some(problem) => path.problem(log, problem),
             None => Some(Target::Path(parsed)),
         }),
@@ -102,7 +105,8 @@ pub(in crate::vendors::declared) fn pairs(
 ) -> Vec<(String, Text)> {
     let section = node.and_then(|node| node.section(log));
     let entries = section.map(|section| section.entries()).unwrap_or_default();
-    let pair = |(name, _, node): (&str, _, Node<'_>)| {
+    let pair = |(name, span, node): (&str, _, Node<'_>)| {
+        literal_name(name, span, &node, log)?;
         if let Some(number) = node.json_number() {
             return Some((name.to_owned(), Text::parse(&number, names).ok()?));
         }
@@ -121,6 +125,9 @@ pub(in crate::vendors::declared) fn request_headers(
     let entries = section.map(|section| section.entries()).unwrap_or_default();
     let mut headers = Vec::new();
     for (name, span, node) in entries {
+        if literal_name(name, span.clone(), &node, log).is_none() {
+            continue;
+        }
         let lower = name.to_lowercase();
         if OWN_HEADERS.contains(&&*lower) {
             let text = if lower.ends_with("authorization") {
@@ -133,18 +140,47 @@ pub(in crate::vendors::declared) fn request_headers(
         }
         match HeaderName::from_bytes(lower.as_bytes()) {
             Ok(name) => headers.extend(text(&node, names, log).map(|text| (name, text))),
-            Err(_) => log.add(span, &node.path, "is no name of a header"),
+            Err(_) => log.add(span, &node.path, no_header_name(name)),
         }
     }
     headers
 }
 
+/// A name is sent as it stands: `None` for one with a value in it.
+pub(in crate::vendors::declared) fn literal_name(
+    name: &str,
+    span: Range<usize>,
+    node: &Node<'_>,
+    log: &Log<'_>,
+) -> Option<()> {
+    if name.contains("{{") {
+        log.add(
+            span,
+            &node.path,
+            "has {{ }} in its name, which is sent as it stands; write values in {{ }} only",
+        );
+        return None;
+    }
+    Some(())
+}
+
+/// That a text names no header, and how to write it.
+pub(in crate::vendors::declared) fn no_header_name(text: &str) -> String {
+    match text.split_once(':').map(|(name, value)| (name.trim(), value.trim())) {
+        Some((name, "")) => format!("is no name of a header; write it without the colon: {name}"),
+        Some((name, value)) => {
+            format!("is no name of a header but a whole one; write {{ {name} = {value:?} }}")
+        }
+        None => "is no name of a header; write one such as X-Request-Id".to_owned(),
+    }
+}
+
 fn graphql_body(node: &Node<'_>, names: &Names<'_>, log: &Log<'_>) -> Option<Body> {
     let mut keys = node.section(log)?;
     let query = keys.required(log, "query", "the query, such as query = \"\"\"..\"\"\"");
-    let query =
-        query.and_then(|node| node.text(log)).and_then(|query| serde_json::to_string(&squeezed(query)).ok());
-    let operation = keys.get("operation").and_then(|node| node.text(log));
+    let query = query.and_then(|node| literal(&node, log));
+    let query = query.and_then(|query| serde_json::to_string(&squeezed(query)).ok());
+    let operation = keys.get("operation").and_then(|node| literal(&node, log));
     let operation = operation.and_then(|name| serde_json::to_string(name).ok());
     let variables = keys.get("variables").map(|node| Tree::read(&node, names, log));
     keys.finish(log);
@@ -155,6 +191,22 @@ fn graphql_body(node: &Node<'_>, names: &Names<'_>, log: &Log<'_>) -> Option<Bod
         members.push(("variables".to_owned(), variables?));
     }
     Some(Body::Json(Tree::Object(members)))
+}
+
+/// A text of GraphQL, which has no values in it.
+fn literal<'t>(node: &Node<'t>, log: &Log<'_>) -> Option<&'t str> {
+    let text = node.text(log)?;
+    let Some((_, value)) = text.split_once("{{") else { return Some(text) };
+    let value = value.split("}}").next().unwrap_or_default().trim();
+    let name = value.rsplit(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap_or_default();
+    let name = if name.is_empty() { "id" } else { name };
+    node.problem(
+        log,
+        format!(
+            "has {{{{ {value} }}}}, which is sent as it stands; write ${name} there, declare it in the query as \
+             in query(${name}: ID!), and give it in graphql.variables: {{ {name} = \"{{{{ {value} }}}}\" }}"
+        ),
+    )
 }
 
 /// A query on one line; its texts stay as they are where it has none.

@@ -122,7 +122,7 @@ impl Volatile {
         const EXAMPLE: &str = "write one such as \"job.run_duration\" or \"job.*_duration\"";
         let text = node.text(log)?;
         let Some((object, name)) = text.rsplit_once('.') else {
-            return node.problem(log, format!("is no member of job; {EXAMPLE}"));
+            return node.problem(log, format!("is no member of job; did you mean \"job.{text}\"?"));
         };
         let is_name = name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '*'));
         let object = Path::parse(object).filter(|path| path.root == Root::Job);
@@ -170,7 +170,8 @@ impl Volatile {
 /// The rules, and how many parts a word has even where they can't be used.
 pub(super) struct Read {
     pub(super) rules: Option<StatusRules>,
-    pub(super) word_parts: usize,
+    /// `None` where they are too many.
+    pub(super) word_parts: Option<usize>,
 }
 
 pub(super) fn read(mut keys: Section<'_>, names: &Names<'_>, log: &Log<'_>) -> Read {
@@ -179,7 +180,11 @@ pub(super) fn read(mut keys: Section<'_>, names: &Names<'_>, log: &Log<'_>) -> R
     if words.len() > MOST_PARTS
         && let Some(node) = &word_node
     {
-        node.report(log, format!("has more than {MOST_PARTS} parts; write fewer"));
+        let text = format!(
+            "has {} parts, and a word has at most {MOST_PARTS}; join some of them, such as \"job.a ~ '/' ~ job.b\"",
+            words.len()
+        );
+        node.report(log, text);
     }
     let word: Vec<Source> = words.iter().filter_map(|node| source(node, names, log)).collect();
     let id = keys.get("id").map(|node| id_rules(&node, names, log)).unwrap_or_default();
@@ -199,7 +204,7 @@ pub(super) fn read(mut keys: Section<'_>, names: &Names<'_>, log: &Log<'_>) -> R
     let volatile = keys.get("volatile").map(|node| node.list()).unwrap_or_default();
     let volatile = volatile.iter().filter_map(|node| Volatile::read(node, log)).collect();
     keys.finish(log);
-    let word_parts = words.len().max(1);
+    let word_parts = Some(words.len().max(1)).filter(|parts| *parts <= MOST_PARTS);
     let rules = StatusRules {
         id,
         word,

@@ -106,6 +106,11 @@ impl Asked {
     /// What is wrong with it.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         const EXAMPLE: &str = "write it as \"GET https://api.example/v1/jobs/123\"";
+        if text.contains(['{', '}', '<', '>']) {
+            return Err(format!(
+                "has a placeholder; write the request for one job, with its id in place: {EXAMPLE}"
+            ));
+        }
         let words: Vec<&str> = text.split_whitespace().collect();
         let (method, url) = match words[..] {
             [url] => ("GET", url),
@@ -117,16 +122,16 @@ impl Asked {
             "POST" => true,
             _ => return Err(format!("has the method {method}, and a poll is GET or POST; {EXAMPLE}")),
         };
+        if url.starts_with('/') {
+            return Err(format!(
+                "has a path alone; write the vendor's address before it, such as \"GET https://api.example{url}\""
+            ));
+        }
         let url =
             Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
         let url = url.ok_or_else(|| format!("has no URL of http or https; {EXAMPLE}"))?;
         if !url.username().is_empty() || url.password().is_some() {
             return Err("has a user name or a password in its URL; leave them out".to_owned());
-        }
-        if text.contains("{{") || text.contains("{%") {
-            return Err(format!(
-                "has braces; write the request for one job, with its id in place: {EXAMPLE}"
-            ));
         }
         Ok(Self { is_post, url })
     }

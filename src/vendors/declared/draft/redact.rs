@@ -47,7 +47,7 @@ const SECRET_NAMES: [&str; 34] = [
 ];
 
 /// Whether a member, a parameter of a query or a header of this name has a secret.
-pub(super) fn is_secret_name(name: &str) -> bool {
+pub(in crate::vendors::declared) fn is_secret_name(name: &str) -> bool {
     let snake = snake_case(name);
     let padded = format!("_{snake}_");
     let has = |secret: &&str| padded.contains(&format!("_{secret}_"));
@@ -68,6 +68,13 @@ pub(super) fn note_secrets(node: &Node, is_secret: bool, cleaner: &mut Cleaner) 
         Node::Text { text, .. } if is_secret => cleaner.note(text),
         _ => {}
     }
+}
+
+/// Whether a text looks like a secret, or has one in it, whatever its name is.
+pub(in crate::vendors::declared) fn is_secret_text(text: &str) -> bool {
+    let of_scheme = ["Bearer ", "Basic "].iter().find_map(|scheme| text.strip_prefix(scheme));
+    of_scheme.is_some_and(|credentials| !credentials.contains(' '))
+        || Cleaner::new(&[]).text(text).contains(REDACTED) && !text.contains(REDACTED)
 }
 
 /// A body in JSON without secrets, and the members that were replaced. Texts that the cleaner

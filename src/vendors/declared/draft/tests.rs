@@ -23,7 +23,7 @@ fn refused(start: &Start<'_>, expected: &str) {
 
 /// The definition with words for success and failure, as somebody has filled them in.
 fn filled_in(draft: &Draft) -> String {
-    let mut text = draft.definition.clone();
+    let mut text = draft.definition.replace("fill-in", "filled");
     let parts =
         text.lines().find(|line| line.starts_with("word ")).map_or(1, |line| line.split("\", \"").count());
     for state in ["SUCCEEDED", "FAILED"] {
@@ -41,12 +41,13 @@ fn filled_in(draft: &Draft) -> String {
 fn works(draft: &Draft) {
     if let Err(invalid) = Definition::parse(&draft.definition) {
         for problem in &invalid.problems {
-            assert_eq!(problem.path, "states", "{problem}\n{}", draft.definition);
+            let is_to_fill_in = problem.text.starts_with("is still to be filled in");
+            assert!(is_to_fill_in || problem.path == "states", "{problem}\n{}", draft.definition);
         }
     }
     let text = filled_in(draft);
     let definition = Definition::parse(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
-    let cases = Cases::parse(Arc::new(definition), &draft.cases)
+    let cases = Cases::parse(Arc::new(definition), &draft.cases.replace("fill-in", "filled"))
         .unwrap_or_else(|error| panic!("{error}\n{}", draft.cases));
     let report = cases.run();
     assert!(report.failed.is_empty() && report.needless.is_empty(), "{report:#?}\n{}\n{text}", draft.cases);

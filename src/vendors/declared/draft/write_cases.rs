@@ -8,6 +8,9 @@ use serde_json::Value as Json;
 use super::{Content, Found, fields::quoted, place::At};
 use crate::vendors::declared::{Definition, cases::Cases};
 
+/// In place of a segment of the path that is still to be filled in.
+const STAND_IN: &str = "to-be-named";
+
 /// Longest value that a case expects, in bytes.
 const LONGEST: usize = 200;
 
@@ -22,8 +25,10 @@ pub(super) fn text(
 ) -> String {
     let head = head(found, redacted);
     let answer = answer(found, body);
-    let plain = format!("{head}{}{answer}expect = {{ state = \"UNSPECIFIED\" }}\n", request(found, None));
-    let read = Definition::parse(complete)
+    let plain =
+        format!("{head}{}{answer}expect = {{ state = \"UNSPECIFIED\", files = [] }}\n", request(found, None));
+    // What is to be filled in is a problem of its own, and reads no answer otherwise.
+    let read = Definition::parse(&complete.replace("fill-in", STAND_IN))
         .ok()
         .and_then(|definition| Cases::parse(Arc::new(definition), &plain).ok());
     let Some(cases) = read else {
@@ -32,6 +37,7 @@ pub(super) fn text(
         return format!("{head}{}{answer}{todo}{}", request(found, None), rest(found, &[]));
     };
     let target = cases.cases.first().and_then(|case| cases.target(case));
+    let target = target.map(|target| target.replace(STAND_IN, "fill-in"));
     let expected = cases.cases.last().map(|case| cases.expected(case)).unwrap_or_default();
     let is_missing = |name: &&String| missing.iter().any(|word| name.contains(word));
     let mut untested: Vec<String> = cases.run().uncovered;

@@ -11,6 +11,8 @@ use crate::vendors::declared::faults::MEANINGS;
 
 pub(super) fn fault() -> Value {
     let header = json!({ "type": ["string", "object"], "minLength": 1, "additionalProperties": text("") });
+    let seconds =
+        about(json!({ "type": ["string", "number"], "minLength": 1 }), "Seconds to wait, or where they are.");
     table(
         "A rule: conditions, and what a response means that meets them.",
         &["is"],
@@ -24,7 +26,7 @@ pub(super) fn fault() -> Value {
             ("names_the_id", several(source(""), "Values that speak of the id.")),
             ("is", word(&words_of(&MEANINGS), "What the response means.")),
             ("message", source("Where the vendor's words are.")),
-            ("wait_s", source("Seconds to wait.")),
+            ("wait_s", seconds),
             ("until", source("A time to wait for.")),
         ],
     )

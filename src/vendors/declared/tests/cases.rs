@@ -2,13 +2,8 @@
 
 use super::*;
 
-const DEFINITION: &str = r#"
-format = 1
-name = "x"
-version = "1.0.0"
-title = "X"
-docs = "https://x.example/docs"
-[id]
+const DEFINITION: &str = small_definition!(
+    r#"[id]
 pattern = "{job_id}"
 job_id = "integer"
 [params]
@@ -28,17 +23,8 @@ token_url = "https://login.example/{{ params.tenant }}/token"
 client_auth = "basic"
 form = { scope = "all" }
 [request]
-path = "/jobs/{{ id.job_id }}"
-[status]
-id = "job.id"
-word = "job.status"
-[states]
-SUCCEEDED = ["done"]
-FAILED = ["broken"]
-[[faults]]
-status = 404
-is = "not_found"
-"#;
+path = "/jobs/{{ id.job_id }}""#
+);
 
 const UNTESTED: &str = "[untested]\ndone = \"x\"\nbroken = \"x\"\n\"faults[0]\" = \"x\"\n";
 const REQUEST: &str = "params = { tenant = \"t\" }\n[[case]]\nids = [\"1\"]\nrequest = { target = \"/jobs/1\", url = \"https://vendor.example/jobs/1\" }\n";
@@ -125,8 +111,8 @@ fn answer_with_a_token_can_be_expected() {
         ["token is \"t-1\", expected \"t-2\"", "expires_in_s is absent, expected 60"]
     );
     assert_eq!(
-        differences(&exchange("status = 422\nexpect = { token = \"t-2\" }"))[1],
-        "there is the fault \"credentials\": the vendor rejects the gateway's credentials"
+        differences(&exchange("status = 422\nexpect = { token = \"t-2\" }")),
+        ["there is the fault \"credentials\": the vendor rejects the gateway's credentials"]
     );
 }
 

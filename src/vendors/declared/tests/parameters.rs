@@ -3,13 +3,8 @@
 use super::*;
 use crate::vendors::{Scheme, VendorConfig};
 
-const OPTIONAL: &str = r#"
-format = 1
-name = "x"
-version = "1.0.0"
-title = "X"
-docs = "https://x.example/docs"
-[params]
+const OPTIONAL: &str = small_definition!(
+    r#"[params]
 team = { type = "text", optional = true }
 zone = { type = "text", default = "eu" }
 [id]
@@ -20,17 +15,8 @@ secret_as = "username"
 [request]
 path = "/jobs/{{ id.job_id }}"
 query = { zone = "{{ params.zone }}", team = "{{ params.team }}", upper = "{{ params.team | upper }}" }
-headers = { X-Team = "{{ params.team }}" }
-[status]
-id = "job.id"
-word = "job.status"
-[states]
-SUCCEEDED = ["done"]
-FAILED = ["broken"]
-[[faults]]
-status = 404
-is = "not_found"
-"#;
+headers = { X-Team = "{{ params.team }}" }"#
+);
 
 #[test]
 fn parameter_that_is_not_set_is_left_out_of_query_and_headers() {

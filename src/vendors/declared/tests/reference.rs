@@ -172,6 +172,7 @@ fn reference_has_no_key_that_is_not_read() {
         "max",
         "params",
         "base_url",
+        "ids",
     ];
     let mut unknown = Vec::new();
     for heading in ["params", "id", "credentials", "request", "answer", "states", "faults", "files"] {

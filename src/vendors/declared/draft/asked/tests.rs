@@ -81,10 +81,16 @@ fn request_that_can_not_be_read_is_refused_with_an_example() {
         ("", "is no method with a URL; write it as \"GET https://"),
         ("curl -s https://a.example/x", "is no method with a URL"),
         ("PUT https://a.example/x", "has the method PUT, and a poll is GET or POST"),
-        ("GET /v1/jobs/1", "has no URL of http or https"),
+        (
+            "GET /v1/jobs/1",
+            "has a path alone; write the vendor's address before it, such as \"GET https://api.example/v1/jobs/1\"",
+        ),
+        ("api.example/v1/jobs/1", "has no URL of http or https"),
         ("GET ftp://a.example/x", "has no URL of http or https"),
         ("GET https://u:p@a.example/x", "has a user name or a password in its URL; leave them out"),
-        ("GET https://a.example/jobs/{{id}}", "has braces"),
+        ("GET https://a.example/jobs/{{id}}", "has a placeholder; write the request for one job"),
+        ("GET https://a.example/jobs/{id}", "has a placeholder"),
+        ("GET https://a.example/jobs/<id>", "has a placeholder"),
     ] {
         let found = Asked::parse(text).unwrap_err();
         assert!(found.contains(expected), "{text}: {found}");

@@ -23,7 +23,8 @@ mod taken;
 #[cfg(test)]
 mod tests;
 
-use taken::{Kind, no_time, taken, type_of, whole};
+pub(super) use taken::type_of;
+use taken::{Kind, no_time, taken, whole};
 
 /// A reading in one line.
 fn reading(key: impl Into<String>, from: impl Into<String>, found: Option<String>) -> Reading {
@@ -31,7 +32,7 @@ fn reading(key: impl Into<String>, from: impl Into<String>, found: Option<String
 }
 
 /// The name of a state in definitions.
-fn name_of(state: JobState) -> &'static str {
+pub(super) fn name_of(state: JobState) -> &'static str {
     STATES.iter().find(|(_, known)| *known == state).map_or("UNSPECIFIED", |(name, _)| name)
 }
 

@@ -57,6 +57,30 @@ pub(super) fn read(node: &Node<'_>, names: &Names<'_>, log: &Log<'_>) -> Vec<Fil
     sections.filter_map(|keys| FileRule::read(keys, names, log)).collect()
 }
 
+/// Reports what a file can't have: it is a GET of a path with a query.
+fn has_more(keys: &mut Section<'_>, log: &Log<'_>) -> bool {
+    let before = log.len();
+    if let Some(node) = keys.get("headers") {
+        node.report(log, "is not for one file; write headers at the top, which polls and files have");
+    }
+    for key in ["json", "form", "graphql"] {
+        if let Some(node) = keys.get(key) {
+            node.report(log, "is not for a file, which is requested with GET; remove it");
+        }
+    }
+    if let Some(node) = keys.get("method").filter(|node| node.as_text() != Some("GET")) {
+        node.report(log, "is not GET, with which each file is requested; remove it");
+    }
+    let is_more = log.len() > before;
+    if is_more {
+        // They are read with the request, which is not.
+        for key in ["query", "location"] {
+            keys.get(key);
+        }
+    }
+    is_more
+}
+
 impl FileRule {
     fn read(mut keys: Section<'_>, names: &Names<'_>, log: &Log<'_>) -> Option<Self> {
         let root = if names.roots.contains(&"body") { None } else { Some(Root::Job) };
@@ -101,17 +125,9 @@ impl FileRule {
                 keys.get("path");
                 text(&url).map(Location::Given)
             }
+            (None, _) if has_more(&mut keys, log) => None,
             (None, _) => super::definition::request(&mut keys, &names, log).and_then(|question| {
                 let request = question.request;
-                if request.body.is_some()
-                    || request.method != http::Method::GET
-                    || !request.headers.is_empty()
-                {
-                    return keys.problem(
-                        log,
-                        "is more than a GET of a path with a query, which is all that a file can be",
-                    );
-                }
                 matches!(request.target, Target::Path(_)).then(|| Location::Own(Box::new(request)))
             }),
         };

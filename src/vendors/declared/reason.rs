@@ -4,20 +4,19 @@
 
 use bytes::Bytes;
 use http::Response;
-use minijinja::value::ValueKind;
 use serde::de::IgnoredAny;
 
 use super::{
     Declared,
     definition::{ContentRule, ErrorRule, ResultRule, StateFilter},
-    explain::of_path,
+    explain::{name_of, of_path, type_of},
     files::FileRule,
     path::{Path, Root, Step},
     place::{Place, held},
     read::is_identifier,
     reader::closest,
     source::{Found, Scope, Source},
-    table::{STATES, shown},
+    table::shown,
     time::TimeRule,
 };
 use crate::{
@@ -116,7 +115,7 @@ impl Declared {
             Ok(why) => why,
             Err(found) => match found.text().as_deref() {
                 Some("") => format!("{} is empty", self.written(source)),
-                _ => format!("{} is {}, and a text is needed", self.written(source), kind_of(&found)),
+                _ => format!("{} is {}, and a text is needed", self.written(source), type_of(&found)),
             },
         }
     }
@@ -192,16 +191,19 @@ impl Declared {
         let why = |(source, is_wrapped): &(Source, bool)| match self.nothing(source, scope) {
             Ok(why) => why,
             Err(found) if *is_wrapped => {
-                format!("{} is {} without words", self.written(source), kind_of(&found))
+                format!("{} is {} without words", self.written(source), type_of(&found))
             }
             Err(found) if matches!(found.text().as_deref(), Some("")) => {
                 format!("{} is empty", self.written(source))
             }
-            Err(found) => format!(
-                "{} is {}, and message needs a text; write words for an object with a message",
-                self.written(source),
-                kind_of(&found)
-            ),
+            Err(found) => {
+                let (written, kind) = (self.written(source), type_of(&found));
+                let cure = match kind {
+                    "a list" => "write each for a list, and message = \"item\" for its texts",
+                    _ => "write words for an object with a message",
+                };
+                format!("{written} is {kind}, and message needs a text; {cure}")
+            }
         };
         rule.words.iter().map(why).collect::<Vec<_>>().join(", and ")
     }
@@ -306,7 +308,7 @@ fn no_place(place: &Place, needed: &str, bytes: &Bytes, body: Value<'_>) -> Opti
             Some(found) if found.get().starts_with(needed) => None,
             Some(found) => {
                 let needed = if needed == "{" { "an object" } else { "a list" };
-                Some(format!("{} is {}, and {needed} is needed", of_path(place.path()), kind(found)))
+                Some(format!("{} is {}, and {needed} is needed", of_path(place.path()), type_of(&Found::Json(found))))
             }
             None => Some(absent(place.path(), &scope)),
         }
@@ -317,17 +319,13 @@ fn no_place(place: &Place, needed: &str, bytes: &Bytes, body: Value<'_>) -> Opti
     };
     let held = held(bytes, value);
     match held.as_ref().and_then(|held| Value::parse(held)) {
-        None => Some(format!("{} is {}, and a text that holds JSON is needed", of_path(text), kind(value))),
+        None => Some(format!("{} is {}, and a text that holds JSON is needed", of_path(text), type_of(&Found::Json(value)))),
         Some(value) => Some(format!("in the JSON of {}, as body: {}", of_path(text), why(value)?)),
     }
 }
 
 fn undeclared(key: &str) -> String {
     format!("status.{key} is not declared")
-}
-
-fn name_of(state: JobState) -> &'static str {
-    STATES.iter().find(|(_, known)| *known == state).map_or("UNSPECIFIED", |(name, _)| name)
 }
 
 /// That a filter of states leaves out this one.
@@ -350,7 +348,7 @@ fn absent(path: &Path, scope: &Scope<'_>) -> String {
             Step::Name(name) if json::is_object(value) => {
                 json::member(value, name).and_then(|found| found.value)
             }
-            Step::Name(_) => return format!("{before} is {}, which has no members", kind(value)),
+            Step::Name(_) => return format!("{before} is {}, which has no members", type_of(&Found::Json(value))),
             Step::Index(index) => json::list(value).and_then(|list| list.get(*index).copied()),
         };
         let here = of_path(&path.upto(count + 1));
@@ -365,32 +363,7 @@ fn absent(path: &Path, scope: &Scope<'_>) -> String {
             Some(next) => value = next,
         }
     }
-    format!("{} is {}", of_path(path), kind(value))
-}
-
-fn kind(value: Value<'_>) -> &'static str {
-    match value.get().as_bytes().first() {
-        Some(b'{') => "an object",
-        Some(b'[') => "a list",
-        Some(b'"') => "a text",
-        Some(b't' | b'f') => "true or false",
-        Some(b'n') => "null",
-        _ => "a number",
-    }
-}
-
-fn kind_of(found: &Found<'_>) -> &'static str {
-    match found {
-        Found::Json(value) => kind(*value),
-        Found::Text(_) => "a text",
-        Found::Value(value) => match value.kind() {
-            ValueKind::String => "a text",
-            ValueKind::Number => "a number",
-            ValueKind::Bool => "true or false",
-            ValueKind::Map => "an object",
-            _ => "a list",
-        },
-    }
+    format!("{} is {}", of_path(path), type_of(&Found::Json(value)))
 }
 
 /// A value in JSON, shortened.

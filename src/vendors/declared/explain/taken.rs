@@ -101,7 +101,7 @@ fn form(text: &str) -> String {
 }
 
 /// The type of a value with its article.
-pub(super) fn type_of(found: &Found<'_>) -> &'static str {
+pub(in crate::vendors::declared) fn type_of(found: &Found<'_>) -> &'static str {
     match found {
         Found::Text(_) => "a text",
         Found::Json(value) => match value.get().as_bytes().first() {

@@ -32,6 +32,19 @@ fn status(keys: &str) -> String {
 }
 
 #[test]
+fn file_that_is_more_than_a_get_names_the_key_and_the_cure() {
+    let file = |keys: &str| format!("{IS}\n[[files]]\nname = \"a.csv\"\npath = \"/a/{{{{ id.a }}}}\"\n{keys}");
+    let headers = "files[0].headers is not for one file; write headers at the top, which polls and files have";
+    let body = "files[0].json is not for a file, which is requested with GET; remove it";
+    let method = "files[0].method is not GET, with which each file is requested; remove it";
+    reported(&[
+        (IS, &file("query = { q = \"1\" }\nheaders = { Accept = \"text/csv\" }"), &[headers]),
+        (IS, &file("json = { a = 1 }\nmethod = \"POST\""), &[body, method]),
+    ]);
+    accepted(IS, &file("method = \"GET\""));
+}
+
+#[test]
 fn value_in_a_name_or_a_query_of_graphql_is_reported() {
     reported(&[
         (

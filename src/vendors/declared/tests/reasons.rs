@@ -112,6 +112,12 @@ fn absent_field_says_why() {
             "job.err is an object, and message needs a text; write words for an object with a message, \
              and job.why is null",
         ),
+        (
+            r#""err": ["e"], "why": null"#,
+            "error",
+            "job.err is a list, and message needs a text; write each for a list, and message = \"item\" for its \
+             texts, and job.why is null",
+        ),
         (r#""err": "e""#, "details", "job has no details"),
         (r#""out": "x""#, "result", "result is not read of a job that is FAILED, by in or not_in"),
         (r#""warn": "w""#, "warnings", "warnings are read of a job that is SUCCEEDED, and this is FAILED"),

@@ -308,7 +308,11 @@ fn no_place(place: &Place, needed: &str, bytes: &Bytes, body: Value<'_>) -> Opti
             Some(found) if found.get().starts_with(needed) => None,
             Some(found) => {
                 let needed = if needed == "{" { "an object" } else { "a list" };
-                Some(format!("{} is {}, and {needed} is needed", of_path(place.path()), type_of(&Found::Json(found))))
+                Some(format!(
+                    "{} is {}, and {needed} is needed",
+                    of_path(place.path()),
+                    type_of(&Found::Json(found))
+                ))
             }
             None => Some(absent(place.path(), &scope)),
         }
@@ -319,7 +323,11 @@ fn no_place(place: &Place, needed: &str, bytes: &Bytes, body: Value<'_>) -> Opti
     };
     let held = held(bytes, value);
     match held.as_ref().and_then(|held| Value::parse(held)) {
-        None => Some(format!("{} is {}, and a text that holds JSON is needed", of_path(text), type_of(&Found::Json(value)))),
+        None => Some(format!(
+            "{} is {}, and a text that holds JSON is needed",
+            of_path(text),
+            type_of(&Found::Json(value))
+        )),
         Some(value) => Some(format!("in the JSON of {}, as body: {}", of_path(text), why(value)?)),
     }
 }
@@ -348,7 +356,9 @@ fn absent(path: &Path, scope: &Scope<'_>) -> String {
             Step::Name(name) if json::is_object(value) => {
                 json::member(value, name).and_then(|found| found.value)
             }
-            Step::Name(_) => return format!("{before} is {}, which has no members", type_of(&Found::Json(value))),
+            Step::Name(_) => {
+                return format!("{before} is {}, which has no members", type_of(&Found::Json(value)));
+            }
             Step::Index(index) => json::list(value).and_then(|list| list.get(*index).copied()),
         };
         let here = of_path(&path.upto(count + 1));

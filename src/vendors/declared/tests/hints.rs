@@ -33,8 +33,10 @@ fn status(keys: &str) -> String {
 
 #[test]
 fn file_that_is_more_than_a_get_names_the_key_and_the_cure() {
-    let file = |keys: &str| format!("{IS}\n[[files]]\nname = \"a.csv\"\npath = \"/a/{{{{ id.a }}}}\"\n{keys}");
-    let headers = "files[0].headers is not for one file; write headers at the top, which polls and files have";
+    let file =
+        |keys: &str| format!("{IS}\n[[files]]\nname = \"a.csv\"\npath = \"/a/{{{{ id.a }}}}\"\n{keys}");
+    let headers =
+        "files[0].headers is not for one file; write headers at the top, which polls and files have";
     let body = "files[0].json is not for a file, which is requested with GET; remove it";
     let method = "files[0].method is not GET, with which each file is requested; remove it";
     reported(&[

@@ -72,7 +72,8 @@ impl Endpoint {
         };
         let (sent, secret) = authorization.secrets();
         let secrets: Vec<&str> = sent.into_iter().chain(secret.into_iter().flat_map(secrets_in)).collect();
-        for line in &mut shown {
+        let mut head = head(&response);
+        for line in shown.iter_mut().chain([&mut head]) {
             redaction::text(line, &secrets);
         }
         // Whole values, before they are cut: the beginning of a secret is one, too.
@@ -80,7 +81,7 @@ impl Endpoint {
             redaction::json(found, &secrets);
             *found = shortened(found);
         }
-        Ok(Trial { request: shown, response: head(&response), readings, is_understood })
+        Ok(Trial { request: shown, response: head, readings, is_understood })
     }
 
     /// A fault with what to do about it.

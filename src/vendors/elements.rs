@@ -4,6 +4,9 @@ use bytes::Bytes;
 
 use crate::job::{BackendFault, JobFault, JobRef};
 
+/// Of a job that stands twice with different contents nothing is believed.
+pub(super) const CONTRADICTED: JobFault = JobFault::Malformed { why: "it came twice and differs" };
+
 /// One element for each polled job, in the order of the jobs: the job's part of the
 /// body, or why it has none. The constructors map over the jobs, so that neither a
 /// vendor's short response nor an adapter can leave a job without an element.

@@ -5,10 +5,7 @@
 //! and may go back to `active`. A job that failed or waits for another attempt
 //! has its error in `output`.
 
-use std::{
-    collections::{HashMap, HashSet},
-    num::NonZeroUsize,
-};
+use std::{collections::HashSet, num::NonZeroUsize};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -17,6 +14,7 @@ use uuid::Uuid;
 
 use super::{
     Adapter, BaseUrl, Capabilities, Elements, TokenExchange,
+    elements::CONTRADICTED,
     json::{self, Object, Value},
     refusal, response,
 };
@@ -92,7 +90,7 @@ impl Adapter for Immuta {
         if members.iter().map(|(id, _)| *id).eq(jobs.iter().map(|job| &*job.id)) {
             return Ok(Elements::for_each(jobs, |index, _| part(members[index].1)));
         }
-        let elements: HashMap<&str, Value<'_>> = members.into_iter().collect();
+        let (elements, contradicted) = json::by_name(members);
         // That a job is missing can only be told by a response that is about jobs,
         // which an object with nothing but, say, a `message` is not.
         let is_job = |element: &Value<'_>| {
@@ -112,6 +110,7 @@ impl Adapter for Immuta {
             JobFault::NotFound
         };
         Ok(Elements::for_each(jobs, |_, job| match elements.get(&*job.id) {
+            Some(_) if contradicted.contains(&*job.id) => Err(CONTRADICTED),
             Some(element) => part(*element),
             None => Err(missing.clone()),
         }))

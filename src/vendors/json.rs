@@ -5,7 +5,11 @@
 //! size survive. Readers here are lenient and total, and none of them recurses
 //! with its input, which a vendor could nest as deep as the size cap allows.
 
-use std::{borrow::Cow, fmt};
+use std::{
+    borrow::Cow,
+    collections::{HashMap, HashSet},
+    fmt,
+};
 
 use bytes::Bytes;
 use serde::{
@@ -93,6 +97,20 @@ impl<'a> Object<'a> {
     pub(super) fn members(&self) -> impl Iterator<Item = (&str, Value<'a>)> {
         self.0.iter().map(|(name, value)| (&**name, *value))
     }
+}
+
+/// Members by their names, and the names that stand twice with different values.
+pub(super) fn by_name<'n, 'a>(
+    members: Vec<(&'n str, Value<'a>)>,
+) -> (HashMap<&'n str, Value<'a>>, HashSet<&'n str>) {
+    let (mut values, mut contradicted) = (HashMap::with_capacity(members.len()), HashSet::new());
+    for (name, value) in members {
+        let before: Option<Value<'_>> = values.insert(name, value);
+        if before.is_some_and(|before| before.get() != value.get()) {
+            contradicted.insert(name);
+        }
+    }
+    (values, contradicted)
 }
 
 impl<'de> Deserialize<'de> for Object<'de> {

@@ -10,6 +10,7 @@ use crate::{
     job::{BackendFault, JobFault, JobRef},
     vendors::{
         Elements,
+        elements::CONTRADICTED,
         json::{self, Object, Value},
     },
 };
@@ -38,7 +39,7 @@ impl<'a> JobList<'a> {
             let first = jobs.by_id.entry(id).or_insert(Ok(element));
             if first.as_ref().is_ok_and(|first| first.get() != element.get()) {
                 // Nothing says which of the two is right.
-                *first = Err(JobFault::Malformed { why: "it came twice and differs" });
+                *first = Err(CONTRADICTED);
             }
         }
         jobs

@@ -14,7 +14,7 @@ use super::{
     path::{Path, Root},
     reader::{Log, Node},
 };
-use crate::vendors::json::{self, Value};
+use crate::vendors::json::{self, Object, Value};
 
 /// Where a job stands, or where the jobs of a batch do.
 #[derive(Debug)]
@@ -69,6 +69,17 @@ pub(super) fn held(body: &Bytes, value: Value<'_>) -> Option<Bytes> {
         b'"' => json::text(value).map(Bytes::from),
         b'{' | b'[' => Some(json::part(body, value)),
         _ => None,
+    }
+}
+
+/// What stands below the JSON of a text. A name that stands twice on the way says nothing.
+pub(super) fn below<'a>(path: &Path, value: Value<'a>) -> Option<Value<'a>> {
+    if path.is_root() {
+        return Some(value);
+    }
+    match Object::of(value) {
+        Some(object) => path.find_unambiguous(&object.unambiguous()?),
+        None => path.find(value),
     }
 }
 

@@ -8,8 +8,8 @@ use super::{
     Declared,
     definition::{ContentRule, ElementKind, ErrorRule, ResultRule, Volatile},
     files,
-    place::{Content, held},
-    source::{Found, Http, Scope, Source},
+    place::{Content, below, held},
+    source::{Found, Http, Scope, Source, Work},
     split::{NO_JOB, opened},
 };
 use crate::{
@@ -82,8 +82,11 @@ impl Declared {
             let (own, object) = Object::parse_whole(source).ok_or(malformed("not an object"))?;
             (Some(own), Some(object))
         } else {
-            let whole = if unescaped.is_some() { Value::parse(source) } else { body };
-            let own = whole.and_then(|whole| place.path().find(whole));
+            let own = if unescaped.is_some() {
+                Value::parse(source).and_then(|whole| below(place.path(), whole))
+            } else {
+                body.and_then(|body| place.path().find(body))
+            };
             let object = own.map(|own| Object::of(own).ok_or(malformed("not an object"))).transpose()?;
             (own, object)
         };
@@ -102,6 +105,7 @@ impl Declared {
             part_names: &self.definition.id.names,
             id: &id,
             params: Some(&self.params),
+            work: Some(&Work::of(element.len())),
             ..Scope::default()
         };
         read(&scope, source)

@@ -1,6 +1,6 @@
 //! Where a value comes from: a plain path or an expression, and what it is read against.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{borrow::Cow, cell::Cell, collections::BTreeMap};
 
 use minijinja::{
     Value as Evaluated,
@@ -60,6 +60,33 @@ pub(super) struct Scope<'a> {
     pub(super) ids: &'a [Vec<String>],
     pub(super) params: Option<&'a BTreeMap<String, serde_json::Value>>,
     pub(super) variables: &'a [(String, String)],
+    /// What may still be read for the elements of lists.
+    pub(super) work: Option<&'a Work>,
+}
+
+/// A budget for what is read for the elements of lists, of which an answer may have very many:
+/// each value may need all of the answer. Without it, an answer of 200 KB could take half a
+/// minute.
+#[derive(Debug)]
+pub(super) struct Work(Cell<usize>);
+
+impl Work {
+    /// Bytes that may be read in any case, and for each byte of the answer.
+    const LEAST: usize = 4 << 20;
+    const FOR_EACH_BYTE: usize = 8;
+    /// What a value costs beside the bytes that it is read from.
+    const VALUE: usize = 16;
+
+    pub(super) fn of(answer: usize) -> Self {
+        Self(Cell::new(Self::LEAST.saturating_add(answer.saturating_mul(Self::FOR_EACH_BYTE))))
+    }
+
+    /// Whether that much was left.
+    fn spend(&self, bytes: usize) -> bool {
+        let left = self.0.get().checked_sub(bytes.saturating_add(Self::VALUE));
+        self.0.set(left.unwrap_or_default());
+        left.is_some()
+    }
 }
 
 /// What a response says beside its body.
@@ -252,8 +279,47 @@ impl Source {
     /// # Errors
     /// An expression that fails.
     pub(super) fn try_find<'a>(&self, scope: &Scope<'a>) -> Result<Option<Found<'a>>, Failed> {
+        if let (Some(_), Some(work)) = (scope.item, scope.work)
+            && !work.spend(self.cost(scope))
+        {
+            return Err(Failed);
+        }
         let Self::Expression(expression) = self else { return Ok(self.look(scope)) };
         expression.find(scope)
+    }
+
+    /// How many bytes of the answer it reads at the most.
+    fn cost(&self, scope: &Scope<'_>) -> usize {
+        let length = |value: Option<Value<'_>>| value.map_or(0, |value| value.get().len());
+        match self {
+            Self::Path(path) => {
+                let (value, members) = scope.root(path.root);
+                match (members, path.steps()) {
+                    (_, []) | (Some(_), [_]) => 0,
+                    (Some(members), [Step::Name(name), ..]) => length(members.find(name)),
+                    _ => length(value),
+                }
+            }
+            Self::Expression(expression) => {
+                let of_root = |name: &String| {
+                    let root = match name.as_str() {
+                        "job" => Root::Job,
+                        "body" => Root::Body,
+                        "item" => Root::Item,
+                        _ => return 0,
+                    };
+                    let (value, members) = scope.root(root);
+                    match (members, expression.touched(name)) {
+                        (Some(members), Some(names)) => {
+                            names.iter().map(|name| length(members.find(name))).sum()
+                        }
+                        _ => length(value),
+                    }
+                };
+                expression.roots.iter().map(of_root).sum()
+            }
+            _ => 0,
+        }
     }
 
     fn look<'a>(&self, scope: &Scope<'a>) -> Option<Found<'a>> {

@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Cow,
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashSet},
 };
 
 use bytes::Bytes;
@@ -12,7 +12,7 @@ use super::{
     Declared,
     definition::{Batch, ElementKind, Question},
     path::{Path, Step},
-    place::held,
+    place::{below, held},
     source::{Http, Scope, Source},
 };
 use crate::{
@@ -20,6 +20,7 @@ use crate::{
     vendors::{
         Elements,
         datasaur::{GraphqlErrors, JobList},
+        elements::CONTRADICTED,
         json::{self, Object, Value},
         response,
     },
@@ -157,7 +158,7 @@ impl Declared {
             (ElementKind::Job, Some(value)) if path.is_root() => Ok(json::part(body, value)),
             (ElementKind::Job, value) => {
                 let held = value.and_then(|value| held(body, value));
-                let own = held.as_ref().and_then(|held| Some((held, path.find(Value::parse(held)?)?)));
+                let own = held.as_ref().and_then(|held| Some((held, below(path, Value::parse(held)?)?)));
                 own.map(|(held, own)| json::part(held, own)).ok_or(NO_JOB)
             }
         };
@@ -239,7 +240,7 @@ impl Declared {
                 None => malformed("no jobs where the definition says"),
             };
         };
-        let found = Value::parse(&content).and_then(|value| batch.jobs.path().find(value));
+        let found = Value::parse(&content).and_then(|value| below(batch.jobs.path(), value));
         if let Some(by_id) = found.filter(|_| batch.by_id).and_then(Object::of) {
             return self.split_object(&by_id, jobs, response.status(), &content);
         }
@@ -265,7 +266,7 @@ impl Declared {
         if members.iter().map(|(id, _)| *id).eq(jobs.iter().map(|job| &*job.id)) {
             return Ok(Elements::for_each(jobs, |index, _| part(members[index].1)));
         }
-        let elements: HashMap<&str, Value<'_>> = members.into_iter().collect();
+        let (elements, contradicted) = json::by_name(members);
         // That a job is missing can only be told by a response that is about jobs.
         let is_job = |element: &Value<'_>| {
             json::is_null(*element) || json::is_object(*element) && self.has_word(*element)
@@ -283,6 +284,7 @@ impl Declared {
             JobFault::NotFound
         };
         Ok(Elements::for_each(jobs, |_, job| match elements.get(&*job.id) {
+            Some(_) if contradicted.contains(&*job.id) => Err(CONTRADICTED),
             Some(element) => part(*element),
             None => Err(missing.clone()),
         }))

@@ -153,9 +153,16 @@ fn object_that_is_not_about_jobs_does_not_make_jobs_missing() {
 }
 
 #[test]
-fn of_a_job_that_stands_twice_the_last_one_counts() {
-    let body = r#"{"a": {"state": "active"}, "a": {"state": "active", "state": "failed"}}"#;
-    let answers = read(&["a"], &json(200, body)).unwrap();
+fn of_a_job_that_stands_twice_with_different_contents_nothing_is_believed() {
+    let body = r#"{"a": {"state": "active"}, "a": {"state": "failed"}, "b": {"state": "active"}, "b": {"state": "active"}}"#;
+    let answers = read(&["a", "b"], &json(200, body)).unwrap();
+    assert_eq!(answers[0], Err(JobFault::Malformed { why: "it came twice and differs" }));
+    assert_eq!(answers[1].as_ref().unwrap().state, JobState::Running);
+}
+
+#[test]
+fn of_a_member_that_stands_twice_the_last_one_counts() {
+    let answers = read(&["a"], &json(200, r#"{"a": {"state": "active", "state": "failed"}}"#)).unwrap();
     assert_eq!(answers[0].as_ref().unwrap().state, JobState::Failed);
 }
 

@@ -76,6 +76,17 @@ async fn exit_code_of_a_trial_is_that_of_the_table() {
 }
 
 #[tokio::test]
+async fn secret_that_the_answer_repeats_in_its_head_is_redacted() {
+    let vendor = Vendor::start().await;
+    let kind = [("content-type", "application/json; x=s-hush")];
+    let body = r#"{"run_id": 1, "state": {"life_cycle_state": "RUNNING"}}"#;
+    vendor.answers_with("GET /api/2.2/jobs/runs/get?run_id=1", 200, &kind, body);
+    let (code, out, err) = databricks(&vendor.url, "1").await;
+    assert_eq!((code, &*err), (Some(0), ""), "{out}");
+    assert!(out.contains("HTTP 200, application/json; x=[redacted], "), "{out}");
+}
+
+#[tokio::test]
 async fn name_of_no_definition_says_what_to_write() {
     let folder = TempDir::new().unwrap();
     std::fs::write(folder.path().join("broken.toml"), "format = 1\nname = \"x\"\n").unwrap();

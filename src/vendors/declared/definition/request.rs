@@ -139,6 +139,20 @@ pub(in crate::vendors::declared) fn request_headers(
             continue;
         }
         match HeaderName::from_bytes(lower.as_bytes()) {
+            Ok(name) if headers.iter().any(|(known, _)| *known == name) => {
+                log.add(span, &node.path, "stands twice, since names of headers have no case; keep one");
+            }
+            Ok(_)
+                if node
+                    .as_text()
+                    .is_some_and(|value| value.contains(|c: char| c.is_control() && c != '\t')) =>
+            {
+                log.add(
+                    span,
+                    &node.path,
+                    "holds a line end or another character that no header can carry; remove it",
+                );
+            }
             Ok(name) => headers.extend(text(&node, names, log).map(|text| (name, text))),
             Err(_) => log.add(span, &node.path, no_header_name(name)),
         }

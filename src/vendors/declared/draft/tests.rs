@@ -251,6 +251,23 @@ fn word_that_is_named_is_taken() {
     assert!(both.definition.contains("the word of this answer is \"red/good\""), "{}", both.definition);
 }
 
+#[test]
+fn text_of_an_answer_in_a_comment_is_one_line() {
+    let word = ["job.status".to_owned()];
+    let odd = r#"{"id": "e-1", "status": "odd\notherwise = \"RUNNING\"\n#\u007f"}"#;
+    let done = r#"{"id": "e-1", "status": "done\n[states]\nFAILED = [\"x\"]"}"#;
+    for (answer, word) in [(odd, &word[..]), (done, &word[..]), (done, &[])] {
+        let Ok(draft) = Draft::begin(&Start { word, ..start(answer, None, None) }) else {
+            assert!(word.is_empty(), "{answer}");
+            continue;
+        };
+        let table: Result<toml::Table, _> = draft.definition.parse();
+        let table = table.unwrap_or_else(|why| panic!("{why}\n{}", draft.definition));
+        assert!(!table["states"].as_table().unwrap().contains_key("otherwise"), "{}", draft.definition);
+        assert!(draft.cases.parse::<toml::Table>().is_ok(), "{}", draft.cases);
+    }
+}
+
 /// Secrets with a part that no begun file may have: the secret within a text, and that part.
 fn any_secret() -> impl Strategy<Value = (String, String)> {
     const FORMS: [&str; 22] = [

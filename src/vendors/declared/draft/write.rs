@@ -75,6 +75,11 @@ fn title(name: &str) -> String {
     chars.next().map(|first| first.to_uppercase().collect::<String>() + chars.as_str()).unwrap_or_default()
 }
 
+/// A text of an answer in a comment, which is one line without control characters.
+pub(super) fn comment(text: &str) -> String {
+    text.replace(char::is_control, " ")
+}
+
 /// Lines with their `=` and their comments in columns.
 fn table(lines: &Lines) -> String {
     let width = lines.iter().map(|(key, ..)| key.len()).max().unwrap_or_default();
@@ -83,7 +88,8 @@ fn table(lines: &Lines) -> String {
     let mut text = String::new();
     for (key, value, why) in lines {
         let line = format!("{key:width$} = {value}");
-        let line = match &**why {
+        let why = comment(why);
+        let line = match &*why {
             "" => line,
             why if value.len() > 48 => format!("# {why}\n{line}"),
             why => format!("{line}{}    # {why}", " ".repeat(column.saturating_sub(value.len()))),
@@ -295,8 +301,11 @@ fn states(found: &Found, is_complete: bool) -> String {
                  # A word that is not here is JOB_STATE_UNSPECIFIED, and the job goes on. There are RETRYING and CANCELLING, too.\n";
     }
     if let Some(unknown) = &word.unknown {
-        let _ =
-            writeln!(text, "# fill in: the word of this answer is {}; which state is it?", quoted(unknown));
+        let _ = writeln!(
+            text,
+            "# fill in: the word of this answer is {:?}; which state is it?",
+            comment(unknown)
+        );
     }
     let has_other_end =
         word.states.iter().any(|(state, _)| matches!(*state, "FAILED" | "CANCELLED" | "EXPIRED"));

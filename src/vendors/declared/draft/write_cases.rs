@@ -5,7 +5,7 @@ use std::{fmt::Write as _, sync::Arc};
 
 use serde_json::Value as Json;
 
-use super::{Content, Found, fields::quoted, place::At};
+use super::{Content, Found, fields::quoted, place::At, write::comment};
 use crate::vendors::declared::{Definition, cases::Cases};
 
 /// In place of a segment of the path that is still to be filled in.
@@ -142,7 +142,7 @@ fn expect(found: &Found, expected: &[(&'static str, Json)]) -> String {
         };
         let is_unknown = *field == "state" && value == "\"UNSPECIFIED\"";
         let todo = match &found.word.unknown {
-            Some(word) if is_unknown => format!("    # fill in: the state of {}", quoted(word)),
+            Some(word) if is_unknown => format!("    # fill in: the state of {:?}", comment(word)),
             _ if *field == "fault" => "    # fill in: the definition can't read the answer yet".to_owned(),
             _ => String::new(),
         };

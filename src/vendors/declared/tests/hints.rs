@@ -32,6 +32,19 @@ fn status(keys: &str) -> String {
 }
 
 #[test]
+fn header_that_can_not_be_sent_as_it_stands_is_reported() {
+    let control =
+        "request.headers.X-A holds a line end or another character that no header can carry; remove it";
+    let twice = "request.headers.x-a stands twice, since names of headers have no case; keep one";
+    reported(&[
+        (PATH, &with(r#"headers = { X-A = "a\r\nX-B: 1" }"#), &[control]),
+        (PATH, &with(r#"headers = { X-A = "a\u0000" }"#), &[control]),
+        (PATH, &with(r#"headers = { X-A = "1", x-a = "2" }"#), &[twice]),
+    ]);
+    accepted(PATH, &with(r#"headers = { X-A = "1", X-B = "a b" }"#));
+}
+
+#[test]
 fn file_that_is_more_than_a_get_names_the_key_and_the_cure() {
     let file =
         |keys: &str| format!("{IS}\n[[files]]\nname = \"a.csv\"\npath = \"/a/{{{{ id.a }}}}\"\n{keys}");

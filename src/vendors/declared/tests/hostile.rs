@@ -18,6 +18,47 @@ fn declared_vendors() -> Vec<Declared> {
     ]
 }
 
+/// A definition with a file for each element that this condition chooses, by this name.
+fn files(when: &str, name: &str) -> Declared {
+    let text = format!(
+        "format = 1\nname = \"t\"\nversion = \"1.0.0\"\ntitle = \"T\"\ndocs = \"d\"\n[id]\npattern = \"{{a}}\"\n\
+         [credentials.none]\n[request]\npath = \"/j/{{{{ id.a }}}}\"\n[status]\nid = \"job.id\"\nword = \"job.s\"\n\
+         error = {{ each = \"job.f\", message = \"item.m ~ job.names[0]\", in = [\"FAILED\"] }}\n\
+         [states]\nSUCCEEDED = [\"ok\"]\nFAILED = [\"bad\"]\n[[faults]]\nstatus = 404\nis = \"not_found\"\n\
+         [[files]]\neach = \"job.f\"\nwhen = \"{when}\"\nname = \"{name}\"\npath = \"/f/{{{{ item.n }}}}\"\n"
+    );
+    declared(&text, "https://v.example", "")
+}
+
+/// An answer with this many files, and their names in a list.
+fn long_answer(word: &str, count: usize) -> Bytes {
+    let names: Vec<String> = (0..count).map(|number| format!("n{number:05}")).collect();
+    let files: Vec<_> = names.iter().map(|name| serde_json::json!({ "n": name, "m": "why" })).collect();
+    serde_json::json!({ "id": "7", "s": word, "f": files, "names": names }).to_string().into()
+}
+
+#[test]
+fn elements_that_each_need_the_whole_answer_share_a_budget() {
+    let job = JobRef::new("b", "7");
+    let count = |vendor: &Declared, count: usize| {
+        vendor.observe(&job, &long_answer("ok", count)).unwrap().artifacts.len()
+    };
+    // Of its own element each may be read, however many there are.
+    assert_eq!(count(&files("item.m == 'why'", "{{ item.n }}"), 9_000), 9_000);
+    assert_eq!(count(&files("item.n in job.names", "{{ item.n }}"), 100), 100);
+    for (when, name) in [
+        ("item.n in job.names", "{{ item.n }}"),
+        ("item.m", "{{ job.names[0] ~ item.n }}"),
+        ("job.names[0] and item.m", "{{ item.n }}"),
+    ] {
+        let left = count(&files(when, name), 9_000);
+        assert!((1..1_000).contains(&left), "{when}, {name}: {left}");
+    }
+    let failed = files("item.m", "{{ item.n }}").observe(&job, &long_answer("bad", 9_000)).unwrap();
+    let lines = failed.error.unwrap().message.lines().count();
+    assert!((1..1_000).contains(&lines), "{lines}");
+}
+
 proptest! {
     #[test]
     fn any_id_is_refused_or_stays_data(id in TEXTS) {

@@ -279,6 +279,23 @@ in = ["FAILED"]
 }
 
 #[test]
+fn text_that_is_handed_on_as_json_keeps_every_byte() {
+    let adapter = adapter("result = \"job.out\"", "result = [\"job.a | json\", \"job.b\"]");
+    for text in ["{", "{} {}", "NaN", "  ", "[1.0]"] {
+        let record = serde_json::json!({ "id": 7, "s": "ok", "a": text, "b": "next" });
+        let result = seen(&adapter, &wrapped(&record.to_string())).result.unwrap();
+        assert_eq!((&*result.data, result.content_type), (text.as_bytes(), ContentType::Json), "{text:?}");
+    }
+}
+
+#[test]
+fn name_that_stands_twice_below_the_text_is_no_job() {
+    let adapter = adapter("job = \"body.text | json\"", "job = \"(body.text | json).detail\"");
+    let record = r#"{"detail": {"id": 7, "s": "run"}, "detail": {"id": 7, "s": "ok"}}"#;
+    assert_eq!(why(&adapter, &wrapped(record)), "no job in JSON where the definition says");
+}
+
+#[test]
 fn error_is_read_only_where_its_condition_holds() {
     let error =
         |why: &str| seen(&whole(), &wrapped(&format!(r#"{{"id": 7, "s": "bad", "why": {why}}}"#))).error;

@@ -59,6 +59,16 @@ impl Secret {
         std::iter::once(&*self.key).chain(self.beside.iter().map(|other| other.key()))
     }
 
+    /// The key of what differs, or both of two.
+    pub fn changed_keys(&self, before: &SecretString, now: &SecretString) -> String {
+        if self.beside.is_none() {
+            return self.key.clone();
+        }
+        let values = secrets_in(before).zip(secrets_in(now));
+        let changed = self.keys().zip(values).filter(|(_, (before, now))| before != now);
+        changed.map(|(key, _)| key).collect::<Vec<_>>().join(", ")
+    }
+
     /// The secret itself, as it was when the configuration was read; of two, a line each.
     pub fn value(&self) -> &SecretString {
         &self.value

@@ -141,8 +141,9 @@ impl InUse {
         if let Err(error) = (self.replace)(found.clone()) {
             return problem(format!("can't be used: {error}; write another one"));
         }
+        let key = configured.changed_keys(&self.secret, &found);
         self.secret = found;
-        info!(key = configured.key(), "secret replaced");
+        info!(key, "secret replaced");
         for warning in configured.warnings(&self.secret) {
             warn!("{} {warning}", configured.key());
         }

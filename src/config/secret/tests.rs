@@ -59,7 +59,14 @@ fn secret_that_changes_is_read_again_and_the_other_is_kept() {
         let secret = config.backends[0].credentials.secret().unwrap();
         assert!(secret.may_change());
         fs::write(dir.path().join("refresh-token"), "hush-3\n").unwrap();
-        assert_eq!(lines(&secret.read_again().unwrap().unwrap()), ["hush-3", "hush-2"]);
+        let changed = secret.read_again().unwrap().unwrap();
+        assert_eq!(lines(&changed), ["hush-3", "hush-2"]);
+        let key = "backends.h.credentials.refresh_token";
+        assert_eq!(secret.changed_keys(secret.value(), &changed), key);
+        assert_eq!(
+            secret.changed_keys(secret.value(), &"hush-1\nother".into()),
+            "backends.h.credentials.client_secret"
+        );
         fs::write(dir.path().join("refresh-token"), "").unwrap();
         let problem = secret.read_again().unwrap_err();
         assert_eq!(problem.subject, "backends.h.credentials.refresh_token");

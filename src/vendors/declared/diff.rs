@@ -69,6 +69,7 @@ impl Definition {
                 found.add(grade, changed(path, one, other));
             });
         }
+        self.compare_ways(later, &mut found);
         for section in ["headers", "request", "batch", "answer", "status"] {
             leaves(section, old.get(section), new.get(section), &mut |path, one, other| {
                 found.add(Grade::Minor, changed(path, one, other));
@@ -120,6 +121,29 @@ fn grade_of(section: &str, path: &str, old: Option<&Value>, new: Option<&Value>)
             Grade::Minor
         }
         _ => Grade::Major,
+    }
+}
+
+impl Definition {
+    /// What operators have to write otherwise for a way to sign in that stays.
+    fn compare_ways(&self, later: &Self, found: &mut Differences) {
+        for (place, way) in self.ways.iter().enumerate() {
+            let Some(new_place) = later.ways.iter().position(|new| new.name == way.name) else { continue };
+            let new = &later.ways[new_place];
+            if way.secret != new.secret || way.fields != new.fields {
+                found.add(Grade::Major, format!("credentials.{}: takes other keys of a backend", way.name));
+            }
+            let origin = later.token_origin(Some(new_place));
+            if let Some(origin) =
+                origin.filter(|origin| self.token_origin(Some(place)).as_ref() != Some(origin))
+            {
+                let text = format!(
+                    "credentials.{}: asks for tokens at {origin}, which backends have to allow",
+                    way.name
+                );
+                found.add(Grade::Major, text);
+            }
+        }
     }
 }
 
@@ -388,6 +412,33 @@ is = "not_found"
             let found = differences(&[("[params]", &format!("[params]\ntenant = {{ {keys} }}")), used]);
             assert_eq!(found.grade(), Some(grade), "{keys}: {:?}", found.changes);
         }
+    }
+
+    #[test]
+    fn way_to_sign_in_that_takes_other_keys_is_a_major_change() {
+        let graded = |old: &str, new: &str| {
+            let [old, new] = [old, new].map(|way| OLD.replace("[credentials.bearer]", way));
+            let parsed = |text: &str| Definition::parse(text).unwrap_or_else(|error| panic!("{error}"));
+            parsed(&old).differences(&old, &parsed(&new), &new)
+        };
+        let oauth2 = "[credentials.oauth2]\ntoken_path = \"/t\"";
+        let refreshing = format!("{oauth2}\ngrant = \"refresh_token\"");
+        let elsewhere = "[credentials.oauth2]\ntoken_url = \"https://login.example/t\"";
+        let (basic, by_key) = ("[credentials.basic]", "[credentials.basic]\nsecret_as = \"username\"");
+        let keys = |way: &str| format!("credentials.{way}: takes other keys of a backend");
+        let origin =
+            "credentials.oauth2: asks for tokens at https://login.example, which backends have to allow";
+        for (old, new, change) in [
+            (oauth2, &*refreshing, keys("oauth2")),
+            (oauth2, elsewhere, origin.to_owned()),
+            (basic, by_key, keys("basic")),
+        ] {
+            let found = graded(old, new);
+            assert_eq!(found.grade(), Some(Grade::Major), "{new}: {:?}", found.changes);
+            assert!(found.changes.iter().any(|(_, text)| *text == change), "{new}: {:?}", found.changes);
+        }
+        let same = graded(oauth2, &format!("{oauth2}\nclient_auth = \"basic\""));
+        assert_eq!(same.grade(), Some(Grade::Minor), "{:?}", same.changes);
     }
 
     #[test]

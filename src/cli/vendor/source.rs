@@ -61,6 +61,16 @@ pub(in crate::cli) fn definition_file(path: &Path) -> PathBuf {
 /// The text of a definition. Of one that is too long only the beginning is read, which its
 /// reader refuses.
 pub(in crate::cli) fn read_definition(file: &Path) -> Result<String, Failure> {
+    let name = file.to_str().unwrap_or_default();
+    let is_shipped = Shipped::find(name).is_some();
+    if (is_shipped || KINDS.iter().any(|kind| kind.key == name)) && !file.exists() {
+        let text = if is_shipped {
+            format!("write a file, such as one with what jobwatch vendor show {name} --source prints")
+        } else {
+            "it is built in and has no definition".to_owned()
+        };
+        return Err(Failure::Usage(format!("{name} is a vendor that jobwatch has already; {text}")));
+    }
     read(file, LONGEST_DEFINITION)
 }
 

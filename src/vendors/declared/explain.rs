@@ -62,7 +62,12 @@ impl Declared {
                         .read_with(job, element, |scope, source| Ok(self.all(scope, job, (element, source))));
                     match read {
                         Ok(found) => readings.extend(found),
-                        Err(wrong) => readings.push(fault(&wrong)),
+                        Err(wrong) => {
+                            // What the id is read as tells whether it is about another job.
+                            let ids = self.with_scope(job, element, |scope, _| Ok(self.ids(scope)));
+                            readings.extend(ids.unwrap_or_default());
+                            readings.push(fault(&wrong));
+                        }
                     }
                 }
                 [Err(wrong)] => readings.push(fault(wrong)),
@@ -106,16 +111,8 @@ impl Declared {
 
     fn fields(&self, scope: &Scope<'_>, state: Option<JobState>, source: &Bytes) -> Vec<Reading> {
         let rules = &self.definition.status;
-        let StatusRules { id, word, progress, warnings, .. } = rules;
-        let mut found = Vec::new();
-        for (place, source) in id {
-            let part = if self.definition.id.names.len() == 1 {
-                String::new()
-            } else {
-                format!(".{}", self.definition.id.names[*place])
-            };
-            found.push(self.value(format!("status.id{part}"), source, Kind::Name, scope));
-        }
+        let StatusRules { word, progress, warnings, .. } = rules;
+        let mut found = self.ids(scope);
         for (place, source) in word.iter().enumerate() {
             let key =
                 if word.len() == 1 { "status.word".to_owned() } else { format!("status.word[{place}]") };
@@ -151,6 +148,20 @@ impl Declared {
             reading("status.volatile", from, Some("causes no events".to_owned()))
         });
         found.extend(volatile);
+        found
+    }
+
+    /// The id, or each part of it.
+    fn ids(&self, scope: &Scope<'_>) -> Vec<Reading> {
+        let mut found = Vec::new();
+        for (place, source) in &self.definition.status.id {
+            let part = if self.definition.id.names.len() == 1 {
+                String::new()
+            } else {
+                format!(".{}", self.definition.id.names[*place])
+            };
+            found.push(self.value(format!("status.id{part}"), source, Kind::Name, scope));
+        }
         found
     }
 

@@ -76,6 +76,35 @@ async fn exit_code_of_a_trial_is_that_of_the_table() {
 }
 
 #[tokio::test]
+async fn answer_about_another_job_shows_the_id_that_it_has() {
+    let vendor = Vendor::start().await;
+    let body = r#"{"run_id": 98, "state": {"life_cycle_state": "RUNNING"}}"#;
+    vendor.answers("GET /api/2.2/jobs/runs/get?run_id=1", 200, body);
+    let (code, out, err) = databricks(&vendor.url, "1").await;
+    assert_eq!((code, &*err), (Some(1), ""), "{out}");
+    let line = out.lines().find(|line| line.contains("status.id")).unwrap_or_else(|| panic!("{out}"));
+    assert!(line.split_whitespace().eq(["status.id", "job.run_id", "\"98\""]), "{line}");
+    assert!(out.contains("it is about another job"), "{out}");
+}
+
+#[tokio::test]
+async fn name_in_place_of_a_file_says_what_to_write() {
+    for (name, cure) in [
+        ("databricks", "write a file, such as one with what jobwatch vendor show databricks --source prints"),
+        ("immuta", "it is built in and has no definition"),
+    ] {
+        for command in ["check", "test"] {
+            let mut program = Command::new(program::executable());
+            program.args(["vendor", command, name]).current_dir("/").kill_on_drop(true);
+            let output = guard(program.output()).await.unwrap();
+            let err = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(2), "{err}");
+            assert!(err.contains(&format!("{name} is a vendor that jobwatch has already; {cure}")), "{err}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn secret_that_the_answer_repeats_in_its_head_is_redacted() {
     let vendor = Vendor::start().await;
     let kind = [("content-type", "application/json; x=s-hush")];

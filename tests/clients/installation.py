@@ -6,6 +6,7 @@ Configuration files are copies of those in deploy/, with other addresses. The ru
 with shorter times: see `quick`.
 """
 
+import itertools
 import json
 import re
 import signal
@@ -127,9 +128,9 @@ class Installation:
 
     def note_backend(self, vendor):
         """Takes the configuration of a backend from what its simulator prints."""
-        _, text = self.output(vendor).split("allow_inline_secrets = true\n", 1)
-        lines = text.split("\njobwatch simulate", 1)[0].splitlines()
-        self.backends += "\n".join(line.strip() for line in lines) + '\nmax_backoff = "1s"\n\n'
+        _, text = self.output(vendor).split("  [backends.", 1)
+        lines = itertools.takewhile(lambda line: not line or line.startswith("  "), f"  [backends.{text}".splitlines())
+        self.backends += "\n".join(line.strip() for line in lines).strip() + '\nmax_backoff = "1s"\n\n'
 
     def start_gateway(self):
         self.start("gateway", self.program, "serve", "--config", self.config)

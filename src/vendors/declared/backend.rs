@@ -11,10 +11,11 @@ use toml::{Table, Value};
 
 use super::{
     Declared, Definition,
-    credentials::{OAuth2, TokenUrl, WayKind},
+    credentials::{OAuth2, TokenUrl, Way, WayKind},
     id::Params,
     origin_of,
     reader::{join, remedy},
+    source::Scope,
 };
 use crate::vendors::{
     AllowedOrigin, BaseUrl, BuildError, Clusters, Key, KeyProblem, OwnCredentials, SecretForm, SignIn,
@@ -92,7 +93,7 @@ pub fn sign_ins(definition: &Definition) -> Vec<WayKeys<'_>> {
 /// # Errors
 /// Every problem, with the key's path in the backend's table.
 pub fn choose(definition: &Definition, keys: Option<&Table>) -> Result<Chosen, Vec<KeyProblem>> {
-    let examples: Vec<String> = definition.ways.iter().map(super::credentials::Way::example).collect();
+    let examples: Vec<String> = definition.ways.iter().map(Way::example).collect();
     let examples = examples.join(", or ");
     let problem = |path: String, text: String| KeyProblem { path, text };
     let Some(keys) = keys else {
@@ -101,8 +102,7 @@ pub fn choose(definition: &Definition, keys: Option<&Table>) -> Result<Chosen, V
             None => Err(vec![problem("credentials".to_owned(), format!("is missing; write {examples}"))]),
         };
     };
-    let is_named =
-        |way: &&super::credentials::Way| way.secret.as_ref().is_some_and(|secret| keys.contains_key(secret));
+    let is_named = |way: &&Way| way.secret.as_ref().is_some_and(|secret| keys.contains_key(secret));
     let named: Vec<_> = definition.ways.iter().filter(is_named).collect();
     let way = match named[..] {
         [way] => way,
@@ -159,6 +159,9 @@ pub fn read(
     let fields: Vec<(String, String)> =
         way.map(|way| way.fields.iter().filter_map(field).collect()).unwrap_or_default();
     let allowed = definition.read_allowed(keys.get("allow_origins"), &mut problems);
+    if problems.is_empty() {
+        not_in_headers(definition, way, &params, &fields, &mut problems);
+    }
     if let Some(WayKind::OAuth2(OAuth2 { url: TokenUrl::Elsewhere(_), .. })) = way.map(|way| &way.kind)
         && let Some(origin) = definition.token_origin(chosen.way)
         && !allowed.all.contains(&origin)
@@ -230,6 +233,42 @@ fn params(definition: &Definition, value: Option<&Value>, problems: &mut Vec<Key
     params
 }
 
+/// Values of the backend that a header of the definition can't carry. No request could be
+/// written with one.
+fn not_in_headers(
+    definition: &Definition,
+    way: Option<&Way>,
+    params: &Params,
+    fields: &[(String, String)],
+    problems: &mut Vec<KeyProblem>,
+) {
+    let Definition { request, batch, request_headers, .. } = definition;
+    let questions = request.iter().chain(batch.iter().map(|batch| &batch.question));
+    let headers = questions.flat_map(|question| &question.request.headers).chain(request_headers);
+    let headers = headers.chain(way.into_iter().flat_map(Way::request_headers));
+    let scope = Scope { params: Some(params), variables: fields, ..Scope::default() };
+    let is_carried = |text: &str| text.chars().all(|c| c.is_ascii_graphic() || c == ' ');
+    for (header, text) in headers {
+        for source in text.sources().filter(|source| !source.needs("id") && !source.needs("ids")) {
+            if source.text(&scope).is_none_or(|text| is_carried(&text)) {
+                continue;
+            }
+            let own = params.keys().filter(|name| source.uses_param(name));
+            let own = own.map(|name| join("params", name));
+            let of_way = fields.iter().map(|(name, _)| name).filter(|name| source.needs(name));
+            for path in own.chain(of_way.map(|name| join("credentials", name))) {
+                let text = format!(
+                    "has characters beside those of visible ASCII, which the header {header} can't carry"
+                );
+                let problem = KeyProblem { path, text };
+                if !problems.contains(&problem) {
+                    problems.push(problem);
+                }
+            }
+        }
+    }
+}
+
 impl Definition {
     /// The other origins where it asks for tokens.
     pub fn token_origins(&self) -> Vec<String> {
@@ -287,7 +326,7 @@ fn kind(definition: &Definition, chosen: &Chosen) -> &'static VendorKind {
             form: chosen.secret.as_ref().map_or(SecretForm::Text, |(_, form)| *form),
             keys: Box::leak(keys.into_boxed_slice()),
             optional: definition.ways.iter().any(|way| way.secret.is_none()),
-            example: leaked(&way.map(super::credentials::Way::example).unwrap_or_default()),
+            example: leaked(&way.map(Way::example).unwrap_or_default()),
         },
         read: |_, _| Err(UnusableKeys::Invalid(Vec::new())),
         schema: |_| json_schema!({ "type": "object" }),

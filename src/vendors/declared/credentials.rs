@@ -13,7 +13,7 @@ use super::{
     template::{RequestTemplate, Text},
     time::TimeRule,
 };
-use crate::vendors::{ClientAuth, Scheme, SecretForm, SignIn};
+use crate::vendors::{BaseUrl, ClientAuth, Scheme, SecretForm, SignIn};
 
 /// One way.
 #[derive(Debug)]
@@ -228,8 +228,11 @@ fn placement(node: &Node<'_>, log: &Log<'_>) -> Option<Placement> {
     let text = node.text(log)?;
     match HeaderName::from_bytes(text.to_lowercase().as_bytes()) {
         Ok(name) if name == http::header::AUTHORIZATION => Some(Placement::Authorization),
+        Ok(name) if definition::OWN_HEADERS.contains(&name.as_str()) => {
+            node.problem(log, "is written by the gateway; write another header's name")
+        }
         Ok(name) => Some(Placement::Header(name)),
-        Err(_) => node.problem(log, "is no name of a header"),
+        Err(_) => node.problem(log, definition::no_header_name(text)),
     }
 }
 
@@ -251,7 +254,17 @@ fn oauth2(keys: &mut Section<'_>, names: &Names<'_>, log: &Log<'_>) -> Option<OA
                     "is no URL with a fixed origin; write one such as \"https://login.example/token\"",
                 );
             }
-            text(&url).map(TokenUrl::Elsewhere)
+            let cure = if !url.as_text().is_some_and(is_safe) {
+                Some("is not encrypted, and the secret is sent there; write an https:// URL")
+            } else if url.as_text().is_some_and(|url| url.contains('#')) {
+                Some("has a fragment, which is never sent; write it without the # and what follows")
+            } else {
+                None
+            };
+            match cure {
+                Some(cure) => url.problem(log, cure),
+                None => text(&url).map(TokenUrl::Elsewhere),
+            }
         }
         (Some(_), Some(url)) => url.problem(log, "stands beside token_path; keep one of them"),
         (None, None) => keys.problem(log, "has neither token_path nor token_url; write one of them"),
@@ -261,6 +274,12 @@ fn oauth2(keys: &mut Section<'_>, names: &Names<'_>, log: &Log<'_>) -> Option<OA
     let refreshes = keys.get("grant").map_or(Some(false), |node| node.word(log, &GRANTS));
     let form = definition::pairs(keys.get("form"), names, log);
     Some(OAuth2 { url: url?, client_auth: client_auth?, refreshes: refreshes?, form })
+}
+
+/// Whether a secret may be sent to this URL.
+fn is_safe(url: &str) -> bool {
+    let origin = super::origin_of(url).and_then(|origin| origin.parse::<BaseUrl>().ok());
+    origin.is_some_and(|origin| origin.is_https() || origin.is_loopback())
 }
 
 fn exchange(keys: &mut Section<'_>, names: &Names<'_>, log: &Log<'_>) -> Option<Exchange> {
@@ -309,6 +328,14 @@ fn exchange(keys: &mut Section<'_>, names: &Names<'_>, log: &Log<'_>) -> Option<
 }
 
 impl Way {
+    /// The headers that it adds to requests, or that its own request has.
+    pub(super) fn request_headers(&self) -> &[(HeaderName, Text)] {
+        match &self.kind {
+            WayKind::Exchange(exchange) => &exchange.request.headers,
+            _ => &self.headers,
+        }
+    }
+
     /// Every value that is read to sign in.
     pub(super) fn sources(&self) -> Vec<&Source> {
         let mut sources: Vec<&Source> = self.headers.iter().flat_map(|(_, text)| text.sources()).collect();

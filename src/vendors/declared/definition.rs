@@ -28,7 +28,7 @@ mod status;
 
 use asked::{Asked, answer};
 pub(super) use literals::to_fill_in;
-pub(super) use request::{literal_name, no_header_name, pairs, request, request_headers};
+pub(super) use request::{OWN_HEADERS, literal_name, no_header_name, pairs, request, request_headers};
 pub(super) use status::{ContentRule, ErrorRule, FORMS, ResultRule, StateFilter, StatusRules, Volatile};
 
 /// The language that this version reads.
@@ -326,14 +326,15 @@ impl Rules {
             top.required(log, "states", "[states] with the vendor's words, such as SUCCEEDED = [\"done\"]");
         let table = section_of(log, table).map(|keys| StateTable::read(keys, words, log));
         let faults = top.get("faults");
-        let (has_faults, span) = faults.as_ref().map_or((false, 0..0), |node| (true, node.span.clone()));
+        let written = faults.as_ref().map_or(0, |node| node.list().len());
+        let span = faults.as_ref().map_or(0..0, |node| node.span.clone());
         let in_faults = Names { roots: &["body", "http", "id", "params"], ..*names };
         let faults = faults.map(|node| faults::read(&node, &in_faults, log)).unwrap_or_default();
         let file_roots: Vec<&str> = roots.iter().copied().chain(["item"]).collect();
         let in_files = Names { roots: &file_roots, ..*names };
         let files = top.get("files").map(|node| files::read(&node, &in_files, log)).unwrap_or_default();
         let says_not_found = faults.iter().any(|rule| rule.is == Meaning::NotFound);
-        if !says_not_found && !has_batch && (!has_faults || !faults.is_empty()) {
+        if !says_not_found && !has_batch && (written == 0 || !faults.is_empty()) {
             let text = "has nothing that says not_found: a job that does not exist would be a fault of the \
                         backend; add a rule with is = \"not_found\"";
             log.add(span, "faults", text);

@@ -98,7 +98,7 @@ const WRITTEN: [(&str, Written); 3] =
     [("json", Written::Json), ("latin1", Written::Latin1), ("base64", Written::Base64)];
 
 /// A member of the job, and how it is written where that is in a text.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Content {
     pub(super) path: Path,
     pub(super) written: Option<Written>,

@@ -118,7 +118,7 @@ impl Text {
         &self.0
     }
 
-    fn literals(&self) -> impl Iterator<Item = &str> {
+    pub(super) fn literals(&self) -> impl Iterator<Item = &str> {
         self.0.iter().filter_map(|piece| match piece {
             Piece::Literal(literal) => Some(literal.as_str()),
             Piece::Value { .. } => None,

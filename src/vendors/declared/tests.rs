@@ -29,6 +29,7 @@ mod effects;
 mod hints;
 mod hostile;
 mod in_text;
+mod nothing;
 mod parameters;
 mod reasons;
 pub(super) mod reference;

@@ -4,8 +4,6 @@
 //! Each key is read as if it stood alone. What it comes to beside the others is checked here,
 //! once the whole definition is known.
 
-use http::HeaderName;
-
 use super::{Definition, ElementKind, ErrorRule, StatusRules};
 use crate::vendors::declared::{
     credentials::{Way, WayKind},
@@ -13,8 +11,11 @@ use crate::vendors::declared::{
     files::FileRule,
     reader::{Log, Node, Section},
     source::Source,
-    template::{RequestTemplate, Text},
+    template::RequestTemplate,
 };
+
+mod nothing;
+mod twice;
 
 /// Reports every key without effect; `top` is the definition's text, read once more.
 pub(super) fn check(definition: &Definition, top: &mut Section<'_>, log: &Log<'_>) {
@@ -40,7 +41,8 @@ pub(super) fn check(definition: &Definition, top: &mut Section<'_>, log: &Log<'_
         params(definition, top, log);
     }
     ways(definition, top, log);
-    headers(definition, top, log);
+    twice::check(top, log);
+    nothing::empty(top, log);
 }
 
 /// Whether everything that may read a parameter could be read.
@@ -167,15 +169,15 @@ fn status(definition: &Definition, keys: &mut Section<'_>, log: &Log<'_>) {
     {
         node.report(log, "has no effect: message does not read item; write one such as \"item.message\"");
     }
-    let is_value = |rule: &ErrorRule| {
-        let roots = ["job", "body", "item"];
-        rule.words.iter().any(|(source, _)| roots.iter().any(|root| source.needs(root)))
-    };
-    if error.is_some_and(|rule| rule.is_whole && !is_value(rule))
+    let has_path = |rule: &ErrorRule| rule.words.iter().any(|(source, _)| matches!(source, Source::Path(_)));
+    if error.is_some_and(|rule| rule.is_whole && !has_path(rule))
         && let Some(node) = table(keys, "error", log).and_then(|mut keys| keys.get("whole"))
     {
-        node.report(log, "has no effect: message reads no value of the job; remove it");
+        let text = "has no effect: no message is a plain path, whose value would be the details; \
+                    write one such as \"job.error\", or remove it";
+        node.report(log, text);
     }
+    nothing::repeated(definition, keys, log);
     volatile(&definition.status, keys, log);
 }
 
@@ -212,7 +214,9 @@ fn filter(definition: &Definition, keys: &mut Section<'_>, log: &Log<'_>) {
         never.report(log, "stands beside in, which lists the only states; keep one of them");
     }
     let occurs = |node: &Node<'_>| {
-        node.list().iter().any(|state| definition.states.can_be(state.as_text().unwrap_or_default()))
+        let states = node.list();
+        let can_be = |state: &Node<'_>| definition.states.can_be(state.as_text().unwrap_or_default());
+        states.is_empty() || states.iter().any(can_be)
     };
     if let Some(only) = only.filter(|only| !occurs(only)) {
         only.report(
@@ -340,32 +344,6 @@ fn ways(definition: &Definition, top: &mut Section<'_>, log: &Log<'_>) {
             if let Some(mut keys) = table(&mut keys, "expires_at", log) {
                 time(&mut keys, log);
             }
-        }
-    }
-}
-
-/// A header that every request has replaces one of the same name, or would be there twice.
-fn headers(definition: &Definition, top: &mut Section<'_>, log: &Log<'_>) {
-    let Definition { ways, request, batch, .. } = definition;
-    let batch = batch.as_ref().map(|batch| &batch.question);
-    let mut others: Vec<(String, &[(HeaderName, Text)])> = Vec::new();
-    for (key, question) in [("request", request.as_ref()), ("batch", batch)] {
-        others.extend(question.map(|question| (key.to_owned(), &question.request.headers[..])));
-    }
-    for way in ways {
-        let own = match &way.kind {
-            WayKind::Exchange(exchange) => &exchange.request.headers,
-            _ => &way.headers,
-        };
-        others.push((format!("credentials.{}", way.name), own));
-    }
-    let Some(keys) = table(top, "headers", log) else { return };
-    for (name, _, node) in keys.entries() {
-        let has_it = |(_, headers): &&(String, &[(HeaderName, Text)])| {
-            headers.iter().any(|(other, _)| other.as_str().eq_ignore_ascii_case(name))
-        };
-        if let Some((key, _)) = others.iter().find(has_it) {
-            node.report(log, format!("stands in {key}.headers too; keep one of them"));
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::vendors::declared::{
 };
 
 /// Headers that the gateway writes itself.
-const OWN_HEADERS: [&str; 9] = [
+pub(in crate::vendors::declared) const OWN_HEADERS: [&str; 9] = [
     "authorization",
     "proxy-authorization",
     "host",
@@ -153,7 +153,19 @@ pub(in crate::vendors::declared) fn request_headers(
                     "holds a line end or another character that no header can carry; remove it",
                 );
             }
-            Ok(name) => headers.extend(text(&node, names, log).map(|text| (name, text))),
+            Ok(name) => {
+                let text = text(&node, names, log);
+                let is_plain =
+                    |text: &str| text.chars().all(|c| c.is_ascii_graphic() || matches!(c, ' ' | '\t'));
+                if text.as_ref().is_some_and(|text| !text.literals().all(is_plain)) {
+                    node.report(
+                        log,
+                        "holds characters beside those of visible ASCII, which no header can carry",
+                    );
+                    continue;
+                }
+                headers.extend(text.map(|text| (name, text)));
+            }
             Err(_) => log.add(span, &node.path, no_header_name(name)),
         }
     }

@@ -104,6 +104,12 @@ impl StateFilter {
         Self { only, never }
     }
 
+    /// Whether it allows whatever another one does.
+    pub(super) fn includes(&self, other: &Self) -> bool {
+        let mut states = STATES.iter().map(|(_, state)| *state).chain([JobState::Unknown]);
+        states.all(|state| self.allows(state) || !other.allows(state))
+    }
+
     pub(in crate::vendors::declared) fn allows(&self, state: JobState) -> bool {
         self.only.as_ref().is_none_or(|only| only.contains(&state)) && !self.never.contains(&state)
     }

@@ -178,7 +178,7 @@ fn job_in_a_text_is_read_beside_the_answer_around_it() {
 fn jobs_of_a_batch_may_stand_in_a_text() {
     let batch = |jobs: &str| {
         let keys = format!(
-            "[batch]\npath = \"/j\"\nquery = {{ ids = \"{{{{ ids | map(attribute='a') | join(',') }}}}\" }}\n{jobs}\n[answer]"
+            "[batch]\npath = \"/j\"\nquery = {{ ids = \"{{{{ ids | map(attribute='a') | join(',') }}}}\" }}\n{jobs}"
         );
         let text = DEFINITION.replace("[answer]\njob = \"body.text | json\"", &keys);
         declared(&text, "https://t.example", "")

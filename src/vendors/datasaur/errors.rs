@@ -66,7 +66,7 @@ impl GraphqlErrors {
     /// What the errors say about a job that has no element: of those whose position
     /// `speaks_for_it` the first with a position, or else the first. A refusal without a
     /// position is the backend's, unless another job of the same response `has_data`.
-    pub(super) fn of_one(
+    pub(in crate::vendors) fn of_one(
         &self,
         speaks_for_it: impl Fn(Option<usize>) -> bool,
         job: &JobRef,

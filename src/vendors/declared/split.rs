@@ -196,18 +196,20 @@ impl Declared {
                 Some(_) => "no jobs where the definition says",
             });
         };
+        let errors = GraphqlErrors::read(object.get("errors").filter(|_| question.is_graphql));
+        let jobs_of =
+            |object: &Object<'_>| self.split_object(object, jobs, &errors, (status, response.body()));
         if batch.by_id && path.is_root() {
-            return self.split_object(&object, jobs, status, response.body());
+            return jobs_of(&object);
         }
         let found = if question.is_graphql { path.find_unambiguous(&object) } else { path.find_in(&object) };
         if batch.by_id
             && let Some(by_id) = found.and_then(Object::of)
         {
-            return self.split_object(&by_id, jobs, status, response.body());
+            return jobs_of(&by_id);
         }
         if let Some(list) = found.and_then(json::list).filter(|_| !batch.by_id) {
-            let errors = if question.is_graphql { object.get("errors") } else { None };
-            return self.job_list(list).split(jobs, &GraphqlErrors::read(errors), response.body());
+            return self.job_list(list).split(jobs, &errors, response.body());
         }
         if question.is_graphql {
             return self.graphql(jobs, &object, response);
@@ -215,8 +217,7 @@ impl Declared {
         malformed("no jobs where the definition says")
     }
 
-    /// The same where the jobs stand in a text. Of the errors of GraphQL only those of a response
-    /// without jobs are read.
+    /// The same where the jobs stand in a text.
     fn split_batch_in_text(
         &self,
         text: &Path,
@@ -233,38 +234,49 @@ impl Declared {
             Some(wrapper) => text.find_unambiguous(wrapper),
             None => None,
         };
-        let held = found.and_then(|value| held(response.body(), value));
-        let Some(content) = held else {
-            return match wrapper.filter(|_| question.is_graphql) {
+        let wrapper = wrapper.filter(|_| question.is_graphql);
+        let Some(content) = found.and_then(|value| held(response.body(), value)) else {
+            return match wrapper {
                 Some(wrapper) => self.graphql(jobs, &wrapper, response),
                 None => malformed("no jobs where the definition says"),
             };
         };
+        let errors = GraphqlErrors::read(wrapper.and_then(|wrapper| wrapper.get("errors")));
         let found = Value::parse(&content).and_then(|value| below(batch.jobs.path(), value));
         if let Some(by_id) = found.filter(|_| batch.by_id).and_then(Object::of) {
-            return self.split_object(&by_id, jobs, response.status(), &content);
+            return self.split_object(&by_id, jobs, &errors, (response.status(), &content));
         }
         match found.filter(|_| !batch.by_id).and_then(json::list) {
-            Some(list) => self.job_list(list).split(jobs, &GraphqlErrors::read(None), &content),
+            Some(list) => self.job_list(list).split(jobs, &errors, &content),
             None => malformed("no jobs where the definition says"),
         }
     }
 
-    /// An object that has each job by its id; null is a job that does not exist.
+    /// An object that has each job by its id; null is a job that does not exist, unless an error
+    /// of GraphQL explains it.
     fn split_object(
         &self,
         body: &Object<'_>,
         jobs: &[JobRef],
-        status: StatusCode,
-        content: &Bytes,
+        errors: &GraphqlErrors,
+        (status, content): (StatusCode, &Bytes),
     ) -> Result<Elements, BackendFault> {
-        let part = |element: Value<'_>| {
-            if json::is_null(element) { Err(JobFault::NotFound) } else { Ok(json::part(content, element)) }
-        };
         let members: Vec<(&str, Value<'_>)> = body.members().collect();
+        let has_data = !errors.is_empty() && members.iter().any(|(_, value)| json::is_object(*value));
+        let absent = |job: &JobRef, unless_explained: JobFault| {
+            let explained = errors.of_one(|position| position.is_none(), job, has_data);
+            explained.map(|fault| Err(fault.unwrap_or(unless_explained)))
+        };
+        let part = |job: &JobRef, element: Value<'_>| {
+            if json::is_null(element) {
+                absent(job, JobFault::NotFound)
+            } else {
+                Ok(Ok(json::part(content, element)))
+            }
+        };
         // The usual case: the order of the request.
         if members.iter().map(|(id, _)| *id).eq(jobs.iter().map(|job| &*job.id)) {
-            return Ok(Elements::for_each(jobs, |index, _| part(members[index].1)));
+            return Elements::try_for_each(jobs, |index, job| part(job, members[index].1));
         }
         let (elements, contradicted) = json::by_name(members);
         // That a job is missing can only be told by a response that is about jobs.
@@ -283,11 +295,11 @@ impl Declared {
         } else {
             JobFault::NotFound
         };
-        Ok(Elements::for_each(jobs, |_, job| match elements.get(&*job.id) {
-            Some(_) if contradicted.contains(&*job.id) => Err(CONTRADICTED),
-            Some(element) => part(*element),
-            None => Err(missing.clone()),
-        }))
+        Elements::try_for_each(jobs, |_, job| match elements.get(&*job.id) {
+            Some(_) if contradicted.contains(&*job.id) => Ok(Err(CONTRADICTED)),
+            Some(element) => part(job, *element),
+            None => absent(job, missing.clone()),
+        })
     }
 
     /// Whether the first part of the word is there.

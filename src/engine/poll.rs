@@ -1,16 +1,7 @@
 //! One poll: a request for one or more jobs, and what becomes of them.
 
-use std::{
-    future::poll_fn,
-    mem,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-    task::Poll,
-};
+use std::{mem, sync::Arc};
 
-use futures_util::task::AtomicWaker;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
@@ -28,65 +19,9 @@ use crate::{
     telemetry::traces::{ActivePoll, PollSpan},
 };
 
-/// A poll in flight. It is cancelled when the last subscriber of all its jobs has left.
-#[derive(Debug)]
-pub(super) struct InFlightPoll {
-    /// Jobs in it that have subscribers.
-    subscribed: AtomicUsize,
-    cancelled: AtomicBool,
-    /// The poll's task.
-    task: AtomicWaker,
-    /// Where polls are traced.
-    span: Option<PollSpan>,
-}
+mod in_flight;
 
-impl InFlightPoll {
-    fn new(jobs: usize, span: Option<PollSpan>) -> Arc<Self> {
-        let (subscribed, cancelled) = (AtomicUsize::new(jobs), AtomicBool::new(false));
-        Arc::new(Self { subscribed, cancelled, task: AtomicWaker::new(), span })
-    }
-
-    /// Whether nobody subscribes to any of its jobs any more.
-    pub(super) fn is_cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Acquire)
-    }
-
-    /// Waits in the poll's task until nobody does.
-    pub(super) async fn cancelled(&self) {
-        poll_fn(|cx| {
-            self.task.register(cx.waker());
-            if self.is_cancelled() { Poll::Ready(()) } else { Poll::Pending }
-        })
-        .await;
-    }
-
-    /// The poll's span, if it is traced.
-    pub(super) fn span(&self) -> Option<&PollSpan> {
-        self.span.as_ref()
-    }
-
-    /// One more job has subscribers. Returns whether it is not too late for that.
-    pub(super) fn job_subscribed(&self) -> bool {
-        let in_time = !self.is_cancelled();
-        if in_time {
-            self.subscribed.fetch_add(1, Ordering::Relaxed);
-        }
-        in_time
-    }
-
-    /// One job has no subscribers any more.
-    pub(super) fn job_left(&self) {
-        if self.subscribed.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.cancelled.store(true, Ordering::Release);
-            self.task.wake();
-        }
-    }
-
-    #[cfg(test)]
-    pub(super) fn subscribed(&self) -> usize {
-        self.subscribed.load(Ordering::Relaxed)
-    }
-}
+pub(super) use in_flight::InFlightPoll;
 
 /// One job of a batch.
 #[derive(Clone, Debug)]

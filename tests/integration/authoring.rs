@@ -18,6 +18,7 @@ use tokio::{
 use crate::harness::*;
 
 mod hints;
+mod secrets;
 mod shapes;
 
 use shapes::{PASTED, Pasted};

@@ -115,7 +115,7 @@ fn report(out: &mut impl Write, folder: &Path, draft: &Draft) -> Result<(), Fail
     let (definition, cases) = (folder.join(DEFINITION), folder.join(CASES));
     writeln!(out, "{}\n{}", definition.display(), cases.display())?;
     if !draft.redacted.is_empty() {
-        writeln!(out, "\nRedacted in {CASES}: {}", draft.redacted.join(", "))?;
+        writeln!(out, "\nRedacted in {CASES}: {}", draft.redactions())?;
     }
     writeln!(out, "\nTo fill in")?;
     for (line, text) in todos(&draft.definition) {

@@ -11,11 +11,14 @@ mod asked;
 mod fields;
 mod graphql;
 mod moment;
+mod pairs;
 mod pasted;
 mod place;
 pub(super) mod redact;
 mod refusal;
+mod secret_names;
 mod secrets;
+mod text_pairs;
 mod tree;
 mod volatile;
 mod word;
@@ -66,7 +69,7 @@ pub struct Draft {
     pub params: Vec<(String, String)>,
     /// The key of the secret in the credentials of a backend.
     pub secret: &'static str,
-    /// The members of the answer that were redacted.
+    /// The paths of what was redacted, such as `job.env[0].value`.
     pub redacted: Vec<String>,
 }
 
@@ -105,6 +108,12 @@ enum Content {
 }
 
 impl Draft {
+    /// The paths of what was redacted, for people; the first of many.
+    #[must_use]
+    pub fn redactions(&self) -> String {
+        write_cases::listed(&self.redacted)
+    }
+
     /// Begins a definition.
     ///
     /// # Errors
@@ -128,7 +137,8 @@ impl Draft {
         if let Some(asked) = &asked {
             asked.secrets().iter().for_each(|secret| cleaner.note(secret));
         }
-        let (text, redacted) = redact::redacted(&pasted.body, &cleaner);
+        let (text, redacted) = redact::redacted(&pasted.body, &body, &cleaner);
+        let redacted = redacted.iter().map(|path| found.at.path_from_job(path, &job_id)).collect();
         pasted.body = text;
         for (_, value) in &mut pasted.headers {
             *value = cleaner.text(value);

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{
     place::part_name,
-    redact::is_secret_name,
+    secret_names::is_secret_name,
     secrets::{Cleaner, REDACTED},
     tree::{Leaf, snake_case},
 };

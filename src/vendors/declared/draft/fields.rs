@@ -135,9 +135,17 @@ pub(super) fn find(leaves: &[Leaf<'_>], taken: &[String]) -> Fields {
     fields
 }
 
-/// A text in quotes, as TOML writes it.
+/// A text in quotes on one line, as TOML writes it, so that it can stand in a comment too.
 pub(super) fn quoted(text: &str) -> String {
-    toml::Value::from(text).to_string()
+    if !text.contains(char::is_control) {
+        return toml::Value::from(text).to_string();
+    }
+    let escaped = text.chars().map(|c| match c {
+        '"' | '\\' => format!("\\{c}"),
+        c if c.is_control() => format!("\\u{:04X}", u32::from(c)),
+        c => c.to_string(),
+    });
+    format!("\"{}\"", escaped.collect::<String>())
 }
 
 /// The first member with one of the names; `depth` is how many objects it may stand in.

@@ -26,6 +26,21 @@ pub(super) enum At {
     ById { object: String },
 }
 
+impl At {
+    /// A path from `body` as one from `job` where it leads into the job with this id.
+    pub(super) fn path_from_job(&self, path: &str, id: &str) -> String {
+        let job = match self {
+            Self::Path(job) => job.clone(),
+            Self::List { list, index, .. } => format!("{list}[{index}]"),
+            Self::ById { object } => member(object, id).unwrap_or_default(),
+        };
+        match path.strip_prefix(&job).filter(|rest| !job.is_empty() && rest.starts_with(['.', '['])) {
+            Some(rest) => format!("job{rest}"),
+            None => path.to_owned(),
+        }
+    }
+}
+
 struct Candidate<'n> {
     place: Place<'n>,
     score: i64,

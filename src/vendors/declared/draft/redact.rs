@@ -1,73 +1,58 @@
 //! Replaces what should not lie in a file of cases: secrets, addresses of people, signed URLs.
 
 use super::{
+    pairs::{Pairs, is_secret_element},
     secrets::{Cleaner, REDACTED},
-    tree::{Node, snake_case},
+    text_pairs,
+    tree::{Node, member},
 };
+
+pub(in crate::vendors::declared) use super::secret_names::is_secret_name;
+
+/// Longest list that is looked at as the arguments of a command.
+const MOST_ARGUMENTS: usize = 64;
 
 /// Fewer digits are no secret.
 const LEAST_DIGITS: usize = 4;
 
-/// Words of a member's name that make its value a secret.
-const SECRET_NAMES: [&str; 34] = [
-    "account_key",
-    "csrf",
-    "encryption_key",
-    "jwt",
-    "master_key",
-    "otp",
-    "passcode",
-    "pin",
-    "session_key",
-    "shared_key",
-    "signing_key",
-    "xsrf",
-    "token",
-    "secrets",
-    "passwords",
-    "pwd",
-    "pass",
-    "auth",
-    "session_id",
-    "secret",
-    "password",
-    "passwd",
-    "passphrase",
-    "authorization",
-    "credential",
-    "credentials",
-    "cookie",
-    "signature",
-    "apikey",
-    "api_key",
-    "access_key",
-    "private_key",
-    "secret_key",
-    "connection_string",
-];
-
-/// Whether a member, a parameter of a query or a header of this name has a secret.
-pub(in crate::vendors::declared) fn is_secret_name(name: &str) -> bool {
-    let snake = snake_case(name);
-    let padded = format!("_{snake}_");
-    let has = |secret: &&str| padded.contains(&format!("_{secret}_"));
-    SECRET_NAMES.iter().any(has)
-        || ["token", "secret", "password"].iter().any(|end| snake.ends_with(end))
-        || matches!(&*snake, "sig" | "auth_key" | "sas" | "jsessionid" | "sessionid" | "phpsessid")
-}
-
-/// Notes every text under the name of a secret, since it may stand elsewhere too.
+/// Notes every text that is a secret by a name, since it may stand elsewhere too.
 pub(super) fn note_secrets(node: &Node, is_secret: bool, cleaner: &mut Cleaner) {
     match node {
         Node::Object(members) => {
+            let pairs = Pairs::of(members);
             for (name, node) in members {
-                note_secrets(node, is_secret || is_secret_name(name), cleaner);
+                note_secrets(node, is_secret || pairs.is_secret(name, node), cleaner);
             }
         }
-        Node::List(nodes) => nodes.iter().for_each(|node| note_secrets(node, is_secret, cleaner)),
+        Node::List(nodes) => {
+            let texts = arguments(nodes);
+            for (index, node) in nodes.iter().enumerate() {
+                let is_argument = texts.get(index).is_some_and(|text| {
+                    !text.starts_with('-') && text_pairs::argument(&texts[..index], text).is_some()
+                });
+                note_secrets(node, is_secret || is_argument || is_secret_element(nodes, index), cleaner);
+            }
+        }
         Node::Text { text, .. } if is_secret => cleaner.note(text),
+        Node::Text { text, .. } => {
+            if let Some(node) = within(text) {
+                note_secrets(&node, false, cleaner);
+            }
+        }
         _ => {}
     }
+}
+
+/// The texts of a list that may be the arguments of a command; empty for another list.
+fn arguments(nodes: &[Node]) -> Vec<&str> {
+    let texts: Vec<&str> = nodes.iter().take(MOST_ARGUMENTS + 1).map_while(Node::text).collect();
+    let is_command = texts.len() == nodes.len() && texts.iter().any(|text| text.starts_with('-'));
+    if is_command { texts } else { Vec::new() }
+}
+
+/// What a text in JSON holds.
+fn within(text: &str) -> Option<Node> {
+    text.trim_start().starts_with(['{', '[']).then(|| Node::parse(text).ok())?
 }
 
 /// Whether a text looks like a secret, or has one in it, whatever its name is.
@@ -77,21 +62,31 @@ pub(in crate::vendors::declared) fn is_secret_text(text: &str) -> bool {
         || Cleaner::new(&[]).text(text).contains(REDACTED) && !text.contains(REDACTED)
 }
 
-/// A body in JSON without secrets, and the members that were replaced. Texts that the cleaner
+/// A body in JSON without secrets, and the paths of what was replaced. Texts that the cleaner
 /// keeps stay, as does the place of everything.
-pub(super) fn redacted(body: &str, cleaner: &Cleaner) -> (String, Vec<String>) {
-    let mut walk = Walk { rest: body, out: String::with_capacity(body.len()), names: Vec::new(), cleaner };
-    walk.value("", false);
+pub(super) fn redacted(body: &str, node: &Node, cleaner: &Cleaner) -> (String, Vec<String>) {
+    let mut walk = Walk { rest: body, out: String::with_capacity(body.len()), paths: Vec::new(), cleaner };
+    walk.value(&At { node, name: "", path: "body".to_owned(), is_secret: false });
     walk.out += walk.rest;
-    (walk.out, walk.names)
+    (walk.out, walk.paths)
 }
 
 /// Copies JSON token by token.
 struct Walk<'b, 'c> {
     rest: &'b str,
     out: String,
-    names: Vec<String>,
+    /// Where something was replaced, each once.
+    paths: Vec<String>,
     cleaner: &'c Cleaner,
+}
+
+/// A value of the body.
+struct At<'n> {
+    node: &'n Node,
+    /// What says what it is: its own name, or the one that stands beside it.
+    name: &'n str,
+    path: String,
+    is_secret: bool,
 }
 
 impl<'b> Walk<'b, '_> {
@@ -121,17 +116,20 @@ impl<'b> Walk<'b, '_> {
         self.take(end.map_or(self.rest.len(), |(at, _)| at + 1))
     }
 
-    fn value(&mut self, name: &str, is_secret: bool) {
-        match self.next() {
-            Some('{') => self.members(is_secret),
-            Some('[') => self.elements(name, is_secret),
-            Some('"') => self.text(name, is_secret),
+    fn value(&mut self, at: &At<'_>) {
+        match (self.next(), at.node) {
+            (Some('{'), Node::Object(members)) => self.members(at, members),
+            (Some('['), Node::List(nodes)) => self.elements(at, nodes),
+            (Some('"'), _) => {
+                let shown = self.text(at);
+                self.out += &shown;
+            }
             _ => {
                 let end = self.rest.find(|c: char| c.is_whitespace() || matches!(c, ',' | ']' | '}'));
                 let token = self.take(end.unwrap_or(self.rest.len()));
                 let digits = token.bytes().filter(u8::is_ascii_digit).count();
-                if is_secret && digits >= LEAST_DIGITS && !self.cleaner.keeps(token) {
-                    self.note(name);
+                if at.is_secret && digits >= LEAST_DIGITS && !self.cleaner.keeps(token) {
+                    self.note(&at.path);
                     self.out.push('0');
                 } else {
                     self.out += token;
@@ -140,61 +138,80 @@ impl<'b> Walk<'b, '_> {
         }
     }
 
-    fn members(&mut self, is_secret: bool) {
+    fn members(&mut self, at: &At<'_>, members: &[(String, Node)]) {
+        let pairs = Pairs::of(members);
         self.copy(1);
-        while let Some(c) = self.next() {
-            match c {
-                '"' => {
-                    let written = self.quoted();
-                    let name: String = serde_json::from_str(written).unwrap_or_default();
-                    let shown = self.cleaner.text(&name);
-                    if shown == name {
-                        self.out += written;
-                    } else {
-                        self.out += &serde_json::Value::from(shown.as_str()).to_string();
-                        self.note(&shown);
-                    }
-                    self.next();
-                    self.copy(1);
-                    self.value(&shown, is_secret || is_secret_name(&name));
-                }
-                ',' => self.copy(1),
-                _ => return self.copy(1),
+        for (name, node) in members {
+            self.separator();
+            let written = self.quoted();
+            let shown = self.cleaner.text(name);
+            let path = member(&at.path, &shown).unwrap_or_else(|| format!("{}[{shown:?}]", at.path));
+            if shown == *name {
+                self.out += written;
+            } else {
+                self.out += &serde_json::Value::from(shown.as_str()).to_string();
+                self.note(&path);
             }
+            self.next();
+            self.copy(1);
+            let is_secret = at.is_secret || pairs.is_secret(name, node);
+            self.value(&At { node, name: pairs.name_of(name), path, is_secret });
+        }
+        self.next();
+        self.copy(1);
+    }
+
+    fn elements(&mut self, at: &At<'_>, nodes: &[Node]) {
+        let texts = arguments(nodes);
+        self.copy(1);
+        for (index, node) in nodes.iter().enumerate() {
+            self.separator();
+            let path = format!("{}[{index}]", at.path);
+            let argument = texts.get(index).filter(|text| !self.cleaner.keeps(text));
+            if let Some(shown) = argument.and_then(|text| text_pairs::argument(&texts[..index], text)) {
+                self.quoted();
+                self.out += &serde_json::Value::from(shown).to_string();
+                self.note(&path);
+                continue;
+            }
+            let is_secret = at.is_secret || is_secret_element(nodes, index);
+            self.value(&At { node, name: at.name, path, is_secret });
+        }
+        self.next();
+        self.copy(1);
+    }
+
+    /// Copies the comma between two values.
+    fn separator(&mut self) {
+        if self.next() == Some(',') {
+            self.copy(1);
+            self.next();
         }
     }
 
-    fn elements(&mut self, name: &str, is_secret: bool) {
-        self.copy(1);
-        while let Some(c) = self.next() {
-            match c {
-                ',' => self.copy(1),
-                ']' => return self.copy(1),
-                _ => self.value(name, is_secret),
-            }
-        }
-    }
-
-    fn text(&mut self, name: &str, is_secret: bool) {
+    /// Takes a text, and gives what is written in its place.
+    fn text(&mut self, at: &At<'_>) -> String {
         let written = self.quoted();
         // What is no Unicode can't be looked at.
         let Ok(text) = serde_json::from_str::<String>(written) else {
-            self.note(name);
-            self.out = std::mem::take(&mut self.out) + "\"" + REDACTED + "\"";
-            return;
+            self.note(&at.path);
+            return format!("\"{REDACTED}\"");
         };
+        let is_flag = || ["true", "false", "yes", "no"].contains(&&*text.to_lowercase());
         let shown = match &*text {
             "" => String::new(),
             kept if self.cleaner.keeps(kept) => text.clone(),
-            _ if is_secret => REDACTED.to_owned(),
-            _ => self.cleaner.value(name, &text),
+            _ if at.is_secret && !is_flag() => REDACTED.to_owned(),
+            _ => match within(&text) {
+                Some(node) => redacted(&text, &node, self.cleaner).0,
+                None => self.cleaner.value(at.name, &text),
+            },
         };
         if shown == text {
-            self.out += written;
-        } else {
-            self.note(name);
-            self.out += &serde_json::Value::from(shown).to_string();
+            return written.to_owned();
         }
+        self.note(&at.path);
+        serde_json::Value::from(shown).to_string()
     }
 
     fn copy(&mut self, length: usize) {
@@ -202,66 +219,12 @@ impl<'b> Walk<'b, '_> {
         self.out += token;
     }
 
-    fn note(&mut self, name: &str) {
-        if !self.names.iter().any(|known| known == name) {
-            self.names.push(name.to_owned());
+    fn note(&mut self, path: &str) {
+        if self.paths.last().is_none_or(|last| last != path) {
+            self.paths.push(path.to_owned());
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn shown(body: &str) -> (String, Vec<String>) {
-        let mut cleaner = Cleaner::new(&["77"]);
-        note_secrets(&Node::parse(body).unwrap(), false, &mut cleaner);
-        redacted(body, &cleaner)
-    }
-
-    #[test]
-    fn secrets_addresses_and_signed_urls_are_replaced_where_they_stand() {
-        let body = r#"{ "id": "77", "jobToken":"hush", "auth": {"password": ["a", "b"]}, "owner": "ana@corp.example",
-  "url": "https://u:p@files.example/x?X-Amz-Signature=hush&id=77", "page": "https://a.example/runs/77",
-  "seen": "eyJhbGciOiJIUzI1NiJ9.e30", "max_tokens": 12, "note": "mail ana@corp.example", "h": "Bearer hush" }"#;
-        let (text, names) = shown(body);
-        assert_eq!(
-            text,
-            r#"{ "id": "77", "jobToken":"redacted", "auth": {"password": ["redacted", "redacted"]}, "owner": "user@example.com",
-  "url": "https://files.example/x?X-Amz-Signature=redacted&id=77", "page": "https://a.example/runs/77",
-  "seen": "redacted", "max_tokens": 12, "note": "mail user@example.com", "h": "Bearer redacted" }"#
-        );
-        assert_eq!(names, ["jobToken", "password", "owner", "url", "seen", "note", "h"]);
-    }
-
-    #[test]
-    fn text_without_secrets_stays_as_it_is() {
-        let body =
-            "{\"token\": \"\", \"tokens\": \"12\", \"status\": \"done\", \"token_id\": \"77\", \"n\": null}";
-        assert_eq!(shown(body), (body.to_owned(), Vec::new()));
-    }
-
-    #[test]
-    fn names_and_numbers_are_looked_at_too() {
-        let body = r#"{"by_user": {"ana@corp.example": 1, "gh\u0070_0123456789abcdef": {"n": 2}}, "pin": 731731, "token": 1, "t": ["\ud800"],
-            "copy": "was hush-hush", "password": "hush-hush", "empty": {}, "none": [], "n": -1.5e3 }"#;
-        let (text, names) = shown(body);
-        assert_eq!(
-            text,
-            r#"{"by_user": {"user@example.com": 1, "redacted": {"n": 2}}, "pin": 0, "token": 1, "t": ["redacted"],
-            "copy": "was redacted", "password": "redacted", "empty": {}, "none": [], "n": -1.5e3 }"#
-        );
-        assert_eq!(names, ["user@example.com", "redacted", "pin", "t", "copy", "password"]);
-    }
-
-    #[test]
-    fn names_of_secrets_are_known_in_every_style() {
-        for name in ["api_key", "apiKey", "X-Api-Key", "access_token", "accessToken", "client-secret", "sig"]
-        {
-            assert!(is_secret_name(name), "{name}");
-        }
-        for name in ["key", "code", "tokens", "id", "signed", "task_key", "status"] {
-            assert!(!is_secret_name(name), "{name}");
-        }
-    }
-}
+mod tests;

@@ -5,7 +5,11 @@ use std::sync::LazyLock;
 use percent_encoding::percent_decode_str;
 use regex::{Captures, Regex};
 
-use super::redact::is_secret_name;
+use super::{
+    secret_names::is_telling_name,
+    text_pairs::{self, is_ordinary},
+    words::state_of,
+};
 
 pub(super) const REDACTED: &str = "redacted";
 const EMAIL: &str = "user@example.com";
@@ -52,18 +56,11 @@ static HEADER: LazyLock<Regex> = LazyLock::new(|| {
         r#"(?i)\b((?:proxy-)?authorization|(?:set-)?cookie|x-[a-z-]*(?:key|token|auth|secret|signature)[a-z-]*)(\\*["']?\s*:\s*\\*["']?)([^\r\n"'\\]+)"#,
     )
 });
+static BEARER: LazyLock<Regex> = LazyLock::new(|| regex(r"(?i)^(\s*bearer)(\s+)(\S+)\s*$"));
 static SCHEME: LazyLock<Regex> =
     LazyLock::new(|| regex(r"(?i)\b(bearer|basic|digest|negotiate)(\s+)([A-Za-z0-9._~+/=|:-]{4,})"));
-/// A name, what joins it with its value, and the value.
-static PAIR: LazyLock<Regex> = LazyLock::new(|| {
-    regex(r#"([A-Za-z][A-Za-z0-9_.-]{1,60})(\\*["']?\s*(?:=>|[:=])\s*\\*["']?)([^\s"'\\,;&<>(){}\[\]]+)"#)
-});
-static OPTION: LazyLock<Regex> =
-    LazyLock::new(|| regex(r#"--([A-Za-z][A-Za-z0-9-]{1,40})(\s+["']?)([^\s"']+)"#));
-static USER: LazyLock<Regex> = LazyLock::new(|| regex(r#"(\s-u|--user)([ =]["']?)([^\s"']+:[^\s"']+)"#));
-static SENTENCE: LazyLock<Regex> = LazyLock::new(|| {
-    regex(r#"(?i)\b(password|passphrase|passcode|secret|token|api key)(\s+(?:is|was|of)\s+["']?)([^\s"']+)"#)
-});
+static USER: LazyLock<Regex> =
+    LazyLock::new(|| regex(r#"(\s-[uU]|--(?:proxy-)?user)([ =]["']?)([^\s"']+:[^\s"']+)"#));
 static WEBHOOK: LazyLock<Regex> = LazyLock::new(|| {
     regex(
         r#"(?i)(hooks\.slack\.com/(?:services|workflows|triggers)|/webhooks?/[0-9]+|webhook\.office\.com)(/)([^\s"'<>]+)"#,
@@ -72,9 +69,9 @@ static WEBHOOK: LazyLock<Regex> = LazyLock::new(|| {
 /// What may be a word of its own.
 static WORD: LazyLock<Regex> = LazyLock::new(|| regex(r"[A-Za-z0-9+/=_.~-]{40,}"));
 
-fn regex(pattern: &str) -> Regex {
+pub(super) fn regex(pattern: &str) -> Regex {
     let built = regex::RegexBuilder::new(pattern).size_limit(16 << 20).build();
-    built.expect("the patterns of this module are constants, which its tests compile")
+    built.expect("the patterns are constants, which the tests compile")
 }
 
 /// What stays, and what is a secret wherever it stands.
@@ -92,7 +89,13 @@ impl Cleaner {
 
     /// Notes a secret, which goes from every text.
     pub(super) fn note(&mut self, secret: &str) {
-        if secret.len() >= TELLING && !self.keeps(secret) && !self.known.iter().any(|known| known == secret) {
+        // A word of the vendor's states stands in many places.
+        let is_word = state_of(secret).is_some();
+        if secret.len() >= TELLING
+            && !is_word
+            && !self.keeps(secret)
+            && !self.known.iter().any(|known| known == secret)
+        {
             self.known.push(secret.to_owned());
             // One may begin with another.
             self.known.sort_by_key(|known| std::cmp::Reverse(known.len()));
@@ -134,20 +137,15 @@ impl Cleaner {
         replace(&FORM, &whole);
         replace(&URL, &|found| self.url(&found[0]));
         replace(&HEADER, &third(|_, _| true));
+        replace(&BEARER, &third(|_, value| !is_ordinary(value)));
         replace(&SCHEME, &third(is_of_scheme));
-        replace(&OPTION, &|found| {
-            if is_secret_name(&found[1]) {
-                format!("--{}{}{REDACTED}", &found[1], &found[2])
-            } else {
-                found[0].to_owned()
-            }
-        });
         replace(&USER, &third(|_, _| true));
-        replace(&PAIR, &third(is_secret_pair));
-        replace(
-            &SENTENCE,
-            &third(|_, value| !matches!(value, "a" | "the" | "not" | "no" | "invalid" | "expired")),
-        );
+        let mut text = text_pairs::redacted(&text, &|value| self.keeps(value));
+        let mut replace = |pattern: &Regex, by: &dyn Fn(&Captures<'_>) -> String| {
+            if pattern.is_match(&text) {
+                text = pattern.replace_all(&text, by).into_owned();
+            }
+        };
         replace(&ADDRESS, &|found| match &found[1] {
             _ if self.keeps(&found[0]) => found[0].to_owned(),
             "@" => EMAIL.to_owned(),
@@ -237,49 +235,13 @@ impl Cleaner {
 /// Whether credentials follow the name of a scheme, which may be another word's in a sentence.
 fn is_of_scheme(scheme: &str, value: &str) -> bool {
     let is_odd = |c: char| c.is_ascii_digit() || c.is_ascii_uppercase() || matches!(c, '=' | '/' | '+');
-    scheme.eq_ignore_ascii_case("bearer") || value.chars().skip(1).any(is_odd)
-}
-
-fn is_secret_pair(name: &str, value: &str) -> bool {
-    let is_word = ["null", "true", "false", "none", "undefined"];
-    if is_word.contains(&&*value.to_lowercase()) || value.starts_with(REDACTED) {
-        return false;
-    }
-    is_secret_name(name) || is_telling_name(name) && is_mixed(value, 16)
-}
-
-/// Whether a value of this name is a secret if it looks like one.
-fn is_telling_name(name: &str) -> bool {
-    let snake = super::tree::snake_case(name);
-    let last = snake.rsplit('_').next().unwrap_or_default();
-    matches!(
-        last,
-        "key"
-            | "keys"
-            | "signature"
-            | "sig"
-            | "hmac"
-            | "code"
-            | "nonce"
-            | "salt"
-            | "seed"
-            | "cookie"
-            | "cookies"
-            | "session"
-            | "sid"
-            | "cert"
-            | "certificate"
-            | "bearer"
-            | "login"
-            | "sas"
-            | "private"
-            | "grant"
-            | "ticket"
-    )
+    // Such as in a header's value, and not in "bearer shares".
+    let is_written = scheme.starts_with('B') && scheme.eq_ignore_ascii_case("bearer") && !is_ordinary(value);
+    is_written || value.chars().skip(1).any(is_odd)
 }
 
 /// Whether a word has letters and digits, and no two parts that people would read.
-fn is_mixed(text: &str, least: usize) -> bool {
+pub(super) fn is_mixed(text: &str, least: usize) -> bool {
     let is_word = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=_-.~:".contains(&byte);
     text.len() >= least
         && text.bytes().all(is_word)

@@ -160,7 +160,7 @@ fn secrets_do_not_reach_the_files() {
     works(&draft);
     assert_eq!(
         (&*draft.redacted, draft.secret),
-        (&["owner".to_owned(), "job_token".to_owned(), "download_url".to_owned()][..], "api_key")
+        (&["job.owner", "job.job_token", "job.download_url"].map(str::to_owned)[..], "api_key")
     );
     for text in [&draft.definition, &draft.cases] {
         assert!(!text.contains("hush") && !text.contains("corp.example"), "{text}");
@@ -268,9 +268,46 @@ fn text_of_an_answer_in_a_comment_is_one_line() {
     }
 }
 
+#[test]
+fn id_in_a_commented_out_case_stays_in_the_comment() {
+    for (answer, request) in [
+        (r#"{"id": "e\n[[case]]\nids = [\"x\"]\n#", "status": "done"}"#, None),
+        (r#"{"id": "e\r\u0085\u2028", "status": "done"}"#, None),
+        (r#"{"id": "e'''\"\"\"\\", "status": "done"}"#, None),
+        (r#"{"status": "done"}"#, Some("GET https://a.example/jobs/e%0A%5B%5Bcase%5D%5D%0A1")),
+    ] {
+        match Draft::begin(&start(answer, request, None)) {
+            Ok(draft) => works(&draft),
+            Err(error) => assert!(error.text.contains("control characters"), "{error}"),
+        }
+    }
+    for text in ["a\nb", "\r\n[[case]]", "\u{1b}[1m\u{85}", "'\"\\", "'''\"\"\"\n"] {
+        let line = fields::quoted(text);
+        assert!(!line.contains(char::is_control), "{line:?}");
+        let read: toml::Table = format!("text = {line}").parse().unwrap();
+        assert_eq!(read["text"].as_str(), Some(text));
+    }
+}
+
+#[test]
+fn secret_in_a_pair_is_redacted_and_named_with_its_path() {
+    let answer = r#"{"data": {"id": 7, "status": "done", "env": [{"name": "DB_PASSWORD", "value": "hush"}],
+        "sshKey": "hush", "log": "sshpass -p hush ssh"}, "session": {"sessionToken2": "hush"}}"#;
+    let draft = begun(answer, Some("GET https://a.example/jobs/7"), None);
+    works(&draft);
+    let paths = ["job.env[0].value", "job.sshKey", "job.log", "body.session.sessionToken2"];
+    assert_eq!(draft.redacted, paths);
+    assert!(
+        draft.cases.contains("redacted: job.env[0].value, job.sshKey, job.log, body.session"),
+        "{}",
+        draft.cases
+    );
+    assert!(!format!("{draft:?}").contains("hush"), "{}", draft.cases);
+}
+
 /// Secrets with a part that no begun file may have: the secret within a text, and that part.
 fn any_secret() -> impl Strategy<Value = (String, String)> {
-    const FORMS: [&str; 22] = [
+    const FORMS: [&str; 30] = [
         "eyJhbGciOiJIUzI1NiJ9.eyJ{}.{}",
         "AKIAZZ{U}",
         "ghp_{}",
@@ -293,6 +330,14 @@ fn any_secret() -> impl Strategy<Value = (String, String)> {
         "Server=db;Password={};Timeout=3",
         "{\"password\": \"{}\", \"n\": 1}",
         "Basic {}",
+        "sshpass -p {} ssh a@b",
+        "mysql -u root -p{} db",
+        "run --api-key '{} b' --n 3",
+        "PGPASSWORD={} psql",
+        "api_key: \"a {}\"",
+        "[{\"name\": \"DB_PASSWORD\", \"value\": \"{}\"}]",
+        "sent [('Authorization', '{}')] twice",
+        "<password>{}</password>",
     ];
     let secret = "[a-z][A-Z][0-9][A-Za-z0-9]{18}";
     (0..FORMS.len(), secret).prop_map(|(form, secret)| {
@@ -314,7 +359,9 @@ fn placed(place: usize, secret: &str) -> serde_json::Value {
         3 => serde_json::json!({ "apiToken": named, "copy": format!("again {named}") }),
         4 => serde_json::json!({ "by": { secret: { "n": 1 } } }),
         5 => serde_json::json!({ "text": serde_json::json!({ "inner": secret }).to_string() }),
-        6 => serde_json::json!({ "error": { "message": format!("failed: {secret}; try again") } }),
+        6 => serde_json::json!({ "env": [{ "name": "pw", "value": named }, ["X-Api-Key", named]] }),
+        7 => serde_json::json!({ "command": ["run", "--token", named, "--n", "3"], "sessionToken2": named }),
+        8 => serde_json::json!({ "error": { "message": format!("failed: {secret}; try again") } }),
         _ => serde_json::json!({ "result": { "url": secret }, "description": secret }),
     };
     if let (Some(answer), serde_json::Value::Object(members)) = (answer.as_object_mut(), members) {
@@ -329,7 +376,7 @@ proptest! {
     #[test]
     fn no_secret_of_an_answer_or_a_request_is_written(
         (text, part) in any_secret(),
-        place in 0_usize..8,
+        place in 0_usize..10,
         in_request in any::<bool>(),
         is_pretty in any::<bool>(),
     ) {

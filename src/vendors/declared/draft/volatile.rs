@@ -3,7 +3,7 @@
 use url::Url;
 
 use super::{
-    redact::is_secret_name,
+    secret_names::is_secret_name,
     tree::{Leaf, Node},
 };
 

@@ -57,13 +57,8 @@ fn head(found: &Found, redacted: &[String]) -> String {
     if !redacted.is_empty() {
         let _ = writeln!(
             text,
-            "# Values of these members are redacted: {}. Look for others before you share the file.",
-            redacted
-                .iter()
-                .take(12)
-                .map(|name| name.replace(char::is_control, " "))
-                .collect::<Vec<_>>()
-                .join(", ")
+            "# What stands here is redacted: {}. Look for others before you share the file.",
+            listed(redacted)
         );
     }
     if found.has_request {
@@ -82,6 +77,15 @@ fn head(found: &Found, redacted: &[String]) -> String {
         let _ = writeln!(text, "params   = {{ {} }}", params.join(", "));
     }
     text
+}
+
+/// Paths on one line, the first of many.
+pub(super) fn listed(paths: &[String]) -> String {
+    const MOST: usize = 12;
+    let shown: Vec<String> = paths.iter().take(MOST).map(|path| comment(path)).collect();
+    let others = paths.len().saturating_sub(MOST);
+    let rest = if others > 0 { format!(" and {others} more") } else { String::new() };
+    shown.join(", ") + &rest
 }
 
 fn ids(found: &Found) -> String {
@@ -123,7 +127,7 @@ fn answer(found: &Found, body: &str) -> String {
     let is_literal = !body.contains("'''")
         && !body.ends_with('\'')
         && !body.contains(|c: char| c.is_control() && c != '\n' && c != '\t');
-    let body = if is_literal { format!("'''{body}'''") } else { quoted(body) };
+    let body = if is_literal { format!("'''{body}'''") } else { toml::Value::from(body).to_string() };
     format!("{text}body   = {body}\n")
 }
 

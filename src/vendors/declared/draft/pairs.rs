@@ -1,0 +1,124 @@
+//! Names of secrets that stand beside the value and not before it: `{"name": "Authorization",
+//! "value": ".."}` and `["Authorization", ".."]`.
+
+use super::{
+    secret_names::{is_name_of_secret, is_secret_member, is_secret_name, words_of},
+    tree::Node,
+};
+
+/// Last words of names of members that name what stands beside them.
+const NAMES: [&str; 20] = [
+    "name",
+    "key",
+    "k",
+    "n",
+    "header",
+    "variable",
+    "var",
+    "env",
+    "param",
+    "parameter",
+    "field",
+    "property",
+    "option",
+    "attribute",
+    "argument",
+    "setting",
+    "label",
+    "id",
+    "type",
+    "kind",
+];
+
+/// Last words of names of members with what they name.
+const VALUES: [&str; 4] = ["value", "values", "val", "v"];
+
+/// The same for texts alone, since objects of these names are other things as well.
+const TEXTS: [&str; 8] = ["data", "content", "contents", "text", "string", "default", "plaintext", "literal"];
+
+/// Flags that say that a value is a secret.
+const FLAGS: [&str; 10] = [
+    "sensitive",
+    "is_sensitive",
+    "secret",
+    "is_secret",
+    "secure",
+    "secured",
+    "is_secure",
+    "masked",
+    "is_masked",
+    "confidential",
+];
+
+/// Types that say so.
+const TYPES: [&str; 7] =
+    ["secret", "secure_string", "securestring", "secure", "sensitive", "password", "secret_text"];
+
+/// What the members of an object say of each other.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pairs<'n> {
+    /// The name of a secret, or the first name.
+    named: Option<&'n str>,
+    is_secret: bool,
+}
+
+impl<'n> Pairs<'n> {
+    pub(super) fn of(members: &'n [(String, Node)]) -> Self {
+        let names = || {
+            let texts = members.iter().filter_map(|(name, node)| Some((name, node.text()?)));
+            texts.filter(|(name, _)| NAMES.contains(&last_word(name).as_str())).map(|(_, text)| text)
+        };
+        let secret = names().find(|text| is_name_of_secret(text));
+        let is_marked = members.iter().any(|(name, node)| {
+            let name = words_of(name);
+            match node {
+                Node::Flag(true) => FLAGS.contains(&&*name),
+                Node::Text { text, .. } => {
+                    matches!(&*name, "type" | "kind" | "format" | "value_type")
+                        && TYPES.contains(&&*words_of(text))
+                }
+                _ => false,
+            }
+        });
+        Self { named: secret.or_else(|| names().next()), is_secret: secret.is_some() || is_marked }
+    }
+
+    /// Whether a member has a secret, by its own name or by what stands beside it.
+    pub(super) fn is_secret(&self, name: &str, node: &Node) -> bool {
+        let is_value = || self.is_secret && is_value(name, node);
+        is_secret_member(name, node.is_object()) || is_value()
+    }
+
+    /// The name that says what a member is.
+    pub(super) fn name_of<'a>(&self, name: &'a str) -> &'a str
+    where
+        'n: 'a,
+    {
+        self.named.filter(|_| VALUES.contains(&last_word(name).as_str())).unwrap_or(name)
+    }
+}
+
+fn is_value(name: &str, node: &Node) -> bool {
+    let last = last_word(name);
+    let is_text = node.text().is_some();
+    VALUES.contains(&&*last) || is_text && (TEXTS.contains(&&*last) || words_of(name).starts_with("value_"))
+}
+
+fn last_word(name: &str) -> String {
+    words_of(name).rsplit('_').next().unwrap_or_default().to_owned()
+}
+
+/// Whether an element of a list is a secret by the one before it: in a pair, or in a list of
+/// headers with their values.
+pub(super) fn is_secret_element(nodes: &[Node], index: usize) -> bool {
+    let Some(name) = index.checked_sub(1).and_then(|before| nodes[before].text()) else { return false };
+    // Lists of names have no secrets.
+    if index.is_multiple_of(2)
+        || !nodes.len().is_multiple_of(2)
+        || nodes[index].text().is_some_and(is_secret_name)
+    {
+        return false;
+    }
+    let is_header = name.contains('-') || ["authorization", "cookie"].contains(&&*name.to_lowercase());
+    (nodes.len() == 2 || is_header) && !name.starts_with('-') && is_name_of_secret(name)
+}

@@ -8,6 +8,7 @@ use super::SHIPPED;
 use crate::vendors::KINDS;
 
 mod asked;
+mod errors;
 mod fields;
 mod graphql;
 mod moment;

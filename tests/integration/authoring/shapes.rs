@@ -61,7 +61,7 @@ Content-Type: application/json
         filled: &[("SUCCEEDED = []", "SUCCEEDED = [10]")],
         guessed: &[
             "account_id = { type = \"integer\" }",
-            "job = \"body.data\"",
+            "job     = \"body.data\"",
             "FAILED    = [\"20\"]",
             "error       = { message = \"job.status_message\"",
         ],

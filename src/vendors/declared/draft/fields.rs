@@ -1,9 +1,10 @@
 //! Which members of a job are its times, its progress, its error, its result and so on.
 
 use super::{
+    errors,
     moment::{self, Form},
     tree::{Leaf, Node},
-    volatile::{self, is_url},
+    volatile::{self, File, is_url},
 };
 
 /// One key of `[status]`, or one file, with the reason.
@@ -21,11 +22,8 @@ pub(super) struct Guess {
 pub(super) struct Fields {
     /// In the order of the reference.
     pub(super) status: Vec<Guess>,
-    /// A path with a location, and the name of its file.
-    pub(super) files: Vec<(String, String)>,
+    pub(super) files: Vec<File>,
 }
-
-const ENDS: &str = "in = [\"FAILED\", \"CANCELLED\", \"EXPIRED\"]";
 
 const TEXTS: [(&str, &[&str]); 3] = [
     (
@@ -124,13 +122,13 @@ pub(super) fn find(leaves: &[Leaf<'_>], taken: &[String]) -> Fields {
     }
     fields.status.extend(progress(&leaves));
     fields.status.extend(result(&leaves));
-    fields.status.extend(error(&leaves));
+    fields.status.extend(errors::guess(&leaves));
     fields.files = volatile::files(&leaves, &used);
     let volatile = volatile::members(&leaves, &used);
-    if !volatile.is_empty() {
-        let list: Vec<String> = volatile.iter().map(|path| quoted(path)).collect();
-        let why = "they change while nothing else does, by their names".to_owned();
-        fields.status.push(Guess { key: "volatile", value: format!("[{}]", list.join(", ")), why });
+    if !volatile.paths.is_empty() {
+        let list: Vec<String> = volatile.paths.iter().map(|path| quoted(path)).collect();
+        let value = format!("[{}]", list.join(", "));
+        fields.status.push(Guess { key: "volatile", value, why: volatile.why() });
     }
     fields
 }
@@ -149,7 +147,7 @@ pub(super) fn quoted(text: &str) -> String {
 }
 
 /// The first member with one of the names; `depth` is how many objects it may stand in.
-fn named<'l, 'n>(
+pub(super) fn named<'l, 'n>(
     leaves: &[&'l Leaf<'n>],
     names: &[&str],
     depth: usize,
@@ -343,62 +341,6 @@ fn result(leaves: &[&Leaf<'_>]) -> Option<Guess> {
     let leaf = named(leaves, &NAMES, 0, is_output)?;
     let value = format!("{{ at = {}, in = [\"SUCCEEDED\"] }}", quoted(&leaf.path));
     Some(Guess { key: "result", value, why: String::new() })
-}
-
-fn error(leaves: &[&Leaf<'_>]) -> Option<Guess> {
-    const NAMES: [&str; 18] = [
-        "error_message",
-        "error",
-        "errors",
-        "failure_reason",
-        "failure_message",
-        "error_detail",
-        "error_details",
-        "last_error",
-        "failure",
-        "exception",
-        "status_message",
-        "state_message",
-        "status_reason",
-        "status_detail",
-        "error_msg",
-        "message",
-        "reason",
-        "detail",
-    ];
-    let is_error = |node: &Node| !matches!(node, Node::Flag(_) | Node::Number(_));
-    let leaf = named(leaves, &NAMES[..15], 0, is_error)
-        .or_else(|| named(leaves, &NAMES, 1, |node| is_error(node) && !matches!(node, Node::List(_))))?;
-    let path = quoted(&leaf.path);
-    let value = match leaf.node {
-        Node::List(list) => {
-            let of_texts = list.iter().any(|node| node.text().is_some());
-            let named = |name: &&str| list.iter().any(|node| node.get(name).is_some());
-            let message = ["message", "error_message", "detail", "description", "error", "title"]
-                .iter()
-                .find(|name| named(name))
-                .map_or("item.message".to_owned(), |name| format!("item.{name}"));
-            let message = if of_texts { "item".to_owned() } else { message };
-            format!("{{ each = {path}, message = {}, details = {path}, {ENDS} }}", quoted(&message))
-        }
-        Node::Object(_) => {
-            let inner = ["message", "error_message", "detail", "description", "reason", "title"];
-            let inner =
-                inner.iter().find(|name| leaf.node.get(name).is_some_and(|node| node.text().is_some()));
-            let message = inner.map_or_else(|| leaf.path.clone(), |name| format!("{}.{name}", leaf.path));
-            format!("{{ message = {}, details = {path}, {ENDS} }}", quoted(&message))
-        }
-        _ => format!("{{ message = {path}, {ENDS} }}"),
-    };
-    let why = match leaf.node {
-        Node::Null => "null here; fill in: how it looks in a job that failed",
-        Node::List(list) if list.is_empty() => "empty here; fill in: how it looks in a job that failed",
-        _ if matches!(&*leaf.name, "message" | "reason" | "detail") => {
-            "fill in: does it say why a job failed?"
-        }
-        _ => "",
-    };
-    Some(Guess { key: "error", value, why: why.to_owned() })
 }
 
 #[cfg(test)]

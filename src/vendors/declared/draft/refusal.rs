@@ -1,6 +1,6 @@
 //! Answers that are about no job: what was found, and what to paste instead.
 
-use super::{secrets::Cleaner, tree::Node};
+use super::{fields::Fields, secrets::Cleaner, tree::Node};
 
 /// Most characters of the vendor's words.
 const LONGEST: usize = 120;
@@ -108,6 +108,35 @@ fn words(body: &Node) -> Option<String> {
     let line: String =
         Cleaner::default().text(&line).chars().filter(|c| !c.is_control()).take(LONGEST).collect();
     Some(line)
+}
+
+/// What `answer.refusal` is, with the reason: where vendors have the words of a refusal. One of
+/// the form of the job's own errors comes first.
+pub(super) fn source(fields: &Fields) -> (String, &'static str) {
+    const USUAL: &str = "body.message or body.error or body.errors[0]";
+    let error = fields.status.iter().find(|guess| guess.key == "error");
+    let value = error.and_then(|guess| format!("error = {}", guess.value).parse::<toml::Table>().ok());
+    let error = value.as_ref().and_then(|value| value.get("error")).and_then(toml::Value::as_table);
+    let text = |key: &str| error.and_then(|error| error.get(key)).and_then(toml::Value::as_str);
+    let first = match (text("each"), text("message").and_then(|message| message.strip_prefix("item"))) {
+        (Some(list), Some(rest)) => list.strip_prefix("job.").map(|list| format!("body.{list}[0]{rest}")),
+        (None, _) => text("message")
+            .and_then(|message| message.strip_prefix("job."))
+            .filter(|path| path.starts_with("error.") && *path != "error.message")
+            .map(|path| format!("body.{path}")),
+        _ => None,
+    };
+    // The usual ones have these already.
+    let first = first.filter(|first| !matches!(&**first, "body.errors[0]" | "body.errors[0].message"));
+    match first {
+        Some(first) => {
+            (format!("({first} or {USUAL}) | words"), "in the form of the job's errors, or the usual ones")
+        }
+        None => (
+            format!("({USUAL}) | words"),
+            "a text, an object with a message, or the first of a list of these",
+        ),
+    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@ use super::{
     asked::{Template, Value},
     fields::quoted,
     place::At,
+    refusal,
+    volatile::File,
     write_cases,
 };
 
@@ -56,15 +58,7 @@ fn text(start: &Start<'_>, found: &Found, is_complete: bool) -> String {
     text += &status(found);
     text += &states(found, is_complete);
     text += &faults(found);
-    for (path, name) in &found.fields.files {
-        text += "\n[[files]]                               # a location by its name; of another origin it is listed only\n";
-        text += &table(&vec![
-            line("in", "[\"SUCCEEDED\"]".to_owned(), ""),
-            line("each", quoted(path), ""),
-            line("name", quoted(name), ""),
-            line("url", quoted("{{ item }}"), ""),
-        ]);
-    }
+    text += &found.fields.files.iter().map(|file| files(found, file)).collect::<String>();
     text
 }
 
@@ -245,20 +239,23 @@ fn toml_key(key: &str) -> String {
 
 fn answer(found: &Found) -> String {
     let job = match &found.at {
-        _ if found.is_batch => return String::new(),
-        At::Path(path) if path == "body" => return String::new(),
-        At::Path(path) => (path.clone(), String::new()),
+        _ if found.is_batch => None,
+        At::Path(path) if path == "body" => None,
+        At::Path(path) => Some((path.clone(), String::new())),
         At::List { list, index, count } => {
             let why = if *count > 1 {
                 format!("one of {count}, by its id; fill in: which one is the job asked for?")
             } else {
                 "a list with the one job".to_owned()
             };
-            (format!("{list}[{index}]"), why)
+            Some((format!("{list}[{index}]"), why))
         }
-        At::ById { object } => (object.clone(), String::new()),
+        At::ById { object } => Some((object.clone(), String::new())),
     };
-    format!("\n[answer]\n{}", table(&vec![("job".to_owned(), quoted(&job.0), job.1)]))
+    let mut lines: Lines = job.map(|(job, why)| ("job".to_owned(), quoted(&job), why)).into_iter().collect();
+    let (source, why) = refusal::source(&found.fields);
+    lines.push(("refusal".to_owned(), quoted(&source), why.to_owned()));
+    format!("\n[answer]\n{}", table(&lines))
 }
 
 fn status(found: &Found) -> String {
@@ -326,6 +323,41 @@ fn states(found: &Found, is_complete: bool) -> String {
         lines.push((state.to_owned(), format!("[{}]", words.join(", ")), why.to_owned()));
     }
     text + &table(&lines)
+}
+
+/// A location by its name.
+fn files(found: &Found, file: &File) -> String {
+    let own = &found.template.origin;
+    let others: Vec<&String> = file.origins.iter().filter(|origin| *origin != own).collect();
+    let encrypted: Vec<String> =
+        others.iter().filter(|origin| origin.starts_with("https://")).map(|origin| quoted(origin)).collect();
+    let (comment, why) = if file.origins.is_empty() {
+        ("a location, not set here; of another origin it needs origin = \"..\"", "")
+    } else if others.is_empty() {
+        ("a location by its name", "")
+    } else if encrypted.is_empty() {
+        ("at another origin without https, so it is listed and not downloaded", "")
+    } else if found.has_request {
+        ("at another origin: the backend allows it with allow_origins", "fill in: are other files elsewhere?")
+    } else {
+        (
+            "at another origin: the backend allows it with allow_origins",
+            "fill in: remove it if it is the origin of base_url",
+        )
+    };
+    let line = |key: &str, value: String, why: &str| (key.to_owned(), value, why.to_owned());
+    let mut lines = vec![
+        line("in", "[\"SUCCEEDED\"]".to_owned(), ""),
+        line("each", quoted(&file.path), ""),
+        line("name", quoted(&file.name), ""),
+        line("url", quoted("{{ item }}"), ""),
+    ];
+    match &encrypted[..] {
+        [] => {}
+        [origin] => lines.push(line("origin", origin.clone(), why)),
+        several => lines.push(line("origin", format!("[{}]", several.join(", ")), why)),
+    }
+    format!("\n[[files]]                               # {comment}\n{}", table(&lines))
 }
 
 fn faults(found: &Found) -> String {

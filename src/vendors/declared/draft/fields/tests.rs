@@ -121,6 +121,65 @@ fn error_is_a_text_an_object_or_a_list() {
     let absent = fields(r#"{"error": null}"#).status;
     assert!(absent[0].why.contains("fill in: how it looks in a job that failed"), "{absent:?}");
     none(r#"{"error": false, "errors": 0}"#, "error");
+    let empty = fields(r#"{"errors": {"data": []}}"#).status;
+    assert!(
+        empty[0].value.starts_with("{ each = \"job.errors.data\", message = \"item.message\""),
+        "{empty:?}"
+    );
+    assert!(empty[0].why.contains("empty here; fill in"), "{empty:?}");
+}
+
+#[test]
+fn words_of_an_error_are_found_within_objects_and_lists() {
+    let ends = "in = [\"FAILED\", \"CANCELLED\", \"EXPIRED\"]";
+    for (body, each, message) in [
+        (
+            r#"{"errors": {"type": "invalid_input", "messages": ["The file", "is bad"]}}"#,
+            "errors.messages",
+            "item",
+        ),
+        (r#"{"errors": {"list": [{"text": "It is bad"}]}}"#, "errors.list", "item.text"),
+        (r#"{"errors": [{"code": "bad", "message": "It is bad"}]}"#, "errors", "item.message"),
+        (r#"{"errors": [{"message": "bad_file", "detail": "It is bad"}]}"#, "errors", "item.detail"),
+        (r#"{"errors": [{"error": {"message": "It is bad"}}]}"#, "errors", "item.error.message"),
+        (
+            r#"{"error": {"code": "bad", "details": [{"description": "It is bad"}]}}"#,
+            "error.details",
+            "item.description",
+        ),
+    ] {
+        let details = each.split('.').next().unwrap();
+        let expected = format!(
+            "{{ each = \"job.{each}\", message = {message:?}, details = \"job.{details}\", {ends} }}"
+        );
+        is(body, "error", &expected);
+    }
+    for (body, message) in [
+        (r#"{"error": {"code": 3, "error": {"message": "It is bad"}}}"#, "error.error.message"),
+        (r#"{"error": {"message": "bad_file", "detail": "It is bad"}}"#, "error.detail"),
+        (r#"{"error": {"message": "It is bad", "errors": [{"message": "x"}]}}"#, "error.message"),
+        (r#"{"error": {"code": "x", "info": "It is bad"}}"#, "error.info"),
+    ] {
+        let expected = format!("{{ message = \"job.{message}\", details = \"job.error\", {ends} }}");
+        is(body, "error", &expected);
+    }
+}
+
+#[test]
+fn sentence_is_the_message_and_not_the_code_beside_it() {
+    let ends = "in = [\"FAILED\", \"CANCELLED\", \"EXPIRED\"]";
+    for (body, message) in [
+        (r#"{"failure": "invalid_media", "failure_detail": "The file can't be decoded"}"#, "failure_detail"),
+        (r#"{"failure_detail": "The file can't be decoded", "failure": "invalid_media"}"#, "failure_detail"),
+        (r#"{"error": "bad_file", "error_description": "It is bad"}"#, "error_description"),
+        (r#"{"error": "E42", "errorText": "It is bad"}"#, "errorText"),
+        (r#"{"error": "E42", "status_message": "It is bad"}"#, "status_message"),
+        (r#"{"error": "E42", "note": "It is bad"}"#, "error"),
+        (r#"{"error": "It is bad", "error_detail": "It is so bad"}"#, "error"),
+        (r#"{"failed_reason": "bad"}"#, "failed_reason"),
+    ] {
+        is(body, "error", &format!("{{ message = \"job.{message}\", {ends} }}"));
+    }
 }
 
 #[test]
@@ -130,13 +189,17 @@ fn result_is_an_output_and_no_location() {
     none(r#"{"output": ["https://files.example/a.png"]}"#, "result");
     let body = r#"{"output": ["https://files.example/a.png?sig=x"], "result_url": "https://f.example/x/y.csv?Expires=1",
         "download_url": null, "self": "https://x.example/7"}"#;
-    let file = |path: &str, name: &str| (path.to_owned(), name.to_owned());
+    let file = |path: &str, name: &str, origins: &[&str]| File {
+        path: path.to_owned(),
+        name: name.to_owned(),
+        origins: origins.iter().map(|origin| (*origin).to_owned()).collect(),
+    };
     assert_eq!(
         fields(body).files,
         [
-            file("job.output", "output.png"),
-            file("job.result_url", "result.csv"),
-            file("job.download_url", "download")
+            file("job.output", "output.png", &["https://files.example"]),
+            file("job.result_url", "result.csv", &["https://f.example"]),
+            file("job.download_url", "download", &[])
         ]
     );
 }
@@ -152,4 +215,41 @@ fn members_that_change_by_themselves_are_volatile() {
          \"job.attributes.updated-at\"]",
     );
     none(r#"{"id": 1, "status": "done", "duration_is_known": true}"#, "volatile");
+}
+
+#[test]
+fn duration_is_volatile_where_it_may_be_of_the_run() {
+    let why = |body: &str| {
+        fields(body).status.into_iter().find(|guess| guess.key == "volatile").map(|guess| guess.why)
+    };
+    for name in [
+        "run_duration",
+        "executionDuration",
+        "elapsed",
+        "running_time",
+        "time_taken",
+        "age",
+        "queue_duration_ms",
+    ] {
+        let body = format!("{{\"{name}\": 12.5}}");
+        is(&body, "volatile", &format!("[\"job.{name}\"]"));
+        assert!(!why(&body).unwrap().contains("fill in"), "{name}");
+    }
+    for name in ["duration", "duration_seconds", "totalDuration"] {
+        let body = format!("{{\"{name}\": 12.5}}");
+        is(&body, "volatile", &format!("[\"job.{name}\"]"));
+        let expected = format!("fill in: is job.{name} of the run? Remove it if it is the length of a file");
+        assert_eq!(why(&body), Some(expected));
+    }
+    for body in [
+        r#"{"media_duration": 12.5}"#,
+        r#"{"audioDuration": 12}"#,
+        r#"{"input": {"duration": 12}}"#,
+        r#"{"max_duration": 12}"#,
+        r#"{"run_time": 1767323045}"#,
+    ] {
+        none(body, "volatile");
+    }
+    let both = why(r#"{"duration": 12, "elapsed": 3}"#).unwrap();
+    assert!(both.contains("by their names; fill in: is job.duration of the run?"), "{both}");
 }

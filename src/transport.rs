@@ -175,7 +175,7 @@ impl Endpoint {
                 Err(fault) => (Err(fault), Reservation::default()),
             };
             let elements = authorization.redact(outcome)?;
-            return Ok(PollResponse::with_room(Arc::clone(adapter), elements, room));
+            return Ok(PollResponse::authorized(Arc::clone(adapter), elements, authorization, room));
         }
     }
 }

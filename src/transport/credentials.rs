@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use super::{Backoff, HttpClient, Permit, SetupError, redaction};
 use crate::{
     config,
-    job::{BackendFault, FaultKind},
+    job::{BackendFault, FaultKind, JobState, Observation},
     vendors::{Adapter, Elements, Scheme, secrets_in},
 };
 
@@ -230,8 +230,18 @@ impl Credentials {
 
 impl Authorization {
     /// What was sent as a credential, and the secret behind it.
-    pub(super) fn secrets(&self) -> (Option<&str>, Option<&SecretString>) {
-        (self.header.as_ref().and_then(credential), self.secret.as_deref())
+    pub(super) fn secrets(&self) -> Vec<&str> {
+        let sent = self.header.as_ref().and_then(credential);
+        sent.into_iter().chain(self.secret.as_deref().into_iter().flat_map(secrets_in)).collect()
+    }
+
+    /// What was read of the response to a request with this, without its secrets in a state
+    /// that is unknown.
+    pub(super) fn redact_observation(&self, mut seen: Observation) -> Observation {
+        if seen.state == JobState::Unknown {
+            redaction::unknown_state(&mut seen.vendor_state, &self.secrets());
+        }
+        seen
     }
 
     /// The outcome of a request that was sent with this, without any of its secrets.
@@ -239,8 +249,7 @@ impl Authorization {
         if outcome.as_ref().is_ok_and(|elements| elements.as_slice().iter().all(Result::is_ok)) {
             return outcome;
         }
-        let (sent, secret) = self.secrets();
-        let secrets: Vec<&str> = sent.into_iter().chain(secret.into_iter().flat_map(secrets_in)).collect();
+        let secrets = self.secrets();
         match outcome {
             Ok(elements) => Ok(redaction::elements(elements, &secrets)),
             Err(fault) => Err(redaction::fault(fault, &secrets)),

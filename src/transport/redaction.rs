@@ -27,10 +27,16 @@ pub(super) fn elements(mut elements: Elements, secrets: &[&str]) -> Elements {
 
 /// A fault without `secrets`.
 pub(super) fn fault(mut fault: BackendFault, secrets: &[&str]) -> BackendFault {
-    if let FaultKind::Rejected { message } = &mut fault.kind {
+    if let FaultKind::Rejected { message } | FaultKind::Unavailable { why: message } = &mut fault.kind {
         redact(message, secrets);
     }
     fault
+}
+
+/// A state that nobody knows, without `secrets`: it may be any text, and the log shows it.
+pub(super) fn unknown_state(word: &mut String, secrets: &[&str]) {
+    let known: Vec<_> = secrets.iter().flat_map(|secret| spellings(secret)).collect();
+    replace(word, &known);
 }
 
 /// A line for people without `secrets`.
@@ -41,15 +47,13 @@ pub(super) fn text(line: &mut String, secrets: &[&str]) {
 /// A value in JSON without `secrets`, however it escapes them.
 pub(super) fn json(value: &mut String, secrets: &[&str]) {
     *value = unescaped(value);
+    let mut known = Vec::new();
     for secret in secrets.iter().filter(|secret| !secret.trim().is_empty()) {
         let quoted = serde_json::Value::from(*secret).to_string();
-        let inner = quoted.trim_start_matches('"').strip_suffix('"').unwrap_or_default();
-        for spelling in spellings(secret).into_iter().chain([Cow::Borrowed(inner)]) {
-            if !spelling.is_empty() && value.contains(&*spelling) {
-                *value = value.replace(&*spelling, REDACTED);
-            }
-        }
+        let inner = quoted.trim_start_matches('"').strip_suffix('"').unwrap_or_default().to_owned();
+        known.extend(spellings(secret).into_iter().chain([Cow::Owned(inner)]));
     }
+    replace(value, &known);
 }
 
 /// JSON without escapes that nothing needs: `\/`, and `\u` of what can stand as it is.
@@ -91,12 +95,31 @@ fn escaped_units(text: &str) -> impl Iterator<Item = u16> {
     first.into_iter().chain(second)
 }
 
+/// Replaces each place where spellings stand, one after another or over each other, once: a
+/// short secret may be a part of another, and of what replaces it.
+fn replace(text: &mut String, spellings: &[Cow<'_, str>]) {
+    let spellings = spellings.iter().filter(|spelling| !spelling.is_empty());
+    let found = spellings.flat_map(|spelling| text.match_indices(&**spelling));
+    let mut places: Vec<_> = found.map(|(at, spelling)| at..at + spelling.len()).collect();
+    if places.is_empty() {
+        return;
+    }
+    places.sort_unstable_by_key(|place| place.start);
+    let (mut clean, mut end) = (String::new(), 0);
+    for place in places {
+        if place.start >= end {
+            clean = clean + &text[end..place.start] + REDACTED;
+        }
+        end = end.max(place.end);
+    }
+    *text = clean + &text[end..];
+}
+
 fn redact(message: &mut String, secrets: &[&str]) {
-    for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
-        for spelling in spellings(secret) {
-            if message.contains(&*spelling) {
-                *message = message.replace(&*spelling, REDACTED);
-            }
+    let known: Vec<_> = secrets.iter().flat_map(|secret| spellings(secret)).collect();
+    replace(message, &known);
+    for spelling in known {
+        if !message.ends_with(REDACTED) {
             // The words end after 512 characters, in the middle of a secret perhaps.
             let cut = (TELLING..spelling.len()).rev().filter(|end| spelling.is_char_boundary(*end));
             let cut = cut.map(|end| &spelling[..end]).find(|beginning| message.ends_with(beginning));
@@ -143,7 +166,27 @@ mod tests {
             assert_eq!(said(message, secret), "no [redacted] here", "{secret}");
         }
         assert_eq!(said("a b", ""), "a b");
+        let kind = FaultKind::Unavailable { why: "s3cret is late".to_owned() };
+        let why = "[redacted] is late".to_owned();
+        assert_eq!(fault(kind.into(), &["s3cret"]).kind, FaultKind::Unavailable { why });
         assert_eq!(said("a b", "  "), "a b");
+    }
+
+    #[test]
+    fn secret_within_another_is_replaced_once() {
+        for (secrets, expected) in [
+            (&["a"] as &[_], "b[redacted]bcdefg"),
+            (&["a", "d"], "b[redacted]bc[redacted]efg"),
+            (&["cd", "abcdef"], "b[redacted]g"),
+            (&["abc", "bcde", "e"], "b[redacted]fg"),
+        ] {
+            let mut line = "babcdefg".to_owned();
+            text(&mut line, secrets);
+            assert_eq!(line, expected, "{secrets:?}");
+            let mut value = "\"babcdefg\"".to_owned();
+            json(&mut value, secrets);
+            assert_eq!(value, format!("\"{expected}\""), "{secrets:?}");
+        }
     }
 
     #[test]

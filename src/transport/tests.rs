@@ -473,6 +473,22 @@ async fn a_secret_that_the_vendor_repeats_is_redacted() {
 }
 
 #[tokio::test]
+async fn secret_in_an_unknown_state_is_redacted() {
+    for (word, shown) in [
+        ("k3y-of-the-gateway", "[redacted]"),
+        ("for  k3y-of-the-gateway!", "for  [redacted]!"),
+        ("some-k3y", "some-k3y"),
+    ] {
+        let body = format!(r#"{{"a":{{"id":"a","state":"{word}"}}}}"#);
+        let peer = Peer::start(move |_| Reply::json("200 OK", &body)).await;
+        let response = immuta(&peer.url()).poll(&job(), permit()).await.unwrap();
+        let element = response.elements()[0].as_ref().unwrap();
+        let seen = response.observe(&job()[0], element).unwrap();
+        assert_eq!((seen.state, &*seen.vendor_state), (JobState::Unknown, shown), "{word}");
+    }
+}
+
+#[tokio::test]
 async fn debug_output_shows_no_secret() {
     let peer = Peer::start(|request| match request.path.as_str() {
         IMMUTA_TOKENS => token("t0ken"),

@@ -7,7 +7,7 @@ use http::{Request, Response, Uri, header};
 use super::{Endpoint, Permit, credentials::Purpose, probe::has_answered, redaction};
 use crate::{
     job::{BackendFault, FaultKind, JobRef},
-    vendors::{Reading, secrets_in},
+    vendors::Reading,
 };
 
 const REDACTED: &str = "[redacted]";
@@ -70,8 +70,7 @@ impl Endpoint {
             let text = "this vendor is built in and has no definition to read the answer by";
             return Err(TrialFailure::Usage(text.to_owned()));
         };
-        let (sent, secret) = authorization.secrets();
-        let secrets: Vec<&str> = sent.into_iter().chain(secret.into_iter().flat_map(secrets_in)).collect();
+        let secrets = authorization.secrets();
         let mut head = head(&response);
         for line in shown.iter_mut().chain([&mut head]) {
             redaction::text(line, &secrets);

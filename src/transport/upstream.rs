@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
-use super::{Files, Permit, RejectedCredentials, Reservation};
+use super::{Files, Permit, RejectedCredentials, Reservation, credentials::Authorization};
 use crate::{
     job::{BackendFault, JobFault, JobRef, Observation},
     vendors::{Adapter, Elements},
@@ -54,6 +54,8 @@ pub trait Upstream: Send + Sync + 'static {
 pub struct PollResponse {
     reader: Arc<dyn Adapter>,
     elements: Elements,
+    /// What was sent, which no text of the vendor may repeat.
+    authorization: Option<Authorization>,
     _room: Reservation,
 }
 
@@ -64,13 +66,18 @@ impl fmt::Debug for PollResponse {
 }
 
 impl PollResponse {
-    /// A response that holds no room.
+    /// A response that holds no room, to a request without credentials.
     pub fn new(reader: Arc<dyn Adapter>, elements: Elements) -> Self {
-        Self::with_room(reader, elements, Reservation::default())
+        Self { reader, elements, authorization: None, _room: Reservation::default() }
     }
 
-    pub(super) fn with_room(reader: Arc<dyn Adapter>, elements: Elements, room: Reservation) -> Self {
-        Self { reader, elements, _room: room }
+    pub(super) fn authorized(
+        reader: Arc<dyn Adapter>,
+        elements: Elements,
+        authorization: Authorization,
+        room: Reservation,
+    ) -> Self {
+        Self { reader, elements, authorization: Some(authorization), _room: room }
     }
 
     /// The same response, holding room.
@@ -90,6 +97,10 @@ impl PollResponse {
     /// # Errors
     /// Why the element says nothing about the job.
     pub fn observe(&self, job: &JobRef, element: &Bytes) -> Result<Observation, JobFault> {
-        self.reader.observe(job, element)
+        let seen = self.reader.observe(job, element)?;
+        Ok(match &self.authorization {
+            Some(authorization) => authorization.redact_observation(seen),
+            None => seen,
+        })
     }
 }

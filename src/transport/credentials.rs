@@ -207,6 +207,13 @@ impl Credentials {
         Some(RejectedCredentials { secret, reject_time: Timestamp::now() - ago, retry_at })
     }
 
+    /// Whether a part of the secret has fewer characters than these.
+    pub(super) fn has_secret_below(&self, fewest: usize) -> bool {
+        let identity = self.current();
+        let parts = identity.secret.as_deref().into_iter().flat_map(secrets_in);
+        parts.filter(|part| !part.is_empty()).any(|part| part.chars().count() < fewest)
+    }
+
     /// Until when no poll can be sent because of the credentials.
     pub(super) fn paused_until(&self) -> Option<Instant> {
         self.current().polls.lock().pause(Instant::now()).map(|pause| pause.until)

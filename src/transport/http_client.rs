@@ -14,7 +14,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::future::{Either, select};
-use http::{HeaderMap, HeaderValue, Request, Response, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Version, header};
 use http_body_util::Full;
 use hyper_util::client::legacy::{self, connect::capture_connection};
 use tokio::time::{Instant, timeout_at};
@@ -132,6 +132,14 @@ impl HttpClient {
             max_response_bytes: poll.max_response_bytes,
             budget,
         })
+    }
+
+    /// The headers of each request that the backend's own `headers` name.
+    pub(super) fn own_headers(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
+        let is_own = |(name, value): &(&HeaderName, &HeaderValue)| {
+            value.is_sensitive() && **name != header::PROXY_AUTHORIZATION
+        };
+        self.headers.iter().filter(is_own)
     }
 
     /// Sends a request and reads the whole response, decoded, up to the limit. Waits for

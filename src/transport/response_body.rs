@@ -36,6 +36,30 @@ const MAX_REFUSAL_BYTES: usize = 64 * 1024;
 /// Longest wait for the body of such a response, from its head on.
 const REFUSAL_PATIENCE: Duration = Duration::from_secs(1);
 
+/// Why a body that can't be decompressed is none.
+pub(super) const CORRUPT: &str = "its compressed body can't be decompressed";
+
+/// Why the body of a response is not the whole one, as an extension of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Partial {
+    TooLong,
+    TooLate,
+    NoRoom,
+    Broken,
+}
+
+impl Partial {
+    /// For people who write a definition.
+    pub(super) fn text(self) -> &'static str {
+        match self {
+            Self::TooLong => "it is longer than the 64 KiB that are read of an answer that is no success",
+            Self::TooLate => "the rest did not come within the second that an answer that is no success has",
+            Self::NoRoom => "there was no room for it",
+            Self::Broken => "it broke off",
+        }
+    }
+}
+
 const UTF8_BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// Within what the body of a success is read.
@@ -74,11 +98,14 @@ where
     }
     let body = Incoming { body, broken };
     let outcome = if is_success {
-        body.read(head.headers(), limits).await
+        body.read(head.headers(), limits).await.map(|(body, room)| (body, room, None))
     } else {
         body.read_refusal(head, limits).await
     };
-    let (body, room) = outcome.map_err(|fault| in_context(fault, &response))?;
+    let (body, room, partial) = outcome.map_err(|fault| in_context(fault, &response))?;
+    if let Some(partial) = partial {
+        response.extensions_mut().insert(partial);
+    }
     let body = if body.starts_with(UTF8_BOM) { body.slice(UTF8_BOM.len()..) } else { body };
     *response.body_mut() = body;
     Ok((response, room))
@@ -139,12 +166,13 @@ where
         mut self,
         head: &Response<Bytes>,
         limits: Limits<'_>,
-    ) -> Result<(Bytes, Reservation), BackendFault> {
+    ) -> Result<(Bytes, Reservation, Option<Partial>), BackendFault> {
+        let none = |why| Ok((Bytes::new(), Reservation::default(), why));
         let is_undecided = Class::of(head.status()) == Class::Other;
         let announced = self.announced();
         let is_long = announced.is_some_and(|length| length > MAX_REFUSAL_BYTES);
         if announced == Some(0) || is_long && !is_undecided {
-            return Ok((Bytes::new(), Reservation::default()));
+            return none(is_long.then_some(Partial::TooLong));
         }
         let now = Instant::now();
         let deadline = limits.sent_at + limits.timeout;
@@ -154,13 +182,20 @@ where
         let mut room = match room {
             Some(room) => room,
             None if is_undecided => return Err(FaultKind::Overloaded.into()),
-            None => return Ok((Bytes::new(), Reservation::default())),
+            None => return none(Some(Partial::NoRoom)),
         };
         let mut decoder = Decoder::new(head.headers(), MAX_REFUSAL_BYTES, announced);
         let whole = by(until, self.push_all(&mut decoder)).await;
         let capacity = decoder.capacity();
+        let is_late = whole.is_none();
         let whole = whole.unwrap_or_else(|| Err(unfinished(until - now)));
         let needs_body = matches!(head.status(), StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY);
+        let partial = match &whole {
+            Ok(()) => None,
+            Err(_) if is_late => Some(Partial::TooLate),
+            Err(fault) if fault.kind == FaultKind::TooLarge => Some(Partial::TooLong),
+            Err(_) => Some(Partial::Broken),
+        };
         let body = match whole {
             Ok(()) => decoder.finish().unwrap_or_default(),
             Err(fault @ BackendFault { kind: FaultKind::Unavailable { .. }, .. }) if needs_body => {
@@ -169,7 +204,7 @@ where
             Err(_) => decoder.into_partial(),
         };
         room.shrink_to(capacity.max(body.len()));
-        Ok((body, room))
+        Ok((body, room, partial))
     }
 
     async fn push_all(&mut self, decoder: &mut Decoder) -> Result<(), BackendFault> {
@@ -199,10 +234,7 @@ fn unfinished(timeout: Duration) -> BackendFault {
 fn undecodable(error: DecodeError) -> BackendFault {
     match error {
         DecodeError::TooLarge => FaultKind::TooLarge.into(),
-        DecodeError::Corrupt => {
-            let why = "its compressed body can't be decompressed".to_owned();
-            FaultKind::Unavailable { why }.into()
-        }
+        DecodeError::Corrupt => FaultKind::Unavailable { why: CORRUPT.to_owned() }.into(),
     }
 }
 

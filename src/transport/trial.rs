@@ -2,9 +2,15 @@
 //! write a definition.
 
 use bytes::Bytes;
-use http::{Request, Response, Uri, header};
+use http::{HeaderName, Request, Response, Uri, header};
 
-use super::{Endpoint, Permit, credentials::Purpose, probe::has_answered, redaction};
+use super::{
+    Endpoint, Permit,
+    credentials::Purpose,
+    probe::has_answered,
+    redaction,
+    response_body::{CORRUPT, Partial},
+};
 use crate::{
     job::{BackendFault, FaultKind, JobRef},
     vendors::Reading,
@@ -14,6 +20,13 @@ const REDACTED: &str = "[redacted]";
 
 /// Most characters of the content of a request.
 const LONGEST: usize = 400;
+
+/// Fewest characters of a secret that can be kept out of what is shown: a shorter one stands
+/// within other words, where what is left of them gives it away.
+const SHORTEST_SECRET: usize = 4;
+
+/// Fewest characters of the value of a header that is redacted wherever it stands.
+const SHORTEST_VALUE: usize = 8;
 
 /// Most characters of a value.
 const LONGEST_VALUE: usize = 120;
@@ -53,6 +66,13 @@ impl Endpoint {
             let text = format!("{:?} is no id of a job: it {invalid}", job.id);
             return Err(TrialFailure::Usage(text));
         }
+        if self.credentials.has_secret_below(SHORTEST_SECRET) {
+            let text = format!(
+                "a secret of credentials has fewer than {SHORTEST_SECRET} characters, too few to keep it out of what \
+                 is shown; give a longer one, since words with gaps would show it"
+            );
+            return Err(TrialFailure::Usage(text));
+        }
         let (adapter, http) = (&*self.adapter, &*self.http);
         let authorization = self.credentials.authorization(adapter, http, Purpose::Poll, &mut permit).await;
         let authorization =
@@ -63,18 +83,22 @@ impl Endpoint {
         if let Some(value) = header {
             adapter.authorize(&mut request, value);
         }
-        let mut shown = shown(&plain, &request);
+        let mut secrets = authorization.secrets();
+        let own = http.own_headers().filter_map(|(_, value)| value.to_str().ok());
+        secrets.extend(own.filter(|value| value.len() >= SHORTEST_VALUE));
+        let clean = |text: &str| {
+            let mut text = text.to_owned();
+            redaction::text(&mut text, &secrets);
+            text
+        };
+        let shown = shown(&plain, &request, http.own_headers().map(|(name, _)| name), &clean);
         let (response, _room) =
             http.send(request, &mut permit).await.map_err(|fault| self.trial_failure("", &fault))?;
         let Some((mut readings, is_understood)) = adapter.readings(job, &response) else {
             let text = "this vendor is built in and has no definition to read the answer by";
             return Err(TrialFailure::Usage(text.to_owned()));
         };
-        let secrets = authorization.secrets();
-        let mut head = head(&response);
-        for line in shown.iter_mut().chain([&mut head]) {
-            redaction::text(line, &secrets);
-        }
+        let head = head(&response, &clean);
         // Whole values, before they are cut: the beginning of a secret is one, too.
         for found in readings.iter_mut().filter_map(|reading| reading.found.as_mut()) {
             redaction::json(found, &secrets);
@@ -90,32 +114,46 @@ impl Endpoint {
         let has_answered = has_answered(fault);
         match fault.kind {
             FaultKind::Unreachable { .. } | FaultKind::Overloaded => TrialFailure::NoAnswer(text),
-            FaultKind::Unavailable { .. } if !has_answered => TrialFailure::NoAnswer(text),
+            // A head whose body does not come is no answer either.
+            FaultKind::Unavailable { ref why }
+                if !has_answered || fault.http_status.is_none() && why != CORRUPT =>
+            {
+                TrialFailure::NoAnswer(text)
+            }
             _ => TrialFailure::Fault(text),
         }
     }
 }
 
-/// A request, with names in place of the credentials.
-fn shown(plain: &Request<Bytes>, sent: &Request<Bytes>) -> Vec<String> {
+/// A request, with names in place of the credentials and of the values of the backend's own
+/// headers. `clean` redacts what may hold a secret; the words of this program hold none.
+fn shown<'a>(
+    plain: &Request<Bytes>,
+    sent: &Request<Bytes>,
+    own: impl Iterator<Item = &'a HeaderName>,
+    clean: &dyn Fn(&str) -> String,
+) -> Vec<String> {
     let origin = |uri: &Uri| {
         let port = uri.port_u16().map(|port| format!(":{port}")).unwrap_or_default();
         format!("{}://{}{port}", uri.scheme_str().unwrap_or("http"), uri.host().unwrap_or_default())
     };
     let target = plain.uri().path_and_query().map_or("/", |target| target.as_str());
-    let mut lines = vec![format!("{} {target} at {}", plain.method(), origin(plain.uri()))];
+    let mut lines = vec![format!("{} {} at {}", plain.method(), clean(target), clean(&origin(plain.uri())))];
     for (name, value) in plain.headers() {
-        let value = if value.is_sensitive() { REDACTED } else { value.to_str().unwrap_or(REDACTED) };
-        lines.push(format!("{name}: {value}"));
+        let value = value.to_str().ok().filter(|_| !value.is_sensitive());
+        lines.push(format!("{name}: {}", value.map_or(REDACTED.to_owned(), clean)));
     }
-    for name in sent.headers().keys().filter(|name| !plain.headers().contains_key(*name)) {
-        lines.push(format!("{name}: {REDACTED}"));
-    }
+    let added = sent.headers().keys().filter(|name| !plain.headers().contains_key(*name));
+    lines.extend(added.map(|name| format!("{name}: {REDACTED}")));
+    // Those of the request come first.
+    let own = own.filter(|name| !sent.headers().contains_key(*name));
+    lines.extend(own.map(|name| format!("{name}: {REDACTED} (headers of the backend)")));
     if plain.uri() != sent.uri() {
         lines.push(format!("a parameter of the query: {REDACTED}"));
     }
     if !plain.body().is_empty() {
-        lines.push(String::from_utf8_lossy(plain.body()).chars().take(LONGEST).collect());
+        // The whole, before it is cut: the beginning of a secret is one, too.
+        lines.push(clean(&String::from_utf8_lossy(plain.body())).chars().take(LONGEST).collect());
     }
     lines
 }
@@ -129,14 +167,17 @@ fn shortened(text: &str) -> String {
     if line.chars().count() < text.chars().count() { format!("{line}..") } else { line }
 }
 
-fn head(response: &Response<Bytes>) -> String {
+/// What the head of an answer says of its content, and how much of that is read.
+fn head(response: &Response<Bytes>, clean: &dyn Fn(&str) -> String) -> String {
     let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-    format!(
-        "HTTP {}, {}, {} bytes",
-        response.status().as_u16(),
-        kind.unwrap_or("no content type"),
-        response.body().len()
-    )
+    let kind = kind.map_or("no content type".to_owned(), clean);
+    let bytes = match response.extensions().get::<Partial>() {
+        None => format!("{} bytes", response.body().len()),
+        Some(partial) => {
+            format!("{} bytes are read of its content: {}", response.body().len(), partial.text())
+        }
+    };
+    format!("HTTP {}, {kind}, {bytes}", response.status().as_u16())
 }
 
 #[cfg(test)]

@@ -4,7 +4,10 @@
 use std::path::Path;
 
 use tempfile::TempDir;
-use tokio::process::Command;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    process::Command,
+};
 
 use super::{Vendor, exports, storage::Storage};
 use crate::{harness::*, program};
@@ -308,4 +311,87 @@ async fn version_that_goes_down_and_a_folder_in_place_of_a_file_are_problems() {
     let (code, _, err) = run(&["check", "--config", "gateway.toml"]).await;
     assert_eq!(code, Some(2));
     assert!(err.contains("huge.toml, which is larger than 128 KiB; name another one"), "{err}");
+}
+
+/// Writes a configuration with a backend of Databricks, and polls a job of it.
+async fn configured(url: &str, more: &str) -> (Option<i32>, String, String) {
+    let folder = TempDir::new().unwrap();
+    let text = format!(
+        "allow_inline_secrets = true\n[backends.dbx]\nvendor = \"databricks\"\nbase_url = {url:?}\n\
+         credentials = {{ bearer = \"s-hush\" }}\n{more}"
+    );
+    std::fs::write(folder.path().join("gateway.toml"), text).unwrap();
+    tried(folder.path(), &["--config", "gateway.toml", "--backend", "dbx", "--job", "1"]).await
+}
+
+#[tokio::test]
+async fn answer_that_trickles_past_the_time_out_is_no_answer() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let server = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut request = [0; 4096];
+        let _ = stream.read(&mut request).await;
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100000\r\n\r\n{";
+        let mut bytes = head.as_bytes();
+        while stream.write_all(bytes).await.is_ok() {
+            bytes = b" ";
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    });
+    let (code, out, err) = configured(&url, "poll = { timeout = \"500ms\" }").await;
+    server.abort();
+    assert_eq!((code, &*out), (Some(3), ""), "{err}");
+    assert!(err.contains("no whole response within 500ms"), "{err}");
+}
+
+#[tokio::test]
+async fn content_that_is_not_read_to_its_end_is_said() {
+    let vendor = Vendor::start().await;
+    for (id, status, read) in [(1, 503, "0 bytes"), (2, 404, "")] {
+        let target = format!("GET /api/2.2/jobs/runs/get?run_id={id}");
+        vendor.answers(&target, status, &"x".repeat(100_000));
+        let (code, out, err) = databricks(&vendor.url, &id.to_string()).await;
+        assert_eq!((code, &*err), (Some(1), ""), "{out}");
+        let line = out.lines().find(|line| line.starts_with("  HTTP ")).unwrap_or_else(|| panic!("{out}"));
+        assert!(line.starts_with(&format!("  HTTP {status}, application/json, {read}")), "{line}");
+        let why = " bytes are read of its content: it is longer than the 64 KiB that are read of an answer that is no success";
+        assert!(line.ends_with(why), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn headers_of_the_backend_are_shown_without_their_values() {
+    let vendor = Vendor::start().await;
+    let body =
+        r#"{"run_id": 1, "state": {"life_cycle_state": "RUNNING"}, "run_name": "for hush-of-the-proxy"}"#;
+    vendor.answers("GET /api/2.2/jobs/runs/get?run_id=1", 200, body);
+    let headers = "headers = { x-tenant = \"hush-of-the-proxy\" }";
+    let (code, out, err) = configured(&vendor.url, headers).await;
+    assert_eq!((code, &*err), (Some(0), ""), "{out}");
+    assert!(out.contains("\n  x-tenant: [redacted] (headers of the backend)\n"), "{out}");
+    assert!(!out.contains("hush-of"), "{out}");
+}
+
+#[tokio::test]
+async fn secret_that_is_too_short_to_be_redacted_is_refused() {
+    let vendor = Vendor::start().await;
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("secret");
+    let credential = format!("bearer=file:{}", file.display());
+    let args = ["databricks", "--credential", &credential, "--base-url", &vendor.url, "--job", "1"];
+    let target = "GET /api/2.2/jobs/runs/get?run_id=1";
+    vendor.answers(target, 200, r#"{"run_id": 1, "state": {"life_cycle_state": "RUNNING"}}"#);
+    for secret in ["a", "HTT"] {
+        std::fs::write(&file, secret).unwrap();
+        let (code, out, err) = tried(folder.path(), &args).await;
+        assert_eq!((code, &*out), (Some(2), ""), "{err}");
+        assert!(err.contains("a secret of credentials has fewer than 4 characters"), "{err}");
+        assert!(vendor.seen(target).is_empty());
+    }
+    // One that is a word of this program stays in the program's words.
+    std::fs::write(&file, "HTTP").unwrap();
+    let (code, out, err) = tried(folder.path(), &args).await;
+    assert_eq!((code, &*err), (Some(0), ""), "{out}");
+    assert!(out.contains("  HTTP 200, application/json, "), "{out}");
 }

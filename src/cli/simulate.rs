@@ -1,8 +1,10 @@
 //! `jobwatch simulate`: one simulated vendor, for people who write clients.
 
 use std::{
+    fs::File,
     io::{self, Write},
     net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
 };
 
 use super::{
@@ -27,21 +29,30 @@ pub(super) struct Args {
     #[arg(long, value_name = "ADDR", default_value_t = (Ipv4Addr::LOCALHOST, 0).into())]
     listen: SocketAddr,
 
+    /// Also write the configuration that is printed to this file, which must not exist yet.
+    #[arg(long, value_name = "FILE")]
+    write_config: Option<PathBuf>,
+
     #[command(flatten)]
     options: declared::Options,
 }
 
 impl Args {
     pub(super) async fn run(self) -> Result<Exit, Failure> {
-        let Self { vendor, listen, options } = self;
+        let Self { vendor, listen, write_config, options } = self;
         let Ok(vendor) = vendor.parse::<Vendor>() else {
-            return declared::run(&vendor, listen, &options).await;
+            return declared::run(&vendor, listen, write_config.as_deref(), &options).await;
         };
         let simulator = Simulator::start_at(vendor, listen)
             .await
             .map_err(|error| Failure::Usage(format!("--listen {listen} can't be listened on: {error}")))?;
+        let gateway = free_address();
+        let config = configuration(&simulator, gateway);
+        if let Some(file) = &write_config {
+            write_to(file, &config)?;
+        }
         let mut out = io::stdout();
-        write!(out, "{}", introduction(&simulator, Paint::stdout()))?;
+        write!(out, "{}", introduction(&simulator, &config, gateway, Paint::stdout()))?;
         out.flush()?;
         signalled().await;
         Ok(Exit::Succeeded)
@@ -55,8 +66,27 @@ fn free_address() -> SocketAddr {
     free.unwrap_or_else(|_| (Ipv4Addr::LOCALHOST, 50052).into())
 }
 
+/// Writes a configuration to a new file.
+fn write_to(file: &Path, config: &str) -> Result<(), Failure> {
+    let written = File::create_new(file).and_then(|mut file| file.write_all(config.as_bytes()));
+    written.map_err(|error| {
+        let file = file.display();
+        Failure::Usage(match error.kind() {
+            io::ErrorKind::AlreadyExists => {
+                format!("--write-config {file} exists already; name another file, or remove it")
+            }
+            _ => format!("--write-config {file} can't be written: {error}"),
+        })
+    })
+}
+
+/// The configuration of a gateway for a simulated vendor.
+fn configuration(simulator: &Simulator, gateway: SocketAddr) -> String {
+    format!("allow_inline_secrets = true\n\n[server]\nlisten = \"{gateway}\"\n{}", simulator.config())
+}
+
 /// The URL alone on the first line, for scripts; then credentials and examples.
-fn introduction(simulator: &Simulator, paint: Paint) -> String {
+fn introduction(simulator: &Simulator, config: &str, gateway: SocketAddr, paint: Paint) -> String {
     let url = simulator.base_url();
     let known = match simulator.vendor() {
         Vendor::Immuta => format!("API key {}", credentials::IMMUTA_API_KEY),
@@ -86,11 +116,8 @@ fn introduction(simulator: &Simulator, paint: Paint) -> String {
     ] {
         text = text + "  " + &paint.cyan(&curl(&url, route, body)) + "\n";
     }
-    let gateway = free_address();
-    text = format!(
-        "{text}\nConfiguration of a gateway for it:\n\n  allow_inline_secrets = true\n\n  [server]\n  listen = \"{gateway}\"\n"
-    );
-    for line in simulator.config().lines() {
+    text += "\nConfiguration of a gateway for it:\n\n";
+    for line in config.lines() {
         let line = format!("  {line}");
         text = text + line.trim_end() + "\n";
     }
@@ -317,7 +344,9 @@ mod tests {
     async fn introduction_starts_with_the_url_alone() {
         for vendor in Vendor::ALL {
             let simulator = Simulator::start(vendor).await.unwrap();
-            let text = introduction(&simulator, Paint::NONE);
+            let gateway = free_address();
+            let written = configuration(&simulator, gateway);
+            let text = introduction(&simulator, &written, gateway, Paint::NONE);
             assert_eq!(text.lines().next().unwrap(), simulator.base_url());
             let lines = text.lines().skip_while(|line| !line.contains("allow_inline"));
             let lines = lines.take_while(|line| line.is_empty() || line.starts_with("  "));

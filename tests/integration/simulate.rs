@@ -151,3 +151,34 @@ async fn tokens_of_another_origin_come_from_the_simulated_vendor() {
     let id = example.lines().next().unwrap();
     assert_eq!(ended(&gateway, id).await.state(), JobState::Succeeded, "{text}");
 }
+
+#[tokio::test]
+async fn configuration_is_written_to_a_file_that_is_new() {
+    for vendor in ["airflow", "immuta"] {
+        let folder = TempDir::new().unwrap();
+        let simulate = || {
+            let mut command = Command::new(program::executable());
+            command.args(["simulate", vendor, "--write-config", "gateway.toml"]).current_dir(folder.path());
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
+            command
+        };
+        let mut child = simulate().spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let url = guard(lines.next_line()).await.unwrap().expect("its URL is the first line");
+        let written = std::fs::read_to_string(folder.path().join("gateway.toml")).unwrap();
+        assert!(written.contains(&format!("{url:?}")), "{written}");
+        for expected in written.lines().filter(|line| !line.is_empty()) {
+            while guard(lines.next_line()).await.unwrap().expect("the configuration").trim() != expected {}
+        }
+        let mut check = Command::new(program::executable());
+        check.args(["check", "--config", "gateway.toml"]).current_dir(folder.path()).kill_on_drop(true);
+        assert!(guard(check.output()).await.unwrap().status.success(), "{written}");
+
+        let output = guard(simulate().output()).await.unwrap();
+        assert_eq!((output.status.code(), &*output.stdout), (Some(2), &b""[..]));
+        let err = String::from_utf8(output.stderr).unwrap();
+        let text = "error: --write-config gateway.toml exists already; name another file, or remove it";
+        assert!(err.starts_with(text), "{err}");
+        assert_eq!(std::fs::read_to_string(folder.path().join("gateway.toml")).unwrap(), written);
+    }
+}

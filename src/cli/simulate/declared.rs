@@ -5,7 +5,7 @@ use std::{
     fs,
     io::{self, Write},
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -22,7 +22,7 @@ use axum::{
 };
 use tokio::{net::TcpListener, time::Instant};
 
-use super::free_address;
+use super::{free_address, write_to};
 use crate::{
     cli::{
         exit::{Exit, Failure},
@@ -147,7 +147,12 @@ struct Server {
 }
 
 /// Serves the vendor of a definition until a signal comes.
-pub(super) async fn run(name: &str, listen: SocketAddr, options: &Options) -> Result<Exit, Failure> {
+pub(super) async fn run(
+    name: &str,
+    listen: SocketAddr,
+    write_config: Option<&Path>,
+    options: &Options,
+) -> Result<Exit, Failure> {
     let subject = Subject::find(name)?;
     let refused =
         |error: io::Error| Failure::Usage(format!("--listen {listen} can't be listened on: {error}"));
@@ -159,6 +164,9 @@ pub(super) async fn run(name: &str, listen: SocketAddr, options: &Options) -> Re
     let simulation = Simulation::new(definition, &cases, &base_url, options.lives())
         .map_err(|problem| Failure::Usage(format!("{name} can't be simulated: {problem}")))?;
     let at = Places { url: &url, gateway: free_address() };
+    if let Some(file) = write_config {
+        write_to(file, &config(&simulation, &named, at))?;
+    }
     let text = introduction(&simulation, &label, &named, changed.as_ref(), at, options, Paint::stdout());
     let mut out = io::stdout();
     write!(out, "{text}")?;
@@ -206,16 +214,23 @@ fn introduction(
     options: &Options,
     paint: Paint,
 ) -> String {
-    let Options { queued_for, running_for, end, jobs } = options;
+    let Options { end, jobs, .. } = options;
     let which = if jobs.is_empty() { "Every id".to_owned() } else { format!("Each of {}", jobs.join(", ")) };
     let end = match end {
         Some(end) => format!("ends as {end}"),
         None => "ends; the ends take turns".to_owned(),
     };
+    let times = simulation.times();
+    let mut course: Vec<String> =
+        times.iter().map(|(what, time)| format!("{what} {} s", time.as_secs())).collect();
+    if times.is_empty() {
+        course.push("has ended at once, since no word of the cases is PENDING or RUNNING".to_owned());
+    }
     let mut text = format!("{}\n\n{label}, from its cases. ", paint.bold(at.url));
     let _ = writeln!(
         text,
-        "{which} is a job from its first request on:\nit waits {queued_for} s, runs {running_for} s and {end}. Its words are\n"
+        "{which} is a job from its first request on:\nit {} and {end}. Its words are\n",
+        course.join(", ")
     );
     for (state, word) in simulation.words() {
         let _ = writeln!(text, "  {state:<10} {word}");

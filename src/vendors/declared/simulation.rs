@@ -142,6 +142,31 @@ impl Simulation {
         self.stages.iter().map(|stage| (name(stage.state), stage.vendor_state.clone())).collect()
     }
 
+    /// The times that a job has before its end, each with its words; those without a word are
+    /// left out.
+    pub fn times(&self) -> Vec<(&'static str, Duration)> {
+        let Lives { queued, running, .. } = self.lives;
+        let has = |state: JobState| self.stages.iter().any(|stage| stage.state == state);
+        let mut times = Vec::new();
+        if has(JobState::Pending) {
+            times.push(("waits", queued));
+        }
+        if has(JobState::Running) {
+            times.push(("runs", running));
+        } else {
+            // Only jobs with this end have such a word.
+            for (before, end, text) in [
+                (JobState::Retrying, JobState::Failed, "retries, where it fails,"),
+                (JobState::Cancelling, JobState::Cancelled, "is being cancelled, where it is,"),
+            ] {
+                if has(before) && self.ends.contains(&end) {
+                    times.push((text, running));
+                }
+            }
+        }
+        times
+    }
+
     /// An id of a case.
     pub fn example_id(&self) -> &str {
         self.lives.jobs.first().map_or(self.stages[0].id.as_str(), String::as_str)
@@ -261,7 +286,9 @@ impl Simulation {
             JobState::Failed => going.extend(of(&[JobState::Retrying])),
             _ => {}
         }
-        let Lives { queued, running, .. } = self.lives;
+        // A time without a word for it is left out.
+        let queued = if waiting.is_empty() { Duration::ZERO } else { self.lives.queued };
+        let running = if going.is_empty() { Duration::ZERO } else { self.lives.running };
         let among = |places: &[usize], age: Duration, whole: Duration| {
             let nanos = whole.as_nanos().max(1);
             let step = age.as_nanos() * places.len() as u128 / nanos;
@@ -277,11 +304,6 @@ impl Simulation {
             && let Some(place) = among(&going, since, running)
         {
             return place;
-        }
-        if age < queued + running
-            && let Some(place) = waiting.last()
-        {
-            return *place;
         }
         of(&[end]).first().copied().unwrap_or_default()
     }

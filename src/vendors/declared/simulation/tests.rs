@@ -55,8 +55,11 @@ fn job_in_a_text_that_holds_json_runs_and_succeeds() {
     let definition = Definition::parse(TEXT).unwrap();
     let lives = Lives { end: Some("SUCCEEDED".to_owned()), ..lives() };
     let mut vendor = Simulation::new(definition, CASES, &BASE.parse().unwrap(), lives).unwrap();
+    // Without a word for PENDING no job waits.
+    assert_eq!(vendor.times(), [("runs", Duration::from_secs(4))]);
     assert_eq!(state(&mut vendor, "j-2000", 100), JobState::Running);
-    assert_eq!(state(&mut vendor, "j-2000", 107), JobState::Succeeded);
+    assert_eq!(state(&mut vendor, "j-2000", 103), JobState::Running);
+    assert_eq!(state(&mut vendor, "j-2000", 104), JobState::Succeeded);
     let jobs = ["j-2000", "j-3000"].map(|id| JobRef::new("simulated", id));
     let request = request(&vendor, &jobs);
     let simulated = vendor.answer(&request, Duration::from_secs(108));

@@ -20,6 +20,8 @@ use serde_json::value::RawValue;
 
 use crate::job::{JobError, Progress};
 
+mod nameable;
+
 /// A value as it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Value<'a>(&'a str);
@@ -66,6 +68,12 @@ impl<'a> Object<'a> {
     /// `None` where the value is anything but an object.
     pub(super) fn of(value: Value<'a>) -> Option<Self> {
         if is_object(value) { serde_json::from_str(value.get()).ok() } else { None }
+    }
+
+    /// The same without members whose names no text can hold, such as a lone surrogate, for
+    /// readers to whom the others matter.
+    pub(super) fn of_nameable(value: Value<'a>) -> Option<Self> {
+        nameable::members(value).map(Self)
     }
 
     /// `None` where a name stands twice, for readers to whom nothing says which
@@ -348,6 +356,16 @@ mod tests {
         for text in ["[]", "1", "null", "\"{\"", r#"{"\ud800": 1}"#] {
             assert_eq!(member(raw(text), "a"), None, "{text}");
         }
+    }
+
+    #[test]
+    fn member_whose_name_no_text_can_hold_is_left_out_alone() {
+        let text = r#"{"a": [1], "\ud800": [2], "\u0062\ud83d\ude00": [3]}"#;
+        assert!(Object::of(raw(text)).is_none());
+        let object = Object::of_nameable(raw(text)).unwrap();
+        let members: Vec<_> = object.members().map(|(name, value)| (name, value.get())).collect();
+        assert_eq!(members, [("a", "[1]"), ("b😀", "[3]")]);
+        assert!(Object::of_nameable(raw("[1]")).is_none());
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::{
 /// other in document order.
 pub(super) fn artifacts(files: Value<'_>) -> Vec<Artifact> {
     const ORDER: [&str; 4] = ["input", "staging", "output", "errors"];
-    let Some(files) = Object::of(files) else { return Vec::new() };
+    let Some(files) = Object::of_nameable(files) else { return Vec::new() };
     let mut categories: Vec<_> = files.members().collect();
     categories.sort_by_key(|(name, _)| ORDER.iter().position(|known| known == name).unwrap_or(ORDER.len()));
 

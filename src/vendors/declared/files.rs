@@ -211,7 +211,7 @@ pub(super) fn artifacts(
 /// The elements of each member, which is a list or an object in place of one with gaps: those
 /// of the members that come first, then the others in the order of the document.
 fn by_category<'a>(first: &[String], lists: Value<'a>) -> Vec<(Option<String>, Value<'a>)> {
-    let Some(lists) = Object::of(lists) else { return Vec::new() };
+    let Some(lists) = Object::of_nameable(lists) else { return Vec::new() };
     let mut lists: Vec<(&str, Value<'a>)> = lists.members().collect();
     lists.sort_by_key(|(name, _)| first.iter().position(|known| known == name).unwrap_or(first.len()));
     let items = lists.into_iter().flat_map(|(name, list)| {

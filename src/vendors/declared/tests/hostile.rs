@@ -128,3 +128,31 @@ fn word_whose_expression_fails_ends_no_job() {
     let fault = openai.observe(&JobRef::new("b", "b"), &element).unwrap_err();
     assert_eq!(fault, JobFault::Malformed { why: "the expression of status.word fails" });
 }
+
+#[test]
+fn categories_of_several_rules_give_all_their_files() {
+    let text = small_definition!(
+        r#"[id]
+pattern = "{a}"
+[credentials.none]
+[request]
+path = "/j/{{ id.a }}"
+[[files]]
+each = "job.one"
+by_category = ["late"]
+name = "{{ item }}"
+path = "/one/{{ item }}"
+[[files]]
+each = "job.two"
+by_category = []
+name = "{{ item }}"
+path = "/two/{{ item }}""#
+    );
+    let vendor = declared(text, "https://v.example", "");
+    let job = JobRef::new("b", "7");
+    let body = r#"{"id": "7", "status": "done", "one": {"x": ["a"], "\ud800": ["b"], "late": ["c"]}, "two": {"x": ["a", "d"]}}"#;
+    let seen = vendor.observe(&job, &Bytes::from_static(body.as_bytes())).unwrap();
+    let files: Vec<_> =
+        seen.artifacts.iter().map(|file| format!("{} {}", file.id, file.vendor_uri)).collect();
+    assert_eq!(files, ["late/c /one/c", "x/a /one/a", "x/a#2 /two/a", "x/d /two/d"]);
+}

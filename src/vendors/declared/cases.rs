@@ -210,7 +210,7 @@ impl Cases {
         }
         let elements = match self.adapter.split(&jobs, response) {
             Err(fault) => {
-                let why = |field: &str| {
+                let why = |field: &str, _| {
                     (field == "fault").then(|| self.adapter.why_fault(&jobs, response, None)).flatten()
                 };
                 for expectation in &case.expect {
@@ -236,8 +236,10 @@ impl Cases {
                 element.as_ref().map_err(Clone::clone).and_then(|element| self.adapter.observe(job, element));
             let of_job = if several { format!("{}: ", job.id) } else { String::new() };
             let element = element.as_ref().ok();
-            let why = |field: &str| match field {
+            let why = |field: &str, is_there| match field {
                 "fault" => self.adapter.why_fault(std::slice::from_ref(job), response, element),
+                "state" => self.adapter.why_absent(job, element?, field),
+                field if is_there => self.adapter.where_from(field),
                 field => self.adapter.why_absent(job, element?, field),
             };
             let found = expectation.of_job(&observed, &why);

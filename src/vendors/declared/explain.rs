@@ -23,8 +23,8 @@ mod taken;
 #[cfg(test)]
 mod tests;
 
-pub(super) use taken::type_of;
 use taken::{Kind, no_time, taken, whole};
+pub(super) use taken::{no_content, type_of};
 
 /// A reading in one line.
 fn reading(key: impl Into<String>, from: impl Into<String>, found: Option<String>) -> Reading {
@@ -45,16 +45,27 @@ impl Declared {
             let value = response.headers().get(name).and_then(|value| value.to_str().ok());
             readings.push(reading(format!("http.headers['{name}']"), "", value.map(str::to_owned)));
         }
-        if let Some(place) = self.fault_rule(jobs, response) {
+        let (rule, split) = (self.fault_rule(jobs, response), self.split(jobs, response));
+        let is_usual = rule.is_none() && split.is_err() && !response.status().is_success();
+        if let Some(place) = rule {
             let is = self.definition.faults[place].is.name();
             readings.push(reading(format!("faults[{place}]"), "", Some(format!("applies: {is}"))));
         } else {
             let unmet = self.unmet_rules(jobs, response).into_iter();
-            let all: Vec<String> = std::iter::once("no rule applies".to_owned()).chain(unmet).collect();
-            readings.push(reading("faults", "", Some(all.join("; "))));
+            // The line about the answer says it, where the status has its usual meaning.
+            let none = (!is_usual).then(|| "no rule applies".to_owned());
+            let all: Vec<String> = none.into_iter().chain(unmet).collect();
+            if !all.is_empty() {
+                readings.push(reading("faults", "", Some(all.join("; "))));
+            }
         }
         let fault = |wrong: &dyn std::fmt::Display| reading("answer", "", Some(format!("a fault: {wrong}")));
-        match self.split(jobs, response) {
+        match split {
+            Err(wrong) if is_usual => {
+                let (status, kind) = (response.status().as_u16(), wrong.kind);
+                let text = format!("no rule applies; the usual meaning of HTTP {status} is a fault: {kind}");
+                readings.push(reading("answer", "", Some(text)));
+            }
             Err(wrong) => readings.push(fault(&wrong.kind)),
             Ok(elements) => match elements.as_slice() {
                 [Ok(element)] => {
@@ -214,6 +225,16 @@ impl Declared {
                 });
             }
         }
+        if rule.is_whole {
+            let key = "status.error.whole";
+            found.push(if let Some(state) = not_in {
+                Self::not_read(key, "", state)
+            } else {
+                let details = read::error(rule, scope).map(|error| error.details);
+                let details = details.filter(|details| !details.is_empty());
+                reading(key, "", details.map(|details| String::from_utf8_lossy(&details).into_owned()))
+            });
+        }
         if let Some(path) = &rule.details {
             let (key, from) = ("status.error.details", of_path(path));
             let value = scope.job.and_then(|job| path.find(job));
@@ -228,7 +249,8 @@ impl Declared {
     /// Each output; the first that is found counts.
     fn result_readings(&self, scope: &Scope<'_>, state: Option<JobState>, source: &Bytes) -> Vec<Reading> {
         let rules = &self.definition.status.results;
-        let one = |(place, rule): (usize, &ResultRule)| {
+        let mut first: Option<usize> = None;
+        let mut one = |(place, rule): (usize, &ResultRule)| {
             let key = if rules.len() == 1 { String::new() } else { format!("[{place}]") };
             let key = format!("status.result{key}");
             let filter = rule.at.written.map(|written| format!(" | {}", written.name())).unwrap_or_default();
@@ -239,21 +261,26 @@ impl Declared {
             if rule.when.as_ref().is_some_and(|when| !when.holds(scope)) {
                 return reading(key, from, Some("not read, since when does not hold".to_owned()));
             }
+            if let Some(first) = first {
+                return reading(key, from, Some(format!("not read, since result[{first}] is found")));
+            }
+            let result = read::output(rule, scope, source);
+            first = result.is_some().then_some(place);
             let value = scope.job.and_then(|job| rule.at.path.find(job)).map(Found::Json);
             let found = value.map(|value| match (&rule.at.written, rule.content) {
-                (Some(_), _) => match read::output(rule, scope, source) {
+                (Some(written), _) => match result {
                     Some(result) => match std::str::from_utf8(&result.data) {
                         Ok(text) if result.content_type != ContentType::Avro => text.to_owned(),
                         _ => format!("{} bytes", result.data.len()),
                     },
-                    None => format!("{}; a text with what {filter:?} reads is expected", type_of(&value)),
+                    None => no_content(*written, &value),
                 },
                 (None, ContentRule::Text) => taken(Kind::OnlyText, &value).unwrap_or_else(|why| why),
                 (None, ContentRule::Json | ContentRule::Auto | ContentRule::Avro) => whole(&value),
             });
             reading(key, from, found)
         };
-        rules.iter().enumerate().map(one).collect()
+        rules.iter().enumerate().map(&mut one).collect()
     }
 
     fn time(&self, key: &str, rule: &TimeRule, scope: &Scope<'_>) -> Reading {

@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderName, Response, header};
 use super::{
     Definition,
     definition::{no_header_name, source},
+    read,
     reader::{Log, Node, Section},
     source::{Found, Names, Scope, Source},
 };
@@ -351,10 +352,7 @@ impl Answer<'_> {
 
 /// The words of a value: a text, or the message in an object.
 pub(super) fn words(found: &Found<'_>) -> Option<String> {
-    match found {
-        Found::Json(value) => json::message(*value),
-        _ => found.text(),
-    }
+    read::wrapped(found)
 }
 
 impl Definition {

@@ -79,7 +79,11 @@ impl Declared {
         let unescaped = text.map(|text| held(element, text).ok_or(NO_JOB)).transpose()?;
         let source = unescaped.as_ref().unwrap_or(element);
         let (own, object) = if self.definition.element == ElementKind::Job {
-            let (own, object) = Object::parse_whole(source).ok_or(malformed("not an object"))?;
+            let Some((own, object)) = Object::parse_whole(source) else {
+                let is_json = unescaped.is_none() || Value::parse(source).is_some();
+                let why = if is_json { "not an object" } else { "the text that holds the job is no JSON" };
+                return Err(malformed(why));
+            };
             (Some(own), Some(object))
         } else {
             let own = if unescaped.is_some() {
@@ -265,7 +269,7 @@ pub(super) fn lines(found: &Found<'_>) -> Vec<String> {
             .flatten()
             .filter_map(|text| text.as_str().map(str::to_owned))
             .collect(),
-        _ => found.text().into_iter().collect(),
+        _ => text_alone(found).into_iter().collect(),
     };
     lines.retain(|line| !line.trim().is_empty());
     lines
@@ -345,14 +349,16 @@ pub(super) fn error<'a>(rule: &ErrorRule, scope: &Scope<'a>) -> Option<JobError>
 pub(super) fn wrapped(found: &Found<'_>) -> Option<String> {
     match found {
         Found::Json(value) => json::message(*value),
-        _ => found.text(),
+        _ => text_alone(found),
     }
 }
 
+/// A text and nothing else, by a path or by an expression.
 pub(super) fn text_alone(found: &Found<'_>) -> Option<String> {
     match found {
         Found::Json(value) => json::text(*value),
-        _ => found.text(),
+        Found::Value(value) => value.as_str().map(str::to_owned),
+        Found::Text(text) => Some(text.clone().into_owned()),
     }
 }
 

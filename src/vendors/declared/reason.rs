@@ -9,7 +9,7 @@ use serde::de::IgnoredAny;
 use super::{
     Declared,
     definition::{ContentRule, ErrorRule, ResultRule, StateFilter},
-    explain::{name_of, of_path, type_of},
+    explain::{name_of, no_content, of_path, type_of},
     files::FileRule,
     path::{Path, Root, Step},
     place::{Place, held},
@@ -31,6 +31,27 @@ impl Declared {
     /// Why a field of `expect` is absent, or why the state is another one.
     pub(super) fn why_absent(&self, job: &JobRef, element: &Bytes, field: &str) -> Option<String> {
         self.with_scope(job, element, |scope, _| Ok(self.reason(scope, field))).ok().flatten()
+    }
+
+    /// Where a field of `expect` that is there is read from.
+    pub(super) fn where_from(&self, field: &str) -> Option<String> {
+        let rules = &self.definition.status;
+        let time = rules.times().into_iter().find(|(key, _)| *key == field);
+        let progress = format!("progress.{field}");
+        let values = rules.texts().into_iter().chain(rules.progress.values());
+        let value = values.into_iter().find(|(key, _)| *key == field || *key == progress);
+        let source = match (value, time) {
+            (Some((_, source)), _) => source,
+            (None, time) => time.and_then(|(_, rule)| rule).map(|rule| &rule.at),
+        };
+        match (field, source) {
+            (_, Some(source)) => Some(format!("it is read from {}", self.written(source))),
+            ("vendor_state", None) => {
+                let word: Vec<String> = rules.word.iter().map(|source| self.written(source)).collect();
+                Some(format!("it is status.word, read from {}", word.join(" and ")))
+            }
+            _ => None,
+        }
     }
 
     fn reason(&self, scope: &Scope<'_>, field: &str) -> Option<String> {
@@ -154,8 +175,8 @@ impl Declared {
         }
         let path = &rule.at.path;
         match (scope.job.and_then(|job| path.find(job)), &rule.at.written) {
-            (Some(_), Some(written)) => {
-                format!("{} holds nothing that is written as | {} reads it", of_path(path), written.name())
+            (Some(value), Some(written)) => {
+                format!("{} is {}", of_path(path), no_content(*written, &Found::Json(value)))
             }
             (Some(_), None) if rule.content == ContentRule::Text => {
                 format!("{} is no text, and content_type is \"text\"", of_path(path))
@@ -323,11 +344,10 @@ fn no_place(place: &Place, needed: &str, bytes: &Bytes, body: Value<'_>) -> Opti
     };
     let held = held(bytes, value);
     match held.as_ref().and_then(|held| Value::parse(held)) {
-        None => Some(format!(
-            "{} is {}, and a text that holds JSON is needed",
-            of_path(text),
-            type_of(&Found::Json(value))
-        )),
+        None => Some(match type_of(&Found::Json(value)) {
+            "a text" => format!("{} is a text that is no JSON", of_path(text)),
+            kind => format!("{} is {kind}, and a text that holds JSON is needed", of_path(text)),
+        }),
         Some(value) => Some(format!("in the JSON of {}, as body: {}", of_path(text), why(value)?)),
     }
 }

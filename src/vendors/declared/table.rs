@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use super::reader::{Log, Section, remedy};
+use super::reader::{Log, Section, closest, remedy};
 use crate::job::JobState;
 
 /// Every state by its name in a definition.
@@ -139,6 +139,13 @@ impl StateTable {
                     remedy(key, &names)
                 };
                 log.add(span, &node.path, format!("is not a state; {cure}"));
+                // The problem with its name is the only one.
+                let meant = closest(key, &names);
+                let meant = STATES.iter().find(|(known, _)| meant == Some(*known));
+                if let Some((state_name, state)) = meant {
+                    listed.push(*state_name);
+                    unreadable.push(*state);
+                }
                 continue;
             };
             listed.push(*state_name);
@@ -151,16 +158,26 @@ impl StateTable {
                 patterns.push(Pattern { parts: split, state: *state, state_name, place });
             }
         }
-        let table = Self { patterns, listed, otherwise };
-        table.check(&section, no_failure, &unreadable, log);
+        let mut table = Self { patterns, listed, otherwise };
+        let missing = table.check(&section, no_failure, &unreadable, log);
+        table.listed.extend(missing);
         table.check_widest(&mut section, log);
         table
     }
 
-    /// A word that is not readable counts as one of its state.
-    fn check(&self, section: &Section<'_>, no_failure: bool, unreadable: &[JobState], log: &Log<'_>) {
+    /// A word that is not readable counts as one of its state. Returns the states that are
+    /// reported as missing, so that no rule about them is reported, too.
+    fn check(
+        &self,
+        section: &Section<'_>,
+        no_failure: bool,
+        unreadable: &[JobState],
+        log: &Log<'_>,
+    ) -> Vec<&'static str> {
+        let mut missing = Vec::new();
         if self.patterns.len() > MOST {
-            return section.report(log, format!("has more than {MOST} words; write fewer"));
+            section.report(log, format!("has more than {MOST} words; write fewer"));
+            return missing;
         }
         for (at, one) in self.patterns.iter().enumerate() {
             for other in &self.patterns[..at] {
@@ -172,6 +189,7 @@ impl StateTable {
         };
         if !has(JobState::Succeeded) {
             section.report(log, "has nothing that is SUCCEEDED; add the vendor's word for it");
+            missing.push("SUCCEEDED");
         }
         let fails = [JobState::Failed, JobState::Cancelled, JobState::Expired].into_iter().any(has);
         if no_failure && fails {
@@ -182,7 +200,9 @@ impl StateTable {
             let text =
                 "has nothing that is FAILED, CANCELLED or EXPIRED; add one, or write no_failure = \"why\"";
             section.report(log, text);
+            missing.extend(["FAILED", "CANCELLED", "EXPIRED"]);
         }
+        missing
     }
 
     /// A pattern that any word fits.

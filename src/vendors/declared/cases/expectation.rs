@@ -38,12 +38,29 @@ pub(in crate::vendors::declared) const FIELDS: [&str; 23] = [
     "retry_after_s",
 ];
 
+/// Every fault as cases write it.
+const FAULTS: [&str; 9] = [
+    "not_found",
+    "invalid_id",
+    "forbidden",
+    "malformed",
+    "throttled",
+    "unavailable",
+    "credentials",
+    "rejected",
+    "too_large",
+];
+
+/// The fields that stand beside a fault.
+const OF_FAULTS: [&str; 3] = ["fault", "message", "retry_after_s"];
+
 /// The fields of a token.
 pub(in crate::vendors::declared) const TOKEN_FIELDS: [&str; 6] =
     ["token", "expires_in_s", "expires_at", "header", "fault", "message"];
 
-/// Why a field is absent, or why there is a fault, where that is known.
-pub(super) type Why<'a> = &'a dyn Fn(&str) -> Option<String>;
+/// Why a field is absent, or why there is a fault, where that is known; and of a field that is
+/// there, as the flag says, from where.
+pub(super) type Why<'a> = &'a dyn Fn(&str, bool) -> Option<String>;
 
 /// Fields with their values, in JSON.
 #[derive(Debug)]
@@ -70,6 +87,9 @@ impl Expectation {
             if field == "state" && !node.as_text().is_some_and(|text| states.contains(&text)) {
                 node.report(log, format!("is no state; write one of {}", states.join(", ")));
             }
+            if field == "fault" && !node.as_text().is_some_and(|text| FAULTS.contains(&text)) {
+                node.report(log, format!("is no fault; write one of {}", FAULTS.join(", ")));
+            }
             let value = match (node.as_text(), node.json_number()) {
                 (Some(text), _) => Value::from(text),
                 (None, Some(number)) => serde_json::from_str(&number).ok()?,
@@ -83,6 +103,19 @@ impl Expectation {
         let main = known.first().copied().unwrap_or_default();
         if !fields.iter().any(|(field, _)| *field == main || *field == "fault") {
             keys.report(log, format!("has neither {main} nor fault; write one of them"));
+        }
+        let has_fault = fields.iter().any(|(field, _)| *field == "fault");
+        for &(field, _) in &fields {
+            if has_fault == OF_FAULTS.contains(&field) {
+                continue;
+            }
+            let Some(node) = keys.get(field) else { continue };
+            let text = if has_fault {
+                "stands beside fault, which leaves nothing else to read; keep one of them"
+            } else {
+                "is what a fault has, and no fault is expected; write fault, or remove it"
+            };
+            node.report(log, text);
         }
         keys.finish(log);
         Some(Self(fields))
@@ -103,12 +136,13 @@ impl Expectation {
 
     /// Every field that is another one than expected, or the fault that is the cause of them all.
     pub(super) fn differences(&self, found: &Map<String, Value>, why: Why<'_>) -> Vec<String> {
-        let because = |field: &str| why(field).map(|why| format!(": {why}")).unwrap_or_default();
+        let because =
+            |field: &str, is_there| why(field, is_there).map(|why| format!(": {why}")).unwrap_or_default();
         let expected_fault = self.0.iter().find(|(field, _)| *field == "fault").map(|(_, fault)| fault);
         match (expected_fault, found.get("fault")) {
             (None, Some(fault)) => {
                 let words = found.get("message").and_then(Value::as_str).unwrap_or_default();
-                return vec![format!("there is the fault {fault}: {words}{}", because("fault"))];
+                return vec![format!("there is the fault {fault}: {words}{}", because("fault", false))];
             }
             (Some(expected), fault) if fault != Some(expected) => {
                 let found = match (fault, found.get("state")) {
@@ -116,7 +150,7 @@ impl Expectation {
                     (None, Some(state)) => format!("absent, and the state is {state}"),
                     (None, None) => "absent".to_owned(),
                 };
-                return vec![format!("fault is {found}, expected {expected}{}", because("fault"))];
+                return vec![format!("fault is {found}, expected {expected}{}", because("fault", false))];
             }
             _ => {}
         }
@@ -138,9 +172,12 @@ impl Expectation {
                     |value: &Value| value.as_str() == Some("") || value.as_array().is_some_and(Vec::is_empty);
                 let value = value.filter(|value| !is_empty(value));
                 let shown = value.map_or_else(|| "absent".to_owned(), ToString::to_string);
-                let because =
-                    if value.is_none() || *field == "state" { because(field) } else { String::new() };
-                differences.push(format!("{field} is {shown}, expected {expected}{because}"));
+                let expected = match *field {
+                    "message" => format!("expected one with {expected}"),
+                    _ => format!("expected {expected}"),
+                };
+                let because = because(field, value.is_some());
+                differences.push(format!("{field} is {shown}, {expected}{because}"));
             }
         }
         differences

@@ -50,9 +50,22 @@ pub(super) fn read(
         .map(|node| node.list())
         .unwrap_or_default();
     let (mut cases, mut refused) = (Vec::new(), Vec::new());
+    let mut named: Vec<(String, usize)> = Vec::new();
     for (number, node) in nodes.iter().enumerate() {
         unfinished.extend(node.section(log).and_then(|keys| left_to_fill_in(keys, line, log)));
-        match case(number, node, line, log) {
+        let read = case(number, node, line, log);
+        let own = match &read {
+            Some(Read::Case(case)) => Some((case.name.clone(), case.line)),
+            Some(Read::Refused(case)) => Some((case.name.clone(), case.line)),
+            None => None,
+        };
+        if let Some((name, _)) = &own
+            && let Some((_, other)) = named.iter().find(|(known, _)| known == name)
+        {
+            node.report(log, format!("is named {name:?} like the one in line {other}; write another name"));
+        }
+        named.extend(own);
+        match read {
             Some(Read::Case(case)) => cases.push(*case),
             Some(Read::Refused(case)) => refused.push(case),
             None => {}
@@ -111,13 +124,21 @@ fn case(number: usize, node: &Node<'_>, line: &dyn Fn(usize) -> usize, log: &Log
     let name = keys
         .get("name")
         .and_then(|node| node.text(log))
-        .map_or_else(|| format!("case {}", number + 1), str::to_owned);
+        .map_or_else(|| format!("case {}", number + 1), |name| name.replace(char::is_control, " "));
     keys.get("source").and_then(|node| node.text(log));
     let ids = keys
         .required(log, "ids", "the ids of the jobs, such as ids = [\"1\"]")
         .map(|node| node.list())
         .unwrap_or_default();
     let expect = keys.get("expect");
+    if ids.is_empty()
+        && let Some(node) = keys.get("ids")
+    {
+        node.report(log, "is empty, so nothing is tested; write the ids of the jobs");
+    }
+    if let Some(node) = expect.as_ref().filter(|node| node.is_array() && node.list().is_empty()) {
+        node.report(log, "is empty, so nothing is tested; write a table for each id");
+    }
     let line = line(node.span.start);
     if let Some(reason) = expect.as_ref().and_then(|expect| refusal(expect, log)) {
         // A refused id may be empty.

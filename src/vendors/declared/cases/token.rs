@@ -74,7 +74,7 @@ impl TokenCase {
             }
         }
         if let Some((response, expectation)) = &self.response {
-            differences.extend(expectation.differences(&self.found(exchange, response), &|_| None));
+            differences.extend(expectation.differences(&self.found(exchange, response), &|_, _| None));
         }
         differences
     }

@@ -119,7 +119,7 @@ fn faults(definition: &Definition, top: &mut Section<'_>, log: &Log<'_>) {
             Meaning::InvalidId | Meaning::Rejected | Meaning::Unavailable => None,
             Meaning::NotFound if keys.get("says").is_some() => None,
             Meaning::NotFound => Some(
-                "has no effect beside is = \"not_found\", but for says; remove it, or write says = \"no_such_job\""
+                "has no effect beside is = \"not_found\" without says; write says = \"no_such_job\", or remove message"
                     .to_owned(),
             ),
             _ => {

@@ -5,6 +5,7 @@ use minijinja::value::ValueKind;
 
 use crate::vendors::{
     declared::{
+        place::Written,
         read::{identifier, is_bare, lines, text_alone, wrapped},
         source::Found,
         time::TimeRule,
@@ -79,6 +80,26 @@ pub(super) fn taken(kind: Kind, found: &Found<'_>) -> Result<String, String> {
 /// A value of any type as it stands.
 pub(super) fn whole(found: &Found<'_>) -> String {
     found.json().unwrap_or_default().into_owned()
+}
+
+/// Why a value holds nothing that is written in this way.
+pub(in crate::vendors::declared) fn no_content(written: Written, found: &Found<'_>) -> String {
+    let Some(text) = text_alone(found) else {
+        let kind = type_of(found);
+        let is_text = kind.starts_with("a text");
+        return if is_text { kind.to_owned() } else { format!("{kind}; a text is expected") };
+    };
+    let held = match found {
+        Found::Json(value) => written.decoded(*value),
+        _ => None,
+    };
+    match (written, held) {
+        _ if text.trim().is_empty() => "an empty text".to_owned(),
+        (Written::Json, _) => "a text that is no JSON".to_owned(),
+        (Written::Latin1, None) => "a text with characters that latin1 does not have".to_owned(),
+        (Written::Base64, None) => "a text that is no base64".to_owned(),
+        (_, Some(_)) => "a text that holds bytes, which are no UTF-8".to_owned(),
+    }
 }
 
 /// Why a value that is there is no time.

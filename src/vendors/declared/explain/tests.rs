@@ -170,6 +170,58 @@ fn value_of_a_type_that_is_not_taken_is_described_and_not_shown() {
 }
 
 #[test]
+fn result_that_is_found_whole_error_and_usual_meaning_are_shown() {
+    let definition = EVERY_FIELD
+        .replace(
+            "result = { at = \"job.result\", content_type = \"text\", in = [\"SUCCEEDED\"] }",
+            "result = [{ at = \"job.a | base64\", content_type = \"text\" }, { at = \"job.b\" }, { at = \"job.c\" }]",
+        )
+        .replace("[\"job.error\", \"job.reason\"], in", "\"job.error\", whole = true, in")
+        .replace("{ message = \"job.error\"", "{ words = \"job.error\"");
+    let declared = tests::declared(&definition, "https://v.example", "");
+    let read = |status: u16, body: &str| {
+        Adapter::readings(&declared, &JobRef::new("b", "j-1"), &json(status, body.to_owned())).unwrap().0
+    };
+    let done = read(200, r#"{"id": "j-1", "word": "done", "a": "%", "b": {"x": 1}, "c": 2}"#);
+    assert_eq!(found(&done, "status.result[0]"), "job.a | base64 a text that is no base64");
+    assert_eq!(found(&done, "status.result[1]"), "job.b {\"x\": 1}");
+    assert_eq!(found(&done, "status.result[2]"), "job.c not read, since result[1] is found");
+    assert_eq!(found(&done, "status.error.whole"), " not read in SUCCEEDED");
+    let broken = read(200, r#"{"id": "j-1", "word": "broken", "error": {"message": "no", "code": 7}}"#);
+    assert_eq!(found(&broken, "status.error.whole"), " {\"message\": \"no\", \"code\": 7}");
+    for (status, meaning) in [
+        (401, "the vendor rejects the gateway's credentials"),
+        (403, "the vendor forbids"),
+        (429, "the vendor is throttling"),
+        (503, "the vendor gave no usable response: it answered HTTP 503"),
+    ] {
+        let usual = read(status, "{}");
+        let text = format!(" no rule applies; the usual meaning of HTTP {status} is a fault: {meaning}");
+        assert!(found(&usual, "answer").starts_with(&text), "{usual:?}");
+        assert!(!usual.iter().any(|reading| reading.key == "faults"), "{usual:?}");
+    }
+}
+
+#[test]
+fn number_is_no_message_by_a_path_or_by_an_expression() {
+    for source in ["job.code", "job.code + 0", "job.code or 'x'"] {
+        let definition = EVERY_FIELD
+            .replace("[\"job.error\", \"job.reason\"]", &format!("{source:?}"))
+            .replace("[\"job.warning\", \"job.warnings\"]", &format!("{source:?}"));
+        let declared = tests::declared(&definition, "https://v.example", "");
+        let job = JobRef::new("b", "j-1");
+        for word in ["broken", "done"] {
+            let body = format!(r#"{{"id": "j-1", "word": "{word}", "code": 7}}"#);
+            let seen = declared.observe(&job, &body.clone().into()).unwrap();
+            assert_eq!((seen.error, seen.warnings.len()), (None, 0), "{source}");
+            let (readings, _) = Adapter::readings(&declared, &job, &json(200, body)).unwrap();
+            let key = if word == "done" { "status.warnings[0]" } else { "status.error.message[0]" };
+            assert!(found(&readings, key).contains("a number; a text"), "{readings:?}");
+        }
+    }
+}
+
+#[test]
 fn expression_that_fails_says_why_and_where() {
     let definition =
         EVERY_FIELD.replace("\"job.description\"", "\"(job.a or 'x') ~ (job.count / job.name)\"");

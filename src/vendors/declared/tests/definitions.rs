@@ -52,7 +52,7 @@ fn problem_has_the_place_of_its_key_or_value() {
     for (from, to, place) in [
         ("format = 1", "format = 2", (2, 10)),
         ("docs =", "dosc = \"d\"\ndocs =", (6, 1)),
-        ("SUCCEEDED =", "SUCEEDED =", (25, 1)),
+        ("SUCCEEDED =", "SUCEEDED =", (27, 1)),
         ("\"job.r\"]", "\"jbo.r\"]", (23, 18)),
         ("FAILED = [\"end/bad\"]", "FAILED = [\n  \"end/bad\", # ä\n  \"end\"]", (30, 3)),
     ] {
@@ -84,7 +84,7 @@ fn problem_names_key_and_cure() {
         ("[params]", "colour = 1\n[params]", "id.colour is no part of id.pattern; write one of a, b"),
         ("docs =", "dosc = \"d\"\ndocs =", "dosc is not a key here; did you mean docs?"),
         ("SUCCEEDED =", "SUCEEDED =", "states.SUCEEDED is not a state; did you mean SUCCEEDED?"),
-        ("SUCCEEDED =", "SUCEEDED =", "states has nothing that is SUCCEEDED; add the vendor's word for it"),
+        ("SUCCEEDED =", "DONE =", "states has nothing that is SUCCEEDED; add the vendor's word for it"),
         (
             "FAILED = [\"end/bad\"]",
             "",
@@ -197,7 +197,29 @@ fn all_problems_are_reported_at_once() {
         GOOD.replace("SUCCEEDED", "SUCEEDED").replace("404", "\"404\"").replace("\"job.r\"", "\"jbo\"");
     let invalid = Definition::parse(&text).unwrap_err();
     let paths: Vec<&str> = invalid.problems.iter().map(|problem| problem.path.as_str()).collect();
-    assert_eq!(paths, ["status.word[1]", "states", "states.SUCEEDED", "faults[0]", "faults[0].status"]);
+    assert_eq!(paths, ["status.word[1]", "states.SUCEEDED", "faults[0]", "faults[0].status"]);
+}
+
+#[test]
+fn state_that_is_missing_or_misspelt_is_one_problem() {
+    let rules = "[status]\nresult = { at = \"job.x\", in = [\"SUCCEEDED\"] }\n\
+                 error = { message = \"job.y\", in = [\"FAILED\"] }\n";
+    let file = "[[files]]\nin = [\"SUCCEEDED\"]\nname = \"a\"\npath = \"/f\"\n";
+    let good = GOOD.replace("[status]\n", rules) + file;
+    Definition::parse(&good).unwrap_or_else(|invalid| panic!("{invalid}"));
+    let problems = |text: &str| -> Vec<String> {
+        let problems = Definition::parse(text).unwrap_err().problems;
+        problems.iter().map(|problem| format!("{} {}", problem.path, problem.text)).collect()
+    };
+    assert_eq!(
+        problems(&good.replace("SUCCEEDED = [", "SUCEEDED = [")),
+        ["states.SUCEEDED is not a state; did you mean SUCCEEDED?"]
+    );
+    let without = good.replace("FAILED = [\"end/bad\"]", "");
+    assert_eq!(
+        problems(&without),
+        ["states has nothing that is FAILED, CANCELLED or EXPIRED; add one, or write no_failure = \"why\""]
+    );
 }
 
 #[test]

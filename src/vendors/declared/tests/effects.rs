@@ -46,7 +46,7 @@ fn fault_rule_with_a_key_that_its_meaning_does_not_use_is_reported() {
         (
             FAULT,
             "is = \"not_found\"\nmessage = \"body.error\"",
-            "faults[0].message has no effect beside is = \"not_found\", but for says; remove it, or write says = \"no_such_job\"",
+            "faults[0].message has no effect beside is = \"not_found\" without says; write says = \"no_such_job\", or remove message",
         ),
         (
             FAULT,

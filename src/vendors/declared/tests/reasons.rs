@@ -294,3 +294,65 @@ fn golden_request_that_is_none_is_shown_how() {
         assert!(found.starts_with(&format!("case[0].request{problem}")), "{found}");
     }
 }
+
+#[test]
+fn field_with_another_value_says_where_it_is_read() {
+    assert_eq!(
+        differences(
+            "body = '{\"id\": 7, \"status\": \"done\", \"run\": {\"owner\": \"ana\"}, \"end\": \"2026-01-02T03:04:05Z\", \"steps\": 2}'\n\
+             expect = { state = \"SUCCEEDED\", vendor_state = \"ok\", owner = \"bob\", end_time = \"2026-01-02T03:04:06Z\", completed_steps = 3 }"
+        ),
+        [
+            "vendor_state is \"done\", expected \"ok\": it is status.word, read from job.status",
+            "owner is \"ana\", expected \"bob\": it is read from job.run.owner",
+            "end_time is \"2026-01-02T03:04:05Z\", expected \"2026-01-02T03:04:06Z\": it is read from job.end",
+            "completed_steps is 2, expected 3: it is read from job.steps",
+        ]
+    );
+    assert_eq!(
+        differences("status = 503\nexpect = { fault = \"unavailable\", message = \"busy\" }"),
+        [
+            "message is \"the vendor gave no usable response: it answered HTTP 503\", expected one with \"busy\""
+        ]
+    );
+}
+
+#[test]
+fn case_that_can_not_be_right_is_refused() {
+    let refused = |text: &str| {
+        let definition = Arc::new(Definition::parse(DEFINITION).unwrap_or_else(|error| panic!("{error}")));
+        Cases::parse(definition, text).unwrap_err().to_string()
+    };
+    let case = |keys: &str| format!("[[case]]\nids = [\"7\"]\n{keys}\n");
+    for (text, problem) in [
+        (
+            case("expect = { state = \"FAILED\", fault = \"not_found\" }"),
+            "case[0].expect.state stands beside fault, which leaves nothing else to read; keep one of them",
+        ),
+        (
+            case("expect = { owner = \"ana\", fault = \"not_found\" }"),
+            "case[0].expect.owner stands beside fault, which leaves nothing else to read; keep one of them",
+        ),
+        (
+            case("expect = { state = \"FAILED\", message = \"no\" }"),
+            "case[0].expect.message is what a fault has, and no fault is expected; write fault, or remove it",
+        ),
+        (
+            case("expect = { fault = \"notfound\" }"),
+            "case[0].expect.fault is no fault; write one of not_found, ",
+        ),
+        (case("expect = []"), "case[0].expect is empty, so nothing is tested; write a table for each id"),
+        (
+            "[[case]]\nids = []\nexpect = { state = \"FAILED\" }\n".to_owned(),
+            "case[0].ids is empty, so nothing is tested; write the ids of the jobs",
+        ),
+        (
+            case("name = \"a\"\nexpect = { fault = \"not_found\" }")
+                + &case("name = \"a\"\nexpect = { invalid_id = \"x\" }"),
+            "case[1] is named \"a\" like the one in line 1; write another name",
+        ),
+    ] {
+        let found = refused(&text);
+        assert!(found.contains(problem), "{text}\n{found}");
+    }
+}

@@ -196,7 +196,7 @@ mod tests {
             "token_2",
             "password1",
             "apiKey2",
-            "2ndPassword",
+            "2Password",
             "AWSSecretKey",
             "APIKey",
             "DBPassword",

@@ -374,17 +374,19 @@ impl Definition {
     /// The vendor's words for a refusal that no rule speaks of.
     pub(super) fn refusal_words(&self, response: &Response<Bytes>) -> String {
         let body = self.body(response).map(|(body, _)| body);
+        let plain = || {
+            let kind = response::content_type(response.headers());
+            let is_plain = self.answer.speaks_plain_text && kind.is_some_and(|kind| kind == "text/plain");
+            is_plain.then(|| String::from_utf8_lossy(response.body()).into_owned())
+        };
         let found = match (&self.answer.refusal, body) {
             (None, Some(body)) => json::message(body),
-            (Some(source), Some(body)) if json::is_object(body) => {
+            (Some(source), Some(body)) => {
                 let scope = Scope { body: Some(body), ..Scope::default() };
-                source.find(&scope).and_then(|found| words(&found))
+                let found = source.find(&scope).and_then(|found| words(&found));
+                if json::is_object(body) { found } else { found.or_else(plain) }
             }
-            _ => {
-                let kind = response::content_type(response.headers());
-                let is_plain = self.answer.speaks_plain_text && kind.is_some_and(|kind| kind == "text/plain");
-                is_plain.then(|| String::from_utf8_lossy(response.body()).into_owned())
-            }
+            (_, None) => plain(),
         };
         found.unwrap_or_default()
     }

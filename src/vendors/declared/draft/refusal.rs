@@ -113,7 +113,7 @@ fn words(body: &Node) -> Option<String> {
 /// What `answer.refusal` is, with the reason: where vendors have the words of a refusal. One of
 /// the form of the job's own errors comes first.
 pub(super) fn source(fields: &Fields) -> (String, &'static str) {
-    const USUAL: &str = "body.message or body.error or body.errors[0]";
+    const USUAL: &str = "body.message or body.error or body.errors[0] or body[0]";
     let error = fields.status.iter().find(|guess| guess.key == "error");
     let value = error.and_then(|guess| format!("error = {}", guess.value).parse::<toml::Table>().ok());
     let error = value.as_ref().and_then(|value| value.get("error")).and_then(toml::Value::as_table);
@@ -127,7 +127,8 @@ pub(super) fn source(fields: &Fields) -> (String, &'static str) {
         _ => None,
     };
     // The usual ones have these already.
-    let first = first.filter(|first| !matches!(&**first, "body.errors[0]" | "body.errors[0].message"));
+    let first = first
+        .filter(|first| !matches!(&**first, "body.errors[0]" | "body.errors[0].message" | "body[0].message"));
     match first {
         Some(first) => {
             (format!("({first} or {USUAL}) | words"), "in the form of the job's errors, or the usual ones")

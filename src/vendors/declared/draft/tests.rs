@@ -293,6 +293,7 @@ fn refusal_that_is_a_list_has_its_reason() {
                 r#"{"errors": ["no such thing", "x"]}"#,
                 r#"{"error": "no such thing"}"#,
                 r#"{"error": {"message": "no such thing"}}"#,
+                r#"[{"code": "x", "message": "no such thing"}]"#,
                 r#"{"message": "no such thing", "errors": ["x"]}"#,
             ][..],
         ),

@@ -41,7 +41,7 @@ mod tests;
 mod token;
 
 pub use config::DatasaurConfig;
-pub(super) use errors::GraphqlErrors;
+pub(super) use errors::{GraphqlErrors, JobsAt, Place};
 pub(super) use job_list::JobList;
 use token::Client;
 pub use token::ClientAuth;
@@ -100,7 +100,8 @@ impl Adapter for Datasaur {
                 response::rejected("", status)
             });
         };
-        let errors = GraphqlErrors::read(body.get("errors"));
+        let jobs_at = JobsAt { path: &["result".to_owned()], by_id: false };
+        let errors = GraphqlErrors::read(body.get("errors"), Some(jobs_at));
         if errors.is_empty() && !status.is_success() {
             return Err(response::rejected("", status));
         }

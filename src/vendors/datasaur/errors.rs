@@ -20,16 +20,39 @@ pub(in crate::vendors) struct GraphqlErrors(Vec<GraphqlError>);
 struct GraphqlError {
     message: String,
     class: ErrorClass,
-    /// Position in the list of jobs that the error is about.
-    position: Option<usize>,
+    /// The job that the error is about, where its path leads to one.
+    job: Option<Place>,
+}
+
+/// Where a job stands among the jobs of a response.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::vendors) enum Place {
+    /// In a list, and whether the path of the error ends there.
+    Position { position: usize, is_last: bool },
+    /// In an object of jobs by their ids.
+    Id(String),
+}
+
+/// Where the jobs of a response stand.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::vendors) struct JobsAt<'a> {
+    /// Names and positions from `data` on.
+    pub(in crate::vendors) path: &'a [String],
+    /// Whether they are an object by id, and no list.
+    pub(in crate::vendors) by_id: bool,
 }
 
 impl GraphqlErrors {
     /// Total: what is not a documented error is one without words.
-    pub(in crate::vendors) fn read(errors: Option<Value<'_>>) -> Self {
+    pub(in crate::vendors) fn read(errors: Option<Value<'_>>, jobs: Option<JobsAt<'_>>) -> Self {
         let Some(errors) = errors else { return Self(Vec::new()) };
         let list = json::list(errors).unwrap_or_else(|| vec![errors]);
-        Self(list.into_iter().map(GraphqlError::read).collect())
+        Self(list.into_iter().map(|error| GraphqlError::read(error, jobs)).collect())
+    }
+
+    /// No errors, as of an API that is not GraphQL.
+    pub(in crate::vendors) fn none() -> Self {
+        Self(Vec::new())
     }
 
     pub(in crate::vendors) fn is_empty(&self) -> bool {
@@ -63,33 +86,44 @@ impl GraphqlErrors {
         Err(response::rejected(message.unwrap_or("an error without a message"), status))
     }
 
-    /// What the errors say about a job that has no element: of those whose position
-    /// `speaks_for_it` the first with a position, or else the first. A refusal without a
-    /// position is the backend's, unless another job of the same response `has_data`.
+    /// What the errors say about a job that has no element: those whose place `speaks_for_it`,
+    /// or else those whose words name its id, or else those without a place. What they differ
+    /// in is not known. A refusal without a place is the backend's, unless another job of the
+    /// same response `has_data`.
     pub(in crate::vendors) fn of_one(
         &self,
-        speaks_for_it: impl Fn(Option<usize>) -> bool,
+        speaks_for_it: impl Fn(&Place) -> bool,
         job: &JobRef,
         has_data: bool,
     ) -> Result<Option<JobFault>, BackendFault> {
         if !has_data && let Some(kind) = backend_fault(&self.0) {
             return Err(kind.into());
         }
-        let errors: Vec<_> = self.0.iter().filter(|error| speaks_for_it(error.position)).collect();
-        let own = errors.iter().find(|error| error.position.is_some()).or(errors.first());
+        let placed: Vec<_> =
+            self.0.iter().filter(|error| error.job.as_ref().is_some_and(&speaks_for_it)).collect();
+        let without: Vec<_> = self.0.iter().filter(|error| error.job.is_none()).collect();
+        let named: Vec<_> = without.iter().copied().filter(|error| error.names(job)).collect();
+        let own = [placed, named, without].into_iter().find(|errors| !errors.is_empty()).unwrap_or_default();
+        let faults: Vec<JobFault> = own.iter().map(|error| error.about(job)).collect();
+        let is_missing = faults.iter().all(|fault| *fault == JobFault::NotFound);
         // Nothing came back at all: a resolver's outage is the server's.
-        let is_missing = own.is_some_and(|own| refusal::says_no_such_job(&own.message, job));
-        if let Some(kind) = own.and_then(|own| own.class.outage()).filter(|_| !has_data && !is_missing) {
+        if let Some(kind) =
+            own.iter().find_map(|error| error.class.outage()).filter(|_| !has_data && !is_missing)
+        {
             return Err(kind.into());
         }
-        Ok(own.map(|error| error.about(job)))
+        let is_clear = faults.windows(2).all(|two| two[0] == two[1]);
+        Ok(faults.into_iter().next().map(|fault| if is_clear { fault } else { UNCLEAR }))
     }
 }
 
-/// What the errors say about the backend whatever job was polled: one with a position is
+/// An error, or several that differ, of which none says what became of the job.
+const UNCLEAR: JobFault = JobFault::Malformed { why: "an error stands in its place" };
+
+/// What the errors say about the backend whatever job was polled: one that has a job's place is
 /// about that job alone.
 fn backend_fault(errors: &[GraphqlError]) -> Option<FaultKind> {
-    let has = |class| errors.iter().any(|error| error.position.is_none() && error.class == class);
+    let has = |class| errors.iter().any(|error| error.job.is_none() && error.class == class);
     let classes =
         [ErrorClass::Credentials, ErrorClass::Throttled, ErrorClass::Unavailable, ErrorClass::Forbidden];
     classes.into_iter().find(|class| has(*class)).and_then(|class| match class {
@@ -97,6 +131,23 @@ fn backend_fault(errors: &[GraphqlError]) -> Option<FaultKind> {
         ErrorClass::Forbidden => Some(FaultKind::Forbidden),
         class => class.outage(),
     })
+}
+
+impl JobsAt<'_> {
+    /// The job that the path of an error leads to.
+    fn place(self, path: &[Value<'_>]) -> Option<Place> {
+        let is_at = |(part, name): (&Value<'_>, &String)| json::identifier(*part).as_ref() == Some(name);
+        let job = path.get(self.path.len())?;
+        // Some servers begin with the name of the field, and not with its alias.
+        if !path.iter().zip(self.path).skip(1).all(is_at) {
+            return None;
+        }
+        if self.by_id {
+            return json::identifier(*job).map(Place::Id);
+        }
+        let position = job.get().parse().ok()?;
+        Some(Place::Position { position, is_last: path.len() == self.path.len() + 1 })
+    }
 }
 
 impl ErrorClass {
@@ -116,16 +167,23 @@ impl ErrorClass {
 }
 
 impl GraphqlError {
-    fn read(error: Value<'_>) -> Self {
+    fn read(error: Value<'_>, jobs: Option<JobsAt<'_>>) -> Self {
         let error = Object::of(error);
         let part = |name| error.as_ref()?.get(name);
         let message = part("message").and_then(json::text).unwrap_or_default();
         let class = error.as_ref().map_or(ErrorClass::Other, |error| ErrorClass::of(&message, error));
-        // A path goes through the alias to the position, and may go on to a field
-        // whose null has spread to the whole element.
+        // A path goes through the jobs to one of them, and may go on to a field whose null has
+        // spread to the whole element.
         let path = part("path").and_then(json::list).unwrap_or_default();
-        let position = path.get(1).and_then(|position| position.get().parse().ok());
-        Self { message, class, position }
+        Self { message, class, job: jobs.and_then(|jobs| jobs.place(&path)) }
+    }
+
+    /// Whether its words have the id of the job.
+    fn names(&self, job: &JobRef) -> bool {
+        let is_part = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_');
+        self.message.match_indices(&*job.id).any(|(at, id)| {
+            !self.message[..at].ends_with(is_part) && !self.message[at + id.len()..].starts_with(is_part)
+        })
     }
 
     fn is_refusal(&self) -> bool {
@@ -135,11 +193,11 @@ impl GraphqlError {
     /// What it says about the job that it stands in place of.
     fn about(&self, job: &JobRef) -> JobFault {
         match self.class {
-            // With a position, the path has said what it is that was not found.
-            ErrorClass::NotFound if self.position.is_some() => JobFault::NotFound,
+            // With a place, the path has said what it is that was not found.
+            ErrorClass::NotFound if self.job.is_some() => JobFault::NotFound,
             _ if refusal::says_no_such_job(&self.message, job) => JobFault::NotFound,
             ErrorClass::Forbidden | ErrorClass::Credentials => JobFault::Forbidden,
-            _ => JobFault::Malformed { why: "an error stands in its place" },
+            _ => UNCLEAR,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 
-use super::GraphqlErrors;
+use super::{GraphqlErrors, Place};
 use crate::{
     job::{BackendFault, JobFault, JobRef},
     vendors::{
@@ -56,10 +56,14 @@ impl<'a> JobList<'a> {
         // it stands at its own.
         let in_order = self.ids.len() == jobs.len()
             && self.ids.iter().zip(jobs).all(|(id, job)| id.as_ref().is_none_or(|id| **id == *job.id));
-        let speaks_for = |index: usize, position: Option<usize>| match position {
-            None => true,
-            Some(position) if in_order => position == index,
-            Some(position) => self.ids.get(position).is_none_or(Option::is_none),
+        // An error in place of an element that is there counts the positions of another list,
+        // such as one that nulls were left out of.
+        let speaks_for = |index: usize, place: &Place| match *place {
+            Place::Position { position, .. } if in_order => position == index,
+            Place::Position { position, is_last } => {
+                is_last || self.ids.get(position).is_none_or(Option::is_none)
+            }
+            Place::Id(_) => false,
         };
         // Credentials that show one job are valid: those that do not show another lack
         // the permission.
@@ -73,7 +77,7 @@ impl<'a> JobList<'a> {
                 None => {}
             }
             // Only called missing where nothing else can explain it.
-            let explained = errors.of_one(|position| speaks_for(index, position), job, has_data)?;
+            let explained = errors.of_one(|place| speaks_for(index, place), job, has_data)?;
             Ok(Err(match explained {
                 Some(fault) => fault,
                 None if self.unreadable => JobFault::Malformed { why: "an element has no readable id" },

@@ -19,7 +19,7 @@ use crate::{
     job::{BackendFault, JobFault, JobRef},
     vendors::{
         Elements,
-        datasaur::{GraphqlErrors, JobList},
+        datasaur::{GraphqlErrors, JobList, JobsAt, Place},
         elements::CONTRADICTED,
         json::{self, Object, Value},
         response,
@@ -67,7 +67,7 @@ impl Declared {
         response: &Response<Bytes>,
     ) -> Result<Elements, BackendFault> {
         let status = response.status();
-        let errors = GraphqlErrors::read(body.get("errors"));
+        let errors = graphql_errors(body.get("errors"), self.question(jobs).1);
         if errors.is_empty() && !status.is_success() {
             return Err(response::rejected("", status));
         }
@@ -182,7 +182,7 @@ impl Declared {
         if !batch.by_id && !question.is_graphql && path.first_name().is_none() {
             let Some(body) = Value::parse(response.body()) else { return malformed("not JSON") };
             return match path.find(body).and_then(json::list) {
-                Some(list) => self.job_list(list).split(jobs, &GraphqlErrors::read(None), response.body()),
+                Some(list) => self.job_list(list).split(jobs, &GraphqlErrors::none(), response.body()),
                 None => malformed("no jobs where the definition says"),
             };
         }
@@ -196,7 +196,7 @@ impl Declared {
                 Some(_) => "no jobs where the definition says",
             });
         };
-        let errors = GraphqlErrors::read(object.get("errors").filter(|_| question.is_graphql));
+        let errors = graphql_errors(object.get("errors").filter(|_| question.is_graphql), Some(batch));
         let jobs_of =
             |object: &Object<'_>| self.split_object(object, jobs, &errors, (status, response.body()));
         if batch.by_id && path.is_root() {
@@ -241,7 +241,7 @@ impl Declared {
                 None => malformed("no jobs where the definition says"),
             };
         };
-        let errors = GraphqlErrors::read(wrapper.and_then(|wrapper| wrapper.get("errors")));
+        let errors = graphql_errors(wrapper.and_then(|wrapper| wrapper.get("errors")), Some(batch));
         let found = Value::parse(&content).and_then(|value| below(batch.jobs.path(), value));
         if let Some(by_id) = found.filter(|_| batch.by_id).and_then(Object::of) {
             return self.split_object(&by_id, jobs, &errors, (response.status(), &content));
@@ -264,7 +264,7 @@ impl Declared {
         let members: Vec<(&str, Value<'_>)> = body.members().collect();
         let has_data = !errors.is_empty() && members.iter().any(|(_, value)| json::is_object(*value));
         let absent = |job: &JobRef, unless_explained: JobFault| {
-            let explained = errors.of_one(|position| position.is_none(), job, has_data);
+            let explained = errors.of_one(|place| *place == Place::Id(job.id.to_string()), job, has_data);
             explained.map(|fault| Err(fault.unwrap_or(unless_explained)))
         };
         let part = |job: &JobRef, element: Value<'_>| {
@@ -372,4 +372,18 @@ pub(super) fn opened(envelope: &[u8]) -> Option<(Http, Option<Value<'_>>)> {
     let headers =
         headers.members().filter_map(|(name, value)| Some((name.to_owned(), json::text(value)?))).collect();
     Some((Http { status, headers }, members.get("body")))
+}
+
+/// The errors of a response, each with the job of the batch that its path leads to.
+fn graphql_errors(errors: Option<Value<'_>>, batch: Option<&Batch>) -> GraphqlErrors {
+    // No path leads into a text.
+    let batch = batch.filter(|batch| batch.jobs.text().is_none());
+    let (Some(errors), Some(batch)) = (errors, batch) else { return GraphqlErrors::read(errors, None) };
+    let step = |step: &Step| match step {
+        Step::Name(name) => name.clone(),
+        Step::Index(index) => index.to_string(),
+    };
+    // Paths of errors begin below data.
+    let path: Vec<String> = batch.jobs.path().steps().iter().skip(1).map(step).collect();
+    GraphqlErrors::read(Some(errors), Some(JobsAt { path: &path, by_id: batch.by_id }))
 }

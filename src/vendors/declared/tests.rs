@@ -26,6 +26,7 @@ pub(crate) use small_definition;
 mod cases;
 mod definitions;
 mod effects;
+mod graphql_errors;
 mod hints;
 mod hostile;
 mod in_text;

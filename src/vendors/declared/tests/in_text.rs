@@ -221,60 +221,6 @@ fn jobs_of_a_batch_may_stand_in_a_text() {
 }
 
 #[test]
-fn errors_of_graphql_explain_a_job_that_is_absent() {
-    let batch = |jobs: &str| {
-        let keys = format!(
-            "[batch]\ngraphql = {{ query = \"query($ids: [ID!]!) {{ jobs(ids: $ids) {{ id s }} }}\", \
-             variables = {{ ids = \"{{{{ ids | map(attribute='a') | list }}}}\" }} }}\npath = \"/g\"\n{jobs}"
-        );
-        let text = DEFINITION.replace("[answer]\njob = \"body.text | json\"", &keys);
-        declared(
-            &text.replace("[[faults]]\nwhen = \"body.code != 0\"\nis = \"malformed\"\n", ""),
-            "https://t.example",
-            "",
-        )
-    };
-    let jobs = jobs(&["7", "8"]);
-    let read = |adapter: &Declared, body: &str| {
-        let elements = adapter.split(&jobs, &json(200, body.to_owned()))?;
-        let is_there = elements.as_slice()[0].is_ok();
-        Ok::<_, crate::job::BackendFault>((is_there, elements.as_slice()[1].clone().err()))
-    };
-    let explained = |message: &str| format!(r#", "errors": [{{"message": "{message}", "path": ["jobs"]}}]"#);
-    for (keys, there, absent) in [
-        ("jobs = \"body.data.jobs\"", r#"[{"id": 7, "s": "run"}]"#, "[]"),
-        ("jobs = \"body.data.jobs\"\nby_id = true", r#"{"7": {"id": 7, "s": "run"}, "8": null}"#, "{}"),
-        (
-            "jobs = \"body.data.jobs\"\nby_id = true",
-            r#"{"7": {"id": 7, "s": "run"}}"#,
-            r#"{"7": null, "8": null}"#,
-        ),
-        ("jobs = \"body.data.jobs | json\"", r#""[{\"id\": 7, \"s\": \"run\"}]""#, r#""[]""#),
-        (
-            "jobs = \"body.data.jobs | json\"\nby_id = true",
-            r#""{\"7\": {\"id\": 7, \"s\": \"run\"}, \"8\": null}""#,
-            r#""{}""#,
-        ),
-    ] {
-        let adapter = batch(keys);
-        let body = |jobs: &str, errors: &str| format!(r#"{{"data": {{"jobs": {jobs}}}{errors}}}"#);
-        let in_its_place = JobFault::Malformed { why: "an error stands in its place" };
-        for (errors, fault) in [
-            (String::new(), JobFault::NotFound),
-            (explained("timeout while resolving"), in_its_place.clone()),
-            (explained("Job 8 not found"), JobFault::NotFound),
-        ] {
-            assert_eq!(read(&adapter, &body(there, &errors)), Ok((true, Some(fault))), "{keys}: {errors}");
-        }
-        // Without any job, an outage is the vendor's.
-        let outage = explained("service unavailable")
-            .replace("\"path\": [\"jobs\"]", "\"extensions\": {\"code\": \"SERVICE_UNAVAILABLE\"}");
-        let fault = read(&adapter, &body(absent, &outage)).unwrap_err();
-        assert!(matches!(fault.kind, FaultKind::Unavailable { .. }), "{keys}: {fault:?}");
-    }
-}
-
-#[test]
 fn deeply_nested_and_long_texts_are_read_like_any() {
     let deep = format!(r#"{{"id": 7, "s": "run", "x": {}1{}}}"#, "[".repeat(50_000), "]".repeat(50_000));
     assert_eq!(seen(&whole(), &wrapped(&deep)).vendor_payload, deep);

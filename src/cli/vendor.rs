@@ -221,7 +221,12 @@ fn test_one(out: &mut impl Write, file: &Path) -> Result<Exit, Failure> {
     let paint = Paint::stdout();
     let verdict = if is_good { paint.green("OK    ") } else { paint.red("FAILED") };
     let (count, label) = (cases.count(), definition.label());
-    writeln!(out, "{verdict} {label}: {} of {count} cases passed", count - failed.len())?;
+    let missing = match uncovered.len() {
+        0 => String::new(),
+        1 => ", a word or rule has no case".to_owned(),
+        several => format!(", {several} words and rules have no case"),
+    };
+    writeln!(out, "{verdict} {label}: {} of {count} cases passed{missing}", count - failed.len())?;
     Ok(if is_good { Exit::Succeeded } else { Exit::Unsuccessful })
 }
 

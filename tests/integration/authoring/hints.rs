@@ -87,7 +87,7 @@ cases.toml:9: case 3: fault is "rejected", expected "not_found": faults[0] does 
 cases.toml: no case covers faults[0]; add one, or write "faults[0]" = "why" in [untested]
 cases.toml: no case covers files[0]; expect its files = [".."] in one, or write "files[0]" = "why" in [untested]
 cases.toml:16: untested."broken" is still to be filled in: "fill in: a case, or why there is none"
-FAILED exports 1.0.0: 0 of 3 cases passed
+FAILED exports 1.0.0: 0 of 3 cases passed, 2 words and rules have no case
 "#
     );
 }

@@ -5,7 +5,7 @@ use std::{num::NonZeroUsize, sync::Arc};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use toml::Table;
 
@@ -15,6 +15,8 @@ use crate::vendors::{
     declared::{
         Declared, Definition, backend,
         credentials::{Placement, Way, WayKind},
+        path::Step,
+        source::Source,
     },
 };
 
@@ -57,13 +59,14 @@ fn signed(definition: &Arc<Definition>, place: usize, base_url: &BaseUrl, keys: 
         (Some(place), &fields),
         &[],
     );
+    let mut token = String::new();
     let exchange = match adapter.token_exchange() {
         None => None,
         Some(exchange) if exchange.elsewhere().is_some() => return None,
         Some(exchange) => {
             let request = exchange.request(&SecretString::from(SECRET)).ok()?;
             let response = token_response(way)?;
-            exchange.read_token(&response).ok()?;
+            token = exchange.read_token(&response).ok()?.value.expose_secret().to_owned();
             Some((request, response))
         }
     };
@@ -77,8 +80,8 @@ fn signed(definition: &Arc<Definition>, place: usize, base_url: &BaseUrl, keys: 
         Scheme::Basic { username } => {
             Some(format!("Basic {}", BASE64_STANDARD.encode(format!("{username}:{SECRET}"))))
         }
-        Scheme::Exchange if word.is_empty() => Some(TOKEN.to_owned()),
-        Scheme::Exchange => Some(format!("{word} {TOKEN}")),
+        Scheme::Exchange if word.is_empty() => Some(token),
+        Scheme::Exchange => Some(format!("{word} {token}")),
     };
     let credential = match text {
         Some(text) => Some(HeaderValue::from_str(&text).ok()?),
@@ -102,7 +105,9 @@ fn token_response(way: &Way) -> Option<Response<Bytes>> {
             body = json!({ "access_token": TOKEN, "token_type": "Bearer", "expires_in": 3600 });
         }
         WayKind::Exchange(exchange) => {
-            answers::set(&mut body, path_of(&exchange.token)?.steps(), TOKEN.into());
+            for steps in paths_of_body(&exchange.token) {
+                answers::set(&mut body, &steps, TOKEN.into());
+            }
             if let Some(path) = exchange.expires_in.as_ref().and_then(path_of) {
                 answers::set(&mut body, path.steps(), 3600.into());
             }
@@ -110,6 +115,14 @@ fn token_response(way: &Way) -> Option<Response<Bytes>> {
         _ => return None,
     }
     Some(answers::json(StatusCode::OK, &body))
+}
+
+/// The paths from `body` that a value is read or made from.
+fn paths_of_body(source: &Source) -> Vec<Vec<Step>> {
+    match source {
+        Source::Expression(expression) => expression.paths("body"),
+        source => path_of(source).map(|path| path.steps().to_vec()).into_iter().collect(),
+    }
 }
 
 impl SignedBy {

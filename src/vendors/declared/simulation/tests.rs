@@ -308,3 +308,21 @@ fn tokens_of_another_origin_are_given_at_the_own_one() {
     assert!(asked.uri().path().ends_with("/oauth2/v2.0/token"), "{asked:?}");
     assert_eq!(vendor.answer(&asked, Duration::ZERO).note, "a token");
 }
+
+#[test]
+fn token_that_an_expression_makes_is_given_and_accepted() {
+    let shipped = Shipped::find("looker").unwrap();
+    let text = shipped.definition.replace("\"body.access_token\"", "\"'_x' ~ body.access_token\"");
+    let text = text.replace("[credentials.bearer]                     # an access token\n", "");
+    assert!(text.contains("'_x'"));
+    let definition = Definition::parse(&text).unwrap();
+    let mut vendor = Simulation::new(definition, shipped.cases, &BASE.parse().unwrap(), lives()).unwrap();
+    let way = &vendor.ways[0];
+    assert_eq!(way.written, "{ client_id = \"simulated\", client_secret = \"simulated-secret\" }");
+    let (asked, _) = way.exchange.clone().unwrap();
+    let mut request = http::Request::new(bytes::Bytes::new());
+    way.sign(&mut request);
+    assert_eq!(request.headers()["authorization"], "Bearer _xsimulated-token");
+    assert!(vendor.ways[0].accepts(&request));
+    assert_eq!(vendor.answer(&asked, Duration::ZERO).note, "a token");
+}

@@ -13,7 +13,7 @@ pattern = "{export_id}"
 [credentials.none]
 [request]
 path = "/v1/exports/{{ id.export_id }}"
-headers = { X-Api-Key = "0123456789" }
+headers = { X-Api-Key = "k3y-8fj2ls0dk" }
 [status]
 id = "job.id"
 word = "job.phase"
@@ -59,7 +59,7 @@ async fn slips_of_a_first_definition_are_told_with_what_to_write() {
         out,
         r#"definition.toml:3:11: version is "one"; write three numbers, such as "1.0.0"
 definition.toml:5:8: docs is still to be filled in: "//fill-in.example"
-definition.toml:11:25: request.headers.X-Api-Key looks like a secret, which others read in a definition; declare a way to sign in under [credentials], and give the secret in the backend
+definition.toml:11:25: request.headers.X-Api-Key looks like a secret, which others read in a definition; declare a way to sign in under [credentials], and give the secret in the backend, or write {{ '..' }} for a text that is none
 definition.toml:15:9: status.owner is not an expression: || means nothing here; write or
     job.user || null
              ^
@@ -70,7 +70,7 @@ definition.toml:25:7: files[0].url is the text "job.file" as it stands; did you 
     let cured = [
         ("\"one\"", "\"1.0.0\""),
         ("fill-in", "api"),
-        ("headers = { X-Api-Key = \"0123456789\" }\n", ""),
+        ("headers = { X-Api-Key = \"k3y-8fj2ls0dk\" }\n", ""),
         ("job.user || null", "job.user"),
         ("\"job.file\"", "\"{{ job.file }}\""),
     ];

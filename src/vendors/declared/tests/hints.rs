@@ -169,15 +169,29 @@ fn number_where_a_text_stands_is_taken_or_shown_in_quotes() {
 fn secret_in_a_literal_is_reported() {
     for (keys, path) in [
         ("headers = { X-Api-Key = \"0123456789abcdef\" }", "request.headers.X-Api-Key"),
+        ("headers = { X-Api-Key = \"k3y-8fj2ls0dk\" }", "request.headers.X-Api-Key"),
+        ("headers = { X-Api-Key = \"8d3c1e2a-4b5f-4c6d-8e7f-9a0b1c2d3e4f\" }", "request.headers.X-Api-Key"),
         ("headers = { X-Auth = \"Bearer abc\" }", "request.headers.X-Auth"),
-        ("query = { api_key = \"0123\" }", "request.query.api_key"),
-        ("form = { password = \"hush\" }", "request.form.password"),
+        (
+            "headers = { Cookie = \"locale=en; session=eyJhbGciOiJIUzI1NiJ9.e30.x\" }",
+            "request.headers.Cookie",
+        ),
+        ("query = { api_key = \"9f8e7d6c5b4a\" }", "request.query.api_key"),
+        ("query = { q = \"AKIAIOSFODNN7EXAMPLE\" }", "request.query.q"),
+        ("form = { password = \"hunter2!x9\" }", "request.form.password"),
+        ("form = { token = \"abc123def456\" }", "request.form.token"),
         ("json = { a = { key = \"sk-0123456789abcdef\" } }", "request.json.a.key"),
-        ("graphql = { query = \"{ a }\", variables = { token = \"t\" } }", "request.graphql.variables.token"),
+        ("json = { a = [\"user ghp_0123456789abcdef\"] }", "request.json.a[0]"),
+        ("json = { key = \"-----BEGIN PRIVATE KEY-----\" }", "request.json.key"),
+        ("json = { credentials = { user = \"abc123def456\" } }", "request.json.credentials.user"),
+        (
+            "graphql = { query = \"{ a }\", variables = { token = \"abc123def456\" } }",
+            "request.graphql.variables.token",
+        ),
     ] {
         let text = format!(
             "{path} looks like a secret, which others read in a definition; declare a way to sign in under \
-             [credentials], and give the secret in the backend"
+             [credentials], and give the secret in the backend, or write {{{{ '..' }}}} for a text that is none"
         );
         reported(&[(PATH, &with(keys), &[&text])]);
     }
@@ -189,6 +203,50 @@ fn secret_in_a_literal_is_reported() {
         "[credentials.basic]",
         "[credentials.basic]\n[credentials.query]\nname = \"key\"\nsecret = \"api_token\"",
     );
+}
+
+#[test]
+fn text_that_is_about_a_secret_or_only_words_is_no_secret() {
+    let uri = "urn:ietf:params:oauth:token-type";
+    let url = "https://x.example/v2/cb?state=1#top";
+    for (table, name, text) in [
+        ("form", "subject_token_type", &*format!("{uri}:jwt")),
+        ("form", "requested_token_type", &format!("{uri}:access_token")),
+        ("form", "requested_token", &format!("{uri}:saml2")),
+        ("headers", "X-Snowflake-Authorization-Token-Type", "KEYPAIR_JWT"),
+        ("headers", "X-Snowflake-Authorization-Token-Type", "PROGRAMMATIC_ACCESS_TOKEN"),
+        ("headers", "X-Atlassian-Token", "no-check"),
+        ("headers", "X-XSRF-Header", "1"),
+        ("headers", "X-Csrf", "0"),
+        ("headers", "X-Auth-Type", "abc123def456"),
+        ("headers", "X-Auth-Method", "abc123def456"),
+        ("headers", "X-Auth-Version", "2026-01-01T00:00:00Z"),
+        ("headers", "X-Auth-Date", "2026-01-01T00:00:00Z"),
+        ("headers", "X-Signature", "hmac-sha256-base64url"),
+        ("headers", "X-Vault-Token-Ttl", "1h"),
+        ("headers", "Cookie", "locale=en"),
+        ("headers", "User-Agent", "jobwatch (+https://data.example.com/contact?team=jobs)"),
+        ("headers", "X-Accept", "application/vnd.api+json; profile=https://x.example/p?v=1"),
+        ("headers", "X-Build", "9fceb02d0ae598e95dc970b74767f19372d61af8"),
+        ("query", "redirect", url),
+        ("query", "redirect_token", url),
+        ("query", "sort", "session_id:asc"),
+        ("query", "order_by", "access_token:desc"),
+        ("query", "columns", "auth_type:text"),
+        ("query", "pageToken", "start"),
+        ("query", "nextToken", "0"),
+        ("query", "tokenType", "abc123def456"),
+        ("query", "include_credentials", "0"),
+        ("query", "auth", "anonymous"),
+        ("query", "plan", "Basic tier"),
+        ("query", "model", "sk-learn-model"),
+        ("query", "signature_version", "2"),
+        ("query", "otp_required", "0"),
+        ("query", "token", "{{ 'abc123def456' }}"),
+        ("json", "sql", "SELECT a FROM t WHERE token = 1"),
+    ] {
+        accepted(PATH, &with(&format!("{table} = {{ {name} = \"{text}\" }}")));
+    }
 }
 
 #[test]

@@ -97,7 +97,10 @@ impl Declared {
             Some((name.clone(), HeaderValue::from_str(&text.plain(&scope)?).ok()?))
         };
         let own = chosen.iter().flat_map(|way| &way.headers);
-        let headers = definition.request_headers.iter().chain(own).filter_map(header).collect();
+        let mut headers = HeaderMap::new();
+        for (name, value) in definition.request_headers.iter().chain(own).filter_map(header) {
+            headers.insert(name, value);
+        }
         let placement = chosen.map_or(Placement::Authorization, credentials::Way::placement);
         let exchange =
             way.and_then(|way| DeclaredExchange::new(&definition, way, &base_url, &params, fields));
@@ -128,9 +131,7 @@ impl Declared {
             ..Scope::default()
         };
         let (question, _) = self.question(jobs);
-        let mut request = question.request.write(&self.base_url, &scope)?;
-        request.headers_mut().extend(self.headers.clone());
-        Some(request)
+        question.request.write(&self.base_url, &self.headers, &scope)
     }
 
     /// What the first rule that applies says.

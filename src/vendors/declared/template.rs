@@ -6,7 +6,7 @@
 use std::{borrow::Cow, fmt::Write, sync::Arc};
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Request, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
 
 use super::{
     definition,
@@ -297,8 +297,14 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
 
 impl RequestTemplate {
-    /// The request to a backend; `None` where a value is absent or can't be sent.
-    pub(super) fn write(&self, base_url: &BaseUrl, scope: &Scope<'_>) -> Option<Request<Bytes>> {
+    /// The request to a backend; `None` where a value is absent or can't be sent. Its own headers
+    /// replace those that every request has.
+    pub(super) fn write(
+        &self,
+        base_url: &BaseUrl,
+        every: &HeaderMap,
+        scope: &Scope<'_>,
+    ) -> Option<Request<Bytes>> {
         let mut request = Request::new(Bytes::new());
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = match &self.target {
@@ -308,6 +314,7 @@ impl RequestTemplate {
         request.extensions_mut().insert(self.shown(base_url));
         let headers = request.headers_mut();
         headers.insert(header::ACCEPT, JSON);
+        headers.extend(every.clone());
         for (name, value) in &self.headers {
             if let Some(value) = value.unless_left_out(scope).ok()? {
                 headers.insert(name, HeaderValue::from_str(&value).ok()?);

@@ -72,12 +72,6 @@ impl DeclaredExchange {
         Scope { params: Some(&self.params), variables, ..Scope::default() }
     }
 
-    /// The request with the headers that every request has.
-    fn with_headers(&self, mut request: Request<Bytes>) -> Option<Request<Bytes>> {
-        request.headers_mut().extend(self.headers()?);
-        Some(request)
-    }
-
     /// The headers that every request to the vendor has.
     fn headers(&self) -> Option<HeaderMap> {
         let scope = self.scope(&self.fields);
@@ -154,7 +148,7 @@ impl TokenExchange for DeclaredExchange {
             WayKind::Exchange(exchange) => {
                 let variables = with_secret(way, &self.fields, secret);
                 let scope = self.scope(&variables);
-                exchange.request.write(&self.base_url, &scope).and_then(|request| self.with_headers(request))
+                self.headers().and_then(|headers| exchange.request.write(&self.base_url, &headers, &scope))
             }
             _ => None,
         };

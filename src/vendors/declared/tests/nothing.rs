@@ -109,12 +109,6 @@ fn headers_and_parameters_that_stand_twice_are_reported() {
     let of_exchange = format!("{EXCHANGE}headers = {{ x-api = \"1\" }}");
     let sent_as = format!("{EXCHANGE}send_as = {{ header = \"x-api\" }}");
     for (edits, problem) in [
-        ([top, request], "headers.X-Api stands in request.headers too; keep one of them"),
-        ([top, own], "headers.X-Api stands in credentials.basic.headers too; keep one of them"),
-        (
-            [top, (BASIC, &of_exchange)],
-            "headers.X-Api stands in credentials.exchange.headers too; keep one of them",
-        ),
         ([request, own], "credentials.basic.headers.x-api stands in request.headers too; keep one of them"),
         ([top, header], "credentials.header.name is \"X-API\", which stands in headers too; remove it there"),
         (
@@ -147,6 +141,10 @@ fn headers_and_parameters_that_stand_twice_are_reported() {
     }
     for edits in [
         [request, (BASIC, &*of_exchange)],
+        // What is written for one request replaces what every request has.
+        [top, request],
+        [top, own],
+        [top, (BASIC, &of_exchange)],
         [top, (BASIC, "[credentials.header]\nname = \"X-Other\"")],
         // Names of parameters have a case.
         [("[status]", "query = { Key = \"1\" }\n[status]"), (BASIC, "[credentials.query]\nname = \"key\"")],

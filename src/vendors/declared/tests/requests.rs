@@ -155,6 +155,37 @@ fn headers_of_every_request_are_sent_for_a_token_at_the_vendor_alone() {
 }
 
 #[test]
+fn header_at_the_top_is_replaced_by_that_of_a_request_or_a_way() {
+    let top = "headers = { Accept = \"text/top\", X-Api = \"top\" }\n";
+    let of_poll = "[request]\nheaders = { accept = \"text/poll\" }\n";
+    let of_exchange = "[credentials.exchange]\nheaders = { accept = \"text/exchange\" }\n";
+    let text = top.to_owned()
+        + &shipped("airflow").replacen("[request]\n", of_poll, 1).replacen(
+            "[credentials.exchange]\n",
+            of_exchange,
+            1,
+        )
+        + "[[files]]\nname = \"x\"\npath = \"/x\"\n";
+    let accepted = |request: &Request<Bytes>| {
+        let all = |name: &str| request.headers().get_all(name).iter().collect::<Vec<_>>();
+        assert_eq!(all("x-api"), ["top"]);
+        assert_eq!(all("accept").len(), 1);
+        all("accept")[0].to_str().unwrap().to_owned()
+    };
+    let keys = "credentials = { username = \"u\", password = \"x\" }";
+    let airflow = declared(&text, "https://af.example", keys);
+    assert_eq!(accepted(&airflow.request(&[JobRef::new("b", "dag/run")])), "text/poll");
+    let exchange = airflow.token_exchange().unwrap();
+    assert_eq!(accepted(&exchange.request(&SecretString::from("hush")).unwrap()), "text/exchange");
+    assert_eq!(accepted(&airflow.file_request("/x").unwrap()), "text/top");
+
+    let of_way = "[credentials.bearer]\nheaders = { accept = \"text/way\" }";
+    let text = top.to_owned() + &shipped("databricks").replacen("[credentials.bearer]", of_way, 1);
+    let adapter = declared(&text, "https://d.example", "credentials = { bearer = \"hush\" }");
+    assert_eq!(accepted(&adapter.request(&[JobRef::new("b", "1")])), "text/way");
+}
+
+#[test]
 fn refresh_token_is_exchanged_for_an_access_token() {
     let text = shipped("databricks").replace("client_auth = \"basic\"", "grant = \"refresh_token\"");
     let keys = "credentials = { client_id = \"i\", refresh_token = \"r\" }";

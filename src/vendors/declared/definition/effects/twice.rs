@@ -1,5 +1,6 @@
 //! Headers, query parameters and form fields that would be sent twice, or of which one would
-//! replace the other.
+//! replace the other. Only headers at the top can be replaced, by those of a request or a way to
+//! sign in.
 
 use super::{list, table};
 use crate::vendors::declared::reader::{Log, Node, Section};
@@ -26,16 +27,10 @@ pub(super) fn check(top: &mut Section<'_>, log: &Log<'_>) {
     }
     // Headers have no case.
     let same_header = |name: &str, other: &str| name.eq_ignore_ascii_case(other);
-    for own in &every_request {
-        report(own, &polls, same_header, log);
-    }
     let Some(ways) = table(top, "credentials", log) else { return };
     for (way, _, node) in ways.entries() {
         let Some(mut keys) = node.section(log) else { continue };
         let own: Vec<Sent<'_>> = sent(&mut keys, "headers").into_iter().collect();
-        for headers in &every_request {
-            report(headers, &own, same_header, log);
-        }
         let in_polls = || every_request.iter().chain(&polls);
         match way {
             "exchange" => {

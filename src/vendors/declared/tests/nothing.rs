@@ -161,7 +161,16 @@ fn fields_that_the_gateway_writes_are_reported() {
     let form = |keys: &str| format!("[credentials.oauth2]\ntoken_path = \"/t\"\n{keys}");
     for name in ["grant_type", "client_id", "client_secret"] {
         let text = form(&format!("form = {{ {name} = \"x\", scope = \"y\" }}"));
-        let problem = format!("credentials.oauth2.form.{name} is written by the gateway; remove it");
+        let cure = match name {
+            "grant_type" => "for another grant write [credentials.exchange]",
+            _ => "remove it",
+        };
+        let problem = format!("credentials.oauth2.form.{name} is written by the gateway; {cure}");
+        assert!(problems(BASIC, &text).contains(&problem), "{:?}", problems(BASIC, &text));
+    }
+    for (grant, keys) in [("client_credentials", ""), ("refresh_token", "grant = \"refresh_token\"\n")] {
+        let text = form(&format!("{keys}form = {{ grant_type = \"{grant}\" }}"));
+        let problem = "credentials.oauth2.form.grant_type is written by the gateway; remove it".to_owned();
         assert!(problems(BASIC, &text).contains(&problem), "{:?}", problems(BASIC, &text));
     }
     accepted(&[

@@ -95,8 +95,13 @@ fn form(keys: &mut Section<'_>, log: &Log<'_>) {
             "refresh_token" => refreshes,
             _ => false,
         };
-        if is_own {
-            node.report(log, "is written by the gateway; remove it");
+        if !is_own {
+            continue;
         }
+        let written = if refreshes { "refresh_token" } else { "client_credentials" };
+        let is_other_grant = name == "grant_type" && node.as_text().is_some_and(|grant| grant != written);
+        let cure =
+            if is_other_grant { "for another grant write [credentials.exchange]" } else { "remove it" };
+        node.report(log, format!("is written by the gateway; {cure}"));
     }
 }

@@ -42,8 +42,8 @@ pub use elements::Elements;
 pub(crate) use elements::{Observations, comparable_fault, comparable_pair, observations};
 use file::OriginPattern;
 pub use file::{
-    AllowedOrigin, Elsewhere, FILE_DETAILS, FileFault, FileOrigins, FileVersion, OriginRefusal, Part,
-    RefusedLocation, RefusedOrigin, origin_refusal, redirect_within,
+    AllowedOrigin, Elsewhere, FILE_DETAILS, FileFault, FileOrigins, FileVersion, LONGEST_FILE_NAME,
+    OriginRefusal, Part, RefusedLocation, RefusedOrigin, origin_refusal, part_of_name, redirect_within,
 };
 pub use immuta::{Immuta, ImmutaConfig};
 pub use kind::{
@@ -81,6 +81,8 @@ pub struct Reading {
     /// What the gateway takes of the value, in JSON, or why it takes nothing; none where the
     /// value is absent.
     pub found: Option<String>,
+    /// Whether that is a value of the answer, which may be long, and no sentence.
+    pub is_value: bool,
     /// Further lines, which hold nothing of the answer: an expression with a caret below what
     /// fails.
     pub lines: Vec<String>,

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     job::{BackendFault, FaultKind, JobRef},
-    vendors::Reading,
+    vendors::{LONGEST_FILE_NAME, Reading, part_of_name},
 };
 
 const REDACTED: &str = "[redacted]";
@@ -30,6 +30,10 @@ const SHORTEST_VALUE: usize = 8;
 
 /// Most characters of a value.
 const LONGEST_VALUE: usize = 120;
+
+/// Most characters of a sentence, which says at its end what to do. The words of a vendor in it
+/// have a limit of their own.
+const LONGEST_SENTENCE: usize = 2000;
 
 /// A poll, without the backend's secrets.
 #[derive(Clone, Debug)]
@@ -100,9 +104,8 @@ impl Endpoint {
         };
         let head = head(&response, &clean);
         // Whole values, before they are cut: the beginning of a secret is one, too.
-        for found in readings.iter_mut().filter_map(|reading| reading.found.as_mut()) {
-            redaction::json(found, &secrets);
-            *found = shortened(found);
+        for reading in &mut readings {
+            redact(reading, &secrets);
         }
         Ok(Trial { request: shown, response: head, readings, is_understood })
     }
@@ -158,12 +161,35 @@ fn shown<'a>(
     lines
 }
 
+/// Leaves secrets out of what is found, and what is too long.
+fn redact(reading: &mut Reading, secrets: &[&str]) {
+    let Reading { key, found: Some(found), is_value, .. } = reading else { return };
+    let in_names: Vec<String> = if key == "files" {
+        let is_cut = found.chars().count() >= LONGEST_FILE_NAME;
+        secrets.iter().flat_map(|secret| in_names(secret, is_cut)).collect()
+    } else {
+        Vec::new()
+    };
+    let all: Vec<&str> = secrets.iter().copied().chain(in_names.iter().map(String::as_str)).collect();
+    redaction::json(found, &all);
+    *found = shortened(found, if *is_value { LONGEST_VALUE } else { LONGEST_SENTENCE });
+}
+
+/// A secret as names of files have it, and its beginnings where a name may end within it.
+fn in_names(secret: &str, is_cut: bool) -> Vec<String> {
+    let whole = part_of_name(secret);
+    let ends = whole.char_indices().map(|(end, _)| end).filter(|end| is_cut && *end >= SHORTEST_SECRET);
+    let mut all: Vec<String> = ends.map(|end| whole[..end].to_owned()).collect();
+    all.push(whole);
+    all
+}
+
 /// One line of a value, without what changes the direction of a text.
-fn shortened(text: &str) -> String {
+fn shortened(text: &str, longest: usize) -> String {
     let turns =
         |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     let line = text.chars().map(|c| if c.is_control() || turns(c) { ' ' } else { c });
-    let line: String = line.take(LONGEST_VALUE).collect();
+    let line: String = line.take(longest).collect();
     if line.chars().count() < text.chars().count() { format!("{line}..") } else { line }
 }
 
@@ -186,7 +212,33 @@ mod tests {
 
     #[test]
     fn long_value_is_shortened_to_one_line() {
-        assert_eq!(shortened(&"a\n".repeat(100)), format!("{}..", "a ".repeat(60)));
-        assert_eq!(shortened("a\u{202e}b"), "a b");
+        assert_eq!(shortened(&"a\n".repeat(100), 120), format!("{}..", "a ".repeat(60)));
+        assert_eq!(shortened("a\u{202e}b", 120), "a b");
+    }
+
+    fn shown(key: &str, found: &str, is_value: bool) -> String {
+        let (key, from, found) = (key.to_owned(), String::new(), Some(found.to_owned()));
+        let mut reading = Reading { key, from, found, is_value, lines: Vec::new() };
+        redact(&mut reading, &["hush-secret/val+77"]);
+        reading.found.unwrap()
+    }
+
+    #[test]
+    fn sentence_is_shown_to_its_end_and_a_value_is_not() {
+        let long = "a word ".repeat(70) + "; write another";
+        assert_eq!(shown("faults", &long, false), long);
+        assert_eq!(shown("status.word", &long, true).chars().count(), LONGEST_VALUE + 2);
+    }
+
+    #[test]
+    fn secret_in_the_name_of_a_file_is_redacted_as_the_name_has_it() {
+        for secret in ["hush-secret/val+77", "hush-secret_val+77"] {
+            let found = shown("files", &format!("{secret}.csv at /files/{secret}"), false);
+            assert!(found.starts_with("[redacted].csv at /files/"), "{found}");
+            assert!(!found.contains("hush"), "{found}");
+        }
+        let name: String = ("x".repeat(240) + "hush-secret_val+77").chars().take(LONGEST_FILE_NAME).collect();
+        let found = shown("files", &format!("{name}#2 at /x"), false);
+        assert_eq!(found, format!("{}[redacted]#2 at /x", "x".repeat(240)));
     }
 }

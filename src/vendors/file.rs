@@ -25,6 +25,14 @@ pub use origins::{
 };
 pub use version::FileVersion;
 
+/// A text without what a path or a terminal would take for more than a part of a name.
+pub fn part_of_name(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() || matches!(c, '/' | '\\') { '_' } else { c }).collect()
+}
+
+/// Most characters of the name of a file.
+pub const LONGEST_FILE_NAME: usize = 255;
+
 /// Every word for programs that says why a file may not be fetched.
 pub const FILE_DETAILS: [&str; 12] = [
     "other_origin",

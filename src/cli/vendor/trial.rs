@@ -273,7 +273,7 @@ fn report(trial: &Trial) -> String {
     };
     let (keys, places) =
         (width(|reading| &reading.key).unwrap_or(0), width(|reading| &reading.from).unwrap_or(0));
-    for Reading { key, from, found, lines } in readings {
+    for Reading { key, from, found, lines, .. } in readings {
         let found = found.as_deref().unwrap_or("absent");
         let _ = writeln!(text, "  {key:keys$}  {from:places$}  {found}");
         for line in lines {

@@ -28,7 +28,13 @@ pub(super) use taken::{no_content, type_of};
 
 /// A reading in one line.
 fn reading(key: impl Into<String>, from: impl Into<String>, found: Option<String>) -> Reading {
-    Reading { key: key.into(), from: from.into(), found, lines: Vec::new() }
+    Reading { key: key.into(), from: from.into(), found, is_value: false, lines: Vec::new() }
+}
+
+/// A value of the answer, or why it is none that the gateway takes.
+fn reading_of(key: impl Into<String>, from: impl Into<String>, found: Result<String, String>) -> Reading {
+    let is_value = found.is_ok();
+    Reading { is_value, ..reading(key, from, Some(found.unwrap_or_else(|why| why))) }
 }
 
 /// The name of a state in definitions.
@@ -43,7 +49,8 @@ impl Declared {
         let mut readings = Vec::new();
         for name in &self.definition.headers {
             let value = response.headers().get(name).and_then(|value| value.to_str().ok());
-            readings.push(reading(format!("http.headers['{name}']"), "", value.map(str::to_owned)));
+            let key = format!("http.headers['{name}']");
+            readings.push(Reading { is_value: true, ..reading(key, "", value.map(str::to_owned)) });
         }
         let (rule, split) = (self.fault_rule(jobs, response), self.split(jobs, response));
         let is_usual = rule.is_none() && split.is_err() && !response.status().is_success();
@@ -102,7 +109,7 @@ impl Declared {
         match source.try_find(scope) {
             Err(_) => self.failed(key, source, scope),
             Ok(None) => reading(key, from, None),
-            Ok(Some(found)) => reading(key, from, Some(taken(kind, &found).unwrap_or_else(|why| why))),
+            Ok(Some(found)) => reading_of(key, from, taken(kind, &found)),
         }
     }
 
@@ -203,7 +210,7 @@ impl Declared {
                     let message = read::error(rule, scope).map(|error| error.message);
                     let message = message.filter(|message| !message.is_empty());
                     let shown = message.map(|message| serde_json::Value::from(message).to_string());
-                    reading(key, from, Some(shown.unwrap_or_else(|| "no words in its elements".to_owned())))
+                    reading_of(key, from, shown.ok_or_else(|| "no words in its elements".to_owned()))
                 }
             });
         } else {
@@ -232,15 +239,17 @@ impl Declared {
             } else {
                 let details = read::error(rule, scope).map(|error| error.details);
                 let details = details.filter(|details| !details.is_empty());
-                reading(key, "", details.map(|details| String::from_utf8_lossy(&details).into_owned()))
+                let shown = details.map(|details| String::from_utf8_lossy(&details).into_owned());
+                Reading { is_value: true, ..reading(key, "", shown) }
             });
         }
         if let Some(path) = &rule.details {
             let (key, from) = ("status.error.details", of_path(path));
             let value = scope.job.and_then(|job| path.find(job));
+            let shown = value.map(|value| whole(&Found::Json(value)));
             found.push(match not_in {
                 Some(state) => Self::not_read(key, &from, state),
-                None => reading(key, from, value.map(|value| whole(&Found::Json(value)))),
+                None => Reading { is_value: true, ..reading(key, from, shown) },
             });
         }
         found
@@ -267,18 +276,19 @@ impl Declared {
             let result = read::output(rule, scope, source);
             first = result.is_some().then_some(place);
             let value = scope.job.and_then(|job| rule.at.path.find(job)).map(Found::Json);
-            let found = value.map(|value| match (&rule.at.written, rule.content) {
+            let Some(value) = value else { return reading(key, from, None) };
+            let found = match (&rule.at.written, rule.content) {
                 (Some(written), _) => match result {
                     Some(result) => match std::str::from_utf8(&result.data) {
-                        Ok(text) if result.content_type != ContentType::Avro => text.to_owned(),
-                        _ => format!("{} bytes", result.data.len()),
+                        Ok(text) if result.content_type != ContentType::Avro => Ok(text.to_owned()),
+                        _ => Err(format!("{} bytes", result.data.len())),
                     },
-                    None => no_content(*written, &value),
+                    None => Err(no_content(*written, &value)),
                 },
-                (None, ContentRule::Text) => taken(Kind::OnlyText, &value).unwrap_or_else(|why| why),
-                (None, ContentRule::Json | ContentRule::Auto | ContentRule::Avro) => whole(&value),
-            });
-            reading(key, from, found)
+                (None, ContentRule::Text) => taken(Kind::OnlyText, &value),
+                (None, ContentRule::Json | ContentRule::Auto | ContentRule::Avro) => Ok(whole(&value)),
+            };
+            reading_of(key, from, found)
         };
         rules.iter().enumerate().map(&mut one).collect()
     }

@@ -253,11 +253,7 @@ fn artifact(
 
 /// A name without what a path or a terminal would take for more.
 fn cleaned(name: &str) -> Option<String> {
-    let name: String = name
-        .chars()
-        .map(|c| if c.is_control() || matches!(c, '/' | '\\') { '_' } else { c })
-        .take(255)
-        .collect();
+    let name: String = file::part_of_name(name).chars().take(file::LONGEST_FILE_NAME).collect();
     (!name.is_empty() && !matches!(&*name, "." | "..")).then_some(name)
 }
 

@@ -418,6 +418,8 @@ impl Way {
     /// The characters that the secret may have.
     pub(super) fn form(&self) -> SecretForm {
         match &self.kind {
+            // It is percent-encoded there.
+            WayKind::Plain { placement: Placement::Query(_), .. } => SecretForm::Text,
             WayKind::Plain { .. } => SecretForm::Header,
             _ => SecretForm::Text,
         }

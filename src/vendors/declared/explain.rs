@@ -15,7 +15,7 @@ use super::{
     time::TimeRule,
 };
 use crate::{
-    job::{ContentType, JobRef, JobState},
+    job::{BackendFault, ContentType, JobRef, JobState},
     vendors::{Adapter, Reading, json},
 };
 
@@ -67,13 +67,17 @@ impl Declared {
             }
         }
         let fault = |wrong: &dyn std::fmt::Display| reading("answer", "", Some(format!("a fault: {wrong}")));
+        let with_wait = |wrong: &BackendFault| match wrong.retry_after {
+            Some(wait) => format!("{}; it asks to wait {} s", wrong.kind, wait.as_secs_f64().ceil()),
+            None => wrong.kind.to_string(),
+        };
         match split {
             Err(wrong) if is_usual => {
-                let (status, kind) = (response.status().as_u16(), wrong.kind);
+                let (status, kind) = (response.status().as_u16(), with_wait(&wrong));
                 let text = format!("no rule applies; the usual meaning of HTTP {status} is a fault: {kind}");
                 readings.push(reading("answer", "", Some(text)));
             }
-            Err(wrong) => readings.push(fault(&wrong.kind)),
+            Err(wrong) => readings.push(fault(&with_wait(&wrong))),
             Ok(elements) => match elements.as_slice() {
                 [Ok(element)] => {
                     let read = self

@@ -200,6 +200,10 @@ fn result_that_is_found_whole_error_and_usual_meaning_are_shown() {
         assert!(found(&usual, "answer").starts_with(&text), "{usual:?}");
         assert!(!usual.iter().any(|reading| reading.key == "faults"), "{usual:?}");
     }
+    let mut throttled = json(429, "{}".to_owned());
+    throttled.headers_mut().insert("retry-after", http::HeaderValue::from_static("30"));
+    let (readings, _) = Adapter::readings(&declared, &JobRef::new("b", "j-1"), &throttled).unwrap();
+    assert!(found(&readings, "answer").ends_with("; it asks to wait 30 s"), "{readings:?}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::*;
 use crate::vendors::{
-    Expiry,
+    Expiry, SecretForm,
     conformance::{jobs, json},
 };
 
@@ -281,4 +281,17 @@ fn volatile_members_do_not_change_a_status() {
     assert_eq!(seen(1, "a").0, seen(200, "a").0);
     assert_ne!(seen(1, "a").1, seen(200, "a").1);
     assert_ne!(seen(1, "a").0, seen(1, "b").0);
+}
+
+#[test]
+fn secret_in_a_query_may_have_characters_that_no_header_has() {
+    let chosen = |way: &str| {
+        let text = shipped("databricks").replacen("[credentials.bearer]", way, 1);
+        let definition = Arc::new(Definition::parse(&text).unwrap_or_else(|error| panic!("{error}")));
+        let keys: Table = toml::from_str("key = \"a b\"").unwrap();
+        backend::choose(&definition, Some(&keys)).unwrap().secret.unwrap().1
+    };
+    let way = |name: &str| format!("[credentials.{name}]\nname = \"x-key\"\nsecret = \"key\"");
+    assert_eq!(chosen(&way("query")), SecretForm::Text);
+    assert_eq!(chosen(&way("header")), SecretForm::Header);
 }

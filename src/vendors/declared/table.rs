@@ -324,6 +324,11 @@ pub(super) fn shown(parts: &[Option<String>]) -> String {
 
 /// The parts of a word of the table.
 fn parts_of(word: &super::reader::Node<'_>, parts: Option<usize>, log: &Log<'_>) -> Option<Vec<Part>> {
+    if word.is_array() && word.list().is_empty() {
+        let text = "is an empty list, which is no word; write the parts of a word, or [] alone for a state that \
+                    the vendor does not have";
+        return word.problem(log, text);
+    }
     let texts: Vec<String> = if word.is_array() {
         word.list().iter().map(|part| one(part, log)).collect::<Option<_>>()?
     } else {

@@ -110,6 +110,10 @@ pub(in crate::vendors::declared) fn pairs(
         if let Some(number) = node.json_number() {
             return Some((name.to_owned(), Text::parse(&number, names).ok()?));
         }
+        // Some servers need a parameter without a value.
+        if node.as_text() == Some("") {
+            return Some((name.to_owned(), Text::parse("", names).ok()?));
+        }
         Some((name.to_owned(), text(&node, names, log)?))
     };
     entries.into_iter().filter_map(pair).collect()

@@ -206,6 +206,13 @@ fn secret_in_a_literal_is_reported() {
 }
 
 #[test]
+fn empty_list_in_place_of_a_word_says_what_is_wrong() {
+    let text = "states.PENDING[0] is an empty list, which is no word; write the parts of a word, or [] alone for \
+                a state that the vendor does not have";
+    reported(&[("[states]", "[states]\nPENDING = [[]]", &[text])]);
+}
+
+#[test]
 fn text_that_is_about_a_secret_or_only_words_is_no_secret() {
     let uri = "urn:ietf:params:oauth:token-type";
     let url = "https://x.example/v2/cb?state=1#top";

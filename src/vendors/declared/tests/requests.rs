@@ -284,6 +284,16 @@ fn volatile_members_do_not_change_a_status() {
 }
 
 #[test]
+fn empty_text_is_sent_as_a_value_without_characters() {
+    let keys =
+        "[request]\nmethod = \"POST\"\nquery = { a = \"\", b = \"1\" }\nform = { client_secret = \"\" }\n";
+    let text = shipped("airflow").replacen("[request]\n", keys, 1);
+    let airflow = declared(&text, "https://af.example", "");
+    let request = airflow.request(&[JobRef::new("b", "dag/run")]);
+    assert_eq!((request.uri().query(), &request.body()[..]), (Some("a=&b=1"), &b"client_secret="[..]));
+}
+
+#[test]
 fn secret_in_a_query_may_have_characters_that_no_header_has() {
     let chosen = |way: &str| {
         let text = shipped("databricks").replacen("[credentials.bearer]", way, 1);

@@ -39,6 +39,9 @@ use crate::{
 /// Longest request in bytes.
 const LONGEST: usize = 1 << 20;
 
+/// Says in a written configuration why it can't be used later.
+const COPY: &str = "# vendor_file is a copy of the definition that goes when the simulator ends.\n";
+
 /// How the jobs of a definition's vendor go.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Options {
@@ -165,7 +168,8 @@ pub(super) async fn run(
         .map_err(|problem| Failure::Usage(format!("{name} can't be simulated: {problem}")))?;
     let at = Places { url: &url, gateway: free_address() };
     if let Some(file) = write_config {
-        write_to(file, &config(&simulation, &named, at))?;
+        let note = if changed.is_some() { COPY } else { "" };
+        write_to(file, &(note.to_owned() + &config(&simulation, &named, at)))?;
     }
     let text = introduction(&simulation, &label, &named, changed.as_ref(), at, options, Paint::stdout());
     let mut out = io::stdout();

@@ -15,6 +15,7 @@ mod moment;
 mod pairs;
 mod pasted;
 mod place;
+mod readable;
 pub(super) mod redact;
 mod refusal;
 mod secret_names;
@@ -134,7 +135,7 @@ impl Draft {
         let mut kept: Vec<&str> = found.parts.iter().map(|part| part.value.as_str()).collect();
         kept.push(&job_id);
         let mut cleaner = Cleaner::new(&kept);
-        redact::note_secrets(&body, false, &mut cleaner);
+        redact::note_secrets(&body, &mut cleaner);
         if let Some(asked) = &asked {
             asked.secrets().iter().for_each(|secret| cleaner.note(secret));
         }

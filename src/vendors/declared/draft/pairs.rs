@@ -2,6 +2,7 @@
 //! "value": ".."}` and `["Authorization", ".."]`.
 
 use super::{
+    readable::is_words,
     secret_names::{is_name_of_secret, is_secret_member, is_secret_name, words_of},
     tree::Node,
 };
@@ -109,16 +110,49 @@ fn last_word(name: &str) -> String {
 }
 
 /// Whether an element of a list is a secret by the one before it: in a pair, or in a list of
-/// headers with their values.
-pub(super) fn is_secret_element(nodes: &[Node], index: usize) -> bool {
+/// headers with their values. A list of two texts is a pair where it stands beside others, or
+/// where the second looks like a secret.
+pub(super) fn is_secret_element(nodes: &[Node], index: usize, in_pairs: bool) -> bool {
     let Some(name) = index.checked_sub(1).and_then(|before| nodes[before].text()) else { return false };
     // Lists of names have no secrets.
     if index.is_multiple_of(2)
         || !nodes.len().is_multiple_of(2)
         || nodes[index].text().is_some_and(is_secret_name)
+        || !is_bare(name)
+        || !is_name_of_secret(name)
     {
         return false;
     }
-    let is_header = name.contains('-') || ["authorization", "cookie"].contains(&&*name.to_lowercase());
-    (nodes.len() == 2 || is_header) && !name.starts_with('-') && is_name_of_secret(name)
+    match nodes.len() {
+        2 => in_pairs || nodes[index].text().is_none_or(looks_secret),
+        _ => is_header(name),
+    }
+}
+
+/// Whether a list has several lists of a name and what it names.
+pub(super) fn are_pairs(nodes: &[Node]) -> bool {
+    let is_pair = |node: &&Node| match node {
+        Node::List(pair) => pair.len() == 2 && pair[0].text().is_some_and(is_bare),
+        _ => false,
+    };
+    nodes.iter().filter(is_pair).nth(1).is_some()
+}
+
+/// Whether a text is a name alone, no sentence, option or assignment.
+fn is_bare(name: &str) -> bool {
+    !name.is_empty() && !name.starts_with('-') && !name.contains(|c: char| c.is_whitespace() || c == '=')
+}
+
+/// Whether a name is written as headers are.
+fn is_header(name: &str) -> bool {
+    let lower = name.to_lowercase();
+    ["authorization", "cookie"].contains(&&*lower)
+        || name.contains('-')
+            && (lower.starts_with("x-") || name.starts_with(|c: char| c.is_ascii_uppercase()))
+}
+
+fn looks_secret(text: &str) -> bool {
+    let has = |is: fn(char) -> bool| text.contains(is);
+    let is_mixed = has(|c| c.is_ascii_digit()) && has(char::is_alphabetic);
+    !has(char::is_whitespace) && (is_mixed || text.len() >= 12 && !is_words(text))
 }

@@ -1,7 +1,7 @@
 //! Replaces what should not lie in a file of cases: secrets, addresses of people, signed URLs.
 
 use super::{
-    pairs::{Pairs, is_secret_element},
+    pairs::{Pairs, are_pairs, is_secret_element},
     secrets::{Cleaner, REDACTED},
     text_pairs,
     tree::{Node, member},
@@ -16,12 +16,18 @@ const MOST_ARGUMENTS: usize = 64;
 const LEAST_DIGITS: usize = 4;
 
 /// Notes every text that is a secret by a name, since it may stand elsewhere too.
-pub(super) fn note_secrets(node: &Node, is_secret: bool, cleaner: &mut Cleaner) {
+pub(super) fn note_secrets(node: &Node, cleaner: &mut Cleaner) {
+    note(node, false, false, cleaner);
+}
+
+/// The same for a part of an answer, which may be a secret by what it stands in, and may stand
+/// in a list of pairs.
+fn note(node: &Node, is_secret: bool, in_pairs: bool, cleaner: &mut Cleaner) {
     match node {
         Node::Object(members) => {
             let pairs = Pairs::of(members);
             for (name, node) in members {
-                note_secrets(node, is_secret || pairs.is_secret(name, node), cleaner);
+                note(node, is_secret || pairs.is_secret(name, node), false, cleaner);
             }
         }
         Node::List(nodes) => {
@@ -30,13 +36,14 @@ pub(super) fn note_secrets(node: &Node, is_secret: bool, cleaner: &mut Cleaner) 
                 let is_argument = texts.get(index).is_some_and(|text| {
                     !text.starts_with('-') && text_pairs::argument(&texts[..index], text).is_some()
                 });
-                note_secrets(node, is_secret || is_argument || is_secret_element(nodes, index), cleaner);
+                let is_secret = is_secret || is_argument || is_secret_element(nodes, index, in_pairs);
+                note(node, is_secret, are_pairs(nodes), cleaner);
             }
         }
         Node::Text { text, .. } if is_secret => cleaner.note(text),
         Node::Text { text, .. } => {
             if let Some(node) = within(text) {
-                note_secrets(&node, false, cleaner);
+                note_secrets(&node, cleaner);
             }
         }
         _ => {}
@@ -66,7 +73,7 @@ pub(in crate::vendors::declared) fn is_secret_text(text: &str) -> bool {
 /// keeps stay, as does the place of everything.
 pub(super) fn redacted(body: &str, node: &Node, cleaner: &Cleaner) -> (String, Vec<String>) {
     let mut walk = Walk { rest: body, out: String::with_capacity(body.len()), paths: Vec::new(), cleaner };
-    walk.value(&At { node, name: "", path: "body".to_owned(), is_secret: false });
+    walk.value(&At { node, name: "", path: "body".to_owned(), is_secret: false, in_pairs: false });
     walk.out += walk.rest;
     (walk.out, walk.paths)
 }
@@ -87,6 +94,7 @@ struct At<'n> {
     name: &'n str,
     path: String,
     is_secret: bool,
+    in_pairs: bool,
 }
 
 impl<'b> Walk<'b, '_> {
@@ -144,7 +152,7 @@ impl<'b> Walk<'b, '_> {
         for (name, node) in members {
             self.separator();
             let written = self.quoted();
-            let shown = self.cleaner.text(name);
+            let shown = self.cleaner.name(name);
             let path = member(&at.path, &shown).unwrap_or_else(|| format!("{}[{shown:?}]", at.path));
             if shown == *name {
                 self.out += written;
@@ -155,7 +163,7 @@ impl<'b> Walk<'b, '_> {
             self.next();
             self.copy(1);
             let is_secret = at.is_secret || pairs.is_secret(name, node);
-            self.value(&At { node, name: pairs.name_of(name), path, is_secret });
+            self.value(&At { node, name: pairs.name_of(name), path, is_secret, in_pairs: false });
         }
         self.next();
         self.copy(1);
@@ -163,6 +171,7 @@ impl<'b> Walk<'b, '_> {
 
     fn elements(&mut self, at: &At<'_>, nodes: &[Node]) {
         let texts = arguments(nodes);
+        let in_pairs = are_pairs(nodes);
         self.copy(1);
         for (index, node) in nodes.iter().enumerate() {
             self.separator();
@@ -174,8 +183,8 @@ impl<'b> Walk<'b, '_> {
                 self.note(&path);
                 continue;
             }
-            let is_secret = at.is_secret || is_secret_element(nodes, index);
-            self.value(&At { node, name: at.name, path, is_secret });
+            let is_secret = at.is_secret || is_secret_element(nodes, index, at.in_pairs);
+            self.value(&At { node, name: at.name, path, is_secret, in_pairs });
         }
         self.next();
         self.copy(1);

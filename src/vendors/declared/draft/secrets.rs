@@ -6,6 +6,7 @@ use percent_encoding::percent_decode_str;
 use regex::{Captures, Regex};
 
 use super::{
+    readable,
     secret_names::is_telling_name,
     text_pairs::{self, is_ordinary},
     words::state_of,
@@ -16,6 +17,9 @@ const EMAIL: &str = "user@example.com";
 
 /// A shorter secret is not looked for in other texts.
 const TELLING: usize = 6;
+
+/// A secret of letters alone that is shorter may be a word that means other things elsewhere.
+const LONGEST_WORD: usize = 12;
 
 /// Secrets that need no name: PEM, tokens with the beginnings that vendors give them, and the
 /// like. Each is replaced whole.
@@ -89,8 +93,9 @@ impl Cleaner {
 
     /// Notes a secret, which goes from every text.
     pub(super) fn note(&mut self, secret: &str) {
-        // A word of the vendor's states stands in many places.
-        let is_word = state_of(secret).is_some();
+        // Words of the vendor's states and of people stand in many places.
+        let is_letters = secret.bytes().all(|byte| byte.is_ascii_alphabetic() || b"_-".contains(&byte));
+        let is_word = state_of(secret).is_some() || is_letters && secret.len() < LONGEST_WORD;
         if secret.len() >= TELLING
             && !is_word
             && !self.keeps(secret)
@@ -113,10 +118,26 @@ impl Cleaner {
         }
         let mut text = text.to_owned();
         for known in &self.known {
-            if text.contains(known.as_str()) {
-                text = text.replace(known.as_str(), REDACTED);
-            }
+            text = without(&text, known, !readable::is_random(known));
         }
+        self.by_form(text)
+    }
+
+    /// The name of a member without secrets and addresses. A secret that people could read may
+    /// be a word of the name.
+    pub(super) fn name(&self, name: &str) -> String {
+        if self.keeps(name) {
+            return name.to_owned();
+        }
+        let mut text = name.to_owned();
+        for known in self.known.iter().filter(|known| FORM.is_match(known) || readable::is_random(known)) {
+            text = without(&text, known, true);
+        }
+        self.by_form(text)
+    }
+
+    /// A text without what is a secret by its form.
+    fn by_form(&self, mut text: String) -> String {
         let whole = |found: &Captures<'_>| {
             if self.keeps(&found[0]) { found[0].to_owned() } else { REDACTED.to_owned() }
         };
@@ -230,6 +251,32 @@ impl Cleaner {
             None => REDACTED.to_owned(),
         }
     }
+}
+
+/// A text with `redacted` in place of a secret, or only where that is a word of its own.
+fn without(text: &str, secret: &str, is_word: bool) -> String {
+    let is_inner = |c: Option<char>| is_word && c.is_some_and(char::is_alphanumeric);
+    let begins = secret.starts_with(char::is_alphanumeric);
+    let ends = secret.ends_with(char::is_alphanumeric);
+    let (mut out, mut copied) = (String::new(), 0);
+    for (at, _) in text.match_indices(secret) {
+        let (before, after) = (&text[..at], &text[at + secret.len()..]);
+        let is_part = begins && is_inner(before.chars().next_back()) && !ends_escape(before);
+        if !(is_part || ends && is_inner(after.chars().next())) {
+            out = out + &text[copied..at] + REDACTED;
+            copied = at + secret.len();
+        }
+    }
+    out + &text[copied..]
+}
+
+/// Whether the letter before a word is that of an escape, such as `\n` and `%3D`.
+fn ends_escape(before: &str) -> bool {
+    let mut chars = before.chars().rev();
+    let (last, second, third) = (chars.next(), chars.next(), chars.next());
+    let is_hex = |c: Option<char>| c.is_some_and(|c| c.is_ascii_hexdigit());
+    second == Some('\\') && matches!(last, Some('n' | 'r' | 't'))
+        || third == Some('%') && is_hex(second) && is_hex(last)
 }
 
 /// Whether credentials follow the name of a scheme, which may be another word's in a sentence.

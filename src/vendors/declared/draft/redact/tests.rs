@@ -5,7 +5,7 @@ use super::*;
 fn shown(body: &str) -> (String, Vec<String>) {
     let mut cleaner = Cleaner::new(&["77"]);
     let node = Node::parse(body).unwrap();
-    note_secrets(&node, false, &mut cleaner);
+    note_secrets(&node, &mut cleaner);
     redacted(body, &node, &cleaner)
 }
 
@@ -35,7 +35,7 @@ fn text_without_secrets_stays_as_it_is() {
 #[test]
 fn names_and_numbers_are_looked_at_too() {
     let body = r#"{"by_user": {"ana@corp.example": 1, "gh\u0070_0123456789abcdef": {"n": 2}}, "pin": 731731, "token": 1, "t": ["\ud800"],
-        "copy": "was hush-hush", "password": "hush-hush", "empty": {}, "none": [], "n": -1.5e3 }"#;
+        "copy": "was hush-77-hush", "password": "hush-77-hush", "empty": {}, "none": [], "n": -1.5e3 }"#;
     let (text, names) = shown(body);
     assert_eq!(
         text,
@@ -107,4 +107,82 @@ fn secret_beside_its_name_is_replaced() {
 fn word_of_a_state_is_no_secret_elsewhere() {
     let (text, _) = shown(r#"{"name": "token", "value": "running", "status": "running"}"#);
     assert_eq!(text, r#"{"name": "token", "value": "redacted", "status": "running"}"#);
+}
+
+#[test]
+fn second_of_two_texts_is_no_secret_without_the_look_of_one() {
+    for body in [
+        r#"{"errors": ["invalid token", "row 3 rejected"]}"#,
+        r#"{"env": ["API_TOKEN=", "LOG_LEVEL=debug1"]}"#,
+        r#"{"columns": ["session_id", "country"]}"#,
+        r#"{"tags": ["auth", "nightly"], "links": ["session key", "export"]}"#,
+        r#"{"steps": ["Get token", "Run export 2"]}"#,
+        r#"{"tags": ["token", "service_accounts"], "all": ["app-auth", "nightly", "app-token", "weekly"]}"#,
+    ] {
+        assert_eq!(shown(body), (body.to_owned(), Vec::new()));
+    }
+    for (body, expected) in [
+        (r#"["password", "hush31"]"#, r#"["password", "redacted"]"#),
+        (r#"[["api_key", "hush32"]]"#, r#"[["api_key", "redacted"]]"#),
+        (r#"["password", "xkqwzrtplmnb"]"#, r#"["password", "redacted"]"#),
+        (r#"[["password", "hush"], ["name", "x"]]"#, r#"[["password", "redacted"], ["name", "x"]]"#),
+    ] {
+        assert_eq!(shown(body).0, expected);
+    }
+}
+
+/// Where the members of an answer stand, with the kind of each value.
+fn paths(at: &str, node: &Node, found: &mut Vec<String>) {
+    let kind = match node {
+        Node::Null => "null",
+        Node::Flag(_) => "flag",
+        Node::Number(_) => "number",
+        Node::Text { .. } => "text",
+        Node::List(nodes) => {
+            for (index, node) in nodes.iter().enumerate() {
+                paths(&format!("{at}[{index}]"), node, found);
+            }
+            "list"
+        }
+        Node::Object(members) => {
+            for (name, node) in members {
+                paths(&format!("{at}.{name}"), node, found);
+            }
+            "object"
+        }
+    };
+    found.push(format!("{at}: {kind}"));
+}
+
+#[test]
+fn redacted_answer_has_the_members_of_the_answer() {
+    let mut answers: Vec<String> = [
+        r#"{"id":"nightly-42","status":"done","tags":["auth","nightly"],"links":["session key","export"],
+            "result_url":"https://api.example/v1/exports/nightly-42/result.csv","export_finished_at":"2026-01-02T03:04:05Z"}"#,
+        r#"{"authType":"service","service_status":"COMPLETED","service_finished_at":"2026-01-02T03:04:05Z"}"#,
+        r#"{"secretKeyRef": {"name": "output", "key": "results"}, "output": {"results": ["s3://b/x.csv"]}}"#,
+        r#"{"auth": {"mode": "service_account", "by": "team-2026"}, "service_account": {"team-2026": 1}}"#,
+    ]
+    .map(str::to_owned)
+    .into();
+    for shipped in crate::vendors::declared::SHIPPED {
+        let cases: toml::Value = shipped.cases.parse::<toml::Table>().unwrap().into();
+        let mut open = vec![&cases];
+        while let Some(value) = open.pop() {
+            match value {
+                toml::Value::String(text) if text.trim_start().starts_with('{') => answers.push(text.clone()),
+                toml::Value::Array(values) => open.extend(values),
+                toml::Value::Table(table) => open.extend(table.values()),
+                _ => {}
+            }
+        }
+    }
+    assert!(answers.len() > 200, "{}", answers.len());
+    for answer in answers {
+        let Ok(node) = Node::parse(&answer) else { continue };
+        let (mut before, mut after) = (Vec::new(), Vec::new());
+        paths("body", &node, &mut before);
+        paths("body", &Node::parse(&shown(&answer).0).unwrap(), &mut after);
+        assert_eq!(before, after, "{answer}");
+    }
 }

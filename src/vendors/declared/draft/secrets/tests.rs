@@ -106,9 +106,28 @@ fn text_that_has_no_secret_stays_as_it_is() {
 #[test]
 fn secret_of_one_place_goes_from_every_other() {
     let mut cleaner = Cleaner::new(&["77"]);
-    cleaner.note("hush-hush");
+    cleaner.note("hush-77-hush");
     cleaner.note("77");
-    assert_eq!(cleaner.text("again hush-hush-1 77"), "again redacted-1 77");
+    assert_eq!(cleaner.text("again hush-77-hush-1 77"), "again redacted-1 77");
+    cleaner.note("hush5a7b9c1d3");
+    assert_eq!(cleaner.text("x=%3Dhush5a7b9c1d3Z"), "x=%3DredactedZ");
+    assert_eq!(cleaner.text(r"A=1\nhush-77-hush"), r"A=1\nredacted");
+}
+
+#[test]
+fn noted_word_is_no_part_of_other_words_and_names() {
+    let mut cleaner = Cleaner::new(&[]);
+    for secret in ["export", "service", "api-service", "orders-2026", "hush5a7b9c1d3"] {
+        cleaner.note(secret);
+    }
+    for text in ["/v1/exports/7/export.csv", "a service", "api-service", "orders-20260102", "xorders-2026"] {
+        assert_eq!(cleaner.text(text), text);
+    }
+    assert_eq!(cleaner.text("of orders-2026."), "of redacted.");
+    for name in ["export_finished_at", "service_status", "orders-2026", "ahush5a7b9c1d3", "hush5a7b9c1d3e"] {
+        assert_eq!(cleaner.name(name), name);
+    }
+    assert_eq!(cleaner.name("by hush5a7b9c1d3"), "by redacted");
 }
 
 #[test]

@@ -171,3 +171,17 @@ fn secrets_of_a_request_are_not_written_wherever_they_stand() {
         assert!(!all.contains("hush"), "{request}\n{}\n{}", draft.definition, draft.cases);
     }
 }
+
+#[test]
+fn word_below_the_name_of_a_secret_stays_in_other_names() {
+    let answer = r#"{"id": "nightly-42", "status": "done", "tags": ["auth", "nightly"], "links": ["session key", "export"],
+        "result_url": "https://api.example/v1/exports/nightly-42/result.csv", "export_finished_at": "2026-01-02T03:04:05Z"}"#;
+    let draft = begun(answer, Some("GET https://api.example/v1/exports/nightly-42"), None);
+    works(&draft);
+    assert!(draft.definition.contains("\"job.export_finished_at\""), "{}", draft.definition);
+    assert!(!draft.definition.contains("redacted") && draft.redacted.is_empty(), "{:?}", draft.redacted);
+    let answer = r#"{"id": 7, "authType": "service", "service_status": "COMPLETED", "service_finished_at": "2026-01-02T03:04:05Z"}"#;
+    let draft = begun(answer, Some("GET https://api.example/v1/jobs/7"), None);
+    works(&draft);
+    assert!(draft.definition.contains("\"job.service_status\""), "{}", draft.definition);
+}

@@ -386,11 +386,12 @@ impl Identity {
 
 /// What follows the scheme word, or the whole where there is none.
 fn credential(header: &HeaderValue) -> Option<&str> {
-    header.to_str().ok()?.rsplit(' ').next()
+    std::str::from_utf8(header.as_bytes()).ok()?.rsplit(' ').next()
 }
 
+/// A secret of a query may have characters beside those of ASCII.
 fn sensitive(text: &str) -> Option<HeaderValue> {
-    let mut value = HeaderValue::from_str(text).ok()?;
+    let mut value = HeaderValue::from_bytes(text.as_bytes()).ok()?;
     value.set_sensitive(true);
     Some(value)
 }

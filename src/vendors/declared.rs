@@ -233,7 +233,7 @@ impl Adapter for Declared {
             Placement::Authorization => drop(request.headers_mut().insert(header::AUTHORIZATION, credential)),
             Placement::Header(name) => drop(request.headers_mut().insert(name.clone(), credential)),
             Placement::Query(name) => {
-                let Ok(secret) = credential.to_str() else { return };
+                let Ok(secret) = std::str::from_utf8(credential.as_bytes()) else { return };
                 let uri = request.uri();
                 let and = if uri.query().is_some() { "&" } else { "?" };
                 let text = format!("{uri}{and}{}={}", percent_encoded(name), percent_encoded(secret));

@@ -59,14 +59,15 @@ fn signed(definition: &Arc<Definition>, place: usize, base_url: &BaseUrl, keys: 
         (Some(place), &fields),
         &[],
     );
-    let mut token = String::new();
+    let mut token = None;
     let exchange = match adapter.token_exchange() {
         None => None,
         Some(exchange) if exchange.elsewhere().is_some() => return None,
         Some(exchange) => {
             let request = exchange.request(&SecretString::from(SECRET)).ok()?;
             let response = token_response(way)?;
-            token = exchange.read_token(&response).ok()?.value.expose_secret().to_owned();
+            token = exchange.read_token(&response).ok().map(|token| token.value);
+            token.as_ref()?;
             Some((request, response))
         }
     };
@@ -80,8 +81,11 @@ fn signed(definition: &Arc<Definition>, place: usize, base_url: &BaseUrl, keys: 
         Scheme::Basic { username } => {
             Some(format!("Basic {}", BASE64_STANDARD.encode(format!("{username}:{SECRET}"))))
         }
-        Scheme::Exchange if word.is_empty() => Some(token),
-        Scheme::Exchange => Some(format!("{word} {token}")),
+        Scheme::Exchange => {
+            let token = token?;
+            let space = if word.is_empty() { "" } else { " " };
+            Some(format!("{word}{space}{}", token.expose_secret()))
+        }
     };
     let credential = match text {
         Some(text) => Some(HeaderValue::from_str(&text).ok()?),

@@ -304,4 +304,9 @@ fn secret_in_a_query_may_have_characters_that_no_header_has() {
     let way = |name: &str| format!("[credentials.{name}]\nname = \"x-key\"\nsecret = \"key\"");
     assert_eq!(chosen(&way("query")), SecretForm::Text);
     assert_eq!(chosen(&way("header")), SecretForm::Header);
+    let text = shipped("databricks").replacen("[credentials.bearer]", &way("query"), 1);
+    let adapter = declared(&text, "https://d.example", "credentials = { key = \"x\" }");
+    let mut request = adapter.request(&[JobRef::new("b", "1")]);
+    adapter.authorize(&mut request, HeaderValue::from_bytes("\u{e4} b".as_bytes()).unwrap());
+    assert!(request.uri().to_string().ends_with("&x-key=%C3%A4%20b"), "{request:?}");
 }

@@ -238,8 +238,13 @@ impl Credentials {
 impl Authorization {
     /// What was sent as a credential, and the secret behind it.
     pub(super) fn secrets(&self) -> Vec<&str> {
-        let sent = self.header.as_ref().and_then(credential);
-        sent.into_iter().chain(self.secret.as_deref().into_iter().flat_map(secrets_in)).collect()
+        let mut secrets: Vec<&str> = self.secret.as_deref().into_iter().flat_map(secrets_in).collect();
+        let is_secret =
+            |header: &&HeaderValue| secrets.iter().any(|secret| secret.as_bytes() == header.as_bytes());
+        // One that is sent as it stands may have spaces.
+        let sent = self.header.as_ref().filter(|header| !is_secret(header)).and_then(credential);
+        secrets.extend(sent);
+        secrets
     }
 
     /// What was read of the response to a request with this, without its secrets in a state

@@ -134,12 +134,15 @@ fn redact(message: &mut String, secrets: &[&str]) {
 
 /// How a secret may come back: as it is, with its white space folded as in every
 /// message, or as a part of a URL.
-fn spellings(secret: &str) -> [Cow<'_, str>; 4] {
+fn spellings(secret: &str) -> [Cow<'_, str>; 5] {
     let folded = vendor_message(secret);
     let form: String = form_urlencoded::byte_serialize(secret.as_bytes()).collect();
     // One that is nothing but white space would fold to nothing, which is everywhere.
     let folded = if folded.is_empty() { Cow::Borrowed(secret) } else { folded.into() };
-    [secret.into(), folded, percent_encoded(secret), form.into()]
+    let encoded = percent_encoded(secret);
+    // Some encode paths, in which slashes stay.
+    let in_path = encoded.replace("%2F", "/");
+    [secret.into(), folded, encoded, in_path.into(), form.into()]
 }
 
 #[cfg(test)]
@@ -162,6 +165,7 @@ mod tests {
             ("no p%26w%20%2F here", "p&w /"),
             ("no p%26w+%2F here", "p&w /"),
             ("no 1|abc here", "1|abc"),
+            ("no a/b%2B1 here", "a/b+1"),
         ] {
             assert_eq!(said(message, secret), "no [redacted] here", "{secret}");
         }

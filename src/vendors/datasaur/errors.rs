@@ -29,8 +29,8 @@ struct GraphqlError {
 pub(in crate::vendors) enum Place {
     /// In a list, and whether the path of the error ends there.
     Position { position: usize, is_last: bool },
-    /// In an object of jobs by their ids.
-    Id(String),
+    /// In an object of jobs by their ids, and the same.
+    Id { id: String, is_last: bool },
 }
 
 /// Where the jobs of a response stand.
@@ -133,20 +133,29 @@ fn backend_fault(errors: &[GraphqlError]) -> Option<FaultKind> {
     })
 }
 
+impl Place {
+    /// Whether the path of the error ends there.
+    fn is_last(&self) -> bool {
+        match self {
+            Self::Position { is_last, .. } | Self::Id { is_last, .. } => *is_last,
+        }
+    }
+}
+
 impl JobsAt<'_> {
     /// The job that the path of an error leads to.
     fn place(self, path: &[Value<'_>]) -> Option<Place> {
         let is_at = |(part, name): (&Value<'_>, &String)| json::identifier(*part).as_ref() == Some(name);
         let job = path.get(self.path.len())?;
-        // Some servers begin with the name of the field, and not with its alias.
-        if !path.iter().zip(self.path).skip(1).all(is_at) {
+        if !path.iter().zip(self.path).all(is_at) {
             return None;
         }
+        let is_last = path.len() == self.path.len() + 1;
         if self.by_id {
-            return json::identifier(*job).map(Place::Id);
+            return Some(Place::Id { id: json::identifier(*job)?, is_last });
         }
         let position = job.get().parse().ok()?;
-        Some(Place::Position { position, is_last: path.len() == self.path.len() + 1 })
+        Some(Place::Position { position, is_last })
     }
 }
 
@@ -178,11 +187,15 @@ impl GraphqlError {
         Self { message, class, job: jobs.and_then(|jobs| jobs.place(&path)) }
     }
 
-    /// Whether its words have the id of the job.
+    /// Whether its words have the id of the job, and not as a part of another.
     fn names(&self, job: &JobRef) -> bool {
         let is_part = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_');
+        let joins = |after: &str| after.strip_prefix(['.', ':', '/']).unwrap_or(after).starts_with(is_part);
         self.message.match_indices(&*job.id).any(|(at, id)| {
-            !self.message[..at].ends_with(is_part) && !self.message[at + id.len()..].starts_with(is_part)
+            let (before, after) = (&self.message[..at], &self.message[at + id.len()..]);
+            let is_within = before.ends_with(is_part)
+                || before.strip_suffix('.').is_some_and(|before| before.ends_with(is_part));
+            !is_within && !joins(after)
         })
     }
 
@@ -193,8 +206,8 @@ impl GraphqlError {
     /// What it says about the job that it stands in place of.
     fn about(&self, job: &JobRef) -> JobFault {
         match self.class {
-            // With a place, the path has said what it is that was not found.
-            ErrorClass::NotFound if self.job.is_some() => JobFault::NotFound,
+            // The path has said what it is that was not found: the job, or a part of one.
+            ErrorClass::NotFound if self.job.as_ref().is_some_and(Place::is_last) => JobFault::NotFound,
             _ if refusal::says_no_such_job(&self.message, job) => JobFault::NotFound,
             ErrorClass::Forbidden | ErrorClass::Credentials => JobFault::Forbidden,
             _ => UNCLEAR,

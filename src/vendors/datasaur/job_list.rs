@@ -63,7 +63,7 @@ impl<'a> JobList<'a> {
             Place::Position { position, is_last } => {
                 is_last || self.ids.get(position).is_none_or(Option::is_none)
             }
-            Place::Id(_) => false,
+            Place::Id { .. } => false,
         };
         // Credentials that show one job are valid: those that do not show another lack
         // the permission.

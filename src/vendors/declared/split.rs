@@ -264,7 +264,11 @@ impl Declared {
         let members: Vec<(&str, Value<'_>)> = body.members().collect();
         let has_data = !errors.is_empty() && members.iter().any(|(_, value)| json::is_object(*value));
         let absent = |job: &JobRef, unless_explained: JobFault| {
-            let explained = errors.of_one(|place| *place == Place::Id(job.id.to_string()), job, has_data);
+            let explained = errors.of_one(
+                |place| matches!(place, Place::Id { id, .. } if **id == *job.id),
+                job,
+                has_data,
+            );
             explained.map(|fault| Err(fault.unwrap_or(unless_explained)))
         };
         let part = |job: &JobRef, element: Value<'_>| {

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::request::OWN_HEADERS;
 use crate::vendors::declared::{
     draft::redact::{is_secret_name, is_secret_text},
     reader::{Log, Node, Section},
@@ -79,7 +80,7 @@ fn visit(name: &str, span: Range<usize>, node: &Node<'_>, place: Place, log: &Lo
             node.report(log, format!("is still to be filled in: {what:?}"));
         // As a header it is refused already.
         } else if place.is_sent
-            && !name.to_lowercase().ends_with("authorization")
+            && !(node.path.contains("headers.") && OWN_HEADERS.contains(&&*name.to_lowercase()))
             && is_secret(text, place.is_secret)
         {
             let text = "looks like a secret, which others read in a definition; declare a way to sign in under \
@@ -115,7 +116,8 @@ fn has_form(text: &str) -> bool {
 
 /// Whether credentials follow a scheme.
 fn has_scheme(text: &str) -> bool {
-    let of_scheme = ["Bearer ", "Basic "].iter().find_map(|scheme| text.strip_prefix(scheme));
+    let of_scheme =
+        ["Bearer ", "Basic ", "Token ", "ApiKey "].iter().find_map(|scheme| text.strip_prefix(scheme));
     of_scheme.is_some_and(|credentials| !credentials.is_empty() && !credentials.contains(' '))
 }
 

@@ -123,9 +123,12 @@ pub(super) fn is_secret_element(nodes: &[Node], index: usize, in_pairs: bool) ->
     {
         return false;
     }
+    let Some(text) = nodes[index].text() else { return nodes.len() == 2 || is_header(name) };
+    // A list of headers or of variables has names alone.
+    let is_written = is_header(name) && !is_header(text) || is_variable(name) && !is_variable(text);
     match nodes.len() {
-        2 => in_pairs || nodes[index].text().is_none_or(looks_secret),
-        _ => is_header(name),
+        2 => in_pairs || is_written || looks_secret(text),
+        _ => is_header(name) || name.contains('-') && looks_secret(text),
     }
 }
 
@@ -149,6 +152,12 @@ fn is_header(name: &str) -> bool {
     ["authorization", "cookie"].contains(&&*lower)
         || name.contains('-')
             && (lower.starts_with("x-") || name.starts_with(|c: char| c.is_ascii_uppercase()))
+}
+
+/// Whether a name is written as variables of an environment are.
+fn is_variable(name: &str) -> bool {
+    let is_part = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+    name.contains('_') && name.chars().all(is_part)
 }
 
 fn looks_secret(text: &str) -> bool {

@@ -166,3 +166,34 @@ fn job_is_not_missing_while_an_error_may_be_about_it() {
     let missing = Some(JobFault::NotFound);
     assert_eq!(read(&format!("[null, {other}, null]"), &errors), [missing.clone(), missing, None]);
 }
+
+#[test]
+fn error_elsewhere_in_the_answer_is_of_no_job() {
+    let nulls = r#"{"j-1": null, "j-2": null}"#;
+    for (keys, jobs) in
+        [("jobs = \"body.data.jobs\"\nby_id = true", nulls), ("jobs = \"body.data.jobs\"", "[null, null]")]
+    {
+        let adapter = batch(keys);
+        for path in ["[\"viewer\", \"name\"]", "[\"viewer\", 0]", "[\"viewer\"]"] {
+            let token = error("no", "UNAUTHENTICATED", path);
+            let body = format!(r#"{{"data": {{"jobs": {jobs}, "viewer": null}}, "errors": [{token}]}}"#);
+            let fault = faults(&adapter, 2, &body);
+            assert_eq!(fault, Err(FaultKind::CredentialsRejected), "{keys}: {path}");
+        }
+    }
+}
+
+#[test]
+fn part_of_a_job_that_is_missing_does_not_make_the_job_so() {
+    let (list, by_id) =
+        (batch("jobs = \"body.data.jobs\""), batch("jobs = \"body.data.jobs\"\nby_id = true"));
+    let part = |job: &str| error("owner gone", "NOT_FOUND", &format!("[\"jobs\", {job}, \"owner\"]"));
+    let body = |jobs: &str, error: &str| format!(r#"{{"data": {{"jobs": {jobs}}}, "errors": [{error}]}}"#);
+    let unclear = Ok(vec![None, Some(UNCLEAR)]);
+    assert_eq!(faults(&list, 2, &body(&format!("[{JOB}, null]"), &part("1"))), unclear);
+    let jobs = format!(r#"{{"j-1": {JOB}, "j-2": null}}"#);
+    assert_eq!(faults(&by_id, 2, &body(&jobs, &part("\"j-2\""))), unclear);
+    // An id that is a part of another one is not named.
+    let errors = [error("Job j-2.5 not found", "X", "[]"), error("late", "X", "[]")].join(",");
+    assert_eq!(faults(&list, 2, &body(&format!("[{JOB}]"), &errors)), unclear);
+}

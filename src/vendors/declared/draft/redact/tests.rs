@@ -114,7 +114,8 @@ fn second_of_two_texts_is_no_secret_without_the_look_of_one() {
     for body in [
         r#"{"errors": ["invalid token", "row 3 rejected"]}"#,
         r#"{"env": ["API_TOKEN=", "LOG_LEVEL=debug1"]}"#,
-        r#"{"columns": ["session_id", "country"]}"#,
+        r#"{"columns": ["session_id", "country"], "vary": ["Authorization", "X-Team"]}"#,
+        r#"{"set": ["API_TOKEN", "LOG_LEVEL"]}"#,
         r#"{"tags": ["auth", "nightly"], "links": ["session key", "export"]}"#,
         r#"{"steps": ["Get token", "Run export 2"]}"#,
         r#"{"tags": ["token", "service_accounts"], "all": ["app-auth", "nightly", "app-token", "weekly"]}"#,
@@ -125,6 +126,14 @@ fn second_of_two_texts_is_no_secret_without_the_look_of_one() {
         (r#"["password", "hush31"]"#, r#"["password", "redacted"]"#),
         (r#"[["api_key", "hush32"]]"#, r#"[["api_key", "redacted"]]"#),
         (r#"["password", "xkqwzrtplmnb"]"#, r#"["password", "redacted"]"#),
+        (r#"["Authorization", "opensesame"]"#, r#"["Authorization", "redacted"]"#),
+        (r#"[["Cookie", "opensesame"]]"#, r#"[["Cookie", "redacted"]]"#),
+        (r#"["X-Api-Key", "open-sesame-service"]"#, r#"["X-Api-Key", "redacted"]"#),
+        (r#"["DB_PASSWORD", "Winter"]"#, r#"["DB_PASSWORD", "redacted"]"#),
+        (
+            r#"["dd-api-key", "0a1b2c3d4e", "accept", "json"]"#,
+            r#"["dd-api-key", "redacted", "accept", "json"]"#,
+        ),
         (r#"[["password", "hush"], ["name", "x"]]"#, r#"[["password", "redacted"], ["name", "x"]]"#),
     ] {
         assert_eq!(shown(body).0, expected);

@@ -58,6 +58,8 @@ async fn restart_of_all_gateways_costs_no_requests_and_no_watch_misses_its_end()
     println!("| statuses, none lost, twice or older | {statuses} |");
     // Each job may have been polled at the beginning of the first interval and of the last.
     let most = |in_each: usize| f64::from(u32::try_from(in_each).unwrap()) * (intervals + 1.0) * 1.05;
-    assert!(f64::from(u32::try_from(requests).unwrap()) <= most(batches), "{requests} requests");
+    // A gateway that ends or takes over divides the batches that it has begun.
+    let divided = f64::from(u32::try_from(2 * GATEWAYS * batches).unwrap());
+    assert!(f64::from(u32::try_from(requests).unwrap()) <= most(batches) + divided, "{requests} requests");
     assert!(f64::from(u32::try_from(listed).unwrap()) <= most(jobs), "{listed} jobs in requests");
 }
